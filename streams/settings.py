@@ -1,0 +1,55 @@
+"""Settings of every process, read from the environment (prefix ``CQRS_``).
+
+Security settings (TLS, SASL, API keys) belong here, beside the addresses that they protect.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """What a worker, a client and the CLI need to know of where they run."""
+
+    model_config = SettingsConfigDict(env_prefix="CQRS_", frozen=True, extra="ignore")
+
+    # Where the servers are
+    bootstrap_servers: str = Field(
+        "127.0.0.1:9092", description="Kafka brokers, host:port, separated by commas"
+    )
+    elasticsearch_url: str = Field("http://127.0.0.1:9200", description="Elasticsearch, a URL")
+
+    # Names; never change them on a live deployment: they name consumer groups, transactional ids
+    # and changelogs
+    app_id: str = Field("users", description="prefix of the workers' app ids")
+
+    # Kafka
+    partitions: int = Field(4, ge=1, le=1024, description="partitions of new topics, for life")
+    replication_factor: int = Field(1, ge=1, description="replicas of new topics; 3 in production")
+    session_timeout: float = Field(
+        10.0, ge=3.0, le=60.0, description="seconds until a dead worker's partitions move"
+    )
+    transaction_timeout: float = Field(
+        15.0, ge=2.0, description="seconds until the broker aborts a dead worker's transaction"
+    )
+    outcome_timeout: float = Field(30.0, gt=0, description="seconds a client waits for an outcome")
+    max_chunk_records: int = Field(
+        2000, ge=1, le=100_000, description="most records decided in one transaction"
+    )
+
+    # Elasticsearch
+    view_cache_documents: int = Field(
+        200_000, ge=0, description="documents a view worker keeps in memory per process"
+    )
+    bulk_documents: int = Field(2000, ge=1, description="most documents in one bulk request")
+
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()
