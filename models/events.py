@@ -1,0 +1,103 @@
+"""What happened to a user. Their time, order and cause are in the envelope, `EventRecord`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import Self
+
+from models.wire import read_optional_text, read_text
+
+
+@dataclass(frozen=True, slots=True)
+class UserRegistered:
+    """There is a new user, active."""
+
+    email: str
+    first_name: str
+    last_name: str
+    registration_source: str
+
+    def to_wire(self) -> dict[str, Any]:
+        """All four fields."""
+        return {
+            "email": self.email,
+            "firstName": self.first_name,
+            "lastName": self.last_name,
+            "registrationSource": self.registration_source,
+        }
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_wire`. Raises Poison."""
+        return cls(
+            email=read_text(data, "email"),
+            first_name=read_text(data, "firstName"),
+            last_name=read_text(data, "lastName"),
+            registration_source=read_text(data, "registrationSource"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UserProfileUpdated:
+    """The fields that are not None have new values, different from the ones before."""
+
+    email: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+
+    def to_wire(self) -> dict[str, Any]:
+        """The fields that changed."""
+        data = {}
+        if self.email is not None:
+            data["email"] = self.email
+        if self.first_name is not None:
+            data["firstName"] = self.first_name
+        if self.last_name is not None:
+            data["lastName"] = self.last_name
+        return data
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_wire`. Raises Poison."""
+        return cls(
+            email=read_optional_text(data, "email"),
+            first_name=read_optional_text(data, "firstName"),
+            last_name=read_optional_text(data, "lastName"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class UserDeactivated:
+    """An active user is inactive now."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Nothing but that it happened."""
+        return {}
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_wire`."""
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class UserReactivated:
+    """An inactive user is active again."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Nothing but that it happened."""
+        return {}
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_wire`."""
+        return cls()
+
+
+UserEvent = UserRegistered | UserProfileUpdated | UserDeactivated | UserReactivated
+
+USER_EVENTS: Mapping[str, type[UserEvent]] = {
+    event.__name__: event
+    for event in (UserRegistered, UserProfileUpdated, UserDeactivated, UserReactivated)
+}

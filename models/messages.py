@@ -1,0 +1,220 @@
+"""What every command and every event carries, and how they are read from and written to JSON.
+
+On the wire both are flat objects with camelCase names: `type`, what is said here, and the fields of
+that type. Commands are accepted in either spelling of their fields, for they come from anywhere.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Annotated, Any, Final, Generic, Literal, Protocol, TypeVar
+from uuid import UUID, uuid4, uuid5
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+from typing_extensions import Self
+
+from models.errors import Poison, Rejected
+from models.validation import Key, Time, explain, show_name
+from models.wire import (
+    format_time,
+    read_object,
+    read_optional_text,
+    read_text,
+    read_time,
+    read_uuid,
+    read_whole,
+)
+
+SCHEMA_VERSION: Final = 1
+
+# The namespace of the ids of commands that came without one. It never changes.
+_COMMANDS = UUID("8a2f5bb1-4c1e-5d0c-9a3b-6f1f6f0c8e57")
+
+Version = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
+
+
+class Command(BaseModel):
+    """A wish to change one aggregate.
+
+    Without an id and a time it gets new ones, as in the specification. `expected_version` makes it
+    conditional on the number of events that the aggregate has; 0 is "does not exist yet".
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",  # a typo in an optional field would otherwise lose what was meant
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        hide_input_in_errors=True,  # inputs are personal data, and errors end in logs
+    )
+
+    id: UUID = Field(default_factory=uuid4)
+    aggregate_id: Key
+    timestamp: Time = Field(default_factory=lambda: datetime.now(timezone.utc))
+    expected_version: Version | None = None
+    schema_version: Literal[1] = SCHEMA_VERSION
+    correlation_id: Key | None = None
+    causation_id: Key | None = None
+
+
+def parse_command(data: object, types: Mapping[str, type[Command]]) -> Command:
+    """Reads a decoded JSON value as one of `types`. A field that is null counts as absent.
+
+    The name of the type may end in `Command`, as in the specification. Who reads from a log has to
+    put `id` and `timestamp` in first, for the defaults are new on every reading.
+
+    Raises:
+        Poison: it is not an object, of another type or version, or breaks a rule of its fields.
+    """
+    if not isinstance(data, Mapping):
+        raise Poison("not-an-object", "the value must be a JSON object")
+    fields = {name: value for name, value in data.items() if value is not None}
+    name = fields.pop("type", None)
+    if not isinstance(name, str):
+        raise _no_type(name)
+    model = types.get(name) or types.get(name.removesuffix("Command"))
+    if model is None:
+        raise Poison("unknown-type", f"No handler registered for command: {show_name(name)}")
+    try:
+        return model.__pydantic_validator__.validate_python(fields)  # type: ignore[no-any-return]
+    except ValidationError as error:
+        code, problems = explain(error, model)
+    raise Poison(code, "; ".join(problems))
+
+
+def to_wire(command: Command) -> dict[str, Any]:
+    """The command as a JSON-ready object. What is not set is left out."""
+    return {"type": type(command).__name__, **command.model_dump(mode="json", exclude_none=True)}
+
+
+def check_expected_version(command: Command, version: int) -> None:
+    """Raises Rejected if the command counts on another version than the aggregate has."""
+    if command.expected_version is not None and command.expected_version != version:
+        raise Rejected(
+            "version-mismatch",
+            f"Expected version {command.expected_version}, but the version is {version}",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where on the log the command was that something came of."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    def to_wire(self) -> dict[str, Any]:
+        """The three as an object."""
+        return {"topic": self.topic, "partition": self.partition, "offset": self.offset}
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> "Source":
+        """The inverse of `to_wire`. Raises Poison."""
+        return cls(
+            read_text(data, "topic"),
+            read_whole(data, "partition", least=0),
+            read_whole(data, "offset", least=0),
+        )
+
+
+def command_id_at(source: Source) -> UUID:
+    """The id of a command that came without one: the same on every reading of its place."""
+    return uuid5(_COMMANDS, f"{source.topic}/{source.partition}/{source.offset}")
+
+
+def event_id(command_id: UUID, index: int) -> UUID:
+    """The id of the command's event at `index`, from 0: the same whenever it is decided again."""
+    return uuid5(command_id, str(index))
+
+
+class Event(Protocol):
+    """What happened to one aggregate: domain fields only, named by its class."""
+
+    def to_wire(self) -> dict[str, Any]:
+        """The fields that are set, in camelCase, JSON-ready."""
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        """The inverse of `to_wire`; other fields are passed over. Raises Poison."""
+
+
+E_co = TypeVar("E_co", bound=Event, covariant=True)
+E = TypeVar("E", bound=Event)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecord(Generic[E_co]):
+    """An event in its envelope. `sequence` counts the events of its aggregate: 1, 2, 3 ..."""
+
+    id: UUID
+    aggregate_id: str
+    sequence: int
+    timestamp: datetime
+    command_id: UUID
+    correlation_id: str | None
+    causation_id: str | None
+    source: Source
+    event: E_co
+
+    @property
+    def type(self) -> str:
+        """The name of the event's type on the wire."""
+        return type(self.event).__name__
+
+    def to_wire(self) -> dict[str, Any]:
+        """The flat JSON-ready object, envelope and domain fields. What is not set is left out."""
+        data = {
+            "type": type(self.event).__name__,
+            "schemaVersion": SCHEMA_VERSION,
+            "id": str(self.id),
+            "aggregateId": self.aggregate_id,
+            "sequence": self.sequence,
+            "timestamp": format_time(self.timestamp),
+            "commandId": str(self.command_id),
+            "source": self.source.to_wire(),
+        }
+        if self.correlation_id is not None:
+            data["correlationId"] = self.correlation_id
+        if self.causation_id is not None:
+            data["causationId"] = self.causation_id
+        data.update(self.event.to_wire())
+        return data
+
+
+def parse_event(data: object, types: Mapping[str, type[E]]) -> EventRecord[E]:
+    """Reads a decoded JSON value as an event of one of `types`.
+
+    Raises:
+        Poison: it is not an object, of another type or version, or a field is not what we write.
+    """
+    if not isinstance(data, Mapping):
+        raise Poison("not-an-object", "the value must be a JSON object")
+    name = data.get("type")
+    if not isinstance(name, str):
+        raise _no_type(name)
+    event_type = types.get(name)
+    if event_type is None:
+        raise Poison("unknown-type", f"type: {show_name(name)} is no event known here")
+    if read_whole(data, "schemaVersion", least=1) != SCHEMA_VERSION:
+        raise Poison("unknown-version", f"schemaVersion: must be {SCHEMA_VERSION}")
+    return EventRecord(
+        id=read_uuid(data, "id"),
+        aggregate_id=read_text(data, "aggregateId"),
+        sequence=read_whole(data, "sequence", least=1),
+        timestamp=read_time(data, "timestamp"),
+        command_id=read_uuid(data, "commandId"),
+        correlation_id=read_optional_text(data, "correlationId"),
+        causation_id=read_optional_text(data, "causationId"),
+        source=Source.from_wire(read_object(data, "source")),
+        event=event_type.from_wire(data),
+    )
+
+
+def _no_type(name: object) -> Poison:
+    if name is None:
+        return Poison("missing-field", "type: is missing")
+    return Poison("invalid-field", "type: must be a string")

@@ -1,0 +1,153 @@
+"""The aggregate: what a user is, which commands are allowed, and what an event makes of it.
+
+The profile of an inactive user may be changed: the specification does not forbid it, and a person
+who is away can still have a wrong name or a new address.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
+from models.errors import Fatal, NoCommandHandler, Rejected
+from models.events import (
+    UserDeactivated,
+    UserEvent,
+    UserProfileUpdated,
+    UserReactivated,
+    UserRegistered,
+)
+from models.messages import Command
+from models.wire import format_time, parse_time
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """The fold of a user's events."""
+
+    email: str
+    first_name: str
+    last_name: str
+    registration_source: str
+    is_active: bool
+    registered_at: datetime
+    last_updated: datetime
+
+
+def decide(user: User | None, command: Command) -> tuple[UserEvent, ...]:
+    """The events that the command brings about, at least one.
+
+    Raises:
+        Rejected: a rule forbids it. Nothing changes.
+        NoCommandHandler: it is no command for users.
+    """
+    match command:
+        case RegisterUser():
+            return _register(user, command)
+        case UpdateUserProfile():
+            return _update(_existing(user), command)
+        case DeactivateUser():
+            if not _existing(user).is_active:
+                raise Rejected("user-inactive", "User is already inactive")
+            return (UserDeactivated(),)
+        case ReactivateUser():
+            if _existing(user).is_active:
+                raise Rejected("user-active", "User is already active")
+            return (UserReactivated(),)
+        case _:
+            raise NoCommandHandler(type(command).__name__)
+
+
+def _existing(user: User | None) -> User:
+    if user is None:
+        raise Rejected("user-not-found", "User not found")
+    return user
+
+
+def _register(user: User | None, command: RegisterUser) -> tuple[UserEvent, ...]:
+    if user is not None:
+        raise Rejected("user-exists", "User already exists")
+    return (
+        UserRegistered(
+            email=command.email,
+            first_name=command.first_name,
+            last_name=command.last_name,
+            registration_source=command.registration_source,
+        ),
+    )
+
+
+def _update(user: User, command: UpdateUserProfile) -> tuple[UserEvent, ...]:
+    email, first, last = command.email, command.first_name, command.last_name
+    if email is None and first is None and last is None:
+        raise Rejected(
+            "nothing-to-change", "Nothing to change: give an email, a first name or a last name"
+        )
+    changes = UserProfileUpdated(
+        email=None if email == user.email else email,
+        first_name=None if first == user.first_name else first,
+        last_name=None if last == user.last_name else last,
+    )
+    if changes == UserProfileUpdated():
+        raise Rejected("nothing-to-change", "Nothing to change: the user has these values already")
+    return (changes,)
+
+
+def evolve(user: User | None, event: UserEvent, at: datetime) -> User:
+    """The user after the event, which happened at `at`.
+
+    Raises:
+        Fatal: the event does not fit. No `decide` made this history.
+    """
+    match event:
+        case UserRegistered() if user is None:
+            return User(
+                email=event.email,
+                first_name=event.first_name,
+                last_name=event.last_name,
+                registration_source=event.registration_source,
+                is_active=True,
+                registered_at=at,
+                last_updated=at,
+            )
+        case UserProfileUpdated() if user is not None:
+            return replace(
+                user,
+                email=user.email if event.email is None else event.email,
+                first_name=user.first_name if event.first_name is None else event.first_name,
+                last_name=user.last_name if event.last_name is None else event.last_name,
+                last_updated=at,
+            )
+        case UserDeactivated() if user is not None:
+            return replace(user, is_active=False, last_updated=at)
+        case UserReactivated() if user is not None:
+            return replace(user, is_active=True, last_updated=at)
+    fault = "follows other events" if user is not None else "comes before UserRegistered"
+    raise Fatal(f"A user's history is broken: {type(event).__name__} {fault}. Restore the events.")
+
+
+def user_to_wire(user: User) -> list[Any]:
+    """The state as a short JSON-ready list, in the order of the fields."""
+    return [
+        user.email,
+        user.first_name,
+        user.last_name,
+        user.registration_source,
+        user.is_active,
+        format_time(user.registered_at),
+        format_time(user.last_updated),
+    ]
+
+
+def user_from_wire(data: list[Any]) -> User:
+    """The inverse of `user_to_wire`. Raises ValueError or TypeError for anything else."""
+    email, first_name, last_name, registration_source, is_active, registered, updated = data
+    return User(
+        email=email,
+        first_name=first_name,
+        last_name=last_name,
+        registration_source=registration_source,
+        is_active=is_active,
+        registered_at=parse_time(registered),
+        last_updated=parse_time(updated),
+    )

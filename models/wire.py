@@ -1,0 +1,85 @@
+"""How single values look on the wire, and how the records that we wrote ourselves are read back.
+
+Times are UTC and ISO 8601 with milliseconds, or microseconds where there are any, and end in `Z`.
+Commands come from anywhere and are read by pydantic (`messages.py`). Events, outcomes and state
+were written by us: the readers below check types and little more, and take well under a microsecond
+each.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import Any
+from uuid import UUID
+
+from models.errors import Poison
+
+
+def format_time(at: datetime) -> str:
+    """A time in UTC as `2026-11-23T10:00:00.123Z`; microseconds are kept where there are any."""
+    precision = "microseconds" if at.microsecond % 1000 else "milliseconds"
+    return at.isoformat(timespec=precision)[:-6] + "Z"
+
+
+def parse_time(text: str) -> datetime:
+    """The inverse of `format_time`. Raises ValueError for any other form."""
+    if text[-1:] != "Z":
+        raise ValueError("a time ends in Z")
+    # Python 3.10 does not read the Z, and a second offset in front of it must not slip through.
+    at = datetime.fromisoformat(text[:-1])
+    if at.tzinfo is not None:
+        raise ValueError("a time has one zone")
+    return at.replace(tzinfo=timezone.utc)
+
+
+def read_text(data: Mapping[str, Any], name: str) -> str:
+    """A field that has to be there and to be a string."""
+    value = data.get(name)
+    if type(value) is not str:
+        raise _unreadable(value, name, "a string")
+    return value
+
+
+def read_optional_text(data: Mapping[str, Any], name: str) -> str | None:
+    """A string, or None when it is absent or null."""
+    return None if data.get(name) is None else read_text(data, name)
+
+
+def read_whole(data: Mapping[str, Any], name: str, least: int) -> int:
+    """A whole number of at least `least`."""
+    value = data.get(name)
+    if type(value) is not int or value < least:
+        raise _unreadable(value, name, f"a whole number from {least}")
+    return value
+
+
+def read_uuid(data: Mapping[str, Any], name: str) -> UUID:
+    """A UUID."""
+    value = data.get(name)
+    try:
+        return UUID(value)
+    except (ValueError, TypeError, AttributeError):
+        raise _unreadable(value, name, "a UUID") from None
+
+
+def read_time(data: Mapping[str, Any], name: str) -> datetime:
+    """A time as `format_time` writes it."""
+    value = data.get(name)
+    try:
+        return parse_time(value)  # type: ignore[arg-type]  # anything but a string ends below
+    except (ValueError, TypeError):
+        raise _unreadable(value, name, "a time in UTC, as 2026-11-23T10:00:00.123Z") from None
+
+
+def read_object(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A JSON object."""
+    value = data.get(name)
+    if not isinstance(value, Mapping):
+        raise _unreadable(value, name, "an object")
+    return value
+
+
+def _unreadable(value: object, name: str, rule: str) -> Poison:
+    """Names the field and the rule, never the value, which may be personal."""
+    if value is None:
+        return Poison("missing-field", f"{name}: is missing")
+    return Poison("invalid-field", f"{name}: must be {rule}")
