@@ -1,0 +1,1 @@
+"""The commands of the `cqrs` command line, one module per group of commands."""

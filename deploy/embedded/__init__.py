@@ -1,0 +1,1 @@
+"""A real Kafka and a real Elasticsearch as local processes, from package registries alone."""

@@ -1,0 +1,65 @@
+"""Elasticsearch as one node: the core server and its HTTP transport, on 127.0.0.1 only.
+
+The distribution's launcher is in no package registry, so the node is started through its public
+classes. What such a node lacks against the full distribution is listed in the README.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from deploy.embedded.files import write_atomically
+
+
+def configure(home: Path, *, port: int) -> None:
+    """Write `elasticsearch.settings.json` for a node that keeps its data below `home`."""
+    (home / "config").mkdir(parents=True, exist_ok=True)
+    settings = {
+        "path.data": str(home / "data" / "elasticsearch"),
+        "path.logs": str(home / "logs"),
+        "cluster.name": "cqrs-streams",
+        "node.name": "embedded",
+        "discovery.type": "single-node",
+        "network.host": "127.0.0.1",
+        "http.port": str(port),
+        "transport.port": "0",  # nothing but the node itself uses it
+        # On a developer's nearly full disk indices would turn read-only at once.
+        "cluster.routing.allocation.disk.threshold_enabled": "false",
+    }
+    write_atomically(home / "elasticsearch.settings.json", json.dumps(settings, indent=1))
+
+
+def start_server(home: Path, jars: Path) -> Callable[[], None]:
+    """Start the node in this process's JVM; returns when HTTP is served.
+
+    Returns:
+        What closes it in good order.
+    """
+    from jpype import JClass
+
+    JClass("org.elasticsearch.common.logging.LogConfigurator").configureESLogging()
+    settings = JClass("org.elasticsearch.common.settings.Settings").builder()
+    settings.put("path.home", str(jars))
+    for name, value in json.loads((home / "elasticsearch.settings.json").read_text()).items():
+        settings.put(name, value)
+    config = JClass("java.nio.file.Path").of(str(home / "config"))
+    environment = JClass("org.elasticsearch.env.Environment")(settings.build(), config)
+    loader = JClass("org.elasticsearch.plugins.PluginsLoader")
+    modules = loader.loadModulesBundles(environment.modulesDir(), False)
+    nothing = JClass("java.util.HashSet")(), JClass("java.util.HashMap")()
+    plugins = loader.createPluginsLoader(modules, *nothing, False)
+    node = JClass("org.elasticsearch.node.Node")(environment, plugins)
+    node.start()
+    return lambda: node.close()
+
+
+def is_healthy(url: str) -> bool:
+    """Whether the node answers and every index it has can be searched."""
+    try:
+        with urllib.request.urlopen(f"{url}/_cluster/health", timeout=5) as answer:
+            return bool(json.load(answer)["status"] != "red")
+    except OSError:
+        return False

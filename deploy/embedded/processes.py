@@ -1,0 +1,208 @@
+"""One server as a process: start it, find it again, stop it, kill it.
+
+A server runs in a session of its own, so that a Ctrl-C in the terminal does not reach it, and
+writes a record with its process id and start time: a recycled process id is never taken for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from deploy.embedded.files import write_atomically
+from deploy.embedded.jars import jar_folder
+from models.errors import Fatal
+
+RELEASE = b"r"  # from the parent: live on without me
+START_SECONDS = 120.0
+_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True)
+class Record:
+    """The file in which a server process says who it is and how far it is."""
+
+    path: Path
+    pid: int
+    started: float  # seconds since the epoch, as the system reports it
+    phase: str = "starting"  # then ready, or failed
+    reason: str = ""
+
+    @classmethod
+    def of_this_process(cls, path: Path) -> Record:
+        """The record that this process will write to `path`."""
+        return cls(path, os.getpid(), psutil.Process().create_time())
+
+    @classmethod
+    def read(cls, path: Path) -> Record | None:
+        """The record at `path`, if there is one."""
+        try:
+            return cls(path, **json.loads(path.read_text()))
+        except FileNotFoundError:
+            return None
+
+    def write(self, phase: str, *, reason: str = "") -> None:
+        """Say how far this process is."""
+        content = {"pid": self.pid, "started": self.started, "phase": phase, "reason": reason}
+        write_atomically(self.path, json.dumps(content))
+
+    def remove(self) -> None:
+        """This process has ended in good order."""
+        self.path.unlink(missing_ok=True)
+
+    def process(self) -> psutil.Process | None:
+        """The running process of this record, if it still runs."""
+        try:
+            process = psutil.Process(self.pid)
+            same = process.create_time() == self.started
+            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        except psutil.NoSuchProcess:
+            return None
+
+
+class ServerProcess:
+    """One server of a stack, running or not.
+
+    Args:
+        name: `kafka` or `elasticsearch`.
+        home: the stack's folder.
+        heap_mb: of the JVM, in MiB.
+        healthy: whether a server that says it is ready really serves.
+    """
+
+    def __init__(
+        self, name: str, home: Path, *, heap_mb: int, healthy: Callable[[], bool] = lambda: True
+    ) -> None:
+        self.name = name
+        self.title = name.capitalize()
+        self.heap_mb = heap_mb
+        self._home = home
+        self._healthy = healthy
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def process(self) -> psutil.Process | None:
+        """The running process, whoever started it."""
+        record = self._record()
+        return record.process() if record else None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it runs and has said that it serves."""
+        record = self._record()
+        return record is not None and record.phase == "ready" and record.process() is not None
+
+    @property
+    def memory_mb(self) -> int:
+        """Resident memory of the running process, in MiB."""
+        process = self.process
+        return process.memory_info().rss >> 20 if process else 0
+
+    def start(self) -> None:
+        """Start a stopped or killed server again on its port and data; it ends with this process.
+
+        Raises:
+            Fatal: it did not start; the reason in one line.
+        """
+        self.spawn()
+        try:
+            self.wait_ready(time.monotonic() + START_SECONDS)
+        except BaseException:
+            self.kill()
+            raise
+
+    def spawn(self) -> None:
+        """Start the process; `wait_ready` says when it serves."""
+        logs = self._home / "logs"
+        logs.mkdir(parents=True, exist_ok=True)
+        self._record_path.unlink(missing_ok=True)
+        arguments = [self.name, self._home, jar_folder(self.name), self.heap_mb, os.getpid()]
+        with (logs / f"{self.name}.out").open("wb") as output:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "deploy.embedded.node", *map(str, arguments)],
+                cwd=self._home,
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def wait_ready(self, deadline: float) -> None:
+        """Wait until the server serves.
+
+        Raises:
+            Fatal: it ended, or did not serve before `deadline` (of `time.monotonic`).
+        """
+        while True:
+            record = self._record()
+            if record and record.phase == "ready" and self._healthy():
+                return
+            if self._child is not None and self._child.poll() is not None:
+                raise Fatal(f"{self.title} did not start: {self._why(record)}")
+            if time.monotonic() > deadline:
+                raise Fatal(f"{self.title} did not start in time; see {self.log}")
+            time.sleep(_POLL_SECONDS)
+
+    def release(self) -> None:
+        """Let the server outlive this process."""
+        if self._child is not None and self._child.stdin is not None:
+            self._child.stdin.write(RELEASE)
+            self._child.stdin.close()
+            self._child = None
+
+    def stop(self, timeout: float = 30) -> None:
+        """Close the server in good order; kill it if that takes longer than `timeout` seconds."""
+        self._end(timeout)
+
+    def kill(self) -> None:
+        """Kill -9, as a crash would."""
+        self._end(0)
+
+    @property
+    def log(self) -> Path:
+        """The server's own log."""
+        return self._home / "logs" / f"{self.name}.log"
+
+    @property
+    def _record_path(self) -> Path:
+        return self._home / f"{self.name}.json"
+
+    def _record(self) -> Record | None:
+        return Record.read(self._record_path)
+
+    def _end(self, timeout: float) -> None:
+        process: Any = self.process
+        if process is None and self._child is not None:
+            process = psutil.Process(self._child.pid) if self._child.poll() is None else None
+        if process is not None:
+            try:
+                if timeout:
+                    process.terminate()
+                    psutil.wait_procs([process], timeout)
+                process.kill()
+                process.wait(10)
+            except psutil.NoSuchProcess:
+                pass
+        if self._child is not None:
+            if self._child.stdin is not None:
+                self._child.stdin.close()
+            self._child.wait(10)
+            self._child = None
+        self._record_path.unlink(missing_ok=True)
+
+    def _why(self, record: Record | None) -> str:
+        """The reason of a failed start, in one line."""
+        if record is not None and record.reason:
+            return record.reason
+        output = (self._home / "logs" / f"{self.name}.out").read_text(errors="replace")
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        return lines[-1] if lines else f"it ended without a word; see {self.log}"
