@@ -1,0 +1,78 @@
+"""What can be asked about users, and the page that an answer comes in."""
+
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from models.errors import QueryError
+
+DEFAULT_LIMIT = 50
+MAX_LIMIT = 10_000
+MAX_FRAGMENT = 254  # characters; no email is longer
+MAX_ID = 128  # characters; no aggregate id is longer
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class GetUserById:
+    """One user, active or not, or None."""
+
+    user_id: str
+
+    def __post_init__(self) -> None:
+        _check_text("user_id", self.user_id, MAX_ID)
+
+
+@dataclass(frozen=True, slots=True)
+class GetUsersByEmail:
+    """A page of the users, active or not, whose email contains the text as it is, in any case.
+
+    `cursor` is that of the page before, for the same text.
+    """
+
+    email: str
+    limit: int = DEFAULT_LIMIT
+    cursor: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_text("email", self.email, MAX_FRAGMENT)
+        _check_limit(self.limit)
+
+
+@dataclass(frozen=True, slots=True)
+class GetActiveUsers:
+    """A page of the active users, in an order that does not change: by offset, or by cursor."""
+
+    limit: int = DEFAULT_LIMIT
+    offset: int = 0
+    cursor: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_limit(self.limit)
+        _check_whole("offset", self.offset, 0, None)
+        if self.offset and self.cursor is not None:
+            raise QueryError("give an offset or a cursor, not both")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T_co]):
+    """Some of the answer. `cursor` asks for what comes next; None on the last page."""
+
+    items: tuple[T_co, ...]
+    cursor: str | None
+
+
+def _check_limit(limit: int) -> None:
+    _check_whole("limit", limit, 1, MAX_LIMIT)
+
+
+def _check_whole(name: str, value: int, least: int, most: int | None) -> None:
+    fits = type(value) is int and value >= least and (most is None or value <= most)
+    if not fits:
+        bounds = f"from {least}" + ("" if most is None else f" to {most:,}")
+        raise QueryError(f"{name} must be a whole number {bounds}, not {value!r}")
+
+
+def _check_text(name: str, text: str, most: int) -> None:
+    if not isinstance(text, str) or not 1 <= len(text) <= most:
+        raise QueryError(f"{name} must be text of 1 to {most} characters")
