@@ -6,30 +6,32 @@ classes. What such a node lacks against the full distribution is listed in the R
 
 from __future__ import annotations
 
+import http.client
 import json
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 from deploy.embedded.files import write_atomically
+from deploy.embedded.ports import HOST
+
+_SETTINGS = "config/elasticsearch.json"
 
 
 def configure(home: Path, *, port: int) -> None:
-    """Write `elasticsearch.settings.json` for a node that keeps its data below `home`."""
-    (home / "config").mkdir(parents=True, exist_ok=True)
+    """Write the configuration of a node that keeps its data below `home`."""
     settings = {
         "path.data": str(home / "data" / "elasticsearch"),
         "path.logs": str(home / "logs"),
         "cluster.name": "cqrs-streams",
         "node.name": "embedded",
         "discovery.type": "single-node",
-        "network.host": "127.0.0.1",
+        "network.host": HOST,
         "http.port": str(port),
         "transport.port": "0",  # nothing but the node itself uses it
         # On a developer's nearly full disk indices would turn read-only at once.
         "cluster.routing.allocation.disk.threshold_enabled": "false",
     }
-    write_atomically(home / "elasticsearch.settings.json", json.dumps(settings, indent=1))
+    write_atomically(home / _SETTINGS, json.dumps(settings, indent=1))
 
 
 def start_server(home: Path, jars: Path) -> Callable[[], None]:
@@ -43,7 +45,7 @@ def start_server(home: Path, jars: Path) -> Callable[[], None]:
     JClass("org.elasticsearch.common.logging.LogConfigurator").configureESLogging()
     settings = JClass("org.elasticsearch.common.settings.Settings").builder()
     settings.put("path.home", str(jars))
-    for name, value in json.loads((home / "elasticsearch.settings.json").read_text()).items():
+    for name, value in json.loads((home / _SETTINGS).read_text()).items():
         settings.put(name, value)
     config = JClass("java.nio.file.Path").of(str(home / "config"))
     environment = JClass("org.elasticsearch.env.Environment")(settings.build(), config)
@@ -56,10 +58,14 @@ def start_server(home: Path, jars: Path) -> Callable[[], None]:
     return lambda: node.close()
 
 
-def is_healthy(url: str) -> bool:
+def is_healthy(port: int) -> bool:
     """Whether the node answers and every index it has can be searched."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)  # whatever proxy is configured
     try:
-        with urllib.request.urlopen(f"{url}/_cluster/health", timeout=5) as answer:
-            return bool(json.load(answer)["status"] != "red")
-    except OSError:
+        connection.request("GET", "/_cluster/health")
+        answer = connection.getresponse()
+        return answer.status == http.HTTPStatus.OK and json.load(answer)["status"] != "red"
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()

@@ -152,7 +152,8 @@ def _download(missing: dict[Jar, Path], cache: Path, progress: Progress) -> None
         ThreadPoolExecutor(_DOWNLOADS_AT_A_TIME) as pool,
     ):
         try:
-            for jar in pool.map(lambda item: _fetch(*item, cache), missing.items()):
+            fetched = pool.map(lambda jar: _fetch(jar, missing[jar], cache), missing)
+            for jar in fetched:
                 advance(jar.size)
         except BaseException:
             pool.shutdown(cancel_futures=True)

@@ -8,24 +8,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 from deploy.embedded.files import write_atomically
+from deploy.embedded.ports import HOST
 
+_PROPERTIES = "config/kafka.properties"
+_DATA = "data/kafka"
 _INTERNAL_PARTITIONS = 8  # the default of 50 costs seconds at every start
 
 
 def configure(home: Path, *, port: int, controller_port: int) -> None:
-    """Write `kafka.properties` for a node that keeps its data below `home`."""
+    """Write the configuration of a node that keeps its data below `home`."""
+    broker, controller = f"PLAINTEXT://{HOST}:{port}", f"CONTROLLER://{HOST}:{controller_port}"
     settings = {
         "process.roles": "broker,controller",
         "node.id": 1,
-        "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller_port}",
+        "controller.quorum.bootstrap.servers": f"{HOST}:{controller_port}",
         "controller.listener.names": "CONTROLLER",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port},"
-        f"CONTROLLER://127.0.0.1:{controller_port}",
+        "listeners": f"{broker},{controller}",
+        "advertised.listeners": f"{broker},{controller}",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "log.dirs": home / "data" / "kafka",
+        "log.dirs": _DATA,  # relative to the process's folder, which is `home`
         "auto.create.topics.enable": "false",  # a topic with the wrong partitions is a wrong topic
         "delete.topic.enable": "true",
+        # After kill -9 a broker is let in again when its former session has ended.
+        "broker.session.timeout.ms": 4000,
+        "broker.heartbeat.interval.ms": 1000,
         "group.initial.rebalance.delay.ms": 0,
         "group.min.session.timeout.ms": 1000,
         "offsets.topic.num.partitions": _INTERNAL_PARTITIONS,
@@ -43,7 +49,7 @@ def configure(home: Path, *, port: int, controller_port: int) -> None:
         "log.cleaner.dedupe.buffer.size": 16 << 20,  # bytes of the small heap
     }
     text = "".join(f"{name}={value}\n" for name, value in settings.items())
-    write_atomically(home / "kafka.properties", text)
+    write_atomically(home / _PROPERTIES, text)
 
 
 def start_server(home: Path, _jars: Path) -> Callable[[], None]:
@@ -54,8 +60,8 @@ def start_server(home: Path, _jars: Path) -> Callable[[], None]:
     """
     from jpype import JClass
 
-    properties = home / "kafka.properties"
-    if not (home / "data" / "kafka" / "meta.properties").exists():
+    properties = home / _PROPERTIES
+    if not (home / _DATA / "meta.properties").exists():
         _format(properties)
     java_properties = JClass("org.apache.kafka.common.utils.Utils").loadProps(str(properties))
     config = JClass("kafka.server.KafkaConfig").fromProps(java_properties, False)

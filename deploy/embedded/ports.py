@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import random
 import socket
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from deploy.embedded.files import write_atomically
 from models.errors import Fatal
 
 HOST = "127.0.0.1"
@@ -32,16 +35,48 @@ class Ports:
         """What an Elasticsearch client is given."""
         return f"http://{HOST}:{self.elasticsearch}"
 
+    @classmethod
+    def read(cls, path: Path) -> Ports | None:
+        """The ports that `write` has remembered at `path`, if any."""
+        try:
+            return cls(**json.loads(path.read_text())["ports"])
+        except FileNotFoundError:
+            return None
+        except (KeyError, TypeError, ValueError) as error:
+            raise Fatal(f"{path} is damaged: remove it, and the stack gets new ports") from error
 
-def free_ports(count: int) -> list[int]:
-    """Different ports that nobody listens on."""
-    found: list[int] = []
-    for port in random.sample(_CANDIDATES, len(_CANDIDATES)):
-        if is_free(port):
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise Fatal(f"no free port between {_CANDIDATES.start} and {_CANDIDATES.stop}")
+    def write(self, path: Path) -> None:
+        """Remember the ports, with the addresses for clients of any language."""
+        content = {
+            "bootstrap_servers": self.bootstrap_servers,
+            "elasticsearch_url": self.elasticsearch_url,
+            "ports": asdict(self),
+        }
+        write_atomically(path, json.dumps(content, indent=1) + "\n")
+
+
+def choose_ports(last: Ports | None, kafka: int | None, elasticsearch: int | None) -> Ports:
+    """Named ports before the last ones, the last ones before free ones; a named 0 is a free one."""
+    free = Ports(*_free_ports(3))
+    last = last or free
+    return Ports(
+        kafka=last.kafka if kafka is None else kafka or free.kafka,
+        # Nobody else knows this one, so that it may change.
+        controller=last.controller if is_free(last.controller) else free.controller,
+        elasticsearch=(
+            last.elasticsearch if elasticsearch is None else elasticsearch or free.elasticsearch
+        ),
+    )
+
+
+def require_free(port: int, option: str) -> None:
+    """Fail if `port` is taken.
+
+    Raises:
+        Fatal: with one line that names the port and the option to choose another.
+    """
+    if not is_free(port):
+        raise Fatal(f"port {port} on {HOST} is in use; choose another with {option} (0: any free)")
 
 
 def is_free(port: int) -> bool:
@@ -55,7 +90,11 @@ def is_free(port: int) -> bool:
         return True
 
 
-def require_free(port: int, option: str) -> None:
-    """Fail with one line if `port` is taken."""
-    if not is_free(port):
-        raise Fatal(f"port {port} on {HOST} is in use; choose another with {option} (0: any free)")
+def _free_ports(count: int) -> list[int]:
+    found: list[int] = []
+    for port in random.sample(_CANDIDATES, len(_CANDIDATES)):
+        if is_free(port):
+            found.append(port)
+        if len(found) == count:
+            return found
+    raise Fatal(f"no free port from {_CANDIDATES.start} to {_CANDIDATES.stop - 1} on {HOST}")

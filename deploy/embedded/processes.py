@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -16,13 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from deploy.embedded.files import write_atomically
 from deploy.embedded.jars import jar_folder
 from models.errors import Fatal
 
 RELEASE = b"r"  # from the parent: live on without me
+_LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
 START_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 
@@ -96,6 +98,17 @@ class ServerProcess:
         return record.process() if record else None
 
     @property
+    def pid(self) -> int | None:
+        """The id of the running process."""
+        process = self.process
+        return process.pid if process else None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this object has started the process and not released it."""
+        return self._child is not None
+
+    @property
     def is_ready(self) -> bool:
         """Whether it runs and has said that it serves."""
         record = self._record()
@@ -122,11 +135,12 @@ class ServerProcess:
 
     def spawn(self) -> None:
         """Start the process; `wait_ready` says when it serves."""
-        logs = self._home / "logs"
-        logs.mkdir(parents=True, exist_ok=True)
+        for folder in ("logs", "config", "tmp"):
+            (self._home / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copy(_LOG_CONFIGURATION, self._home / "config")
         self._record_path.unlink(missing_ok=True)
-        arguments = [self.name, self._home, jar_folder(self.name), self.heap_mb, os.getpid()]
-        with (logs / f"{self.name}.out").open("wb") as output:
+        arguments = [self.name, jar_folder(self.name), self.heap_mb, os.getpid()]
+        with self._output.open("wb") as output:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "deploy.embedded.node", *map(str, arguments)],
                 cwd=self._home,
@@ -157,6 +171,7 @@ class ServerProcess:
         if self._child is not None and self._child.stdin is not None:
             self._child.stdin.write(RELEASE)
             self._child.stdin.close()
+            self._child.returncode = 0  # no longer ours to wait for: spares a ResourceWarning
             self._child = None
 
     def stop(self, timeout: float = 30) -> None:
@@ -171,6 +186,11 @@ class ServerProcess:
     def log(self) -> Path:
         """The server's own log."""
         return self._home / "logs" / f"{self.name}.log"
+
+    @property
+    def _output(self) -> Path:
+        """What the JVM prints, which is little unless it cannot run."""
+        return self._home / "logs" / f"{self.name}.out"
 
     @property
     def _record_path(self) -> Path:
@@ -203,6 +223,6 @@ class ServerProcess:
         """The reason of a failed start, in one line."""
         if record is not None and record.reason:
             return record.reason
-        output = (self._home / "logs" / f"{self.name}.out").read_text(errors="replace")
+        output = self._output.read_text(errors="replace")
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         return lines[-1] if lines else f"it ended without a word; see {self.log}"

@@ -13,6 +13,12 @@ class Progress:
         """A new step has begun."""
 
     @contextmanager
+    def waiting(self, text: str) -> Iterator[None]:
+        """Something takes a while: as long as the block."""
+        self.step(text)
+        yield
+
+    @contextmanager
     def downloading(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
         """A download of `total` bytes; the yielded function takes the bytes that came in."""
         self.step(text)

@@ -11,30 +11,26 @@ stack.kafka.start()                      # the same port, the same data
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
-import psutil
 
 from deploy.embedded import elasticsearch, kafka, temporary
-from deploy.embedded.files import locked, write_atomically
+from deploy.embedded.files import locked
 from deploy.embedded.jars import ensure_jars
-from deploy.embedded.ports import Ports, free_ports, is_free, require_free
+from deploy.embedded.ports import Ports, choose_ports, require_free
 from deploy.embedded.processes import START_SECONDS, ServerProcess
 from deploy.embedded.progress import Progress
+from deploy.embedded.resources import require_disk, require_memory, size_mb
 from models.errors import Fatal
 
-_JVM_MB = 200  # what a server takes besides its heap
-_DISK_MB = 500
-_FILES = ("stack.json", "kafka.properties", "elasticsearch.settings.json")
-_FOLDERS = ("data", "logs", "config", "tmp")
+_CONTENT = ("data", "logs", "config", "tmp", "stack.json", "kafka.json", "elasticsearch.json")
 
 
 @dataclass(frozen=True)
@@ -62,24 +58,20 @@ class StackStatus:
     """A stack, as `cqrs status` shows it."""
 
     home: Path
+    running: bool  # both servers
     servers: tuple[ServerStatus, ...]
-
-    @property
-    def running(self) -> bool:
-        """Whether both servers run."""
-        return all(server.running for server in self.servers)
 
 
 def default_home() -> Path:
     """Where the stack of `cqrs up` lives: `CQRS_STACK_HOME`, else the user's data folder."""
     named = os.environ.get("CQRS_STACK_HOME")
     if named:
-        return Path(named).expanduser().absolute()
+        return Path(named).expanduser()
     return platformdirs.user_data_path("cqrs-streams") / "stack"
 
 
 def running_address(home: Path | None = None) -> StackAddress | None:
-    """The addresses of the stack that runs in `home`, if one does."""
+    """The addresses of the stack that runs in `home` (the user's own if not given), if one does."""
     stack = EmbeddedStack(home)
     return stack.address if stack.is_running else None
 
@@ -105,17 +97,16 @@ class EmbeddedStack:
         kafka_heap_mb: int = 512,
         elasticsearch_heap_mb: int = 768,
     ) -> None:
-        self.home = home or default_home()
-        self._kafka_port = kafka_port
-        self._elasticsearch_port = elasticsearch_port
+        self.home = (home or default_home()).absolute()
         self.kafka = ServerProcess("kafka", self.home, heap_mb=kafka_heap_mb)
         self.elasticsearch = ServerProcess(
             "elasticsearch",
             self.home,
             heap_mb=elasticsearch_heap_mb,
-            healthy=lambda: elasticsearch.is_healthy(self.elasticsearch_url),
+            healthy=lambda: elasticsearch.is_healthy(self._ports.elasticsearch),
         )
         self._servers = (self.kafka, self.elasticsearch)
+        self._named_ports = (kafka_port, elasticsearch_port)
 
     @classmethod
     @contextmanager
@@ -134,21 +125,32 @@ class EmbeddedStack:
             stack = cls(
                 home, kafka_heap_mb=kafka_heap_mb, elasticsearch_heap_mb=elasticsearch_heap_mb
             )
-            try:
-                stack.up(progress, detached=False)
+            with stack.borrowed(progress):
                 yield stack
-            finally:
-                stack.down()
+
+    @contextmanager
+    def borrowed(self, progress: Progress | None = None) -> Iterator[StackAddress]:
+        """The stack for the time of the block: one that runs is used and left running.
+
+        Otherwise it is started, and stopped after the block. Even `kill -9` of this process ends
+        the servers that it has started.
+        """
+        try:
+            yield self.up(progress, detached=False)
+        finally:
+            for server in self._servers:
+                if server.is_ours:
+                    server.stop()
 
     @property
     def bootstrap_servers(self) -> str:
         """What a Kafka client is given."""
-        return self._remembered_ports().bootstrap_servers
+        return self._ports.bootstrap_servers
 
     @property
     def elasticsearch_url(self) -> str:
         """What an Elasticsearch client is given."""
-        return self._remembered_ports().elasticsearch_url
+        return self._ports.elasticsearch_url
 
     @property
     def address(self) -> StackAddress:
@@ -157,7 +159,7 @@ class EmbeddedStack:
 
     @property
     def is_running(self) -> bool:
-        """Whether both servers run and serve."""
+        """Whether both servers run and have said that they serve."""
         return all(server.is_ready for server in self._servers)
 
     def up(self, progress: Progress | None = None, *, detached: bool = True) -> StackAddress:
@@ -173,142 +175,106 @@ class EmbeddedStack:
         """
         progress = progress or Progress()
         with self._locked():
-            if self.is_running:
-                self._refuse_other_ports()
-                return self.address
             missing = [server for server in self._servers if not server.is_ready]
-            for server in missing:
-                server.kill()  # what an interrupted start may have left
-            ports = self._choose_ports(missing)
-            self._require_resources(missing)
-            ensure_jars(progress)
+            ports = self._prepare(missing, progress)
+            if not missing:
+                return self.address
             kafka.configure(self.home, port=ports.kafka, controller_port=ports.controller)
             elasticsearch.configure(self.home, port=ports.elasticsearch)
-            self._remember(ports)
-            progress.step(f"Starting {' and '.join(server.title for server in missing)}")
-            try:
+            ports.write(self._stack_json)
+            self._start(missing, progress)
+            if detached:
                 for server in missing:
-                    server.spawn()
-                deadline = time.monotonic() + START_SECONDS
-                for server in missing:
-                    server.wait_ready(deadline)
-                    progress.step(f"{server.title} is up")
-                if detached:
-                    for server in missing:
-                        server.release()
-            except BaseException:
-                for server in missing:
-                    server.kill()
-                raise
+                    server.release()
             return self.address
 
     def down(self, purge: bool = False) -> None:
         """Stop what runs; with `purge`, remove the data, the logs and the remembered ports too."""
-        if not self.home.exists():
-            return
         with self._locked():
             for server in self._servers:
                 server.stop()
-            if purge:
-                for folder in _FOLDERS:
-                    shutil.rmtree(self.home / folder, ignore_errors=True)
-                for file in _FILES:
-                    (self.home / file).unlink(missing_ok=True)
+            for name in _CONTENT if purge else ():
+                path = self.home / name
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
     def status(self) -> StackStatus:
         """What runs where, and how much it takes."""
-        ports = self._known_ports()
+        ports = Ports.read(self._stack_json)
         addresses = {
             "kafka": ports.bootstrap_servers if ports else None,
             "elasticsearch": ports.elasticsearch_url if ports else None,
         }
-        return StackStatus(
-            self.home,
-            tuple(
-                ServerStatus(
-                    name=server.name,
-                    running=server.is_ready,
-                    pid=server.process.pid if server.process else None,
-                    address=addresses[server.name],
-                    memory_mb=server.memory_mb,
-                    data_mb=_size_mb(self.home / "data" / server.name),
-                )
-                for server in self._servers
-            ),
+        servers = tuple(
+            ServerStatus(
+                name=server.name,
+                running=server.is_ready,
+                pid=server.pid,
+                address=addresses[server.name],
+                memory_mb=server.memory_mb,
+                data_mb=size_mb(self.home / "data" / server.name),
+            )
+            for server in self._servers
         )
+        return StackStatus(self.home, all(server.running for server in servers), servers)
+
+    @property
+    def _stack_json(self) -> Path:
+        return self.home / "stack.json"
+
+    @property
+    def _ports(self) -> Ports:
+        ports = Ports.read(self._stack_json)
+        if ports is None:
+            raise Fatal(f"no stack was started in {self.home}: start one with `cqrs up`")
+        return ports
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """One `up` or `down` at a time, whatever the process."""
         try:
             self.home.mkdir(parents=True, exist_ok=True)
+            lock = locked(self.home / ".lock")
         except OSError as error:
-            raise Fatal(f"cannot use {self.home} for the stack: {error.strerror}") from error
-        with locked(self.home / ".lock"):
+            raise Fatal(f"cannot keep the stack in {self.home}: {error.strerror}") from error
+        with lock:
             yield
 
-    def _known_ports(self) -> Ports | None:
-        try:
-            return Ports(**json.loads((self.home / "stack.json").read_text())["ports"])
-        except FileNotFoundError:
-            return None
-
-    def _remembered_ports(self) -> Ports:
-        ports = self._known_ports()
-        if ports is None:
-            raise Fatal(f"no stack was ever started in {self.home}")
+    def _prepare(self, missing: list[ServerProcess], progress: Progress) -> Ports:
+        """Make sure that `missing` can start: ports, memory, disk, jars."""
+        for server in missing:
+            server.kill()  # what an interrupted start may have left
+        last = Ports.read(self._stack_json)
+        ports = choose_ports(last, *self._named_ports)
+        running = [server.name for server in self._servers if server not in missing]
+        for name, option in (("kafka", "--kafka-port"), ("elasticsearch", "--elasticsearch-port")):
+            port = getattr(ports, name)
+            if name not in running:
+                require_free(port, option)
+            elif last is not None and port != getattr(last, name):
+                raise Fatal(
+                    f"{name} runs already, on port {getattr(last, name)}; "
+                    "stop the stack with `cqrs down` to give it another"
+                )
+        if missing:
+            require_memory([server.heap_mb for server in missing])
+            require_disk(self.home)
+            ensure_jars(progress)
         return ports
 
-    def _remember(self, ports: Ports) -> None:
-        """Write `stack.json`, in which clients of any language find the addresses."""
-        content = {
-            "bootstrap_servers": ports.bootstrap_servers,
-            "elasticsearch_url": ports.elasticsearch_url,
-            "ports": asdict(ports),
-        }
-        write_atomically(self.home / "stack.json", json.dumps(content, indent=1))
-
-    def _refuse_other_ports(self) -> None:
-        ports = self._remembered_ports()
-        for named, actual in (
-            (self._kafka_port, ports.kafka),
-            (self._elasticsearch_port, ports.elasticsearch),
-        ):
-            if named not in (None, 0, actual):
-                raise Fatal(f"the stack runs already, on port {actual}: stop it with `cqrs down`")
-
-    def _choose_ports(self, missing: list[ServerProcess]) -> Ports:
-        """Named ports first, then the last ones, then free ones; those of `missing` must be free."""
-        known = self._known_ports()
-        some_free = free_ports(3)
-        last = known or Ports(*some_free)
-        kafka_port = last.kafka if self._kafka_port is None else self._kafka_port or some_free[0]
-        elasticsearch_port = (
-            last.elasticsearch
-            if self._elasticsearch_port is None
-            else self._elasticsearch_port or some_free[2]
-        )
-        controller = last.controller
-        if self.kafka in missing:
-            require_free(kafka_port, "--kafka-port")
-            if not is_free(controller):  # nobody else knows it, so that it may change
-                controller = some_free[1]
-        if self.elasticsearch in missing:
-            require_free(elasticsearch_port, "--elasticsearch-port")
-        return Ports(kafka_port, controller, elasticsearch_port)
-
-    def _require_resources(self, missing: list[ServerProcess]) -> None:
-        needed = sum(server.heap_mb + _JVM_MB for server in missing)
-        free = psutil.virtual_memory().available >> 20
-        if free < needed:
-            raise Fatal(f"too little memory: the stack needs {needed} MB, {free} MB are free")
-        free = shutil.disk_usage(self.home).free >> 20
-        if free < _DISK_MB:
-            raise Fatal(
-                f"too little disk space in {self.home}: the stack needs {_DISK_MB} MB, "
-                f"{free} MB are free"
-            )
-
-
-def _size_mb(folder: Path) -> int:
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) >> 20
+    def _start(self, servers: list[ServerProcess], progress: Progress) -> None:
+        """Start the servers side by side; all of them or none."""
+        names = " and ".join(server.title for server in servers)
+        try:
+            with progress.waiting(f"Starting {names}"):
+                for server in servers:
+                    server.spawn()
+                deadline = time.monotonic() + START_SECONDS
+                for server in servers:
+                    server.wait_ready(deadline)
+        except BaseException:
+            for server in servers:
+                server.kill()
+            raise
