@@ -1,0 +1,39 @@
+"""The index of the view `user-views`; how events become its documents is in `models/views.py`."""
+
+from __future__ import annotations
+
+from models.views import project
+from streams.fragments import ANALYSIS, MAPPING, fragment_source
+from streams.view_index import Document, ViewIndex
+
+__all__ = ["EMAIL_FRAGMENTS", "ORDER", "USER_VIEWS", "project"]
+
+EMAIL_FRAGMENTS = "emailFragments"
+"""The field in which fragments of the email address are looked up."""
+
+ORDER = ("registeredAt", "id")
+"""The order of every list of users. Neither field ever changes, so a place in it stays one."""
+
+
+def to_source(document: Document) -> Document:
+    """The document with what the search for fragments needs."""
+    return {**document, EMAIL_FRAGMENTS: fragment_source(document["email"])}
+
+
+USER_VIEWS = ViewIndex(
+    alias="user-views",
+    version=1,
+    properties={
+        "email": {"type": "keyword"},
+        "firstName": {"type": "keyword"},
+        "lastName": {"type": "keyword"},
+        "isActive": {"type": "boolean"},
+        "registeredAt": {"type": "date"},
+        "lastUpdated": {"type": "date"},
+        EMAIL_FRAGMENTS: MAPPING,
+    },
+    hidden=(EMAIL_FRAGMENTS,),
+    # Sorted like every list, so that the first page is at the front and a search can end there
+    settings={"sort": {"field": list(ORDER)}, "analysis": ANALYSIS},
+    to_source=to_source,
+)

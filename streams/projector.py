@@ -1,0 +1,205 @@
+"""Folds the events of a partition onto the documents of a view, and writes the documents.
+
+Events carry only what changed, so the documents of a partition are kept in memory, as many as fit,
+and read back from Elasticsearch when they are not there. Of a chunk, each aggregate's document goes
+out once, whole, in its last state.
+
+Nothing is lost and nothing goes back, however often a chunk is projected and wherever it was
+cancelled before: what is kept in memory is replaced only after Elasticsearch has answered for the
+whole chunk, an event at or below a document's version is passed over, and an old document cannot
+replace a newer one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity.wait import wait_random_exponential
+
+from models.errors import Fatal, Transient
+from models.messages import Event, EventRecord
+from streams.view_index import REFUSED, Document
+from streams.view_store import Fate, ViewStore
+
+logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=Event)
+T = TypeVar("T")
+
+_BACKOFF = wait_random_exponential(multiplier=0.1, max=5)  # seconds, with full jitter
+_NOTHING: Document = {}
+
+
+class SequenceGap(Fatal):
+    """Events between a document and the next event are missing. The partition has to stop."""
+
+
+class Refused(NamedTuple):
+    """The new events of one aggregate whose document Elasticsearch refuses for good."""
+
+    records: tuple[EventRecord[Any], ...]
+    reason: str
+
+
+class Projected(NamedTuple):
+    """What became of the events of a chunk; each of them is counted once."""
+
+    written: int
+    skipped: int
+    """Seen before, as the version of the document says."""
+    refused: tuple[Refused, ...]
+
+
+class Projector(Generic[E]):
+    """Projects chunks; those of different partitions may run at the same time.
+
+    A document that Elasticsearch refuses for good is handed back with its events, and a stand-in
+    takes its place (see `view_store`). Later events of the aggregate apply to it like to any other
+    document, and if Elasticsearch takes the document that comes of them, it is complete again.
+    """
+
+    def __init__(
+        self,
+        store: ViewStore,
+        project: Callable[[Document | None, EventRecord[E]], Document],
+        *,
+        cached_documents: int = 200_000,
+    ) -> None:
+        """`project` folds one event onto a document, and must not change the one it is given."""
+        self._store = store
+        self._project = project
+        self._most = cached_documents
+        # partition -> id -> document, the one used last at the end
+        self._caches: dict[int, dict[str, Document]] = {}
+        self._down_since: float | None = None
+
+    async def project(self, partition: int, records: Sequence[EventRecord[E]]) -> Projected:
+        """Bring the documents of these events up to date; returns when Elasticsearch has them.
+
+        Waits for Elasticsearch as long as it takes. The records are in the order of the partition.
+
+        Raises:
+            SequenceGap: An event is missing in between; nothing of the chunk was written.
+            Fatal: The index is gone, the credentials are wrong, or the events contradict.
+        """
+        cache = self._caches.setdefault(partition, {})
+        documents = await self._load(cache, records)
+        due = self._fold(documents, records)
+        writing = _Writing(self._store, {key: documents[key] for key in due})
+        await self._patiently(writing.send)
+        self._keep(cache, documents)
+        written = sum(len(due[key]) for key in due.keys() - writing.stale - writing.refused.keys())
+        refused = tuple(Refused(tuple(due[key]), reason) for key, reason in writing.refused.items())
+        skipped = len(records) - written - sum(len(item.records) for item in refused)
+        return Projected(written, skipped, refused)
+
+    def forget(self, partition: int) -> None:
+        """Drop what is kept of a partition that others may write to from now on."""
+        self._caches.pop(partition, None)
+
+    async def _load(
+        self, cache: dict[str, Document], records: Sequence[EventRecord[E]]
+    ) -> dict[str, Document]:
+        """The documents that the events apply to; one that does not exist yet is left out."""
+        documents: dict[str, Document] = {}
+        missing: dict[str, None] = {}
+        for record in records:
+            key = record.aggregate_id
+            if key in documents or key in missing:
+                continue
+            if key in cache:
+                documents[key] = cache[key]
+            elif record.sequence > 1:
+                missing[key] = None
+            else:
+                # Begun from nothing it comes out right in any case: if there is a document, it is
+                # of this version or a later one. So a rebuild reads nothing.
+                documents[key] = _NOTHING
+        if missing:
+            found = await self._patiently(self._store.fetch, missing)
+            documents.update((key, item.get(REFUSED, item)) for key, item in found.items())
+        return documents
+
+    def _fold(
+        self, documents: dict[str, Document], records: Sequence[EventRecord[E]]
+    ) -> dict[str, list[EventRecord[E]]]:
+        """Applies the events that are due to `documents`; returns them by aggregate."""
+        due: dict[str, list[EventRecord[E]]] = {}
+        for record in records:
+            key = record.aggregate_id
+            document = documents.get(key) or None
+            version = document["version"] if document else 0
+            if record.sequence <= version:
+                continue
+            if record.sequence > version + 1:
+                raise SequenceGap(
+                    f"The view has {key} at version {version} and the next event is number "
+                    f"{record.sequence}: events are missing in between. Rebuild the view"
+                )
+            documents[key] = self._project(document, record)
+            due.setdefault(key, []).append(record)
+        return due
+
+    def _keep(self, cache: dict[str, Document], documents: dict[str, Document]) -> None:
+        for key, document in documents.items():
+            cache.pop(key, None)
+            cache[key] = document
+        excess = sum(map(len, self._caches.values())) - self._most
+        while excess > 0:
+            largest = max(self._caches.values(), key=len)
+            for key in list(largest)[: max(1, excess)]:
+                del largest[key]
+            excess = sum(map(len, self._caches.values())) - self._most
+
+    async def _patiently(self, request: Callable[..., Awaitable[T]], *args: object) -> T:
+        """Repeats a request until Elasticsearch answers it."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(Transient), wait=_BACKOFF, before_sleep=self._waiting
+        )
+        answer: T = await retrying(request, *args)
+        if self._down_since is not None:
+            logger.info("Projecting goes on after %.1f s", time.monotonic() - self._down_since)
+            self._down_since = None
+        return answer
+
+    def _waiting(self, attempt: RetryCallState) -> None:
+        """Says once per outage that projecting waits."""
+        if self._down_since is None and attempt.outcome is not None:
+            self._down_since = time.monotonic()
+            logger.warning("Projecting waits: %s", attempt.outcome.exception())
+
+
+class _Writing:
+    """The documents of a chunk on their way; `send` may be repeated until it returns."""
+
+    def __init__(self, store: ViewStore, documents: dict[str, Document]) -> None:
+        self._store = store
+        self._pending = documents
+        self.stale: set[str] = set()
+        self.refused: dict[str, str] = {}
+
+    async def send(self) -> None:
+        """Raises Transient when some have to be sent again."""
+        while self._pending:
+            answers = await self._store.bulk_index(list(self._pending.values()))
+            sent, self._pending = self._pending, {}
+            not_now = ""
+            for (key, document), answer in zip(sent.items(), answers, strict=True):
+                if answer.fate is Fate.NOT_NOW:
+                    self._pending[key] = document
+                    not_now = answer.reason
+                elif answer.fate is Fate.STALE:
+                    self.stale.add(key)
+                elif answer.fate is Fate.REFUSED and key not in self.refused:
+                    self.refused[key] = answer.reason
+                    self._pending[key] = {
+                        "id": key,
+                        "version": document["version"],
+                        REFUSED: document,
+                    }
+            if not_now:
+                raise Transient(f"Elasticsearch does not take all documents: {not_now}")
