@@ -1,0 +1,68 @@
+import inspect
+import pickle
+
+import pytest
+
+from models import errors
+from models.errors import (
+    CqrsError,
+    Fatal,
+    InvalidCommand,
+    NoCommandHandler,
+    NoHandler,
+    NoQueryHandler,
+    OutcomeTimeout,
+    Poison,
+    QueryError,
+    Rejected,
+    Transient,
+)
+
+ALL = [
+    Rejected("user-exists", "User already exists"),
+    Poison("missing-field", "email: is missing"),
+    Transient("broker away"),
+    Fatal("Topic missing: run cqrs topics create"),
+    NoCommandHandler("X"),
+    NoQueryHandler("X"),
+    OutcomeTimeout("no outcome in 5 s"),
+    InvalidCommand(["email: is missing", "id: must be a UUID"]),
+    QueryError("limit must be a whole number"),
+]
+
+
+@pytest.mark.parametrize("error", ALL)
+def test_every_error_is_ours_one_line_and_crosses_processes(error: CqrsError) -> None:
+    again = pickle.loads(pickle.dumps(error))
+    assert type(again) is type(error)
+    assert str(again) == str(error) != ""
+    assert "\n" not in str(error)
+
+
+def test_the_docstring_draws_the_whole_tree() -> None:
+    drawn = errors.__doc__ or ""
+    for name, found in inspect.getmembers(errors, inspect.isclass):
+        if issubclass(found, CqrsError) and not name.startswith("_"):
+            assert name in drawn
+
+
+def test_the_words_of_the_specification() -> None:
+    assert str(NoCommandHandler("X")) == "No handler registered for command: X"
+    assert str(NoQueryHandler("X")) == "No handler registered for query: X"
+    assert isinstance(NoCommandHandler("X"), NoHandler)
+    assert isinstance(NoQueryHandler("X"), NoHandler)
+
+
+def test_what_is_wrong_with_a_command_is_listed() -> None:
+    error = InvalidCommand(["email: is missing", "id: must be a UUID"])
+    assert error.problems == ("email: is missing", "id: must be a UUID")
+    assert str(error) == "email: is missing; id: must be a UUID"
+
+
+def test_codes_are_for_programs_and_reasons_for_people() -> None:
+    error = Rejected("user-exists", "User already exists")
+    assert (error.code, error.reason, str(error)) == (
+        "user-exists",
+        "User already exists",
+        "User already exists",
+    )

@@ -1,0 +1,65 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from models.errors import QueryError
+from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail, Page
+
+
+def test_defaults_of_the_specification() -> None:
+    assert (GetActiveUsers().limit, GetActiveUsers().offset) == (50, 0)
+    assert GetUsersByEmail("x").limit == 50
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        lambda: GetUsersByEmail("x", limit=1),
+        lambda: GetUsersByEmail("x", limit=10_000),
+        lambda: GetUsersByEmail('"*?\\%_ ä'),
+        lambda: GetUsersByEmail("x" * 254, cursor="next"),
+        lambda: GetActiveUsers(limit=10_000, offset=1_000_000),
+        lambda: GetActiveUsers(cursor="next"),
+        lambda: GetUserById("x" * 128),
+    ],
+)
+def test_within_bounds(query: Callable[[], object]) -> None:
+    query()
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        (lambda: GetUserById(""), "user_id must be text of 1 to 128 characters"),
+        (lambda: GetUserById("x" * 129), "user_id must be text of 1 to 128 characters"),
+        (lambda: GetUsersByEmail(""), "email must be text of 1 to 254 characters"),
+        (lambda: GetUsersByEmail("x" * 255), "email must be text of 1 to 254 characters"),
+        (
+            lambda: GetUsersByEmail("x", limit=0),
+            "limit must be a whole number from 1 to 10,000, not 0",
+        ),
+        (
+            lambda: GetActiveUsers(limit=10_001),
+            "limit must be a whole number from 1 to 10,000, not 10001",
+        ),
+        (
+            lambda: GetActiveUsers(limit=True),
+            "limit must be a whole number from 1 to 10,000, not True",
+        ),
+        (lambda: GetActiveUsers(offset=-1), "offset must be a whole number from 0, not -1"),
+        (
+            lambda: GetActiveUsers(offset=5, cursor="next"),
+            "give an offset or a cursor, not both",
+        ),
+    ],
+)
+def test_out_of_bounds(query: Callable[[], Any], reason: str) -> None:
+    with pytest.raises(QueryError) as caught:
+        query()
+    assert str(caught.value) == reason
+
+
+def test_a_page_has_items_and_where_to_go_on() -> None:
+    page = Page(items=("a", "b"), cursor=None)
+    assert (page.items, page.cursor) == (("a", "b"), None)
