@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from models.queries import MAX_LIMIT
 from models.views import project
 from streams.fragments import ANALYSIS, MAPPING, fragment_source
 from streams.view_index import Document, ViewIndex
@@ -34,6 +35,11 @@ USER_VIEWS = ViewIndex(
     },
     hidden=(EMAIL_FRAGMENTS,),
     # Sorted like every list, so that the first page is at the front and a search can end there
-    settings={"sort": {"field": list(ORDER)}, "analysis": ANALYSIS},
+    settings={
+        "sort": {"field": list(ORDER)},
+        "analysis": ANALYSIS,
+        # a query asks for one more than the page, to see whether there is a next one
+        "max_result_window": MAX_LIMIT + 1,
+    },
     to_source=to_source,
 )
