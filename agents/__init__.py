@@ -1,0 +1,1 @@
+"""What reacts to messages: the agents and the handlers behind the buses."""

@@ -1,0 +1,1 @@
+"""The machinery that agents stand on. It names no aggregate."""

@@ -22,9 +22,9 @@ class Settings(BaseSettings):
     )
     elasticsearch_url: str = Field("http://127.0.0.1:9200", description="Elasticsearch, a URL")
 
-    # Names; never change them on a live deployment: they name consumer groups, transactional ids
-    # and changelogs
-    app_id: str = Field("users", description="prefix of the workers' app ids")
+    # Prefix of everything that a deployment owns on shared servers: topics, consumer groups,
+    # transactional ids, indices. It never changes while the deployment lives.
+    namespace: str = Field("", pattern=r"^[a-z0-9._-]*$", description="prefix of all names")
 
     # Kafka
     partitions: int = Field(4, ge=1, le=1024, description="partitions of new topics, for life")

@@ -1,0 +1,15 @@
+"""The user aggregate, as the machinery needs it."""
+
+from models.commands import USER_COMMANDS
+from models.events import USER_EVENTS
+from models.user import User, evolve, user_from_wire, user_to_wire
+from streams.aggregate import Aggregate
+
+USERS = Aggregate[User](
+    name="users",
+    commands=USER_COMMANDS,
+    events=USER_EVENTS,
+    evolve=evolve,
+    state_to_wire=user_to_wire,
+    state_from_wire=user_from_wire,
+)

@@ -1,0 +1,65 @@
+"""What the machinery has to know of an aggregate to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+
+from models.messages import Command, Event
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Aggregate(Generic[S]):
+    """One kind of aggregate: its name, its messages, and the fold and the form of its state.
+
+    ``state_to_wire`` gives something that JSON can hold; ``state_from_wire`` is its inverse.
+    """
+
+    name: str
+    commands: Mapping[str, type[Command]]
+    events: Mapping[str, type[Event]]
+    evolve: Callable[[S | None, Any, datetime], S]
+    state_to_wire: Callable[[S], Any]
+    state_from_wire: Callable[[Any], S]
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of everything an aggregate owns on the servers."""
+
+    namespace: str
+    aggregate: str
+
+    @property
+    def commands(self) -> str:
+        """Topic of the commands."""
+        return f"{self.namespace}{self.aggregate}.commands.v1"
+
+    @property
+    def events(self) -> str:
+        """Topic of the events: the event store."""
+        return f"{self.namespace}{self.aggregate}.events.v1"
+
+    @property
+    def outcomes(self) -> str:
+        """Topic of the replies."""
+        return f"{self.namespace}{self.aggregate}.outcomes.v1"
+
+    @property
+    def dead_commands(self) -> str:
+        """Topic of the commands that could not be decided."""
+        return f"{self.namespace}{self.aggregate}.commands.dead.v1"
+
+    @property
+    def dead_views(self) -> str:
+        """Topic of the events that a view could not take."""
+        return f"{self.namespace}{self.aggregate}.views.dead.v1"
+
+    @property
+    def changelog(self) -> str:
+        """Topic of the state table's changes."""
+        return f"{self.namespace}{self.aggregate}.state-changelog.v1"

@@ -1,0 +1,142 @@
+"""The Faust app of a worker: settings, transport, and how it starts, fails and stops."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, cast
+
+import faust
+from faust.types import TP, TopicT
+
+from models.errors import Fatal
+from streams.chunks import Chunk
+from streams.partitions import Partition, Partitions
+from streams.settings import Settings
+from streams.topics import TopicSpec, check_topics
+from streams.transport import ChunkConsumer, ChunkSchema, ChunkTransport
+
+logger = logging.getLogger(__name__)
+
+# How long a rebalance waits for members, and how much of it a running chunk may use.
+REBALANCE_TIMEOUT = 30.0
+SETTLE_TIMEOUT = REBALANCE_TIMEOUT / 2
+STOP_TIMEOUT = 5.0
+
+
+class StreamWorker(faust.Worker):
+    """Faust's worker process, which ends with one line and code 1 where it cannot go on."""
+
+    def execute_from_commandline(self) -> NoReturn:
+        """Run until stopped."""
+        app = cast(StreamApp, self.app)
+        try:
+            self.loop.run_until_complete(app.preflight())
+            super().execute_from_commandline()
+        except Fatal as error:
+            app.failure = error
+        except SystemExit:
+            if app.failure is None:
+                raise
+        print(f"error: {app.failure}", file=sys.stderr)
+        raise SystemExit(1)
+
+
+class StreamApp(faust.App):
+    """A Faust app whose agents get chunks, and whose partitions look after themselves.
+
+    It is what the partitions' drivers see as their `Worker`.
+    """
+
+    failure: Fatal | None = None
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        """Make the app of the worker role ``name``, which also names its consumer group."""
+        super().__init__(
+            f"{settings.namespace}{name}",
+            broker=[f"kafka://{server}" for server in settings.bootstrap_servers.split(",")],
+            Worker=StreamWorker,
+            processing_guarantee="exactly_once",
+            broker_session_timeout=settings.session_timeout,
+            broker_heartbeat_interval=settings.session_timeout / 3,
+            broker_rebalance_timeout=REBALANCE_TIMEOUT,
+            broker_max_poll_records=settings.max_chunk_records,
+            consumer_auto_offset_reset="earliest",
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            table_standby_replicas=0,
+            stream_wait_empty=False,
+            worker_redirect_stdouts=False,
+            web_enabled=False,
+            web_bind="127.0.0.1",
+            web_in_thread=False,
+        )
+        self.settings = settings
+        self.partitions = Partitions(self, settle_timeout=SETTLE_TIMEOUT)
+        self._topics: list[TopicSpec] = []
+
+    def input(
+        self,
+        topic: str,
+        topics: Sequence[TopicSpec],
+        new_partition: Callable[[TP], Partition],
+    ) -> TopicT:
+        """Declare an input topic: what exists beside it, and what to do with its partitions.
+
+        Returns the channel for an agent, which hands each of its chunks to ``app.partitions``.
+        """
+        self._topics.extend(topics)
+        self.partitions.handle(topic, new_partition)
+        return self.topic(topic, schema=ChunkSchema(), acks=False)
+
+    async def preflight(self) -> None:
+        """Check what the worker needs before it joins its group.
+
+        Raises:
+            Fatal: a server does not answer, or a topic is missing or differs.
+        """
+        await check_topics(self.settings, self._topics)
+
+    def _new_transport(self) -> ChunkTransport:
+        return ChunkTransport(self.conf.broker_consumer, self)
+
+    def _new_producer_transport(self) -> ChunkTransport:
+        return ChunkTransport(self.conf.broker_producer, self)
+
+    async def on_stop(self) -> None:
+        """Finish or abandon the running chunks, then stop as Faust does."""
+        await self.partitions.close()
+        await super().on_stop()
+
+    async def read_from(self, tp: TP, position: int) -> None:
+        """Deliver this partition's chunks from ``position`` on."""
+        await self._chunk_consumer.seek_to({tp: position})
+        self.resume(tp)
+
+    def pause(self, tp: TP) -> None:
+        """Deliver no more chunks of this partition."""
+        self._chunk_consumer.pause_partitions({tp})
+
+    def resume(self, tp: TP) -> None:
+        """Deliver chunks of this partition again, if it is ours and wants them."""
+        consumer = self._chunk_consumer
+        consumer.resume_partitions({tp} & consumer.assignment())
+        consumer.wake()
+
+    async def rejoin(self) -> None:
+        """Ask the consumer group for a new assignment."""
+        await self._chunk_consumer.rejoin()
+
+    def fail(self, error: Fatal) -> None:
+        """Stop the worker with this one line."""
+        if self.failure is None:
+            self.failure = error
+            logger.critical("%s", error)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    @property
+    def _chunk_consumer(self) -> ChunkConsumer:
+        return cast(Any, self.consumer)  # type: ignore[no-any-return]

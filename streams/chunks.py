@@ -1,0 +1,57 @@
+"""Chunks: what the pipeline moves instead of single messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from faust.types import TP
+
+
+class Record(Protocol):
+    """One record as it was read from Kafka (aiokafka's ``ConsumerRecord``)."""
+
+    @property
+    def topic(self) -> str:
+        """The topic it was read from."""
+
+    @property
+    def partition(self) -> int:
+        """The partition it was read from."""
+
+    @property
+    def offset(self) -> int:
+        """Its offset there."""
+
+    @property
+    def timestamp(self) -> int:
+        """Milliseconds since the epoch."""
+
+    @property
+    def key(self) -> bytes | None:
+        """The key's bytes."""
+
+    @property
+    def value(self) -> bytes | None:
+        """The value's bytes."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """The headers, in order."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """The records that one fetch of one partition returned, never empty.
+
+    ``start`` is the position that the records were fetched from and ``end`` the position after
+    them. Both are positions, not offsets of records: commit markers and compaction leave holes
+    between records, so only positions tell whether anything was left out.
+    """
+
+    tp: TP
+    records: Sequence[Record]
+    start: int
+    end: int
+    generation: int

@@ -1,0 +1,36 @@
+"""How an aggregate joins the app of a command worker."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from faust.types import TP, TopicT
+
+from streams.aggregate import Aggregate, Names
+from streams.app import StreamApp
+from streams.chunks import Chunk
+from streams.command_partition import CommandPartition, DecisionBus
+from streams.repository import Repository
+from streams.state_table import StateTable
+from streams.topics import topic_specs
+
+S = TypeVar("S")
+
+
+def add_aggregate(
+    app: StreamApp,
+    aggregate: Aggregate[S],
+    new_bus: Callable[[Repository[S]], DecisionBus],
+) -> TopicT:
+    """Let ``app`` decide the commands of one aggregate by the handlers of ``new_bus``.
+
+    Returns the channel of its command topic, for an agent that hands on the chunks.
+    """
+    names = Names(app.settings.namespace, aggregate.name)
+    table = StateTable(app, f"{aggregate.name}-state", names.changelog)
+
+    def new_partition(tp: TP) -> CommandPartition[S]:
+        return CommandPartition(app, aggregate, table, new_bus, tp)
+
+    return app.input(names.commands, topic_specs(app.settings, names), new_partition)

@@ -1,0 +1,193 @@
+"""One partition of the command topic: chunks of commands in, one transaction per chunk out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, Generic, TypeVar
+
+import orjson
+from faust.types import TP
+
+from models.errors import Poison, Rejected
+from models.messages import Command, Event, EventRecord, Source, check_expected_version, event_id
+from models.outcomes import Accepted, DeadLettered, Duplicate, Outcome, Rejection
+from streams.aggregate import Aggregate, Names
+from streams.app import StreamApp
+from streams.buses import CommandBus
+from streams.chunks import Record
+from streams.commands import check_partition, read_command, source_of
+from streams.dead_letters import dead_letter
+from streams.entity import Entity
+from streams.recovery import recover_partition
+from streams.repository import Repository
+from streams.state_table import StateTable, encode_position, position_key
+from streams.transactions import Output, TransactionalProducer
+
+logger = logging.getLogger(__name__)
+
+S = TypeVar("S")
+
+# What deciding gives: the uncommitted events of the command's aggregate, already saved.
+DecisionBus = CommandBus[Sequence[Event]]
+
+
+@dataclass
+class _Decisions:
+    """What a chunk brings about, before it is written."""
+
+    events: list[Output] = field(default_factory=list)
+    outcomes: list[Output] = field(default_factory=list)
+    dead: list[Output] = field(default_factory=list)
+
+
+class CommandPartition(Generic[S]):
+    """Decides the commands of one partition.
+
+    Commands are decided in order on staged copies; everything that follows from a chunk (events,
+    outcomes, dead letters, state, position) is one transaction; only after its commit does the
+    state table change.
+    """
+
+    def __init__(
+        self,
+        app: StreamApp,
+        aggregate: Aggregate[S],
+        table: StateTable,
+        new_bus: Callable[[Repository[S]], DecisionBus],
+        tp: TP,
+    ) -> None:
+        self._settings = app.settings
+        self._aggregate = aggregate
+        self._names = Names(app.settings.namespace, aggregate.name)
+        self._table = table
+        self._new_bus = new_bus
+        self._tp = tp
+        self._producer = TransactionalProducer(app.settings, app.conf.id, tp)
+
+    async def start(self) -> int:
+        """Fence earlier owners, restore the state, and return the position that it stands at."""
+        self._table.owned.pop(self._tp.partition, None)
+        await self._producer.start()
+        recovered = await recover_partition(self._settings, self._names, self._tp)
+        self._stored = recovered.state
+        self._table.owned[self._tp.partition] = recovered.state
+        self._repository = Repository(self._aggregate, recovered.state)
+        self._bus = self._new_bus(self._repository)
+        return recovered.position
+
+    async def process(self, records: Sequence[Record], position: int) -> None:
+        """Decide and commit a chunk."""
+        decisions = _Decisions()
+        for record in records:
+            outcome = await self._decide(record, decisions)
+            decisions.outcomes.append(Output(record.key, orjson.dumps(outcome.to_wire())))
+        changes = self._repository.staged()
+        changes[position_key(self._tp)] = encode_position(position)
+        await self._producer.commit(
+            {
+                self._names.events: decisions.events,
+                self._names.outcomes: decisions.outcomes,
+                self._names.dead_commands: decisions.dead,
+                self._table.changelog: [Output(key, value) for key, value in changes.items()],
+            },
+            position,
+        )
+        for key, value in changes.items():
+            self._stored.apply(key, value)
+        self._repository.clear()
+
+    async def close(self) -> None:
+        """Give the partition up and drop its state."""
+        self._table.owned.pop(self._tp.partition, None)
+        await self._producer.close()
+
+    async def _decide(self, record: Record, decisions: _Decisions) -> Outcome:
+        source = source_of(record)
+        command: Command | None = None
+        try:
+            command = read_command(record, self._aggregate.commands)
+            return await self._answer(command, record, source, decisions)
+        except Poison as poison:
+            decisions.dead.append(dead_letter(record, poison))
+            return DeadLettered(
+                command_id=command.id if command else None,
+                aggregate_id=command.aggregate_id if command else None,
+                timestamp=_time_of(record),
+                source=source,
+                correlation_id=command.correlation_id if command else None,
+                code=poison.code,
+                reason=poison.reason,
+            )
+
+    async def _answer(
+        self, command: Command, record: Record, source: Source, decisions: _Decisions
+    ) -> Outcome:
+        said: dict[str, Any] = {
+            "command_id": command.id,
+            "aggregate_id": command.aggregate_id,
+            "timestamp": _time_of(record),
+            "source": source,
+            "correlation_id": command.correlation_id,
+        }
+        entity = self._repository.get(command.aggregate_id)
+        if entity.version == 0:
+            # An aggregate that exists here has had its partition checked.
+            check_partition(record, self._settings.partitions)
+        first = entity.answer_to(command.id)
+        if first is not None:
+            return Duplicate(**said, of=first)
+        try:
+            events = await self._dispatch(command, entity)
+        except Rejected as rejected:
+            if entity.version > 0:
+                self._repository.remember(
+                    command.aggregate_id, [command.id.hex, rejected.code, rejected.reason]
+                )
+            return Rejection(**said, code=rejected.code, reason=rejected.reason)
+        sequence = entity.version + len(events)
+        ids = tuple(event_id(command.id, index) for index in range(len(events)))
+        decisions.events.extend(
+            Output(record.key, orjson.dumps(envelope.to_wire()))
+            for envelope in _envelopes(command, source, entity.version, events)
+        )
+        self._repository.remember(command.aggregate_id, [command.id.hex, sequence, len(events)])
+        return Accepted(**said, sequence=sequence, event_ids=ids)
+
+    async def _dispatch(self, command: Command, entity: Entity[S]) -> Sequence[Event]:
+        """Let the handler decide; whatever it raises, nothing of it stays staged."""
+        try:
+            check_expected_version(command, entity.version)
+            return await self._bus.dispatch(command)
+        except Rejected:
+            self._repository.put(command.aggregate_id, entity)
+            raise
+        except Exception as error:
+            self._repository.put(command.aggregate_id, entity)
+            logger.exception("Deciding %s %s failed", type(command).__name__, command.id)
+            raise Poison("decide-failed", f"deciding it raised {type(error).__name__}") from error
+
+
+def _envelopes(
+    command: Command, source: Source, version: int, events: Sequence[Event]
+) -> list[EventRecord[Event]]:
+    return [
+        EventRecord(
+            id=event_id(command.id, index),
+            aggregate_id=command.aggregate_id,
+            sequence=version + 1 + index,
+            timestamp=command.timestamp,
+            command_id=command.id,
+            correlation_id=command.correlation_id,
+            causation_id=command.causation_id,
+            source=source,
+            event=event,
+        )
+        for index, event in enumerate(events)
+    ]
+
+
+def _time_of(record: Record) -> datetime:
+    return datetime.fromtimestamp(record.timestamp / 1000, timezone.utc)

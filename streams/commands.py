@@ -1,0 +1,100 @@
+"""Reading a record of the command topic: any producer's bytes in, a command or a reason out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timezone
+
+import orjson
+from aiokafka.partitioner import murmur2
+
+from models.errors import Poison
+from models.messages import Command, Source, command_id_at, parse_command
+from streams.chunks import Record
+
+# What headers may repeat of the value, by the wire name, and where the command has it.
+_REPEATABLE = {
+    "id": "id",
+    "aggregateId": "aggregate_id",
+    "expectedVersion": "expected_version",
+    "schemaVersion": "schema_version",
+    "correlationId": "correlation_id",
+    "causationId": "causation_id",
+}
+
+
+def read_command(record: Record, types: Mapping[str, type[Command]]) -> Command:
+    """The command in a record.
+
+    A missing ``id`` becomes the uuid5 of topic, partition and offset, a missing ``timestamp`` the
+    record's, so that reading it again gives the same command.
+
+    Raises:
+        Poison: it is no command, contradicts its headers, or its key is not its aggregate id.
+    """
+    if record.value is None:
+        raise Poison("malformed-json", "the record has no value")
+    try:
+        data = orjson.loads(record.value)
+    except orjson.JSONDecodeError as error:
+        raise Poison("malformed-json", f"the value is not JSON: {_position(error)}") from None
+    if not isinstance(data, dict):
+        raise Poison("not-an-object", "the value must be a JSON object")
+    if data.get("id") is None:
+        data["id"] = command_id_at(source_of(record))
+    if data.get("timestamp") is None:
+        data["timestamp"] = datetime.fromtimestamp(record.timestamp / 1000, timezone.utc)
+    command = parse_command(data, types)
+    if record.key is None or record.key != command.aggregate_id.encode():
+        raise Poison("key-mismatch", "the record's key must be the command's aggregate id")
+    if record.headers:
+        _check_headers(record, command)
+    return command
+
+
+def source_of(record: Record) -> Source:
+    """Where the record lies."""
+    return Source(record.topic, record.partition, record.offset)
+
+
+def check_partition(record: Record, partitions: int) -> None:
+    """Check that the record lies where its key belongs by murmur2, the partitioner of Kafka.
+
+    Raises:
+        Poison: another partition owns the aggregate.
+    """
+    assert record.key is not None
+    partition = partition_of(record.key, partitions)
+    if partition != record.partition:
+        raise Poison(
+            "wrong-partition",
+            f"the key belongs to partition {partition}, the record was sent to "
+            f"{record.partition}: set the producer's partitioner to murmur2 "
+            "(librdkafka: partitioner=murmur2_random)",
+        )
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition that a key belongs to."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+def _check_headers(record: Record, command: Command) -> None:
+    for name, value in record.headers:
+        attribute = _REPEATABLE.get(name)
+        if attribute is not None:
+            said = getattr(command, attribute)
+            agrees = value == (b"" if said is None else str(said).encode())
+        elif name == "type":
+            agrees = (
+                value is not None
+                and value.removesuffix(b"Command") == type(command).__name__.encode()
+            )
+        else:
+            continue  # not one of ours
+        if not agrees:
+            raise Poison("header-mismatch", f"the header {name} contradicts the value")
+
+
+def _position(error: orjson.JSONDecodeError) -> str:
+    return f"line {error.lineno} column {error.colno}"

@@ -1,0 +1,104 @@
+"""How this project connects to Kafka: one place for what every client has in common."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaConnectionError, KafkaError
+
+from models.errors import Fatal
+from streams.settings import Settings
+
+# The largest record a producer may write (outputs' topics allow 4 MiB), and the size that a batch
+# is filled to. A record larger than that travels in a batch of its own.
+MAX_REQUEST_BYTES = 5 * 1024 * 1024
+BATCH_BYTES = 512 * 1024
+
+# aiokafka waits this long after a refusal that only asks for patience, of which the broker's
+# transaction check sends one per new transaction: at the default of 100 ms it is the latency.
+RETRY_BACKOFF_MS = 5
+
+
+def connection(settings: Settings) -> dict[str, Any]:
+    """What every client needs to connect; security settings will join here."""
+    return {"bootstrap_servers": settings.bootstrap_servers.split(",")}
+
+
+def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
+    """A reader of committed records that belongs to no group."""
+    return AIOKafkaConsumer(
+        **connection(settings),
+        **{
+            "isolation_level": "read_committed",
+            "enable_auto_commit": False,
+            "auto_offset_reset": "earliest",
+            "max_partition_fetch_bytes": 4 * 1024 * 1024,
+            **options,
+        },
+    )
+
+
+def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
+    """A producer whose records are acknowledged by all in-sync replicas."""
+    return AIOKafkaProducer(
+        **connection(settings),
+        **{
+            "acks": "all",
+            "enable_idempotence": True,
+            "max_request_size": MAX_REQUEST_BYTES,
+            "max_batch_size": BATCH_BYTES,
+            **options,
+        },
+    )
+
+
+@asynccontextmanager
+async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """An admin client.
+
+    Raises:
+        Fatal: no broker answers.
+    """
+    client = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=10_000)
+    try:
+        await client.start()
+    except KafkaConnectionError:
+        await client.close()
+        raise unreachable(settings) from None
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+@asynccontextmanager
+async def started(client: Any, settings: Settings) -> AsyncIterator[Any]:
+    """Start a producer or consumer and stop it at the end.
+
+    Raises:
+        Fatal: no broker answers.
+    """
+    try:
+        await client.start()
+    except KafkaConnectionError:
+        await client.stop()
+        raise unreachable(settings) from None
+    try:
+        yield client
+    finally:
+        await client.stop()
+
+
+def unreachable(settings: Settings) -> Fatal:
+    """The one line for a broker that does not answer."""
+    return Fatal(
+        f"Kafka does not answer at {settings.bootstrap_servers}: start it (`cqrs up` starts a "
+        "local one) or set CQRS_BOOTSTRAP_SERVERS"
+    )
+
+
+__all__ = ["KafkaError", "admin_client", "new_consumer", "new_producer", "started", "unreachable"]

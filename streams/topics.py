@@ -1,0 +1,161 @@
+"""The topics of an aggregate: what they must be like, creating them, and checking what exists."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from models.errors import Fatal
+from streams.aggregate import Names
+from streams.kafka import admin_client
+from streams.settings import Settings
+
+MIB = 1024 * 1024
+DAY = 24 * 3600 * 1000
+
+# Largest command. What follows from one may be larger: a dead letter carries it and its headers.
+COMMAND_BYTES = MIB
+OUTPUT_BYTES = 4 * MIB
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """A topic as it has to be."""
+
+    name: str
+    partitions: int
+    configs: Mapping[str, str]
+
+
+def topic_specs(settings: Settings, names: Names) -> tuple[TopicSpec, ...]:
+    """All topics of one aggregate."""
+
+    def spec(name: str, limit: int, **configs: object) -> TopicSpec:
+        return TopicSpec(
+            name,
+            settings.partitions,
+            {
+                "max.message.bytes": str(limit),
+                **{key.replace("_", "."): str(value) for key, value in configs.items()},
+            },
+        )
+
+    compacted = {
+        "cleanup_policy": "compact",
+        # The active segment is never compacted: roll it, so that old states do go.
+        "segment_ms": 3600 * 1000,
+        "max_compaction_lag_ms": 6 * 3600 * 1000,
+        "min_cleanable_dirty_ratio": 0.2,
+    }
+    return (
+        spec(names.commands, COMMAND_BYTES, cleanup_policy="delete", retention_ms=7 * DAY),
+        spec(names.events, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=-1),
+        spec(names.outcomes, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=7 * DAY),
+        spec(names.dead_commands, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=28 * DAY),
+        spec(names.dead_views, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=28 * DAY),
+        spec(names.changelog, OUTPUT_BYTES, **compacted),
+    )
+
+
+async def create_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
+    """Create what is missing, check the rest, and return the names of the new ones.
+
+    Raises:
+        Fatal: a topic exists and differs, or the cluster refuses; says what to do.
+    """
+    async with admin_client(settings) as admin:
+        existing = await _describe(admin, specs)
+        missing = [spec for spec in specs if spec.name not in existing]
+        if missing:
+            response = await admin.create_topics(
+                [
+                    NewTopic(
+                        spec.name,
+                        spec.partitions,
+                        settings.replication_factor,
+                        topic_configs=dict(spec.configs),
+                    )
+                    for spec in missing
+                ]
+            )
+            for name, code, message in response.topic_errors:
+                if code not in (0, TopicAlreadyExistsError.errno):
+                    raise Fatal(f"cannot create topic {name}: {message or for_code(code).__name__}")
+            existing = await _wait_until_described(admin, specs)
+        _check(specs, existing)
+        return [spec.name for spec in missing]
+
+
+async def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> None:
+    """Check that all topics exist and are as they have to be.
+
+    Raises:
+        Fatal: a topic is missing or differs; says what to do.
+    """
+    async with admin_client(settings) as admin:
+        existing = await _describe(admin, specs)
+    missing = [spec.name for spec in specs if spec.name not in existing]
+    if missing:
+        raise Fatal(f"missing topics: {', '.join(missing)}; create them with `cqrs topics create`")
+    _check(specs, existing)
+
+
+def _check(specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec]) -> None:
+    for spec in specs:
+        found = existing[spec.name]
+        if found.partitions != spec.partitions:
+            raise Fatal(
+                f"topic {spec.name} has {found.partitions} partitions, CQRS_PARTITIONS says "
+                f"{spec.partitions}; the number is fixed for the topic's life: set "
+                f"CQRS_PARTITIONS={found.partitions}, or use another CQRS_NAMESPACE"
+            )
+        for key in ("cleanup.policy", "max.message.bytes"):
+            if found.configs[key] != spec.configs[key]:
+                raise Fatal(
+                    f"topic {spec.name} has {key}={found.configs[key]}, it must be "
+                    f"{spec.configs[key]}; change it with your cluster's kafka-configs tool"
+                )
+
+
+async def _describe(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, TopicSpec]:
+    """The topics that exist, as they are."""
+    described = await admin.describe_topics([spec.name for spec in specs])
+    partitions = {
+        topic["topic"]: len(topic["partitions"])
+        for topic in described
+        if topic["error_code"] == 0 and topic["partitions"]
+    }
+    if not partitions:
+        return {}
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in partitions]
+    found: dict[str, TopicSpec] = {}
+    for response in await admin.describe_configs(resources):
+        for _code, _message, _type, name, entries in response.resources:
+            configs: dict[str, str] = {entry[0]: entry[1] for entry in entries}
+            found[name] = TopicSpec(name, partitions[name], configs)
+    return found
+
+
+async def _wait_until_described(
+    admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]
+) -> dict[str, TopicSpec]:
+    """New topics take a moment until every broker knows them."""
+    from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
+
+    retrying = AsyncRetrying(
+        retry=retry_if_result(lambda found: len(found) < len(specs)),
+        wait=wait_fixed(0.1),
+        stop=stop_after_delay(30),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else {},
+    )
+    found = await retrying(_describe, admin, specs)
+    if len(found) < len(specs):
+        raise Fatal("new topics did not appear within 30 s: look at the brokers' logs")
+    return found
+
+
+__all__ = ["KafkaError", "TopicSpec", "check_topics", "create_topics", "topic_specs"]

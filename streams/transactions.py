@@ -1,0 +1,115 @@
+"""One Kafka transaction per chunk, of a producer that belongs to one input partition.
+
+The transactional id is ``{app id}-{input topic}-{partition}``. Starting the producer fences any
+earlier owner of the partition and finishes or aborts what that one left open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+
+from streams.kafka import RETRY_BACKOFF_MS, new_producer
+from streams.partitions import Fenced
+from streams.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# How long giving up a producer may take; what it leaves behind is fenced by the next owner.
+_STOP_TIMEOUT = 3.0
+
+
+class Output(NamedTuple):
+    """A record to write, in the partition of the input."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+
+
+class TransactionalProducer:
+    """Writes the outputs of one input partition."""
+
+    def __init__(self, settings: Settings, group: str, tp: TP) -> None:
+        self._settings = settings
+        self._group = group
+        self._tp = tp
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Fence earlier owners; after this returns, nothing of theirs is open any more."""
+        await self.close()
+        self._producer = new_producer(
+            self._settings,
+            transactional_id=f"{self._group}-{self._tp.topic}-{self._tp.partition}",
+            transaction_timeout_ms=int(self._settings.transaction_timeout * 1000),
+            retry_backoff_ms=RETRY_BACKOFF_MS,
+        )
+        await self._producer.start()
+
+    async def commit(self, outputs: Mapping[str, Sequence[Output]], position: int) -> None:
+        """Write all outputs (by topic) and the input position, or nothing.
+
+        Raises:
+            Fenced: a newer owner exists, or the broker has given the transaction up.
+            KafkaError: it failed, or whether it was committed is not known. `start` again, and
+                read from the log what holds.
+        """
+        assert self._producer is not None, "start first"
+        try:
+            await self._commit(self._producer, outputs, position)
+        except (ProducerFenced, InvalidProducerEpoch) as error:
+            raise Fenced from error
+
+    async def _commit(
+        self, producer: AIOKafkaProducer, outputs: Mapping[str, Sequence[Output]], position: int
+    ) -> None:
+        await producer.begin_transaction()
+        acknowledgements = [
+            await producer.send_batch(batch, topic, partition=self._tp.partition)
+            for topic, records in outputs.items()
+            for batch in _batches(producer, records)
+        ]
+        await asyncio.gather(*acknowledgements)
+        # Only so that tools which look at consumer groups see the lag; see `state_table`.
+        await producer.send_offsets_to_transaction(
+            {TopicPartition(self._tp.topic, self._tp.partition): position}, self._group
+        )
+        await producer.commit_transaction()
+
+    async def close(self) -> None:
+        """Give the producer up; an open transaction is aborted as soon as anyone notices."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            try:
+                await asyncio.wait_for(_abort_and_stop(producer), _STOP_TIMEOUT)
+            except (KafkaError, asyncio.TimeoutError) as error:
+                logger.info("%s: its producer did not stop cleanly: %r", self._tp, error)
+
+
+async def _abort_and_stop(producer: AIOKafkaProducer) -> None:
+    try:
+        if producer._txn_manager.is_in_transaction():
+            await producer.abort_transaction()
+    finally:
+        await producer.stop()
+
+
+def _batches(producer: AIOKafkaProducer, records: Sequence[Output]) -> list[object]:
+    batches = []
+    batch = None
+    for key, value, headers in records:
+        if batch is None or not batch.append(
+            key=key, value=value, timestamp=None, headers=list(headers)
+        ):
+            batch = producer.create_batch()
+            batches.append(batch)
+            batch.append(key=key, value=value, timestamp=None, headers=list(headers))
+    return batches

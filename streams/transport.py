@@ -1,0 +1,228 @@
+"""Faust's transport, changed to deliver one message per fetched chunk instead of one per record.
+
+Faust's path per message costs more than everything else together; a chunk takes it once per
+hundreds of records. The consumer still is Faust's: its thread, its group membership, its flow
+control. What changes:
+
+- ``Consumer.getmany`` yields one message per (partition, fetched chunk); its value is a `Chunk`.
+- Where to read on is told by the app's `Partitions`, not by the group's committed offsets.
+- ``TransactionManager`` is only the hook that Faust awaits on a rebalance, before anything is
+  read again (`processing_guarantee="exactly_once"` switches it on, and ``read_committed`` with
+  it). Faust's own transactions lose and duplicate; none of their code runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import aiokafka
+import faust
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+from faust.transport.consumer import TransactionManager
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+from streams.chunks import Chunk
+
+if TYPE_CHECKING:
+    from streams.app import StreamApp
+
+# How long one wait for records may take. Partitions that become active meanwhile are seen by the
+# next wait, so it bounds what a restored partition waits for its first chunk.
+FETCH_WAIT = 0.25
+
+
+class ChunkSchema(faust.Schema[Any, Any]):
+    """Hands the chunk on as it is; records are decoded inside the agents."""
+
+    def loads_key(self, app: Any, message: Any, **kwargs: Any) -> Any:
+        """A chunk has no key."""
+        return None
+
+    def loads_value(self, app: Any, message: Any, **kwargs: Any) -> Any:
+        """The chunk itself."""
+        return message.value
+
+
+class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
+    """Takes chunks with their positions out of aiokafka's fetcher."""
+
+    def __post_init__(self) -> None:
+        """Prepare the record of skipped ranges."""
+        super().__post_init__()
+        # Ranges without records (markers, aborted transactions) that the position has passed
+        # since the last chunk: partition -> (from, to). They belong to the next chunk.
+        self._passed: dict[TP, tuple[int, int]] = {}
+
+    async def _fetch_records(  # type: ignore[override]
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> list[Chunk]:
+        """Like ``Fetcher.fetched_records``, with the positions around each partition's records."""
+        fetcher = consumer._fetcher
+        if not self.consumer.flow_active:
+            return []
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError
+        with fetcher._subscriptions.fetch_context():
+            if fetcher._subscriptions.reassignment_in_progress:
+                await fetcher._subscriptions.wait_for_assignment()
+            chunks = self._drain(fetcher, max_records)
+            if not chunks:
+                waiter = fetcher._create_fetch_waiter()
+                done, _ = await asyncio.wait([waiter], timeout=timeout)
+                if not done:
+                    waiter.cancel()
+                    return []
+                waiter.result()  # raises what the fetcher failed with
+                if not fetcher._subscriptions.reassignment_in_progress:
+                    chunks = self._drain(fetcher, max_records)
+        return chunks
+
+    def _drain(self, fetcher: Any, max_records: int | None) -> list[Chunk]:
+        generation = self.app.consumer_generation_id
+        active = cast("ChunkConsumer", self.consumer).active_partitions
+        chunks: list[Chunk] = []
+        for topic_partition in list(fetcher._records):
+            tp = TP(topic_partition.topic, topic_partition.partition)
+            if tp not in active:
+                if not fetcher._subscriptions.is_assigned(topic_partition):
+                    del fetcher._records[topic_partition]
+                continue
+            result = fetcher._records[topic_partition]
+            if type(result) is not FetchResult:
+                if chunks:
+                    break  # the error is raised by the next call
+                del fetcher._records[topic_partition]
+                fetcher._notify(fetcher._wait_consume_future)
+                result.check_raise()
+                continue
+            state = fetcher._subscriptions.subscription.assignment.state_value(topic_partition)
+            before = state.position if state is not None and state.has_valid_position else None
+            records = result.getall(max_records)
+            if not result.has_more():
+                del fetcher._records[topic_partition]
+                fetcher._notify(fetcher._wait_consume_future)
+            if before is None or state.position == before:
+                continue
+            passed = self._passed.pop(tp, None)
+            start = passed[0] if passed is not None and passed[1] == before else before
+            if records:
+                chunks.append(Chunk(tp, records, start, state.position, generation))
+            else:
+                self._passed[tp] = (start, state.position)
+        return chunks
+
+    def wake(self) -> None:
+        """Let a wait for records look again: a partition has become active."""
+        self.thread_loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        fetcher = self._ensure_consumer()._fetcher
+        for waiter in fetcher._fetch_waiters:
+            fetcher._notify(waiter)
+
+    async def rejoin(self) -> None:
+        """Ask for a rebalance of the group."""
+        await self.call_thread(self._rejoin)
+
+    async def _rejoin(self) -> None:
+        self._ensure_consumer()._coordinator.request_rejoin()
+
+
+class ChunkConsumer(driver.Consumer):
+    """Faust's consumer, yielding chunks and reading on from where the partitions say."""
+
+    app: StreamApp
+    _thread: ChunkConsumerThread
+
+    def _new_consumer_thread(self) -> ChunkConsumerThread:
+        return ChunkConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def active_partitions(self) -> set[TP]:
+        """Partitions that chunks may be taken from now."""
+        return self._active_partitions
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        """Yield a message per fetched chunk."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)  # type: ignore[arg-type] # as in Faust
+        if not self.active_partitions:
+            await self.sleep(FETCH_WAIT)
+            return
+        chunks = cast("list[Chunk]", await self._thread.getmany(self.active_partitions, FETCH_WAIT))
+        for chunk in chunks:
+            if self.should_stop or not self.flow_active:
+                return  # a gap now: the rebalance that stopped the flow seeks back
+            yield chunk.tp, self._chunk_message(chunk)
+
+    def _chunk_message(self, chunk: Chunk) -> ConsumerMessage:
+        last = chunk.records[-1]
+        return ConsumerMessage(
+            chunk.tp.topic,
+            chunk.tp.partition,
+            last.offset,
+            last.timestamp / 1000.0,
+            0,
+            None,
+            None,
+            cast("bytes", chunk),  # `ChunkSchema` takes it out again
+            None,
+            tp=chunk.tp,
+            generation_id=chunk.generation,
+        )
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Resume those that are ready; the others resume themselves once restored."""
+        super().resume_partitions({tp for tp in tps if self.app.partitions.is_ready(tp)})
+
+    async def perform_seek(self) -> None:
+        """Seek the partitions that were kept over a rebalance back to their positions."""
+        await self.seek_to(self.app.partitions.positions())
+
+    async def seek_to(self, positions: Mapping[TP, int]) -> None:
+        """Read on from these positions; partitions that are no longer ours are left alone."""
+        assigned = self.assignment()
+        positions = {tp: position for tp, position in positions.items() if tp in assigned}
+        try:
+            await self.seek_wait(positions)
+        except IllegalStateError:
+            self.log.info("Partitions moved while seeking; the rebalance decides")
+
+    def wake(self) -> None:
+        """Look for chunks again now: a partition has become active."""
+        self._thread.wake()
+
+    async def rejoin(self) -> None:
+        """Ask for a rebalance of the group."""
+        await self._thread.rejoin()
+
+
+class RebalanceHook(TransactionManager):
+    """Where Faust tells of revoked and assigned partitions, and waits."""
+
+    app: StreamApp
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Let running chunks finish; called before the group moves on."""
+        await self.app.partitions.revoke(revoked)
+
+    async def on_rebalance(
+        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP]
+    ) -> None:
+        """Take over what is assigned and drop the rest; called before reading starts again."""
+        await self.app.partitions.assign(assigned)
+
+
+class ChunkTransport(driver.Transport):
+    """The transport of a `StreamApp`."""
+
+    Consumer = ChunkConsumer
+    TransactionManager = RebalanceHook
