@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -256,10 +257,14 @@ class ViewStore:
 async def open_view_store(
     settings: Settings, index: ViewIndex, *, timeout: float
 ) -> AsyncIterator[ViewStore]:
-    """A view store with a connection of its own. `timeout`: seconds for any one request."""
+    """A view store in the settings' namespace, with a connection of its own.
+
+    `timeout`: seconds for any one request.
+    """
     client = connect(settings, timeout=timeout)
+    named = replace(index, alias=settings.namespace + index.alias)
     try:
-        yield ViewStore(client, index, bulk_documents=settings.bulk_documents)
+        yield ViewStore(client, named, bulk_documents=settings.bulk_documents)
     finally:
         await client.close()
 

@@ -15,13 +15,14 @@ from streams.fragments import ANALYSIS, LONGEST, fold, fragment_query, fragment_
 
 HOLE = ANALYSIS["filter"]["fragment_hole"]["stopwords"][0]
 
-# What operators, code words, the hole and case folding could stumble over, and anything else
-TRICKY = "aAbBzZhHxX029@.+*?\\\"' \t_-ßẞsSİiI\u0131\u017fﬃfFΣ\u03c3ςéÉe\u0301\u0307ñ日本😀👍🏽\u200d\x00\ud800"
+# What operators, code words, the hole and case folding could stumble over
+TRICKY = "aAbBzZhHxX029"
+TRICKY += "@.+*?\\\"' \t_-ßẞsSİiI\u0131\u017fﬃfFΣ\u03c3ςéÉe\u0301\u0307ñ日本😀👍🏽\u200d\x00\ud800"
 values = st.text(st.sampled_from(TRICKY), max_size=24) | st.text(max_size=24)
 
 
 def finds(value: str, fragment: str) -> bool:
-    """What Elasticsearch answers: the same words at the same distances, whatever is in the holes."""
+    """What Elasticsearch answers: the same words at the same distances, anything in the holes."""
     [(kind, clause)] = fragment_query("field", fragment).items()
     source = fragment_source(value)
     if kind == "term":
