@@ -143,17 +143,18 @@ class OneUser(RuleBasedStateMachine):
     @rule(command=commands)
     def send(self, command: Command) -> None:
         assert parse_command(to_wire(command), USER_COMMANDS) == command
-        before = self.user
+        before, code = self.user, None
+        events: tuple[UserEvent, ...] = ()
         try:
             check_expected_version(command, self.version)
             events = decide(before, command)
         except Rejected as no:
-            counted = command.expected_version
-            wrong_version = counted is not None and counted != self.version
-            assert (no.code == "version-mismatch") == wrong_version
-            assert wrong_version or self.has_to_be_rejected(command)
+            code = no.code
+        wrong_version = command.expected_version not in (None, self.version)
+        assert (code == "version-mismatch") == wrong_version
+        assert (code is not None) == (wrong_version or self.has_to_be_rejected(command))
+        if code is not None:
             return
-        assert not self.has_to_be_rejected(command)
         assert len(events) == 1
         for event in events:
             self.version += 1
