@@ -23,6 +23,7 @@ from deploy.embedded.files import write_atomically
 from deploy.embedded.jars import jar_folder
 from models.errors import Fatal
 
+SERVERS = ("kafka", "elasticsearch")
 RELEASE = b"r"  # from the parent: live on without me
 _LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
 START_SECONDS = 120.0
@@ -75,14 +76,14 @@ class ServerProcess:
     """One server of a stack, running or not.
 
     Args:
-        name: `kafka` or `elasticsearch`.
+        name: one of `SERVERS`.
         home: the stack's folder.
-        heap_mb: of the JVM, in MiB.
+        heap_mb: of the JVM, in MiB; needed to start it.
         healthy: whether a server that says it is ready really serves.
     """
 
     def __init__(
-        self, name: str, home: Path, *, heap_mb: int, healthy: Callable[[], bool] = lambda: True
+        self, name: str, home: Path, *, heap_mb: int = 0, healthy: Callable[[], bool] = lambda: True
     ) -> None:
         self.name = name
         self.title = name.capitalize()

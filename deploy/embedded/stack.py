@@ -27,7 +27,8 @@ from deploy.embedded.jars import ensure_jars
 from deploy.embedded.ports import Ports, choose_ports, require_free
 from deploy.embedded.processes import START_SECONDS, ServerProcess
 from deploy.embedded.progress import Progress
-from deploy.embedded.resources import require_disk, require_memory, size_mb
+from deploy.embedded.resources import require_disk, require_memory
+from deploy.embedded.status import StackStatus, status_of
 from models.errors import Fatal
 
 _CONTENT = ("data", "logs", "config", "tmp", "stack.json", "kafka.json", "elasticsearch.json")
@@ -39,27 +40,6 @@ class StackAddress:
 
     bootstrap_servers: str
     elasticsearch_url: str
-
-
-@dataclass(frozen=True)
-class ServerStatus:
-    """One server of a stack, as `cqrs status` shows it."""
-
-    name: str
-    running: bool
-    pid: int | None
-    address: str | None
-    memory_mb: int
-    data_mb: int
-
-
-@dataclass(frozen=True)
-class StackStatus:
-    """A stack, as `cqrs status` shows it."""
-
-    home: Path
-    running: bool  # both servers
-    servers: tuple[ServerStatus, ...]
 
 
 def default_home() -> Path:
@@ -202,23 +182,7 @@ class EmbeddedStack:
 
     def status(self) -> StackStatus:
         """What runs where, and how much it takes."""
-        ports = Ports.read(self._stack_json)
-        addresses = {
-            "kafka": ports.bootstrap_servers if ports else None,
-            "elasticsearch": ports.elasticsearch_url if ports else None,
-        }
-        servers = tuple(
-            ServerStatus(
-                name=server.name,
-                running=server.is_ready,
-                pid=server.pid,
-                address=addresses[server.name],
-                memory_mb=server.memory_mb,
-                data_mb=size_mb(self.home / "data" / server.name),
-            )
-            for server in self._servers
-        )
-        return StackStatus(self.home, all(server.running for server in servers), servers)
+        return status_of(self.home, self._servers, Ports.read(self._stack_json))
 
     @property
     def _stack_json(self) -> Path:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.embedded.files import locked
+from deploy.embedded.processes import SERVERS, ServerProcess
 
 _OWNER = "owner.lock"
 
@@ -19,9 +20,11 @@ _OWNER = "owner.lock"
 def home() -> Iterator[Path]:
     """A new folder for a stack; gone after the block, or at the next call after a kill -9.
 
-    The servers of a killed owner have ended by themselves by then (`deploy.embedded.node`).
+    The servers of a killed owner end by themselves (`deploy.embedded.node`), unless they were
+    suspended at that time: the next call ends those too.
     """
     parent = Path(tempfile.gettempdir()) / f"cqrs-streams-{os.getuid()}"
+    parent.mkdir(mode=0o700, exist_ok=True)
     with locked(parent / ".lock"):  # nobody may take a folder for abandoned before it is owned
         _remove_abandoned(parent)
         folder = Path(tempfile.mkdtemp(prefix="stack-", dir=parent))
@@ -41,4 +44,6 @@ def _remove_abandoned(parent: Path) -> None:
                 fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue
+            for server in SERVERS:
+                ServerProcess(server, lock.parent).kill()
             shutil.rmtree(lock.parent, ignore_errors=True)

@@ -1,0 +1,63 @@
+"""The `cqrs` command line.
+
+A command costs what it needs and no more: its module is imported when it runs, not for `--help`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from models.errors import CqrsError
+
+# name -> (module:attribute of a click command, its one line of help), in the order of `--help`
+COMMANDS = {
+    "up": ("deploy.commands.stack:up", "Start the embedded Kafka and Elasticsearch."),
+    "down": ("deploy.commands.stack:down", "Stop them; the data stays unless purged."),
+    "status": ("deploy.commands.stack:status", "Show what runs where; exit code 3 if not all."),
+    "logs": ("deploy.commands.stack:logs", "Show what the servers have logged."),
+}
+
+
+class _Lazy(click.Group):
+    """A group that takes its commands from `COMMANDS`."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cqrs-streams", prog_name="cqrs")
+def cqrs() -> None:
+    """Commands in, events out, users found: CQRS on Kafka and Elasticsearch."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and end the process with its exit code.
+
+    An error that we raise on purpose is one line on standard error and exit code 1; anything else
+    is a bug and keeps its traceback.
+    """
+    try:
+        cqrs.main(args=arguments and list(arguments), prog_name="cqrs")
+    except CqrsError as error:
+        click.echo(f"cqrs: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What runs where and how much it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.embedded.ports import Ports
+from deploy.embedded.processes import ServerProcess
+from deploy.embedded.resources import size_mb
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """One server of a stack."""
+
+    name: str
+    state: str  # running, starting or stopped
+    pid: int | None
+    address: str | None  # where it listens, or will listen again
+    memory_mb: int
+    data_mb: int
+
+
+@dataclass(frozen=True)
+class StackStatus:
+    """A stack: what `cqrs status` shows."""
+
+    home: Path
+    running: bool  # both servers
+    servers: tuple[ServerStatus, ...]
+
+
+def status_of(home: Path, servers: Sequence[ServerProcess], ports: Ports | None) -> StackStatus:
+    """The state of the stack in `home`."""
+    addresses = {}
+    if ports:
+        addresses = {"kafka": ports.bootstrap_servers, "elasticsearch": ports.elasticsearch_url}
+    found = tuple(
+        ServerStatus(
+            name=server.name,
+            state="running" if server.is_ready else "starting" if server.pid else "stopped",
+            pid=server.pid,
+            address=addresses.get(server.name),
+            memory_mb=server.memory_mb,
+            data_mb=size_mb(home / "data" / server.name),
+        )
+        for server in servers
+    )
+    return StackStatus(home, all(server.state == "running" for server in found), found)
