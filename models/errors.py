@@ -33,6 +33,7 @@ PoisonCode = Literal[
     "header-mismatch",
     "oversized",
     "decide-failed",
+    "refused-document",
 ]
 
 

@@ -6,14 +6,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, NoReturn, cast
 
 import faust
 from faust.types import TP, TopicT
 
 from models.errors import Fatal
-from streams.chunks import Chunk
+from streams.logs import logging_config
 from streams.partitions import Partition, Partitions
 from streams.settings import Settings
 from streams.topics import TopicSpec, check_topics
@@ -51,6 +52,7 @@ class StreamApp(faust.App):
     It is what the partitions' drivers see as their `Worker`.
     """
 
+    logger = logging.getLogger("faust.app")  # what it says of itself is Faust's news
     failure: Fatal | None = None
 
     def __init__(self, name: str, settings: Settings) -> None:
@@ -70,6 +72,7 @@ class StreamApp(faust.App):
             table_standby_replicas=0,
             stream_wait_empty=False,
             worker_redirect_stdouts=False,
+            logging_config=logging_config(settings.log_level),
             web_enabled=False,
             web_bind="127.0.0.1",
             web_in_thread=False,
@@ -77,6 +80,8 @@ class StreamApp(faust.App):
         self.settings = settings
         self.partitions = Partitions(self, settle_timeout=SETTLE_TIMEOUT)
         self._topics: list[TopicSpec] = []
+        self._clients = AsyncExitStack()
+        self._open_clients: list[Callable[[AsyncExitStack], Awaitable[None]]] = []
 
     def input(
         self,
@@ -92,6 +97,16 @@ class StreamApp(faust.App):
         self.partitions.handle(topic, new_partition)
         return self.topic(topic, schema=ChunkSchema(), acks=False)
 
+    def on_open(self, open_clients: Callable[[AsyncExitStack], Awaitable[None]]) -> None:
+        """Open clients before the first partition starts; they close after the last one did."""
+        self._open_clients.append(open_clients)
+
+    async def on_first_start(self) -> None:
+        """Open the clients."""
+        await super().on_first_start()
+        for open_clients in self._open_clients:
+            await open_clients(self._clients)
+
     async def preflight(self) -> None:
         """Check what the worker needs before it joins its group.
 
@@ -99,6 +114,9 @@ class StreamApp(faust.App):
             Fatal: a server does not answer, or a topic is missing or differs.
         """
         await check_topics(self.settings, self._topics)
+
+    def _create_directories(self) -> None:
+        """Nothing is kept on disk."""
 
     def _new_transport(self) -> ChunkTransport:
         return ChunkTransport(self.conf.broker_consumer, self)
@@ -109,6 +127,7 @@ class StreamApp(faust.App):
     async def on_stop(self) -> None:
         """Finish or abandon the running chunks, then stop as Faust does."""
         await self.partitions.close()
+        await self._clients.aclose()
         await super().on_stop()
 
     async def read_from(self, tp: TP, position: int) -> None:
@@ -125,6 +144,14 @@ class StreamApp(faust.App):
         consumer = self._chunk_consumer
         consumer.resume_partitions({tp} & consumer.assignment())
         consumer.wake()
+
+    async def committed(self, tp: TP) -> tuple[int | None, int]:
+        """The group's position in a partition, if it has one, and where the log starts."""
+        return await self._chunk_consumer.committed(tp)
+
+    async def commit_position(self, tp: TP, position: int) -> None:
+        """Commit the group's position; raises KafkaError if that was refused or failed."""
+        await self._chunk_consumer.commit_position(tp, position)
 
     async def rejoin(self) -> None:
         """Ask the consumer group for a new assignment."""

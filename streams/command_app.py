@@ -9,7 +9,6 @@ from faust.types import TP, TopicT
 
 from streams.aggregate import Aggregate, Names
 from streams.app import StreamApp
-from streams.chunks import Chunk
 from streams.command_partition import CommandPartition, DecisionBus
 from streams.repository import Repository
 from streams.state_table import StateTable

@@ -41,7 +41,7 @@ def connect(settings: Settings, *, timeout: float) -> AsyncElasticsearch:
     try:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.port:
-            raise ValueError(url)  # noqa: TRY301
+            raise ValueError(url)
         client = AsyncElasticsearch(
             url,
             request_timeout=timeout,

@@ -179,6 +179,7 @@ class Driver:
             with attempt:
                 position = await self._partition.start()
         self.position = position
+        logger.info("%s: going on at position %d", _name(self.tp), position)
         await self._worker.read_from(self.tp, position)
 
     async def _work(self) -> None:

@@ -6,6 +6,7 @@ Security settings (TLS, SASL, API keys) belong here, beside the addresses that t
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -46,7 +47,9 @@ class Settings(BaseSettings):
     )
     bulk_documents: int = Field(2000, ge=1, description="most documents in one bulk request")
 
-    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="what workers log of this project"
+    )
 
 
 @lru_cache(maxsize=1)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+from tenacity import AsyncRetrying, retry_if_exception_type
+from tenacity.stop import stop_after_delay
+from tenacity.wait import wait_fixed
 
-from models.errors import Fatal
+from models.errors import Fatal, Transient
 from streams.aggregate import Names
 from streams.kafka import admin_client
 from streams.settings import Settings
@@ -144,18 +147,17 @@ async def _wait_until_described(
     admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]
 ) -> dict[str, TopicSpec]:
     """New topics take a moment until every broker knows them."""
-    from tenacity import AsyncRetrying, retry_if_result, stop_after_delay, wait_fixed
-
-    retrying = AsyncRetrying(
-        retry=retry_if_result(lambda found: len(found) < len(specs)),
-        wait=wait_fixed(0.1),
-        stop=stop_after_delay(30),
-        retry_error_callback=lambda state: state.outcome.result() if state.outcome else {},
-    )
-    found = await retrying(_describe, admin, specs)
-    if len(found) < len(specs):
-        raise Fatal("new topics did not appear within 30 s: look at the brokers' logs")
+    try:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(Transient),
+            wait=wait_fixed(0.1),
+            stop=stop_after_delay(30),
+            reraise=True,
+        ):
+            with attempt:
+                found = await _describe(admin, specs)
+                if len(found) < len(specs):
+                    raise Transient("new topics are not known everywhere yet")
+    except Transient:
+        raise Fatal("new topics did not appear within 30 s: look at the brokers' logs") from None
     return found
-
-
-__all__ = ["KafkaError", "TopicSpec", "check_topics", "create_topics", "topic_specs"]

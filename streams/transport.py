@@ -14,6 +14,7 @@ control. What changes:
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,7 @@ import aiokafka
 import faust
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+from aiokafka.structs import TopicPartition
 from faust.transport.consumer import TransactionManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
@@ -29,6 +31,9 @@ from streams.chunks import Chunk
 
 if TYPE_CHECKING:
     from streams.app import StreamApp
+
+# Faust's services name their logger after their module; what these say is Faust's news.
+faust_logger = logging.getLogger("faust.transport")
 
 # How long one wait for records may take. Partitions that become active meanwhile are seen by the
 # next wait, so it bounds what a restored partition waits for its first chunk.
@@ -49,6 +54,8 @@ class ChunkSchema(faust.Schema[Any, Any]):
 
 class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
     """Takes chunks with their positions out of aiokafka's fetcher."""
+
+    logger = faust_logger
 
     def __post_init__(self) -> None:
         """Prepare the record of skipped ranges."""
@@ -119,6 +126,21 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
                 self._passed[tp] = (start, state.position)
         return chunks
 
+    async def committed(self, tp: TP) -> tuple[int | None, int]:
+        """The group's position, if it has one, and where the log starts."""
+        return await self.call_thread(self._committed, tp)  # type: ignore[no-any-return]
+
+    async def _committed(self, tp: TP) -> tuple[int | None, int]:
+        consumer = self._ensure_consumer()
+        partition = TopicPartition(tp.topic, tp.partition)
+        begin = await consumer.beginning_offsets([partition])
+        return await consumer.committed(partition), begin[partition]
+
+    async def commit_position(self, tp: TP, position: int) -> None:
+        """Commit the group's position."""
+        partition = TopicPartition(tp.topic, tp.partition)
+        await self.call_thread(self._ensure_consumer().commit, {partition: position})
+
     def wake(self) -> None:
         """Let a wait for records look again: a partition has become active."""
         self.thread_loop.call_soon_threadsafe(self._wake)
@@ -139,6 +161,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
 class ChunkConsumer(driver.Consumer):
     """Faust's consumer, yielding chunks and reading on from where the partitions say."""
 
+    logger = faust_logger
     app: StreamApp
     _thread: ChunkConsumerThread
 
@@ -196,6 +219,14 @@ class ChunkConsumer(driver.Consumer):
         except IllegalStateError:
             self.log.info("Partitions moved while seeking; the rebalance decides")
 
+    async def committed(self, tp: TP) -> tuple[int | None, int]:
+        """The group's position, if it has one, and where the log starts."""
+        return await self._thread.committed(tp)
+
+    async def commit_position(self, tp: TP, position: int) -> None:
+        """Commit the group's position."""
+        await self._thread.commit_position(tp, position)
+
     def wake(self) -> None:
         """Look for chunks again now: a partition has become active."""
         self._thread.wake()
@@ -208,6 +239,7 @@ class ChunkConsumer(driver.Consumer):
 class RebalanceHook(TransactionManager):
     """Where Faust tells of revoked and assigned partitions, and waits."""
 
+    logger = faust_logger
     app: StreamApp
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:

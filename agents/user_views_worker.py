@@ -1,0 +1,26 @@
+"""The view agent: projects the events of users into the view `user-views`.
+
+Run it with ``faust -A agents.user_views_worker worker`` or ``cqrs worker views``.
+"""
+
+from __future__ import annotations
+
+from faust.types import StreamT
+
+from agents.user_views import USER_VIEWS, project
+from agents.users import USERS
+from models.events import USER_EVENTS
+from streams.app import StreamApp
+from streams.chunks import Chunk
+from streams.settings import settings
+from streams.view_app import add_view
+
+app = StreamApp("users-views", settings())
+user_events = add_view(app, USERS.name, USER_EVENTS, USER_VIEWS, project)
+
+
+@app.agent(user_events)
+async def project_user_views(chunks: StreamT[Chunk]) -> None:
+    """Hand each chunk of events to its partition."""
+    async for chunk in chunks:
+        app.partitions.submit(chunk)

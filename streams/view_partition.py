@@ -1,0 +1,118 @@
+"""One partition of the event topic, projected into a view."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import orjson
+from aiokafka import AIOKafkaProducer
+from faust.types import TP
+
+from models.errors import Fatal, Poison
+from models.messages import Event, EventRecord, parse_event
+from streams.aggregate import Names
+from streams.app import StreamApp
+from streams.chunks import Record
+from streams.dead_letters import dead_letter
+from streams.projector import Projector
+from streams.view_store import ViewStore
+
+logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=Event)
+
+
+class ViewPartition(Generic[E]):
+    """Projects chunks of events, then commits the position: at least once, and harmlessly so.
+
+    An event that cannot be read, or whose document Elasticsearch refuses for good, goes to the
+    view's dead letters before the position passes it.
+    """
+
+    def __init__(
+        self,
+        app: StreamApp,
+        names: Names,
+        events: Mapping[str, type[E]],
+        store: ViewStore,
+        projector: Projector[E],
+        producer: AIOKafkaProducer,
+        tp: TP,
+    ) -> None:
+        self._app = app
+        self._names = names
+        self._events = events
+        self._store = store
+        self._projector = projector
+        self._producer = producer
+        self._tp = tp
+
+    async def start(self) -> int:
+        """Make sure of the index and return the group's position."""
+        self._projector.forget(self._tp.partition)
+        await self._store.create_if_missing()
+        position, begin = await self._app.committed(self._tp)
+        if position is None:
+            return begin
+        if position < begin:
+            raise Fatal(
+                f"{self._tp.topic}[{self._tp.partition}]: {begin - position} events expired before "
+                "they were projected; the event topic has to keep them for ever (retention.ms=-1)"
+            )
+        return position
+
+    async def process(self, records: Sequence[Record], position: int) -> None:
+        """Project a chunk and commit the position after it."""
+        readable: list[EventRecord[E]] = []
+        sources: dict[tuple[str, int], Record] = {}
+        dead = []
+        for record in records:
+            try:
+                event = self._read(record)
+            except Poison as poison:
+                dead.append(dead_letter(record, poison))
+            else:
+                readable.append(event)
+                sources[event.aggregate_id, event.sequence] = record
+        projected = await self._projector.project(self._tp.partition, readable)
+        for refused in projected.refused:
+            dead.extend(
+                dead_letter(
+                    sources[event.aggregate_id, event.sequence],
+                    Poison("refused-document", refused.reason),
+                )
+                for event in refused.records
+            )
+        for letter in dead:
+            await self._producer.send_and_wait(
+                self._names.dead_views,
+                letter.value,
+                letter.key,
+                partition=self._tp.partition,
+                headers=list(letter.headers),
+            )
+        if dead:
+            logger.warning(
+                "%s[%d]: %d events went to %s",
+                self._tp.topic,
+                self._tp.partition,
+                len(dead),
+                self._names.dead_views,
+            )
+        await self._app.commit_position(self._tp, position)
+
+    async def close(self) -> None:
+        """Forget the documents: others may write them from now on."""
+        self._projector.forget(self._tp.partition)
+
+    def _read(self, record: Record) -> EventRecord[E]:
+        try:
+            data: Any = None if record.value is None else orjson.loads(record.value)
+        except orjson.JSONDecodeError:
+            raise Poison("malformed-json", "the value is not JSON") from None
+        event = parse_event(data, self._events)
+        if record.key != event.aggregate_id.encode():
+            raise Poison("key-mismatch", "the record's key must be the event's aggregate id")
+        return event
