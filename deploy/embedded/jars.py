@@ -152,3 +152,9 @@ def _download(missing: dict[Jar, Path], cache: Path, progress: Progress) -> None
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+if __name__ == "__main__":
+    from deploy.embedded.progress import TerminalProgress
+
+    ensure_jars(TerminalProgress())
