@@ -6,6 +6,7 @@ read before the dead owner's transaction has completed.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from aiokafka.structs import TopicPartition
@@ -16,6 +17,8 @@ from streams.aggregate import Names
 from streams.kafka import new_consumer
 from streams.settings import Settings
 from streams.state_table import PartitionState, restore
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,33 +35,33 @@ async def recover_partition(settings: Settings, names: Names, tp: TP) -> Recover
     Raises:
         Fatal: commands expired before they were decided, or the changelog was lost.
     """
+    changelog, source, events = (
+        TopicPartition(topic, tp.partition) for topic in (names.changelog, tp.topic, names.events)
+    )
     consumer = new_consumer(settings)
     await consumer.start()
     try:
-        state = await restore(consumer, names.changelog, tp.partition)
-        source = TopicPartition(tp.topic, tp.partition)
+        consumer.assign([changelog, source, events])
+        consumer.pause(source, events)  # of these only the bounds are wanted
+        state = await restore(consumer, changelog)
         begin = (await consumer.beginning_offsets([source]))[source]
-        position = state.position(tp)
-        if position is None:
-            await _check_new(consumer, names, tp)
-            return Recovered(state, begin)
-        if position < begin:
-            raise Fatal(
-                f"{tp.topic}[{tp.partition}]: {begin - position} commands expired before they "
-                f"were decided (position {position}, log starts at {begin}); they are lost: "
-                f"accept that with `cqrs topics skip-expired {tp.partition}`"
-            )
-        return Recovered(state, position)
+        written = (await consumer.end_offsets([events]))[events]
     finally:
         await consumer.stop()
-
-
-async def _check_new(consumer: object, names: Names, tp: TP) -> None:
-    """A partition without a stored position must be new: no event may exist."""
-    events = TopicPartition(names.events, tp.partition)
-    end = (await consumer.end_offsets([events]))[events]  # type: ignore[attr-defined]
-    if end > 0:
+    position = state.position(tp)
+    if position is None:
+        if written > 0:
+            raise Fatal(
+                f"{changelog.topic}[{tp.partition}] is empty but {events.topic}[{tp.partition}] is "
+                "not: the state was lost, and deciding without it would repeat every command; "
+                "restore the changelog from a backup"
+            )
+        position = begin
+    elif position < begin:
         raise Fatal(
-            f"{names.changelog}[{tp.partition}] is empty but {names.events}[{tp.partition}] is "
-            "not: the state was lost; deciding without it would repeat every command"
+            f"{tp.topic}[{tp.partition}]: {begin - position} commands expired before they were "
+            f"decided (position {position}, log starts at {begin}); to go on without them run "
+            f"`cqrs topics skip-expired {tp.partition}`"
         )
+    logger.info("%s[%d]: restored %d aggregates", changelog.topic, tp.partition, len(state.records))
+    return Recovered(state, position)

@@ -7,7 +7,6 @@ skipped at random and keeps what lost partitions left behind.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,8 +18,6 @@ from faust.tables.table import Table
 from faust.types import TP
 
 from models.errors import Fatal
-
-logger = logging.getLogger(__name__)
 
 # Keys that start with this byte are the table's own. Aggregate ids have no control characters.
 _OWN = b"\x00"
@@ -111,26 +108,23 @@ class StateTable(Table[bytes, bytes]):
         raise TypeError("the state table changes by transactions only")
 
 
-async def restore(consumer: AIOKafkaConsumer, changelog: str, partition: int) -> PartitionState:
+async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition) -> PartitionState:
     """Read a partition's state from its changelog, up to the changelog's end now.
 
-    ``consumer`` reads committed records and belongs to no group. The caller has fenced earlier
-    owners, so no open transaction hides the end. Done when the reader's position reaches the end,
-    which commit markers and compacted records move without showing a record.
+    ``consumer`` is assigned the changelog and reads committed records. The caller has fenced
+    earlier owners, so no open transaction hides the end. Done when the reader's position reaches
+    the end, which commit markers and compacted records move without showing a record.
     """
-    tp = TopicPartition(changelog, partition)
-    consumer.assign([tp])
-    end = (await consumer.end_offsets([tp]))[tp]
-    await consumer.seek_to_beginning(tp)
+    end = (await consumer.end_offsets([changelog]))[changelog]
+    await consumer.seek_to_beginning(changelog)
     state = PartitionState()
-    while await consumer.position(tp) < end:
-        for records in (await consumer.getmany(tp, timeout_ms=1000)).values():
+    while await consumer.position(changelog) < end:
+        for records in (await consumer.getmany(changelog, timeout_ms=1000)).values():
             for record in records:
                 if record.key is None:
                     raise Fatal(
-                        f"{changelog}[{partition}] holds a record without a key at offset "
-                        f"{record.offset}; something else writes to this topic: remove it"
+                        f"{changelog.topic}[{changelog.partition}] holds a record without a key at "
+                        f"offset {record.offset}; something else writes to this topic: stop that"
                     )
                 state.apply(record.key, record.value)
-    logger.info("%s[%d]: restored %d aggregates", changelog, partition, len(state.records))
     return state
