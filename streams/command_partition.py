@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any, Generic, TypeVar
+from uuid import UUID
 
 import orjson
 from faust.types import TP
@@ -151,7 +152,7 @@ class CommandPartition(Generic[S]):
         ids = tuple(event_id(command.id, index) for index in range(len(events)))
         decisions.events.extend(
             Output(record.key, orjson.dumps(envelope.to_wire()))
-            for envelope in _envelopes(command, source, entity.version, events)
+            for envelope in _envelopes(command, source, entity.version, ids, events)
         )
         self._repository.remember(command.aggregate_id, [command.id.hex, sequence, len(events)])
         return Accepted(**said, sequence=sequence, event_ids=ids)
@@ -171,13 +172,13 @@ class CommandPartition(Generic[S]):
 
 
 def _envelopes(
-    command: Command, source: Source, version: int, events: Sequence[Event]
+    command: Command, source: Source, version: int, ids: Sequence[UUID], events: Sequence[Event]
 ) -> list[EventRecord[Event]]:
     return [
         EventRecord(
-            id=event_id(command.id, index),
+            id=id_,
             aggregate_id=command.aggregate_id,
-            sequence=version + 1 + index,
+            sequence=sequence,
             timestamp=command.timestamp,
             command_id=command.id,
             correlation_id=command.correlation_id,
@@ -185,7 +186,7 @@ def _envelopes(
             source=source,
             event=event,
         )
-        for index, event in enumerate(events)
+        for sequence, (id_, event) in enumerate(zip(ids, events, strict=True), version + 1)
     ]
 
 

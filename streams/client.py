@@ -1,0 +1,197 @@
+"""The client's command bus: sends a command to its topic and waits for the reply.
+
+The same interface as the bus in the worker; here every handler is "send, then wait". The reader of
+the replies stands at the end of their topic before anything is sent, so none is missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from itertools import chain
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.structs import TopicPartition
+from typing_extensions import Self
+
+from models.errors import InvalidCommand, OutcomeTimeout, Transient
+from models.messages import Command, to_wire
+from models.outcomes import Outcome, parse_outcome
+from streams.aggregate import Aggregate, Names
+from streams.buses import CommandBus
+from streams.commands import partition_of
+from streams.kafka import new_consumer, new_producer, started
+from streams.settings import Settings
+from streams.topics import COMMAND_BYTES, check_topics, topic_specs
+
+
+def encode_command(command: Command) -> tuple[bytes, bytes]:
+    """The key and the value of a command's record.
+
+    Raises:
+        InvalidCommand: the topic does not take a record of that size.
+    """
+    key, value = command.aggregate_id.encode(), orjson.dumps(to_wire(command))
+    check_size(key, value)
+    return key, value
+
+
+def check_size(key: bytes, value: bytes) -> None:
+    """Raises InvalidCommand if the command topic does not take a record of that size."""
+    # The limit is for the batch that the record travels in, which is the record alone at best.
+    size = DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, [])
+    if size > COMMAND_BYTES:
+        raise InvalidCommand(
+            [f"a command may take {COMMAND_BYTES} bytes with its envelope, this one takes {size}"]
+        )
+
+
+class _Waiting(NamedTuple):
+    """Somebody who has sent a command."""
+
+    command_id: UUID
+    outcome: asyncio.Future[Outcome]
+
+
+class KafkaCommandBus(CommandBus[Outcome]):
+    """Dispatches commands of one aggregate through Kafka; an async context manager.
+
+    `dispatch` returns the outcome, also a rejection. Any number may be under way at the same time.
+    A command sent again with the same id, by whatever client, is decided once (within the window
+    of remembered commands) and answered with what the first outcome said.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        aggregate: Aggregate[Any],
+        *,
+        check: Callable[[Command], None] = lambda _command: None,
+    ) -> None:
+        """Make the bus for every command of `aggregate`.
+
+        Args:
+            settings: where Kafka is, and `outcome_timeout`.
+            aggregate: whose commands these are.
+            check: is shown each command before it is sent, and may raise InvalidCommand.
+        """
+        super().__init__()
+        self._settings = settings
+        self._names = Names(settings.namespace, aggregate.name)
+        self._check = check
+        # Those who wait, by the key of their records, in the order of their sending.
+        self._waiting: dict[bytes, list[_Waiting]] = defaultdict(list)
+        for command_type in aggregate.commands.values():
+            self.register(command_type, self._send)
+
+    async def __aenter__(self) -> Self:
+        """Connect.
+
+        Raises:
+            Fatal: Kafka does not answer, or the topics are missing or differ.
+        """
+        wanted = (self._names.commands, self._names.outcomes)
+        specs = [spec for spec in topic_specs(self._settings, self._names) if spec.name in wanted]
+        await check_topics(self._settings, specs)
+        async with AsyncExitStack() as resources:
+            self._producer: AIOKafkaProducer = await resources.enter_async_context(
+                started(new_producer(self._settings), self._settings)
+            )
+            reader = await resources.enter_async_context(
+                started(new_consumer(self._settings), self._settings)
+            )
+            await self._go_to_end(reader)
+            self._reading = asyncio.create_task(self._read(reader))
+            resources.push_async_callback(self._stop_reading)
+            self._resources = resources.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Disconnect. Commands under way are sent, their outcomes not waited for."""
+        await self._resources.aclose()
+
+    async def _send(self, command: Command) -> Outcome:
+        """The handler of every command.
+
+        Raises:
+            InvalidCommand: it breaks a rule; nothing was sent.
+            OutcomeTimeout: it was sent, and nothing is known of it.
+            Transient: Kafka did not take it, as far as is known.
+        """
+        self._check(command)
+        key, value = encode_command(command)
+        waiting = _Waiting(command.id, asyncio.get_running_loop().create_future())
+        self._waiting[key].append(waiting)
+        try:
+            return await asyncio.wait_for(
+                self._exchange(key, value, waiting.outcome), self._settings.outcome_timeout
+            )
+        except asyncio.TimeoutError:
+            raise OutcomeTimeout(
+                f"No outcome of command {command.id} came in {self._settings.outcome_timeout:g} s. "
+                "It may still be decided: ask again with the same id. Is a command worker running?"
+            ) from None
+        except KafkaError as error:
+            raise Transient(
+                f"Kafka did not take command {command.id} ({type(error).__name__}): "
+                "send it again with the same id"
+            ) from error
+        finally:
+            self._waiting[key].remove(waiting)
+            if not self._waiting[key]:
+                del self._waiting[key]
+
+    async def _exchange(
+        self, key: bytes, value: bytes, outcome: asyncio.Future[Outcome]
+    ) -> Outcome:
+        if self._reading.done():
+            self._reading.result()  # raises what ended it
+        await self._producer.send_and_wait(
+            self._names.commands,
+            value,
+            key,
+            partition=partition_of(key, self._settings.partitions),
+        )
+        return await outcome
+
+    async def _go_to_end(self, reader: AIOKafkaConsumer) -> None:
+        partitions = [
+            TopicPartition(self._names.outcomes, number)
+            for number in range(self._settings.partitions)
+        ]
+        reader.assign(partitions)
+        for partition, end in (await reader.end_offsets(partitions)).items():
+            reader.seek(partition, end)
+
+    async def _read(self, reader: AIOKafkaConsumer) -> None:
+        try:
+            while True:
+                for records in (await reader.getmany(timeout_ms=1000)).values():
+                    for record in records:
+                        self._answer(record.key, record.value)
+        except Exception as error:
+            for waiting in chain.from_iterable(self._waiting.values()):
+                if not waiting.outcome.done():
+                    waiting.outcome.set_exception(error)
+            raise
+
+    def _answer(self, key: bytes | None, value: bytes) -> None:
+        """Give an outcome to the first who waits for it; most are for others."""
+        if key not in self._waiting:
+            return
+        outcome = parse_outcome(orjson.loads(value))
+        for waiting in self._waiting[key]:
+            if waiting.command_id == outcome.command_id and not waiting.outcome.done():
+                waiting.outcome.set_result(outcome)
+                return
+
+    async def _stop_reading(self) -> None:
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)

@@ -1,0 +1,274 @@
+"""What a driver lets through to its partition, and what it does when that fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import pytest
+from faust.types import TP
+
+from models.errors import Fatal
+from streams.chunks import Chunk, Record
+from streams.partitions import Driver, Fenced, Partitions
+
+TOPIC = TP("things.commands.v1", 0)
+
+
+class FakeRecord(NamedTuple):
+    offset: int
+    topic: str = TOPIC.topic
+    partition: int = TOPIC.partition
+    timestamp: int = 0
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+
+
+class FakeWorker:
+    """Remembers what the drivers asked of it."""
+
+    def __init__(self) -> None:
+        self.consumer_generation_id = 1
+        self.sought: list[int] = []
+        self.paused = False
+        self.rejoined = 0
+        self.failure: Fatal | None = None
+
+    async def read_from(self, tp: TP, position: int) -> None:
+        self.sought.append(position)
+        self.paused = False
+
+    def pause(self, tp: TP) -> None:
+        self.paused = True
+
+    def resume(self, tp: TP) -> None:
+        self.paused = False
+
+    async def rejoin(self) -> None:
+        self.rejoined += 1
+
+    def fail(self, error: Fatal) -> None:
+        self.failure = error
+
+
+class FakePartition:
+    """Starts at a position, and processes what it is let process."""
+
+    def __init__(self, position: int = 0) -> None:
+        self.position = position
+        self.starts = 0
+        self.closed = 0
+        self.processed: list[int] = []
+        self.committed = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.before_commit: Callable[[], None] = lambda: None
+
+    async def start(self) -> int:
+        self.starts += 1
+        return max(self.position, self.committed)
+
+    async def process(self, records: Sequence[Record], position: int) -> None:
+        await self.gate.wait()
+        self.before_commit()
+        self.processed.extend(record.offset for record in records)
+        self.committed = position
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+def chunk(start: int, end: int, generation: int = 1) -> Chunk:
+    return Chunk(
+        TOPIC, [FakeRecord(offset) for offset in range(start, end)], start, end, generation
+    )
+
+
+async def idle(driver: Driver) -> None:
+    """Wait for all that the driver has been given."""
+    assert driver._task is not None
+    await driver._task
+
+
+@pytest.fixture
+def worker() -> FakeWorker:
+    return FakeWorker()
+
+
+@pytest.fixture
+def partition() -> FakePartition:
+    return FakePartition(position=10)
+
+
+@pytest.fixture
+async def driver(worker: FakeWorker, partition: FakePartition) -> Driver:
+    driver = Driver(TOPIC, partition, worker)
+    driver.start()
+    await idle(driver)
+    return driver
+
+
+async def test_starts_at_the_position_of_its_partition(driver: Driver, worker: FakeWorker) -> None:
+    assert driver.ready
+    assert driver.position == 10
+    assert worker.sought == [10]
+
+
+async def test_processes_what_follows_on(driver: Driver, partition: FakePartition) -> None:
+    driver.submit(chunk(10, 13))
+    driver.submit(chunk(13, 15))
+    await idle(driver)
+    assert partition.processed == [10, 11, 12, 13, 14]
+    assert driver.position == 15
+
+
+async def test_a_chunk_of_an_older_generation_is_dropped(
+    driver: Driver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    worker.consumer_generation_id = 2
+    driver.submit(chunk(10, 13, generation=1))
+    await idle(driver)
+    assert partition.processed == []
+    assert driver.position == 10
+
+
+async def test_a_gap_is_never_processed_and_read_again(
+    driver: Driver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    driver.submit(chunk(12, 14))
+    await idle(driver)
+    assert partition.processed == []
+    assert worker.sought == [10, 10]
+
+
+async def test_what_was_processed_before_is_left_out(
+    driver: Driver, partition: FakePartition
+) -> None:
+    driver.submit(chunk(8, 12))
+    driver.submit(chunk(6, 9))
+    await idle(driver)
+    assert partition.processed == [10, 11]
+    assert driver.position == 12
+
+
+async def test_is_paused_while_a_chunk_waits(
+    driver: Driver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    partition.gate.clear()
+    driver.submit(chunk(10, 11))
+    await asyncio.sleep(0)
+    assert driver.ready
+    assert not worker.paused
+    driver.submit(chunk(11, 12))
+    assert not driver.ready
+    assert worker.paused
+    partition.gate.set()
+    await idle(driver)
+    assert not worker.paused
+    assert partition.processed == [10, 11]
+
+
+async def test_a_failed_chunk_starts_the_partition_again_and_nothing_passes_it(
+    driver: Driver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    def fail_once() -> None:
+        partition.before_commit = lambda: None
+        raise ConnectionError("gone")
+
+    partition.before_commit = fail_once
+    driver.submit(chunk(10, 12))
+    driver.submit(chunk(12, 14))
+    await idle(driver)
+    assert partition.processed == []
+    assert partition.starts == 2
+    assert worker.sought == [10, 10]
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert partition.processed == [10, 11]
+
+
+async def test_fenced_gives_the_partition_up_and_rejoins(
+    driver: Driver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    def be_fenced() -> None:
+        raise Fenced
+
+    partition.before_commit = be_fenced
+    driver.submit(chunk(10, 12))
+    driver.submit(chunk(12, 14))
+    await idle(driver)
+    assert driver.lost
+    assert partition.closed == 1
+    assert worker.rejoined == 1
+    assert partition.processed == []
+
+
+async def test_fatal_stops_the_worker(
+    driver: Driver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    def fail() -> None:
+        raise Fatal("do this")
+
+    partition.before_commit = fail
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert str(worker.failure) == "do this"
+    assert driver.lost
+
+
+async def test_a_rebalance_lets_the_chunk_at_work_finish(
+    driver: Driver, partition: FakePartition
+) -> None:
+    partition.gate.clear()
+    driver.submit(chunk(10, 12))
+    driver.submit(chunk(12, 14))
+    await asyncio.sleep(0)
+    settling = asyncio.create_task(driver.settle(timeout=30))
+    await asyncio.sleep(0)
+    partition.gate.set()
+    await settling
+    assert partition.processed == [10, 11]
+    assert driver.position == 12
+
+
+async def test_a_chunk_that_does_not_finish_is_abandoned_and_the_partition_starts_again(
+    worker: FakeWorker,
+) -> None:
+    partition = FakePartition()
+    partitions = Partitions(worker, settle_timeout=0.01)
+    partitions.handle(TOPIC.topic, lambda tp: partition)
+    await partitions.assign({TOPIC})
+    await idle(partitions._drivers[TOPIC])
+    partition.gate.clear()
+    partitions.submit(chunk(0, 2))
+    await partitions.revoke({TOPIC})
+    assert partitions.positions() == {}
+    partition.gate.set()
+    await partitions.assign({TOPIC})
+    await idle(partitions._drivers[TOPIC])
+    assert partition.starts == 2
+    assert partitions.positions() == {TOPIC: 0}
+
+
+async def test_partitions_that_went_elsewhere_are_closed(worker: FakeWorker) -> None:
+    made: dict[TP, FakePartition] = {}
+
+    def make(tp: TP) -> FakePartition:
+        made[tp] = FakePartition()
+        return made[tp]
+
+    other = TP(TOPIC.topic, 1)
+    partitions = Partitions(worker, settle_timeout=1)
+    partitions.handle(TOPIC.topic, make)
+    await partitions.assign({TOPIC, other})
+    await partitions.revoke({TOPIC, other})
+    await partitions.assign({other})
+    assert made[TOPIC].closed == 1
+    assert made[other].closed == 0
+    partitions.submit(chunk(0, 2))
+    assert made[TOPIC].processed == []
+    await idle(partitions._drivers[other])
+    assert not partitions.is_ready(TOPIC)
+    assert partitions.is_ready(other)
