@@ -1,0 +1,45 @@
+"""Where the servers are, for every command of the command line and for the workers it starts."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import asdict
+
+from pydantic import ValidationError
+
+from models.errors import Fatal
+from streams.settings import Settings
+
+
+def connect() -> Settings:
+    """The settings: what the environment says (`CQRS_*`), else the running embedded stack.
+
+    Without either it is the defaults, which are the usual ports of this machine.
+
+    Raises:
+        Fatal: a setting in the environment is not valid.
+    """
+    # It logs every failed attempt to connect; we say the one line that matters ourselves.
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
+    try:
+        given = Settings()
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        name = f"CQRS_{problem['loc'][0]}".upper()
+        raise Fatal(f"{name} is not valid: {problem['msg']}") from None
+    if {"bootstrap_servers", "elasticsearch_url"} <= given.model_fields_set:
+        return given
+
+    from deploy.embedded.stack import running_address
+
+    stack = running_address()
+    if stack is None:
+        return given
+    return Settings(**{**asdict(stack), **given.model_dump(include=given.model_fields_set)})
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of a child process that has to work with the same settings."""
+    said = {f"CQRS_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
+    return {**os.environ, **said}

@@ -1,0 +1,109 @@
+"""Worker processes: what they are called, how one is started, and how they are kept running."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Literal
+
+Role = Literal["commands", "views"]
+
+ROLES: Mapping[Role, str] = {
+    "commands": "agents.user_commands",
+    "views": "agents.user_views_worker",
+}
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+
+# Seconds between the end of a worker and its next start. One that ran for longer than the last
+# of them starts again at the first.
+_BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+
+
+def command_line(role: Role) -> list[str]:
+    """What starts one worker of this role: plain Faust."""
+    faust = [sys.executable, "-m", "faust", "-A", ROLES[role], "-L", "uvloop"]
+    return [*faust, "worker", "--without-web", "-l", "info"]
+
+
+def die_with(parent: int) -> None:
+    """In a new child: have the kernel kill it when `parent` ends, even by kill -9 (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it was gone before
+            os._exit(1)
+
+
+class Supervisor:
+    """Keeps a number of worker processes of one role running.
+
+    One that ends with a code other than 0 is started again, with backoff; `say` is told in one
+    line. SIGINT and SIGTERM stop all of them in good order, a second one kills them.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        processes: int,
+        environment: Mapping[str, str],
+        say: Callable[[str], None],
+    ) -> None:
+        self._command = command
+        self._numbers = range(1, processes + 1)
+        self._environment = environment
+        self._say = say
+        self._stopping = asyncio.Event()
+        self._killing = False
+        self._running: dict[int, asyncio.subprocess.Process] = {}
+
+    async def run(self) -> int:
+        """Run until all have ended; the exit code is 0 unless they had to be killed."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal)
+        await asyncio.gather(*(self._keep(number) for number in self._numbers))
+        return int(self._killing)
+
+    def _on_signal(self) -> None:
+        self._killing = self._stopping.is_set()
+        self._stopping.set()
+        for process in self._running.values():
+            process.send_signal(signal.SIGKILL if self._killing else signal.SIGTERM)
+
+    async def _keep(self, number: int) -> None:
+        waits = iter(_BACKOFF)
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            process = await asyncio.create_subprocess_exec(
+                *self._command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                # A Ctrl-C goes to a whole process group: they hear of it from here, once.
+                start_new_session=True,
+                preexec_fn=partial(die_with, os.getpid()),
+            )
+            self._running[number] = process
+            if self._stopping.is_set():  # while it was being started
+                process.send_signal(signal.SIGTERM)
+            code = await process.wait()
+            del self._running[number]
+            if code == 0 or self._stopping.is_set():
+                return
+            if time.monotonic() - started > _BACKOFF[-1]:
+                waits = iter(_BACKOFF)
+            wait = next(waits, _BACKOFF[-1])
+            self._say(f"worker {number} {_how_it_ended(code)}; starting it again in {wait:g} s")
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), wait)
+
+
+def _how_it_ended(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"

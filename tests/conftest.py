@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from typing import Any, Protocol
+
+import pytest
+
+from deploy.embedded.stack import EmbeddedStack
+from deploy.workers import Role
+from tests.support import Deployment, deployment, worker_logs
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[EmbeddedStack]:
+    """A real Kafka and a real Elasticsearch for all tests; each test takes names of its own."""
+    with EmbeddedStack.temporary() as running:
+        yield running
+
+
+class Deploy(Protocol):
+    """Makes deployments: `deploy("commands", "views", partitions=1)`."""
+
+    def __call__(self, *roles: Role, **changes: Any) -> Deployment: ...
+
+
+@pytest.fixture
+def deploy(stack: EmbeddedStack) -> Iterator[Deploy]:
+    """Deployments for one test, with the workers named; gone after it, workers and all."""
+    with ExitStack() as deployments:
+
+        def new(*roles: Role, **changes: Any) -> Deployment:
+            return deployments.enter_context(deployment(stack, *roles, **changes))
+
+        yield new
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the workers' logs to the report of a failed test."""
+    report = yield
+    if report.failed:
+        report.sections.extend(worker_logs())
+    return report

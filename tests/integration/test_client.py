@@ -1,0 +1,172 @@
+"""The client's command bus on the real servers, with a real worker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
+
+import pytest
+
+from agents.user_client import open_commands
+from deploy.embedded.stack import EmbeddedStack
+from models.commands import DeactivateUser, RegisterUser, UpdateUserProfile
+from models.errors import Fatal, InvalidCommand, NoCommandHandler, OutcomeTimeout
+from models.messages import Command
+from models.outcomes import Accepted, Duplicate, FirstAcceptance, FirstRejection, Rejection
+from streams.client import KafkaCommandBus
+from tests.conftest import Deploy
+from tests.support import Deployment, deployment, new_settings
+
+
+@pytest.fixture(scope="module")
+def deployed(stack: EmbeddedStack) -> Iterator[Deployment]:
+    with deployment(stack, "commands") as running:
+        yield running
+
+
+@pytest.fixture
+async def commands(deployed: Deployment) -> AsyncIterator[KafkaCommandBus]:
+    async with open_commands(deployed.settings) as bus:
+        yield bus
+
+
+def registration(**fields: str) -> RegisterUser:
+    return RegisterUser(
+        **{
+            "aggregate_id": f"user-{uuid4()}",
+            "email": "anna@example.org",
+            "first_name": "Anna",
+            "last_name": "Müller",
+            "registration_source": "web",
+            **fields,
+        }
+    )
+
+
+async def test_accepted_then_rejected_then_duplicates(commands: KafkaCommandBus) -> None:
+    register = registration()
+    user = register.aggregate_id
+    accepted = await commands.dispatch(register)
+    assert isinstance(accepted, Accepted)
+    assert (accepted.command_id, accepted.aggregate_id, accepted.sequence) == (register.id, user, 1)
+
+    second = registration(aggregate_id=user)
+    rejected = await commands.dispatch(second)
+    assert isinstance(rejected, Rejection)
+    assert rejected.reason == "User already exists"
+
+    again = await commands.dispatch(register)
+    assert isinstance(again, Duplicate)
+    assert again.of == FirstAcceptance(sequence=1, event_ids=accepted.event_ids)
+    again = await commands.dispatch(second)
+    assert isinstance(again, Duplicate)
+    assert again.of == FirstRejection(code="user-exists", reason="User already exists")
+
+
+async def test_an_unknown_user_is_not_found(commands: KafkaCommandBus) -> None:
+    outcome = await commands.dispatch(UpdateUserProfile(aggregate_id="nobody", first_name="A"))
+    assert isinstance(outcome, Rejection)
+    assert outcome.reason == "User not found"
+
+
+async def test_another_version_than_expected_is_rejected(commands: KafkaCommandBus) -> None:
+    register = registration()
+    await commands.dispatch(register)
+    outcome = await commands.dispatch(
+        DeactivateUser(aggregate_id=register.aggregate_id, expected_version=4)
+    )
+    assert isinstance(outcome, Rejection)
+    assert outcome.reason == "Expected version 4, but the version is 1"
+
+
+async def test_many_at_a_time_each_get_their_own_outcome(commands: KafkaCommandBus) -> None:
+    sent = [registration() for _ in range(300)]
+    outcomes = await asyncio.gather(*map(commands.dispatch, sent))
+    assert [outcome.command_id for outcome in outcomes] == [command.id for command in sent]
+    assert {type(outcome) for outcome in outcomes} == {Accepted}
+
+
+async def test_the_same_command_twice_at_a_time_is_decided_once(
+    commands: KafkaCommandBus,
+) -> None:
+    register = registration()
+    outcomes = await asyncio.gather(commands.dispatch(register), commands.dispatch(register))
+    assert [type(outcome) for outcome in outcomes] == [Accepted, Duplicate]
+
+
+async def test_two_clients_get_their_own_outcomes(
+    deployed: Deployment, commands: KafkaCommandBus
+) -> None:
+    async with open_commands(deployed.settings) as others:
+        first, second = registration(), registration()
+        outcomes = await asyncio.gather(commands.dispatch(first), others.dispatch(second))
+    assert [outcome.command_id for outcome in outcomes] == [first.id, second.id]
+
+
+async def test_an_email_that_only_the_library_refuses_is_not_sent(
+    commands: KafkaCommandBus,
+) -> None:
+    with pytest.raises(InvalidCommand, match=r"^email: .*special-use"):
+        await commands.dispatch(registration(email="anna@localhost.test"))
+    with pytest.raises(InvalidCommand, match=r"^email: "):
+        await commands.dispatch(UpdateUserProfile(aggregate_id="user-1", email="a@ab--c.com"))
+
+
+async def test_a_command_without_a_handler(commands: KafkaCommandBus) -> None:
+    class PromoteUser(Command):
+        pass
+
+    with pytest.raises(NoCommandHandler, match=r"^No handler registered for command: PromoteUser$"):
+        await commands.dispatch(PromoteUser(aggregate_id="user-1"))
+
+
+async def test_no_worker_is_a_timeout_and_the_command_is_decided_later(deploy: Deploy) -> None:
+    deployed = deploy(outcome_timeout=0.5)
+    register = registration()
+    async with open_commands(deployed.settings) as commands:
+        with pytest.raises(OutcomeTimeout, match=rf"{register.id} .* may still be decided"):
+            await commands.dispatch(register)
+    deployed.start("commands")
+    patient = deployed.settings.model_copy(update={"outcome_timeout": 30})
+    async with open_commands(patient) as commands:
+        # Asked again with the same id: decided once, whichever of the two answers came first.
+        outcome = await commands.dispatch(register)
+        assert isinstance(outcome, Accepted | Duplicate)
+        again = await commands.dispatch(register)
+        assert isinstance(again, Duplicate)
+        assert isinstance(again.of, FirstAcceptance)
+        assert again.of.sequence == 1
+
+
+async def test_no_broker_is_one_line_in_bounded_time(stack: EmbeddedStack) -> None:
+    settings = new_settings(stack, bootstrap_servers="127.0.0.1:1")
+    started = time.monotonic()
+    with pytest.raises(Fatal, match="Kafka does not answer at 127"):
+        async with open_commands(settings):
+            pass
+    assert time.monotonic() - started < 15
+
+
+async def test_another_server_at_that_port_is_one_line_in_bounded_time(
+    stack: EmbeddedStack,
+) -> None:
+    elasticsearch = stack.elasticsearch_url.removeprefix("http://")
+    started = time.monotonic()
+    with pytest.raises(Fatal, match="Kafka does not answer at"):
+        async with open_commands(new_settings(stack, bootstrap_servers=elasticsearch)):
+            pass
+    assert time.monotonic() - started < 15
+
+
+async def test_missing_topics_are_one_line(stack: EmbeddedStack) -> None:
+    with pytest.raises(Fatal, match=r"missing topics: .*`cqrs topics create`"):
+        async with open_commands(new_settings(stack)):
+            pass
+
+
+async def test_another_number_of_partitions_is_one_line(deployed: Deployment) -> None:
+    with pytest.raises(Fatal, match="CQRS_PARTITIONS=2"):
+        async with open_commands(deployed.settings.model_copy(update={"partitions": 3})):
+            pass
