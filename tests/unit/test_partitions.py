@@ -62,6 +62,7 @@ class FakePartition:
         self.closed = 0
         self.processed: list[int] = []
         self.committed = 0
+        self.entered = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
         self.before_commit: Callable[[], None] = lambda: None
@@ -71,6 +72,7 @@ class FakePartition:
         return max(self.position, self.committed)
 
     async def process(self, records: Sequence[Record], position: int) -> None:
+        self.entered.set()
         await self.gate.wait()
         self.before_commit()
         self.processed.extend(record.offset for record in records)
@@ -158,7 +160,7 @@ async def test_is_paused_while_a_chunk_waits(
 ) -> None:
     partition.gate.clear()
     driver.submit(chunk(10, 11))
-    await asyncio.sleep(0)
+    await partition.entered.wait()
     assert driver.ready
     assert not worker.paused
     driver.submit(chunk(11, 12))
@@ -224,9 +226,8 @@ async def test_a_rebalance_lets_the_chunk_at_work_finish(
     partition.gate.clear()
     driver.submit(chunk(10, 12))
     driver.submit(chunk(12, 14))
-    await asyncio.sleep(0)
+    await partition.entered.wait()
     settling = asyncio.create_task(driver.settle(timeout=30))
-    await asyncio.sleep(0)
     partition.gate.set()
     await settling
     assert partition.processed == [10, 11]
