@@ -13,9 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil  # type: ignore[import-untyped]
 
@@ -28,6 +28,7 @@ RELEASE = b"r"  # from the parent: live on without me
 _LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
 START_SECONDS = 120.0
 _POLL_SECONDS = 0.05
+_KILL_SECONDS = 10.0  # what the system may take to end a killed process
 
 
 @dataclass(frozen=True)
@@ -201,24 +202,34 @@ class ServerProcess:
         return Record.read(self._record_path)
 
     def _end(self, timeout: float) -> None:
-        process: Any = self.process
-        if process is None and self._child is not None:
-            process = psutil.Process(self._child.pid) if self._child.poll() is None else None
+        process = self.process
+        if process is None and self._child is not None and self._child.poll() is None:
+            process = psutil.Process(self._child.pid)  # it has not come to its record yet
         if process is not None:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 if timeout:
                     process.terminate()
-                    psutil.wait_procs([process], timeout)
-                process.kill()
-                process.wait(10)
-            except psutil.NoSuchProcess:
-                pass
+                if not self._has_ended(process, timeout):
+                    process.kill()
+                    self._has_ended(process, _KILL_SECONDS)
         if self._child is not None:
             if self._child.stdin is not None:
                 self._child.stdin.close()
-            self._child.wait(10)
+            self._child.wait(_KILL_SECONDS)
             self._child = None
         self._record_path.unlink(missing_ok=True)
+
+    def _has_ended(self, process: psutil.Process, within: float) -> bool:
+        """Wait up to `within` seconds for the end of the process.
+
+        A zombie has ended: it may be for a container's process 1, which reaps nobody, to reap it.
+        """
+        deadline = time.monotonic() + within
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(_POLL_SECONDS)
+        return True
 
     def _why(self, record: Record | None) -> str:
         """The reason of a failed start, in one line."""

@@ -1,0 +1,57 @@
+import subprocess
+import sys
+from importlib import import_module
+
+import click
+import pytest
+
+from deploy.cli import COMMANDS, main
+from models.errors import Fatal
+
+
+@click.command()
+def breaks() -> None:
+    raise Fatal("the disk is full: make room in /data")
+
+
+def run(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    code = ended.value.code
+    assert isinstance(code, int)
+    return code
+
+
+def test_help_names_every_command_with_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for name, (_, text) in COMMANDS.items():
+        assert f"{name} {text}" in shown
+
+
+def test_help_imports_no_command() -> None:
+    heavy = {"rich", "pydantic", "psutil", "faust", "aiokafka", "elasticsearch", "jpype", "jgo"}
+    script = "import sys, deploy.cli; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert not heavy.intersection(loaded)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_of_the_table_exists(name: str) -> None:
+    module, attribute = COMMANDS[name][0].split(":")
+    assert isinstance(getattr(import_module(module), attribute), click.Command)
+
+
+def test_an_error_that_we_raise_is_one_line_and_exit_code_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(COMMANDS, "breaks", (f"{__name__}:breaks", ""))
+    assert run("breaks") == 1
+    assert capsys.readouterr().err == "cqrs: the disk is full: make room in /data\n"
+
+
+def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("fly") == 2
+    assert "No such command 'fly'" in capsys.readouterr().err
