@@ -109,7 +109,7 @@ def _api_failure(error: ApiError, where: str) -> CqrsError:
     status, kind = error.status_code, error.message
     if is_passing(status, kind):
         return Transient(f"Elasticsearch at {where} answered {status}: {_line(kind)}")
-    if status == 401 or kind == "security_exception":
+    if status in (401, 403):
         return Fatal(
             f"Elasticsearch at {where} refuses the credentials ({status}): "
             "check CQRS_ELASTICSEARCH_URL and the user's privileges"

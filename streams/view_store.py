@@ -270,7 +270,10 @@ async def open_view_store(
 
 
 def _is_possible_id(key: str) -> bool:
-    return 0 < len(key) <= _LONGEST_ID and len(key.encode(errors="replace")) <= _LONGEST_ID
+    try:
+        return 0 < len(key) <= _LONGEST_ID and len(key.encode()) <= _LONGEST_ID
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False
 
 
 def _without_values(reason: str) -> str:

@@ -1,0 +1,348 @@
+"""The view store on the real Elasticsearch."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any, Protocol
+
+import pytest
+from aiohttp import web
+
+from agents.user_views import ORDER, USER_VIEWS
+from models.errors import CqrsError, Fatal, Transient
+from streams.elasticsearch import connect
+from streams.settings import Settings
+from streams.view_index import REFUSED, Document
+from streams.view_store import Fate, ViewStore, open_view_store
+from tests.integration.read_side import FaultProxy, namespace, user_views
+
+
+class Stack(Protocol):
+    elasticsearch_url: str
+
+
+@pytest.fixture
+async def settings(stack: Stack) -> AsyncIterator[Settings]:
+    async with namespace(stack.elasticsearch_url) as settings:
+        yield settings
+
+
+@pytest.fixture
+async def store(settings: Settings) -> AsyncIterator[ViewStore]:
+    async with user_views(settings) as store:
+        yield store
+
+
+@pytest.fixture
+async def proxy(stack: Stack) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(stack.elasticsearch_url).serving() as proxy:
+        yield proxy
+
+
+def user(key: str, version: int = 1, **fields: Any) -> Document:
+    return {
+        "id": key,
+        "email": f"{key}@example.org",
+        "firstName": "Anna",
+        "lastName": "Müller",
+        "isActive": True,
+        "registeredAt": "2026-11-23T12:00:00.000Z",
+        "lastUpdated": "2026-11-23T12:00:00.000Z",
+        "version": version,
+        **fields,
+    }
+
+
+async def fates(store: ViewStore, *documents: Document) -> list[Fate]:
+    return [answer.fate for answer in await store.bulk_index(documents)]
+
+
+# The index
+
+
+async def test_of_several_workers_one_creates_the_index(settings: Settings) -> None:
+    async def start() -> bool:
+        async with open_view_store(settings, USER_VIEWS, timeout=30) as store:
+            return await store.create_if_missing()
+
+    created = await asyncio.gather(*(start() for _ in range(4)))
+    assert sorted(created) == [False, False, False, True]
+    assert await start() is False
+
+
+async def test_the_index_is_versioned_behind_its_alias(settings: Settings) -> None:
+    async with user_views(settings):
+        pass
+    client = connect(settings, timeout=30)
+    found = await client.indices.get(index=f"{settings.namespace}user-views")
+    await client.close()
+    [(name, index)] = found.items()
+    assert name == f"{settings.namespace}user-views-v1"
+    assert index["settings"]["index"]["sort"]["field"] == list(ORDER)
+    assert index["settings"]["index"]["number_of_replicas"] == "0"  # one node
+
+
+async def test_an_index_of_another_version_is_not_touched(
+    settings: Settings, store: ViewStore
+) -> None:
+    async with open_view_store(settings, replace(USER_VIEWS, version=2), timeout=30) as newer:
+        with pytest.raises(Fatal, match=r"user-views-v1 where this program uses .*user-views-v2"):
+            await newer.create_if_missing()
+
+
+async def test_an_index_of_another_mapping_is_not_used(
+    settings: Settings, store: ViewStore
+) -> None:
+    other = replace(USER_VIEWS, properties={**USER_VIEWS.properties, "more": {"type": "long"}})
+    async with open_view_store(settings, other, timeout=30) as changed:
+        with pytest.raises(Fatal, match="another mapping than this program makes"):
+            await changed.create_if_missing()
+
+
+# Writing
+
+
+async def test_a_newer_version_replaces_an_older_one_and_never_the_other_way(
+    store: ViewStore,
+) -> None:
+    assert await fates(store, user("a", 2)) == [Fate.WRITTEN]
+    assert await fates(store, user("a", 2), user("a", 1, email="old@example.org")) == [
+        Fate.STALE,
+        Fate.STALE,
+    ]
+    assert await fates(store, user("a", 3, email="new@example.org")) == [Fate.WRITTEN]
+    assert await store.get("a") == user("a", 3, email="new@example.org")
+
+
+async def test_each_document_has_its_own_answer(store: ViewStore) -> None:
+    await store.bulk_index([user("there")])
+    answers = await store.bulk_index(
+        [
+            user("new"),
+            user("unknown field", secret="hidden-value"),
+            user("there"),
+            user("no date", registeredAt="hidden-value"),
+            user("immense", lastName="hidden-value" * 4000),
+            user("unsearchable", email="hidden-value" * 100),
+            user("x" * 513),
+            user(""),
+            user("new too"),
+        ]
+    )
+    assert [answer.fate for answer in answers] == [
+        Fate.WRITTEN,
+        Fate.REFUSED,
+        Fate.STALE,
+        *[Fate.REFUSED] * 5,
+        Fate.WRITTEN,
+    ]
+    reasons = [answer.reason for answer in answers if answer.fate is Fate.REFUSED]
+    assert "strict_dynamic_mapping_exception" in reasons[0]
+    assert "failed to parse field [registeredAt]" in reasons[1]
+    assert "failed to parse field [lastName]" in reasons[2]
+    assert "at most 1000" in reasons[3]
+    assert "1 to 512 bytes" in reasons[4]
+    # neither what was in the document nor its bytes, which Elasticsearch would list
+    assert not any("hidden" in reason or "104, 105" in reason for reason in reasons)
+
+
+async def test_many_documents_take_several_requests(settings: Settings, store: ViewStore) -> None:
+    # more than fit into one request, by number and by bytes
+    few = settings.model_copy(update={"bulk_documents": 100})
+    documents = [user(f"u-{n}", lastName="x" * (20_000 if n < 150 else 1)) for n in range(1000)]
+    documents[500]["more"] = 1
+    async with user_views(few) as cutting:
+        answers = await cutting.bulk_index(documents)
+    assert [place for place, answer in enumerate(answers) if answer.fate is Fate.REFUSED] == [500]
+    assert [answer.fate for answer in answers].count(Fate.WRITTEN) == 999
+    await store.refresh()
+    assert await store.count() == 999
+
+
+async def test_nothing_to_write_is_nothing_to_do(store: ViewStore) -> None:
+    assert await store.bulk_index([]) == []
+    assert await store.fetch([]) == {}
+
+
+async def test_a_block_on_the_index_passes(settings: Settings, store: ViewStore) -> None:
+    client = connect(settings, timeout=30)
+    alias = f"{settings.namespace}user-views"
+    await client.indices.put_settings(index=alias, settings={"index.blocks.write": True})
+    (answer,) = await store.bulk_index([user("a")])
+    assert answer.fate is Fate.NOT_NOW
+    assert "cluster_block_exception" in answer.reason
+    await client.indices.put_settings(index=alias, settings={"index.blocks.write": None})
+    await client.close()
+    assert await fates(store, user("a")) == [Fate.WRITTEN]
+
+
+# Reading
+
+
+async def test_a_document_is_read_back_as_it_was_before_any_refresh(store: ViewStore) -> None:
+    await store.bulk_index([user("a"), user("b", 7, isActive=False)])
+    assert await store.fetch(["a", "missing", "b"]) == {
+        "a": user("a"),
+        "b": user("b", 7, isActive=False),
+    }
+    assert await store.get("missing") is None
+
+
+async def test_any_id_works(store: ViewStore) -> None:
+    odd = ["..", ".", "a/b", "*", "a,b", "a b", "%2e", "_mget", "?", "ß😀", "😀" * 128, '"']
+    assert await fates(store, *map(user, odd)) == [Fate.WRITTEN] * len(odd)
+    for key in odd:
+        assert await store.get(key) == user(key)
+
+
+async def test_an_impossible_id_is_the_id_of_nothing(store: ViewStore) -> None:
+    for key in ("", "x" * 513, "x" * 100_000, "😀" * 129, "\ud800"):
+        assert await store.get(key) is None
+        assert await fates(store, user(key)) == [Fate.REFUSED]
+
+
+async def test_a_stand_in_is_only_for_the_projector(store: ViewStore) -> None:
+    bad = user("a", 2, registeredAt="no date")
+    stand_in = {"id": "a", "version": 2, REFUSED: bad}
+    assert await fates(store, stand_in) == [Fate.WRITTEN]
+    assert await store.get("a") is None
+    assert await store.fetch(["a"]) == {"a": stand_in}
+    await store.refresh()
+    assert [document async for document in store.scan()] == [stand_in]
+
+
+async def test_search_goes_on_behind_a_position(store: ViewStore) -> None:
+    await store.bulk_index([user(key) for key in "edcba"])
+    await store.refresh()
+    everyone: dict[str, Any] = {"match_all": {}}
+    first = await store.search(everyone, sort=ORDER, limit=2)
+    rest = await store.search(everyone, sort=ORDER, limit=9, after=first[-1].position)
+    assert [hit.document["id"] for hit in [*first, *rest]] == list("abcde")
+    bare = await store.search(everyone, sort=ORDER, limit=2, positions_only=True)
+    assert [hit.position for hit in bare] == [hit.position for hit in first]
+
+
+async def test_scan_gives_every_document_once(store: ViewStore) -> None:
+    documents = [user(f"u-{n}") for n in range(2100)]
+    await store.bulk_index(documents)
+    await store.refresh()
+    scanned = [document["id"] async for document in store.scan()]
+    assert sorted(scanned) == sorted(document["id"] for document in documents)
+    assert await store.count({"term": {"isActive": True}}) == 2100
+
+
+# What can be wrong with Elasticsearch
+
+
+async def failure(store: ViewStore, request: str) -> CqrsError:
+    requests: dict[str, Any] = {
+        "bulk": lambda: store.bulk_index([user("a")]),
+        "fetch": lambda: store.fetch(["a"]),
+        "search": lambda: store.search({"match_all": {}}, sort=ORDER, limit=1),
+        "scan": lambda: anext(store.scan()),
+        "count": store.count,
+        "refresh": store.refresh,
+        "create": store.create_if_missing,
+    }
+    with pytest.raises(CqrsError) as caught:
+        await requests[request]()
+    assert "\n" not in str(caught.value)
+    return caught.value
+
+
+@pytest.mark.parametrize("request_", ["bulk", "fetch", "search", "scan", "count", "refresh"])
+async def test_no_index(settings: Settings, request_: str) -> None:
+    async with open_view_store(settings, USER_VIEWS, timeout=30) as store:
+        error = await failure(store, request_)
+        assert type(error) is Fatal
+        assert str(error) == (
+            f"Elasticsearch has no index {settings.namespace}user-views: "
+            "start the view worker, which makes it (cqrs worker views)"
+        )
+        assert await store.create_if_missing()  # none of them has made it
+
+
+@pytest.mark.parametrize("request_", ["bulk", "fetch", "search", "count", "create"])
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_overload_and_gateways_pass(
+    proxy: FaultProxy, request_: str, status: int, settings: Settings
+) -> None:
+    proxy.fail(status)
+    behind = settings.model_copy(update={"elasticsearch_url": proxy.url})
+    async with open_view_store(behind, USER_VIEWS, timeout=30) as behind_proxy:
+        error = await failure(behind_proxy, request_)
+    assert type(error) is Transient
+    assert f"answered {status}" in str(error)
+
+
+@pytest.mark.parametrize("fault", ["refuse", "cut", "hang"])
+async def test_a_connection_that_breaks_or_hangs_passes(
+    proxy: FaultProxy, fault: str, settings: Settings, store: ViewStore
+) -> None:
+    proxy.fail(fault)
+    behind = settings.model_copy(update={"elasticsearch_url": proxy.url})
+    async with open_view_store(behind, USER_VIEWS, timeout=1) as behind_proxy:
+        assert type(await failure(behind_proxy, "bulk")) is Transient
+        assert type(await failure(behind_proxy, "search")) is Transient
+        proxy.fail(None)
+        assert await behind_proxy.count() >= 0
+
+
+async def test_nothing_listens(settings: Settings) -> None:
+    nowhere = settings.model_copy(update={"elasticsearch_url": "http://127.0.0.1:1"})
+    async with open_view_store(nowhere, USER_VIEWS, timeout=5) as store:
+        for request in ("create", "bulk", "search"):
+            error = await failure(store, request)
+            assert type(error) is Transient
+            assert "Elasticsearch at http://127.0.0.1:1 cannot be reached" in str(error)
+
+
+async def test_an_unknown_host_is_a_mistake_at_the_start(settings: Settings) -> None:
+    nowhere = settings.model_copy(update={"elasticsearch_url": "http://nowhere.invalid:9200"})
+    async with open_view_store(nowhere, USER_VIEWS, timeout=5) as store:
+        error = await failure(store, "create")
+        assert type(error) is Fatal
+        assert "http://nowhere.invalid:9200 is not known" in str(error)
+        assert type(await failure(store, "bulk")) is Transient
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_wrong_credentials(settings: Settings, proxy: FaultProxy, status: int) -> None:
+    proxy.fail(status)
+    url = proxy.url.replace("http://", "http://anna:s3cret@")
+    async with open_view_store(
+        settings.model_copy(update={"elasticsearch_url": url}), USER_VIEWS, timeout=30
+    ) as store:
+        for request in ("create", "bulk", "search"):
+            error = await failure(store, request)
+            assert type(error) is Fatal
+            assert f"refuses the credentials ({status})" in str(error)
+            assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize("status", [200, 404, 405])
+async def test_another_server(settings: Settings, status: int) -> None:
+    async def hello(_: web.BaseRequest) -> web.Response:
+        return web.Response(text="<h1>hello</h1>", content_type="text/html", status=status)
+
+    runner = web.ServerRunner(web.Server(hello))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    other = settings.model_copy(update={"elasticsearch_url": f"http://{host}:{port}"})
+    try:
+        async with open_view_store(other, USER_VIEWS, timeout=5) as store:
+            for request in ("create", "bulk", "search"):
+                error = await failure(store, request)
+                assert type(error) is Fatal
+                assert "is not Elasticsearch" in str(error)
+    finally:
+        await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    "url", ["", "localhost", "localhost:9200", "http://localhost", "ftp://x:1"]
+)
+async def test_not_a_url(settings: Settings, url: str) -> None:
+    with pytest.raises(Fatal, match="a scheme, a host and a port"):
+        connect(settings.model_copy(update={"elasticsearch_url": url}), timeout=5)
