@@ -1,0 +1,1 @@
+"""Benchmarks: figures of the real pipeline on real servers, never asserted on."""

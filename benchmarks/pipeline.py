@@ -1,0 +1,177 @@
+"""How fast commands are decided and documents become searchable, on a stack of its own.
+
+    python -m benchmarks.pipeline --commands 100000 --rounds 3
+
+Each round is a new deployment. First the commands are put on the topic and one command worker
+decides them; the rate is taken from the times of the outcomes' records. Then one view worker
+projects their events; the rate is taken until a search sees every document. At last both work at
+once, from the first command sent to the last document found. Prints JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from uuid import uuid4
+
+import orjson
+from aiokafka.structs import TopicPartition
+
+from agents.user_views import USER_VIEWS
+from agents.users import USERS
+from deploy.connect import environment
+from deploy.embedded.stack import EmbeddedStack
+from deploy.generate import generate
+from deploy.workers import Role, command_line
+from models.errors import Fatal, Transient
+from streams.aggregate import Names
+from streams.commands import partition_of
+from streams.kafka import new_consumer, new_producer
+from streams.settings import Settings
+from streams.topics import create_topics, topic_specs
+from streams.view_store import ViewStore, open_view_store
+
+SEED = 42
+
+
+@contextmanager
+def worker(role: Role, settings: Settings) -> Iterator[None]:
+    """One worker process, as a user would start it."""
+    process = subprocess.Popen(
+        command_line(role),
+        env=environment(settings),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+async def new_deployment(stack: EmbeddedStack) -> tuple[Settings, Names]:
+    """A namespace with topics of its own."""
+    settings = Settings(
+        bootstrap_servers=stack.bootstrap_servers,
+        elasticsearch_url=stack.elasticsearch_url,
+        namespace=f"bench{uuid4().hex[:8]}-",
+    )
+    names = Names(settings.namespace, USERS.name)
+    await create_topics(settings, topic_specs(settings, names))
+    return settings, names
+
+
+async def send(settings: Settings, names: Names, count: int) -> None:
+    """Put seeded commands on the topic."""
+    async with new_producer(settings, linger_ms=20) as producer:
+        sent = []
+        for command in generate(count, SEED):
+            key = command["aggregateId"].encode()
+            partition = partition_of(key, settings.partitions)
+            value = orjson.dumps(command)
+            sent.append(await producer.send(names.commands, value, key, partition=partition))
+        await asyncio.gather(*sent)
+
+
+@asynccontextmanager
+async def outcomes(settings: Settings, names: Names) -> AsyncIterator[AsyncIterator[float]]:
+    """The time of each committed outcome, in seconds."""
+    consumer = new_consumer(settings)
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(names.outcomes, n) for n in range(settings.partitions)])
+
+        async def times() -> AsyncIterator[float]:
+            while True:
+                for records in (await consumer.getmany(timeout_ms=500)).values():
+                    for record in records:
+                        yield record.timestamp / 1000
+
+        yield times()
+    finally:
+        await consumer.stop()
+
+
+async def decide(settings: Settings, names: Names, count: int) -> float:
+    """Seconds in which one worker decides what is on the topic."""
+    async with outcomes(settings, names) as times:
+        with worker("commands", settings):
+            seen = [await anext(times) for _ in range(count)]
+    return max(seen) - min(seen)
+
+
+async def found(store: ViewStore, documents: int) -> float:
+    """Wait until so many documents can be found; returns since when the first one could."""
+    first = None
+    count = 0
+    while count < documents:
+        try:
+            await store.refresh()
+            count = await store.count()
+        except (Fatal, Transient):  # the worker has not made the index yet
+            count = 0
+        if count and first is None:
+            first = time.monotonic()
+        await asyncio.sleep(0.05)
+    assert first is not None
+    return first
+
+
+async def run_round(stack: EmbeddedStack, count: int) -> dict[str, float]:
+    """All three figures, per second."""
+    documents = len({command["aggregateId"] for command in generate(count, SEED)})
+    settings, names = await new_deployment(stack)
+    await send(settings, names, count)
+    deciding = await decide(settings, names, count)
+    async with open_view_store(settings, USER_VIEWS, timeout=30) as store:
+        with worker("views", settings):
+            projecting = -await found(store, documents) + time.monotonic()
+
+    settings, names = await new_deployment(stack)
+    async with open_view_store(settings, USER_VIEWS, timeout=30) as store:
+        with worker("commands", settings), worker("views", settings):
+            begin = time.monotonic()
+            await send(settings, names, count)
+            await found(store, documents)
+            end_to_end = time.monotonic() - begin
+    return {
+        "decided_commands": count / deciding,
+        "projected_documents": documents / projecting,
+        "end_to_end_documents": documents / end_to_end,
+    }
+
+
+def main() -> None:
+    """Run the rounds and print medians and spread."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--commands", type=int, default=100_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    with EmbeddedStack.temporary() as stack:
+        rounds = [
+            asyncio.run(run_round(stack, arguments.commands)) for _ in range(arguments.rounds)
+        ]
+    figures = {
+        f"{name}_per_second": {
+            "median": round(statistics.median(one[name] for one in rounds)),
+            "rounds": [round(one[name]) for one in rounds],
+        }
+        for name in rounds[0]
+    }
+    machine = {"cores": os.cpu_count(), "python": platform.python_version(), "seed": SEED}
+    json.dump({**figures, "commands": arguments.commands, **machine}, sys.stdout, indent=2)
+    print()
+
+
+if __name__ == "__main__":
+    main()
