@@ -82,6 +82,7 @@ class FaultProxy:
         self.faulted = asyncio.Event()  # a request has met the fault
         self._upstream = upstream
         self._released = asyncio.Event()
+        self._request = asyncio.Condition()
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[FaultProxy]:
@@ -107,8 +108,17 @@ class FaultProxy:
         self._released.set()  # who hangs in the fault before is cut off
         self._released = asyncio.Event()
 
+    async def wait_for_requests(self, count: int) -> None:
+        """Until so many more have come."""
+        most = len(self.requests) + count
+        async with self._request:
+            waiting = self._request.wait_for(lambda: len(self.requests) >= most)
+            await asyncio.wait_for(waiting, 30)
+
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        self.requests.append(request.path)
+        async with self._request:
+            self.requests.append(request.path)
+            self._request.notify_all()
         fault = self.fault if self.paths in request.path else None
         body = await request.read()
         if fault is None:

@@ -1,0 +1,346 @@
+"""The projector on the real Elasticsearch: right after every cancellation, outage and refusal."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import pytest
+
+from models.errors import Fatal
+from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserReactivated
+from models.views import project
+from streams.elasticsearch import connect
+from streams.projector import Projected, Projector, SequenceGap
+from streams.settings import Settings
+from streams.view_index import REFUSED, Document
+from streams.view_store import ViewStore
+from tests.integration.read_side import (
+    FaultProxy,
+    Record,
+    namespace,
+    record,
+    registered,
+    user_views,
+)
+
+# A surname that Elasticsearch refuses for good: a keyword may not have more than 32,766 bytes
+IMMENSE = "x" * 33_000
+
+
+class Stack(Protocol):
+    elasticsearch_url: str
+
+
+@pytest.fixture
+async def proxy(stack: Stack) -> AsyncIterator[FaultProxy]:
+    async with FaultProxy(stack.elasticsearch_url).serving() as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def settings(stack: Stack) -> AsyncIterator[Settings]:
+    async with namespace(stack.elasticsearch_url) as settings:
+        yield settings
+
+
+@pytest.fixture
+async def store(settings: Settings, proxy: FaultProxy) -> AsyncIterator[ViewStore]:
+    """Behind the proxy, that every test can break."""
+    through = settings.model_copy(update={"elasticsearch_url": proxy.url})
+    async with user_views(through) as store:
+        yield store
+
+
+def projector(store: ViewStore, cached: int = 1000) -> Projector[UserEvent]:
+    return Projector(store, project, cached_documents=cached)
+
+
+def history(user_id: str, *events: UserEvent) -> list[Record]:
+    return [record(user_id, place, event) for place, event in enumerate(events, start=1)]
+
+
+def fold(records: Sequence[Record]) -> dict[str, Document]:
+    """What the view has to be: the pure fold of the events."""
+    documents: dict[str, Document] = {}
+    for one in records:
+        documents[one.aggregate_id] = project(documents.get(one.aggregate_id), one)
+    return documents
+
+
+async def stored(store: ViewStore, records: Sequence[Record]) -> dict[str, Document]:
+    return await store.fetch({one.aggregate_id for one in records})
+
+
+ANNA = history("anna", registered("anna@example.org"), UserDeactivated(), UserReactivated())
+
+
+async def test_a_chunk_becomes_documents(store: ViewStore) -> None:
+    bert = history("bert", registered("bert@example.org"))
+    chunk = [*ANNA[:2], *bert, *ANNA[2:]]
+    assert await projector(store).project(0, chunk) == Projected(4, 0, ())
+    assert await stored(store, chunk) == fold(chunk)
+
+
+async def test_chunks_go_on_from_memory(store: ViewStore, proxy: FaultProxy) -> None:
+    projecting = projector(store)
+    for one in ANNA:
+        assert await projecting.project(0, [one]) == Projected(1, 0, ())
+    assert await stored(store, ANNA) == fold(ANNA)
+    assert sum("_mget" in path for path in proxy.requests) == 1  # the line above
+
+
+async def test_what_is_not_in_memory_is_read_back_at_once(
+    store: ViewStore, proxy: FaultProxy
+) -> None:
+    bert = history("bert", registered("bert@example.org"), UserDeactivated())
+    projecting = projector(store)
+    await projecting.project(0, [ANNA[0], bert[0]])
+    projecting.forget(0)
+    assert await projecting.project(0, [ANNA[1], bert[1]]) == Projected(2, 0, ())
+    assert sum("_mget" in path for path in proxy.requests) == 1
+    assert await stored(store, bert) == fold(bert)
+
+
+async def test_a_rebuild_reads_nothing(store: ViewStore, proxy: FaultProxy) -> None:
+    projecting = projector(store)
+    await projecting.project(0, ANNA)
+    projecting.forget(0)
+    # again from the start, into the same index: all of it is there already
+    assert await projecting.project(0, ANNA[:2]) == Projected(0, 2, ())
+    assert await projecting.project(0, ANNA[2:]) == Projected(0, 1, ())
+    assert not any("_mget" in path for path in proxy.requests)
+    assert await stored(store, ANNA) == fold(ANNA)
+
+
+async def test_events_that_were_seen_are_skipped(store: ViewStore, proxy: FaultProxy) -> None:
+    projecting = projector(store)
+    await projecting.project(0, ANNA)
+    writes = len(proxy.requests)
+    assert await projecting.project(0, ANNA) == Projected(0, 3, ())
+    assert len(proxy.requests) == writes
+    more = [*ANNA, record("anna", 4, UserDeactivated())]
+    assert await projecting.project(0, more) == Projected(1, 3, ())
+    assert await stored(store, more) == fold(more)
+
+
+@pytest.mark.parametrize("known", [0, 1])
+async def test_a_gap_stops_the_partition(store: ViewStore, known: int) -> None:
+    projecting = projector(store)
+    await projecting.project(0, ANNA[:known])
+    bert = history("bert", registered("bert@example.org"))
+    with pytest.raises(
+        SequenceGap, match=f"anna at version {known} and the next event is number 3"
+    ):
+        await projecting.project(0, [*bert, ANNA[2]])
+    assert await stored(store, bert) == {}
+    # and it goes on when the missing events turn up
+    await projecting.project(0, [*ANNA, *bert])
+    assert await stored(store, [*ANNA, *bert]) == fold([*ANNA, *bert])
+
+
+def random_records(chance: random.Random, users: int, length: int) -> list[Record]:
+    """A partition's history: the events of several users, mixed."""
+    sequences: dict[str, int] = {}
+    records = []
+    for number in range(length):
+        user_id = f"user-{chance.randrange(users)}"
+        sequence = sequences[user_id] = sequences.get(user_id, 0) + 1
+        event: UserEvent
+        if sequence == 1:
+            event = registered(f"{user_id}@example.org")
+        elif sequence % 3 == 0:
+            event = UserDeactivated() if sequence % 2 else UserReactivated()
+        else:
+            event = UserProfileUpdated(last_name=f"Name {number}")
+        records.append(record(user_id, sequence, event))
+    return records
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_however_it_is_cut_and_repeated_the_view_is_the_fold(
+    store: ViewStore, seed: int
+) -> None:
+    """Chunks of any size, a memory that is too small, other workers, redelivery, cancellation."""
+    chance = random.Random(seed)
+    records = random_records(chance, users=12, length=300)
+    projecting = projector(store, cached=chance.choice((0, 3, 1000)))
+    position = 0
+    while position < len(records):
+        end = position + chance.randint(1, 40)
+        task = asyncio.create_task(projecting.project(7, records[position:end]))
+        match chance.randrange(4):
+            case 0:  # the partition moves on, somewhere amid the chunk
+                for _ in range(chance.randrange(30)):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                projecting.forget(7)
+            case 1:  # to a new worker, which begins where the position was committed last
+                await task
+                projecting = projector(store, cached=chance.choice((0, 3, 1000)))
+            case _:
+                await task
+                position = end
+    assert await stored(store, records) == fold(records)
+
+
+@pytest.mark.parametrize("paths", ["_bulk", "_mget"])
+@pytest.mark.parametrize("fault", ["hang", "refuse"])
+@pytest.mark.parametrize("new", [False, True])
+async def test_cancelled_amid_a_request_it_comes_out_right_the_next_time(
+    store: ViewStore, proxy: FaultProxy, paths: str, fault: str, new: bool
+) -> None:
+    projecting = projector(store)
+    await projecting.project(0, ANNA[:1])
+    projecting.forget(0)
+    proxy.fail(fault, paths)  # `hang`: Elasticsearch has done it, and nobody hears of it
+    task = asyncio.create_task(projecting.project(0, ANNA[1:]))
+    await asyncio.wait_for(proxy.faulted.wait(), 20)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    proxy.fail(None)
+    if new:
+        projecting = projector(store)
+    # the next chunk may end elsewhere
+    done = [await projecting.project(0, part) for part in (ANNA[1:2], ANNA[2:])]
+    assert sum(one.written + one.skipped for one in done) == 2
+    assert await stored(store, ANNA) == fold(ANNA)
+    await projecting.project(0, [record("anna", 4, UserDeactivated())])
+    assert (await store.fetch(["anna"]))["anna"]["version"] == 4
+
+
+@pytest.mark.parametrize("fault", [429, 503, "refuse", "cut"])
+async def test_an_outage_is_waited_for_and_said_once(
+    store: ViewStore,
+    proxy: FaultProxy,
+    fault: str | int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "streams.projector")
+    projecting = projector(store)
+    proxy.fail(fault)
+    tasks = [
+        asyncio.create_task(projecting.project(0, ANNA)),
+        asyncio.create_task(projecting.project(1, history("bert", registered("b@example.org")))),
+    ]
+    await proxy.wait_for_requests(8)
+    assert not any(task.done() for task in tasks)
+    proxy.fail(None)
+    assert [await asyncio.wait_for(task, 30) for task in tasks]
+    assert await stored(store, ANNA) == fold(ANNA)
+    warnings = [one for one in caplog.records if one.levelno >= logging.WARNING]
+    assert len(warnings) == 1
+    assert "Projecting waits: Elasticsearch at" in warnings[0].getMessage()
+    assert "goes on after" in caplog.records[-1].getMessage()
+
+
+async def test_a_block_on_the_index_is_waited_for(
+    settings: Settings, store: ViewStore, proxy: FaultProxy
+) -> None:
+    client = connect(settings, timeout=30)
+    alias = f"{settings.namespace}user-views"
+    await client.indices.put_settings(index=alias, settings={"index.blocks.write": True})
+    task = asyncio.create_task(projector(store).project(0, ANNA))
+    await proxy.wait_for_requests(3)
+    await client.indices.put_settings(index=alias, settings={"index.blocks.write": None})
+    await client.close()
+    assert await asyncio.wait_for(task, 30) == Projected(3, 0, ())
+
+
+async def test_a_lost_index_stops_the_projector(settings: Settings, store: ViewStore) -> None:
+    client = connect(settings, timeout=30)
+    await client.indices.delete(index=f"{settings.namespace}user-views-v1")
+    await client.close()
+    with pytest.raises(Fatal, match="has no index"):
+        await projector(store).project(0, ANNA)
+
+
+# What Elasticsearch refuses for good
+
+RENAMED = [
+    record("anna", 1, registered("anna@example.org")),
+    record("anna", 2, UserProfileUpdated(last_name=IMMENSE)),
+    record("anna", 3, UserDeactivated()),
+    record("anna", 4, UserProfileUpdated(last_name="Short")),
+    record("anna", 5, UserReactivated()),
+]
+
+
+@pytest.mark.parametrize("remembers", [True, False])
+async def test_what_is_refused_comes_back_and_later_events_apply(
+    store: ViewStore, remembers: bool
+) -> None:
+    bert = history("bert", registered("bert@example.org"))
+    projecting = projector(store)
+    await projecting.project(0, RENAMED[:1])
+
+    async def next_chunk(*chunk: Record) -> Projected:
+        if not remembers:
+            projecting.forget(0)
+        return await projecting.project(0, chunk)
+
+    done = await next_chunk(RENAMED[1], *bert)
+    assert (done.written, done.skipped) == (1, 0)
+    ((records, reason),) = done.refused
+    assert records == (RENAMED[1],)
+    assert "lastName" in reason
+    assert await store.get("anna") is None
+    assert await stored(store, bert) == fold(bert)
+
+    # still too long
+    done = await next_chunk(RENAMED[2])
+    assert [refused.records for refused in done.refused] == [(RENAMED[2],)]
+    assert (await store.fetch(["anna"]))["anna"][REFUSED] == fold(RENAMED[:3])["anna"]
+
+    # an event that mends it makes the document complete
+    assert await next_chunk(RENAMED[3]) == Projected(1, 0, ())
+    assert await stored(store, RENAMED) == fold(RENAMED[:4])
+    assert await next_chunk(RENAMED[4]) == Projected(1, 0, ())
+    assert await stored(store, RENAMED) == fold(RENAMED)
+
+
+async def test_a_registration_may_be_refused(store: ViewStore) -> None:
+    unsearchable = history(
+        "anna",
+        registered("x" * 1001),
+        UserDeactivated(),
+        UserProfileUpdated(email="anna@example.org"),
+    )
+    projecting = projector(store)
+    done = await projecting.project(0, unsearchable[:2])
+    assert [refused.records for refused in done.refused] == [tuple(unsearchable[:2])]
+    projecting.forget(0)
+    assert await projecting.project(0, unsearchable[2:]) == Projected(1, 0, ())
+    assert await stored(store, unsearchable) == fold(unsearchable)
+
+
+async def test_a_refused_document_never_replaces_a_newer_one(store: ViewStore) -> None:
+    await projector(store).project(0, RENAMED)
+    assert len((await projector(store).project(0, RENAMED[:2])).refused) == 1  # told once more
+    assert await stored(store, RENAMED) == fold(RENAMED)
+
+
+async def test_what_cannot_even_have_a_stand_in_is_refused_too(store: ViewStore) -> None:
+    nameless = history("x" * 600, registered("anna@example.org"))
+    done = await projector(store).project(0, [*nameless, *ANNA])
+    assert [refused.records for refused in done.refused] == [tuple(nameless)]
+    assert "1 to 512 bytes" in done.refused[0].reason
+    assert await stored(store, ANNA) == fold(ANNA)
+
+
+# The memory
+
+
+async def test_the_memory_is_bounded_over_all_partitions(store: ViewStore) -> None:
+    projecting = projector(store, cached=10)
+    for partition in range(3):
+        chunk = [
+            record(f"user-{partition}-{n}", 1, registered("anna@example.org")) for n in range(8)
+        ]
+        await projecting.project(partition, chunk)
+        assert sum(map(len, projecting._caches.values())) <= 10
+    last = next(reversed(projecting._caches[2]))
+    assert last == "user-2-7"
