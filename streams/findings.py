@@ -1,0 +1,98 @@
+"""What `verify` finds: the invariants, what was checked of each, and the first thing that broke it.
+
+The numbers are those of the design; I6 (one owner per email) is not checked before uniqueness is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from models.errors import Fatal
+
+INVARIANTS: Mapping[str, str] = {
+    "I1": "an accepted command has its events once and one acceptance",
+    "I2": "the events of an aggregate count 1, 2, 3 ... in the order of their commands",
+    "I3": "the state table is the fold of the events",
+    "I4": "every view document is the fold of its events, none is extra or missing",
+    "I5": "a rejected command has no event",
+    "I7": "every command is one of accepted, rejected, duplicate, dead-lettered, once",
+}
+
+
+class NotCaughtUp(Fatal):
+    """The workers did not reach what there was at the start, so nothing can be said yet."""
+
+
+@dataclass
+class Finding:
+    """What was found of one invariant."""
+
+    name: str
+    says: str
+    checked: int = 0
+    violations: int = 0
+    first: str | None = None
+    """The first violation, in one line that says where. It carries no personal data."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing broke it."""
+        return not self.violations
+
+    def violated(self, line: str) -> None:
+        """Something breaks it."""
+        self.violations += 1
+        if self.first is None:
+            self.first = line
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """The commands of a partition that retention still let us check: `start` <= offset < `end`."""
+
+    partition: int
+    start: int
+    end: int
+
+
+@dataclass
+class Report:
+    """What was found of all of them, and what was counted on the way.
+
+    Commands and outcomes are counted in the ranges that could be checked; events, aggregates and
+    documents are all there are.
+    """
+
+    commands: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    duplicate: int = 0
+    dead: int = 0
+    events: int = 0
+    aggregates: int = 0
+    documents: int | None = None  # None if the view was not looked at
+    known_missing: int = 0  # documents that Elasticsearch refused, with their dead letters
+    lag: int = 0  # positions of the command topic behind the checked range by now
+    ranges: list[Checked] = field(default_factory=list)
+    findings: dict[str, Finding] = field(
+        default_factory=lambda: {name: Finding(name, says) for name, says in INVARIANTS.items()}
+    )
+
+    @property
+    def ok(self) -> bool:
+        """Whether all invariants hold."""
+        return all(finding.ok for finding in self.findings.values())
+
+    @property
+    def expired(self) -> int:
+        """Positions before the ranges, which retention did not let us check."""
+        return sum(checked.start for checked in self.ranges)
+
+    @property
+    def first_violation(self) -> str | None:
+        """The first broken invariant, by number, in one line."""
+        for finding in self.findings.values():
+            if finding.first is not None:
+                return f"{finding.name} is broken ({finding.says}): {finding.first}"
+        return None

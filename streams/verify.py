@@ -1,0 +1,260 @@
+"""Checks the invariants of an aggregate from its topics and its view alone.
+
+What there is at the start is frozen: the commands on their topic, then the events. Once the workers
+have reached it, every partition is read and checked by itself, at the position where its state
+table stands then; commands may go on coming meanwhile. The oracle is the fold of the events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import orjson
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+
+from models.errors import Transient
+from models.messages import EventRecord
+from streams.aggregate import Aggregate, Names
+from streams.audit import PartitionAudit
+from streams.audit_history import ViewDocuments, check_extra_documents
+from streams.findings import NotCaughtUp, Report
+from streams.kafka import admin_client
+from streams.log_reader import LogReader, open_logs
+from streams.settings import Settings
+from streams.state_table import position_key, restore
+from streams.topics import check_topics, topic_specs
+from streams.view_index import Document, ViewIndex
+from streams.view_store import open_view_store
+
+S = TypeVar("S")
+
+# Told what is being done, and how far that is: done, and of how much (0: not known).
+Progress = Callable[[str, int, int], None]
+
+_POLL = 0.2
+_VIEW_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True)
+class View:
+    """A view to be checked: its index, its fold, and the app id of its workers (no namespace)."""
+
+    index: ViewIndex
+    project: Callable[[Document | None, EventRecord[Any]], Document]
+    worker: str
+
+
+async def verify(
+    settings: Settings,
+    aggregate: Aggregate[S],
+    view: View | None = None,
+    *,
+    timeout: float = 60,
+    progress: Progress = lambda _what, _done, _total: None,
+) -> Report:
+    """Check everything that there is now; I4 only with a view.
+
+    Args:
+        settings: where the servers are.
+        aggregate: whose topics these are.
+        view: what to hold against the events.
+        timeout: seconds that the workers get to reach what there is now.
+        progress: is told.
+
+    Raises:
+        NotCaughtUp: the workers did not reach it in time.
+        Fatal: a server does not answer, or a topic or the index is missing.
+        Transient: a server failed meanwhile.
+    """
+    names = Names(settings.namespace, aggregate.name)
+    specs = topic_specs(settings, names)
+    await check_topics(settings, specs)
+    partitions = [
+        TopicPartition(spec.name, number) for spec in specs for number in range(spec.partitions)
+    ]
+    try:
+        async with open_logs(settings, partitions) as logs:
+            checking = _Verification(settings, aggregate, names, logs, progress)
+            return await checking.run(view, time.monotonic() + timeout)
+    except KafkaError as error:
+        raise Transient(
+            f"Kafka failed while checking: {type(error).__name__}; try again"
+        ) from error
+
+
+class _Verification(Generic[S]):
+    def __init__(
+        self,
+        settings: Settings,
+        aggregate: Aggregate[S],
+        names: Names,
+        logs: LogReader,
+        progress: Progress,
+    ) -> None:
+        self._settings = settings
+        self._aggregate = aggregate
+        self._names = names
+        self._logs = logs
+        self._progress = progress
+        self._report = Report()
+        self._done = self._total = 0
+
+    async def run(self, view: View | None, deadline: float) -> Report:
+        """All of it, in order."""
+        await self._wait_for_commands(deadline)
+        view_ends = await self._logs.ends(self._partitions(self._names.events))
+        documents = None
+        if view is not None:
+            await self._wait_for_view(view, view_ends, deadline)
+            documents = await self._read_view(view)
+        await self._measure()
+        for number in range(self._settings.partitions):
+            view_end = view_ends[TopicPartition(self._names.events, number)]
+            await self._check_partition(number, documents, view_end)
+        if documents is not None:
+            check_extra_documents(documents, self._report)
+        ends = await self._logs.ends(self._partitions(self._names.commands))
+        self._report.lag = sum(ends.values()) - sum(part.end for part in self._report.ranges)
+        return self._report
+
+    def _partitions(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(topic, number) for number in range(self._settings.partitions)]
+
+    async def _wait_for_commands(self, deadline: float) -> None:
+        """Wait until the state tables stand behind the last command that there is now."""
+        ends = await self._logs.ends(self._partitions(self._names.commands))
+        for source, end in ends.items():
+            last = await self._logs.last(source, end)
+            if last is None:
+                continue
+
+            async def left(source: TopicPartition = source, offset: int = last.offset) -> int:
+                return max(0, offset + 1 - await self._stored_position(source.partition))
+
+            await self._wait(
+                left,
+                deadline,
+                f"{source.topic}[{source.partition}]: {{}} positions were not decided in time; is a command "
+                "worker running (`cqrs worker commands`)?",
+            )
+
+    async def _stored_position(self, number: int) -> int:
+        """The newest position record in the changelog."""
+        changelog = TopicPartition(self._names.changelog, number)
+        key = position_key(TP(self._names.commands, number))
+        end = (await self._logs.ends([changelog]))[changelog]
+        record = await self._logs.last(changelog, end, lambda record: record.key == key)
+        return 0 if record is None else int(orjson.loads(record.value)["position"])
+
+    async def _wait_for_view(
+        self, view: View, ends: Mapping[TopicPartition, int], deadline: float
+    ) -> None:
+        """Wait until the view's workers have committed positions behind the last events."""
+        group = self._settings.namespace + view.worker
+        last = {partition: await self._logs.last(partition, end) for partition, end in ends.items()}
+        wanted = {tp: record.offset + 1 for tp, record in last.items() if record is not None}
+        async with admin_client(self._settings) as admin:
+
+            async def missing() -> int:
+                found = await admin.list_consumer_group_offsets(group, partitions=list(wanted))
+                return sum(
+                    max(0, position - max(0, found[tp].offset)) for tp, position in wanted.items()
+                )
+
+            if wanted:
+                await self._wait(
+                    missing,
+                    deadline,
+                    f"{self._names.events}: {{}} positions are not in the view in time; is a view "
+                    "worker running (`cqrs worker views`)?",
+                )
+
+    async def _wait(
+        self, missing: Callable[[], Awaitable[int]], deadline: float, line: str
+    ) -> None:
+        while left := await missing():
+            self._progress("Waiting for the workers", 0, left)
+            if time.monotonic() > deadline:
+                raise NotCaughtUp(line.format(left))
+            await asyncio.sleep(_POLL)
+
+    async def _read_view(self, view: View) -> ViewDocuments:
+        """All documents as they are now, and whose events the view's dead letters hold."""
+        documents = ViewDocuments(view.project)
+        async with open_view_store(self._settings, view.index, timeout=_VIEW_TIMEOUT) as store:
+            await store.refresh()
+            async for document in store.scan():
+                documents.add(document)
+                if len(documents.documents) % 1000 == 0:
+                    self._progress("Reading the view", len(documents.documents), 0)
+        dead = await self._logs.ends(self._partitions(self._names.dead_views))
+        for partition, end in dead.items():
+            async for records in self._logs.read(partition, 0, end):
+                documents.dead.update((record.key or b"").decode() for record in records)
+        self._report.documents = len(documents.documents)
+        return documents
+
+    async def _check_partition(
+        self, number: int, documents: ViewDocuments | None, view_end: int
+    ) -> None:
+        names = self._names
+        commands, changelog, outcomes, letters, events = (
+            TopicPartition(topic, number)
+            for topic in (
+                names.commands,
+                names.changelog,
+                names.outcomes,
+                names.dead_commands,
+                names.events,
+            )
+        )
+        self._logs.consumer.assign([changelog])
+        # Up to the last stable offset, which never is in the midst of a transaction.
+        state = await restore(self._logs.consumer, changelog)
+        position = state.position(TP(*commands)) or 0
+        # All that came of the commands below that position was written before it was committed.
+        ends = await self._logs.ends([outcomes, letters, events])
+        audit = PartitionAudit(
+            self._aggregate,
+            names,
+            number,
+            position=position,
+            view_end=view_end,
+            view=documents,
+            report=self._report,
+        )
+        async for records in self._read(commands, position):
+            audit.add_commands(records)
+        async for records in self._read(outcomes, ends[outcomes]):
+            audit.add_outcomes(records)
+        async for records in self._read(letters, ends[letters]):
+            audit.add_dead_letters(records)
+        async for records in self._read(events, ends[events]):
+            audit.add_events(records)
+        begins = await self._logs.begins([commands, outcomes, letters])
+        audit.conclude(
+            state.records,
+            commands_from=begins[commands],
+            outcomes_from=begins[outcomes],
+            letters_from=begins[letters],
+        )
+
+    async def _read(self, partition: TopicPartition, end: int) -> AsyncIterator[Sequence[Any]]:
+        async for records in self._logs.read(partition, 0, end):
+            self._done += len(records)
+            self._progress("Checking", self._done, self._total)
+            yield records
+
+    async def _measure(self) -> None:
+        """How much there is to read, for the progress."""
+        names = self._names
+        for topic in (names.commands, names.outcomes, names.dead_commands, names.events):
+            partitions = self._partitions(topic)
+            begins, ends = await self._logs.begins(partitions), await self._logs.ends(partitions)
+            self._total += sum(ends.values()) - sum(begins.values())

@@ -1,0 +1,88 @@
+"""`verify` on the real servers: it finds that all is well, and finds what is not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import orjson
+import pytest
+
+from agents.user_verify import verify_users
+from agents.user_views import USER_VIEWS
+from deploy.embedded.stack import EmbeddedStack
+from deploy.generate import malformed, plan, tally
+from streams.commands import partition_of
+from streams.findings import NotCaughtUp
+from streams.kafka import new_producer, started
+from streams.view_store import open_view_store
+from tests.conftest import Deploy
+from tests.support import Deployment, deployment
+
+PLAN = list(plan(1500, seed=5, rejected=0.1, duplicates=0.1))
+
+
+async def send(deployed: Deployment) -> None:
+    async with started(new_producer(deployed.settings), deployed.settings) as producer:
+        records = [(command["aggregateId"].encode(), orjson.dumps(command)) for command, _ in PLAN]
+        records += malformed(16)
+        for key, value in records:
+            partition = partition_of(key, deployed.settings.partitions)
+            await producer.send(deployed.names.commands, value, key, partition)
+        await producer.flush()
+
+
+@pytest.fixture(scope="module")
+def deployed(stack: EmbeddedStack) -> Iterator[Deployment]:
+    with deployment(stack, "commands", "views") as running:
+        asyncio.run(send(running))
+        yield running
+
+
+async def test_all_is_well_and_everything_is_counted(deployed: Deployment) -> None:
+    expected = tally(PLAN)
+    report = await verify_users(deployed.settings)
+    assert report.first_violation is None
+    assert report.commands == expected.commands + 16
+    assert report.accepted == expected.accepted
+    assert report.rejected == expected.rejected
+    assert report.duplicate == expected.duplicate
+    assert report.dead == 16
+    assert report.events == expected.events
+    assert report.aggregates == report.documents == expected.documents
+    assert report.known_missing == report.lag == report.expired == 0
+    assert {name: finding.checked for name, finding in report.findings.items()} == {
+        "I1": expected.accepted,
+        "I2": expected.events,
+        "I3": expected.documents,
+        "I4": expected.documents,
+        "I5": expected.rejected,
+        "I7": report.commands,
+    }
+
+
+async def test_an_extra_document_is_named(deployed: Deployment) -> None:
+    async with open_view_store(deployed.settings, USER_VIEWS, timeout=10) as store:
+        extra = {
+            "id": "nobody",
+            "email": "nobody@example.org",
+            "firstName": "No",
+            "lastName": "Body",
+            "isActive": True,
+            "registeredAt": "2026-01-01T00:00:00.000Z",
+            "lastUpdated": "2026-01-01T00:00:00.000Z",
+            "version": 1,
+        }
+        await store.bulk_index([extra])
+    report = await verify_users(deployed.settings)
+    assert not report.ok
+    assert report.first_violation is not None
+    assert report.first_violation.startswith("I4 is broken")
+    assert report.first_violation.endswith("the document nobody has no events")
+
+
+async def test_workers_that_do_not_run_are_named(deploy: Deploy) -> None:
+    deployed = deploy()
+    await send(deployed)
+    with pytest.raises(NotCaughtUp, match="is a command worker running"):
+        await verify_users(deployed.settings, timeout=0.1)
