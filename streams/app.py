@@ -22,7 +22,8 @@ from streams.transport import ChunkConsumer, ChunkSchema, ChunkTransport
 
 logger = logging.getLogger(__name__)
 
-# How long a rebalance waits for members, and how much of it a running chunk may use.
+# Seconds that a rebalance waits for members, how many of them a running chunk may use, and how
+# many it has when the worker stops.
 REBALANCE_TIMEOUT = 30.0
 SETTLE_TIMEOUT = REBALANCE_TIMEOUT / 2
 STOP_TIMEOUT = 5.0
@@ -126,7 +127,7 @@ class StreamApp(faust.App):
 
     async def on_stop(self) -> None:
         """Finish or abandon the running chunks, then stop as Faust does."""
-        await self.partitions.close()
+        await self.partitions.close(STOP_TIMEOUT)
         await self._clients.aclose()
         await super().on_stop()
 
@@ -134,6 +135,10 @@ class StreamApp(faust.App):
         """Deliver this partition's chunks from ``position`` on."""
         await self._chunk_consumer.seek_to({tp: position})
         self.resume(tp)
+
+    async def log_start(self, tp: TP) -> int:
+        """The first position that the broker still has."""
+        return (await self.committed(tp))[1]
 
     def pause(self, tp: TP) -> None:
         """Deliver no more chunks of this partition."""

@@ -19,7 +19,7 @@ from streams.aggregate import Aggregate, Names
 from streams.app import StreamApp
 from streams.buses import CommandBus
 from streams.chunks import Record
-from streams.commands import check_partition, read_command, source_of
+from streams.commands import check_partition, identify, read_command, source_of
 from streams.dead_letters import dead_letter
 from streams.entity import Entity
 from streams.recovery import recover_partition
@@ -107,18 +107,17 @@ class CommandPartition(Generic[S]):
 
     async def _decide(self, record: Record, decisions: _Decisions) -> Outcome:
         source = source_of(record)
-        command: Command | None = None
         try:
             command = read_command(record, self._aggregate.commands)
             return await self._answer(command, record, source, decisions)
         except Poison as poison:
             decisions.dead.append(dead_letter(record, poison))
+            command_id, aggregate_id = identify(record)
             return DeadLettered(
-                command_id=command.id if command else None,
-                aggregate_id=command.aggregate_id if command else None,
+                command_id=command_id,
+                aggregate_id=aggregate_id,
                 timestamp=_time_of(record),
                 source=source,
-                correlation_id=command.correlation_id if command else None,
                 code=poison.code,
                 reason=poison.reason,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from uuid import UUID
 
 import orjson
 from aiokafka.partitioner import murmur2
@@ -50,6 +51,18 @@ def read_command(record: Record, types: Mapping[str, type[Command]]) -> Command:
     if record.headers:
         _check_headers(record, command)
     return command
+
+
+def identify(record: Record) -> tuple[UUID | None, str | None]:
+    """Command id and aggregate id of a record that is no command, as far as they can be read.
+
+    So that whoever waits for the outcome of an invalid command gets it.
+    """
+    try:
+        data = orjson.loads(record.value or b"")
+        return UUID(data["id"]), str(Command(aggregate_id=data["aggregateId"]).aggregate_id)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None, None
 
 
 def source_of(record: Record) -> Source:

@@ -21,14 +21,19 @@ from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
+from aiokafka.errors import KafkaError
 from faust.types import TP
 from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type
 from tenacity.wait import wait_random_exponential
 
-from models.errors import Fatal
+from models.errors import Fatal, Transient
 from streams.chunks import Chunk, Record
 
 logger = logging.getLogger(__name__)
+
+# What outages raise, tried again for ever. Of anything else this many in a row stop the worker.
+_PASSING = (KafkaError, Transient, OSError, asyncio.TimeoutError)
+_MOST_DEFECTS = 5
 
 
 class Fenced(Exception):  # noqa: N818 - named as Kafka names it
@@ -67,6 +72,9 @@ class Worker(Protocol):
     async def read_from(self, tp: TP, position: int) -> None:
         """Deliver this partition's chunks from ``position`` on."""
 
+    async def log_start(self, tp: TP) -> int:
+        """The first position that the broker still has."""
+
     def pause(self, tp: TP) -> None:
         """Deliver no more chunks of this partition."""
 
@@ -89,6 +97,7 @@ class Driver:
         self._partition = partition
         self._worker = worker
         self._task: asyncio.Task[None] | None = None
+        self._defects = 0  # failures in a row that no outage explains
         # Chunks that wait while one is at work; while any waits the partition is paused.
         self._waiting: deque[Chunk] = deque()
 
@@ -190,9 +199,20 @@ class Driver:
                 await self._process(chunk)
             except (Fatal, Fenced):
                 raise
-            except Exception as error:
+            except _PASSING as error:
                 logger.warning("%s: chunk failed, starting again: %r", _name(self.tp), error)
                 await self._start()
+            except Exception as error:
+                self._defects += 1
+                logger.exception("%s: chunk failed, starting again", _name(self.tp))
+                if self._defects == _MOST_DEFECTS:
+                    raise Fatal(
+                        f"{_name(self.tp)}: failed {self._defects} times at position "
+                        f"{chunk.start}: {error!r}; this is a defect, the log has its traceback"
+                    ) from error
+                await self._start()
+            else:
+                self._defects = 0
 
     async def _process(self, chunk: Chunk) -> None:
         assert self.position is not None
@@ -207,6 +227,8 @@ class Driver:
                 chunk.start,
                 self.position,
             )
+            if await self._worker.log_start(self.tp) > self.position:
+                raise Transient("the log starts after the position")  # starting says what to do
             self._waiting.clear()
             await self._worker.read_from(self.tp, self.position)
             return
@@ -269,9 +291,9 @@ class Partitions:
             if self._drivers[tp].lost:
                 self._drivers[tp].start()
 
-    async def close(self) -> None:
-        """Finish or abandon running chunks, then give everything up."""
-        await self.revoke(list(self._drivers))
+    async def close(self, timeout: float) -> None:
+        """Give everything up; running chunks have ``timeout`` seconds to finish."""
+        await asyncio.gather(*(driver.settle(timeout) for driver in self._drivers.values()))
         await self.assign(())
 
     def is_ready(self, tp: TP) -> bool:

@@ -32,6 +32,7 @@ class FakeWorker:
     def __init__(self) -> None:
         self.consumer_generation_id = 1
         self.sought: list[int] = []
+        self.begin = 0
         self.paused = False
         self.rejoined = 0
         self.failure: Fatal | None = None
@@ -39,6 +40,9 @@ class FakeWorker:
     async def read_from(self, tp: TP, position: int) -> None:
         self.sought.append(position)
         self.paused = False
+
+    async def log_start(self, tp: TP) -> int:
+        return self.begin
 
     def pause(self, tp: TP) -> None:
         self.paused = True
@@ -143,6 +147,30 @@ async def test_a_gap_is_never_processed_and_read_again(
     await idle(driver)
     assert partition.processed == []
     assert worker.sought == [10, 10]
+
+
+async def test_a_gap_that_the_log_has_lost_starts_the_partition_again(
+    driver: Driver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    worker.begin = 12
+    driver.submit(chunk(12, 14))
+    await idle(driver)
+    assert partition.processed == []
+    assert partition.starts == 2
+
+
+async def test_a_defect_stops_the_worker_in_the_end(
+    driver: Driver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    def fail() -> None:
+        raise KeyError("nobody thought of this")
+
+    partition.before_commit = fail
+    for _ in range(5):
+        assert worker.failure is None
+        driver.submit(chunk(10, 12))
+        await idle(driver)
+    assert "failed 5 times at position 10: KeyError" in str(worker.failure)
 
 
 async def test_what_was_processed_before_is_left_out(
