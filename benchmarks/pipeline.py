@@ -31,7 +31,7 @@ from agents.users import USERS
 from deploy.connect import environment
 from deploy.embedded.stack import EmbeddedStack
 from deploy.generate import generate
-from deploy.workers import Role, command_line
+from deploy.workers import ROLES, Role, command_line
 from models.errors import Fatal, Transient
 from streams.aggregate import Names
 from streams.commands import partition_of
@@ -47,7 +47,7 @@ SEED = 42
 def worker(role: Role, settings: Settings) -> Iterator[None]:
     """One worker process, as a user would start it."""
     process = subprocess.Popen(
-        command_line(role),
+        command_line(ROLES[role]),
         env=environment(settings),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

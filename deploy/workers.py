@@ -28,9 +28,9 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
-def command_line(role: Role) -> list[str]:
-    """What starts one worker of this role: plain Faust."""
-    faust = [sys.executable, "-m", "faust", "-A", ROLES[role], "-L", "uvloop"]
+def command_line(app: str) -> list[str]:
+    """What starts one worker of the app in this module: plain Faust."""
+    faust = [sys.executable, "-m", "faust", "-A", app, "-L", "uvloop"]
     return [*faust, "worker", "--without-web", "-l", "info"]
 
 

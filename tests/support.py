@@ -26,7 +26,7 @@ from typing_extensions import Self
 
 from agents.users import USERS
 from deploy.connect import environment
-from deploy.workers import Role, command_line, die_with
+from deploy.workers import ROLES, Role, command_line, die_with
 from streams.aggregate import Names
 from streams.settings import Settings
 from streams.topics import create_topics, topic_specs
@@ -94,8 +94,12 @@ class WorkerProcess:
     test run leaves nothing behind.
     """
 
-    def __init__(self, role: Role, settings: Settings, folder: Path) -> None:
+    def __init__(
+        self, role: Role, settings: Settings, folder: Path, *, app: str | None = None
+    ) -> None:
+        """A worker of this role, by the app in another module if one is given."""
         self.role = role
+        self._app = app or ROLES[role]
         self.settings = settings
         self.log = folder / f"{settings.namespace}{role}-{uuid4().hex[:6]}.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -128,7 +132,7 @@ class WorkerProcess:
         assert not self.is_running, "it runs"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command_line(self.role),
+                command_line(self._app),
                 cwd=ROOT,
                 env=environment(self.settings),
                 stdin=subprocess.DEVNULL,
@@ -188,9 +192,9 @@ class Deployment:
     open: ClassVar[list[Deployment]] = []
     """Those of the tests that run now, for the report of a failure."""
 
-    def start(self, role: Role) -> WorkerProcess:
+    def start(self, role: Role, *, app: str | None = None) -> WorkerProcess:
         """One more worker; it is stopped with the deployment at the latest."""
-        worker = WorkerProcess(role, self.settings, self.folder)
+        worker = WorkerProcess(role, self.settings, self.folder, app=app)
         self.workers.append(worker)
         worker.start()
         return worker
