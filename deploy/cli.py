@@ -19,6 +19,9 @@ COMMANDS = {
     "down": ("deploy.commands.stack:down", "Stop them; the data stays unless purged."),
     "status": ("deploy.commands.stack:status", "Show what runs where; exit code 3 if not all."),
     "logs": ("deploy.commands.stack:logs", "Show what the servers have logged."),
+    "get": ("deploy.commands.queries:get", "Show one user."),
+    "search": ("deploy.commands.queries:search", "Find users by a piece of their email address."),
+    "active": ("deploy.commands.queries:active", "List the active users."),
 }
 
 

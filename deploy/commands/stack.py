@@ -85,7 +85,7 @@ def logs(server: str | None, lines: int, follow: bool) -> None:
     """Show what the servers have logged: one of them, or both."""
     stack = EmbeddedStack()
     shown = [one for one in (stack.kafka, stack.elasticsearch) if server in (None, one.name)]
-    tails = [_Tail(one.log, "" if server else f"{one.name:14}") for one in shown]
+    tails = [Tail(one.log, "" if server else f"{one.name:14}") for one in shown]
     for tail in tails:
         for line in deque(tail.new_lines(), lines):
             click.echo(line)
@@ -96,7 +96,7 @@ def logs(server: str | None, lines: int, follow: bool) -> None:
                 click.echo(line)
 
 
-class _Tail:
+class Tail:
     """The lines of a log, and those that come, also after it was rotated."""
 
     def __init__(self, path: Path, label: str) -> None:

@@ -13,15 +13,22 @@ from pathlib import Path
 
 from deploy.embedded.files import write_atomically
 from deploy.embedded.ports import HOST
+from models.errors import Fatal
 
 _SETTINGS = "config/elasticsearch.json"
 
 
 def configure(home: Path, *, port: int) -> None:
-    """Write the configuration of a node that keeps its data below `home`."""
+    """Write the configuration of a node that keeps its data below `home`.
+
+    Raises:
+        Fatal: the node would keep its data elsewhere.
+    """
+    if "," in str(home):
+        raise Fatal(f"Elasticsearch takes a path with a comma for two: choose another than {home}")
     settings = {
-        "path.data": str(home / "data" / "elasticsearch"),
-        "path.logs": str(home / "logs"),
+        "path.data": "data/elasticsearch",  # relative to the process's folder, which is `home`
+        "path.logs": "logs",
         "cluster.name": "cqrs-streams",
         "node.name": "embedded",
         "discovery.type": "single-node",

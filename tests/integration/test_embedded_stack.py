@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -140,7 +141,7 @@ def test_elasticsearch_keeps_its_documents_over_a_kill(stack: EmbeddedStack) -> 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
     """A stack's home with a name that no configuration file takes unescaped; empty afterwards."""
-    folder = tmp_path / "my stack, à la carte = 1"
+    folder = tmp_path / "my stack = à la carte: $1 #2"
     yield folder
     EmbeddedStack(folder).down()
 
@@ -148,18 +149,20 @@ def home(tmp_path: Path) -> Iterator[Path]:
 def test_a_stack_lives_on_its_own_keeps_its_data_and_goes_with_purge(home: Path) -> None:
     assert cqrs(home, "status").returncode == 3
 
-    started = cqrs(home, "up")  # without a network: the session's stack has the jars already
-    assert started.returncode == 0, started.stderr
+    # Without a network, as the session's stack has the jars already; two starts make one stack.
+    with ThreadPoolExecutor(2) as pool:
+        started = list(pool.map(lambda _: cqrs(home, "up"), range(2)))
+    assert [start.returncode for start in started] == [0, 0], started[0].stderr + started[1].stderr
+    before = servers_of(home)
+    assert len(before) == 2
     address = running_address(home)
     assert address is not None
-    assert address.bootstrap_servers in started.stdout
-    assert address.elasticsearch_url in started.stdout
+    for start in started:
+        assert address.bootstrap_servers in start.stdout
+        assert address.elasticsearch_url in start.stdout
     create_topic(address, "kept")
     produce(address, "kept", b"a record")
     index(address, "kept", {"a": "document"})
-    before = servers_of(home)
-    assert cqrs(home, "up").returncode == 0
-    assert servers_of(home) == before
 
     shown = cqrs(home, "status", "--json")
     assert shown.returncode == 0
@@ -188,14 +191,6 @@ def test_a_stack_lives_on_its_own_keeps_its_data_and_goes_with_purge(home: Path)
     assert [path.name for path in home.iterdir()] == [".lock"]
 
 
-def test_two_starts_at_once_start_one_stack(home: Path) -> None:
-    script = "from deploy.embedded.stack import EmbeddedStack; print(EmbeddedStack().up())"
-    starts = [python(script, home) for _ in range(2)]
-    outputs = [start.communicate()[0] for start in starts]
-    assert outputs[0] == outputs[1] != b""
-    assert len(servers_of(home)) == 2
-
-
 def test_an_interrupted_start_leaves_nothing_running(home: Path) -> None:
     start = python("from deploy.embedded.stack import EmbeddedStack; EmbeddedStack().up()", home)
     eventually(lambda: len(servers_of(home)) == 2)
@@ -219,6 +214,10 @@ from deploy.embedded.stack import EmbeddedStack
 with EmbeddedStack.temporary() as stack:
     print(stack.home, flush=True)
     sys.stdin.read()
+"""
+NOT_WAITING = """
+from deploy.embedded.processes import ServerProcess
+ServerProcess.wait_ready = lambda *_: None
 """
 
 
@@ -249,8 +248,9 @@ def test_a_temporary_stack_ends_with_its_owner_whatever_ends_that(tmp_path: Path
         assert not home.exists()
 
 
-def test_a_failing_block_ends_a_temporary_stack() -> None:
-    owner = python(TEMPORARY.replace("sys.stdin.read()", "raise RuntimeError"))
+def test_an_exception_in_the_block_ends_a_temporary_stack() -> None:
+    failing = TEMPORARY.replace("sys.stdin.read()", "raise RuntimeError")
+    owner = python(NOT_WAITING + failing)
     output, errors = owner.communicate()
     home = Path(output.decode().strip())
     assert b"RuntimeError" in errors
@@ -282,6 +282,24 @@ def test_a_home_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Fatal, match=r"^cannot keep the stack in "):
         EmbeddedStack(tmp_path / "file" / "home").up()
+
+
+def test_a_home_that_elasticsearch_would_misread_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(Fatal, match=r"^Elasticsearch takes a path with a comma for two: "):
+        EmbeddedStack(tmp_path / "one,two").up()
+
+
+def test_logs_can_be_followed(stack: EmbeddedStack) -> None:
+    topic = f"followed-{uuid4()}"
+    command = [sys.executable, "-m", "deploy.cli", "logs", "kafka", "--lines", "0", "--follow"]
+    environment = {**os.environ, "CQRS_STACK_HOME": str(stack.home), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as logs:
+        assert logs.stdout is not None
+        try:
+            create_topic(stack, topic)
+            assert any(topic.encode() in line for line in logs.stdout)
+        finally:
+            logs.terminate()
 
 
 def test_logs_without_any_is_one_line(home: Path) -> None:

@@ -1,11 +1,13 @@
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import click
 import pytest
 
 from deploy.cli import COMMANDS, main
+from deploy.commands.stack import Tail
 from models.errors import Fatal
 
 
@@ -55,3 +57,17 @@ def test_an_error_that_we_raise_is_one_line_and_exit_code_1(
 def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fly") == 2
     assert "No such command 'fly'" in capsys.readouterr().err
+
+
+def test_a_log_is_followed_by_whole_lines_and_over_a_rotation(tmp_path: Path) -> None:
+    log = tmp_path / "kafka.log"
+    tail = Tail(log, "kafka ")
+    log.write_text("one\ntwo\nthr")
+    assert tail.new_lines() == ["kafka one", "kafka two"]
+    assert tail.new_lines() == []
+    log.write_text("one\ntwo\nthree\n")
+    assert tail.new_lines() == ["kafka three"]
+    log.rename(tmp_path / "kafka.log.1")
+    assert tail.new_lines() == []
+    log.write_text("four\n")
+    assert tail.new_lines() == ["kafka four"]
