@@ -18,6 +18,9 @@ from streams.settings import Settings
 _STALLED = 60.0
 _RECORDS = 5000
 _FIRST_WINDOW = 64
+# Milliseconds. A wait for records does not end with a commit marker, which moves the position too;
+# and the next partition's turn only comes when the last fetch has ended.
+_WAIT = 20
 
 
 class LogReader:
@@ -57,7 +60,7 @@ class LogReader:
         moved = time.monotonic()
         while position < end:
             found = await self.consumer.getmany(
-                partition, timeout_ms=500, max_records=min(_RECORDS, end - position)
+                partition, timeout_ms=_WAIT, max_records=min(_RECORDS, end - position)
             )
             records = [record for record in found.get(partition, ()) if record.offset < end]
             if records:
@@ -101,7 +104,7 @@ async def open_logs(
     """
     bounds = new_consumer(settings, isolation_level="read_uncommitted")
     async with (
-        started(new_consumer(settings), settings) as committed,
+        started(new_consumer(settings, fetch_max_wait_ms=_WAIT), settings) as committed,
         started(bounds, settings),
     ):
         # Assigned, it keeps up with where their leaders are; it never reads.

@@ -140,8 +140,8 @@ class _Verification(Generic[S]):
             await self._wait(
                 left,
                 deadline,
-                f"{source.topic}[{source.partition}]: {{}} positions were not decided in time; is a command "
-                "worker running (`cqrs worker commands`)?",
+                f"{source.topic}[{source.partition}]: {{}} positions were not decided in time; "
+                "is a command worker running (`cqrs worker commands`)?",
             )
 
     async def _stored_position(self, number: int) -> int:
