@@ -119,7 +119,8 @@ async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition) -> Part
     await consumer.seek_to_beginning(changelog)
     state = PartitionState()
     while await consumer.position(changelog) < end:
-        for records in (await consumer.getmany(changelog, timeout_ms=1000)).values():
+        # A short wait: it does not end with the last commit marker, which moves the position.
+        for records in (await consumer.getmany(changelog, timeout_ms=50)).values():
             for record in records:
                 if record.key is None:
                     raise Fatal(
