@@ -47,7 +47,7 @@ class Servers(Protocol):
 
 
 async def wait_until(
-    condition: Callable[[], T | Awaitable[T]], *, timeout: float = 30, what: str = ""
+    condition: Callable[[], Awaitable[T]] | Callable[[], T], *, timeout: float = 30, what: str = ""
 ) -> T:
     """Wait until `condition` gives something true, and return that."""
     deadline = time.monotonic() + timeout
