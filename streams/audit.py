@@ -6,7 +6,7 @@ Pure: a test can feed it any history. `audit_history` has I2, I3 and I4, `audit_
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import orjson
 
@@ -70,8 +70,8 @@ class PartitionAudit(Generic[S]):
         finding = self._report.findings["I7"]
         for record in records:
             try:
-                outcome = parse_outcome(orjson.loads(record.value or b""))
-            except (Poison, ValueError) as error:
+                outcome = parse_outcome(_object_in(record))
+            except Poison as error:
                 finding.violated(f"{_at(record)} cannot be read: {error}")
                 continue
             if self._is_of_here(record, outcome.source, finding):
@@ -101,8 +101,8 @@ class PartitionAudit(Generic[S]):
         finding = self._report.findings["I2"]
         for record in records:
             try:
-                event = parse_event(orjson.loads(record.value or b""), self._aggregate.events)
-            except (Poison, ValueError) as error:
+                event = parse_event(_object_in(record), self._aggregate.events)
+            except Poison as error:
                 finding.violated(f"{_at(record)} cannot be read: {error}")
                 continue
             if record.key != event.aggregate_id.encode():
@@ -135,6 +135,16 @@ class PartitionAudit(Generic[S]):
             return True
         finding.violated(f"{_at(record)} is of a command of {source.topic}[{source.partition}]")
         return False
+
+
+def _object_in(record: Record) -> Mapping[str, Any]:
+    try:
+        data = orjson.loads(record.value or b"")
+    except orjson.JSONDecodeError:
+        raise Poison("malformed-json", "the value is not JSON") from None
+    if not isinstance(data, dict):
+        raise Poison("not-an-object", "the value must be a JSON object")
+    return data
 
 
 def _at(record: Record) -> str:

@@ -1,0 +1,507 @@
+"""The checker on histories that are sound, and on each way in which one can be broken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+import orjson
+import pytest
+
+from agents.users import USERS
+from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserReactivated
+from models.messages import EventRecord, Source, event_id
+from models.outcomes import (
+    Accepted,
+    DeadLettered,
+    Duplicate,
+    FirstAcceptance,
+    FirstRejection,
+    Outcome,
+    Rejection,
+)
+from models.user import User, evolve
+from models.views import project
+from streams.aggregate import Names
+from streams.audit import PartitionAudit
+from streams.audit_history import ViewDocuments, check_extra_documents
+from streams.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
+from streams.entity import DEDUPE_WINDOW, Entity, encode_entity
+from streams.findings import Report
+from streams.view_index import REFUSED, Document
+from tests.unit.samples import ANNA, NOON
+
+NAMES = Names("", "users")
+NO = FirstRejection(code="no", reason="No")
+NUMBER = 3
+
+
+@dataclass
+class Line:
+    """A record as it is read."""
+
+    topic: str
+    offset: int
+    value: bytes | None = None
+    key: bytes | None = None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    partition: int = NUMBER
+    timestamp: int = 0
+
+
+def id_of(number: int) -> UUID:
+    """The id of the command that this number stands for."""
+    return uuid5(UUID(int=0), str(number))
+
+
+def yes(number: int, sequence: int) -> FirstAcceptance:
+    """What was said to this command if it brought one event about."""
+    return FirstAcceptance(sequence=sequence, event_ids=(event_id(id_of(number), 0),))
+
+
+@dataclass
+class History:
+    """The logs of a partition, written as a worker would."""
+
+    commands: list[Line] = field(default_factory=list)
+    events: list[EventRecord[UserEvent]] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    letters: list[int] = field(default_factory=list)
+    users: dict[str, Entity[User]] = field(default_factory=dict)
+    documents: dict[str, Document] = field(default_factory=dict)
+    view_letters: set[str] = field(default_factory=set)
+    position: int = 0
+    view_end: int | None = None
+    begins: dict[str, int] = field(default_factory=dict)
+
+    def accept(self, user: str, *events: UserEvent, id_: UUID | None = None) -> None:
+        said = self._said(user, id_)
+        old = self.users.get(user, Entity(None, 0, []))
+        state, document = old.state, self.documents.get(user)
+        for index, event in enumerate(events):
+            at = NOON + timedelta(seconds=len(self.events))
+            record = EventRecord(
+                id=event_id(said["command_id"], index),
+                aggregate_id=user,
+                sequence=old.version + 1 + index,
+                timestamp=at,
+                command_id=said["command_id"],
+                correlation_id=None,
+                causation_id=None,
+                source=said["source"],
+                event=event,
+            )
+            self.events.append(record)
+            state, document = evolve(state, event, at), project(document, record)
+        assert state is not None
+        assert document is not None
+        version = old.version + len(events)
+        self.users[user] = Entity(state, version, [])
+        self.documents[user] = document
+        ids = tuple(event_id(said["command_id"], index) for index in range(len(events)))
+        self.outcomes.append(Accepted(**said, sequence=version, event_ids=ids))
+
+    def reject(self, user: str, id_: UUID | None = None) -> None:
+        self.outcomes.append(Rejection(**self._said(user, id_), code="no", reason="No"))
+
+    def repeat(self, user: str, id_: UUID, first: FirstAcceptance | FirstRejection) -> None:
+        self.outcomes.append(Duplicate(**self._said(user, id_), of=first))
+
+    def bury(self) -> None:
+        said = {**self._said("", None), "command_id": None, "aggregate_id": None}
+        self.outcomes.append(DeadLettered(**said, code="malformed-json", reason="it is"))
+        self.letters.append(said["source"].offset)
+
+    def marker(self) -> None:
+        """A commit marker of a transactional producer: an offset without a record."""
+        self.position += 1
+
+    def _said(self, user: str, id_: UUID | None) -> dict[str, Any]:
+        offset = self.position
+        self.position += 1
+        self.commands.append(Line(NAMES.commands, offset))
+        return {
+            "command_id": id_ or id_of(offset),
+            "aggregate_id": user,
+            "timestamp": NOON,
+            "source": Source(NAMES.commands, NUMBER, offset),
+        }
+
+    def check(self) -> Report:
+        report = Report()
+        view = ViewDocuments(project, dead=self.view_letters)
+        for document in self.documents.values():
+            view.add(document)
+        audit = PartitionAudit(
+            USERS,
+            NAMES,
+            NUMBER,
+            position=self.position,
+            view_end=len(self.events) if self.view_end is None else self.view_end,
+            view=view,
+            report=report,
+        )
+        audit.add_commands(self.commands)
+        audit.add_outcomes(
+            Line(NAMES.outcomes, place, orjson.dumps(outcome.to_wire()))
+            for place, outcome in enumerate(self.outcomes)
+        )
+        audit.add_dead_letters(letter(source) for source in self.letters)
+        audit.add_events(
+            Line(NAMES.events, place, orjson.dumps(event.to_wire()), event.aggregate_id.encode())
+            for place, event in enumerate(self.events)
+        )
+        state = {id_.encode(): encode_entity(USERS, user) for id_, user in self.users.items()}
+        audit.conclude(state, **self.begins)
+        check_extra_documents(view, report)
+        return report
+
+
+def letter(source: int, **changes: bytes) -> Line:
+    said = {
+        SOURCE_TOPIC: NAMES.commands.encode(),
+        SOURCE_PARTITION: str(NUMBER).encode(),
+        SOURCE_OFFSET: str(source).encode(),
+    }
+    return Line(NAMES.dead_commands, 0, headers=[*said.items(), *changes.items()])
+
+
+def sound() -> History:
+    """Anna and Ben with all that can become of a command; a transactional producer's markers."""
+    history = History()
+    history.accept("anna", ANNA)  # command 0, event 0
+    history.marker()
+    history.accept("ben", ANNA)  # command 2, event 1
+    history.accept("anna", UserDeactivated())  # command 3, event 2
+    history.reject("anna")  # command 4
+    history.reject("nobody")  # command 5
+    history.repeat(
+        "anna", id_of(0), FirstAcceptance(sequence=1, event_ids=(event_id(id_of(0), 0),))
+    )  # command 6
+    history.repeat("anna", id_of(4), NO)  # command 7
+    history.bury()  # command 8
+    history.accept("ben", UserProfileUpdated(first_name="Ben"), UserDeactivated())  # command 9
+    history.marker()
+    return history
+
+
+def broken(report: Report) -> set[str]:
+    return {name for name, finding in report.findings.items() if not finding.ok}
+
+
+def test_a_sound_history_is_sound_and_counted() -> None:
+    report = sound().check()
+    assert report.first_violation is None
+    assert report.ok
+    counts = (report.commands, report.accepted, report.rejected, report.duplicate, report.dead)
+    assert counts == (9, 4, 2, 2, 1)
+    assert (report.events, report.aggregates) == (5, 2)
+    checked = {name: finding.checked for name, finding in report.findings.items()}
+    assert checked == {"I1": 4, "I2": 5, "I3": 2, "I4": 2, "I5": 2, "I7": 9}
+
+
+def an_event_is_missing(history: History) -> None:
+    del history.events[2]
+
+
+def an_event_is_there_twice(history: History) -> None:
+    again = history.events[2]
+    history.events.append(replace_event(again, sequence=3))
+    history.users["anna"] = Entity(history.users["anna"].state, 3, [])
+    history.documents["anna"]["version"] = 3
+
+
+def an_event_has_another_id(history: History) -> None:
+    history.events[0] = replace_event(history.events[0], id=id_of(99))
+
+
+def a_command_was_accepted_twice(history: History) -> None:
+    history.accept("anna", UserReactivated(), id_=id_of(3))
+
+
+def a_rejected_command_was_decided_again(history: History) -> None:
+    history.accept("anna", UserReactivated(), id_=id_of(4))
+
+
+def an_event_has_no_command(history: History) -> None:
+    history.accept("anna", UserReactivated())
+    history.outcomes[-1] = rejection_of(history.outcomes[-1], DeadLettered)
+    history.letters.append(history.outcomes[-1].source.offset)
+
+
+def a_duplicate_got_another_answer(history: History) -> None:
+    history.repeat(
+        "anna", id_of(3), FirstAcceptance(sequence=7, event_ids=(event_id(id_of(3), 0),))
+    )
+
+
+def a_duplicate_of_nothing(history: History) -> None:
+    history.repeat("anna", id_of(77), NO)
+
+
+def a_sequence_is_left_out(history: History) -> None:
+    history.events[2] = replace_event(history.events[2], sequence=3)
+
+
+def commands_were_decided_out_of_order(history: History) -> None:
+    history.accept("anna", UserReactivated())
+    moved = replace_event(history.events[-1], source=Source(NAMES.commands, NUMBER, 1))
+    history.events[-1] = moved
+
+
+def an_event_comes_from_elsewhere(history: History) -> None:
+    moved = replace_event(history.events[4], source=Source(NAMES.commands, NUMBER + 1, 9))
+    history.events[4] = moved
+
+
+def a_history_does_not_begin_with_registration(history: History) -> None:
+    history.events[0] = replace_event(history.events[0], event=UserDeactivated())
+
+
+def the_state_is_behind(history: History) -> None:
+    user = history.users["ben"]
+    history.users["ben"] = Entity(user.state, user.version - 1, [])
+
+
+def the_state_is_another(history: History) -> None:
+    other = evolve(history.users["ben"].state, UserProfileUpdated(last_name="X"), NOON)
+    history.users["ben"] = Entity(other, 3, [])
+
+
+def a_state_is_missing(history: History) -> None:
+    del history.users["ben"]
+
+
+def a_state_is_of_nobody(history: History) -> None:
+    history.users["carl"] = history.users["ben"]
+
+
+def a_document_differs(history: History) -> None:
+    history.documents["anna"]["isActive"] = True
+
+
+def a_document_is_missing(history: History) -> None:
+    del history.documents["anna"]
+
+
+def a_document_is_of_nobody(history: History) -> None:
+    history.documents["carl"] = {**history.documents["ben"], "id": "carl"}
+
+
+def a_document_is_behind(history: History) -> None:
+    history.documents["anna"] = project(None, history.events[0])
+
+
+def a_document_is_ahead(history: History) -> None:
+    history.documents["anna"]["version"] = 9
+
+
+def a_document_was_refused_and_nobody_says_so(history: History) -> None:
+    anna = history.documents["anna"]
+    history.documents["anna"] = {"id": "anna", "version": 2, REFUSED: anna}
+
+
+def a_rejected_command_has_an_event(history: History) -> None:
+    history.accept("anna", UserReactivated())
+    history.outcomes[-1] = rejection_of(history.outcomes[-1], Rejection)
+
+
+def a_command_has_no_outcome(history: History) -> None:
+    del history.outcomes[4]
+
+
+def a_command_has_two_outcomes(history: History) -> None:
+    history.outcomes.append(history.outcomes[4])
+
+
+def an_outcome_is_of_no_command(history: History) -> None:
+    history.marker()
+    said = history.outcomes[3]
+    history.outcomes.append(
+        Rejection(
+            command_id=said.command_id,
+            aggregate_id="nobody",
+            timestamp=NOON,
+            source=Source(NAMES.commands, NUMBER, 1),
+            code="no",
+            reason="No",
+        )
+    )
+
+
+def a_dead_letter_is_missing(history: History) -> None:
+    history.letters.clear()
+
+
+def a_dead_letter_is_there_twice(history: History) -> None:
+    history.letters *= 2
+
+
+def a_dead_letter_is_of_a_command_that_is_well(history: History) -> None:
+    history.letters.append(0)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "names", "line"),
+    [
+        (an_event_is_missing, {"I1", "I3", "I4"}, "has the events none where its outcome says 2"),
+        (an_event_is_there_twice, {"I1"}, "has the events 2 of anna, 3 of anna where"),
+        (an_event_has_another_id, {"I1"}, "at offset 0 has the events 1 of anna where"),
+        (a_command_was_accepted_twice, {"I1"}, "was decided again as accepted"),
+        (a_rejected_command_was_decided_again, {"I1"}, "accepted; it was rejected before"),
+        (an_event_has_no_command, {"I1"}, "event 3 of anna is of the command at offset 11, which"),
+        (a_duplicate_got_another_answer, {"I1"}, "got another answer than the first time"),
+        (a_duplicate_of_nothing, {"I1"}, "at offset 11 is a duplicate of none before it"),
+        (a_sequence_is_left_out, {"I1", "I2", "I4"}, "anna: after event 1 comes number 3"),
+        (commands_were_decided_out_of_order, {"I1", "I2"}, "one of the later command at offset 3"),
+        (an_event_comes_from_elsewhere, {"I1", "I2", "I3", "I4"}, "of users.commands.v1[4]"),
+        (
+            a_history_does_not_begin_with_registration,
+            {"I2", "I3", "I4"},
+            "UserDeactivated comes before UserRegistered",
+        ),
+        (the_state_is_behind, {"I3"}, "ben: its state is of version 2, of its events 3 are"),
+        (the_state_is_another, {"I3"}, "ben: its state of version 3 is not the fold"),
+        (a_state_is_missing, {"I3"}, "ben has 3 events and no state"),
+        (a_state_is_of_nobody, {"I3"}, "carl: its state is of version 3, of its events 0"),
+        (a_document_differs, {"I4"}, "anna of version 2 differs from the fold of its events in is"),
+        (a_document_is_missing, {"I4"}, "anna has 2 events and no document"),
+        (a_document_is_of_nobody, {"I4"}, "the document carl has no events"),
+        (a_document_is_behind, {"I4"}, "anna is of version 1, it has 2 events"),
+        (a_document_is_ahead, {"I4"}, "anna is of version 9, the last event of it is number 2"),
+        (a_document_was_refused_and_nobody_says_so, {"I4"}, "anna was refused, and no dead letter"),
+        (a_rejected_command_has_an_event, {"I5"}, "has 1 events, the first is number 3 of anna"),
+        (a_command_has_no_outcome, {"I7"}, "the command at offset 5 has 0 outcomes"),
+        (
+            a_command_has_two_outcomes,
+            {"I7"},
+            "offset 5 has 2 outcomes: rejected at offset 4, rejected at offset 9",
+        ),
+        (an_outcome_is_of_no_command, {"I7"}, "at offset 9 is of offset 1, where no command is"),
+        (a_dead_letter_is_missing, {"I7"}, "dead-lettered command at offset 8 has 0 dead letters"),
+        (a_dead_letter_is_there_twice, {"I7"}, "command at offset 8 has 2 dead letters"),
+        (a_dead_letter_is_of_a_command_that_is_well, {"I7"}, "a dead letter of the command at off"),
+    ],
+)
+def test_a_broken_history_is_found_and_named(
+    tamper: Callable[[History], None], names: set[str], line: str
+) -> None:
+    history = sound()
+    tamper(history)
+    report = history.check()
+    assert not report.ok
+    lines = [finding.first or "" for finding in report.findings.values()]
+    assert any(line in found for found in lines), lines
+    assert broken(report) == names
+    assert report.first_violation is not None
+    assert report.first_violation.startswith(f"{min(names)} is broken (")
+    assert "\n" not in report.first_violation
+
+
+def test_a_repeat_beyond_the_window_is_decided_anew() -> None:
+    history = sound()
+    for number in range(DEDUPE_WINDOW):
+        history.reject("anna", id_of(100 + number))
+    history.accept("anna", UserReactivated(), id_=id_of(3))
+    assert history.check().first_violation is None
+
+
+def test_the_rejections_of_a_user_who_does_not_exist_are_not_remembered() -> None:
+    history = sound()
+    history.reject("carl", id_of(50))
+    history.accept("carl", ANNA, id_=id_of(50))
+    assert history.check().first_violation is None
+
+
+def test_expired_commands_and_outcomes_are_left_out() -> None:
+    history = sound()
+    del history.commands[:2], history.outcomes[:3]
+    history.begins = {"commands_from": 3, "outcomes_from": 3}
+    report = history.check()
+    assert report.first_violation is None
+    assert report.commands == 6
+    assert report.findings["I7"].checked == 6
+    assert (report.ranges[0].start, report.ranges[0].end) == (4, 11)
+    assert report.expired == 4
+
+
+def test_expired_dead_letters_are_left_out() -> None:
+    history = sound()
+    history.letters.clear()
+    history.begins = {"letters_from": 1}
+    assert history.check().first_violation is None
+
+
+def test_what_is_newer_than_the_position_is_left_out() -> None:
+    """Commands go on coming: what came of them is seen in part only."""
+    history = sound()
+    frozen, documents = len(history.events), dict(history.documents)
+    position, users = history.position, dict(history.users)
+    history.accept("anna", UserReactivated())
+    history.accept("carl", ANNA)
+    history.outcomes.pop()
+    history.position, history.users, history.view_end = position, users, frozen
+    report = history.check()  # the view has got them already
+    assert report.first_violation is None
+    assert (report.commands, report.aggregates) == (9, 2)
+    history.documents = documents  # the view has not got them yet
+    assert history.check().first_violation is None
+
+
+def test_a_refused_document_is_known_to_be_missing() -> None:
+    history = sound()
+    a_document_was_refused_and_nobody_says_so(history)
+    del history.documents["ben"]
+    history.view_letters = {"anna", "ben"}
+    report = history.check()
+    assert report.first_violation is None
+    assert report.known_missing == 2
+
+
+@pytest.mark.parametrize("value", [None, b"{", b"[]", b"{}", b"\xff"])
+def test_records_that_nobody_of_us_wrote_are_named(value: bytes | None) -> None:
+    report = Report()
+    audit = PartitionAudit(USERS, NAMES, NUMBER, position=0, view_end=0, view=None, report=report)
+    audit.add_events([Line(NAMES.events, 7, value)])
+    audit.add_outcomes([Line(NAMES.outcomes, 8, value)])
+    audit.add_dead_letters([Line(NAMES.dead_commands, 9, value)])
+    audit.conclude({b"anna": value or b""})
+    assert broken(report) == {"I2", "I3", "I7"}
+    assert report.findings["I2"].first is not None
+    assert report.findings["I2"].first.startswith("users.events.v1[3] offset 7 cannot be read")
+
+
+def test_the_last_source_header_counts() -> None:
+    """A dead letter repeats the headers of the record, whatever they are, before its own."""
+    history = sound()
+    forged = letter(8)
+    forged.headers = [(SOURCE_OFFSET, b"0"), *forged.headers]
+    history.letters.clear()
+    report = Report()
+    audit = PartitionAudit(USERS, NAMES, NUMBER, position=9, view_end=0, view=None, report=report)
+    audit.add_commands([Line(NAMES.commands, 8)])
+    audit.add_outcomes([Line(NAMES.outcomes, 0, orjson.dumps(history.outcomes[7].to_wire()))])
+    audit.add_dead_letters([forged])
+    audit.conclude({})
+    assert report.first_violation is None
+
+
+def replace_event(record: EventRecord[UserEvent], **changes: Any) -> EventRecord[UserEvent]:
+    fields = {name: getattr(record, name) for name in EventRecord.__slots__}
+    return EventRecord(**{**fields, **changes})
+
+
+def rejection_of(
+    outcome: Outcome, kind: type[Rejection] | type[DeadLettered]
+) -> Rejection | DeadLettered:
+    return kind(
+        command_id=outcome.command_id,
+        aggregate_id=outcome.aggregate_id,
+        timestamp=outcome.timestamp,
+        source=outcome.source,
+        code="no",
+        reason="No",
+    )
