@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,14 +46,12 @@ class Servers(Protocol):
     def elasticsearch_url(self) -> str: ...
 
 
-async def wait_until(
-    condition: Callable[[], Awaitable[T]] | Callable[[], T], *, timeout: float = 30, what: str = ""
-) -> T:
-    """Wait until `condition` gives something true, and return that."""
+async def wait_until(condition: Callable[[], Any], *, timeout: float = 30, what: str = "") -> Any:
+    """Wait until `condition`, which may be async, gives something true, and return that."""
     deadline = time.monotonic() + timeout
     while True:
         found = condition()
-        value: T = await found if inspect.isawaitable(found) else found
+        value = await found if inspect.isawaitable(found) else found
         if value:
             return value
         if time.monotonic() > deadline:
