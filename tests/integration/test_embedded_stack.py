@@ -258,6 +258,18 @@ def test_an_exception_in_the_block_ends_a_temporary_stack() -> None:
     assert not home.exists()
 
 
+def test_a_recycled_process_id_is_nobody_to_stop(home: Path) -> None:
+    bystander = python("input()")
+    home.mkdir()
+    record = {"pid": bystander.pid, "token": "of a server that is long gone", "phase": "ready"}
+    (home / "kafka.json").write_text(json.dumps(record))
+    assert not EmbeddedStack(home).is_running
+    EmbeddedStack(home).down()
+    assert bystander.poll() is None
+    bystander.communicate(b"\n")
+    assert bystander.returncode == 0
+
+
 def test_a_server_that_cannot_start_says_why_and_takes_the_other_with_it(home: Path) -> None:
     with pytest.raises(Fatal, match=r"^Kafka did not start: Too small maximum heap$"):
         EmbeddedStack(home, kafka_heap_mb=1).up()
@@ -291,11 +303,12 @@ def test_a_home_that_elasticsearch_would_misread_is_one_line(tmp_path: Path) -> 
 
 def test_logs_can_be_followed(stack: EmbeddedStack) -> None:
     topic = f"followed-{uuid4()}"
-    command = [sys.executable, "-m", "deploy.cli", "logs", "kafka", "--lines", "0", "--follow"]
-    environment = {**os.environ, "CQRS_STACK_HOME": str(stack.home), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "deploy.cli", "logs", "kafka", "--lines", "1", "--follow"]
+    environment = {**os.environ, "CQRS_STACK_HOME": str(stack.home)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as logs:
         assert logs.stdout is not None
         try:
+            assert logs.stdout.readline()  # it has begun
             create_topic(stack, topic)
             assert any(topic.encode() in line for line in logs.stdout)
         finally:
