@@ -6,6 +6,7 @@ import base64
 import binascii
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -93,16 +94,23 @@ async def open_queries(settings: Settings) -> AsyncIterator[QueryBus]:
         yield queries
 
 
-async def all_users_by_email(queries: QueryBus, fragment: str) -> AsyncIterator[UserReadModel]:
-    """Every user whose email contains the text, in the order of the pages."""
-    query = GetUsersByEmail(fragment, limit=1000)
+async def pages_by_email(
+    queries: QueryBus, query: GetUsersByEmail
+) -> AsyncIterator[Page[UserReadModel]]:
+    """The page that the query asks for, and all that follow it."""
     while True:
         page: Page[UserReadModel] = await queries.execute(query)
-        for user in page.items:
-            yield user
+        yield page
         if page.cursor is None:
             return
-        query = GetUsersByEmail(fragment, limit=1000, cursor=page.cursor)
+        query = replace(query, cursor=page.cursor)
+
+
+async def all_users_by_email(queries: QueryBus, fragment: str) -> AsyncIterator[UserReadModel]:
+    """Every user whose email contains the text, in the order of the pages."""
+    async for page in pages_by_email(queries, GetUsersByEmail(fragment, limit=1000)):
+        for user in page.items:
+            yield user
 
 
 def _cursor(position: Sequence[Any]) -> str:

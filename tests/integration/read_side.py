@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import aiohttp
 from aiohttp import web
@@ -17,6 +17,7 @@ from models.messages import EventRecord, Source
 from streams.elasticsearch import connect
 from streams.settings import Settings
 from streams.view_store import ViewStore, open_view_store
+from tests.support import Servers, new_settings
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 _ID = UUID("22222222-2222-4222-8222-222222222222")
@@ -46,17 +47,21 @@ def registered(email: str, last_name: str = "Müller") -> UserRegistered:
 
 
 @asynccontextmanager
-async def namespace(url: str) -> AsyncIterator[Settings]:
+async def namespace(servers: Servers) -> AsyncIterator[Settings]:
     """Settings whose view nobody else uses; its index is deleted at the end, if there is one."""
-    settings = Settings(elasticsearch_url=url, namespace=f"t{uuid4().hex[:12]}-")
+    settings = new_settings(servers)
     try:
         yield settings
     finally:
-        client = connect(settings, timeout=30)
+        await delete_view(settings)
+
+
+async def delete_view(settings: Settings) -> None:
+    """Delete the index of the settings' view, if there is one."""
+    async with connect(settings, timeout=30) as client:
         await client.options(ignore_status=404).indices.delete(
             index=f"{settings.namespace}{USER_VIEWS.name}"
         )
-        await client.close()
 
 
 @asynccontextmanager

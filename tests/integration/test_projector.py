@@ -4,7 +4,6 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
 
 import pytest
 
@@ -24,24 +23,21 @@ from tests.integration.read_side import (
     registered,
     user_views,
 )
+from tests.support import Servers
 
 # A surname that Elasticsearch refuses for good: a keyword may not have more than 32,766 bytes
 IMMENSE = "x" * 33_000
 
 
-class Stack(Protocol):
-    elasticsearch_url: str
-
-
 @pytest.fixture
-async def proxy(stack: Stack) -> AsyncIterator[FaultProxy]:
+async def proxy(stack: Servers) -> AsyncIterator[FaultProxy]:
     async with FaultProxy(stack.elasticsearch_url).serving() as proxy:
         yield proxy
 
 
 @pytest.fixture
-async def settings(stack: Stack) -> AsyncIterator[Settings]:
-    async with namespace(stack.elasticsearch_url) as settings:
+async def settings(stack: Servers) -> AsyncIterator[Settings]:
+    async with namespace(stack) as settings:
         yield settings
 
 
@@ -240,20 +236,18 @@ async def test_an_outage_is_waited_for_and_said_once(
 async def test_a_block_on_the_index_is_waited_for(
     settings: Settings, store: ViewStore, proxy: FaultProxy
 ) -> None:
-    client = connect(settings, timeout=30)
-    alias = f"{settings.namespace}user-views"
-    await client.indices.put_settings(index=alias, settings={"index.blocks.write": True})
-    task = asyncio.create_task(projector(store).project(0, ANNA))
-    await proxy.wait_for_requests(3)
-    await client.indices.put_settings(index=alias, settings={"index.blocks.write": None})
-    await client.close()
+    async with connect(settings, timeout=30) as client:
+        alias = f"{settings.namespace}user-views"
+        await client.indices.put_settings(index=alias, settings={"index.blocks.write": True})
+        task = asyncio.create_task(projector(store).project(0, ANNA))
+        await proxy.wait_for_requests(3)
+        await client.indices.put_settings(index=alias, settings={"index.blocks.write": None})
     assert await asyncio.wait_for(task, 30) == Projected(3, 0, ())
 
 
 async def test_a_lost_index_stops_the_projector(settings: Settings, store: ViewStore) -> None:
-    client = connect(settings, timeout=30)
-    await client.indices.delete(index=f"{settings.namespace}user-views-v1")
-    await client.close()
+    async with connect(settings, timeout=30) as client:
+        await client.indices.delete(index=f"{settings.namespace}user-views-v1")
     with pytest.raises(Fatal, match="has no index"):
         await projector(store).project(0, ANNA)
 

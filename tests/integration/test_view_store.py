@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -15,15 +15,12 @@ from streams.settings import Settings
 from streams.view_index import REFUSED, Document
 from streams.view_store import Fate, ViewStore, open_view_store
 from tests.integration.read_side import FaultProxy, namespace, user_views
-
-
-class Stack(Protocol):
-    elasticsearch_url: str
+from tests.support import Servers
 
 
 @pytest.fixture
-async def settings(stack: Stack) -> AsyncIterator[Settings]:
-    async with namespace(stack.elasticsearch_url) as settings:
+async def settings(stack: Servers) -> AsyncIterator[Settings]:
+    async with namespace(stack) as settings:
         yield settings
 
 
@@ -34,7 +31,7 @@ async def store(settings: Settings) -> AsyncIterator[ViewStore]:
 
 
 @pytest.fixture
-async def proxy(stack: Stack) -> AsyncIterator[FaultProxy]:
+async def proxy(stack: Servers) -> AsyncIterator[FaultProxy]:
     async with FaultProxy(stack.elasticsearch_url).serving() as proxy:
         yield proxy
 
@@ -73,9 +70,8 @@ async def test_of_several_workers_one_creates_the_index(settings: Settings) -> N
 async def test_the_index_is_versioned_behind_its_alias(settings: Settings) -> None:
     async with user_views(settings):
         pass
-    client = connect(settings, timeout=30)
-    found = await client.indices.get(index=f"{settings.namespace}user-views")
-    await client.close()
+    async with connect(settings, timeout=30) as client:
+        found = await client.indices.get(index=f"{settings.namespace}user-views")
     [(name, index)] = found.items()
     assert name == f"{settings.namespace}user-views-v1"
     assert index["settings"]["index"]["sort"]["field"] == list(ORDER)
@@ -165,14 +161,13 @@ async def test_nothing_to_write_is_nothing_to_do(store: ViewStore) -> None:
 
 
 async def test_a_block_on_the_index_passes(settings: Settings, store: ViewStore) -> None:
-    client = connect(settings, timeout=30)
-    alias = f"{settings.namespace}user-views"
-    await client.indices.put_settings(index=alias, settings={"index.blocks.write": True})
-    (answer,) = await store.bulk_index([user("a")])
-    assert answer.fate is Fate.NOT_NOW
-    assert "cluster_block_exception" in answer.reason
-    await client.indices.put_settings(index=alias, settings={"index.blocks.write": None})
-    await client.close()
+    async with connect(settings, timeout=30) as client:
+        alias = f"{settings.namespace}user-views"
+        await client.indices.put_settings(index=alias, settings={"index.blocks.write": True})
+        (answer,) = await store.bulk_index([user("a")])
+        assert answer.fate is Fate.NOT_NOW
+        assert "cluster_block_exception" in answer.reason
+        await client.indices.put_settings(index=alias, settings={"index.blocks.write": None})
     assert await fates(store, user("a")) == [Fate.WRITTEN]
 
 

@@ -1,0 +1,167 @@
+"""`cqrs get`, `search` and `active` against the real Elasticsearch."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from deploy.cli import main
+from deploy.connect import environment
+from models.events import UserDeactivated
+from models.views import project
+from streams.projector import Projector
+from streams.settings import Settings
+from tests.integration.read_side import delete_view, record, registered, user_views
+from tests.support import ROOT, Servers, new_settings
+
+Run = Callable[..., tuple[int, str, str]]
+
+ODD = "o'neil.[bold]@example.org"  # what a terminal's markup would swallow
+
+
+@pytest.fixture(scope="module")
+def view(stack: Servers) -> Iterator[Settings]:
+    """Five users, user-0 to user-4; the last one has an odd address and is not active."""
+    settings = new_settings(stack)
+    addresses = [*(f"Anna.{n}@example.org" for n in range(4)), ODD]
+    events = [record(f"user-{n}", 1, registered(one)) for n, one in enumerate(addresses)]
+    events.append(record("user-4", 2, UserDeactivated()))
+
+    async def fill() -> None:
+        async with user_views(settings) as store:
+            await Projector(store, project).project(0, events)
+            await store.refresh()
+
+    asyncio.run(fill())
+    yield settings
+    asyncio.run(delete_view(settings))
+
+
+@pytest.fixture
+def run(view: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The command line in this process: exit code, output, errors."""
+    for name, value in environment(view).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert isinstance(ended.value.code, int)
+        return (ended.value.code, *capsys.readouterr())
+
+    return run
+
+
+def test_get_shows_a_user(run: Run) -> None:
+    code, out, _ = run("get", "user-4")
+    assert code == 0
+    assert ODD in out
+    assert "isActive" in out
+
+
+def test_get_for_programs(run: Run) -> None:
+    code, out, _ = run("get", "user-4", "--json")
+    assert code == 0
+    assert json.loads(out) == {
+        "id": "user-4",
+        "email": ODD,
+        "firstName": "Anna",
+        "lastName": "Müller",
+        "isActive": False,
+        "registeredAt": "2026-11-23T12:00:01.000Z",
+        "lastUpdated": "2026-11-23T12:00:02.000Z",
+        "version": 2,
+    }
+
+
+def test_get_of_nobody_is_one_line_and_exit_code_1(run: Run) -> None:
+    assert run("get", "user-9") == (1, "", "cqrs: no user has the id user-9\n")
+
+
+def test_search_shows_a_page_and_how_to_go_on(run: Run) -> None:
+    code, out, _ = run("search", "email", "aNNa.", "--limit", "3")
+    assert code == 0
+    assert out.count("Anna.") == 3
+    assert "3 users; for more add --cursor " in out
+    code, out, _ = run("search", "email", "aNNa.", "--limit", "3", *out.split()[-2:])
+    assert code == 0
+    assert "Anna.3@example.org" in out
+    assert out.endswith("1 user\n")
+
+
+def test_search_takes_the_fragment_literally(run: Run) -> None:
+    assert run("search", "email", "a*")[1] == "no users\n"
+    assert ODD in run("search", "email", "[BOLD]")[1]
+
+
+def test_search_for_programs(run: Run) -> None:
+    code, out, _ = run("search", "email", "@EXAMPLE", "--limit", "2", "--json")
+    assert code == 0
+    page = json.loads(out)
+    assert [one["id"] for one in page["items"]] == ["user-0", "user-1"]
+    more = json.loads(run("search", "email", "@", "--cursor", page["cursor"], "--json")[1])
+    assert [one["id"] for one in more["items"]] == ["user-2", "user-3", "user-4"]
+    assert more["cursor"] is None
+    assert json.loads(run("search", "email", "zzz", "--json")[1]) == {"items": [], "cursor": None}
+
+
+def test_search_all(run: Run) -> None:
+    code, out, _ = run("search", "email", "@", "--all", "--json")
+    assert code == 0
+    assert [json.loads(line)["id"] for line in out.splitlines()] == [f"user-{n}" for n in range(5)]
+    code, out, _ = run("search", "email", "@", "--all", "--limit", "2")
+    assert code == 0
+    assert out.count("@example.org") == 5
+
+
+def test_active(run: Run) -> None:
+    code, out, _ = run("active", "--limit", "2", "--offset", "1", "--json")
+    assert code == 0
+    assert [one["id"] for one in json.loads(out)["items"]] == ["user-1", "user-2"]
+    code, out, _ = run("active", "--limit", "2")
+    assert "2 users; for more add --offset 2" in out
+    assert "user-4" not in run("active")[1]
+
+
+def test_a_query_out_of_bounds_is_one_line(run: Run) -> None:
+    code, _, err = run("search", "email", "")
+    assert (code, err) == (1, "cqrs: email must be text of 1 to 254 characters\n")
+    code, _, err = run("search", "email", "a", "--cursor", "x")
+    assert (code, err) == (1, "cqrs: cursor must be the cursor of a page, as it was given\n")
+    code, _, err = run("active", "--limit", "10001")
+    assert code == 2
+    assert "10001 is not in the range" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("get", "a"), ("search", "email", "a"), ("search", "email", "a", "--all"), ("active",)],
+)
+def test_no_index_and_no_server_are_one_line_each(
+    run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("CQRS_NAMESPACE", "empty-")
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "no index empty-user-views: start the view worker" in err
+    monkeypatch.setenv("CQRS_ELASTICSEARCH_URL", "http://127.0.0.1:1")
+    code, out, err = run(*arguments)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert "http://127.0.0.1:1 cannot be reached" in err
+
+
+def test_as_a_program_of_its_own(view: Settings) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "get", "user-0", "--json"],
+        cwd=ROOT,
+        env=environment(view),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert json.loads(ended.stdout)["email"] == "Anna.0@example.org"
