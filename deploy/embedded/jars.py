@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -157,4 +158,7 @@ def _download(missing: dict[Jar, Path], cache: Path, progress: Progress) -> None
 if __name__ == "__main__":
     from deploy.embedded.progress import TerminalProgress
 
-    ensure_jars(TerminalProgress())
+    try:
+        ensure_jars(TerminalProgress())
+    except Fatal as error:
+        sys.exit(f"cqrs: {error}")
