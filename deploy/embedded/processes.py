@@ -46,10 +46,10 @@ class Record:
 
     @classmethod
     def read(cls, path: Path) -> Record | None:
-        """The record at `path`, if there is one."""
+        """The record at `path`, if there is one that this version has written."""
         try:
             return cls(path, **json.loads(path.read_text()))
-        except FileNotFoundError:
+        except (FileNotFoundError, TypeError, ValueError):
             return None
 
     def write(self, phase: str, *, reason: str = "") -> None:
