@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from faust.types import StreamT
 
-from agents.users import USERS
+from agents.users import COMMAND_WORKER, USERS
 from models.commands import USER_COMMANDS
 from models.events import UserEvent
 from models.messages import Command, Event
@@ -48,7 +48,7 @@ def user_command_bus(users: Repository[User]) -> CommandBus[Sequence[Event]]:
     return bus
 
 
-app = StreamApp("users-commands", settings())
+app = StreamApp(COMMAND_WORKER, settings())
 user_commands = add_aggregate(app, USERS, user_command_bus)
 
 

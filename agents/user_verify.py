@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from agents.user_views import USER_VIEWS, project
-from agents.users import USERS
+from agents.users import USERS, VIEW_WORKER
 from streams.findings import Report
 from streams.settings import Settings
 from streams.verify import Progress, View, verify
 
-_VIEW = View(USER_VIEWS, project, worker="users-views")
+_VIEW = View(USER_VIEWS, project, worker=VIEW_WORKER)
 
 
 async def verify_users(

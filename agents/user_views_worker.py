@@ -8,14 +8,14 @@ from __future__ import annotations
 from faust.types import StreamT
 
 from agents.user_views import USER_VIEWS, project
-from agents.users import USERS
+from agents.users import USERS, VIEW_WORKER
 from models.events import USER_EVENTS
 from streams.app import StreamApp
 from streams.chunks import Chunk
 from streams.settings import settings
 from streams.view_app import add_view
 
-app = StreamApp("users-views", settings())
+app = StreamApp(VIEW_WORKER, settings())
 user_events = add_view(app, USERS.name, USER_EVENTS, USER_VIEWS, project)
 
 

@@ -5,6 +5,11 @@ from models.events import USER_EVENTS
 from models.user import User, evolve, user_from_wire, user_to_wire
 from streams.aggregate import Aggregate
 
+# The app ids of the workers, which name their consumer groups and transactional ids. They never
+# change while a deployment lives.
+COMMAND_WORKER = "users-commands"
+VIEW_WORKER = "users-views"
+
 USERS = Aggregate[User](
     name="users",
     commands=USER_COMMANDS,

@@ -19,9 +19,16 @@ COMMANDS = {
     "down": ("deploy.commands.stack:down", "Stop them; the data stays unless purged."),
     "status": ("deploy.commands.stack:status", "Show what runs where; exit code 3 if not all."),
     "logs": ("deploy.commands.stack:logs", "Show what the servers have logged."),
+    "topics": ("deploy.commands.topics:topics", "Create the topics."),
+    "worker": ("deploy.commands.worker:worker", "Decide commands, or bring the views up to date."),
+    "send": ("deploy.commands.send:send", "Send a command and show its outcome, or send a file."),
     "get": ("deploy.commands.queries:get", "Show one user."),
     "search": ("deploy.commands.queries:search", "Find users by a piece of their email address."),
     "active": ("deploy.commands.queries:active", "List the active users."),
+    "tail": ("deploy.commands.tail:tail", "Show events, outcomes or dead letters as they come."),
+    "generate": ("deploy.commands.generate:generate", "Write sample commands."),
+    "verify": ("deploy.commands.verify:verify", "Check that nothing was lost, doubled, mixed up."),
+    "demo": ("deploy.commands.demo:demo", "Send 20,000 commands through, search, and check it all."),
 }
 
 

@@ -1,0 +1,46 @@
+"""`cqrs worker`: worker processes, kept running."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from agents.users import USERS
+from deploy.connect import connect, environment
+from deploy.workers import ROLES, Role, Supervisor, command_line
+from streams.aggregate import Names
+from streams.topics import check_topics, topic_specs
+
+
+@click.command()
+@click.argument("role", type=click.Choice(list(ROLES)))
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="How many. They share the partitions; more of them than partitions are idle.",
+)
+@click.pass_context
+def worker(ctx: click.Context, role: Role, processes: int) -> None:
+    r"""Decide commands, or bring the views up to date.
+
+    Each is a plain `faust worker`; one that fails is started again. Ctrl-C or SIGTERM stops them in
+    good order, a second one kills them, which does no harm either.
+
+    \b
+    cqrs worker commands --processes 2
+    cqrs worker views
+    """
+    settings = connect()
+    specs = topic_specs(settings, Names(settings.namespace, USERS.name))
+    # What no new start can mend is said once, here.
+    asyncio.run(check_topics(settings, specs))
+    supervisor = Supervisor(
+        command_line(ROLES[role]),
+        processes,
+        environment(settings),
+        lambda line: click.echo(f"cqrs worker {role}: {line}", err=True),
+    )
+    ctx.exit(asyncio.run(supervisor.run()))

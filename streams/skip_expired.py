@@ -1,0 +1,68 @@
+"""The way out when commands expired before they were decided: a worker refuses to go on over them.
+
+Only a person can say that they are given up, so this is a command of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+
+from streams.aggregate import Names
+from streams.log_reader import open_logs
+from streams.settings import Settings
+from streams.state_table import encode_position, position_key, restore
+from streams.transactions import Output, TransactionalProducer
+
+
+@dataclass(frozen=True)
+class Expired:
+    """The commands from `position` to before `begin` are gone and were not decided."""
+
+    position: int
+    begin: int
+
+    @property
+    def count(self) -> int:
+        """How many positions that is; markers of transactions are among them, if there were any."""
+        return max(0, self.begin - self.position)
+
+
+async def find_expired(settings: Settings, names: Names, partition: int) -> Expired:
+    """What of a partition of the command topic expired before it was decided."""
+    commands, changelog = (
+        TopicPartition(topic, partition) for topic in (names.commands, names.changelog)
+    )
+    async with open_logs(settings, [commands, changelog]) as logs:
+        logs.consumer.assign([changelog])
+        state = await restore(logs.consumer, changelog)
+        begin = (await logs.begins([commands]))[commands]
+    position = state.position(TP(*commands))
+    return Expired(begin if position is None else position, begin)
+
+
+async def skip_expired(settings: Settings, names: Names, partition: int, worker: str) -> Expired:
+    """Give up the commands of a partition that expired undecided, and return which those were.
+
+    The position moves to the begin of the log in a transaction as the worker's own would be:
+    a worker that owns the partition is fenced, and takes it over again.
+
+    Args:
+        settings: where Kafka is.
+        names: of the aggregate's topics.
+        partition: of the command topic.
+        worker: the app id of the command workers, without the namespace.
+    """
+    tp = TP(names.commands, partition)
+    producer = TransactionalProducer(settings, settings.namespace + worker, tp)
+    await producer.start()
+    try:
+        expired = await find_expired(settings, names, partition)
+        if expired.count:
+            position = Output(position_key(tp), encode_position(expired.begin))
+            await producer.commit({names.changelog: [position]}, expired.begin)
+        return expired
+    finally:
+        await producer.close()
