@@ -22,8 +22,9 @@ from tenacity.wait import wait_random_exponential
 
 from models.errors import Fatal, Transient
 from models.messages import Event, EventRecord
+from streams.bulk_writer import Fate
 from streams.view_index import REFUSED, Document
-from streams.view_store import Fate, ViewStore
+from streams.view_store import ViewStore
 
 logger = logging.getLogger(__name__)
 
