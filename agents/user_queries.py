@@ -55,8 +55,8 @@ class UserQueryHandler:
     async def get_active(self, query: GetActiveUsers) -> Page[UserReadModel]:
         """A page of the active users.
 
-        Elasticsearch skips no more than 10,000 at a time, so a large offset is walked, at about
-        a million users a second; a cursor costs the same wherever it is.
+        Elasticsearch skips no more than 10,000 at a time, so an offset is walked; a cursor costs
+        the same wherever it is.
         """
         after = _position(query.cursor)
         remaining = query.offset
