@@ -28,7 +28,7 @@ COMMANDS = {
     "tail": ("deploy.commands.tail:tail", "Show events, outcomes or dead letters as they come."),
     "generate": ("deploy.commands.generate:generate", "Write sample commands."),
     "verify": ("deploy.commands.verify:verify", "Check that nothing was lost, doubled, mixed up."),
-    "demo": ("deploy.commands.demo:demo", "Send 20,000 commands through, search, and check it all."),
+    "demo": ("deploy.commands.demo:demo", "Try it all: 20,000 commands, searches, a check."),
 }
 
 

@@ -9,9 +9,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 Role = Literal["commands", "views"]
@@ -22,6 +23,8 @@ ROLES: Mapping[Role, str] = {
 }
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
+
+_STOP_SECONDS = 20
 
 # Seconds between the end of a worker and its next start. One that ran for longer than the last
 # of them starts again at the first.
@@ -40,6 +43,30 @@ def die_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it was gone before
             os._exit(1)
+
+
+@contextmanager
+def running_worker(role: Role, environment: Mapping[str, str], log: Path) -> Iterator[None]:
+    """One worker process for the time of the block; it ends with this process at the latest."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command_line(ROLES[role]),
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            preexec_fn=partial(die_with, os.getpid()),
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 class Supervisor:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 
 import click
 
 from agents.user_verify import verify_users
 from deploy.connect import connect
+from deploy.progress import progress_bar
 from streams.findings import Report
 
 
@@ -35,7 +34,7 @@ def verify(ctx: click.Context, as_json: bool, timeout: float) -> None:
     cqrs verify
     cqrs verify --json | jq .findings.I4
     """
-    with _progress() as progress:
+    with progress_bar() as progress:
         report = asyncio.run(verify_users(connect(), timeout=timeout, progress=progress))
     if as_json:
         click.echo(json.dumps({"ok": report.ok, **asdict(report)}))
@@ -69,21 +68,3 @@ def print_report(report: Report) -> None:
     if report.expired:
         ranges = ", ".join(f"[{part.partition}] from {part.start}" for part in report.ranges)
         console.print(f"retention has left the commands of partitions {ranges}")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield lambda _what, _done, _total: None
-        return
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), console=console, transient=True
-    ) as bars:
-        task = bars.add_task("Connecting", total=None)
-        yield lambda what, done, total: bars.update(
-            task, description=what, completed=done, total=total or None
-        )
