@@ -102,10 +102,9 @@ async def open_logs(
     Raises:
         Fatal: Kafka does not answer.
     """
-    bounds = new_consumer(settings, isolation_level="read_uncommitted")
     async with (
         started(new_consumer(settings, fetch_max_wait_ms=_WAIT), settings) as committed,
-        started(bounds, settings),
+        started(new_consumer(settings, isolation_level="read_uncommitted"), settings) as bounds,
     ):
         # Assigned, it keeps up with where their leaders are; it never reads.
         bounds.assign(list(partitions))

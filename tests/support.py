@@ -11,6 +11,7 @@ import inspect
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -83,6 +84,29 @@ def run_apart(work: Coroutine[Any, Any, T]) -> T:
     """Run this to its end, whether or not an event loop runs here."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
+
+
+def cqrs(
+    settings: Settings, *arguments: str, given: bytes = b"", timeout: float = 60
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end, with `given` on its standard input."""
+    done = subprocess.run(
+        cqrs_command(*arguments),
+        cwd=ROOT,
+        env=environment(settings),
+        input=given,
+        capture_output=True,
+        timeout=timeout,
+        check=False,
+    )
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+def cqrs_command(*arguments: str) -> list[str]:
+    """What runs the command line."""
+    return [sys.executable, "-m", "deploy.cli", *arguments]
 
 
 class WorkerProcess:

@@ -8,7 +8,9 @@ import click
 
 from agents.users import COMMAND_WORKER, USERS
 from deploy.connect import connect
+from streams import skip_expired as expired
 from streams.aggregate import Names
+from streams.topics import check_topics, create_topics, topic_specs
 
 
 @click.group()
@@ -29,8 +31,6 @@ def create() -> None:
     """
     from rich.console import Console
     from rich.table import Table
-
-    from streams.topics import create_topics, topic_specs
 
     settings = connect()
     specs = topic_specs(settings, Names(settings.namespace, USERS.name))
@@ -54,12 +54,11 @@ def skip_expired(partition: int, yes: bool) -> None:
     \b
     cqrs topics skip-expired 2
     """
-    from streams import skip_expired as expired
-
     settings = connect()
     if partition >= settings.partitions:
         raise click.UsageError(f"the partitions are 0 to {settings.partitions - 1}")
     names = Names(settings.namespace, USERS.name)
+    asyncio.run(check_topics(settings, topic_specs(settings, names)))
     found = asyncio.run(expired.find_expired(settings, names, partition))
     where = f"{names.commands}[{partition}]"
     if not found.count:

@@ -75,10 +75,10 @@ def test_a_line_is_sent_as_it_stands() -> None:
     assert read_line(line, USER_COMMANDS) == ("änna".encode(), line.strip())
 
 
-@pytest.mark.parametrize("command", list(generate(300, seed=9)))
-def test_generated_commands_are_taken(command: dict[str, object]) -> None:
-    value = orjson.dumps(command)
-    assert read_line(value, USER_COMMANDS) == (str(command["aggregateId"]).encode(), value)
+def test_generated_commands_are_taken() -> None:
+    for command in generate(300, seed=9):
+        value = orjson.dumps(command)
+        assert read_line(value, USER_COMMANDS) == (command["aggregateId"].encode(), value)
 
 
 def test_malformed_commands_are_refused_but_for_their_keys() -> None:

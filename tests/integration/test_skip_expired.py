@@ -1,0 +1,62 @@
+"""Commands that expired before they were decided: the worker stops, a person lets it go on."""
+
+from __future__ import annotations
+
+import json
+from uuid import uuid4
+
+from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.structs import TopicPartition
+
+from agents.users import USERS
+from streams.findings import Checked
+from streams.kafka import admin_client
+from streams.settings import Settings
+from streams.verify import verify
+from tests.conftest import Deploy
+from tests.support import cqrs
+from tests.unit.samples import wire_register
+
+
+async def test_skip_expired(deploy: Deploy) -> None:
+    deployed = deploy("commands", partitions=1)
+    settings, worker = deployed.settings, deployed.workers[0]
+    send_users(settings, 5)
+    assert (await verify(settings, USERS)).accepted == 5
+    worker.terminate()
+    send_users(settings, 10)
+    await expire(TopicPartition(deployed.names.commands, 0), settings, before=8)
+
+    worker.start()
+    assert worker.wait() == 1
+    assert "3 commands expired before they were decided (position 5, log starts at 8)" in (
+        worker.log_text
+    )
+    assert "`cqrs topics skip-expired 0`" in worker.log_text
+
+    asked = cqrs(settings, "topics", "skip-expired", "0", given=b"n\n")
+    assert asked.returncode == 1
+    assert "3 commands expired before they were decided (offsets 5 to 7)" in asked.stdout
+    assert "Give them up?" in asked.stdout
+    done = cqrs(settings, "topics", "skip-expired", "0", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(": 3 commands given up; it goes on at 8\n")
+    assert "nothing expired" in cqrs(settings, "topics", "skip-expired", "0").stdout
+
+    worker.start()
+    report = await verify(settings, USERS)
+    assert report.first_violation is None
+    assert (report.commands, report.accepted, report.events) == (7, 7, 12)
+    assert report.ranges == [Checked(0, 8, 15)]
+
+
+def send_users(settings: Settings, count: int) -> None:
+    commands = [wire_register(id=str(uuid4()), aggregateId=f"user-{uuid4()}") for _ in range(count)]
+    lines = "\n".join(map(json.dumps, commands)).encode()
+    assert cqrs(settings, "send", "--from", "-", given=lines).returncode == 0
+
+
+async def expire(partition: TopicPartition, settings: Settings, *, before: int) -> None:
+    """Delete records, as retention does."""
+    async with admin_client(settings) as admin:
+        await admin.delete_records({partition: RecordsToDelete(before)})
