@@ -79,7 +79,9 @@ class StreamApp(faust.App):
             web_in_thread=False,
         )
         self.settings = settings
-        self.partitions = Partitions(self, settle_timeout=SETTLE_TIMEOUT)
+        self.partitions = Partitions(
+            self, settle_timeout=SETTLE_TIMEOUT, max_records=settings.max_chunk_records
+        )
         self._topics: list[TopicSpec] = []
         self._clients = AsyncExitStack()
         self._open_clients: list[Callable[[AsyncExitStack], Awaitable[None]]] = []

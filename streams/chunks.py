@@ -55,3 +55,12 @@ class Chunk:
     start: int
     end: int
     generation: int
+
+    def followed_by(self, other: Chunk) -> bool:
+        """Whether ``other`` goes on exactly where this one ends."""
+        return other.start == self.end and other.generation == self.generation
+
+    def joined_with(self, other: Chunk) -> Chunk:
+        """This chunk and the one that follows it as one."""
+        records = [*self.records, *other.records]
+        return Chunk(self.tp, records, self.start, other.end, self.generation)

@@ -89,16 +89,20 @@ class Worker(Protocol):
 
 
 class Driver:
-    """Runs one partition: one task at a time, which starts it or works off its chunks."""
+    """Runs one partition: one task at a time, which starts it or works off its chunks.
 
-    def __init__(self, tp: TP, partition: Partition, worker: Worker) -> None:
+    Chunks that come while one is at work are joined: under load a transaction carries more.
+    """
+
+    def __init__(self, tp: TP, partition: Partition, worker: Worker, max_records: int) -> None:
         self.tp = tp
+        self._max_records = max_records
         self.position: int | None = None  # None until started
         self._partition = partition
         self._worker = worker
         self._task: asyncio.Task[None] | None = None
         self._defects = 0  # failures in a row that no outage explains
-        # Chunks that wait while one is at work; while any waits the partition is paused.
+        # Chunks that wait while one is at work; when they fill one, the partition is paused.
         self._waiting: deque[Chunk] = deque()
 
     def start(self) -> None:
@@ -110,10 +114,10 @@ class Driver:
         if self.position is None:
             return  # starting: it will read again from its position
         self._waiting.append(chunk)
-        if self._busy:
-            self._worker.pause(self.tp)
-        else:
+        if not self._busy:
             self._task = self._spawn(self._work())
+        elif not self.ready:
+            self._worker.pause(self.tp)
 
     async def settle(self, timeout: float) -> None:
         """Let the chunk at work finish within ``timeout`` seconds, else abandon it.
@@ -138,7 +142,8 @@ class Driver:
     @property
     def ready(self) -> bool:
         """Whether more chunks are wanted now."""
-        return self.position is not None and not self._waiting
+        waiting = sum(len(chunk.records) for chunk in self._waiting)
+        return self.position is not None and waiting < self._max_records
 
     @property
     def lost(self) -> bool:
@@ -193,7 +198,7 @@ class Driver:
 
     async def _work(self) -> None:
         while self._waiting:
-            chunk = self._waiting.popleft()
+            chunk = self._next_chunk()
             self._worker.resume(self.tp)
             try:
                 await self._process(chunk)
@@ -213,6 +218,17 @@ class Driver:
                 await self._start()
             else:
                 self._defects = 0
+
+    def _next_chunk(self) -> Chunk:
+        """The chunk that came first, joined with those that follow it, up to the limit."""
+        chunk = self._waiting.popleft()
+        while (
+            self._waiting
+            and chunk.followed_by(self._waiting[0])
+            and len(chunk.records) + len(self._waiting[0].records) <= self._max_records
+        ):
+            chunk = chunk.joined_with(self._waiting.popleft())
+        return chunk
 
     async def _process(self, chunk: Chunk) -> None:
         assert self.position is not None
@@ -254,8 +270,10 @@ class Partitions:
         self,
         worker: Worker,
         settle_timeout: float,
+        max_records: int,
     ) -> None:
         self._worker = worker
+        self._max_records = max_records
         self._new_partition: dict[str, Callable[[TP], Partition]] = {}
         self._settle_timeout = settle_timeout
         self._drivers: dict[TP, Driver] = {}
@@ -287,7 +305,9 @@ class Partitions:
         await asyncio.gather(*(driver.close() for driver in gone))
         for tp in assigned:
             if tp not in self._drivers:
-                self._drivers[tp] = Driver(tp, self._new_partition[tp.topic](tp), self._worker)
+                self._drivers[tp] = Driver(
+                    tp, self._new_partition[tp.topic](tp), self._worker, self._max_records
+                )
             if self._drivers[tp].lost:
                 self._drivers[tp].start()
 

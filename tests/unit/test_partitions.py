@@ -65,6 +65,7 @@ class FakePartition:
         self.starts = 0
         self.closed = 0
         self.processed: list[int] = []
+        self.chunks: list[list[int]] = []
         self.committed = 0
         self.entered = asyncio.Event()
         self.gate = asyncio.Event()
@@ -80,6 +81,7 @@ class FakePartition:
         await self.gate.wait()
         self.before_commit()
         self.processed.extend(record.offset for record in records)
+        self.chunks.append([record.offset for record in records])
         self.committed = position
 
     async def close(self) -> None:
@@ -110,7 +112,7 @@ def partition() -> FakePartition:
 
 @pytest.fixture
 async def driver(worker: FakeWorker, partition: FakePartition) -> Driver:
-    driver = Driver(TOPIC, partition, worker)
+    driver = Driver(TOPIC, partition, worker, max_records=4)
     driver.start()
     await idle(driver)
     return driver
@@ -183,21 +185,44 @@ async def test_what_was_processed_before_is_left_out(
     assert driver.position == 12
 
 
-async def test_is_paused_while_a_chunk_waits(
+async def test_chunks_that_wait_are_joined_up_to_the_limit(
+    driver: Driver, partition: FakePartition
+) -> None:
+    partition.gate.clear()
+    driver.submit(chunk(10, 11))
+    await partition.entered.wait()
+    for start, end in ((11, 12), (12, 14), (14, 16)):
+        driver.submit(chunk(start, end))
+    partition.gate.set()
+    await idle(driver)
+    assert partition.chunks == [[10], [11, 12, 13], [14, 15]]
+
+
+async def test_only_what_follows_on_is_joined(driver: Driver, partition: FakePartition) -> None:
+    partition.gate.clear()
+    driver.submit(chunk(10, 11))
+    driver.submit(chunk(12, 13))
+    partition.gate.set()
+    await idle(driver)
+    assert partition.chunks == [[10]]
+
+
+async def test_is_paused_while_a_full_chunk_waits(
     driver: Driver, worker: FakeWorker, partition: FakePartition
 ) -> None:
     partition.gate.clear()
     driver.submit(chunk(10, 11))
     await partition.entered.wait()
+    driver.submit(chunk(11, 14))
     assert driver.ready
     assert not worker.paused
-    driver.submit(chunk(11, 12))
+    driver.submit(chunk(14, 15))
     assert not driver.ready
     assert worker.paused
     partition.gate.set()
     await idle(driver)
     assert not worker.paused
-    assert partition.processed == [10, 11]
+    assert partition.processed == [10, 11, 12, 13, 14]
 
 
 async def test_a_failed_chunk_starts_the_partition_again_and_nothing_passes_it(
@@ -253,8 +278,8 @@ async def test_a_rebalance_lets_the_chunk_at_work_finish(
 ) -> None:
     partition.gate.clear()
     driver.submit(chunk(10, 12))
-    driver.submit(chunk(12, 14))
     await partition.entered.wait()
+    driver.submit(chunk(12, 14))
     settling = asyncio.create_task(driver.settle(timeout=30))
     partition.gate.set()
     await settling
@@ -266,7 +291,7 @@ async def test_a_chunk_that_does_not_finish_is_abandoned_and_the_partition_start
     worker: FakeWorker,
 ) -> None:
     partition = FakePartition()
-    partitions = Partitions(worker, settle_timeout=0.01)
+    partitions = Partitions(worker, settle_timeout=0.01, max_records=4)
     partitions.handle(TOPIC.topic, lambda tp: partition)
     await partitions.assign({TOPIC})
     await idle(partitions._drivers[TOPIC])
@@ -289,7 +314,7 @@ async def test_partitions_that_went_elsewhere_are_closed(worker: FakeWorker) -> 
         return made[tp]
 
     other = TP(TOPIC.topic, 1)
-    partitions = Partitions(worker, settle_timeout=1)
+    partitions = Partitions(worker, settle_timeout=1, max_records=4)
     partitions.handle(TOPIC.topic, make)
     await partitions.assign({TOPIC, other})
     await partitions.revoke({TOPIC, other})
