@@ -1,0 +1,29 @@
+"""What the README says is so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from streams.settings import Settings
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_there_with_its_default(name: str) -> None:
+    default = Settings.model_fields[name].default
+    value = f"{default:g}" if isinstance(default, float) else str(default)
+    shown = f"`{value}`" if value else ""
+    row = f"| `CQRS_{name.upper()}` | {shown} |".replace("|  |", "| |")
+    assert row in README
+
+
+def test_no_setting_is_there_that_is_none() -> None:
+    shown = {
+        line.split("`")[1]
+        for line in README.splitlines()
+        if line.startswith("| `CQRS_") and not line.startswith("| `CQRS_STACK")
+    }
+    assert shown == {f"CQRS_{name.upper()}" for name in Settings.model_fields}
