@@ -16,11 +16,11 @@ import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from uuid import uuid4
 
 import orjson
@@ -30,11 +30,11 @@ from agents.user_views import USER_VIEWS
 from agents.users import USERS
 from deploy.connect import environment
 from deploy.embedded.stack import EmbeddedStack
-from deploy.generate import generate
-from deploy.workers import ROLES, Role, command_line
+from deploy.generate import generate, plan, tally
+from deploy.workers import Role, running_worker
 from models.errors import Fatal, Transient
 from streams.aggregate import Names
-from streams.commands import partition_of
+from streams.bulk import BulkSender
 from streams.kafka import new_consumer, new_producer
 from streams.settings import Settings
 from streams.topics import create_topics, topic_specs
@@ -46,17 +46,8 @@ SEED = 42
 @contextmanager
 def worker(role: Role, settings: Settings) -> Iterator[None]:
     """One worker process, as a user would start it."""
-    process = subprocess.Popen(
-        command_line(ROLES[role]),
-        env=environment(settings),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    with running_worker(role, environment(settings), Path(os.devnull)):
         yield
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 async def new_deployment(stack: EmbeddedStack) -> tuple[Settings, Names]:
@@ -73,14 +64,11 @@ async def new_deployment(stack: EmbeddedStack) -> tuple[Settings, Names]:
 
 async def send(settings: Settings, names: Names, count: int) -> None:
     """Put seeded commands on the topic."""
-    async with new_producer(settings, linger_ms=20) as producer:
-        sent = []
+    async with new_producer(settings) as producer:
+        sender = BulkSender(producer, names.commands, settings.partitions)
         for command in generate(count, SEED):
-            key = command["aggregateId"].encode()
-            partition = partition_of(key, settings.partitions)
-            value = orjson.dumps(command)
-            sent.append(await producer.send(names.commands, value, key, partition=partition))
-        await asyncio.gather(*sent)
+            await sender.add(command["aggregateId"].encode(), orjson.dumps(command))
+        await sender.flush()
 
 
 @asynccontextmanager
@@ -129,7 +117,7 @@ async def found(store: ViewStore, documents: int) -> float:
 
 async def run_round(stack: EmbeddedStack, count: int) -> dict[str, float]:
     """All three figures, per second."""
-    documents = len({command["aggregateId"] for command in generate(count, SEED)})
+    documents = tally(plan(count, SEED)).documents
     settings, names = await new_deployment(stack)
     await send(settings, names, count)
     deciding = await decide(settings, names, count)
