@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from dataclasses import asdict
 
@@ -20,8 +19,6 @@ def connect() -> Settings:
     Raises:
         Fatal: a setting in the environment is not valid.
     """
-    # It logs every failed attempt to connect; we say the one line that matters ourselves.
-    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
     try:
         given = Settings()
     except ValidationError as error:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.errors import KafkaConnectionError
 
 from models.errors import Fatal
 from streams.settings import Settings
+
+# It logs every failed attempt, and what is raised says it again: only who sets up logging sees it.
+logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
 # The largest record a producer may write (outputs' topics allow 4 MiB), and the size that a batch
 # is filled to. A record larger than that travels in a batch of its own.
 MAX_REQUEST_BYTES = 5 * 1024 * 1024
 BATCH_BYTES = 512 * 1024
+
+# Seconds that a client gets to stop in good order.
+_STOP_TIMEOUT = 3.0
 
 # aiokafka waits this long after a refusal that only asks for patience, of which the broker's
 # transaction check sends one per new transaction: at the default of 100 ms it is the latency.
@@ -85,12 +93,39 @@ async def started(client: Any, settings: Settings) -> AsyncIterator[Any]:
     try:
         await client.start()
     except KafkaConnectionError:
-        await client.stop()
+        await stop(client)
         raise unreachable(settings) from None
     try:
         yield client
     finally:
-        await client.stop()
+        await stop(client)
+
+
+async def stop(client: Any) -> None:
+    """Stop a producer or consumer in good order, or else, after a few seconds, anyhow.
+
+    While a broker is down, aiokafka 0.14 does not stop by itself: an idempotent producer waits for
+    its last batches without end, and a consumer may raise the CancelledError of a fetch that was
+    about to be repeated, which looks as if whoever awaits it had been cancelled.
+    """
+    stopping = asyncio.create_task(client.stop())
+    try:
+        await asyncio.wait({stopping}, timeout=_STOP_TIMEOUT)
+    finally:
+        if not stopping.done() or stopping.cancelled():
+            stopping.cancel()
+            await asyncio.gather(stopping, _disconnect(client), return_exceptions=True)
+    if not stopping.cancelled():
+        stopping.result()
+
+
+async def _disconnect(client: Any) -> None:
+    if isinstance(client, AIOKafkaProducer):
+        if client._sender.sender_task is not None:
+            client._sender.sender_task.cancel()
+        await client.client.close()
+    else:
+        await client._client.close()
 
 
 def unreachable(settings: Settings) -> Fatal:
@@ -99,6 +134,3 @@ def unreachable(settings: Settings) -> Fatal:
         f"Kafka does not answer at {settings.bootstrap_servers}: start it (`cqrs up` starts a "
         "local one) or set CQRS_BOOTSTRAP_SERVERS"
     )
-
-
-__all__ = ["KafkaError", "admin_client", "new_consumer", "new_producer", "started", "unreachable"]

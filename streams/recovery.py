@@ -14,7 +14,7 @@ from faust.types import TP
 
 from models.errors import Fatal
 from streams.aggregate import Names
-from streams.kafka import new_consumer
+from streams.kafka import new_consumer, stop
 from streams.settings import Settings
 from streams.state_table import PartitionState, restore
 
@@ -47,7 +47,7 @@ async def recover_partition(settings: Settings, names: Names, tp: TP) -> Recover
         begin = (await consumer.beginning_offsets([source]))[source]
         written = (await consumer.end_offsets([events]))[events]
     finally:
-        await consumer.stop()
+        await stop(consumer)
     position = state.position(tp)
     if position is None:
         if written > 0:

@@ -16,7 +16,7 @@ from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from streams.kafka import RETRY_BACKOFF_MS, new_producer
+from streams.kafka import RETRY_BACKOFF_MS, new_producer, stop
 from streams.partitions import Fenced
 from streams.settings import Settings
 
@@ -99,7 +99,7 @@ async def _abort_and_stop(producer: AIOKafkaProducer) -> None:
         if producer._txn_manager.is_in_transaction():
             await producer.abort_transaction()
     finally:
-        await producer.stop()
+        await stop(producer)
 
 
 def _batches(producer: AIOKafkaProducer, records: Sequence[Output]) -> list[object]:

@@ -1,0 +1,49 @@
+"""A client whose broker goes away: it says so in time, lets go, and goes on when it is back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from agents.user_client import open_commands
+from deploy.embedded.stack import EmbeddedStack
+from models.commands import DeactivateUser
+from models.errors import OutcomeTimeout
+from models.outcomes import Rejection
+from tests.conftest import Deploy
+
+
+@pytest.fixture
+def killable(stack: EmbeddedStack) -> Iterator[EmbeddedStack]:
+    """The stack; its Kafka runs again after the test."""
+    yield stack
+    if not stack.kafka.is_ready:
+        stack.kafka.start()
+
+
+async def test_no_broker_is_a_timeout_and_disconnecting_ends(
+    killable: EmbeddedStack, deploy: Deploy
+) -> None:
+    settings = deploy(outcome_timeout=1.0).settings
+    async with open_commands(settings) as commands:
+        killable.kafka.kill()
+        with pytest.raises(OutcomeTimeout):
+            await commands.dispatch(DeactivateUser(aggregate_id="anna"))
+        closing = time.monotonic()
+    assert time.monotonic() - closing < 15
+
+
+async def test_a_client_goes_on_when_the_broker_is_back(
+    killable: EmbeddedStack, deploy: Deploy
+) -> None:
+    settings = deploy("commands", outcome_timeout=90.0).settings
+    async with open_commands(settings) as commands:
+        for _ in range(2):
+            outcome = await commands.dispatch(DeactivateUser(aggregate_id="anna"))
+            assert isinstance(outcome, Rejection)
+            killable.kafka.kill()
+            killable.kafka.start()
+        outcome = await commands.dispatch(DeactivateUser(aggregate_id="anna"))
+        assert isinstance(outcome, Rejection)
