@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import BinaryIO
 
@@ -16,6 +14,7 @@ import click
 from agents.users import USERS
 from deploy.connect import connect
 from deploy.lines import Lines, read_available
+from deploy.progress import Progress, progress_bar
 from models.errors import InvalidCommand
 from streams.aggregate import Names
 from streams.bulk import BulkSender, read_line
@@ -41,8 +40,8 @@ class Sent:
 
 def send_lines(source: BinaryIO, as_json: bool) -> int:
     """Send the lines of a file and say how many; the exit code."""
-    with _progress(source) as (advance, say):
-        total = asyncio.run(_send(connect(), source, advance, say))
+    with progress_bar() as progress:
+        total = asyncio.run(_send(connect(), source, progress))
     if as_json:
         click.echo(json.dumps({**asdict(total), "perSecond": total.per_second}))
     else:
@@ -54,18 +53,14 @@ def send_lines(source: BinaryIO, as_json: bool) -> int:
     return 1 if total.refused else 0
 
 
-async def _send(
-    settings: Settings,
-    source: BinaryIO,
-    advance: Callable[[int, int], None],
-    say: Callable[[str], None],
-) -> Sent:
+async def _send(settings: Settings, source: BinaryIO, progress: Progress) -> Sent:
     names = Names(settings.namespace, USERS.name)
     await check_topics(
         settings, [spec for spec in topic_specs(settings, names) if spec.name == names.commands]
     )
     total = Sent()
     lines = Lines(COMMAND_BYTES)
+    read, size = 0, _size_of(source)
     async with started(new_producer(settings), settings) as producer:
         begun = time.monotonic()
         sender = BulkSender(producer, names.commands, settings.partitions)
@@ -79,14 +74,15 @@ async def _send(
                     await sender.add(*read_line(line, USERS.commands))
             except InvalidCommand as error:
                 total.refused += 1
-                say(f"line {number}: {error}")
+                click.echo(f"line {number}: {error}", err=True)
 
         async for data in read_available(source):
             if not data:
                 await sender.hand_over()  # the pipe is slow: do not hold back what there is
             for number, line in lines.feed(data):
                 await add(number, line)
-            advance(len(data), total.lines)
+            read += len(data)
+            progress("Sending commands", total.lines, total.lines * size // read if read else 0)
         for number, line in lines.end():
             await add(number, line)
         await sender.flush()
@@ -95,30 +91,9 @@ async def _send(
     return total
 
 
-@contextmanager
-def _progress(
-    source: BinaryIO,
-) -> Iterator[tuple[Callable[[int, int], None], Callable[[str], None]]]:
-    """What to tell of bytes and lines that were read, and what to say a line with."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-    if not console.is_terminal:
-        yield (lambda _size, _lines: None), (lambda line: click.echo(line, err=True))
-        return
-    columns = TextColumn("Sending {task.fields[lines]:,} commands"), BarColumn()
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
-        task = bars.add_task("", total=_size_of(source), lines=0)
-        yield (
-            lambda size, lines: bars.update(task, advance=size, lines=lines),
-            lambda line: console.print(line),
-        )
-
-
-def _size_of(source: BinaryIO) -> int | None:
-    """Of a file; a pipe has none."""
+def _size_of(source: BinaryIO) -> int:
+    """Of a file, in bytes; a pipe has 0."""
     try:
-        return os.fstat(source.fileno()).st_size or None
+        return os.fstat(source.fileno()).st_size
     except OSError:
-        return None
+        return 0

@@ -13,6 +13,7 @@ import click
 from pydantic import ValidationError
 
 from deploy.connect import connect
+from deploy.examples import examples
 from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
 from models.errors import InvalidCommand
 from models.messages import Command
@@ -20,7 +21,14 @@ from models.outcomes import Accepted, Duplicate, FirstAcceptance, Outcome
 from models.validation import explain
 
 
-@click.group(invoke_without_command=True)
+@click.group(
+    invoke_without_command=True,
+    epilog=examples(
+        "cqrs send register --id anna --email anna@example.org --first-name Anna --last-name Li",
+        "cqrs send update --id anna --email anna.mueller@example.org",
+        "cqrs generate 100000 | cqrs send --from -",
+    ),
+)
 @click.option(
     "--from",
     "source",
@@ -30,13 +38,7 @@ from models.validation import explain
 @click.option("--json", "as_json", is_flag=True, help="With --from: the summary for programs.")
 @click.pass_context
 def send(ctx: click.Context, source: BinaryIO | None, as_json: bool) -> None:
-    r"""Send a command and show what came of it, or send a file of them.
-
-    \b
-    cqrs send register --id anna --email anna@example.org \
-        --first-name Anna --last-name Müller
-    cqrs send update --id anna --email anna.mueller@example.org
-    cqrs generate 100000 | cqrs send --from -
+    """Send a command and show what came of it, or send a file of them.
 
     Of a file, lines that are no commands are reported with their numbers, and the rest is sent.
     What comes of them is on the outcome topic (`cqrs tail outcomes`). Exit code 1 if a line was
@@ -76,7 +78,9 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-@send.command()
+@send.command(
+    epilog=examples("cqrs send register --email anna@example.org --first-name Anna --last-name Li")
+)
 @click.option("--id", "user", help="Of the new user. [default: a new UUID]")
 @click.option("--email", required=True, help="As name@example.org.")
 @click.option("--first-name", required=True)
@@ -86,11 +90,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
 def register(
     user: str | None, email: str, first_name: str, last_name: str, source: str, **common: Any
 ) -> None:
-    r"""Register a user.
-
-    \b
-    cqrs send register --email anna@example.org --first-name Anna --last-name Müller
-    """
+    """Register a user."""
     _send(
         RegisterUser,
         common,
@@ -102,7 +102,7 @@ def register(
     )
 
 
-@send.command()
+@send.command(epilog=examples("cqrs send update --id anna --email anna.mueller@example.org"))
 @click.option("--id", "user", required=True, help="Of the user.")
 @click.option("--email", help="The new one.")
 @click.option("--first-name", help="The new one.")
@@ -111,36 +111,24 @@ def register(
 def update(
     user: str, email: str | None, first_name: str | None, last_name: str | None, **common: Any
 ) -> None:
-    r"""Change the profile of a user; what is not given stays.
-
-    \b
-    cqrs send update --id anna --email anna.mueller@example.org
-    """
+    """Change the profile of a user; what is not given stays."""
     changes = {"email": email, "first_name": first_name, "last_name": last_name}
     _send(UpdateUserProfile, common, aggregate_id=user, **changes)
 
 
-@send.command()
+@send.command(epilog=examples("cqrs send deactivate --id anna --expected-version 2"))
 @click.option("--id", "user", required=True, help="Of the user.")
 @_common
 def deactivate(user: str, **common: Any) -> None:
-    r"""Make a user inactive.
-
-    \b
-    cqrs send deactivate --id anna --expected-version 2
-    """
+    """Make a user inactive."""
     _send(DeactivateUser, common, aggregate_id=user)
 
 
-@send.command()
+@send.command(epilog=examples("cqrs send reactivate --id anna"))
 @click.option("--id", "user", required=True, help="Of the user.")
 @_common
 def reactivate(user: str, **common: Any) -> None:
-    r"""Make an inactive user active again.
-
-    \b
-    cqrs send reactivate --id anna
-    """
+    """Make an inactive user active again."""
     _send(ReactivateUser, common, aggregate_id=user)
 
 

@@ -16,6 +16,7 @@ from pydantic.alias_generators import to_camel
 
 from agents.users import USERS
 from deploy.connect import connect
+from deploy.examples import examples
 from models.messages import EventRecord
 from streams.aggregate import Names
 from streams.dead_letters import CODE, REASON, SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
@@ -29,19 +30,17 @@ _ENVELOPE = {to_camel(name) for name in EventRecord.__slots__} | {"type", "schem
 Kind = Literal["events", "outcomes", "dead"]
 
 
-@click.command()
+@click.command(
+    epilog=examples("cqrs tail outcomes", "cqrs tail events --from-beginning --limit 10 --json")
+)
 @click.argument("kind", type=click.Choice(["events", "outcomes", "dead"]))
 @click.option("--from-beginning", is_flag=True, help="All there are, not only new ones.")
 @click.option("--limit", type=click.IntRange(min=1), help="End after this many.")
 @click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object a line.")
 def tail(kind: Kind, from_beginning: bool, limit: int | None, as_json: bool) -> None:
-    r"""Show events, outcomes or dead letters as they come, until Ctrl-C.
+    """Show events, outcomes or dead letters as they come, until Ctrl-C.
 
     Only what was committed is shown. Records of one partition come in their order.
-
-    \b
-    cqrs tail outcomes
-    cqrs tail events --from-beginning --limit 10 --json
     """
     show = _SHOW[kind][as_json]
     with suppress(KeyboardInterrupt):  # the way to end it

@@ -8,6 +8,7 @@ import click
 
 from agents.users import COMMAND_WORKER, USERS
 from deploy.connect import connect
+from deploy.examples import examples
 from streams import skip_expired as expired
 from streams.aggregate import Names
 from streams.topics import check_topics, create_topics, topic_specs
@@ -18,16 +19,16 @@ def topics() -> None:
     """Create the topics; go on after commands expired undecided."""
 
 
-@topics.command()
+@topics.command(
+    epilog=examples(
+        "cqrs topics create", "CQRS_PARTITIONS=12 CQRS_REPLICATION_FACTOR=3 cqrs topics create"
+    )
+)
 def create() -> None:
-    r"""Create the topics that are missing, and check those that exist.
+    """Create the topics that are missing, and check those that exist.
 
     One that exists and differs is an error that says what to do. The number of partitions
     (CQRS_PARTITIONS) is for the topics' life.
-
-    \b
-    cqrs topics create
-    CQRS_PARTITIONS=12 CQRS_REPLICATION_FACTOR=3 cqrs topics create
     """
     from rich.console import Console
     from rich.table import Table
@@ -42,17 +43,14 @@ def create() -> None:
     Console(soft_wrap=True, highlight=False).print(table)
 
 
-@topics.command()
+@topics.command(epilog=examples("cqrs topics skip-expired 2"))
 @click.argument("partition", type=click.IntRange(min=0))
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def skip_expired(partition: int, yes: bool) -> None:
-    r"""Give up the commands of a PARTITION that expired before they were decided.
+    """Give up the commands of a PARTITION that expired before they were decided.
 
     A worker that finds such a gap stops, for nobody will ever know what those commands were. This
     lets it go on at the first command that is left.
-
-    \b
-    cqrs topics skip-expired 2
     """
     settings = connect()
     if partition >= settings.partitions:

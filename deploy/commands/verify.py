@@ -10,11 +10,12 @@ import click
 
 from agents.user_verify import verify_users
 from deploy.connect import connect
+from deploy.examples import examples
 from deploy.progress import progress_bar
 from streams.findings import Report
 
 
-@click.command()
+@click.command(epilog=examples("cqrs verify", "cqrs verify --json | jq .findings.I4"))
 @click.option("--json", "as_json", is_flag=True, help="The report for programs.")
 @click.option(
     "--timeout",
@@ -25,14 +26,10 @@ from streams.findings import Report
 )
 @click.pass_context
 def verify(ctx: click.Context, as_json: bool, timeout: float) -> None:
-    r"""Check from the topics and the index alone that nothing was lost, doubled or mixed up.
+    """Check from the topics and the index alone that nothing was lost, doubled or mixed up.
 
     What there is at the start is checked once the workers have reached it; commands may go on
     coming. Exit code 1 if an invariant is broken, named by its number in the design.
-
-    \b
-    cqrs verify
-    cqrs verify --json | jq .findings.I4
     """
     with progress_bar() as progress:
         report = asyncio.run(verify_users(connect(), timeout=timeout, progress=progress))

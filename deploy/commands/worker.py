@@ -8,12 +8,13 @@ import click
 
 from agents.users import USERS
 from deploy.connect import connect, environment
+from deploy.examples import examples
 from deploy.workers import ROLES, Role, Supervisor, command_line
 from streams.aggregate import Names
 from streams.topics import check_topics, topic_specs
 
 
-@click.command()
+@click.command(epilog=examples("cqrs worker commands --processes 2", "cqrs worker views"))
 @click.argument("role", type=click.Choice(list(ROLES)))
 @click.option(
     "--processes",
@@ -24,14 +25,10 @@ from streams.topics import check_topics, topic_specs
 )
 @click.pass_context
 def worker(ctx: click.Context, role: Role, processes: int) -> None:
-    r"""Decide commands, or bring the views up to date.
+    """Decide commands, or bring the views up to date.
 
     Each is a plain `faust worker`; one that fails is started again. Ctrl-C or SIGTERM stops them in
     good order, a second one kills them, which does no harm either.
-
-    \b
-    cqrs worker commands --processes 2
-    cqrs worker views
     """
     settings = connect()
     specs = topic_specs(settings, Names(settings.namespace, USERS.name))
