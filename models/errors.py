@@ -33,6 +33,7 @@ PoisonCode = Literal[
     "header-mismatch",
     "oversized",
     "decide-failed",
+    "unreadable",
     "refused-document",
 ]
 

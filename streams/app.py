@@ -71,6 +71,9 @@ class StreamApp(faust.App):
             broker_session_timeout=settings.session_timeout,
             broker_heartbeat_interval=settings.session_timeout / 3,
             broker_rebalance_timeout=REBALANCE_TIMEOUT,
+            # Only fetching counts as polling, and a worker may well fetch nothing for hours: an
+            # idle standby, or a view while Elasticsearch is away. Leaving the group would be final.
+            broker_max_poll_interval=10 * 365 * 24 * 3600.0,
             broker_max_poll_records=settings.max_chunk_records,
             consumer_auto_offset_reset="earliest",
             topic_allow_declare=False,
@@ -143,10 +146,6 @@ class StreamApp(faust.App):
         await self._chunk_consumer.seek_to({tp: position})
         self.resume(tp)
 
-    async def log_start(self, tp: TP) -> int:
-        """The first position that the broker still has."""
-        return (await self.committed(tp))[1]
-
     def pause(self, tp: TP) -> None:
         """Deliver no more chunks of this partition."""
         self._chunk_consumer.pause_partitions({tp})
@@ -157,9 +156,13 @@ class StreamApp(faust.App):
         consumer.resume_partitions({tp} & consumer.assignment())
         consumer.wake()
 
-    async def committed(self, tp: TP) -> tuple[int | None, int]:
-        """The group's position in a partition, if it has one, and where the log starts."""
+    async def committed(self, tp: TP) -> int | None:
+        """The group's position in a partition, if it has one."""
         return await self._chunk_consumer.committed(tp)
+
+    async def log_bounds(self, tp: TP) -> tuple[int, int]:
+        """The first position that the broker still has, and the one after the last."""
+        return await self._chunk_consumer.log_bounds(tp)
 
     async def commit_position(self, tp: TP, position: int) -> None:
         """Commit the group's position; raises KafkaError if that was refused or failed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from faust.types import TP
@@ -43,7 +44,7 @@ class Record(Protocol):
 
 @dataclass(frozen=True)
 class Chunk:
-    """The records that one fetch of one partition returned, never empty.
+    """Records of one partition as they were fetched, never empty.
 
     ``start`` is the position that the records were fetched from and ``end`` the position after
     them. Both are positions, not offsets of records: commit markers and compaction leave holes
@@ -55,6 +56,11 @@ class Chunk:
     start: int
     end: int
     generation: int
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of keys and values."""
+        return sum(len(one.key or b"") + len(one.value or b"") for one in self.records)
 
     def followed_by(self, other: Chunk) -> bool:
         """Whether ``other`` goes on exactly where this one ends."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -19,15 +17,14 @@ from streams.aggregate import Aggregate, Names
 from streams.app import StreamApp
 from streams.buses import CommandBus
 from streams.chunks import Record
-from streams.commands import check_partition, identify, read_command, source_of
+from streams.commands import check_partition, identify, read_command, source_of, time_of
 from streams.dead_letters import dead_letter
 from streams.entity import Entity
+from streams.logs import log_defect
 from streams.recovery import recover_partition
 from streams.repository import Repository
 from streams.state_table import StateTable, encode_position, position_key
 from streams.transactions import Output, TransactionalProducer
-
-logger = logging.getLogger(__name__)
 
 S = TypeVar("S")
 
@@ -108,7 +105,7 @@ class CommandPartition(Generic[S]):
     async def _decide(self, record: Record, decisions: _Decisions) -> Outcome:
         source = source_of(record)
         try:
-            command = read_command(record, self._aggregate.commands)
+            command = _read(record, self._aggregate)
             return await self._answer(command, record, source, decisions)
         except Poison as poison:
             decisions.dead.append(dead_letter(record, poison))
@@ -116,7 +113,7 @@ class CommandPartition(Generic[S]):
             return DeadLettered(
                 command_id=command_id,
                 aggregate_id=aggregate_id,
-                timestamp=_time_of(record),
+                timestamp=time_of(record),
                 source=source,
                 code=poison.code,
                 reason=poison.reason,
@@ -128,7 +125,7 @@ class CommandPartition(Generic[S]):
         said: dict[str, Any] = {
             "command_id": command.id,
             "aggregate_id": command.aggregate_id,
-            "timestamp": _time_of(record),
+            "timestamp": time_of(record),
             "source": source,
             "correlation_id": command.correlation_id,
         }
@@ -166,8 +163,19 @@ class CommandPartition(Generic[S]):
             raise
         except Exception as error:
             self._repository.put(command.aggregate_id, entity)
-            logger.exception("Deciding %s %s failed", type(command).__name__, command.id)
+            log_defect(f"deciding {type(command).__name__} {command.id}", error)
             raise Poison("decide-failed", f"deciding it raised {type(error).__name__}") from error
+
+
+def _read(record: Record, aggregate: Aggregate[Any]) -> Command:
+    """The command in a record; a record that breaks the reading is poison, too."""
+    try:
+        return read_command(record, aggregate.commands)
+    except Poison:
+        raise
+    except Exception as error:
+        log_defect(f"reading {record.topic}[{record.partition}] at {record.offset}", error)
+        raise Poison("unreadable", f"reading it raised {type(error).__name__}") from error
 
 
 def _envelopes(
@@ -187,7 +195,3 @@ def _envelopes(
         )
         for sequence, (id_, event) in enumerate(zip(ids, events, strict=True), version + 1)
     ]
-
-
-def _time_of(record: Record) -> datetime:
-    return datetime.fromtimestamp(record.timestamp / 1000, timezone.utc)

@@ -13,6 +13,9 @@ from models.errors import Poison
 from models.messages import Command, Source, command_id_at, parse_command
 from streams.chunks import Record
 
+# The last millisecond of the year 9999, the end of `datetime`.
+_LATEST = 253402300799999
+
 # What headers may repeat of the value, by the wire name, and where the command has it.
 _REPEATABLE = {
     "id": "id",
@@ -44,7 +47,7 @@ def read_command(record: Record, types: Mapping[str, type[Command]]) -> Command:
     if data.get("id") is None:
         data["id"] = command_id_at(source_of(record))
     if data.get("timestamp") is None:
-        data["timestamp"] = datetime.fromtimestamp(record.timestamp / 1000, timezone.utc)
+        data["timestamp"] = time_of(record)
     command = parse_command(data, types)
     if record.key is None or record.key != command.aggregate_id.encode():
         raise Poison("key-mismatch", "the record's key must be the command's aggregate id")
@@ -63,6 +66,12 @@ def identify(record: Record) -> tuple[UUID | None, str | None]:
         return UUID(data["id"]), str(Command(aggregate_id=data["aggregateId"]).aggregate_id)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None, None
+
+
+def time_of(record: Record) -> datetime:
+    """The record's timestamp; the nearest time that there is, for one that is none."""
+    milliseconds = min(max(record.timestamp, 0), _LATEST)
+    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
 
 
 def source_of(record: Record) -> Source:

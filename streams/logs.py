@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import logging
+from traceback import format_tb
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 # The broker's check of a transaction's partitions answers "not enough replicas" until it has
 # heard from its coordinator. aiokafka retries within milliseconds, and warns each time.
 _EXPECTED = "NotEnoughReplicasError"
+
+
+def log_defect(what: str, error: Exception) -> None:
+    """Say what failed, how and where, but not with which values: they may be personal."""
+    frames = "".join(format_tb(error.__traceback__))
+    logger.error("%s raised %s\n%s", what, type(error).__name__, frames)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

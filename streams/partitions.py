@@ -17,27 +17,49 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections import deque
 from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    InvalidTransactionTimeout,
+    KafkaError,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+    UnsupportedCodecError,
+)
 from faust.types import TP
-from tenacity import AsyncRetrying, RetryCallState, retry_if_not_exception_type
-from tenacity.wait import wait_random_exponential
 
 from models.errors import Fatal, Transient
 from streams.chunks import Chunk, Record
+from streams.logs import log_defect
 
 logger = logging.getLogger(__name__)
 
-# What outages raise, tried again for ever. Of anything else this many in a row stop the worker.
+# What outages raise is tried again for ever, unless only a person can mend it. Anything else is a
+# defect; this many failures in a row stop the worker then.
 _PASSING = (KafkaError, Transient, OSError, asyncio.TimeoutError)
+_PERMANENT = (
+    GroupAuthorizationFailedError,
+    InvalidTransactionTimeout,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+    UnsupportedCodecError,
+)
 _MOST_DEFECTS = 5
+
+_LONGEST_WAIT = 10.0  # seconds between two attempts
+
+# Most bytes of one transaction's commands, joined chunks and all.
+_MOST_BYTES = 8 * 1024 * 1024
 
 
 class Fenced(Exception):  # noqa: N818 - named as Kafka names it
-    """Another process has taken over the partition's transactional id."""
+    """The partition's transactional id has a newer owner, or its transaction took too long."""
 
 
 class Partition(Protocol):
@@ -72,8 +94,8 @@ class Worker(Protocol):
     async def read_from(self, tp: TP, position: int) -> None:
         """Deliver this partition's chunks from ``position`` on."""
 
-    async def log_start(self, tp: TP) -> int:
-        """The first position that the broker still has."""
+    async def log_bounds(self, tp: TP) -> tuple[int, int]:
+        """The first position that the broker still has, and the one after the last."""
 
     def pause(self, tp: TP) -> None:
         """Deliver no more chunks of this partition."""
@@ -101,7 +123,7 @@ class Driver:
         self._partition = partition
         self._worker = worker
         self._task: asyncio.Task[None] | None = None
-        self._defects = 0  # failures in a row that no outage explains
+        self._failures = 0  # since the last chunk that was processed
         # Chunks that wait while one is at work; when they fill one, the partition is paused.
         self._waiting: deque[Chunk] = deque()
 
@@ -142,8 +164,11 @@ class Driver:
     @property
     def ready(self) -> bool:
         """Whether more chunks are wanted now."""
-        waiting = sum(len(chunk.records) for chunk in self._waiting)
-        return self.position is not None and waiting < self._max_records
+        return (
+            self.position is not None
+            and sum(len(chunk.records) for chunk in self._waiting) < self._max_records
+            and sum(chunk.size for chunk in self._waiting) < _MOST_BYTES
+        )
 
     @property
     def lost(self) -> bool:
@@ -169,32 +194,41 @@ class Driver:
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
-            await work
-        except Fenced:
-            # Somebody owns the partition now, or the broker gave up on our transaction. The
-            # group knows which: it assigns the partition again, to us or to them.
-            self._forget()
-            logger.warning("%s: fenced by a newer owner; rejoining the group", _name(self.tp))
-            await self._partition.close()
-            await self._worker.rejoin()
+            try:
+                await work
+            except Fenced:
+                # Somebody owns the partition now, or the broker gave up on our transaction. The
+                # group knows which: it assigns the partition again, to us or to them.
+                self._forget()
+                logger.warning("%s: fenced; rejoining the group", _name(self.tp))
+                await self._partition.close()
+                await self._worker.rejoin()
         except Fatal as error:
             self._forget()
             self._worker.fail(error)
+        except Exception as error:
+            self._forget()
+            self._worker.fail(Fatal(f"{_name(self.tp)}: giving it up failed: {error!r}"))
 
     async def _start(self) -> None:
+        """Start until that works; not at once if the partition has just failed."""
         self._forget()
         self._worker.pause(self.tp)
-        async for attempt in AsyncRetrying(
-            wait=wait_random_exponential(multiplier=0.2, max=10),
-            retry=retry_if_not_exception_type((Fatal, Fenced, asyncio.CancelledError)),
-            before_sleep=self._log_retry,
-            reraise=True,
-        ):
-            with attempt:
+        while True:
+            if self._failures:
+                await asyncio.sleep(_backoff(self._failures))
+            try:
                 position = await self._partition.start()
-        self.position = position
-        logger.info("%s: going on at position %d", _name(self.tp), position)
-        await self._worker.read_from(self.tp, position)
+                self.position = position
+                logger.info("%s: going on at position %d", _name(self.tp), position)
+                await self._worker.read_from(self.tp, position)
+            except (Fatal, Fenced):
+                raise
+            except Exception as error:
+                self._forget()
+                self._failed("cannot start", error)
+            else:
+                return
 
     async def _work(self) -> None:
         while self._waiting:
@@ -204,20 +238,25 @@ class Driver:
                 await self._process(chunk)
             except (Fatal, Fenced):
                 raise
-            except _PASSING as error:
-                logger.warning("%s: chunk failed, starting again: %r", _name(self.tp), error)
-                await self._start()
             except Exception as error:
-                self._defects += 1
-                logger.exception("%s: chunk failed, starting again", _name(self.tp))
-                if self._defects == _MOST_DEFECTS:
-                    raise Fatal(
-                        f"{_name(self.tp)}: failed {self._defects} times at position "
-                        f"{chunk.start}: {error!r}; this is a defect, the log has its traceback"
-                    ) from error
+                self._failed(f"the chunk at position {chunk.start} failed", error)
                 await self._start()
-            else:
-                self._defects = 0
+
+    def _failed(self, what: str, error: Exception) -> None:
+        """Say so and count it; raises Fatal where trying again is no use."""
+        self._failures += 1
+        kind = type(error).__name__
+        if isinstance(error, _PERMANENT):
+            raise Fatal(f"{_name(self.tp)}: {what}: {error!r}; it needs a person") from error
+        if isinstance(error, _PASSING):
+            logger.warning("%s: %s, trying again: %r", _name(self.tp), what, error)
+            return
+        log_defect(f"{_name(self.tp)}: {what}, trying again: it", error)
+        if self._failures >= _MOST_DEFECTS:
+            raise Fatal(
+                f"{_name(self.tp)}: {what} {self._failures} times: {kind}; this is a defect, "
+                "the log says where"
+            ) from error
 
     def _next_chunk(self) -> Chunk:
         """The chunk that came first, joined with those that follow it, up to the limit."""
@@ -226,6 +265,7 @@ class Driver:
             self._waiting
             and chunk.followed_by(self._waiting[0])
             and len(chunk.records) + len(self._waiting[0].records) <= self._max_records
+            and chunk.size + self._waiting[0].size <= _MOST_BYTES
         ):
             chunk = chunk.joined_with(self._waiting.popleft())
         return chunk
@@ -243,9 +283,11 @@ class Driver:
                 chunk.start,
                 self.position,
             )
-            if await self._worker.log_start(self.tp) > self.position:
-                raise Transient("the log starts after the position")  # starting says what to do
+            self._worker.pause(self.tp)
             self._waiting.clear()
+            begin, _ = await self._worker.log_bounds(self.tp)
+            if begin > self.position:
+                raise Transient("the log starts after the position")  # starting says what to do
             await self._worker.read_from(self.tp, self.position)
             return
         records = chunk.records
@@ -253,14 +295,7 @@ class Driver:
             records = [record for record in records if record.offset >= self.position]
         await self._partition.process(records, chunk.end)
         self.position = chunk.end
-
-    def _log_retry(self, state: RetryCallState) -> None:
-        logger.warning(
-            "%s: cannot start, trying again in %.1f s: %r",
-            _name(self.tp),
-            state.next_action.sleep if state.next_action else 0.0,
-            state.outcome.exception() if state.outcome else None,
-        )
+        self._failures = 0
 
 
 class Partitions:
@@ -277,6 +312,7 @@ class Partitions:
         self._new_partition: dict[str, Callable[[TP], Partition]] = {}
         self._settle_timeout = settle_timeout
         self._drivers: dict[TP, Driver] = {}
+        self._closed = False
 
     def handle(self, topic: str, new_partition: Callable[[TP], Partition]) -> None:
         """Say what to do with the partitions of a topic."""
@@ -300,10 +336,15 @@ class Partitions:
 
     async def assign(self, assigned: Iterable[TP]) -> None:
         """Start what is new, restart what was abandoned, close what went elsewhere."""
-        assigned = set(assigned)
+        if not self._closed:
+            await self._take_over(set(assigned))
+
+    async def _take_over(self, assigned: set[TP]) -> None:
         gone = [self._drivers.pop(tp) for tp in set(self._drivers) - assigned]
         await asyncio.gather(*(driver.close() for driver in gone))
         for tp in assigned:
+            if self._closed:
+                return  # meanwhile
             if tp not in self._drivers:
                 self._drivers[tp] = Driver(
                     tp, self._new_partition[tp.topic](tp), self._worker, self._max_records
@@ -313,8 +354,9 @@ class Partitions:
 
     async def close(self, timeout: float) -> None:
         """Give everything up; running chunks have ``timeout`` seconds to finish."""
+        self._closed = True
         await asyncio.gather(*(driver.settle(timeout) for driver in self._drivers.values()))
-        await self.assign(())
+        await self._take_over(set())
 
     def is_ready(self, tp: TP) -> bool:
         """Whether chunks of this partition are wanted."""
@@ -327,6 +369,11 @@ class Partitions:
             for tp, driver in self._drivers.items()
             if driver.position is not None
         }
+
+
+def _backoff(failures: int) -> float:
+    """Seconds to wait: random, up to a bound that doubles."""
+    return random.uniform(0, min(_LONGEST_WAIT, 0.2 * 2**failures))
 
 
 def _name(tp: TP) -> str:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from models.errors import Fatal
+from models.errors import Fatal, Transient
 from streams.aggregate import Names
 from streams.kafka import new_consumer, stop
 from streams.settings import Settings
@@ -34,34 +35,58 @@ async def recover_partition(settings: Settings, names: Names, tp: TP) -> Recover
 
     Raises:
         Fatal: commands expired before they were decided, or the changelog was lost.
+        Transient: the log of the commands ends before the position.
     """
     changelog, source, events = (
         TopicPartition(topic, tp.partition) for topic in (names.changelog, tp.topic, names.events)
     )
     consumer = new_consumer(settings)
-    await consumer.start()
     try:
+        await consumer.start()
         consumer.assign([changelog, source, events])
         consumer.pause(source, events)  # of these only the bounds are wanted
         state = await restore(consumer, changelog)
         begin = (await consumer.beginning_offsets([source]))[source]
-        written = (await consumer.end_offsets([events]))[events]
-    finally:
-        await stop(consumer)
-    position = state.position(tp)
-    if position is None:
-        if written > 0:
+        end = (await consumer.end_offsets([source]))[source]
+        position = state.position(tp)
+        if position is None and await _has_records(consumer, events):
             raise Fatal(
                 f"{changelog.topic}[{tp.partition}] is empty but {events.topic}[{tp.partition}] is "
                 "not: the state was lost, and deciding without it would repeat every command; "
                 "restore the changelog from a backup"
             )
+    finally:
+        await stop(consumer)
+    if position is None:
         position = begin
-    elif position < begin:
-        raise Fatal(
-            f"{tp.topic}[{tp.partition}]: {begin - position} commands expired before they were "
-            f"decided (position {position}, log starts at {begin}); to go on without them run "
-            f"`cqrs topics skip-expired {tp.partition}`"
-        )
+    _check_position(tp, position, begin, end)
     logger.info("%s[%d]: restored %d aggregates", changelog.topic, tp.partition, len(state.records))
     return Recovered(state, position)
+
+
+def _check_position(tp: TP, position: int, begin: int, end: int) -> None:
+    """Check that the commands can be read on from ``position``."""
+    where = f"{tp.topic}[{tp.partition}]"
+    if position < begin:
+        raise Fatal(
+            f"{where}: {begin - position} commands expired before they were decided (position "
+            f"{position}, log starts at {begin}); to go on without them run "
+            f"`cqrs topics skip-expired {tp.partition}`"
+        )
+    if position > end:
+        raise Transient(
+            f"{where} ends at {end}, before the position {position}: if its leader is not just "
+            "behind, records were lost or the topic was made anew; restore it from a backup, or "
+            "use another CQRS_NAMESPACE"
+        )
+
+
+async def _has_records(consumer: AIOKafkaConsumer, tp: TopicPartition) -> bool:
+    """Whether there is any committed record; aborted ones and markers are none."""
+    end = (await consumer.end_offsets([tp]))[tp]
+    await consumer.seek_to_beginning(tp)
+    consumer.resume(tp)
+    while await consumer.position(tp) < end:
+        if await consumer.getmany(tp, timeout_ms=50, max_records=1):
+            return True
+    return False

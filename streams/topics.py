@@ -36,6 +36,8 @@ class TopicSpec:
 
 def topic_specs(settings: Settings, names: Names) -> tuple[TopicSpec, ...]:
     """All topics of one aggregate."""
+    # One replica may be away; with fewer than three that would be none.
+    in_sync = max(1, settings.replication_factor - 1)
 
     def spec(name: str, limit: int, **configs: object) -> TopicSpec:
         return TopicSpec(
@@ -43,6 +45,7 @@ def topic_specs(settings: Settings, names: Names) -> tuple[TopicSpec, ...]:
             settings.partitions,
             {
                 "max.message.bytes": str(limit),
+                "min.insync.replicas": str(in_sync),
                 **{key.replace("_", "."): str(value) for key, value in configs.items()},
             },
         )
@@ -116,11 +119,14 @@ def _check(specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec]) -> Non
                 f"{spec.partitions}; the number is fixed for the topic's life: set "
                 f"CQRS_PARTITIONS={found.partitions}, or use another CQRS_NAMESPACE"
             )
-        for key in ("cleanup.policy", "max.message.bytes"):
-            if found.configs[key] != spec.configs[key]:
+        wanted = {key: spec.configs[key] for key in ("cleanup.policy", "max.message.bytes")}
+        if spec.configs.get("retention.ms") == "-1":
+            wanted |= {"retention.ms": "-1", "retention.bytes": "-1"}
+        for key, value in wanted.items():
+            if found.configs[key] != value:
                 raise Fatal(
-                    f"topic {spec.name} has {key}={found.configs[key]}, it must be "
-                    f"{spec.configs[key]}; change it with your cluster's kafka-configs tool"
+                    f"topic {spec.name} has {key}={found.configs[key]}, it must be {value}; "
+                    "change it with your cluster's kafka-configs tool"
                 )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
@@ -22,8 +23,8 @@ from streams.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# How long giving up a producer may take; what it leaves behind is fenced by the next owner.
-_STOP_TIMEOUT = 3.0
+# Seconds for an abort. What is left behind the next owner ends, or the transaction's timeout.
+_ABORT_TIMEOUT = 1.0
 
 
 class Output(NamedTuple):
@@ -87,19 +88,16 @@ class TransactionalProducer:
     async def close(self) -> None:
         """Give the producer up; an open transaction is aborted as soon as anyone notices."""
         producer, self._producer = self._producer, None
-        if producer is not None:
-            try:
-                await asyncio.wait_for(_abort_and_stop(producer), _STOP_TIMEOUT)
-            except (KafkaError, asyncio.TimeoutError) as error:
-                logger.info("%s: its producer did not stop cleanly: %r", self._tp, error)
-
-
-async def _abort_and_stop(producer: AIOKafkaProducer) -> None:
-    try:
-        if producer._txn_manager.is_in_transaction():
-            await producer.abort_transaction()
-    finally:
-        await stop(producer)
+        if producer is None:
+            return
+        try:
+            if producer._txn_manager.is_in_transaction():
+                await asyncio.wait_for(producer.abort_transaction(), _ABORT_TIMEOUT)
+        except (KafkaError, asyncio.TimeoutError) as error:
+            logger.info("%s: an open transaction was left behind: %r", self._tp, error)
+        finally:
+            with suppress(KafkaError):
+                await stop(producer)
 
 
 def _batches(producer: AIOKafkaProducer, records: Sequence[Output]) -> list[object]:

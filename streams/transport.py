@@ -26,6 +26,7 @@ from aiokafka.structs import TopicPartition
 from faust.transport.consumer import TransactionManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from mode import Service
 
 from streams.chunks import Chunk
 
@@ -135,15 +136,37 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
                 self._passed[tp] = (start, state.position)
         return chunks
 
-    async def committed(self, tp: TP) -> tuple[int | None, int]:
-        """The group's position, if it has one, and where the log starts."""
-        return await self.call_thread(self._committed, tp)  # type: ignore[no-any-return]
+    async def committed(self, tp: TP) -> int | None:
+        """The group's position, if it has one."""
+        partition = TopicPartition(tp.topic, tp.partition)
+        return await self.call_thread(  # type: ignore[no-any-return]
+            self._ensure_consumer().committed, partition
+        )
 
-    async def _committed(self, tp: TP) -> tuple[int | None, int]:
+    async def log_bounds(self, tp: TP) -> tuple[int, int]:
+        """The first position that the broker still has, and the one after the last."""
+        return await self.call_thread(self._log_bounds, tp)  # type: ignore[no-any-return]
+
+    async def _log_bounds(self, tp: TP) -> tuple[int, int]:
         consumer = self._ensure_consumer()
         partition = TopicPartition(tp.topic, tp.partition)
         begin = await consumer.beginning_offsets([partition])
-        return await consumer.committed(partition), begin[partition]
+        end = await consumer.end_offsets([partition])
+        return begin[partition], end[partition]
+
+    @Service.task
+    async def _watch(self) -> None:
+        """Raise what aiokafka keeps for callers of its own ``getmany``, which nobody calls here.
+
+        Otherwise an error of the group, or the end of the task that fetches, would be a silence.
+        """
+        while not self.should_stop:
+            await self.sleep(1.0)
+            if self._consumer is not None and self._consumer._coordinator is not None:
+                self._consumer._coordinator.check_errors()
+                fetching = self._consumer._fetcher._fetch_task
+                if fetching.done() and not self.should_stop:
+                    fetching.result()
 
     async def commit_position(self, tp: TP, position: int) -> None:
         """Commit the group's position."""
@@ -167,12 +190,23 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         self._ensure_consumer()._coordinator.request_rejoin()
 
 
+class _NoOffsets(dict[TP, int | None]):
+    """Faust's own check drops what is read again after a seek; the drivers' checks are exact."""
+
+    def __getitem__(self, tp: TP) -> None:
+        return None
+
+
 class ChunkConsumer(driver.Consumer):
     """Faust's consumer, yielding chunks and reading on from where the partitions say."""
 
     logger = faust_logger
     app: StreamApp
     _thread: ChunkConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._read_offset = _NoOffsets()
 
     def _new_consumer_thread(self) -> ChunkConsumerThread:
         return ChunkConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -228,9 +262,13 @@ class ChunkConsumer(driver.Consumer):
         except IllegalStateError:
             self.log.info("Partitions moved while seeking; the rebalance decides")
 
-    async def committed(self, tp: TP) -> tuple[int | None, int]:
-        """The group's position, if it has one, and where the log starts."""
+    async def committed(self, tp: TP) -> int | None:
+        """The group's position, if it has one."""
         return await self._thread.committed(tp)
+
+    async def log_bounds(self, tp: TP) -> tuple[int, int]:
+        """The first position that the broker still has, and the one after the last."""
+        return await self._thread.log_bounds(tp)
 
     async def commit_position(self, tp: TP, position: int) -> None:
         """Commit the group's position."""

@@ -11,7 +11,7 @@ from faust.types import TP, TopicT
 from models.messages import Event, EventRecord
 from streams.aggregate import Names
 from streams.app import StreamApp
-from streams.kafka import new_producer
+from streams.kafka import new_producer, started
 from streams.projector import Projector
 from streams.topics import topic_specs
 from streams.view_index import Document, ViewIndex
@@ -43,7 +43,7 @@ def add_view(
         store = await resources.enter_async_context(
             open_view_store(settings, index, timeout=_TIMEOUT)
         )
-        producer = await resources.enter_async_context(new_producer(settings))
+        producer = await resources.enter_async_context(started(new_producer(settings), settings))
         projector = Projector(store, project, cached_documents=settings.view_cache_documents)
 
         def make(tp: TP) -> ViewPartition[E]:

@@ -10,7 +10,7 @@ import orjson
 from aiokafka import AIOKafkaProducer
 from faust.types import TP
 
-from models.errors import Fatal, Poison
+from models.errors import Fatal, Poison, Transient
 from models.messages import Event, EventRecord, parse_event
 from streams.aggregate import Names
 from streams.app import StreamApp
@@ -53,13 +53,19 @@ class ViewPartition(Generic[E]):
         """Make sure of the index and return the group's position."""
         self._projector.forget(self._tp.partition)
         await self._store.create_if_missing()
-        position, begin = await self._app.committed(self._tp)
+        position = await self._app.committed(self._tp)
+        begin, end = await self._app.log_bounds(self._tp)
         if position is None:
             return begin
         if position < begin:
             raise Fatal(
-                f"{self._tp.topic}[{self._tp.partition}]: {begin - position} events expired before "
-                "they were projected; the event topic has to keep them for ever (retention.ms=-1)"
+                f"{self._tp.topic}[{self._tp.partition}]: {begin - position} positions expired "
+                "before they were projected; events have to be kept for ever (retention.ms=-1)"
+            )
+        if position > end:
+            raise Transient(
+                f"{self._tp.topic}[{self._tp.partition}] ends at {end}, before the view's position "
+                f"{position}: if its leader is not just behind, events were lost"
             )
         return position
 

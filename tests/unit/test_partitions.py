@@ -41,8 +41,8 @@ class FakeWorker:
         self.sought.append(position)
         self.paused = False
 
-    async def log_start(self, tp: TP) -> int:
-        return self.begin
+    async def log_bounds(self, tp: TP) -> tuple[int, int]:
+        return self.begin, 1000
 
     def pause(self, tp: TP) -> None:
         self.paused = True
@@ -172,7 +172,7 @@ async def test_a_defect_stops_the_worker_in_the_end(
         assert worker.failure is None
         driver.submit(chunk(10, 12))
         await idle(driver)
-    assert "failed 5 times at position 10: KeyError" in str(worker.failure)
+    assert "the chunk at position 10 failed 5 times: KeyError" in str(worker.failure)
 
 
 async def test_what_was_processed_before_is_left_out(

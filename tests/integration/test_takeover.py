@@ -1,0 +1,103 @@
+"""What a worker finds when it takes a partition over, and what it makes of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from aiokafka.admin import NewTopic
+
+from deploy.embedded.stack import EmbeddedStack
+from deploy.generate import generate
+from models.errors import Fatal
+from streams.aggregate import Names
+from streams.kafka import admin_client, new_producer
+from streams.settings import Settings
+from streams.topics import create_topics, topic_specs
+from tests.conftest import Deploy
+from tests.faults.load import counting, send
+from tests.support import create_user_topics, new_settings, wait_until
+
+
+async def test_a_first_transaction_that_was_aborted(deploy: Deploy) -> None:
+    """It leaves records and a marker on the event topic, and yet no event."""
+    deployed = deploy(partitions=1)
+    settings, names = deployed.settings, deployed.names
+    group = f"{settings.namespace}users-commands"
+    async with new_producer(settings, transactional_id=f"{group}-{names.commands}-0") as dead_owner:
+        await dead_owner.begin_transaction()
+        await dead_owner.send_and_wait(names.events, b"{}", b"user-1", partition=0)
+        await dead_owner.abort_transaction()
+    deployed.start("commands")
+    async with counting(deployed) as outcomes, new_producer(settings) as producer:
+        await send(producer, deployed, generate(10))
+        await outcomes.reach(10)
+
+
+async def test_a_changelog_that_was_lost(deploy: Deploy) -> None:
+    """Events without any state: deciding again would repeat them, so the worker stops."""
+    deployed = deploy("commands", partitions=1)
+    settings, names = deployed.settings, deployed.names
+    worker = deployed.workers[0]
+    async with counting(deployed) as outcomes, new_producer(settings) as producer:
+        await send(producer, deployed, generate(10))
+        await outcomes.reach(10)
+    worker.terminate()
+    await make_anew(deployed.settings, names, names.changelog)
+    worker.start()
+    assert worker.wait() == 1
+    assert "the state was lost" in worker.log_text.splitlines()[-1]
+
+
+async def test_a_command_topic_that_was_made_anew(deploy: Deploy) -> None:
+    """It ends before the position: new commands must not be taken for old ones."""
+    deployed = deploy("commands", partitions=1)
+    worker = deployed.workers[0]
+    async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
+        await send(producer, deployed, generate(10))
+        await outcomes.reach(10)
+    worker.terminate()
+    await make_anew(deployed.settings, deployed.names, deployed.names.commands)
+    worker.start()
+    await wait_until(lambda: "ends at 0, before the position 10" in worker.log_text)
+    assert worker.is_running
+
+
+async def make_anew(settings: Settings, names: Names, topic: str) -> None:
+    """Delete a topic and create it again, empty."""
+    async with admin_client(settings) as admin:
+        await admin.delete_topics([topic])
+
+        async def is_gone() -> bool:
+            return topic not in await admin.list_topics()
+
+        await wait_until(is_gone)
+    await create_topics(settings, topic_specs(settings, names))
+
+
+async def test_an_event_topic_that_forgets_is_refused(stack: EmbeddedStack) -> None:
+    settings = new_settings(stack)
+    names = Names(settings.namespace, "users")
+    async with admin_client(settings) as admin:
+        configs = {"max.message.bytes": str(4 * 1024 * 1024), "retention.ms": "604800000"}
+        await admin.create_topics([NewTopic(names.events, 2, 1, topic_configs=configs)])
+    with pytest.raises(Fatal, match=r"has retention.ms=604800000, it must be -1"):
+        await create_user_topics(settings)
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+async def test_compressed_commands(deploy: Deploy, codec: str) -> None:
+    """Whatever a producer compresses with is read, also when it is far larger than it looks."""
+    deployed = deploy("commands", partitions=1)
+    async with (
+        counting(deployed) as outcomes,
+        new_producer(
+            deployed.settings, compression_type=codec, max_request_size=64 * 1024 * 1024
+        ) as producer,
+    ):
+        sent = await send(producer, deployed, generate(50))
+        blanks = b" " * (6 * 1024 * 1024) + json.dumps({"type": "Nothing"}).encode()
+        await producer.send_and_wait(deployed.names.commands, blanks, b"user-1", partition=0)
+        sent += 1 + await send(producer, deployed, generate(10, seed=2))
+        await outcomes.reach(sent)
+    assert deployed.workers[0].is_running

@@ -1,0 +1,59 @@
+"""Reading records that no producer of ours would write."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+import pytest
+from aiokafka.structs import ConsumerRecord
+
+from agents.user_commands import app
+from models.errors import Poison
+from streams.commands import time_of
+from streams.dead_letters import CUT, REASON, dead_letter
+from streams.topics import OUTPUT_BYTES
+
+
+def record(
+    value: bytes | None = b"{}",
+    timestamp: int = 0,
+    headers: tuple[tuple[str, bytes], ...] = (),
+) -> ConsumerRecord[bytes, bytes]:
+    return ConsumerRecord("t", 0, 7, timestamp, 0, b"key", value, None, 3, 2, headers)
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "time"),
+    [
+        (-1, datetime(1970, 1, 1, tzinfo=timezone.utc)),
+        (-(2**62), datetime(1970, 1, 1, tzinfo=timezone.utc)),
+        (1_763_899_200_123, datetime(2025, 11, 23, 12, 0, 0, 123000, tzinfo=timezone.utc)),
+    ],
+)
+def test_the_time_of_a_record(timestamp: int, time: datetime) -> None:
+    assert time_of(record(timestamp=timestamp)) == time
+
+
+def test_a_time_after_the_year_9999_is_its_end() -> None:
+    assert time_of(record(timestamp=2**62)).year == 9999
+
+
+def test_a_dead_letter_has_the_records_bytes() -> None:
+    letter = dead_letter(record(b"\xff", headers=(("a", b"1"),)), Poison("malformed-json", "no"))
+    assert (letter.key, letter.value) == (b"key", b"\xff")
+    assert letter.headers[0] == ("a", b"1")
+    assert (REASON, b"no") in letter.headers
+
+
+def test_a_dead_letter_that_no_topic_would_take_is_cut() -> None:
+    value = b"x" * (OUTPUT_BYTES + 1)
+    letter = dead_letter(record(value, headers=(("a", b"1"),)), Poison("malformed-json", "no"))
+    assert letter.value is not None
+    assert len(letter.value) < OUTPUT_BYTES - 1024
+    assert value.startswith(letter.value)
+    assert (CUT, str(len(value)).encode()) in letter.headers
+
+
+def test_a_worker_that_fetches_nothing_for_long_stays_in_its_group() -> None:
+    year = 365 * 24 * 3600
+    assert app.conf.broker_max_poll_interval > year
