@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,7 +78,8 @@ def _format(properties: Path) -> None:
     from jpype import JClass
 
     output = JClass("java.io.ByteArrayOutputStream")()
-    cluster = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+    # Kafka's own: it makes none that starts with a dash, which would be taken for an option
+    cluster = str(JClass("org.apache.kafka.common.Uuid").randomUuid())
     status = JClass("kafka.tools.StorageTool").execute(
         ["format", "--standalone", "-t", cluster, "-c", str(properties)],
         JClass("java.io.PrintStream")(output),
