@@ -16,7 +16,8 @@ from faust.types import TP, TopicT
 
 from models.errors import Fatal
 from streams.logs import logging_config
-from streams.partitions import Partition, Partitions
+from streams.partition_driver import Partition
+from streams.partitions import Partitions
 from streams.settings import Settings
 from streams.topics import TopicSpec, check_topics
 from streams.transport import ChunkConsumer, ChunkSchema, ChunkTransport

@@ -67,6 +67,9 @@ class _Partitions(memory.Store[bytes, bytes]):
                 return state.records[key]
         raise KeyError(key)
 
+    def __contains__(self, key: object) -> bool:
+        return any(key in state.records for state in self.owned.values())
+
     def __iter__(self) -> Iterator[bytes]:
         for state in self.owned.values():
             yield from state.records

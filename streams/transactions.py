@@ -18,7 +18,7 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from streams.kafka import RETRY_BACKOFF_MS, new_producer, stop
-from streams.partitions import Fenced
+from streams.partition_driver import Fenced
 from streams.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,8 @@ from faust.types import TP
 
 from models.errors import Fatal
 from streams.chunks import Chunk, Record
-from streams.partitions import Driver, Fenced, Partitions
+from streams.partition_driver import Driver, Fenced
+from streams.partitions import Partitions
 
 TOPIC = TP("things.commands.v1", 0)
 
