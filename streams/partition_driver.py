@@ -305,8 +305,3 @@ def _backoff(failures: int) -> float:
 
 def _name(tp: TP) -> str:
     return f"{tp.topic}[{tp.partition}]"
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
