@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from deploy.faults.scenario import Scenario
 from deploy.faults.scenarios.crash_points import F9
 from deploy.faults.scenarios.kills import F1
+from deploy.faults.scenarios.slow_views import F11
+from deploy.faults.scenarios.view_outages import F6
 from deploy.faults.scenarios.zombies import F3
 
-SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in (F1, F3, F9)}
+SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in (F1, F3, F6, F9, F11)}
