@@ -10,12 +10,12 @@ import pytest
 
 from agents.user_client import open_commands
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.waiting import wait_until
 from models.commands import DeactivateUser
 from models.errors import OutcomeTimeout
 from models.outcomes import Rejection
 from streams.kafka import RETRY_BACKOFF_MS, new_producer, started
 from tests.conftest import Deploy
-from tests.support import wait_until
 
 
 @pytest.fixture
