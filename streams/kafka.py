@@ -30,6 +30,10 @@ _STOP_TIMEOUT = 3.0
 # transaction check sends one per new transaction: at the default of 100 ms it is the latency.
 RETRY_BACKOFF_MS = 5
 
+# Seconds until a broker that cannot be reached is tried again. aiokafka knows only the wait above,
+# with which the producers of one worker tried a thousand times per second.
+_RECONNECT_BACKOFF = 0.1
+
 
 def connection(settings: Settings) -> dict[str, Any]:
     """What every client needs to connect; security settings will join here."""
@@ -52,7 +56,7 @@ def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
 
 def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
     """A producer whose records are acknowledged by all in-sync replicas."""
-    return AIOKafkaProducer(
+    producer = AIOKafkaProducer(
         **connection(settings),
         **{
             "acks": "all",
@@ -62,6 +66,16 @@ def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
             **options,
         },
     )
+    connect = producer.client._get_conn
+
+    async def connect_patiently(*args: Any, **kwargs: Any) -> Any:
+        connection = await connect(*args, **kwargs)
+        if connection is None:
+            await asyncio.sleep(_RECONNECT_BACKOFF)
+        return connection
+
+    producer.client._get_conn = connect_patiently
+    return producer
 
 
 @asynccontextmanager
