@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka.admin import NewTopic
+from aiokafka.structs import TopicPartition
 
 from agents.users import USERS
 from deploy.embedded.stack import EmbeddedStack
@@ -14,8 +15,9 @@ from deploy.generate import generate
 from models.errors import Fatal
 from streams.aggregate import Names
 from streams.kafka import admin_client, new_producer
+from streams.log_reader import open_logs
 from streams.settings import Settings
-from streams.topics import create_topics, topic_specs
+from streams.topics import MIB, create_topics, topic_specs
 from streams.verify import verify
 from tests.conftest import Deploy
 from tests.faults.load import counting, send
@@ -130,3 +132,22 @@ async def test_a_record_larger_than_any_answer(deploy: Deploy, giant: dict[str, 
         await outcomes.reach(sent)
     report = await verify(deployed.settings, USERS)
     assert (report.first_violation, report.dead) == (None, 1)
+
+
+async def test_one_transaction_carries_a_bounded_number_of_bytes(deploy: Deploy) -> None:
+    """However well they were compressed: one fetch brings all of these."""
+    deployed = deploy(partitions=1)
+    settings, names = deployed.settings, deployed.names
+    changelog = TopicPartition(names.changelog, 0)
+    async with (
+        counting(deployed) as outcomes,
+        new_producer(settings, compression_type="gzip") as producer,
+        open_logs(settings, [changelog]) as logs,
+    ):
+        for _ in range(48):
+            await producer.send_and_wait(names.commands, b" " * MIB, b"user-1", partition=0)
+        deployed.start("commands")
+        await outcomes.reach(48)
+        end = (await logs.ends([changelog]))[changelog]
+        transactions = [record async for part in logs.read(changelog, 0, end) for record in part]
+    assert len(transactions) >= 2  # each writes its position, and there is no state
