@@ -34,7 +34,7 @@ from aiokafka.errors import (
 from faust.types import TP
 
 from models.errors import Fatal, Transient
-from streams.chunks import Chunk, Record
+from streams.chunks import MOST_BYTES, Chunk, Record
 from streams.logs import log_defect
 
 logger = logging.getLogger(__name__)
@@ -53,9 +53,6 @@ _PERMANENT = (
 _MOST_DEFECTS = 5
 
 _LONGEST_WAIT = 10.0  # seconds between two attempts
-
-# Most bytes of one transaction's commands, joined chunks and all.
-_MOST_BYTES = 8 * 1024 * 1024
 
 
 class Fenced(Exception):  # noqa: N818 - named as Kafka names it
@@ -167,7 +164,7 @@ class Driver:
         return (
             self.position is not None
             and sum(len(chunk.records) for chunk in self._waiting) < self._max_records
-            and sum(chunk.size for chunk in self._waiting) < _MOST_BYTES
+            and sum(chunk.size for chunk in self._waiting) < MOST_BYTES
         )
 
     @property
@@ -265,7 +262,7 @@ class Driver:
             self._waiting
             and chunk.followed_by(self._waiting[0])
             and len(chunk.records) + len(self._waiting[0].records) <= self._max_records
-            and chunk.size + self._waiting[0].size <= _MOST_BYTES
+            and chunk.size + self._waiting[0].size <= MOST_BYTES
         ):
             chunk = chunk.joined_with(self._waiting.popleft())
         return chunk

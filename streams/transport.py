@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import aiokafka
@@ -28,7 +28,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode import Service
 
-from streams.chunks import Chunk
+from streams.chunks import MOST_BYTES, Chunk, Record, size_of
 
 if TYPE_CHECKING:
     from streams.app import StreamApp
@@ -43,6 +43,9 @@ FETCH_WAIT = 0.25
 # How long the broker holds a fetch that finds nothing. aiokafka has one fetch per broker under way;
 # a partition that was not part of it (it was paused, or sought) waits for it to return.
 BROKER_WAIT_MS = 50
+
+# Records that are unpacked between two looks at how many bytes they are.
+_STEP = 32
 
 
 class ChunkSchema(faust.Schema[Any, Any]):
@@ -122,7 +125,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
                 continue
             state = fetcher._subscriptions.subscription.assignment.state_value(topic_partition)
             before = state.position if state is not None and state.has_valid_position else None
-            records = result.getall(max_records)
+            records = _take(result, max_records)
             if not result.has_more():
                 del fetcher._records[topic_partition]
                 fetcher._notify(fetcher._wait_consume_future)
@@ -188,6 +191,20 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _rejoin(self) -> None:
         self._ensure_consumer()._coordinator.request_rejoin()
+
+
+def _take(result: FetchResult, most: int | None) -> Sequence[Record]:
+    """The next records of a fetch, no more than a chunk may have.
+
+    A fetch is bounded as it was sent: compressed records may be a thousand times as large.
+    """
+    records: list[Record] = []
+    size = 0
+    while result.has_more() and size < MOST_BYTES and (most is None or len(records) < most):
+        taken = result.getall(_STEP if most is None else min(_STEP, most - len(records)))
+        records += taken
+        size += size_of(taken)
+    return records
 
 
 class _NoOffsets(dict[TP, int | None]):

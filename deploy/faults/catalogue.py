@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from deploy.faults.scenario import Scenario
 from deploy.faults.scenarios.brokers import F5
 from deploy.faults.scenarios.crash_points import F9
+from deploy.faults.scenarios.forgetting import F8
 from deploy.faults.scenarios.kills import F1
+from deploy.faults.scenarios.poison import F10
+from deploy.faults.scenarios.replay import F7
 from deploy.faults.scenarios.zombies import F3
 
-SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in (F1, F3, F5, F9)}
+_ALL = (F1, F3, F5, F7, F8, F9, F10)
+
+SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

@@ -7,10 +7,10 @@ import json
 import time
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
@@ -20,17 +20,28 @@ from deploy.faults.waiting import NotInTime, wait_until
 from streams.commands import partition_of
 from streams.kafka import new_consumer, new_producer, started
 
-Record = tuple[bytes, bytes]
-
 _TICK = 0.01  # seconds between two looks at what is due
 _SILENCE = 20.0  # seconds without an outcome after which none is to come: longer than any session
 _PATIENCE = 120.0  # seconds that the workers get, unless a scenario says otherwise
 
 
+class Record(NamedTuple):
+    """What is sent, to the partition of its key unless another one is given."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    partition: int | None = None
+
+
+def record_of(command: Mapping[str, Any]) -> Record:
+    """A wire command as a record."""
+    return Record(command["aggregateId"].encode(), json.dumps(command).encode())
+
+
 def records_of(commands: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
-    """Key and value of wire commands."""
-    for command in commands:
-        yield command["aggregateId"].encode(), json.dumps(command).encode()
+    """Wire commands as records."""
+    return map(record_of, commands)
 
 
 class Traffic:
@@ -138,9 +149,16 @@ class Traffic:
         if record is None:
             self._exhausted = True
             return
-        key, value = record
-        partition = partition_of(key, self._partitions)
-        acknowledged = await self._producer.send(self._topic, value, key, partition=partition)
+        partition = record.partition
+        if partition is None:
+            partition = partition_of(record.key or b"", self._partitions)
+        acknowledged = await self._producer.send(
+            self._topic,
+            record.value,
+            record.key,
+            partition=partition,
+            headers=list(record.headers),
+        )
         self._under_way.add(acknowledged)
         acknowledged.add_done_callback(self._under_way.discard)
         self._sent_of[partition] += 1
@@ -170,12 +188,12 @@ class Traffic:
 
 @asynccontextmanager
 async def open_traffic(
-    deployed: Deployment, records: Iterable[Record], *, rate: float = 0.0
+    deployed: Deployment, records: Iterable[Record], *, rate: float = 0.0, **options: Any
 ) -> AsyncIterator[Traffic]:
-    """Traffic on a deployment for the time of the block."""
+    """Traffic on a deployment for the time of the block; `options` are the producer's."""
     settings = deployed.settings
     async with (
-        started(new_producer(settings, linger_ms=5), settings) as producer,
+        started(new_producer(settings, linger_ms=5, **options), settings) as producer,
         started(new_consumer(settings, fetch_max_wait_ms=50), settings) as consumer,
     ):
         consumer.assign(
