@@ -75,21 +75,17 @@ def position_in_the_state(set_: Set) -> None:
 
 
 def end_offset_in_recovery(set_: Set) -> None:
-    """Take the state for restored as soon as nothing comes."""
+    """Take what the first fetch brings for the whole state."""
 
-    async def until_nothing_comes(
-        consumer: AIOKafkaConsumer, changelog: TopicPartition
-    ) -> PartitionState:
+    async def fetch_once(consumer: AIOKafkaConsumer, changelog: TopicPartition) -> PartitionState:
         await consumer.seek_to_beginning(changelog)
         state = PartitionState()
-        wait = 5_000
-        while found := await consumer.getmany(changelog, timeout_ms=wait):
-            for record in found[changelog]:
+        for records in (await consumer.getmany(changelog, timeout_ms=5_000)).values():
+            for record in records:
                 state.apply(record.key, record.value)
-            wait = 0
         return state
 
-    set_(recovery, "restore", until_nothing_comes)
+    set_(recovery, "restore", fetch_once)
 
 
 def generation_check(set_: Set) -> None:
