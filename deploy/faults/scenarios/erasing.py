@@ -7,6 +7,7 @@ import random
 from datetime import datetime, timezone
 
 from faust.types import TP
+from tenacity import AsyncRetrying, retry_if_exception_type
 
 from agents.user_client import open_commands
 from agents.users import COMMAND_WORKER, USERS
@@ -19,6 +20,7 @@ from models.user import User
 from streams.client import KafkaCommandBus
 from streams.commands import partition_of
 from streams.entity import Entity, encode_entity
+from streams.partition_driver import Fenced
 from streams.skip_expired import find_expired
 from streams.transactions import Output, TransactionalProducer
 
@@ -78,12 +80,16 @@ async def _write(deployed: Deployment, users: list[str], state: bytes | None) ->
     for partition, user in enumerate(users):
         tp = TP(names.commands, partition)
         producer = TransactionalProducer(settings, settings.namespace + COMMAND_WORKER, tp)
-        await producer.start()
-        try:
-            position = (await find_expired(settings, names, partition)).position
-            await producer.commit({names.changelog: [Output(user.encode(), state)]}, position)
-        finally:
-            await producer.close()
+        # A worker that takes the partition over meanwhile is the owner then.
+        async for attempt in AsyncRetrying(retry=retry_if_exception_type(Fenced)):
+            with attempt:
+                await producer.start()
+                try:
+                    position = (await find_expired(settings, names, partition)).position
+                    record = Output(user.encode(), state)
+                    await producer.commit({names.changelog: [record]}, position)
+                finally:
+                    await producer.close()
 
 
 async def _check_versions(commands: KafkaCommandBus, users: list[str], version: int) -> None:
