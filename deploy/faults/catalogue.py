@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from deploy.faults.scenario import Scenario
 from deploy.faults.scenarios.crash_points import F9
 from deploy.faults.scenarios.kills import F1
+from deploy.faults.scenarios.races import F4
+from deploy.faults.scenarios.scaling import F2
 from deploy.faults.scenarios.zombies import F3
 
-SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in (F1, F3, F9)}
+SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in (F1, F2, F3, F4, F9)}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -57,7 +58,10 @@ class Traffic:
         self._exhausted = False
         self._sent_of: Counter[int] = Counter()
         self._decided_of: Counter[int] = Counter()
-        self._heard: dict[int, list[float]] = defaultdict(list)
+        # When records were sent whose outcomes were not seen yet; they come in the same order. And
+        # when outcomes were seen, with when the first of their records was sent.
+        self._sent_at: dict[int, deque[float]] = defaultdict(deque)
+        self._heard: dict[int, list[tuple[float, float]]] = defaultdict(list)
         self._under_way: set[asyncio.Future[Any]] = set()
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -98,11 +102,25 @@ class Traffic:
     def longest_silence(self, since: float) -> float:
         """Seconds for which some partition gave no outcome, at most, from `since` on."""
         longest = 0.0
-        for times in self._heard.values():
-            after = [since, *times[bisect_right(times, since) :]]
+        for heard in self._heard_since(since):
+            after = [since, *(seen for seen, _ in heard)]
             gaps = [end - begin for begin, end in pairwise(after)]
             longest = max(longest, *gaps, 0.0)
         return longest
+
+    def longest_wait(self, since: float) -> float:
+        """Seconds from `since`, or from its sending if that was later, to an outcome, at most.
+
+        Unlike a silence it does not grow with the time between two records of a partition.
+        """
+        return max(
+            (seen - max(sent, since) for heard in self._heard_since(since) for seen, sent in heard),
+            default=0.0,
+        )
+
+    def _heard_since(self, since: float) -> Iterator[list[tuple[float, float]]]:
+        for heard in self._heard.values():
+            yield heard[bisect_right(heard, (since, math.inf)) :]
 
     async def finish(self, timeout: float = _PATIENCE) -> None:
         """Send what is due and nothing more, and wait until all that was sent is decided."""
@@ -130,6 +148,7 @@ class Traffic:
             return
         key, value = record
         partition = partition_of(key, self._partitions)
+        self._sent_at[partition].append(time.monotonic())
         acknowledged = await self._producer.send(self._topic, value, key, partition=partition)
         self._under_way.add(acknowledged)
         acknowledged.add_done_callback(self._under_way.discard)
@@ -141,7 +160,9 @@ class Traffic:
         while True:
             for tp, records in (await self._consumer.getmany(timeout_ms=200)).items():
                 self._decided_of[tp.partition] += len(records)
-                self._heard[tp.partition].append(time.monotonic())
+                sent_at = self._sent_at[tp.partition]
+                first, *_ = [sent_at.popleft() for _ in records]
+                self._heard[tp.partition].append((time.monotonic(), first))
 
     async def _until(
         self, condition: Callable[[], bool], what: str, timeout: float = _PATIENCE

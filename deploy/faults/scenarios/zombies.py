@@ -38,7 +38,7 @@ async def wake_zombies(run: Run) -> None:
         await _until_suspended(last, traffic)
         await traffic.decides_again()
         last.resume()
-        deployed.retire(other)
+        await deployed.retire(other)
         await traffic.decides_again()
         await traffic.finish()
     report = await run.verify(deployed)
@@ -75,7 +75,7 @@ async def _wake_one(run: Run, deployed: Deployment, traffic: Traffic, point: Poi
         what="the zombie gets partitions again",
     )
     await traffic.decides_again()
-    deployed.retire(zombie)
+    await deployed.retire(zombie)
     return silence
 
 
