@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
 import time
 from bisect import bisect_right
 from collections import Counter, defaultdict, deque
@@ -24,6 +23,7 @@ from streams.kafka import new_consumer, new_producer, started
 Record = tuple[bytes, bytes]
 
 _TICK = 0.01  # seconds between two looks at what is due
+_SILENCE = 20.0  # seconds without an outcome after which none is to come: longer than any session
 _PATIENCE = 120.0  # seconds that the workers get, unless a scenario says otherwise
 
 
@@ -58,10 +58,11 @@ class Traffic:
         self._exhausted = False
         self._sent_of: Counter[int] = Counter()
         self._decided_of: Counter[int] = Counter()
-        # When records were sent whose outcomes were not seen yet; they come in the same order. And
-        # when outcomes were seen, with when the first of their records was sent.
+        self._heard: dict[int, list[float]] = defaultdict(list)
+        # When those records were sent that are not decided yet, and when the first one was sent of
+        # those whose outcomes were heard together. Outcomes come in the order of the records.
         self._sent_at: dict[int, deque[float]] = defaultdict(deque)
-        self._heard: dict[int, list[tuple[float, float]]] = defaultdict(list)
+        self._first_sent_at: dict[int, list[float]] = defaultdict(list)
         self._under_way: set[asyncio.Future[Any]] = set()
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -102,33 +103,40 @@ class Traffic:
     def longest_silence(self, since: float) -> float:
         """Seconds for which some partition gave no outcome, at most, from `since` on."""
         longest = 0.0
-        for heard in self._heard_since(since):
-            after = [since, *(seen for seen, _ in heard)]
+        for times in self._heard.values():
+            after = [since, *times[bisect_right(times, since) :]]
             gaps = [end - begin for begin, end in pairwise(after)]
             longest = max(longest, *gaps, 0.0)
         return longest
 
     def longest_wait(self, since: float) -> float:
-        """Seconds from `since`, or from its sending if that was later, to an outcome, at most.
+        """Seconds that a record waited for its outcome, at most, not counting before `since`.
 
-        Unlike a silence it does not grow with the time between two records of a partition.
+        Unlike a silence it does not grow with the time between two records.
         """
         return max(
-            (seen - max(sent, since) for heard in self._heard_since(since) for seen, sent in heard),
-            default=0.0,
+            heard - max(sent, since)
+            for number, times in self._heard.items()
+            for heard, sent in zip(times, self._first_sent_at[number], strict=True)
+            if heard > since
         )
 
-    def _heard_since(self, since: float) -> Iterator[list[tuple[float, float]]]:
-        for heard in self._heard.values():
-            yield heard[bisect_right(heard, (since, math.inf)) :]
-
     async def finish(self, timeout: float = _PATIENCE) -> None:
-        """Send what is due and nothing more, and wait until all that was sent is decided."""
+        """Send what is due and nothing more, and wait until all that was sent is decided.
+
+        Returns as well when nothing has come for a while: the checker says then what is missing.
+        """
         self._rate = 0.0
         await self._until(lambda: self._exhausted or self._due < 1, "all is sent", timeout)
         await self._producer.flush()
         await asyncio.gather(*self._under_way)
-        await self.wait_for_decided(self.sent, timeout)
+        begin = time.monotonic()
+
+        def decided_or_silent() -> bool:
+            heard = max([begin, *(times[-1] for times in self._heard.values())])
+            return self.decided >= self.sent or time.monotonic() - heard > _SILENCE
+
+        await self._until(decided_or_silent, f"{self.sent} outcomes", timeout)
 
     async def send(self) -> None:
         """Send what becomes due until nothing is left."""
@@ -160,9 +168,12 @@ class Traffic:
         while True:
             for tp, records in (await self._consumer.getmany(timeout_ms=200)).items():
                 self._decided_of[tp.partition] += len(records)
-                sent_at = self._sent_at[tp.partition]
-                first, *_ = [sent_at.popleft() for _ in records]
-                self._heard[tp.partition].append((time.monotonic(), first))
+                now = time.monotonic()
+                self._heard[tp.partition].append(now)
+                waiting = self._sent_at[tp.partition]  # empty if something was decided twice
+                self._first_sent_at[tp.partition].append(waiting[0] if waiting else now)
+                for _ in records[: len(waiting)]:
+                    waiting.popleft()
 
     async def _until(
         self, condition: Callable[[], bool], what: str, timeout: float = _PATIENCE

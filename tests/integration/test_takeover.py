@@ -9,6 +9,8 @@ import pytest
 from aiokafka.admin import NewTopic
 
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.deployment import WorkerProcess, create_user_topics, new_settings
+from deploy.faults.waiting import wait_until
 from deploy.generate import generate
 from models.errors import Fatal
 from streams.aggregate import Names
@@ -17,7 +19,6 @@ from streams.settings import Settings
 from streams.topics import create_topics, topic_specs
 from tests.conftest import Deploy
 from tests.faults.load import counting, send
-from tests.support import WorkerProcess, create_user_topics, new_settings, wait_until
 
 
 async def test_partitions_stay_where_their_state_is(deploy: Deploy) -> None:
