@@ -30,6 +30,10 @@ REBALANCE_TIMEOUT = 30.0
 SETTLE_TIMEOUT = REBALANCE_TIMEOUT / 2
 STOP_TIMEOUT = 5.0
 
+# Seconds between two heartbeats. By its next one a worker hears of a rebalance, for which all
+# partitions of the group wait: the default, a third of the session timeout, would be the pause.
+HEARTBEAT_INTERVAL = 0.5
+
 
 class StreamWorker(faust.Worker):
     """Faust's worker process, which ends with one line and code 1 where it cannot go on."""
@@ -70,7 +74,7 @@ class StreamApp(faust.App):
             Worker=StreamWorker,
             processing_guarantee="exactly_once",
             broker_session_timeout=settings.session_timeout,
-            broker_heartbeat_interval=settings.session_timeout / 3,
+            broker_heartbeat_interval=HEARTBEAT_INTERVAL,
             broker_rebalance_timeout=REBALANCE_TIMEOUT,
             # Only fetching counts as polling, and a worker may well fetch nothing for hours: an
             # idle standby, or a view while Elasticsearch is away. Leaving the group would be final.

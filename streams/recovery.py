@@ -21,6 +21,10 @@ from streams.state_table import PartitionState, restore
 
 logger = logging.getLogger(__name__)
 
+# Milliseconds that the broker holds a fetch that finds nothing, and with it whatever is asked
+# next over the same connection.
+_FETCH_WAIT = 20
+
 
 @dataclass(frozen=True)
 class Recovered:
@@ -40,7 +44,7 @@ async def recover_partition(settings: Settings, names: Names, tp: TP) -> Recover
     changelog, source, events = (
         TopicPartition(topic, tp.partition) for topic in (names.changelog, tp.topic, names.events)
     )
-    consumer = new_consumer(settings)
+    consumer = new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT)
     try:
         await consumer.start()
         consumer.assign([changelog, source, events])

@@ -6,6 +6,7 @@ that end with it, and their logs are kept until then.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -188,10 +189,10 @@ class Deployment:
         worker.start(**extra)
         return worker
 
-    def retire(self, worker: WorkerProcess) -> None:
-        """Stop one in good order; it has to end with code 0."""
+    async def retire(self, worker: WorkerProcess) -> None:
+        """Stop one in good order; it has to end with code 0. Others go on meanwhile."""
         self.workers.remove(worker)
-        code = worker.terminate()
+        code = await asyncio.to_thread(worker.terminate)
         if code:
             raise Fatal(f"a {worker.role} worker ended with code {code} when it was stopped")
 

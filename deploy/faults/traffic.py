@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from bisect import bisect_right
-from collections import Counter, defaultdict
+from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -70,6 +70,10 @@ class Traffic:
         self._sent_of: Counter[int] = Counter()
         self._decided_of: Counter[int] = Counter()
         self._heard: dict[int, list[float]] = defaultdict(list)
+        # When those records were sent that are not decided yet, and when the first one was sent of
+        # those whose outcomes were heard together. Outcomes come in the order of the records.
+        self._sent_at: dict[int, deque[float]] = defaultdict(deque)
+        self._first_sent_at: dict[int, list[float]] = defaultdict(list)
         self._under_way: set[asyncio.Future[Any]] = set()
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -116,6 +120,18 @@ class Traffic:
             longest = max(longest, *gaps, 0.0)
         return longest
 
+    def longest_wait(self, since: float) -> float:
+        """Seconds that a record waited for its outcome, at most, not counting before `since`.
+
+        Unlike a silence it does not grow with the time between two records.
+        """
+        return max(
+            heard - max(sent, since)
+            for number, times in self._heard.items()
+            for heard, sent in zip(times, self._first_sent_at[number], strict=True)
+            if heard > since
+        )
+
     async def finish(self, timeout: float = _PATIENCE) -> None:
         """Send what is due and nothing more, and wait until all that was sent is decided.
 
@@ -152,6 +168,7 @@ class Traffic:
         partition = record.partition
         if partition is None:
             partition = partition_of(record.key or b"", self._partitions)
+        self._sent_at[partition].append(time.monotonic())
         acknowledged = await self._producer.send(
             self._topic,
             record.value,
@@ -169,7 +186,12 @@ class Traffic:
         while True:
             for tp, records in (await self._consumer.getmany(timeout_ms=200)).items():
                 self._decided_of[tp.partition] += len(records)
-                self._heard[tp.partition].append(time.monotonic())
+                now = time.monotonic()
+                self._heard[tp.partition].append(now)
+                waiting = self._sent_at[tp.partition]  # empty if something was decided twice
+                self._first_sent_at[tp.partition].append(waiting[0] if waiting else now)
+                for _ in records[: len(waiting)]:
+                    waiting.popleft()
 
     async def _until(
         self, condition: Callable[[], bool], what: str, timeout: float = _PATIENCE

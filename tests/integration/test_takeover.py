@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from aiokafka.structs import TopicPartition
 
 from agents.users import USERS
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.deployment import create_user_topics, new_settings
+from deploy.faults.deployment import WorkerProcess, create_user_topics, new_settings
 from deploy.faults.waiting import wait_until
 from deploy.generate import generate
 from models.errors import Fatal
@@ -23,6 +24,29 @@ from streams.topics import MIB, create_topics, topic_specs
 from streams.verify import verify
 from tests.conftest import Deploy
 from tests.faults.load import counting, send
+
+
+async def test_partitions_stay_where_their_state_is(deploy: Deploy) -> None:
+    """A worker that comes or goes moves its share of the partitions and no other."""
+    deployed = deploy(partitions=12)
+    first = deployed.start("commands")
+    await wait_until(lambda: len(taken_over(first)) == 12)
+    second = deployed.start("commands")
+    await wait_until(lambda: len(taken_over(second)) == 6)
+    third = deployed.start("commands")
+    await wait_until(lambda: len(taken_over(third)) == 4)
+    third.terminate()
+    await wait_until(lambda: len(taken_over(first) + taken_over(second)) >= 12 + 6 + 4)
+    shared = {*taken_over(first)[12:], *taken_over(second)[6:]}
+    assert shared == set(taken_over(third))
+    assert (len(taken_over(first)), len(taken_over(second))) == (12 + 2, 6 + 2)
+
+
+def taken_over(worker: WorkerProcess) -> list[int]:
+    """The partitions that a worker has started, in this order; one that it keeps starts once."""
+    return [
+        int(number) for number in re.findall(r"\[(\d+)\]: going on at position", worker.log_text)
+    ]
 
 
 async def test_a_first_transaction_that_was_aborted(deploy: Deploy) -> None:

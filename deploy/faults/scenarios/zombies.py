@@ -77,7 +77,7 @@ async def _wake_one(run: Run, deployed: Deployment, traffic: Traffic, point: Poi
         what="the zombie gets partitions again",
     )
     await traffic.decides_again()
-    deployed.retire(zombie)
+    await deployed.retire(zombie)
     return silence
 
 
