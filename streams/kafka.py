@@ -24,7 +24,7 @@ MAX_REQUEST_BYTES = 5 * 1024 * 1024
 BATCH_BYTES = 512 * 1024
 
 # Seconds that a client gets to stop in good order.
-_STOP_TIMEOUT = 3.0
+_STOP_TIMEOUT = 2.0
 
 # aiokafka waits this long after a refusal that only asks for patience, of which the broker's
 # transaction check sends one per new transaction: at the default of 100 ms it is the latency.

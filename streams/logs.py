@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 _EXPECTED = "NotEnoughReplicasError"
 
 
-def log_defect(what: str, error: Exception) -> None:
+def log_defect(what: str, error: BaseException) -> None:
     """Say what failed, how and where, but not with which values: they may be personal."""
     frames = "".join(format_tb(error.__traceback__))
     logger.error("%s raised %s\n%s", what, type(error).__name__, frames)

@@ -29,6 +29,7 @@ from faust.types import TP, ConsumerMessage
 from mode import Service
 
 from streams.chunks import Chunk
+from streams.kafka import stop
 
 if TYPE_CHECKING:
     from streams.app import StreamApp
@@ -73,6 +74,12 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_consumer(loop)
         consumer._fetch_max_wait_ms = BROKER_WAIT_MS  # Faust fixes it at 1,500
         return consumer
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group, if the broker answers; what is still asked of it then fails."""
+        if self._consumer is not None:
+            await stop(self._consumer)
+        await super().on_thread_stop()
 
     async def _fetch_records(  # type: ignore[override]
         self,
