@@ -28,6 +28,10 @@ COMMANDS = {
     "tail": ("deploy.commands.tail:tail", "Show events, outcomes or dead letters as they come."),
     "generate": ("deploy.commands.generate:generate", "Write sample commands."),
     "verify": ("deploy.commands.verify:verify", "Check that nothing was lost, doubled, mixed up."),
+    "faults": (
+        "deploy.commands.faults:faults",
+        "Break things amid work, and check what came of it.",
+    ),
     "demo": ("deploy.commands.demo:demo", "Try it all: 20,000 commands, searches, a check."),
 }
 

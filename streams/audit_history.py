@@ -111,7 +111,7 @@ class HistoryAudit(Generic[S]):
         for aggregate_id, fold in self._folds.items():
             if fold.decided and aggregate_id.encode() not in state:
                 self._i3.checked += 1
-                self._i3.violated(f"{aggregate_id} has {fold.decided} events and no state")
+                self._i3.violated(f"{aggregate_id} has {fold.decided} events and no state", "lost")
             if self._view is not None:
                 self._check_document(self._view, aggregate_id, fold)
 
@@ -132,7 +132,8 @@ class HistoryAudit(Generic[S]):
         if event.sequence != fold.version + 1:
             self._i2.violated(
                 f"{event.aggregate_id}: after event {fold.version} comes number {event.sequence}, "
-                f"{_at(offset, event)}"
+                f"{_at(offset, event)}",
+                "lost" if event.sequence > fold.version else "doubled",
             )
         elif event.source.offset < fold.last_source:
             self._i2.violated(
@@ -198,7 +199,7 @@ class HistoryAudit(Generic[S]):
                 f"the document {aggregate_id} was refused, and no dead letter of the view says so"
             )
         elif fold.seen == 0 and not known:
-            self._i4.violated(f"{aggregate_id} has {fold.due} events and no document")
+            self._i4.violated(f"{aggregate_id} has {fold.due} events and no document", "lost")
         elif 0 < fold.seen < fold.due:
             self._i4.violated(
                 f"the document {aggregate_id} is of version {fold.seen}, it has {fold.due} events"

@@ -24,7 +24,7 @@ from models.outcomes import (
     Rejection,
 )
 from streams.entity import DEDUPE_WINDOW
-from streams.findings import Report
+from streams.findings import Kind, Report
 
 First = FirstAcceptance | FirstRejection
 
@@ -140,7 +140,8 @@ class OutcomeAudit:
             said = ", ".join(f"{answer.status} at offset {answer.offset}" for answer in answers)
             self._i7.violated(
                 f"the command at offset {offset} has {len(answers)} outcomes"
-                + (f": {said}" if said else "")
+                + (f": {said}" if said else ""),
+                "doubled" if answers else "lost",
             )
 
     def _count(self, answer: _Answer) -> None:
@@ -170,7 +171,7 @@ class OutcomeAudit:
                     )
         fault = remembered.fault_of(source, answer)
         if fault is not None:
-            self._i1.violated(fault)
+            self._i1.violated(*fault)
 
     def _check_events(self, source: int, answer: _Answer, events: list[_Happened]) -> None:
         assert isinstance(answer.said, FirstAcceptance)
@@ -183,14 +184,16 @@ class OutcomeAudit:
         if events != expected:
             self._i1.violated(
                 f"the accepted command {answer.command_id} at offset {source} has the events "
-                f"{_numbers(events)} where its outcome says {_numbers(expected)}"
+                f"{_numbers(events)} where its outcome says {_numbers(expected)}",
+                _kind(len(events) - len(expected)),
             )
 
     def _check_letters(self, source: int) -> None:
         if self._letters[source] != 1:
             self._i7.violated(
                 f"the dead-lettered command at offset {source} has {self._letters[source]} dead "
-                "letters"
+                "letters",
+                _kind(self._letters[source] - 1),
             )
 
     def _check_unanswered(self, outcomes_from: int) -> None:
@@ -225,7 +228,7 @@ class _Remembered:
         self._complete = complete
         self._answers: dict[str, list[_Answer]] = defaultdict(list)
 
-    def fault_of(self, source: int, answer: _Answer) -> str | None:
+    def fault_of(self, source: int, answer: _Answer) -> tuple[str, Kind] | None:
         """Takes in the next answer in the order of the commands; what is wrong with it."""
         if answer.said is None or answer.aggregate_id is None:
             return None
@@ -234,16 +237,23 @@ class _Remembered:
         name = f"the command {answer.command_id} at offset {source}"
         if answer.status == Duplicate.status:
             if first is None:
-                return f"{name} is a duplicate of none before it" if self._complete else None
-            if first.said != answer.said:
-                return f"{name} is a duplicate and got another answer than the first time"
+                if self._complete:
+                    return f"{name} is a duplicate of none before it", "diverged"
+            elif first.said != answer.said:
+                line = f"{name} is a duplicate and got another answer than the first time"
+                return line, "diverged"
             return None
         if answer.status == Accepted.status or self._exists_at(answer.aggregate_id, source):
             window.append(answer)
             del window[:-DEDUPE_WINDOW]
         if first is not None:
-            return f"{name} was decided again as {answer.status}; it was {first.status} before"
+            again = f"{name} was decided again as {answer.status}; it was {first.status} before"
+            return again, "doubled"
         return None
+
+
+def _kind(surplus: int) -> Kind:
+    return "diverged" if surplus == 0 else "doubled" if surplus > 0 else "lost"
 
 
 def _numbers(events: list[_Happened]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -93,14 +93,18 @@ class CommandPartition(Generic[S]):
             },
             position,
         )
-        for key, value in changes.items():
-            self._stored.apply(key, value)
-        self._repository.clear()
+        self._apply(changes)
 
     async def close(self) -> None:
         """Give the partition up and drop its state."""
         self._table.owned.pop(self._tp.partition, None)
         await self._producer.close()
+
+    def _apply(self, changes: Mapping[bytes, bytes]) -> None:
+        """Take what was committed over into the table."""
+        for key, value in changes.items():
+            self._stored.apply(key, value)
+        self._repository.clear()
 
     async def _decide(self, record: Record, decisions: _Decisions) -> Outcome:
         source = source_of(record)

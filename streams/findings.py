@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from models.errors import Fatal
 
@@ -18,6 +19,10 @@ INVARIANTS: Mapping[str, str] = {
     "I5": "a rejected command has no event",
     "I7": "every command is one of accepted, rejected, duplicate, dead-lettered, once",
 }
+
+
+# What a violation is: something is missing, there twice, or other than it has to be.
+Kind = Literal["lost", "doubled", "diverged"]
 
 
 class NotCaughtUp(Fatal):
@@ -32,6 +37,10 @@ class Finding:
     says: str
     checked: int = 0
     violations: int = 0
+    lost: int = 0
+    """How many of the violations are something that is missing."""
+    doubled: int = 0
+    """How many are something that is there more than once."""
     first: str | None = None
     """The first violation, in one line that says where. It carries no personal data."""
 
@@ -40,9 +49,11 @@ class Finding:
         """Whether nothing broke it."""
         return not self.violations
 
-    def violated(self, line: str) -> None:
+    def violated(self, line: str, kind: Kind = "diverged") -> None:
         """Something breaks it."""
         self.violations += 1
+        self.lost += kind == "lost"
+        self.doubled += kind == "doubled"
         if self.first is None:
             self.first = line
 
@@ -83,6 +94,22 @@ class Report:
     def ok(self) -> bool:
         """Whether all invariants hold."""
         return all(finding.ok for finding in self.findings.values())
+
+    @property
+    def lost(self) -> int:
+        """Commands, events and documents that are missing."""
+        return sum(finding.lost for finding in self.findings.values())
+
+    @property
+    def doubled(self) -> int:
+        """Outcomes, events and dead letters that are there more than once."""
+        return sum(finding.doubled for finding in self.findings.values())
+
+    @property
+    def diverged(self) -> int:
+        """What is there, once, and not as it has to be."""
+        violations = sum(finding.violations for finding in self.findings.values())
+        return violations - self.lost - self.doubled
 
     @property
     def expired(self) -> int:

@@ -401,6 +401,32 @@ def test_a_broken_history_is_found_and_named(
     assert "\n" not in report.first_violation
 
 
+@pytest.mark.parametrize(
+    ("tamper", "lost", "doubled", "diverged"),
+    [
+        (an_event_is_missing, 1, 0, 2),
+        (an_event_is_there_twice, 0, 1, 0),
+        (an_event_has_another_id, 0, 0, 1),
+        (a_command_was_accepted_twice, 0, 1, 0),
+        (a_sequence_is_left_out, 1, 0, 2),
+        (a_state_is_missing, 1, 0, 0),
+        (a_document_is_missing, 1, 0, 0),
+        (a_document_differs, 0, 0, 1),
+        (a_command_has_no_outcome, 1, 0, 0),
+        (a_command_has_two_outcomes, 0, 1, 0),
+        (a_dead_letter_is_missing, 1, 0, 0),
+        (a_dead_letter_is_there_twice, 0, 1, 0),
+    ],
+)
+def test_what_is_lost_doubled_and_diverged(
+    tamper: Callable[[History], None], lost: int, doubled: int, diverged: int
+) -> None:
+    history = sound()
+    tamper(history)
+    report = history.check()
+    assert (report.lost, report.doubled, report.diverged) == (lost, doubled, diverged)
+
+
 def test_a_repeat_beyond_the_window_is_decided_anew() -> None:
     history = sound()
     for number in range(DEDUPE_WINDOW):

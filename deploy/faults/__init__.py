@@ -1,0 +1,1 @@
+"""Proof under fire: scenarios that break things amid work, and a checker that decides."""

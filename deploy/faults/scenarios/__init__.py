@@ -1,0 +1,1 @@
+"""What can go wrong, one kind of fault per module."""

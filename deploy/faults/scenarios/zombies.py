@@ -1,0 +1,94 @@
+"""F3: a zombie, suspended for so long that its partitions move, comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from deploy.faults.deployment import Deployment, WorkerProcess
+from deploy.faults.points import COMMAND_STEPS, Point
+from deploy.faults.scenario import Run, Scenario, require
+from deploy.faults.traffic import Traffic, open_traffic, records_of
+from deploy.faults.waiting import wait_until
+from deploy.generate import generate
+
+_RATE = 100.0
+
+
+async def wake_zombies(run: Run) -> None:
+    """A worker suspends itself at a point of its transaction, and the other one takes over.
+
+    When its time goes on, whatever it still sends is refused: it says that it was fenced, rejoins
+    the group and gets partitions again. Until the takeover its open transaction holds back what
+    `read_committed` readers see of its partitions, also what others have committed behind it.
+    """
+    points = list(_points(run))
+    deployed = await run.deploy("commands", "views", partitions=4)
+    other = deployed.workers[0]
+    stream = generate(run.pick(10_000, 60_000), run.seed, duplicates=0.1)
+    silences = []
+    async with open_traffic(deployed, records_of(stream), rate=_RATE) as traffic:
+        await traffic.decides_again()
+        for number, point in enumerate(points, 1):
+            silences.append(await _wake_one(run, deployed, traffic, point))
+            run.result.faults += 1
+            run.say(number, len(points))
+        # It takes part again for good: alone it does all the work.
+        last = run.start(deployed, "commands", Point("stop", "after", "events"))
+        await _until_suspended(last, traffic)
+        await traffic.decides_again()
+        last.resume()
+        deployed.retire(other)
+        await traffic.decides_again()
+        await traffic.finish()
+    report = await run.verify(deployed)
+    require(report.commands == traffic.sent, "not every command was checked")
+    run.result.figures["readers' longest silence s"] = round(max(silences), 1)
+    run.result.figures["session timeout s"] = deployed.settings.session_timeout
+
+
+def _points(run: Run) -> Iterator[Point]:
+    if run.scale == "small":
+        yield Point("stop", "before", "commit")
+        return
+    for step in COMMAND_STEPS:
+        yield Point("stop", "before", step, run.rng.randint(1, 5))
+        yield Point("stop", "after", step, run.rng.randint(1, 5))
+
+
+async def _wake_one(run: Run, deployed: Deployment, traffic: Traffic, point: Point) -> float:
+    """A zombie's life; returns for how many seconds readers saw nothing of some partition."""
+    zombie = run.start(deployed, "commands", point)
+    await _until_suspended(zombie, traffic)
+    suspended = time.monotonic()
+    await traffic.decides_again()
+    silence = traffic.longest_silence(suspended)
+    before = len(zombie.log_text)
+    zombie.resume()
+    if _amid_transaction(point):
+        await wait_until(
+            lambda: "fenced; rejoining" in zombie.log_text[before:],
+            what="the zombie says that it was fenced",
+        )
+    await wait_until(
+        lambda: "going on at position" in zombie.log_text[before:],
+        what="the zombie gets partitions again",
+    )
+    await traffic.decides_again()
+    deployed.retire(zombie)
+    return silence
+
+
+async def _until_suspended(zombie: WorkerProcess, traffic: Traffic) -> None:
+    traffic.burst(500)
+    await wait_until(lambda: zombie.is_suspended, timeout=60, what="the zombie suspends itself")
+
+
+def _amid_transaction(point: Point) -> bool:
+    begin, commit = ("after", "begin"), ("before", "commit")
+    moments = [(moment, step) for step in COMMAND_STEPS for moment in ("before", "after")]
+    place = moments.index((point.moment, point.step))  # type: ignore[arg-type]
+    return moments.index(begin) <= place <= moments.index(commit)  # type: ignore[arg-type]
+
+
+F3 = Scenario("F3", "a zombie comes back after its partitions moved", wake_zombies)

@@ -1,0 +1,184 @@
+"""Commands that keep coming while something breaks, and what readers see of their outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.structs import TopicPartition
+
+from deploy.faults.deployment import Deployment
+from deploy.faults.waiting import NotInTime, wait_until
+from streams.commands import partition_of
+from streams.kafka import new_consumer, new_producer, started
+
+Record = tuple[bytes, bytes]
+
+_TICK = 0.01  # seconds between two looks at what is due
+_PATIENCE = 120.0  # seconds that the workers get, unless a scenario says otherwise
+
+
+def records_of(commands: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
+    """Key and value of wire commands."""
+    for command in commands:
+        yield command["aggregateId"].encode(), json.dumps(command).encode()
+
+
+class Traffic:
+    """Sends records in their order and listens to the outcomes; `open_traffic` makes it.
+
+    `rate` are records per second that go out by themselves; `burst` adds more at once. Times are
+    those of `time.monotonic`, when a `read_committed` reader saw an outcome.
+    """
+
+    def __init__(
+        self,
+        deployed: Deployment,
+        producer: AIOKafkaProducer,
+        consumer: AIOKafkaConsumer,
+        records: Iterator[Record],
+        rate: float,
+    ) -> None:
+        self._topic = deployed.names.commands
+        self._partitions = deployed.settings.partitions
+        self._producer = producer
+        self._consumer = consumer
+        self._records = records
+        self._rate = rate
+        self._due = 0.0
+        self._exhausted = False
+        self._sent_of: Counter[int] = Counter()
+        self._decided_of: Counter[int] = Counter()
+        self._heard: dict[int, list[float]] = defaultdict(list)
+        self._under_way: set[asyncio.Future[Any]] = set()
+        self.tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def sent(self) -> int:
+        """How many records were handed to Kafka."""
+        return self._sent_of.total()
+
+    @property
+    def decided(self) -> int:
+        """How many outcomes were seen."""
+        return self._decided_of.total()
+
+    def burst(self, records: int) -> None:
+        """Send so many more as fast as Kafka takes them. Returns at once."""
+        self._due += records
+
+    async def wait_for_sent(self, records: int) -> None:
+        """Wait until so many were sent, or nothing is left to send."""
+        await self._until(lambda: self.sent >= records or self._exhausted, f"{records} sent")
+
+    async def wait_for_decided(self, outcomes: int, timeout: float = _PATIENCE) -> None:
+        """Wait until so many outcomes were seen."""
+        await self._until(lambda: self.decided >= outcomes, f"{outcomes} outcomes", timeout)
+
+    async def decides_again(self, timeout: float = _PATIENCE) -> None:
+        """Wait until every partition has decided something that is sent from now on.
+
+        Needs a `rate`, and records left for every partition.
+        """
+        before = [self._sent_of[partition] for partition in range(self._partitions)]
+
+        def all_decide() -> bool:
+            return all(self._decided_of[number] > sent for number, sent in enumerate(before))
+
+        await self._until(all_decide, "every partition decides again", timeout)
+
+    def longest_silence(self, since: float) -> float:
+        """Seconds for which some partition gave no outcome, at most, from `since` on."""
+        longest = 0.0
+        for times in self._heard.values():
+            after = [since, *times[bisect_right(times, since) :]]
+            gaps = [end - begin for begin, end in pairwise(after)]
+            longest = max(longest, *gaps, 0.0)
+        return longest
+
+    async def finish(self, timeout: float = _PATIENCE) -> None:
+        """Send what is due and nothing more, and wait until all that was sent is decided."""
+        self._rate = 0.0
+        await self._until(lambda: self._exhausted or self._due < 1, "all is sent", timeout)
+        await self._producer.flush()
+        await asyncio.gather(*self._under_way)
+        await self.wait_for_decided(self.sent, timeout)
+
+    async def send(self) -> None:
+        """Send what becomes due until nothing is left."""
+        last = time.monotonic()
+        while not self._exhausted:
+            now = time.monotonic()
+            self._due += self._rate * (now - last)
+            last = now
+            while self._due >= 1 and not self._exhausted:
+                await self._send_one()
+            await asyncio.sleep(_TICK)
+
+    async def _send_one(self) -> None:
+        record = next(self._records, None)
+        if record is None:
+            self._exhausted = True
+            return
+        key, value = record
+        partition = partition_of(key, self._partitions)
+        acknowledged = await self._producer.send(self._topic, value, key, partition=partition)
+        self._under_way.add(acknowledged)
+        acknowledged.add_done_callback(self._under_way.discard)
+        self._sent_of[partition] += 1
+        self._due -= 1
+
+    async def listen(self) -> None:
+        """Count outcomes as they come."""
+        while True:
+            for tp, records in (await self._consumer.getmany(timeout_ms=200)).items():
+                self._decided_of[tp.partition] += len(records)
+                self._heard[tp.partition].append(time.monotonic())
+
+    async def _until(
+        self, condition: Callable[[], bool], what: str, timeout: float = _PATIENCE
+    ) -> None:
+        def holds() -> bool:
+            for task in self.tasks:
+                if task.done():
+                    task.result()  # raises what ended it
+            return condition()
+
+        try:
+            await wait_until(holds, timeout=timeout, what=what)
+        except NotInTime as error:
+            raise NotInTime(f"{error} ({self.sent} sent, {self.decided} decided)") from None
+
+
+@asynccontextmanager
+async def open_traffic(
+    deployed: Deployment, records: Iterable[Record], *, rate: float = 0.0
+) -> AsyncIterator[Traffic]:
+    """Traffic on a deployment for the time of the block."""
+    settings = deployed.settings
+    async with (
+        started(new_producer(settings, linger_ms=5), settings) as producer,
+        started(new_consumer(settings, fetch_max_wait_ms=50), settings) as consumer,
+    ):
+        consumer.assign(
+            [TopicPartition(deployed.names.outcomes, n) for n in range(settings.partitions)]
+        )
+        traffic = Traffic(deployed, producer, consumer, iter(records), rate)
+        traffic.tasks = [
+            asyncio.create_task(traffic.send(), name="send commands"),
+            asyncio.create_task(traffic.listen(), name="listen to outcomes"),
+        ]
+        try:
+            yield traffic
+        finally:
+            for task in traffic.tasks:
+                task.cancel()
+            await asyncio.gather(*traffic.tasks, return_exceptions=True)
