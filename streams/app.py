@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 # many it has when the worker stops.
 REBALANCE_TIMEOUT = 30.0
 SETTLE_TIMEOUT = REBALANCE_TIMEOUT / 2
-STOP_TIMEOUT = 2.0
+STOP_TIMEOUT = 3.0
 
 
 class StreamApp(faust.App):
@@ -118,6 +118,7 @@ class StreamApp(faust.App):
 
     async def on_stop(self) -> None:
         """Finish or abandon the running chunks, then stop as Faust does."""
+        logger.info("stopping; running chunks have %g s", STOP_TIMEOUT)
         await self.partitions.close(STOP_TIMEOUT)
         await self._clients.aclose()
         await super().on_stop()
@@ -174,9 +175,7 @@ class StreamApp(faust.App):
     async def _on_agent_error(self, agent: AgentT[Any], error: BaseException) -> None:
         """An agent only hands on chunks: an error is a defect, and Faust would skip the chunk."""
         log_defect(f"agent {agent.name}", error)
-        self.fail(
-            Fatal(f"agent {agent.name} raised {type(error).__name__}; the log says where")
-        )
+        self.fail(Fatal(f"agent {agent.name} raised {type(error).__name__}; the log says where"))
 
     @property
     def _chunk_consumer(self) -> ChunkConsumer:

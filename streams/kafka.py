@@ -10,7 +10,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 
 from models.errors import Fatal
 from streams.settings import Settings
@@ -69,7 +69,7 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
     """An admin client.
 
     Raises:
-        Fatal: no broker answers.
+        Fatal: no broker answers, or none that is ready to.
     """
     client = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=10_000)
     try:
@@ -79,6 +79,8 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
         raise unreachable(settings) from None
     try:
         yield client
+    except (KafkaConnectionError, NodeNotReadyError):
+        raise unreachable(settings) from None
     finally:
         await client.close()
 

@@ -30,6 +30,7 @@ from mode import Service
 
 from streams.chunks import Chunk
 from streams.kafka import stop
+from streams.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from streams.app import StreamApp
@@ -163,17 +164,14 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
 
     @Service.task
     async def _watch(self) -> None:
-        """Raise what aiokafka keeps for callers of its own ``getmany``, which nobody calls here.
+        """End the worker when something here has ended, or no longer gets on."""
+        app = cast("StreamApp", self.app)
+        await Watchdog(app, self._ensure_consumer(), self._reached).run()
 
-        Otherwise an error of the group, or the end of the task that fetches, would be a silence.
-        """
-        while not self.should_stop:
-            await self.sleep(1.0)
-            if self._consumer is not None and self._consumer._coordinator is not None:
-                self._consumer._coordinator.check_errors()
-                fetching = self._consumer._fetcher._fetch_task
-                if fetching.done() and not self.should_stop:
-                    fetching.result()
+    def _reached(self, tp: TP, position: int) -> int:
+        """Where a partition stands that is done with all records before ``position``."""
+        start, end = self._passed.get(tp, (position, position))
+        return end if start <= position < end else position
 
     async def commit_position(self, tp: TP, position: int) -> None:
         """Commit the group's position."""

@@ -96,5 +96,5 @@ class StreamWorker(faust.Worker):
             line, code = "asked to stop a second time: leaving at once", _AT_ONCE
         else:
             line, code = f"not stopped in {STOP_DEADLINE:g} s: leaving as it is", _TOO_LATE
-        print(f"error: {line}", file=sys.stderr, flush=True)
+        os.write(2, f"error: {line}\n".encode())
         os._exit(code)

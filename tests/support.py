@@ -14,21 +14,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 from uuid import uuid4
 
+import psutil  # type: ignore[import-untyped]
 from typing_extensions import Self
 
 from agents.users import USERS
 from deploy.connect import environment
+from deploy.embedded.processes import ServerProcess
 from deploy.workers import ROLES, Role, command_line, die_with
+from models.errors import Fatal
 from streams.aggregate import Names
+from streams.kafka import admin_client
 from streams.settings import Settings
 from streams.topics import create_topics, topic_specs
 
@@ -238,6 +242,35 @@ def deployment(servers: Servers, *roles: Role, **changes: Any) -> Iterator[Deplo
             Deployment.open.remove(deployed)
             for worker in deployed.workers:
                 worker.close()
+
+
+@asynccontextmanager
+async def suspended(server: ServerProcess, settings: Settings) -> AsyncIterator[None]:
+    """The time of a server stands still within the block: it takes everything, answers nothing.
+
+    Kafka answers again after it.
+    """
+
+    async def kafka_answers() -> bool:
+        try:
+            async with admin_client(settings) as admin:
+                return bool(await admin.list_topics())
+        except Fatal:
+            return False
+
+    process = server.process
+    assert process is not None, "it does not run"
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
+        await wait_until(kafka_answers)
+
+
+def is_suspended(worker: WorkerProcess) -> bool:
+    """Whether a worker's time stands still."""
+    return bool(psutil.Process(worker.pid).status() == psutil.STATUS_STOPPED)
 
 
 def worker_logs(lines: int = 60) -> Iterator[tuple[str, str]]:

@@ -72,6 +72,7 @@ class FakePartition:
         self.gate = asyncio.Event()
         self.gate.set()
         self.before_commit: Callable[[], None] = lambda: None
+        self.waits = False
 
     async def start(self) -> int:
         self.starts += 1
