@@ -7,8 +7,9 @@ from typing import Any, Protocol
 import pytest
 
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.deployment import Deployment, worker_logs
 from deploy.workers import Role
-from tests.support import Deployment, deployment, worker_logs
+from tests.support import deployment
 
 
 @pytest.fixture(scope="session")

@@ -10,11 +10,12 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 from uuid import uuid4
 
@@ -201,7 +202,7 @@ class Deployment:
 
 @contextmanager
 def open_deployment(
-    settings: Settings, roles: tuple[Role, ...], apps: Mapping[Role, str]
+    settings: Settings, roles: Sequence[Role], apps: Mapping[Role, str] = MappingProxyType({})
 ) -> Iterator[Deployment]:
     """Workers of these roles, on topics that exist; `apps` names other modules for their apps."""
     with tempfile.TemporaryDirectory(prefix="cqrs-faults-") as folder:

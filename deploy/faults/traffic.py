@@ -23,6 +23,7 @@ from streams.kafka import new_consumer, new_producer, started
 Record = tuple[bytes, bytes]
 
 _TICK = 0.01  # seconds between two looks at what is due
+_SILENCE = 20.0  # seconds without an outcome after which none is to come: longer than any session
 _PATIENCE = 120.0  # seconds that the workers get, unless a scenario says otherwise
 
 
@@ -105,12 +106,21 @@ class Traffic:
         return longest
 
     async def finish(self, timeout: float = _PATIENCE) -> None:
-        """Send what is due and nothing more, and wait until all that was sent is decided."""
+        """Send what is due and nothing more, and wait until all that was sent is decided.
+
+        Returns as well when nothing has come for a while: the checker says then what is missing.
+        """
         self._rate = 0.0
         await self._until(lambda: self._exhausted or self._due < 1, "all is sent", timeout)
         await self._producer.flush()
         await asyncio.gather(*self._under_way)
-        await self.wait_for_decided(self.sent, timeout)
+        begin = time.monotonic()
+
+        def decided_or_silent() -> bool:
+            heard = max([begin, *(times[-1] for times in self._heard.values())])
+            return self.decided >= self.sent or time.monotonic() - heard > _SILENCE
+
+        await self._until(decided_or_silent, f"{self.sent} outcomes", timeout)
 
     async def send(self) -> None:
         """Send what becomes due until nothing is left."""

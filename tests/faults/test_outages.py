@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import islice
 
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.waiting import wait_until
 from deploy.generate import generate
 from streams.kafka import new_producer
 from tests.conftest import Deploy
 from tests.faults.load import check, counting, send
-from tests.support import wait_until
 
 
 async def test_elasticsearch_is_killed_amid_work(stack: EmbeddedStack, deploy: Deploy) -> None:

@@ -15,12 +15,13 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
+from deploy.faults.deployment import Deployment
+from deploy.faults.waiting import wait_until
 from deploy.generate import generate, malformed
 from streams.kafka import admin_client, new_producer
 from streams.settings import Settings
 from tests.conftest import Deploy
 from tests.faults.load import check, counting, send
-from tests.support import Deployment, wait_until
 
 
 @pytest.fixture

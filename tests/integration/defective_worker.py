@@ -15,6 +15,7 @@ from faust.types import StreamT
 
 from agents.user_commands import user_command_bus
 from agents.users import COMMAND_WORKER, USERS
+from deploy.faults.waiting import wait_until
 from models.messages import Command, Event
 from models.user import User
 from streams.app import StreamApp
@@ -23,7 +24,6 @@ from streams.chunks import Chunk
 from streams.command_app import add_aggregate
 from streams.repository import Repository
 from streams.settings import settings
-from tests.support import wait_until
 
 DEFECT = os.environ["DEFECT"]
 

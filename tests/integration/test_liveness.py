@@ -6,20 +6,20 @@ import pytest
 from aiokafka.structs import TopicPartition
 
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.deployment import Deployment, WorkerProcess
+from deploy.faults.points import APPS, Point
+from deploy.faults.waiting import NotInTime, wait_until
 from deploy.generate import generate
 from streams.kafka import new_consumer, new_producer, started
 from tests.conftest import Deploy
 from tests.faults.load import check, counting, send
-from tests.support import Deployment, WorkerProcess, is_suspended, suspended, wait_until
+from tests.support import suspended
 
 STALL = 3.0  # seconds
 
 
-def start_defective(
-    deployed: Deployment, monkeypatch: pytest.MonkeyPatch, defect: str
-) -> WorkerProcess:
-    monkeypatch.setenv("DEFECT", defect)
-    return deployed.start("commands", app="tests.integration.defective_worker")
+def start_defective(deployed: Deployment, defect: str) -> WorkerProcess:
+    return deployed.start("commands", app="tests.integration.defective_worker", DEFECT=defect)
 
 
 async def started_at(worker: WorkerProcess, count: int = 1) -> None:
@@ -29,7 +29,7 @@ async def started_at(worker: WorkerProcess, count: int = 1) -> None:
 
 def keeps_running(worker: WorkerProcess, timeout: float) -> None:
     """It does not end within so many seconds."""
-    with pytest.raises(AssertionError, match="did not end"):
+    with pytest.raises(NotInTime):
         worker.wait(timeout)
 
 
@@ -42,11 +42,9 @@ def keeps_running(worker: WorkerProcess, timeout: float) -> None:
         "the handler blocks",
     ],
 )
-async def test_commands_that_are_not_worked_off_end_the_worker(
-    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, defect: str
-) -> None:
+async def test_commands_that_are_not_worked_off_end_the_worker(deploy: Deploy, defect: str) -> None:
     deployed = deploy(partitions=1, stall_timeout=STALL)
-    worker = start_defective(deployed, monkeypatch, defect)
+    worker = start_defective(deployed, defect)
     await started_at(worker)
     async with new_producer(deployed.settings) as producer:
         await send(producer, deployed, generate(10))
@@ -57,11 +55,9 @@ async def test_commands_that_are_not_worked_off_end_the_worker(
     )
 
 
-async def test_an_agent_that_raises_ends_the_worker(
-    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_agent_that_raises_ends_the_worker(deploy: Deploy) -> None:
     deployed = deploy(partitions=1)
-    worker = start_defective(deployed, monkeypatch, "the agent raises")
+    worker = start_defective(deployed, "the agent raises")
     async with new_producer(deployed.settings) as producer:
         await send(producer, deployed, generate(10))
     assert worker.wait() == 1
@@ -77,11 +73,11 @@ async def test_an_agent_that_raises_ends_the_worker(
     ],
 )
 async def test_a_consumer_that_has_come_to_rest_ends_the_worker(
-    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, defect: str, line: str
+    deploy: Deploy, defect: str, line: str
 ) -> None:
     """There need not be any work: nobody would notice when there is some."""
     deployed = deploy(partitions=1, stall_timeout=STALL)
-    worker = start_defective(deployed, monkeypatch, defect)
+    worker = start_defective(deployed, defect)
     assert worker.wait() == 1
     assert worker.log_text.splitlines()[-1].startswith(f"error: {line}")
 
@@ -130,15 +126,15 @@ async def test_a_view_waits_for_elasticsearch(stack: EmbeddedStack, deploy: Depl
 
 
 async def test_a_commit_that_is_not_answered_is_given_up(
-    stack: EmbeddedStack, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+    stack: EmbeddedStack, deploy: Deploy
 ) -> None:
     """After a transaction's time the broker has aborted it: the partition starts again."""
-    monkeypatch.setenv("CQRS_FAULT_POINT", "stop before commit 1")
     deployed = deploy("views", partitions=1, transaction_timeout=3.0)
-    worker = deployed.start("commands", app="deploy.faults.commands_worker")
+    before_commit = Point("stop", "before", "commit").environment()
+    worker = deployed.start("commands", app=APPS["commands"], **before_commit)
     async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
         await send(producer, deployed, generate(10))
-        await wait_until(lambda: is_suspended(worker))
+        await wait_until(lambda: worker.is_suspended)
         async with suspended(stack.kafka, deployed.settings):
             worker.resume()
             await wait_until(

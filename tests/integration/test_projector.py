@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from deploy.faults.deployment import Servers
 from models.errors import Fatal
 from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserReactivated
 from models.views import project
@@ -23,7 +24,6 @@ from tests.integration.read_side import (
     registered,
     user_views,
 )
-from tests.support import Servers
 
 # A surname that Elasticsearch refuses for good: a keyword may not have more than 32,766 bytes
 IMMENSE = "x" * 33_000

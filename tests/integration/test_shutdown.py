@@ -14,12 +14,15 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.deployment import Deployment, WorkerProcess
+from deploy.faults.points import APPS, CommandStep, Point, TakeoverStep, ViewStep
+from deploy.faults.waiting import wait_until
 from deploy.generate import generate
 from deploy.workers import Role
 from streams.kafka import new_producer
 from tests.conftest import Deploy
 from tests.faults.load import check, counting, send
-from tests.support import Deployment, WorkerProcess, is_suspended, suspended, wait_until
+from tests.support import suspended
 
 IN_GOOD_ORDER = 0
 TOO_LATE = 124
@@ -35,17 +38,15 @@ def stop(worker: WorkerProcess, number: signal.Signals = signal.SIGTERM) -> int:
 
 
 async def about_to(
-    step: str, role: Role, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+    step: CommandStep | TakeoverStep | ViewStep, role: Role, deploy: Deploy
 ) -> tuple[Deployment, WorkerProcess]:
     """A deployment with 100 commands, whose worker of this role is suspended before a step."""
     deployed = deploy(partitions=1)
-    monkeypatch.setenv("CQRS_FAULT_POINT", f"stop before {step} 1")
-    worker = deployed.start(role, app=f"deploy.faults.{role}_worker")
-    monkeypatch.delenv("CQRS_FAULT_POINT")
+    worker = deployed.start(role, app=APPS[role], **Point("stop", "before", step).environment())
     deployed.start("views" if role == "commands" else "commands")
     async with new_producer(deployed.settings) as producer:
         await send(producer, deployed, generate(100))
-    await wait_until(lambda: is_suspended(worker), what=f"it is about to {step}")
+    await wait_until(lambda: worker.is_suspended, what=f"it is about to {step}")
     return deployed, worker
 
 
@@ -109,19 +110,17 @@ async def test_before_it_has_joined(stack: EmbeddedStack, deploy: Deploy) -> Non
 
 @pytest.mark.parametrize("step", ["restore", "commit"])
 async def test_kafka_does_not_answer(
-    stack: EmbeddedStack, deploy: Deploy, monkeypatch: pytest.MonkeyPatch, step: str
+    stack: EmbeddedStack, deploy: Deploy, step: CommandStep | TakeoverStep
 ) -> None:
-    deployed, worker = await about_to(step, "commands", deploy, monkeypatch)
+    deployed, worker = await about_to(step, "commands", deploy)
     async with suspended(stack.kafka, deployed.settings):
         worker.resume()
         assert stop(worker) in (IN_GOOD_ORDER, TOO_LATE)
     await all_is_kept(deployed, worker, 100)
 
 
-async def test_kafka_is_gone(
-    stack: EmbeddedStack, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    deployed, worker = await about_to("commit", "commands", deploy, monkeypatch)
+async def test_kafka_is_gone(stack: EmbeddedStack, deploy: Deploy) -> None:
+    deployed, worker = await about_to("commit", "commands", deploy)
     stack.kafka.kill()
     try:
         worker.resume()
@@ -131,10 +130,8 @@ async def test_kafka_is_gone(
     await all_is_kept(deployed, worker, 100)
 
 
-async def test_elasticsearch_does_not_answer(
-    stack: EmbeddedStack, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    deployed, worker = await about_to("bulk", "views", deploy, monkeypatch)
+async def test_elasticsearch_does_not_answer(stack: EmbeddedStack, deploy: Deploy) -> None:
+    deployed, worker = await about_to("bulk", "views", deploy)
     async with suspended(stack.elasticsearch, deployed.settings):
         worker.resume()
         assert stop(worker) == IN_GOOD_ORDER
@@ -142,11 +139,9 @@ async def test_elasticsearch_does_not_answer(
     await all_is_kept(deployed, worker, 100)
 
 
-async def test_a_second_signal(
-    stack: EmbeddedStack, deploy: Deploy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_second_signal(stack: EmbeddedStack, deploy: Deploy) -> None:
     """It does not wait for what the first one waits for."""
-    deployed, worker = await about_to("commit", "commands", deploy, monkeypatch)
+    deployed, worker = await about_to("commit", "commands", deploy)
     async with suspended(stack.kafka, deployed.settings):
         worker.resume()
         os.kill(worker.pid, signal.SIGTERM)
@@ -156,13 +151,11 @@ async def test_a_second_signal(
     await all_is_kept(deployed, worker, 100)
 
 
-async def test_a_handler_that_lets_nothing_else_run(
-    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_handler_that_lets_nothing_else_run(deploy: Deploy) -> None:
     """Nothing depends on the event loop."""
-    monkeypatch.setenv("DEFECT", "the handler blocks")
     deployed = deploy("views", partitions=1)
-    worker = deployed.start("commands", app="tests.integration.defective_worker")
+    app = "tests.integration.defective_worker"
+    worker = deployed.start("commands", app=app, DEFECT="the handler blocks")
     async with new_producer(deployed.settings) as producer:
         await send(producer, deployed, generate(10))
     await wait_until(lambda: "blocking" in worker.log_text)

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from tests.support import ROOT, wait_until
+from deploy.faults.waiting import wait_until
+from tests.support import ROOT
 
 # A supervisor of two children that run the given script; what it says goes to standard output.
 SUPERVISOR = """

@@ -8,6 +8,8 @@ import pytest
 from aiokafka.admin import NewTopic
 
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.deployment import create_user_topics, new_settings
+from deploy.faults.waiting import wait_until
 from deploy.generate import generate
 from models.errors import Fatal
 from streams.aggregate import Names
@@ -16,7 +18,6 @@ from streams.settings import Settings
 from streams.topics import create_topics, topic_specs
 from tests.conftest import Deploy
 from tests.faults.load import counting, send
-from tests.support import create_user_topics, new_settings, wait_until
 
 
 async def test_a_first_transaction_that_was_aborted(deploy: Deploy) -> None:

@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from agents.user_views import ORDER, USER_VIEWS
+from deploy.faults.deployment import Servers
 from models.errors import CqrsError, Fatal, Transient
 from streams.bulk_writer import Fate
 from streams.elasticsearch import connect
@@ -16,7 +17,6 @@ from streams.settings import Settings
 from streams.view_index import REFUSED, Document
 from streams.view_store import ViewStore, open_view_store
 from tests.integration.read_side import FaultProxy, namespace, user_views
-from tests.support import Servers
 
 
 @pytest.fixture

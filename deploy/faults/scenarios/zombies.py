@@ -23,9 +23,12 @@ async def wake_zombies(run: Run) -> None:
     `read_committed` readers see of its partitions, also what others have committed behind it.
     """
     points = list(_points(run))
-    deployed = await run.deploy("commands", "views", partitions=4)
-    other = deployed.workers[0]
-    stream = generate(run.pick(10_000, 60_000), run.seed, duplicates=0.1)
+    deployed = await run.deploy(
+        *("commands", "views"),
+        partitions=4,
+        transaction_timeout=60.0,  # nothing but the fencing ends a zombie's transaction
+    )
+    stream = generate(1_000_000, run.seed, duplicates=0.1)
     silences = []
     async with open_traffic(deployed, records_of(stream), rate=_RATE) as traffic:
         await traffic.decides_again()
@@ -33,13 +36,7 @@ async def wake_zombies(run: Run) -> None:
             silences.append(await _wake_one(run, deployed, traffic, point))
             run.result.faults += 1
             run.say(number, len(points))
-        # It takes part again for good: alone it does all the work.
-        last = run.start(deployed, "commands", Point("stop", "after", "events"))
-        await _until_suspended(last, traffic)
-        await traffic.decides_again()
-        last.resume()
-        deployed.retire(other)
-        await traffic.decides_again()
+        await _wake_one_amid_the_takeover(run, deployed, traffic)
         await traffic.finish()
     report = await run.verify(deployed)
     require(report.commands == traffic.sent, "not every command was checked")
@@ -77,6 +74,28 @@ async def _wake_one(run: Run, deployed: Deployment, traffic: Traffic, point: Poi
     await traffic.decides_again()
     deployed.retire(zombie)
     return silence
+
+
+async def _wake_one_amid_the_takeover(run: Run, deployed: Deployment, traffic: Traffic) -> None:
+    """Its time goes on when the next owner has restored the state, and before that one goes on.
+
+    It comes to its commit then. Nobody else is there: at last both are, and go on.
+    """
+    for worker in deployed.of("commands"):
+        deployed.retire(worker)
+    zombie = run.start(deployed, "commands", Point("stop", "before", "commit", 3))
+    await _until_suspended(zombie, traffic)
+    heir = run.start(deployed, "commands", Point("stop", "after", "restore"))
+    await wait_until(lambda: heir.is_suspended, timeout=60, what="the heir has restored")
+    before = len(zombie.log_text)
+    zombie.resume()
+    await wait_until(
+        lambda: "fenced; rejoining" in zombie.log_text[before:],
+        what="the zombie says that it was fenced",
+    )
+    heir.resume()
+    run.result.faults += 1
+    await traffic.decides_again()
 
 
 async def _until_suspended(zombie: WorkerProcess, traffic: Traffic) -> None:
