@@ -99,8 +99,12 @@ async def test_aborted_records_at_the_end_are_no_work(deploy: Deploy) -> None:
         await producer.abort_transaction()
         commands = TopicPartition(topic, 0)
         reader.assign([commands])
-        # 10 records and a marker that were committed, then as many that were not.
-        assert await reader.end_offsets([commands]) == {commands: 22}
+
+        async def all_is_ended() -> bool:
+            """10 records and a marker that were committed, then as many that were not."""
+            return bool((await reader.end_offsets([commands]))[commands] == 22)
+
+        await wait_until(all_is_ended)
         keeps_running(deployed.workers[0], 2 * STALL)
         assert all(worker.is_running for worker in deployed.workers)
         async with producer.transaction():

@@ -108,6 +108,16 @@ async def test_before_it_has_joined(stack: EmbeddedStack, deploy: Deploy) -> Non
         assert stop(worker) == IN_GOOD_ORDER
 
 
+async def test_idle_and_kafka_does_not_answer(stack: EmbeddedStack, deploy: Deploy) -> None:
+    """Nobody hears that it leaves the group, and it does not wait for an answer."""
+    deployed = deploy("commands", "views")
+    for worker in deployed.workers:
+        await wait_until(lambda: "going on at" in worker.log_text)  # noqa: B023
+    async with suspended(stack.kafka, deployed.settings):
+        for worker in deployed.workers:
+            assert stop(worker) == IN_GOOD_ORDER
+
+
 @pytest.mark.parametrize("step", ["restore", "commit"])
 async def test_kafka_does_not_answer(
     stack: EmbeddedStack, deploy: Deploy, step: CommandStep | TakeoverStep
