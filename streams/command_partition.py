@@ -65,6 +65,11 @@ class CommandPartition(Generic[S]):
         self._tp = tp
         self._producer = TransactionalProducer(app.settings, app.conf.id, tp)
 
+    @property
+    def waits(self) -> bool:
+        """Never: what the broker does not do in a transaction's time has failed."""
+        return False
+
     async def start(self) -> int:
         """Fence earlier owners, restore the state, and return the position that it stands at."""
         self._table.owned.pop(self._tp.partition, None)

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 
 from models.errors import Fatal
 from streams.settings import Settings
@@ -24,7 +24,7 @@ MAX_REQUEST_BYTES = 5 * 1024 * 1024
 BATCH_BYTES = 512 * 1024
 
 # Seconds that a client gets to stop in good order.
-_STOP_TIMEOUT = 3.0
+_STOP_TIMEOUT = 2.0
 
 # aiokafka waits this long after a refusal that only asks for patience, of which the broker's
 # transaction check sends one per new transaction: at the default of 100 ms it is the latency.
@@ -83,7 +83,7 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
     """An admin client.
 
     Raises:
-        Fatal: no broker answers.
+        Fatal: no broker answers, or none that is ready to.
     """
     client = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=10_000)
     try:
@@ -93,6 +93,8 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
         raise unreachable(settings) from None
     try:
         yield client
+    except (KafkaConnectionError, NodeNotReadyError):
+        raise unreachable(settings) from None
     finally:
         await client.close()
 

@@ -18,7 +18,7 @@ _NO_NEWS = 10.0
 _REMEMBERED = 1000  # most lines to compare with
 
 
-def log_defect(what: str, error: Exception) -> None:
+def log_defect(what: str, error: BaseException) -> None:
     """Say what failed, how and where, but not with which values: they may be personal."""
     frames = "".join(format_tb(error.__traceback__))
     logger.error("%s raised %s\n%s", what, type(error).__name__, frames)

@@ -20,7 +20,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
@@ -59,8 +59,23 @@ class Fenced(Exception):  # noqa: N818 - named as Kafka names it
     """The partition's transactional id has a newer owner, or its transaction took too long."""
 
 
+class Standing(NamedTuple):
+    """How far a partition is, for who watches whether it gets on."""
+
+    position: int | None = None
+    """None while it is not started."""
+    failures: int = 0
+    """Since the last chunk that was processed."""
+    waits: bool = False
+    """Whether it does what may take long, and says so."""
+
+
 class Partition(Protocol):
     """What a worker does with one input partition."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for a server as long as it takes, and has said so."""
 
     async def start(self) -> int:
         """Take the partition over, restore what it needs, and return the position to read from.
@@ -166,6 +181,12 @@ class Driver:
             and sum(len(chunk.records) for chunk in self._waiting) < self._max_records
             and sum(chunk.size for chunk in self._waiting) < MOST_BYTES
         )
+
+    @property
+    def standing(self) -> Standing:
+        """How far it is. A start takes as long as there is state to restore."""
+        waits = self._busy and (self.position is None or self._partition.waits)
+        return Standing(self.position, self._failures, waits)
 
     @property
     def lost(self) -> bool:

@@ -16,6 +16,7 @@ from faust.types import TP
 from models.errors import Fatal, Transient
 from streams.aggregate import Names
 from streams.kafka import new_consumer, stop
+from streams.log_reader import read_to
 from streams.settings import Settings
 from streams.state_table import PartitionState, restore
 
@@ -90,7 +91,6 @@ async def _has_records(consumer: AIOKafkaConsumer, tp: TopicPartition) -> bool:
     end = (await consumer.end_offsets([tp]))[tp]
     await consumer.seek_to_beginning(tp)
     consumer.resume(tp)
-    while await consumer.position(tp) < end:
-        if await consumer.getmany(tp, timeout_ms=50, max_records=1):
-            return True
+    async for _ in read_to(consumer, tp, end):
+        return True
     return False

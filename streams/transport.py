@@ -31,6 +31,8 @@ from faust.types import TP, ConsumerMessage
 from mode import Service
 
 from streams.chunks import MOST_BYTES, Chunk, Record, size_of
+from streams.kafka import stop
+from streams.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from streams.app import StreamApp
@@ -81,6 +83,12 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         # partitions whenever a worker comes or goes.
         consumer._partition_assignment_strategy = (StickyPartitionAssignor,)
         return consumer
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group, if the broker answers; what is still asked of it then fails."""
+        if self._consumer is not None:
+            await stop(self._consumer)
+        await super().on_thread_stop()
 
     async def _fetch_records(  # type: ignore[override]
         self,
@@ -164,17 +172,14 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
 
     @Service.task
     async def _watch(self) -> None:
-        """Raise what aiokafka keeps for callers of its own ``getmany``, which nobody calls here.
+        """End the worker when something here has ended, or no longer gets on."""
+        app = cast("StreamApp", self.app)
+        await Watchdog(app, self._ensure_consumer(), self._reached).run()
 
-        Otherwise an error of the group, or the end of the task that fetches, would be a silence.
-        """
-        while not self.should_stop:
-            await self.sleep(1.0)
-            if self._consumer is not None and self._consumer._coordinator is not None:
-                self._consumer._coordinator.check_errors()
-                fetching = self._consumer._fetcher._fetch_task
-                if fetching.done() and not self.should_stop:
-                    fetching.result()
+    def _reached(self, tp: TP, position: int) -> int:
+        """Where a partition stands that is done with all records before ``position``."""
+        start, end = self._passed.get(tp, (position, position))
+        return end if start <= position < end else position
 
     async def commit_position(self, tp: TP, position: int) -> None:
         """Commit the group's position."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from deploy.connect import environment
+from deploy.embedded.processes import ServerProcess
 from deploy.faults.deployment import (
     Deployment,
     Servers,
@@ -19,7 +20,10 @@ from deploy.faults.deployment import (
     new_settings,
     open_deployment,
 )
+from deploy.faults.waiting import wait_until
 from deploy.workers import Role
+from models.errors import Fatal
+from streams.kafka import admin_client
 from streams.settings import Settings
 
 T = TypeVar("T")
@@ -63,3 +67,27 @@ def deployment(servers: Servers, *roles: Role, **changes: Any) -> Iterator[Deplo
     run_apart(create_user_topics(settings))
     with open_deployment(settings, roles) as deployed:
         yield deployed
+
+
+@asynccontextmanager
+async def suspended(server: ServerProcess, settings: Settings) -> AsyncIterator[None]:
+    """The time of a server stands still within the block: it takes everything, answers nothing.
+
+    Kafka answers again after it.
+    """
+
+    async def kafka_answers() -> bool:
+        try:
+            async with admin_client(settings) as admin:
+                return bool(await admin.list_topics())
+        except Fatal:
+            return False
+
+    process = server.process
+    assert process is not None, "it does not run"
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
+        await wait_until(kafka_answers)

@@ -73,7 +73,7 @@ async def _keep_killing(
     report = await run.verify(deployed)
     require(report.commands == traffic.sent, "not every command was checked")
     for worker in [*deployed.workers]:
-        deployed.retire(worker)
+        await deployed.retire(worker)
     run.result.figures |= {
         f"{what}: pause p50 s": round(median(pauses), 1),
         f"{what}: pause max s": round(max(pauses), 1),
