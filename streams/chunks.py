@@ -58,7 +58,6 @@ class Chunk:
     records: Sequence[Record]
     start: int
     end: int
-    generation: int
 
     @cached_property
     def size(self) -> int:
@@ -67,12 +66,12 @@ class Chunk:
 
     def followed_by(self, other: Chunk) -> bool:
         """Whether ``other`` goes on exactly where this one ends."""
-        return other.start == self.end and other.generation == self.generation
+        return other.start == self.end
 
     def joined_with(self, other: Chunk) -> Chunk:
         """This chunk and the one that follows it as one."""
         records = [*self.records, *other.records]
-        return Chunk(self.tp, records, self.start, other.end, self.generation)
+        return Chunk(self.tp, records, self.start, other.end)
 
 
 def size_of(records: Sequence[Record]) -> int:

@@ -4,10 +4,12 @@ A `Driver` starts its partition (fence, restore, seek) in a task of its own, so 
 holds up neither the rebalance nor the other partitions. It then takes chunks one after the other
 and checks each before it is processed:
 
-- the generation: a chunk fetched under an older assignment is dropped;
 - the gap: a chunk that starts after the position would skip commands; it is dropped and the
   consumer is sent back to the position;
 - the overlap: records below the position were processed already and are left out.
+
+Under which assignment a chunk was fetched does not matter then: the log is the same for everybody,
+and whoever owned the partition meanwhile has moved the position that this one starts from.
 
 A chunk that fails is never followed by the next one: the partition starts again, with backoff.
 Nothing of this goes through Faust's agent supervisor, which would hand out the next chunk.
@@ -98,10 +100,6 @@ class Partition(Protocol):
 
 class Worker(Protocol):
     """What the drivers need of the app."""
-
-    @property
-    def consumer_generation_id(self) -> int:
-        """The consumer group's generation that the current assignment belongs to."""
 
     async def read_from(self, tp: TP, position: int) -> None:
         """Deliver this partition's chunks from ``position`` on."""
@@ -290,8 +288,6 @@ class Driver:
 
     async def _process(self, chunk: Chunk) -> None:
         assert self.position is not None
-        if chunk.generation != self._worker.consumer_generation_id:
-            return  # of an older assignment; the rebalance seeks back
         if chunk.end <= self.position:
             return  # all of it was processed before
         if chunk.start > self.position:

@@ -119,7 +119,6 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         return chunks
 
     def _drain(self, fetcher: Any, max_records: int | None) -> list[Chunk]:
-        generation = self.app.consumer_generation_id
         active = cast("ChunkConsumer", self.consumer).active_partitions
         chunks: list[Chunk] = []
         for topic_partition in list(fetcher._records):
@@ -147,7 +146,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
             passed = self._passed.pop(tp, None)
             start = passed[0] if passed is not None and passed[1] == before else before
             if records:
-                chunks.append(Chunk(tp, records, start, state.position, generation))
+                chunks.append(Chunk(tp, records, start, state.position))
             else:
                 self._passed[tp] = (start, state.position)
         return chunks
@@ -269,7 +268,7 @@ class ChunkConsumer(driver.Consumer):
             cast("bytes", chunk),  # `ChunkSchema` takes it out again
             None,
             tp=chunk.tp,
-            generation_id=chunk.generation,
+            generation_id=self.app.consumer_generation_id,
         )
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:

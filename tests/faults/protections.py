@@ -88,46 +88,21 @@ def end_offset_in_recovery(set_: Set) -> None:
     set_(recovery, "restore", fetch_once)
 
 
-def generation_check(set_: Set) -> None:
-    """Process chunks that were fetched under an older assignment."""
-
-    def of_now(driver: Driver, chunk: Chunk) -> Chunk:
-        return replace(chunk, generation=driver._worker.consumer_generation_id)
-
-    _change_chunks(set_, of_now)
-
-
 def gap_check(set_: Set) -> None:
     """Process chunks that start after the position."""
 
-    def without_gap(driver: Driver, chunk: Chunk) -> Chunk:
-        return replace(chunk, start=min(chunk.start, driver.position or 0))
+    process = Driver._process
 
-    _change_chunks(set_, without_gap)
+    async def without_gap(self: Driver, chunk: Chunk) -> None:
+        await process(self, replace(chunk, start=min(chunk.start, self.position or 0)))
 
-
-def overlap_check(set_: Set) -> None:
-    """Process again what lies below the position."""
-
-    def without_overlap(driver: Driver, chunk: Chunk) -> Chunk:
-        return replace(chunk, start=max(chunk.start, driver.position or 0))
-
-    _change_chunks(set_, without_overlap)
+    set_(Driver, "_process", without_gap)
 
 
 def _recover() -> Callable[[Settings, Names, TP], Awaitable[Recovered]]:
     """What restores a partition, with the point that a scenario may have put there."""
     recover: Callable[..., Awaitable[Recovered]] = vars(command_partition)["recover_partition"]
     return recover
-
-
-def _change_chunks(set_: Set, change: Callable[[Driver, Chunk], Chunk]) -> None:
-    process: Callable[[Driver, Chunk], Awaitable[None]] = Driver._process
-
-    async def process_changed(self: Driver, chunk: Chunk) -> None:
-        await process(self, change(self, chunk))
-
-    set_(Driver, "_process", process_changed)
 
 
 def external_version(set_: Set) -> None:
@@ -158,9 +133,7 @@ PROTECTIONS: Mapping[str, Callable[[Set], None]] = {
         fencing_before_recovery,
         position_in_the_state,
         end_offset_in_recovery,
-        generation_check,
         gap_check,
-        overlap_check,
         external_version,
         commit_after_bulk,
     )

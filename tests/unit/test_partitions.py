@@ -31,7 +31,6 @@ class FakeWorker:
     """Remembers what the drivers asked of it."""
 
     def __init__(self) -> None:
-        self.consumer_generation_id = 1
         self.sought: list[int] = []
         self.begin = 0
         self.paused = False
@@ -93,10 +92,8 @@ class FakePartition:
         self.closed += 1
 
 
-def chunk(start: int, end: int, generation: int = 1) -> Chunk:
-    return Chunk(
-        TOPIC, [FakeRecord(offset) for offset in range(start, end)], start, end, generation
-    )
+def chunk(start: int, end: int) -> Chunk:
+    return Chunk(TOPIC, [FakeRecord(offset) for offset in range(start, end)], start, end)
 
 
 async def idle(driver: Driver) -> None:
@@ -135,16 +132,6 @@ async def test_processes_what_follows_on(driver: Driver, partition: FakePartitio
     await idle(driver)
     assert partition.processed == [10, 11, 12, 13, 14]
     assert driver.position == 15
-
-
-async def test_a_chunk_of_an_older_generation_is_dropped(
-    driver: Driver, worker: FakeWorker, partition: FakePartition
-) -> None:
-    worker.consumer_generation_id = 2
-    driver.submit(chunk(10, 13, generation=1))
-    await idle(driver)
-    assert partition.processed == []
-    assert driver.position == 10
 
 
 async def test_a_gap_is_never_processed_and_read_again(
