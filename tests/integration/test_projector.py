@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from deploy.faults.deployment import Servers
+from deploy.faults.proxy import Cut, Fault, FaultProxy, Refuse, Stall
+from deploy.faults.waiting import wait_until
 from models.errors import Fatal
 from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserReactivated
 from models.views import project
@@ -17,7 +19,6 @@ from streams.settings import Settings
 from streams.view_index import REFUSED, Document
 from streams.view_store import ViewStore
 from tests.integration.read_side import (
-    FaultProxy,
     Record,
     namespace,
     record,
@@ -31,7 +32,7 @@ IMMENSE = "x" * 33_000
 
 @pytest.fixture
 async def proxy(stack: Servers) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(stack.elasticsearch_url).serving() as proxy:
+    async with FaultProxy(stack.elasticsearch_url, random.Random(1)).serving() as proxy:
         yield proxy
 
 
@@ -84,7 +85,7 @@ async def test_chunks_go_on_from_memory(store: ViewStore, proxy: FaultProxy) -> 
     for one in ANNA:
         assert await projecting.project(0, [one]) == Projected(1, 0, ())
     assert await stored(store, ANNA) == fold(ANNA)
-    assert sum("_mget" in path for path in proxy.requests) == 1  # the line above
+    assert proxy.requests["_mget"] == 1  # the line above
 
 
 async def test_what_is_not_in_memory_is_read_back_at_once(
@@ -95,7 +96,7 @@ async def test_what_is_not_in_memory_is_read_back_at_once(
     await projecting.project(0, [ANNA[0], bert[0]])
     projecting.forget(0)
     assert await projecting.project(0, [ANNA[1], bert[1]]) == Projected(2, 0, ())
-    assert sum("_mget" in path for path in proxy.requests) == 1
+    assert proxy.requests["_mget"] == 1
     assert await stored(store, bert) == fold(bert)
 
 
@@ -106,16 +107,16 @@ async def test_a_rebuild_reads_nothing(store: ViewStore, proxy: FaultProxy) -> N
     # again from the start, into the same index: all of it is there already
     assert await projecting.project(0, ANNA[:2]) == Projected(0, 2, ())
     assert await projecting.project(0, ANNA[2:]) == Projected(0, 1, ())
-    assert not any("_mget" in path for path in proxy.requests)
+    assert not proxy.requests["_mget"]
     assert await stored(store, ANNA) == fold(ANNA)
 
 
 async def test_events_that_were_seen_are_skipped(store: ViewStore, proxy: FaultProxy) -> None:
     projecting = projector(store)
     await projecting.project(0, ANNA)
-    writes = len(proxy.requests)
+    before = proxy.requests.total()
     assert await projecting.project(0, ANNA) == Projected(0, 3, ())
-    assert len(proxy.requests) == writes
+    assert proxy.requests.total() == before
     more = [*ANNA, record("anna", 4, UserDeactivated())]
     assert await projecting.project(0, more) == Projected(1, 3, ())
     assert await stored(store, more) == fold(more)
@@ -182,22 +183,30 @@ async def test_however_it_is_cut_and_repeated_the_view_is_the_fold(
     assert await stored(store, records) == fold(records)
 
 
+async def is_at_version(store: ViewStore, version: int) -> bool:
+    anna = await store.get("anna")
+    return anna is not None and anna["version"] == version
+
+
 @pytest.mark.parametrize("paths", ["_bulk", "_mget"])
-@pytest.mark.parametrize("fault", ["hang", "refuse"])
+@pytest.mark.parametrize("fault", [Stall("before"), Stall("after"), Cut("before")])
 @pytest.mark.parametrize("new", [False, True])
 async def test_cancelled_amid_a_request_it_comes_out_right_the_next_time(
-    store: ViewStore, proxy: FaultProxy, paths: str, fault: str, new: bool
+    store: ViewStore, proxy: FaultProxy, paths: str, fault: Fault, new: bool
 ) -> None:
     projecting = projector(store)
     await projecting.project(0, ANNA[:1])
     projecting.forget(0)
-    proxy.fail(fault, paths)  # `hang`: Elasticsearch has done it, and nobody hears of it
+    proxy.switch(fault, paths)
     task = asyncio.create_task(projecting.project(0, ANNA[1:]))
-    await asyncio.wait_for(proxy.faulted.wait(), 20)
+    await wait_until(lambda: proxy.met[fault])
+    if fault == Stall("after") and paths == "_bulk":
+        # Elasticsearch has done it, and nobody hears of it
+        await wait_until(lambda: is_at_version(store, 3))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    proxy.fail(None)
+    proxy.switch(None)  # what was stalled before Elasticsearch goes there now
     if new:
         projecting = projector(store)
     # the next chunk may end elsewhere
@@ -205,26 +214,28 @@ async def test_cancelled_amid_a_request_it_comes_out_right_the_next_time(
     assert sum(one.written + one.skipped for one in done) == 2
     assert await stored(store, ANNA) == fold(ANNA)
     await projecting.project(0, [record("anna", 4, UserDeactivated())])
-    assert (await store.fetch(["anna"]))["anna"]["version"] == 4
+    assert await is_at_version(store, 4)
 
 
-@pytest.mark.parametrize("fault", [429, 503, "refuse", "cut"])
+@pytest.mark.parametrize(
+    "fault", [Refuse(429), Refuse(503), Cut("before"), Cut("amid"), Cut("after")]
+)
 async def test_an_outage_is_waited_for_and_said_once(
     store: ViewStore,
     proxy: FaultProxy,
-    fault: str | int,
+    fault: Fault,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.INFO, "streams.projector")
     projecting = projector(store)
-    proxy.fail(fault)
+    proxy.switch(fault)
     tasks = [
         asyncio.create_task(projecting.project(0, ANNA)),
         asyncio.create_task(projecting.project(1, history("bert", registered("b@example.org")))),
     ]
-    await proxy.wait_for_requests(8)
+    await wait_until(lambda: proxy.met[fault] >= 8)
     assert not any(task.done() for task in tasks)
-    proxy.fail(None)
+    proxy.switch(None)
     assert [await asyncio.wait_for(task, 30) for task in tasks]
     assert await stored(store, ANNA) == fold(ANNA)
     warnings = [one for one in caplog.records if one.levelno >= logging.WARNING]
@@ -240,7 +251,7 @@ async def test_a_block_on_the_index_is_waited_for(
         alias = f"{settings.namespace}user-views"
         await client.indices.put_settings(index=alias, settings={"index.blocks.write": True})
         task = asyncio.create_task(projector(store).project(0, ANNA))
-        await proxy.wait_for_requests(3)
+        await wait_until(lambda: proxy.requests["_bulk"] >= 3)
         await client.indices.put_settings(index=alias, settings={"index.blocks.write": None})
     assert await asyncio.wait_for(task, 30) == Projected(3, 0, ())
 

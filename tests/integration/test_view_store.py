@@ -1,6 +1,7 @@
 """The view store on the real Elasticsearch."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -10,13 +11,14 @@ from aiohttp import web
 
 from agents.user_views import ORDER, USER_VIEWS
 from deploy.faults.deployment import Servers
+from deploy.faults.proxy import Cut, Fault, FaultProxy, Refuse, Stall
 from models.errors import CqrsError, Fatal, Transient
 from streams.bulk_writer import Fate
 from streams.elasticsearch import connect
 from streams.settings import Settings
 from streams.view_index import REFUSED, Document
 from streams.view_store import ViewStore, open_view_store
-from tests.integration.read_side import FaultProxy, namespace, user_views
+from tests.integration.read_side import namespace, user_views
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ async def store(settings: Settings) -> AsyncIterator[ViewStore]:
 
 @pytest.fixture
 async def proxy(stack: Servers) -> AsyncIterator[FaultProxy]:
-    async with FaultProxy(stack.elasticsearch_url).serving() as proxy:
+    async with FaultProxy(stack.elasticsearch_url, random.Random(1)).serving() as proxy:
         yield proxy
 
 
@@ -263,7 +265,7 @@ async def test_no_index(settings: Settings, request_: str) -> None:
 async def test_overload_and_gateways_pass(
     proxy: FaultProxy, request_: str, status: int, settings: Settings
 ) -> None:
-    proxy.fail(status)
+    proxy.switch(Refuse(status))
     behind = settings.model_copy(update={"elasticsearch_url": proxy.url})
     async with open_view_store(behind, USER_VIEWS, timeout=30) as behind_proxy:
         error = await failure(behind_proxy, request_)
@@ -271,16 +273,16 @@ async def test_overload_and_gateways_pass(
     assert f"answered {status}" in str(error)
 
 
-@pytest.mark.parametrize("fault", ["refuse", "cut", "hang"])
+@pytest.mark.parametrize("fault", [Cut("before"), Cut("amid"), Cut("after"), Stall("after")])
 async def test_a_connection_that_breaks_or_hangs_passes(
-    proxy: FaultProxy, fault: str, settings: Settings, store: ViewStore
+    proxy: FaultProxy, fault: Fault, settings: Settings, store: ViewStore
 ) -> None:
-    proxy.fail(fault)
+    proxy.switch(fault)
     behind = settings.model_copy(update={"elasticsearch_url": proxy.url})
     async with open_view_store(behind, USER_VIEWS, timeout=1) as behind_proxy:
         assert type(await failure(behind_proxy, "bulk")) is Transient
         assert type(await failure(behind_proxy, "search")) is Transient
-        proxy.fail(None)
+        proxy.switch(None)
         assert await behind_proxy.count() >= 0
 
 
@@ -304,7 +306,7 @@ async def test_an_unknown_host_is_a_mistake_at_the_start(settings: Settings) -> 
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_wrong_credentials(settings: Settings, proxy: FaultProxy, status: int) -> None:
-    proxy.fail(status)
+    proxy.switch(Refuse(status))
     url = proxy.url.replace("http://", "http://anna:s3cret@")
     async with open_view_store(
         settings.model_copy(update={"elasticsearch_url": url}), USER_VIEWS, timeout=30
