@@ -10,12 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import clear_frames
+from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import ClientConnectorDNSError
 from elastic_transport import ConnectionError as ConnectionFailed
 from elastic_transport import ConnectionTimeout, TlsError, TransportError
-from elasticsearch import ApiError, AsyncElasticsearch
+from elasticsearch import ApiError, AsyncElasticsearch, SerializationError
 from elasticsearch.serializer import OrjsonSerializer
 
 from models.errors import CqrsError, Fatal, Transient
@@ -23,6 +25,16 @@ from streams.settings import Settings
 
 _PASSING = frozenset({408, 429})
 _INDEX_CLOSED = "index_closed_exception"  # a 400, and yet it passes when somebody opens the index
+
+
+class _Json(OrjsonSerializer):
+    """Takes what is no JSON for text: a gateway's answer may be empty, and its status counts."""
+
+    def loads(self, data: bytes) -> Any:
+        try:
+            return super().loads(data)
+        except SerializationError:
+            return data.decode(errors="replace")
 
 
 def connect(settings: Settings, *, timeout: float) -> AsyncElasticsearch:
@@ -46,7 +58,7 @@ def connect(settings: Settings, *, timeout: float) -> AsyncElasticsearch:
             url,
             request_timeout=timeout,
             max_retries=0,
-            serializer=OrjsonSerializer(),
+            serializers={"application/json": _Json(), "application/*": _Json()},
         )
     except ValueError:
         raise Fatal(
@@ -73,13 +85,26 @@ def translating(client: AsyncElasticsearch, *, starting: bool = False) -> Iterat
     try:
         yield
     except ApiError as error:
+        let_go(error)
         raise _api_failure(error, address(client)) from error
     except TransportError as error:
+        let_go(error)
         if starting and isinstance(error.__context__, ClientConnectorDNSError):
             raise Fatal(
                 f"The host of {address(client)} is not known: check CQRS_ELASTICSEARCH_URL"
             ) from error
         raise _transport_failure(error, address(client)) from error
+
+
+def let_go(error: BaseException | None) -> None:
+    """Empty the frames that a failure has passed, for whoever is going to try again.
+
+    They hold the body of the request, up to a MiB, in cycles (an error in a frame of its own
+    traceback) that only garbage collection undoes; and it runs seldom in a worker that waits.
+    """
+    while error is not None:
+        clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def missing_index(name: str) -> Fatal:
@@ -106,9 +131,10 @@ def _transport_failure(error: TransportError, where: str) -> CqrsError:
 
 
 def _api_failure(error: ApiError, where: str) -> CqrsError:
-    status, kind = error.status_code, error.message
+    status, kind = error.status_code, str(error.message)
     if is_passing(status, kind):
-        return Transient(f"Elasticsearch at {where} answered {status}: {_line(kind)}")
+        said = _line(kind) or "without a word"
+        return Transient(f"Elasticsearch at {where} answered {status}: {said}")
     if status in (401, 403):
         return Fatal(
             f"Elasticsearch at {where} refuses the credentials ({status}): "

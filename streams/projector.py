@@ -23,6 +23,7 @@ from tenacity.wait import wait_random_exponential
 from models.errors import Fatal, Transient
 from models.messages import Event, EventRecord
 from streams.bulk_writer import Fate
+from streams.elasticsearch import let_go
 from streams.view_index import REFUSED, Document
 from streams.view_store import ViewStore
 
@@ -77,6 +78,7 @@ class Projector(Generic[E]):
         # partition -> id -> document, the one used last at the end
         self._caches: dict[int, dict[str, Document]] = {}
         self._down_since: float | None = None
+        self._waiting: set[object] = set()  # requests that have failed and are repeated
 
     @property
     def waits(self) -> bool:
@@ -162,21 +164,32 @@ class Projector(Generic[E]):
             excess = sum(map(len, self._caches.values())) - self._most
 
     async def _patiently(self, request: Callable[..., Awaitable[T]], *args: object) -> T:
-        """Repeats a request until Elasticsearch answers it."""
+        """Repeats a request until Elasticsearch answers it.
+
+        Says once per outage that projecting waits, and that it goes on when no request does so any
+        more: that of another partition may get through all the while.
+        """
+        ticket = object()
+
+        def wait(attempt: RetryCallState) -> None:
+            failure = attempt.outcome.exception() if attempt.outcome else None
+            let_go(failure)
+            self._waiting.add(ticket)
+            if self._down_since is None:
+                self._down_since = time.monotonic()
+                logger.warning("Projecting waits: %s", failure)
+
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(Transient), wait=_BACKOFF, before_sleep=self._waiting
+            retry=retry_if_exception_type(Transient), wait=_BACKOFF, before_sleep=wait
         )
-        answer: T = await retrying(request, *args)
-        if self._down_since is not None:
+        try:
+            answer: T = await retrying(request, *args)
+        finally:
+            self._waiting.discard(ticket)
+        if self._down_since is not None and not self._waiting:
             logger.info("Projecting goes on after %.1f s", time.monotonic() - self._down_since)
             self._down_since = None
         return answer
-
-    def _waiting(self, attempt: RetryCallState) -> None:
-        """Says once per outage that projecting waits."""
-        if self._down_since is None and attempt.outcome is not None:
-            self._down_since = time.monotonic()
-            logger.warning("Projecting waits: %s", attempt.outcome.exception())
 
 
 class _Writing:

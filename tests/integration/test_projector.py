@@ -1,12 +1,15 @@
 """The projector on the real Elasticsearch: right after every cancellation, outage and refusal."""
 
 import asyncio
+import gc
 import logging
 import random
+import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from agents.user_views import USER_VIEWS
 from deploy.faults.deployment import Servers
 from deploy.faults.proxy import Cut, Fault, FaultProxy, Refuse, Stall
 from deploy.faults.waiting import wait_until
@@ -17,7 +20,7 @@ from streams.elasticsearch import connect
 from streams.projector import Projected, Projector, SequenceGap
 from streams.settings import Settings
 from streams.view_index import REFUSED, Document
-from streams.view_store import ViewStore
+from streams.view_store import ViewStore, open_view_store
 from tests.integration.read_side import (
     Record,
     namespace,
@@ -242,6 +245,58 @@ async def test_an_outage_is_waited_for_and_said_once(
     assert len(warnings) == 1
     assert "Projecting waits: Elasticsearch at" in warnings[0].getMessage()
     assert "goes on after" in caplog.records[-1].getMessage()
+
+
+async def test_an_outage_lasts_as_long_as_some_request_waits(
+    store: ViewStore, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "streams.projector")
+    projecting = projector(store)
+    await projecting.project(0, ANNA[:1])
+    projecting.forget(0)
+    proxy.switch(Refuse(503), "_mget")
+    reading_back = asyncio.create_task(projecting.project(0, ANNA[1:]))
+    others = 0
+    while proxy.met[Refuse(503)] < 5:  # another partition gets through all the while
+        others += 1
+        await projecting.project(1, history(f"bert-{others}", registered("bert@example.org")))
+    proxy.switch(None)
+    await reading_back
+    first, last = [one.getMessage() for one in caplog.records]
+    assert "Projecting waits" in first
+    assert "Projecting goes on" in last
+
+
+@pytest.mark.parametrize("fault", [Refuse(503), Cut("before"), Cut("after"), Stall("after")])
+async def test_failed_requests_are_not_kept(
+    settings: Settings, proxy: FaultProxy, fault: Fault
+) -> None:
+    """An outage may be long, and a request large: not one of them waits for garbage collection."""
+    through = settings.model_copy(update={"elasticsearch_url": proxy.url})
+    async with (
+        user_views(through),
+        open_view_store(through, USER_VIEWS, timeout=0.5) as impatient,
+    ):
+        large = [
+            record(f"user-{number}", 1, registered("anna@example.org", "x" * 10_000))
+            for number in range(300)
+        ]
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            proxy.switch(fault)
+            task = asyncio.create_task(projector(impatient).project(0, large))
+            await wait_until(lambda: proxy.met[fault] >= 10)
+            proxy.switch(None)
+            await asyncio.wait_for(task, 60)
+            kept, _ = tracemalloc.get_traced_memory()
+            gc.collect()
+            needed, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert kept - needed < 1_000_000  # bytes; less than one request
 
 
 async def test_a_block_on_the_index_is_waited_for(

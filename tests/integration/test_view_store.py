@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -318,24 +319,61 @@ async def test_wrong_credentials(settings: Settings, proxy: FaultProxy, status: 
             assert "s3cret" not in str(error)
 
 
-@pytest.mark.parametrize("status", [200, 404, 405])
-async def test_another_server(settings: Settings, status: int) -> None:
-    async def hello(_: web.BaseRequest) -> web.Response:
-        return web.Response(text="<h1>hello</h1>", content_type="text/html", status=status)
+@asynccontextmanager
+async def answering(settings: Settings, **answer: Any) -> AsyncIterator[ViewStore]:
+    """A store on a server that has only this answer."""
 
-    runner = web.ServerRunner(web.Server(hello))
+    async def handle(_: web.BaseRequest) -> web.Response:
+        return web.Response(**answer)
+
+    runner = web.ServerRunner(web.Server(handle))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
     other = settings.model_copy(update={"elasticsearch_url": f"http://{host}:{port}"})
     try:
         async with open_view_store(other, USER_VIEWS, timeout=5) as store:
-            for request in ("create", "bulk", "search"):
-                error = await failure(store, request)
-                assert type(error) is Fatal
-                assert "is not Elasticsearch" in str(error)
+            yield store
     finally:
         await runner.cleanup()
+
+
+@pytest.mark.parametrize("status", [200, 404, 405])
+@pytest.mark.parametrize(
+    ("content_type", "text"),
+    [
+        ("text/html", "<h1>hello</h1>"),
+        ("application/json", '{"error": {"message": "no such page"}}'),
+        ("application/octet-stream", ""),
+    ],
+)
+async def test_another_server(
+    settings: Settings, status: int, content_type: str, text: str
+) -> None:
+    async with answering(settings, text=text, content_type=content_type, status=status) as store:
+        for request in ("create", "bulk", "search"):
+            error = await failure(store, request)
+            assert type(error) is Fatal
+            assert "is not Elasticsearch" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("content_type", "text"),
+    [
+        ("text/html", "<h1>bad gateway</h1>"),
+        ("application/json", '{"error": {"code": 503, "message": "no backend"}}'),
+        ("application/json", '["no backend"]'),
+        ("application/json", "no backend"),
+        ("application/problem+json", '{"title": "no backend"}'),
+        ("application/octet-stream", ""),
+    ],
+)
+async def test_a_gateway_in_its_own_words_passes(
+    settings: Settings, content_type: str, text: str
+) -> None:
+    async with answering(settings, text=text, content_type=content_type, status=503) as store:
+        for request in ("create", "bulk", "fetch", "search"):
+            assert type(await failure(store, request)) is Transient
 
 
 @pytest.mark.parametrize(
