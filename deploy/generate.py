@@ -5,15 +5,16 @@ two users ever share an email. A generated stream counts only as a whole and in 
 which have not seen it before: sent a second time, its commands are duplicates or rejected.
 """
 
-import json
 import random
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from itertools import cycle, islice
 from typing import Any, Literal
 from uuid import UUID
 
+from deploy.poison import PLAIN
 from models.wire import format_time
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -113,29 +114,11 @@ def tally(planned: Iterable[tuple[dict[str, Any], Expectation]]) -> Expected:
 def malformed(count: int, seed: int = 1) -> Iterator[tuple[bytes, bytes]]:
     """`count` records, key and value, of which every one has to end in the dead letters."""
     scene = _Scene(random.Random(seed), START)
-    for number in range(count):
-        good = scene.accepted(register=True)
-        key = good["aggregateId"]
-        bad: object
-        match number % 8:
-            case 0:
-                yield key.encode(), json.dumps(good).encode()[:-7]
-                continue
-            case 1:
-                bad = [good]
-            case 2:
-                bad = {**good, "type": "PromoteUser"}
-            case 3:
-                bad = {name: value for name, value in good.items() if name != "email"}
-            case 4:
-                bad = {**good, "email": "not an address"}
-            case 5:
-                bad = {**good, "schemaVersion": 99}
-            case 6:
-                bad = {**good, "timestamp": "2026-01-01T10:00:00"}
-            case _:
-                bad, key = good, f"not-{key}"
-        yield key.encode(), json.dumps(bad).encode()
+    for kind in islice(cycle(PLAIN.values()), count):
+        bad = kind.spoil(scene.accepted(register=True))
+        assert bad.key is not None
+        assert bad.value is not None
+        yield bad.key, bad.value
 
 
 @dataclass(slots=True)

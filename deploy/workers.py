@@ -24,7 +24,9 @@ ROLES: Mapping[Role, str] = {
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
-_STOP_SECONDS = 20
+# What a worker that is stopped leaves in by itself (`streams.worker.STOP_DEADLINE`), and some: only
+# one that is suspended, or hangs in code that lets no other run, is killed.
+_STOP_SECONDS = 12
 
 # Seconds between the end of a worker and its next start. One that ran for longer than the last
 # of them starts again at the first.
@@ -73,7 +75,8 @@ class Supervisor:
     """Keeps a number of worker processes of one role running.
 
     One that ends with a code other than 0 is started again, with backoff; `say` is told in one
-    line. SIGINT and SIGTERM stop all of them in good order, a second one kills them.
+    line. SIGINT and SIGTERM stop all of them in good order; a second one kills those that are
+    left, as the end of the time that a worker has does.
     """
 
     def __init__(
@@ -100,10 +103,18 @@ class Supervisor:
         return int(self._killing)
 
     def _on_signal(self) -> None:
-        self._killing = self._stopping.is_set()
+        if self._stopping.is_set():
+            self._kill()
+            return
         self._stopping.set()
         for process in self._running.values():
-            process.send_signal(signal.SIGKILL if self._killing else signal.SIGTERM)
+            process.send_signal(signal.SIGTERM)
+        asyncio.get_running_loop().call_later(_STOP_SECONDS, self._kill)
+
+    def _kill(self) -> None:
+        for process in self._running.values():
+            self._killing = True
+            process.kill()
 
     async def _keep(self, number: int) -> None:
         waits = iter(_BACKOFF)

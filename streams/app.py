@@ -1,26 +1,28 @@
-"""The Faust app of a worker: settings, transport, and how it starts, fails and stops."""
+"""The Faust app of a worker: settings, transport, and how it starts, fails and stops.
+
+The process around it is in `streams/worker.py`.
+"""
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, NoReturn, cast
+from typing import Any, cast
 
 import faust
-from faust.types import TP, TopicT
+from faust.types import TP, AgentT, TopicT
 
 from models.errors import Fatal
-from streams.logs import logging_config
+from streams.logs import log_defect, logging_config
 from streams.partition_driver import Partition
 from streams.partitions import Partitions
 from streams.settings import Settings
 from streams.topics import TopicSpec, check_topics
 from streams.transport import ChunkConsumer, ChunkSchema, ChunkTransport
+from streams.worker import StreamWorker
 
 logger = logging.getLogger(__name__)
 
@@ -28,29 +30,11 @@ logger = logging.getLogger(__name__)
 # many it has when the worker stops.
 REBALANCE_TIMEOUT = 30.0
 SETTLE_TIMEOUT = REBALANCE_TIMEOUT / 2
-STOP_TIMEOUT = 5.0
+STOP_TIMEOUT = 3.0
 
-
-class StreamWorker(faust.Worker):
-    """Faust's worker process, which ends with one line and code 1 where it cannot go on."""
-
-    def execute_from_commandline(self) -> NoReturn:
-        """Run until stopped."""
-        app = cast(StreamApp, self.app)
-        try:
-            self.loop.run_until_complete(app.preflight())
-            # A chunk makes and drops tens of thousands of small objects without a cycle among
-            # them: collecting seldom is 7% of the throughput.
-            gc.freeze()
-            gc.set_threshold(50_000, 50, 100)
-            super().execute_from_commandline()
-        except Fatal as error:
-            app.failure = error
-        except SystemExit:
-            if app.failure is None:
-                raise
-        print(f"error: {app.failure}", file=sys.stderr)
-        raise SystemExit(1)
+# Seconds between two heartbeats. By its next one a worker hears of a rebalance, for which all
+# partitions of the group wait: the default, a third of the session timeout, would be the pause.
+HEARTBEAT_INTERVAL = 0.5
 
 
 class StreamApp(faust.App):
@@ -70,7 +54,7 @@ class StreamApp(faust.App):
             Worker=StreamWorker,
             processing_guarantee="exactly_once",
             broker_session_timeout=settings.session_timeout,
-            broker_heartbeat_interval=settings.session_timeout / 3,
+            broker_heartbeat_interval=HEARTBEAT_INTERVAL,
             broker_rebalance_timeout=REBALANCE_TIMEOUT,
             # Only fetching counts as polling, and a worker may well fetch nothing for hours: an
             # idle standby, or a view while Elasticsearch is away. Leaving the group would be final.
@@ -138,6 +122,7 @@ class StreamApp(faust.App):
 
     async def on_stop(self) -> None:
         """Finish or abandon the running chunks, then stop as Faust does."""
+        logger.info("stopping; running chunks have %g s", STOP_TIMEOUT)
         await self.partitions.close(STOP_TIMEOUT)
         await self._clients.aclose()
         await super().on_stop()
@@ -174,11 +159,27 @@ class StreamApp(faust.App):
         await self._chunk_consumer.rejoin()
 
     def fail(self, error: Fatal) -> None:
-        """Stop the worker with this one line."""
+        """Stop the worker with this one line; from any thread."""
         if self.failure is None:
             self.failure = error
             logger.critical("%s", error)
-            os.kill(os.getpid(), signal.SIGTERM)
+            if not self.should_stop:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def _crash(self, reason: BaseException) -> None:
+        """One of Faust's services died: the others would idle without it."""
+        if not self.should_stop:
+            self.fail(
+                reason
+                if isinstance(reason, Fatal)
+                else Fatal(f"a part of the worker failed, the log says where: {reason!r}")
+            )
+        super()._crash(reason)
+
+    async def _on_agent_error(self, agent: AgentT[Any], error: BaseException) -> None:
+        """An agent only hands on chunks: an error is a defect, and Faust would skip the chunk."""
+        log_defect(f"agent {agent.name}", error)
+        self.fail(Fatal(f"agent {agent.name} raised {type(error).__name__}; the log says where"))
 
     @property
     def _chunk_consumer(self) -> ChunkConsumer:

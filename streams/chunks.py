@@ -9,6 +9,9 @@ from typing import Protocol
 
 from faust.types import TP
 
+# Of keys and values in one chunk, joined ones and all; a few records more may be in it.
+MOST_BYTES = 8 * 1024 * 1024
+
 
 class Record(Protocol):
     """One record as it was read from Kafka (aiokafka's ``ConsumerRecord``)."""
@@ -55,18 +58,22 @@ class Chunk:
     records: Sequence[Record]
     start: int
     end: int
-    generation: int
 
     @cached_property
     def size(self) -> int:
         """Bytes of keys and values."""
-        return sum(len(one.key or b"") + len(one.value or b"") for one in self.records)
+        return size_of(self.records)
 
     def followed_by(self, other: Chunk) -> bool:
         """Whether ``other`` goes on exactly where this one ends."""
-        return other.start == self.end and other.generation == self.generation
+        return other.start == self.end
 
     def joined_with(self, other: Chunk) -> Chunk:
         """This chunk and the one that follows it as one."""
         records = [*self.records, *other.records]
-        return Chunk(self.tp, records, self.start, other.end, self.generation)
+        return Chunk(self.tp, records, self.start, other.end)
+
+
+def size_of(records: Sequence[Record]) -> int:
+    """Bytes of the keys and values."""
+    return sum(len(one.key or b"") + len(one.value or b"") for one in records)

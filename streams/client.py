@@ -186,10 +186,10 @@ class KafkaCommandBus(CommandBus[Outcome]):
         """Give an outcome to the first who waits for it; most are for others."""
         if key not in self._waiting:
             return
-        outcome = parse_outcome(orjson.loads(value))
+        said = orjson.loads(value)
         for waiting in self._waiting[key]:
-            if waiting.command_id == outcome.command_id and not waiting.outcome.done():
-                waiting.outcome.set_result(outcome)
+            if said.get("commandId") == str(waiting.command_id) and not waiting.outcome.done():
+                waiting.outcome.set_result(parse_outcome(said))
                 return
 
     async def _stop_reading(self) -> None:

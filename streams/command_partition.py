@@ -17,7 +17,7 @@ from streams.aggregate import Aggregate, Names
 from streams.app import StreamApp
 from streams.buses import CommandBus
 from streams.chunks import Record
-from streams.commands import check_partition, identify, read_command, source_of, time_of
+from streams.commands import check_partition, identify, read_command, reply_key, source_of, time_of
 from streams.dead_letters import dead_letter
 from streams.entity import Entity
 from streams.logs import log_defect
@@ -65,6 +65,11 @@ class CommandPartition(Generic[S]):
         self._tp = tp
         self._producer = TransactionalProducer(app.settings, app.conf.id, tp)
 
+    @property
+    def waits(self) -> bool:
+        """Never: what the broker does not do in a transaction's time has failed."""
+        return False
+
     async def start(self) -> int:
         """Fence earlier owners, restore the state, and return the position that it stands at."""
         self._table.owned.pop(self._tp.partition, None)
@@ -81,7 +86,7 @@ class CommandPartition(Generic[S]):
         decisions = _Decisions()
         for record in records:
             outcome = await self._decide(record, decisions)
-            decisions.outcomes.append(Output(record.key, orjson.dumps(outcome.to_wire())))
+            decisions.outcomes.append(Output(reply_key(record), orjson.dumps(outcome.to_wire())))
         changes = self._repository.staged()
         changes[position_key(self._tp)] = encode_position(position)
         await self._producer.commit(

@@ -16,6 +16,9 @@ from streams.chunks import Record
 # The last millisecond of the year 9999, the end of `datetime`.
 _LATEST = 253402300799999
 
+# Bytes. No aggregate id is longer: it has 128 characters (`models/validation.py`).
+_LONGEST_KEY = 512
+
 # What headers may repeat of the value, by the wire name, and where the command has it.
 _REPEATABLE = {
     "id": "id",
@@ -66,6 +69,14 @@ def identify(record: Record) -> tuple[UUID | None, str | None]:
         return UUID(data["id"]), str(Command(aggregate_id=data["aggregateId"]).aggregate_id)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None, None
+
+
+def reply_key(record: Record) -> bytes | None:
+    """The key of what is said of a record: its own, but never longer than an aggregate id.
+
+    A compressed record may have a key that no topic takes again.
+    """
+    return None if record.key is None else record.key[:_LONGEST_KEY]
 
 
 def time_of(record: Record) -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from models.errors import Poison
 from streams.chunks import Record
+from streams.commands import reply_key
 from streams.topics import OUTPUT_BYTES
 from streams.transactions import Output
 
@@ -15,28 +16,32 @@ SOURCE_PARTITION = "cqrs-source-partition"
 SOURCE_OFFSET = "cqrs-source-offset"
 SOURCE_TIMESTAMP = "cqrs-source-timestamp"
 
-
+# Headers of one that was cut: how many bytes its value and its key had.
 CUT = "cqrs-dead-cut"
+CUT_KEY = "cqrs-dead-cut-key"
 
 # The broker's limit is for a batch with its envelope, and is applied after compression: a small
 # compressed command can be larger than any dead letter.
 _MOST_BYTES = OUTPUT_BYTES - 64 * 1024
+_HEADER_BYTES = 10  # the lengths of a header's two parts, at most; millions of empty ones add up
 
 
 def dead_letter(record: Record, poison: Poison) -> Output:
     """The record's own key, value and headers, and why and where it came from.
 
-    A record that is too large for that loses its headers and the end of its value; ``CUT`` then
-    has the value's length. The whole record stays at its source until retention ends.
+    A record that is too large for that loses its headers, the end of its value, and of its key
+    what no aggregate id has; ``CUT`` and ``CUT_KEY`` then say how long the two were. The whole
+    record stays at its source until retention ends.
     """
-    value, headers = record.value, list(record.headers)
-    size = len(record.key or b"") + len(value or b"")
-    size += sum(len(name.encode()) + len(one or b"") for name, one in headers)
+    key, value, headers = record.key, record.value, list(record.headers)
+    size = len(key or b"") + len(value or b"")
+    size += sum(_HEADER_BYTES + len(name.encode()) + len(one or b"") for name, one in headers)
     if size > _MOST_BYTES:
-        headers = [(CUT, str(len(value or b"")).encode())]
-        value = (value or b"")[: _MOST_BYTES - len(record.key or b"")]
+        headers = [(CUT, _length(value)), (CUT_KEY, _length(key))]
+        key = reply_key(record)
+        value = None if value is None else value[: _MOST_BYTES - len(key or b"")]
     return Output(
-        record.key,
+        key,
         value,
         [
             *headers,
@@ -48,3 +53,7 @@ def dead_letter(record: Record, poison: Poison) -> Output:
             (SOURCE_TIMESTAMP, str(record.timestamp).encode()),
         ],
     )
+
+
+def _length(part: bytes | None) -> bytes:
+    return str(len(part or b"")).encode()

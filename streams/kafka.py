@@ -10,7 +10,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 
 from models.errors import Fatal
 from streams.settings import Settings
@@ -24,11 +24,15 @@ MAX_REQUEST_BYTES = 5 * 1024 * 1024
 BATCH_BYTES = 512 * 1024
 
 # Seconds that a client gets to stop in good order.
-_STOP_TIMEOUT = 3.0
+_STOP_TIMEOUT = 2.0
 
 # aiokafka waits this long after a refusal that only asks for patience, of which the broker's
 # transaction check sends one per new transaction: at the default of 100 ms it is the latency.
 RETRY_BACKOFF_MS = 5
+
+# Seconds until a broker that cannot be reached is tried again. aiokafka knows only the wait above,
+# with which the producers of one worker tried a thousand times per second.
+_RECONNECT_BACKOFF = 0.1
 
 
 def connection(settings: Settings) -> dict[str, Any]:
@@ -52,7 +56,7 @@ def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
 
 def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
     """A producer whose records are acknowledged by all in-sync replicas."""
-    return AIOKafkaProducer(
+    producer = AIOKafkaProducer(
         **connection(settings),
         **{
             "acks": "all",
@@ -62,6 +66,16 @@ def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
             **options,
         },
     )
+    connect = producer.client._get_conn
+
+    async def connect_patiently(*args: Any, **kwargs: Any) -> Any:
+        connection = await connect(*args, **kwargs)
+        if connection is None:
+            await asyncio.sleep(_RECONNECT_BACKOFF)
+        return connection
+
+    producer.client._get_conn = connect_patiently
+    return producer
 
 
 @asynccontextmanager
@@ -69,7 +83,7 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
     """An admin client.
 
     Raises:
-        Fatal: no broker answers.
+        Fatal: no broker answers, or none that is ready to.
     """
     client = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=10_000)
     try:
@@ -79,6 +93,8 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
         raise unreachable(settings) from None
     try:
         yield client
+    except (KafkaConnectionError, NodeNotReadyError):
+        raise unreachable(settings) from None
     finally:
         await client.close()
 

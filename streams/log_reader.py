@@ -23,6 +23,33 @@ _FIRST_WINDOW = 64
 _WAIT = 20
 
 
+async def read_to(
+    consumer: AIOKafkaConsumer, partition: TopicPartition, end: int
+) -> AsyncIterator[Sequence[Any]]:
+    """The records from where the consumer stands to before `end`; only positions say it is there.
+
+    Raises:
+        Transient: nothing came for longer than any transaction may take.
+    """
+    position = await consumer.position(partition)
+    moved = time.monotonic()
+    while position < end:
+        found = await consumer.getmany(
+            partition, timeout_ms=_WAIT, max_records=min(_RECORDS, end - position)
+        )
+        records = [record for record in found.get(partition, ()) if record.offset < end]
+        if records:
+            yield records
+        before, position = position, await consumer.position(partition)
+        if position > before:
+            moved = time.monotonic()
+        elif time.monotonic() - moved > _STALLED:
+            raise Transient(
+                f"{partition.topic}[{partition.partition}] cannot be read beyond offset "
+                f"{position}: a transaction there stays open, or its broker does not answer"
+            )
+
+
 class LogReader:
     """Reads committed records of one partition at a time; `open_logs` makes it.
 
@@ -57,22 +84,8 @@ class LogReader:
         position = max(start, (await self.begins([partition]))[partition])
         self.consumer.assign([partition])
         self.consumer.seek(partition, position)
-        moved = time.monotonic()
-        while position < end:
-            found = await self.consumer.getmany(
-                partition, timeout_ms=_WAIT, max_records=min(_RECORDS, end - position)
-            )
-            records = [record for record in found.get(partition, ()) if record.offset < end]
-            if records:
-                yield records
-            before, position = position, await self.consumer.position(partition)
-            if position > before:
-                moved = time.monotonic()
-            elif time.monotonic() - moved > _STALLED:
-                raise Transient(
-                    f"{partition.topic}[{partition.partition}] cannot be read beyond offset "
-                    f"{position}: a transaction there stays open"
-                )
+        async for records in read_to(self.consumer, partition, end):
+            yield records
 
     async def last(
         self,

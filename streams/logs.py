@@ -12,15 +12,38 @@ logger = logging.getLogger(__name__)
 # heard from its coordinator. aiokafka retries within milliseconds, and warns each time.
 _EXPECTED = "NotEnoughReplicasError"
 
+# Seconds for which aiokafka does not say the same again: while a broker is away, it says so at
+# every attempt of every client.
+_NO_NEWS = 10.0
+_REMEMBERED = 1000  # most lines to compare with
 
-def log_defect(what: str, error: Exception) -> None:
+
+def log_defect(what: str, error: BaseException) -> None:
     """Say what failed, how and where, but not with which values: they may be personal."""
     frames = "".join(format_tb(error.__traceback__))
     logger.error("%s raised %s\n%s", what, type(error).__name__, frames)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    return not (record.name.startswith("aiokafka.producer") and _EXPECTED in record.getMessage())
+class _News(logging.Filter):
+    """Keeps what a person can use of what aiokafka says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}  # what, and when
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is to be written."""
+        if not record.name.startswith("aiokafka"):
+            return True
+        text = record.getMessage()
+        if _EXPECTED in text and record.name.startswith("aiokafka.producer"):
+            return False
+        if record.created - self._said.get(text, -_NO_NEWS) < _NO_NEWS:
+            return False
+        if len(self._said) >= _REMEMBERED:
+            self._said.clear()
+        self._said[text] = record.created
+        return True
 
 
 def logging_config(level: str) -> dict[str, Any]:
@@ -31,7 +54,7 @@ def logging_config(level: str) -> dict[str, Any]:
         "formatters": {
             "line": {"format": "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"}
         },
-        "filters": {"news": {"()": lambda: _is_news}},
+        "filters": {"news": {"()": _News}},
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",

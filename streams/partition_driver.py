@@ -4,10 +4,12 @@ A `Driver` starts its partition (fence, restore, seek) in a task of its own, so 
 holds up neither the rebalance nor the other partitions. It then takes chunks one after the other
 and checks each before it is processed:
 
-- the generation: a chunk fetched under an older assignment is dropped;
 - the gap: a chunk that starts after the position would skip commands; it is dropped and the
   consumer is sent back to the position;
 - the overlap: records below the position were processed already and are left out.
+
+Under which assignment a chunk was fetched does not matter then: the log is the same for everybody,
+and whoever owned the partition meanwhile has moved the position that this one starts from.
 
 A chunk that fails is never followed by the next one: the partition starts again, with backoff.
 Nothing of this goes through Faust's agent supervisor, which would hand out the next chunk.
@@ -20,7 +22,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
@@ -34,7 +36,7 @@ from aiokafka.errors import (
 from faust.types import TP
 
 from models.errors import Fatal, Transient
-from streams.chunks import Chunk, Record
+from streams.chunks import MOST_BYTES, Chunk, Record
 from streams.logs import log_defect
 
 logger = logging.getLogger(__name__)
@@ -54,16 +56,28 @@ _MOST_DEFECTS = 5
 
 _LONGEST_WAIT = 10.0  # seconds between two attempts
 
-# Most bytes of one transaction's commands, joined chunks and all.
-_MOST_BYTES = 8 * 1024 * 1024
-
 
 class Fenced(Exception):  # noqa: N818 - named as Kafka names it
     """The partition's transactional id has a newer owner, or its transaction took too long."""
 
 
+class Standing(NamedTuple):
+    """How far a partition is, for who watches whether it gets on."""
+
+    position: int | None = None
+    """None while it is not started."""
+    failures: int = 0
+    """Since the last chunk that was processed."""
+    waits: bool = False
+    """Whether it does what may take long, and says so."""
+
+
 class Partition(Protocol):
     """What a worker does with one input partition."""
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for a server as long as it takes, and has said so."""
 
     async def start(self) -> int:
         """Take the partition over, restore what it needs, and return the position to read from.
@@ -86,10 +100,6 @@ class Partition(Protocol):
 
 class Worker(Protocol):
     """What the drivers need of the app."""
-
-    @property
-    def consumer_generation_id(self) -> int:
-        """The consumer group's generation that the current assignment belongs to."""
 
     async def read_from(self, tp: TP, position: int) -> None:
         """Deliver this partition's chunks from ``position`` on."""
@@ -167,8 +177,14 @@ class Driver:
         return (
             self.position is not None
             and sum(len(chunk.records) for chunk in self._waiting) < self._max_records
-            and sum(chunk.size for chunk in self._waiting) < _MOST_BYTES
+            and sum(chunk.size for chunk in self._waiting) < MOST_BYTES
         )
+
+    @property
+    def standing(self) -> Standing:
+        """How far it is. A start takes as long as there is state to restore."""
+        waits = self._busy and (self.position is None or self._partition.waits)
+        return Standing(self.position, self._failures, waits)
 
     @property
     def lost(self) -> bool:
@@ -265,15 +281,13 @@ class Driver:
             self._waiting
             and chunk.followed_by(self._waiting[0])
             and len(chunk.records) + len(self._waiting[0].records) <= self._max_records
-            and chunk.size + self._waiting[0].size <= _MOST_BYTES
+            and chunk.size + self._waiting[0].size <= MOST_BYTES
         ):
             chunk = chunk.joined_with(self._waiting.popleft())
         return chunk
 
     async def _process(self, chunk: Chunk) -> None:
         assert self.position is not None
-        if chunk.generation != self._worker.consumer_generation_id:
-            return  # of an older assignment; the rebalance seeks back
         if chunk.end <= self.position:
             return  # all of it was processed before
         if chunk.start > self.position:

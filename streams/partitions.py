@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from faust.types import TP
 
 from streams.chunks import Chunk
-from streams.partition_driver import Driver, Partition, Worker
+from streams.partition_driver import Driver, Partition, Standing, Worker
 
 
 class Partitions:
@@ -74,6 +74,11 @@ class Partitions:
     def is_ready(self, tp: TP) -> bool:
         """Whether chunks of this partition are wanted."""
         return tp in self._drivers and self._drivers[tp].ready
+
+    def standing(self, tp: TP) -> Standing:
+        """How far a partition is; from any thread."""
+        driver = self._drivers.get(tp)
+        return Standing() if driver is None else driver.standing
 
     def positions(self) -> dict[TP, int]:
         """Where to read on, for the partitions that are ready."""

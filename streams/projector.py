@@ -80,6 +80,11 @@ class Projector(Generic[E]):
         self._down_since: float | None = None
         self._waiting: set[object] = set()  # requests that have failed and are repeated
 
+    @property
+    def waits(self) -> bool:
+        """Whether Elasticsearch has not answered what it was last asked."""
+        return self._down_since is not None
+
     async def project(self, partition: int, records: Sequence[EventRecord[E]]) -> Projected:
         """Bring the documents of these events up to date; returns when Elasticsearch has them.
 

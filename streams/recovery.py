@@ -16,10 +16,15 @@ from faust.types import TP
 from models.errors import Fatal, Transient
 from streams.aggregate import Names
 from streams.kafka import new_consumer, stop
+from streams.log_reader import read_to
 from streams.settings import Settings
 from streams.state_table import PartitionState, restore
 
 logger = logging.getLogger(__name__)
+
+# Milliseconds that the broker holds a fetch that finds nothing, and with it whatever is asked
+# next over the same connection.
+_FETCH_WAIT = 20
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ async def recover_partition(settings: Settings, names: Names, tp: TP) -> Recover
     changelog, source, events = (
         TopicPartition(topic, tp.partition) for topic in (names.changelog, tp.topic, names.events)
     )
-    consumer = new_consumer(settings)
+    consumer = new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT)
     try:
         await consumer.start()
         consumer.assign([changelog, source, events])
@@ -86,7 +91,6 @@ async def _has_records(consumer: AIOKafkaConsumer, tp: TopicPartition) -> bool:
     end = (await consumer.end_offsets([tp]))[tp]
     await consumer.seek_to_beginning(tp)
     consumer.resume(tp)
-    while await consumer.position(tp) < end:
-        if await consumer.getmany(tp, timeout_ms=50, max_records=1):
-            return True
+    async for _ in read_to(consumer, tp, end):
+        return True
     return False

@@ -37,6 +37,9 @@ class Settings(BaseSettings):
         15.0, ge=2.0, description="seconds until the broker aborts a dead worker's transaction"
     )
     outcome_timeout: float = Field(30.0, gt=0, description="seconds a client waits for an outcome")
+    stall_timeout: float = Field(
+        60.0, ge=1.0, description="seconds without progress after which a worker with work ends"
+    )
     max_chunk_records: int = Field(
         2000, ge=1, le=100_000, description="most records decided in one transaction"
     )

@@ -9,12 +9,19 @@ from dataclasses import dataclass
 
 from aiokafka.structs import TopicPartition
 from faust.types import TP
+from tenacity import AsyncRetrying, retry_if_exception_type
+from tenacity.stop import stop_after_attempt
 
+from models.errors import Fatal
 from streams.aggregate import Names
 from streams.log_reader import open_logs
+from streams.partition_driver import Fenced
 from streams.settings import Settings
 from streams.state_table import encode_position, position_key, restore
 from streams.transactions import Output, TransactionalProducer
+
+# A supervisor may go on starting workers, each of which takes the partition over before it ends.
+_MOST_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -54,15 +61,29 @@ async def skip_expired(settings: Settings, names: Names, partition: int, worker:
         names: of the aggregate's topics.
         partition: of the command topic.
         worker: the app id of the command workers, without the namespace.
+
+    Raises:
+        Fatal: workers took the partition over again and again meanwhile.
     """
     tp = TP(names.commands, partition)
     producer = TransactionalProducer(settings, settings.namespace + worker, tp)
-    await producer.start()
     try:
-        expired = await find_expired(settings, names, partition)
-        if expired.count:
-            position = Output(position_key(tp), encode_position(expired.begin))
-            await producer.commit({names.changelog: [position]}, expired.begin)
-        return expired
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(Fenced),
+            stop=stop_after_attempt(_MOST_ATTEMPTS),
+            reraise=True,
+        ):
+            with attempt:
+                await producer.start()
+                expired = await find_expired(settings, names, partition)
+                if expired.count:
+                    position = Output(position_key(tp), encode_position(expired.begin))
+                    await producer.commit({names.changelog: [position]}, expired.begin)
+    except Fenced:
+        raise Fatal(
+            f"{names.commands}[{partition}] was taken over by a worker whenever its position was "
+            "to be moved: stop the command workers and try again"
+        ) from None
     finally:
         await producer.close()
+    return expired

@@ -18,6 +18,7 @@ from faust.tables.table import Table
 from faust.types import TP
 
 from models.errors import Fatal
+from streams.log_reader import read_to
 
 # Keys that start with this byte are the table's own. Aggregate ids have no control characters.
 _OWN = b"\x00"
@@ -115,20 +116,21 @@ async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition) -> Part
     """Read a partition's state from its changelog, up to the changelog's end now.
 
     ``consumer`` is assigned the changelog and reads committed records. The caller has fenced
-    earlier owners, so no open transaction hides the end. Done when the reader's position reaches
-    the end, which commit markers and compacted records move without showing a record.
+    earlier owners, so no open transaction hides the end.
+
+    Raises:
+        Fatal: the changelog holds what is no state.
+        Transient: reading it did not get on.
     """
     end = (await consumer.end_offsets([changelog]))[changelog]
     await consumer.seek_to_beginning(changelog)
     state = PartitionState()
-    while await consumer.position(changelog) < end:
-        # A short wait: it does not end with the last commit marker, which moves the position.
-        for records in (await consumer.getmany(changelog, timeout_ms=50)).values():
-            for record in records:
-                if record.key is None:
-                    raise Fatal(
-                        f"{changelog.topic}[{changelog.partition}] holds a record without a key at "
-                        f"offset {record.offset}; something else writes to this topic: stop that"
-                    )
-                state.apply(record.key, record.value)
+    async for records in read_to(consumer, changelog, end):
+        for record in records:
+            if record.key is None:
+                raise Fatal(
+                    f"{changelog.topic}[{changelog.partition}] holds a record without a key at "
+                    f"offset {record.offset}; something else writes to this topic: stop that"
+                )
+            state.apply(record.key, record.value)
     return state

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
+from models.errors import Transient
 from streams.kafka import RETRY_BACKOFF_MS, new_producer, stop
 from streams.partition_driver import Fenced
 from streams.settings import Settings
@@ -45,7 +46,11 @@ class TransactionalProducer:
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
-        """Fence earlier owners; after this returns, nothing of theirs is open any more."""
+        """Fence earlier owners; after this returns, nothing of theirs is open any more.
+
+        Raises:
+            KafkaError, Transient: it failed, or took longer than a transaction may.
+        """
         await self.close()
         self._producer = new_producer(
             self._settings,
@@ -53,21 +58,33 @@ class TransactionalProducer:
             transaction_timeout_ms=int(self._settings.transaction_timeout * 1000),
             retry_backoff_ms=RETRY_BACKOFF_MS,
         )
-        await self._producer.start()
+        await self._in_time(self._producer.start(), "fencing")
 
     async def commit(self, outputs: Mapping[str, Sequence[Output]], position: int) -> None:
         """Write all outputs (by topic) and the input position, or nothing.
 
         Raises:
             Fenced: a newer owner exists, or the broker has given the transaction up.
-            KafkaError: it failed, or whether it was committed is not known. `start` again, and
-                read from the log what holds.
+            KafkaError, Transient: it failed, or whether it was committed is not known. `start`
+                again, and read from the log what holds.
         """
         assert self._producer is not None, "start first"
         try:
-            await self._commit(self._producer, outputs, position)
+            await self._in_time(self._commit(self._producer, outputs, position), "committing")
         except (ProducerFenced, InvalidProducerEpoch) as error:
             raise Fenced from error
+
+    async def _in_time(self, work: Awaitable[None], what: str) -> None:
+        """The broker gives a transaction up after its time; aiokafka may wait for ever, silently.
+
+        Raises:
+            Transient: the time of a transaction is over.
+        """
+        timeout = self._settings.transaction_timeout
+        try:
+            await asyncio.wait_for(work, timeout)
+        except asyncio.TimeoutError:
+            raise Transient(f"{what} took longer than the {timeout:g} s of a transaction") from None
 
     async def _commit(
         self, producer: AIOKafkaProducer, outputs: Mapping[str, Sequence[Output]], position: int

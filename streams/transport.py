@@ -5,6 +5,7 @@ hundreds of records. The consumer still is Faust's: its thread, its group member
 control. What changes:
 
 - ``Consumer.getmany`` yields one message per (partition, fetched chunk); its value is a `Chunk`.
+- Partitions stay with the worker that has them, as far as balance allows: their state is there.
 - Where to read on is told by the app's `Partitions`, not by the group's committed offsets.
 - ``TransactionManager`` is only the hook that Faust awaits on a rebalance, before anything is
   read again (`processing_guarantee="exactly_once"` switches it on, and ``read_committed`` with
@@ -15,12 +16,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import aiokafka
 import faust
 from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError
 from aiokafka.structs import TopicPartition
 from faust.transport.consumer import TransactionManager
@@ -28,7 +30,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode import Service
 
-from streams.chunks import Chunk
+from streams.chunks import MOST_BYTES, Chunk, Record, size_of
+from streams.kafka import stop
+from streams.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from streams.app import StreamApp
@@ -43,6 +47,9 @@ FETCH_WAIT = 0.25
 # How long the broker holds a fetch that finds nothing. aiokafka has one fetch per broker under way;
 # a partition that was not part of it (it was paused, or sought) waits for it to return.
 BROKER_WAIT_MS = 50
+
+# Records that are unpacked between two looks at how many bytes they are.
+_STEP = 32
 
 
 class ChunkSchema(faust.Schema[Any, Any]):
@@ -72,7 +79,16 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_consumer(loop)
         consumer._fetch_max_wait_ms = BROKER_WAIT_MS  # Faust fixes it at 1,500
+        # Faust takes round robin where it has no changelogs to look after; that moves most
+        # partitions whenever a worker comes or goes.
+        consumer._partition_assignment_strategy = (StickyPartitionAssignor,)
         return consumer
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group, if the broker answers; what is still asked of it then fails."""
+        if self._consumer is not None:
+            await stop(self._consumer)
+        await super().on_thread_stop()
 
     async def _fetch_records(  # type: ignore[override]
         self,
@@ -103,7 +119,6 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         return chunks
 
     def _drain(self, fetcher: Any, max_records: int | None) -> list[Chunk]:
-        generation = self.app.consumer_generation_id
         active = cast("ChunkConsumer", self.consumer).active_partitions
         chunks: list[Chunk] = []
         for topic_partition in list(fetcher._records):
@@ -122,7 +137,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
                 continue
             state = fetcher._subscriptions.subscription.assignment.state_value(topic_partition)
             before = state.position if state is not None and state.has_valid_position else None
-            records = result.getall(max_records)
+            records = _take(result, max_records)
             if not result.has_more():
                 del fetcher._records[topic_partition]
                 fetcher._notify(fetcher._wait_consume_future)
@@ -131,7 +146,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
             passed = self._passed.pop(tp, None)
             start = passed[0] if passed is not None and passed[1] == before else before
             if records:
-                chunks.append(Chunk(tp, records, start, state.position, generation))
+                chunks.append(Chunk(tp, records, start, state.position))
             else:
                 self._passed[tp] = (start, state.position)
         return chunks
@@ -156,17 +171,14 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
 
     @Service.task
     async def _watch(self) -> None:
-        """Raise what aiokafka keeps for callers of its own ``getmany``, which nobody calls here.
+        """End the worker when something here has ended, or no longer gets on."""
+        app = cast("StreamApp", self.app)
+        await Watchdog(app, self._ensure_consumer(), self._reached).run()
 
-        Otherwise an error of the group, or the end of the task that fetches, would be a silence.
-        """
-        while not self.should_stop:
-            await self.sleep(1.0)
-            if self._consumer is not None and self._consumer._coordinator is not None:
-                self._consumer._coordinator.check_errors()
-                fetching = self._consumer._fetcher._fetch_task
-                if fetching.done() and not self.should_stop:
-                    fetching.result()
+    def _reached(self, tp: TP, position: int) -> int:
+        """Where a partition stands that is done with all records before ``position``."""
+        start, end = self._passed.get(tp, (position, position))
+        return end if start <= position < end else position
 
     async def commit_position(self, tp: TP, position: int) -> None:
         """Commit the group's position."""
@@ -188,6 +200,20 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _rejoin(self) -> None:
         self._ensure_consumer()._coordinator.request_rejoin()
+
+
+def _take(result: FetchResult, most: int | None) -> Sequence[Record]:
+    """The next records of a fetch, no more than a chunk may have.
+
+    A fetch is bounded as it was sent: compressed records may be a thousand times as large.
+    """
+    records: list[Record] = []
+    size = 0
+    while result.has_more() and size < MOST_BYTES and (most is None or len(records) < most):
+        taken = result.getall(_STEP if most is None else min(_STEP, most - len(records)))
+        records += taken
+        size += size_of(taken)
+    return records
 
 
 class _NoOffsets(dict[TP, int | None]):
@@ -242,7 +268,7 @@ class ChunkConsumer(driver.Consumer):
             cast("bytes", chunk),  # `ChunkSchema` takes it out again
             None,
             tp=chunk.tp,
-            generation_id=chunk.generation,
+            generation_id=self.app.consumer_generation_id,
         )
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
@@ -297,6 +323,9 @@ class RebalanceHook(TransactionManager):
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP]
     ) -> None:
         """Take over what is assigned and drop the rest; called before reading starts again."""
+        # By this the group's leader tells claims of an earlier assignment from current ones;
+        # aiokafka 0.14 leaves it out (its issue 1176).
+        StickyPartitionAssignor.on_generation_assignment(self.app.consumer_generation_id)
         await self.app.partitions.assign(assigned)
 
 

@@ -162,10 +162,10 @@ class _Verification(Generic[S]):
         async with admin_client(self._settings) as admin:
 
             async def missing() -> int:
+                # Nothing is found, for a moment, while the group's coordinator is coming up.
                 found = await admin.list_consumer_group_offsets(group, partitions=list(wanted))
-                return sum(
-                    max(0, position - max(0, found[tp].offset)) for tp, position in wanted.items()
-                )
+                offsets = {tp: max(0, committed.offset) for tp, committed in found.items()}
+                return sum(max(0, position - offsets.get(tp, 0)) for tp, position in wanted.items())
 
             if wanted:
                 await self._wait(

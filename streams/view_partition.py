@@ -49,6 +49,11 @@ class ViewPartition(Generic[E]):
         self._producer = producer
         self._tp = tp
 
+    @property
+    def waits(self) -> bool:
+        """Whether Elasticsearch is away."""
+        return self._projector.waits
+
     async def start(self) -> int:
         """Make sure of the index and return the group's position."""
         self._projector.forget(self._tp.partition)

@@ -7,8 +7,22 @@ from typing import Any, Protocol
 import pytest
 
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.deployment import Deployment, worker_logs
 from deploy.workers import Role
-from tests.support import Deployment, deployment, worker_logs
+from tests.support import deployment
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", action="store_true", help="every fault scenario, small")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without `--faults`, leave out the scenarios that are not part of every run."""
+    if config.getoption("--faults"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("all_faults")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from deploy.embedded.progress import TerminalProgress
 from deploy.embedded.stack import EmbeddedStack
 from deploy.examples import examples
 from deploy.faults.catalogue import SCENARIOS
-from deploy.faults.report import Results, markdown_of, table_of
+from deploy.faults.report import Results, markdown_of, tables_of
 from deploy.faults.scenario import Result, Scale, Scenario, play
 from deploy.progress import progress_bar
 
@@ -78,7 +78,7 @@ def faults(
     else:
         from rich.console import Console
 
-        Console(highlight=False).print(table_of(played))
+        Console(highlight=False).print(*tables_of(played))
     for result in played:
         if not result.ok:
             click.echo(f"cqrs: {result.scenario} failed: {result.failure}", err=True)

@@ -1,53 +1,46 @@
-"""Kafka as one node: broker and controller in one process (KRaft), on 127.0.0.1 only."""
+"""Kafka: broker and controller in one process per node (KRaft), on 127.0.0.1 only."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
+from uuid import uuid4
 
 from deploy.embedded.files import write_atomically
 from deploy.embedded.ports import HOST
 
 _PROPERTIES = "config/kafka.properties"
+_FORMAT = "config/kafka-format.json"  # the arguments that a new node's storage is formatted with
 _DATA = "data/kafka"
 _INTERNAL_PARTITIONS = 8  # the default of 50 costs seconds at every start
 
 
-def configure(home: Path, *, port: int, controller_port: int) -> None:
-    """Write the configuration of a node that keeps its data below `home`."""
-    broker, controller = f"PLAINTEXT://{HOST}:{port}", f"CONTROLLER://{HOST}:{controller_port}"
-    settings = {
-        "process.roles": "broker,controller",
-        "node.id": 1,
-        "controller.quorum.bootstrap.servers": f"{HOST}:{controller_port}",
-        "controller.listener.names": "CONTROLLER",
-        "listeners": f"{broker},{controller}",
-        "advertised.listeners": f"{broker},{controller}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "log.dirs": _DATA,  # relative to the process's folder, which is `home`
-        "auto.create.topics.enable": "false",  # a topic with the wrong partitions is a wrong topic
-        "delete.topic.enable": "true",
-        # After kill -9 a broker is let in again when its former session has ended.
-        "broker.session.timeout.ms": 4000,
-        "broker.heartbeat.interval.ms": 1000,
-        "group.initial.rebalance.delay.ms": 0,
-        "group.min.session.timeout.ms": 1000,
-        "offsets.topic.num.partitions": _INTERNAL_PARTITIONS,
-        "offsets.topic.replication.factor": 1,
-        "transaction.state.log.num.partitions": _INTERNAL_PARTITIONS,
-        "transaction.state.log.replication.factor": 1,
-        "transaction.state.log.min.isr": 1,
-        "share.coordinator.state.topic.num.partitions": 1,
-        "share.coordinator.state.topic.replication.factor": 1,
-        "share.coordinator.state.topic.min.isr": 1,
-        "min.insync.replicas": 1,
-        "default.replication.factor": 1,
-        # A start after kill -9 reads the logs again: do it with every core.
-        "num.recovery.threads.per.data.dir": 2,
-        "log.cleaner.dedupe.buffer.size": 16 << 20,  # bytes of the small heap
-    }
-    text = "".join(f"{name}={value}\n" for name, value in settings.items())
-    write_atomically(home / _PROPERTIES, text)
+class Listeners(NamedTuple):
+    """The ports of one node."""
+
+    broker: int
+    controller: int  # for the nodes alone
+
+
+def configure(nodes: Mapping[Path, Listeners]) -> None:
+    """Write the configuration of a cluster; each node keeps its data below its home.
+
+    With three nodes or more, one may be away: every record is on all of them, and is acknowledged
+    when all but one have it.
+    """
+    controllers = [f"{HOST}:{ports.controller}" for ports in nodes.values()]
+    voters = [f"{id_}@{voter}:{_new_id()}" for id_, voter in enumerate(controllers, 1)]
+    # `=` because an id may start with a dash, which would be taken for an option by itself
+    new = [f"--cluster-id={_new_id()}", f"--initial-controllers={','.join(voters)}"]
+    for id_, (home, ports) in enumerate(nodes.items(), 1):
+        settings = {"node.id": id_, "controller.quorum.bootstrap.servers": ",".join(controllers)}
+        settings |= _settings(ports, replicas=len(nodes), in_sync=max(1, len(nodes) - 1))
+        text = "".join(f"{name}={value}\n" for name, value in settings.items())
+        write_atomically(home / _PROPERTIES, text)
+        write_atomically(home / _FORMAT, json.dumps(new))
 
 
 def start_server(home: Path, _jars: Path) -> Callable[[], None]:
@@ -60,7 +53,7 @@ def start_server(home: Path, _jars: Path) -> Callable[[], None]:
 
     properties = home / _PROPERTIES
     if not (home / _DATA / "meta.properties").exists():
-        _format(properties)
+        _format(home)
     java_properties = JClass("org.apache.kafka.common.utils.Utils").loadProps(str(properties))
     config = JClass("kafka.server.KafkaConfig").fromProps(java_properties, False)
     time = JClass("org.apache.kafka.common.utils.Time").SYSTEM
@@ -74,14 +67,63 @@ def start_server(home: Path, _jars: Path) -> Callable[[], None]:
     return close
 
 
-def _format(properties: Path) -> None:
+def active_controller(home: Path) -> tuple[int, int]:
+    """The epoch and the id of the active controller, as the node in `home` has seen it last.
+
+    The id is -1 while an election is under way.
+    """
+    try:
+        state = json.loads((home / _DATA / "__cluster_metadata-0" / "quorum-state").read_text())
+    except FileNotFoundError:
+        return -1, -1  # it has not voted yet
+    return state["leaderEpoch"], state["leaderId"]
+
+
+def _settings(ports: Listeners, *, replicas: int, in_sync: int) -> dict[str, object]:
+    """The settings of a node, apart from what names the cluster's nodes."""
+    listeners = f"PLAINTEXT://{HOST}:{ports.broker},CONTROLLER://{HOST}:{ports.controller}"
+    return {
+        "process.roles": "broker,controller",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": listeners,
+        "advertised.listeners": listeners,
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": _DATA,  # relative to the process's folder, which is its home
+        "auto.create.topics.enable": "false",  # a topic with the wrong partitions is a wrong topic
+        "delete.topic.enable": "true",
+        # After kill -9 a broker is let in again when its former session has ended.
+        "broker.session.timeout.ms": 4000,
+        "broker.heartbeat.interval.ms": 1000,
+        "group.initial.rebalance.delay.ms": 0,
+        "group.min.session.timeout.ms": 1000,
+        "offsets.topic.num.partitions": _INTERNAL_PARTITIONS,
+        "offsets.topic.replication.factor": replicas,
+        "transaction.state.log.num.partitions": _INTERNAL_PARTITIONS,
+        "transaction.state.log.replication.factor": replicas,
+        "transaction.state.log.min.isr": in_sync,
+        "share.coordinator.state.topic.num.partitions": 1,
+        "share.coordinator.state.topic.replication.factor": replicas,
+        "share.coordinator.state.topic.min.isr": in_sync,
+        "min.insync.replicas": in_sync,
+        "default.replication.factor": replicas,
+        # A start after kill -9 reads the logs again: do it with every core.
+        "num.recovery.threads.per.data.dir": 2,
+        "log.cleaner.dedupe.buffer.size": 16 << 20,  # bytes of the small heap
+    }
+
+
+def _new_id() -> str:
+    """An id as Kafka writes it: 16 bytes in 22 characters."""
+    return base64.urlsafe_b64encode(uuid4().bytes).rstrip(b"=").decode()
+
+
+def _format(home: Path) -> None:
     from jpype import JClass
 
     output = JClass("java.io.ByteArrayOutputStream")()
-    # Kafka's own: it makes none that starts with a dash, which would be taken for an option
-    cluster = str(JClass("org.apache.kafka.common.Uuid").randomUuid())
+    new = json.loads((home / _FORMAT).read_text())
     status = JClass("kafka.tools.StorageTool").execute(
-        ["format", "--standalone", "-t", cluster, "-c", str(properties)],
+        ["format", *new, "-c", str(home / _PROPERTIES)],
         JClass("java.io.PrintStream")(output),
     )
     if status != 0:

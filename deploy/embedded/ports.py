@@ -57,7 +57,7 @@ class Ports:
 
 def choose_ports(last: Ports | None, kafka: int | None, elasticsearch: int | None) -> Ports:
     """Named ports before the last ones, the last ones before free ones; a named 0 is a free one."""
-    free = Ports(*_free_ports(3))
+    free = Ports(*free_ports(3))
     last = last or free
     return Ports(
         kafka=last.kafka if kafka is None else kafka or free.kafka,
@@ -90,7 +90,12 @@ def is_free(port: int) -> bool:
         return True
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that servers could listen on now.
+
+    Raises:
+        Fatal: there are not so many.
+    """
     found: list[int] = []
     for port in random.sample(_CANDIDATES, len(_CANDIDATES)):
         if is_free(port):

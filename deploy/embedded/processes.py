@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from models.errors import Fatal
 SERVERS = ("kafka", "elasticsearch")
 RELEASE = b"r"  # from the parent: live on without me
 _LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
-START_SECONDS = 120.0
+_START_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 _KILL_SECONDS = 10.0  # what the system may take to end a killed process
 
@@ -127,14 +127,8 @@ class ServerProcess:
         Raises:
             Fatal: it did not start; the reason in one line.
         """
-        if self.is_ready:
-            return
-        self.spawn()
-        try:
-            self.wait_ready(time.monotonic() + START_SECONDS)
-        except BaseException:
-            self.kill()
-            raise
+        if not self.is_ready:
+            start_together([self])
 
     def spawn(self) -> None:
         """Start the process; `wait_ready` says when it serves."""
@@ -243,3 +237,21 @@ class ServerProcess:
         if self._child is not None and self._child.returncode == -signal.SIGKILL:
             return "it was killed, as the system does when memory runs out"
         return lines[-1] if lines else f"it ended without a word; see {self.log}"
+
+
+def start_together(servers: Sequence[ServerProcess]) -> None:
+    """Start the servers side by side; all of them or none.
+
+    Raises:
+        Fatal: one did not start; the reason in one line.
+    """
+    try:
+        for server in servers:
+            server.spawn()
+        deadline = time.monotonic() + _START_SECONDS
+        for server in servers:
+            server.wait_ready(deadline)
+    except BaseException:
+        for server in servers:
+            server.kill()
+        raise

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from deploy.embedded import elasticsearch, kafka, temporary
 from deploy.embedded.files import locked
 from deploy.embedded.jars import ensure_jars
 from deploy.embedded.ports import Ports, choose_ports, require_free
-from deploy.embedded.processes import START_SECONDS, ServerProcess
+from deploy.embedded.processes import ServerProcess, start_together
 from deploy.embedded.progress import Progress
 from deploy.embedded.resources import require_disk, require_memory
 from deploy.embedded.status import StackStatus, status_of
@@ -161,10 +160,12 @@ class EmbeddedStack:
             ports = self._prepare(missing, progress)
             if not missing:
                 return self.address
-            kafka.configure(self.home, port=ports.kafka, controller_port=ports.controller)
+            kafka.configure({self.home: kafka.Listeners(ports.kafka, ports.controller)})
             elasticsearch.configure(self.home, port=ports.elasticsearch)
             ports.write(self._stack_json)
-            self._start(missing, progress)
+            names = " and ".join(server.title for server in missing)
+            with progress.waiting(f"Starting {names}"):
+                start_together(missing)
             if detached:
                 for server in missing:
                     server.release()
@@ -231,18 +232,3 @@ class EmbeddedStack:
             require_disk(self.home)
             ensure_jars(progress)
         return ports
-
-    def _start(self, servers: list[ServerProcess], progress: Progress) -> None:
-        """Start the servers side by side; all of them or none."""
-        names = " and ".join(server.title for server in servers)
-        try:
-            with progress.waiting(f"Starting {names}"):
-                for server in servers:
-                    server.spawn()
-                deadline = time.monotonic() + START_SECONDS
-                for server in servers:
-                    server.wait_ready(deadline)
-        except BaseException:
-            for server in servers:
-                server.kill()
-            raise

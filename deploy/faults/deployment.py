@@ -6,15 +6,17 @@ that end with it, and their logs are kept until then.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol
 from uuid import uuid4
 
@@ -187,10 +189,10 @@ class Deployment:
         worker.start(**extra)
         return worker
 
-    def retire(self, worker: WorkerProcess) -> None:
-        """Stop one in good order; it has to end with code 0."""
+    async def retire(self, worker: WorkerProcess) -> None:
+        """Stop one in good order; it has to end with code 0. Others go on meanwhile."""
         self.workers.remove(worker)
-        code = worker.terminate()
+        code = await asyncio.to_thread(worker.terminate)
         if code:
             raise Fatal(f"a {worker.role} worker ended with code {code} when it was stopped")
 
@@ -201,7 +203,7 @@ class Deployment:
 
 @contextmanager
 def open_deployment(
-    settings: Settings, roles: tuple[Role, ...], apps: Mapping[Role, str]
+    settings: Settings, roles: Sequence[Role], apps: Mapping[Role, str] = MappingProxyType({})
 ) -> Iterator[Deployment]:
     """Workers of these roles, on topics that exist; `apps` names other modules for their apps."""
     with tempfile.TemporaryDirectory(prefix="cqrs-faults-") as folder:

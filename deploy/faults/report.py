@@ -50,31 +50,26 @@ class Results:
             write_atomically(self._path, text + "\n")
 
 
-def table_of(results: Sequence[Result]) -> Table:
-    """For a terminal."""
+def tables_of(results: Sequence[Result]) -> Iterable[Table]:
+    """For a terminal: what holds, and what was measured on the way."""
+    from rich import box
     from rich.table import Table
 
-    table = Table("", "scenario", "holds", "faults", "commands", "lost", "doubled", "diverged", "s")
+    numbers = ("faults", "commands", "lost", "doubled", "diverged", "seconds")
+    table = Table("", "scenario", "holds", *numbers, box=box.SIMPLE)
     for column in table.columns[3:]:
         column.justify = "right"
     for result in results:
-        table.add_row(
-            result.scenario,
-            "\n".join([result.title, *_figures(result)]),
-            "yes" if result.ok else "NO",
-            *(
-                f"{number:,}"
-                for number in (
-                    result.faults,
-                    result.commands,
-                    result.lost,
-                    result.doubled,
-                    result.diverged,
-                )
-            ),
-            f"{result.seconds:,.0f}",
-        )
-    return table
+        cells = (f"{getattr(result, number):,.0f}" for number in numbers)
+        table.add_row(result.scenario, result.title, "yes" if result.ok else "NO", *cells)
+    yield table
+
+    figures = Table("", "measured", "", box=box.SIMPLE, show_header=False)
+    figures.columns[2].justify = "right"
+    for result in results:
+        for name, value in result.figures.items():
+            figures.add_row(result.scenario, name, _shown(value))
+    yield figures
 
 
 def markdown_of(results: Sequence[Result]) -> str:
@@ -103,8 +98,12 @@ def markdown_of(results: Sequence[Result]) -> str:
         for one in results
     )
     lines += ["", "## What was measured on the way", ""]
-    for one in results:
-        lines += (f"- {one.scenario}: {figure}" for figure in _figures(one))
+    lines += ["| | | |", "|---|---|--:|"]
+    lines += (
+        f"| {one.scenario} | {name} | {_shown(value)} |"
+        for one in results
+        for name, value in one.figures.items()
+    )
     return "\n".join([*lines, ""])
 
 
@@ -112,8 +111,8 @@ def _key(result: Result) -> tuple[str, Scale, int]:
     return result.scenario, result.scale, result.seed
 
 
-def _figures(result: Result) -> Iterable[str]:
-    return (f"{name}: {value}" for name, value in result.figures.items())
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,}"
 
 
 def _machine() -> str:

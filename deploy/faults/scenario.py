@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 from agents.user_verify import verify_users
@@ -79,7 +80,7 @@ class Run:
     result: Result
     resources: ExitStack
     progress: Progress
-    apps: dict[Role, str] = field(default_factory=dict)
+    apps: Mapping[Role, str]
     """Other modules for the apps of the workers; the tests take protections away with them."""
 
     def __post_init__(self) -> None:
@@ -142,7 +143,7 @@ async def play(
     scale: Scale,
     seed: int,
     progress: Progress = lambda _what, _done, _total: None,
-    apps: dict[Role, str] | None = None,
+    apps: Mapping[Role, str] = MappingProxyType({}),
 ) -> Result:
     """Run a scenario on a stack that nobody else uses meanwhile.
 
@@ -151,7 +152,7 @@ async def play(
     result = Result(scenario.name, scenario.title, scale, seed)
     begin = time.monotonic()
     with ExitStack() as resources:
-        run = Run(stack, scale, seed, result, resources, progress, apps or {})
+        run = Run(stack, scale, seed, result, resources, progress, apps)
         try:
             await scenario.play(run)
             result.ok = True

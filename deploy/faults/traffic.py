@@ -6,11 +6,11 @@ import asyncio
 import json
 import time
 from bisect import bisect_right
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
@@ -20,16 +20,28 @@ from deploy.faults.waiting import NotInTime, wait_until
 from streams.commands import partition_of
 from streams.kafka import new_consumer, new_producer, started
 
-Record = tuple[bytes, bytes]
-
 _TICK = 0.01  # seconds between two looks at what is due
+_SILENCE = 20.0  # seconds without an outcome after which none is to come: longer than any session
 _PATIENCE = 120.0  # seconds that the workers get, unless a scenario says otherwise
 
 
+class Record(NamedTuple):
+    """What is sent, to the partition of its key unless another one is given."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    partition: int | None = None
+
+
+def record_of(command: Mapping[str, Any]) -> Record:
+    """A wire command as a record."""
+    return Record(command["aggregateId"].encode(), json.dumps(command).encode())
+
+
 def records_of(commands: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
-    """Key and value of wire commands."""
-    for command in commands:
-        yield command["aggregateId"].encode(), json.dumps(command).encode()
+    """Wire commands as records."""
+    return map(record_of, commands)
 
 
 class Traffic:
@@ -58,6 +70,10 @@ class Traffic:
         self._sent_of: Counter[int] = Counter()
         self._decided_of: Counter[int] = Counter()
         self._heard: dict[int, list[float]] = defaultdict(list)
+        # When those records were sent that are not decided yet, and when the first one was sent of
+        # those whose outcomes were heard together. Outcomes come in the order of the records.
+        self._sent_at: dict[int, deque[float]] = defaultdict(deque)
+        self._first_sent_at: dict[int, list[float]] = defaultdict(list)
         self._under_way: set[asyncio.Future[Any]] = set()
         self.tasks: list[asyncio.Task[None]] = []
 
@@ -104,13 +120,34 @@ class Traffic:
             longest = max(longest, *gaps, 0.0)
         return longest
 
+    def longest_wait(self, since: float) -> float:
+        """Seconds that a record waited for its outcome, at most, not counting before `since`.
+
+        Unlike a silence it does not grow with the time between two records.
+        """
+        return max(
+            heard - max(sent, since)
+            for number, times in self._heard.items()
+            for heard, sent in zip(times, self._first_sent_at[number], strict=True)
+            if heard > since
+        )
+
     async def finish(self, timeout: float = _PATIENCE) -> None:
-        """Send what is due and nothing more, and wait until all that was sent is decided."""
+        """Send what is due and nothing more, and wait until all that was sent is decided.
+
+        Returns as well when nothing has come for a while: the checker says then what is missing.
+        """
         self._rate = 0.0
         await self._until(lambda: self._exhausted or self._due < 1, "all is sent", timeout)
         await self._producer.flush()
         await asyncio.gather(*self._under_way)
-        await self.wait_for_decided(self.sent, timeout)
+        begin = time.monotonic()
+
+        def decided_or_silent() -> bool:
+            heard = max([begin, *(times[-1] for times in self._heard.values())])
+            return self.decided >= self.sent or time.monotonic() - heard > _SILENCE
+
+        await self._until(decided_or_silent, f"{self.sent} outcomes", timeout)
 
     async def send(self) -> None:
         """Send what becomes due until nothing is left."""
@@ -128,9 +165,17 @@ class Traffic:
         if record is None:
             self._exhausted = True
             return
-        key, value = record
-        partition = partition_of(key, self._partitions)
-        acknowledged = await self._producer.send(self._topic, value, key, partition=partition)
+        partition = record.partition
+        if partition is None:
+            partition = partition_of(record.key or b"", self._partitions)
+        self._sent_at[partition].append(time.monotonic())
+        acknowledged = await self._producer.send(
+            self._topic,
+            record.value,
+            record.key,
+            partition=partition,
+            headers=list(record.headers),
+        )
         self._under_way.add(acknowledged)
         acknowledged.add_done_callback(self._under_way.discard)
         self._sent_of[partition] += 1
@@ -141,7 +186,12 @@ class Traffic:
         while True:
             for tp, records in (await self._consumer.getmany(timeout_ms=200)).items():
                 self._decided_of[tp.partition] += len(records)
-                self._heard[tp.partition].append(time.monotonic())
+                now = time.monotonic()
+                self._heard[tp.partition].append(now)
+                waiting = self._sent_at[tp.partition]  # empty if something was decided twice
+                self._first_sent_at[tp.partition].append(waiting[0] if waiting else now)
+                for _ in records[: len(waiting)]:
+                    waiting.popleft()
 
     async def _until(
         self, condition: Callable[[], bool], what: str, timeout: float = _PATIENCE
@@ -160,12 +210,12 @@ class Traffic:
 
 @asynccontextmanager
 async def open_traffic(
-    deployed: Deployment, records: Iterable[Record], *, rate: float = 0.0
+    deployed: Deployment, records: Iterable[Record], *, rate: float = 0.0, **options: Any
 ) -> AsyncIterator[Traffic]:
-    """Traffic on a deployment for the time of the block."""
+    """Traffic on a deployment for the time of the block; `options` are the producer's."""
     settings = deployed.settings
     async with (
-        started(new_producer(settings, linger_ms=5), settings) as producer,
+        started(new_producer(settings, linger_ms=5, **options), settings) as producer,
         started(new_consumer(settings, fetch_max_wait_ms=50), settings) as consumer,
     ):
         consumer.assign(

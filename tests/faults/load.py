@@ -12,10 +12,11 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
 from agents.user_verify import verify_users
+from deploy.faults.deployment import Deployment
+from deploy.faults.waiting import wait_until
 from streams.commands import partition_of
 from streams.findings import Report
 from streams.kafka import new_consumer
-from tests.support import Deployment, wait_until
 
 
 async def send(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 
@@ -9,9 +10,11 @@ import pytest
 
 from agents.user_client import open_commands
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.waiting import wait_until
 from models.commands import DeactivateUser
 from models.errors import OutcomeTimeout
 from models.outcomes import Rejection
+from streams.kafka import RETRY_BACKOFF_MS, new_producer, started
 from tests.conftest import Deploy
 
 
@@ -47,3 +50,24 @@ async def test_a_client_goes_on_when_the_broker_is_back(
             killable.kafka.start()
         outcome = await commands.dispatch(DeactivateUser(aggregate_id="anna"))
         assert isinstance(outcome, Rejection)
+
+
+async def test_a_broker_that_is_away_is_tried_seldom(
+    killable: EmbeddedStack, deploy: Deploy, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever a producer waits for, it does not take the machine from a broker that starts."""
+    deployed = deploy()
+    producer = new_producer(
+        deployed.settings, transactional_id="patient", retry_backoff_ms=RETRY_BACKOFF_MS
+    )
+    async with started(producer, deployed.settings):
+        await producer.begin_transaction()
+        killable.kafka.kill()
+        sending = asyncio.create_task(producer.send(deployed.names.events, b"", partition=0))
+        begin = time.monotonic()
+        await wait_until(lambda: caplog.text.count("Unable connect to node") >= 30)
+        # It is tried by the metadata's task and by the sender's, ten times per second at most.
+        assert time.monotonic() - begin > 1
+        killable.kafka.start()
+        await sending
+        await producer.commit_transaction()

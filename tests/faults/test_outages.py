@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import islice
 
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.waiting import wait_until
 from deploy.generate import generate
 from streams.kafka import new_producer
 from tests.conftest import Deploy
 from tests.faults.load import check, counting, send
-from tests.support import wait_until
 
 
 async def test_elasticsearch_is_killed_amid_work(stack: EmbeddedStack, deploy: Deploy) -> None:
@@ -30,19 +30,3 @@ async def test_elasticsearch_is_killed_amid_work(stack: EmbeddedStack, deploy: D
     report = await check(deployed)
     assert report.commands == 6000
     assert views.is_running
-
-
-async def test_kafka_is_killed_amid_work(stack: EmbeddedStack, deploy: Deploy) -> None:
-    """A broker that crashes and comes back: what was acknowledged is decided, once."""
-    deployed = deploy("commands", "views", partitions=2)
-    commands = generate(6000, seed=22)
-    async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
-        sent = await send(producer, deployed, islice(commands, 4000))
-        await outcomes.reach(1)
-        stack.kafka.kill()
-        stack.kafka.start()
-        sent += await send(producer, deployed, commands)
-        await outcomes.reach(sent, timeout=90)
-        assert outcomes.total == sent
-    await check(deployed)
-    assert all(worker.is_running for worker in deployed.workers)

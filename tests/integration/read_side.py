@@ -8,12 +8,12 @@ from datetime import datetime, timedelta, timezone
 from uuid import UUID
 
 from agents.user_views import USER_VIEWS
+from deploy.faults.deployment import Servers, new_settings
 from models.events import UserEvent, UserRegistered
 from models.messages import EventRecord, Source
 from streams.elasticsearch import connect
 from streams.settings import Settings
 from streams.view_store import ViewStore, open_view_store
-from tests.support import Servers, new_settings
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 _ID = UUID("22222222-2222-4222-8222-222222222222")

@@ -9,6 +9,7 @@ import pytest
 from aiokafka.structs import TopicPartition
 
 from agents.users import USERS
+from deploy.faults.deployment import Deployment
 from models.commands import RegisterUser
 from models.messages import Command
 from models.outcomes import Accepted, DeadLettered, Rejection
@@ -18,7 +19,6 @@ from streams.kafka import new_consumer
 from streams.topics import create_topics, topic_specs
 from tests.conftest import Deploy
 from tests.integration.two_aggregates import COUNTERS, Count
-from tests.support import Deployment
 
 
 @pytest.fixture

@@ -21,12 +21,14 @@ from confluent_kafka import Message, Producer
 
 from agents.user_verify import verify_users
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.deployment import Deployment
+from deploy.faults.waiting import wait_until
 from models.messages import Source, command_id_at
 from models.outcomes import Accepted, DeadLettered, Duplicate, Outcome, Rejection, parse_outcome
 from streams.commands import partition_of
 from streams.kafka import new_consumer, new_producer, started
 from streams.topics import COMMAND_BYTES
-from tests.support import Deployment, deployment, wait_until
+from tests.support import deployment
 from tests.unit.samples import wire_register
 
 MURMUR2 = "murmur2_random"

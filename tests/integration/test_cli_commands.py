@@ -19,20 +19,13 @@ import pytest
 from agents.user_views import USER_VIEWS
 from deploy.connect import environment
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.deployment import Deployment, new_settings
+from deploy.faults.waiting import wait_until
 from streams.kafka import new_producer, started
 from streams.settings import Settings
 from streams.view_store import open_view_store
 from tests.conftest import Deploy
-from tests.support import (
-    ROOT,
-    Deployment,
-    cqrs,
-    cqrs_command,
-    deployment,
-    new_settings,
-    run_apart,
-    wait_until,
-)
+from tests.support import ROOT, cqrs, cqrs_command, deployment, run_apart
 from tests.unit.samples import wire_register
 
 

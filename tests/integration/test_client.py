@@ -11,13 +11,14 @@ import pytest
 
 from agents.user_client import open_commands
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.deployment import Deployment, new_settings
 from models.commands import DeactivateUser, RegisterUser, UpdateUserProfile
 from models.errors import Fatal, InvalidCommand, NoCommandHandler, OutcomeTimeout
 from models.messages import Command
 from models.outcomes import Accepted, Duplicate, FirstAcceptance, FirstRejection, Rejection
 from streams.client import KafkaCommandBus
 from tests.conftest import Deploy
-from tests.support import Deployment, deployment, new_settings
+from tests.support import deployment
 
 
 @pytest.fixture(scope="module")

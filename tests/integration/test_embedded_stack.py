@@ -6,8 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,29 +22,9 @@ from elasticsearch import Elasticsearch
 from deploy.embedded import temporary
 from deploy.embedded.stack import EmbeddedStack, StackAddress, running_address
 from models.errors import Fatal
+from tests.integration.server_processes import eventually, python, servers_of
 
 OFFLINE = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
-SERVER = "deploy.embedded.node"
-
-
-def eventually(condition: Callable[[], object], within: float = 60) -> None:
-    """Wait until `condition` holds."""
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to hold in time"
-        time.sleep(0.05)
-
-
-def servers_of(home: Path) -> list[psutil.Process]:
-    """The server processes that work in `home`, whoever has started them."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if SERVER in process.cmdline() and process.cwd() == str(home):
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
-            continue
-    return found
 
 
 def create_topic(address: StackAddress | EmbeddedStack, topic: str) -> None:
@@ -219,17 +198,6 @@ NOT_WAITING = """
 from deploy.embedded.processes import ServerProcess
 ServerProcess.wait_ready = lambda *_: None
 """
-
-
-def python(script: str, home: Path | None = None) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, **({"CQRS_STACK_HOME": str(home)} if home else {})}
-    return subprocess.Popen(
-        [sys.executable, "-c", script],
-        env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
 
 
 def test_a_temporary_stack_ends_with_its_owner_whatever_ends_that(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import aiohttp
 import orjson
 import pytest
 
+from deploy.faults.deployment import Servers
 from deploy.faults.proxy import Cut, Delay, Fault, FaultProxy, Refuse, RejectItems, Stall
-from tests.support import Servers, wait_until
+from deploy.faults.waiting import wait_until
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 

@@ -10,7 +10,9 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from agents.user_views import USER_VIEWS
+from deploy.faults.deployment import Servers
 from deploy.faults.proxy import Cut, Fault, FaultProxy, Refuse, Stall
+from deploy.faults.waiting import wait_until
 from models.errors import Fatal
 from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserReactivated
 from models.views import project
@@ -26,7 +28,6 @@ from tests.integration.read_side import (
     registered,
     user_views,
 )
-from tests.support import Servers, wait_until
 
 # A surname that Elasticsearch refuses for good: a keyword may not have more than 32,766 bytes
 IMMENSE = "x" * 33_000

@@ -10,12 +10,13 @@ import pytest
 
 from deploy.cli import main
 from deploy.connect import environment
+from deploy.faults.deployment import Servers, new_settings
 from models.events import UserDeactivated
 from models.views import project
 from streams.projector import Projector
 from streams.settings import Settings
 from tests.integration.read_side import delete_view, record, registered, user_views
-from tests.support import ROOT, Servers, new_settings
+from tests.support import ROOT
 
 Run = Callable[..., tuple[int, str, str]]
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
+from typing import Any
 from uuid import uuid4
 
+import pytest
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
+from faust.types import TP
 
-from agents.users import USERS
+from agents.users import COMMAND_WORKER, USERS
+from models.errors import Fatal
+from streams import skip_expired as skipping
 from streams.findings import Checked
 from streams.kafka import admin_client
 from streams.settings import Settings
+from streams.skip_expired import Expired, find_expired, skip_expired
+from streams.transactions import TransactionalProducer
 from streams.verify import verify
 from tests.conftest import Deploy
 from tests.support import cqrs
@@ -48,6 +56,33 @@ async def test_skip_expired(deploy: Deploy) -> None:
     assert report.first_violation is None
     assert (report.commands, report.accepted, report.events) == (7, 7, 12)
     assert report.ranges == [Checked(0, 8, 15)]
+
+
+@pytest.mark.parametrize("takeovers", [1, 10])
+async def test_workers_that_take_the_partition_over_meanwhile(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch, takeovers: int
+) -> None:
+    deployed = deploy(partitions=1)
+    settings, names = deployed.settings, deployed.names
+    send_users(settings, 5)
+    await expire(TopicPartition(names.commands, 0), settings, before=3)
+    tp, group = TP(names.commands, 0), settings.namespace + COMMAND_WORKER
+    rivals = iter([TransactionalProducer(settings, group, tp) for _ in range(takeovers)])
+
+    async def and_be_fenced(*args: Any) -> Expired:
+        for rival in islice(rivals, 1):
+            await rival.start()
+            await rival.close()
+        return Expired(0, 3)
+
+    monkeypatch.setattr(skipping, "find_expired", and_be_fenced)
+    if takeovers == 1:
+        await skip_expired(settings, names, 0, COMMAND_WORKER)
+        monkeypatch.undo()
+        assert await find_expired(settings, names, 0) == Expired(3, 3)
+    else:
+        with pytest.raises(Fatal, match="stop the command workers and try again"):
+            await skip_expired(settings, names, 0, COMMAND_WORKER)
 
 
 def send_users(settings: Settings, count: int) -> None:

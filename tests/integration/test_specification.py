@@ -6,6 +6,7 @@ import pytest
 
 from agents.user_queries import UserQueryHandler, all_users_by_email, open_queries
 from agents.user_views import USER_VIEWS
+from deploy.faults.deployment import Servers
 from models.errors import NoQueryHandler
 from models.events import UserDeactivated, UserEvent
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
@@ -16,7 +17,6 @@ from streams.projector import Projector
 from streams.settings import Settings
 from streams.view_store import open_view_store
 from tests.integration.read_side import namespace, record, registered, user_views
-from tests.support import Servers
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from agents.user_client import open_commands
 from agents.user_queries import open_queries
 from agents.user_verify import verify_users
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.deployment import Deployment
+from deploy.faults.waiting import wait_until
 from models.commands import RegisterUser, UpdateUserProfile
 from models.errors import Fatal
 from models.outcomes import Accepted
@@ -23,7 +25,7 @@ from models.views import UserReadModel
 from streams.buses import QueryBus
 from streams.client import KafkaCommandBus
 from streams.kafka import new_consumer
-from tests.support import Deployment, deployment, wait_until
+from tests.support import deployment
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from tests.support import ROOT, wait_until
+from deploy.faults.waiting import wait_until
+from tests.support import ROOT
 
 # A supervisor of two children that run the given script; what it says goes to standard output.
 SUPERVISOR = """
@@ -38,12 +39,14 @@ END = NOTE + "note()"
 
 
 @contextmanager
-def supervised(script: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+def supervised(
+    script: str, folder: Path, before: str = ""
+) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """The supervisor's process, and the file with the children's process ids."""
     pids = folder / "pids"
     pids.touch()
     process = subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR, script, str(pids)],
+        [sys.executable, "-c", f"{before}\n{SUPERVISOR}", script, str(pids)],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -95,6 +98,16 @@ async def test_a_second_signal_kills(tmp_path: Path) -> None:
         process.terminate()
         await started(pids, 4)  # they have heard of it
         assert not any(map(is_gone, children))
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert all(map(is_gone, children))
+
+
+async def test_one_that_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
+    impatient = "import deploy.workers; deploy.workers._STOP_SECONDS = 0.5"
+    with supervised(STUBBORN, tmp_path, impatient) as (process, pids):
+        children = await started(pids, 2)
         process.terminate()
         process.communicate(timeout=20)
     assert process.returncode == 1

@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import json
+import re
+from typing import Any
 
 import pytest
 from aiokafka.admin import NewTopic
+from aiokafka.structs import TopicPartition
 
+from agents.users import USERS
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.deployment import WorkerProcess, create_user_topics, new_settings
+from deploy.faults.waiting import wait_until
 from deploy.generate import generate
 from models.errors import Fatal
 from streams.aggregate import Names
 from streams.kafka import admin_client, new_producer
+from streams.log_reader import open_logs
 from streams.settings import Settings
-from streams.topics import create_topics, topic_specs
+from streams.topics import MIB, create_topics, topic_specs
+from streams.verify import verify
 from tests.conftest import Deploy
 from tests.faults.load import counting, send
-from tests.support import create_user_topics, new_settings, wait_until
+
+
+async def test_partitions_stay_where_their_state_is(deploy: Deploy) -> None:
+    """A worker that comes or goes moves its share of the partitions and no other."""
+    deployed = deploy(partitions=12)
+    first = deployed.start("commands")
+    await wait_until(lambda: len(taken_over(first)) == 12)
+    second = deployed.start("commands")
+    await wait_until(lambda: len(taken_over(second)) == 6)
+    third = deployed.start("commands")
+    await wait_until(lambda: len(taken_over(third)) == 4)
+    third.terminate()
+    await wait_until(lambda: len(taken_over(first) + taken_over(second)) >= 12 + 6 + 4)
+    shared = {*taken_over(first)[12:], *taken_over(second)[6:]}
+    assert shared == set(taken_over(third))
+    assert (len(taken_over(first)), len(taken_over(second))) == (12 + 2, 6 + 2)
+
+
+def taken_over(worker: WorkerProcess) -> list[int]:
+    """The partitions that a worker has started, in this order; one that it keeps starts once."""
+    return [
+        int(number) for number in re.findall(r"\[(\d+)\]: going on at position", worker.log_text)
+    ]
 
 
 async def test_a_first_transaction_that_was_aborted(deploy: Deploy) -> None:
@@ -101,3 +131,48 @@ async def test_compressed_commands(deploy: Deploy, codec: str) -> None:
         sent += 1 + await send(producer, deployed, generate(10, seed=2))
         await outcomes.reach(sent)
     assert deployed.workers[0].is_running
+
+
+@pytest.mark.parametrize(
+    "giant",
+    [
+        {"key": b"k" * (6 * 1024 * 1024)},
+        {"value": b" " * (6 * 1024 * 1024)},
+        {"headers": [("", b"")] * (3 * 1024 * 1024)},
+    ],
+    ids=lambda giant: next(iter(giant)),
+)
+async def test_a_record_larger_than_any_answer(deploy: Deploy, giant: dict[str, Any]) -> None:
+    """Small as it was compressed, it has parts that no topic takes again: it must stop nobody."""
+    deployed = deploy("commands", partitions=1)
+    async with (
+        counting(deployed) as outcomes,
+        new_producer(
+            deployed.settings, compression_type="gzip", max_request_size=64 * 1024 * 1024
+        ) as producer,
+    ):
+        record = {"key": b"user-1", "value": b"{}", **giant}
+        await producer.send_and_wait(deployed.names.commands, partition=0, **record)
+        sent = 1 + await send(producer, deployed, generate(10))
+        await outcomes.reach(sent)
+    report = await verify(deployed.settings, USERS)
+    assert (report.first_violation, report.dead) == (None, 1)
+
+
+async def test_one_transaction_carries_a_bounded_number_of_bytes(deploy: Deploy) -> None:
+    """However well they were compressed: one fetch brings all of these."""
+    deployed = deploy(partitions=1)
+    settings, names = deployed.settings, deployed.names
+    changelog = TopicPartition(names.changelog, 0)
+    async with (
+        counting(deployed) as outcomes,
+        new_producer(settings, compression_type="gzip") as producer,
+        open_logs(settings, [changelog]) as logs,
+    ):
+        for _ in range(48):
+            await producer.send_and_wait(names.commands, b" " * MIB, b"user-1", partition=0)
+        deployed.start("commands")
+        await outcomes.reach(48)
+        end = (await logs.ends([changelog]))[changelog]
+        transactions = [record async for part in logs.read(changelog, 0, end) for record in part]
+    assert len(transactions) >= 2  # each writes its position, and there is no state

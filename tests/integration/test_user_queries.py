@@ -12,6 +12,7 @@ import pytest
 
 from agents.user_queries import UserQueryHandler, all_users_by_email, open_queries
 from agents.user_views import EMAIL_FRAGMENTS, USER_VIEWS
+from deploy.faults.deployment import Servers
 from models.errors import Fatal, QueryError, Transient
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail, Page
 from models.views import UserReadModel
@@ -22,7 +23,7 @@ from streams.settings import Settings
 from streams.view_index import REFUSED, Document
 from streams.view_store import ViewStore
 from tests.integration.read_side import namespace, user_views
-from tests.support import ROOT, Servers
+from tests.support import ROOT
 
 
 @pytest.fixture

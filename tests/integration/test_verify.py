@@ -11,13 +11,14 @@ import pytest
 from agents.user_verify import verify_users
 from agents.user_views import USER_VIEWS
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.deployment import Deployment
 from deploy.generate import malformed, plan, tally
 from streams.commands import partition_of
 from streams.findings import NotCaughtUp
 from streams.kafka import new_producer, started
 from streams.view_store import open_view_store
 from tests.conftest import Deploy
-from tests.support import Deployment, deployment
+from tests.support import deployment
 
 PLAN = list(plan(1500, seed=5, rejected=0.1, duplicates=0.1))
 

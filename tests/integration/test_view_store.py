@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from agents.user_views import ORDER, USER_VIEWS
+from deploy.faults.deployment import Servers
 from deploy.faults.proxy import Cut, Fault, FaultProxy, Refuse, Stall
 from models.errors import CqrsError, Fatal, Transient
 from streams.bulk_writer import Fate
@@ -19,7 +20,6 @@ from streams.settings import Settings
 from streams.view_index import REFUSED, Document
 from streams.view_store import ViewStore, open_view_store
 from tests.integration.read_side import namespace, user_views
-from tests.support import Servers
 
 
 @pytest.fixture

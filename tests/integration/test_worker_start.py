@@ -8,10 +8,10 @@ import pytest
 
 from deploy.embedded.ports import choose_ports
 from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.deployment import WorkerProcess, new_settings
 from deploy.workers import Role
 from streams.settings import Settings
 from tests.conftest import Deploy
-from tests.support import WorkerProcess, new_settings
 
 ROLES: tuple[Role, ...] = ("commands", "views")
 

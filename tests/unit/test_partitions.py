@@ -11,7 +11,7 @@ from faust.types import TP
 
 from models.errors import Fatal
 from streams.chunks import Chunk, Record
-from streams.partition_driver import Driver, Fenced
+from streams.partition_driver import Driver, Fenced, Standing
 from streams.partitions import Partitions
 
 TOPIC = TP("things.commands.v1", 0)
@@ -31,7 +31,6 @@ class FakeWorker:
     """Remembers what the drivers asked of it."""
 
     def __init__(self) -> None:
-        self.consumer_generation_id = 1
         self.sought: list[int] = []
         self.begin = 0
         self.paused = False
@@ -71,10 +70,14 @@ class FakePartition:
         self.entered = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
+        self.start_gate = asyncio.Event()
+        self.start_gate.set()
         self.before_commit: Callable[[], None] = lambda: None
+        self.waits = False
 
     async def start(self) -> int:
         self.starts += 1
+        await self.start_gate.wait()
         return max(self.position, self.committed)
 
     async def process(self, records: Sequence[Record], position: int) -> None:
@@ -89,10 +92,8 @@ class FakePartition:
         self.closed += 1
 
 
-def chunk(start: int, end: int, generation: int = 1) -> Chunk:
-    return Chunk(
-        TOPIC, [FakeRecord(offset) for offset in range(start, end)], start, end, generation
-    )
+def chunk(start: int, end: int) -> Chunk:
+    return Chunk(TOPIC, [FakeRecord(offset) for offset in range(start, end)], start, end)
 
 
 async def idle(driver: Driver) -> None:
@@ -131,16 +132,6 @@ async def test_processes_what_follows_on(driver: Driver, partition: FakePartitio
     await idle(driver)
     assert partition.processed == [10, 11, 12, 13, 14]
     assert driver.position == 15
-
-
-async def test_a_chunk_of_an_older_generation_is_dropped(
-    driver: Driver, worker: FakeWorker, partition: FakePartition
-) -> None:
-    worker.consumer_generation_id = 2
-    driver.submit(chunk(10, 13, generation=1))
-    await idle(driver)
-    assert partition.processed == []
-    assert driver.position == 10
 
 
 async def test_a_gap_is_never_processed_and_read_again(
@@ -327,3 +318,50 @@ async def test_partitions_that_went_elsewhere_are_closed(worker: FakeWorker) -> 
     await idle(partitions._drivers[other])
     assert not partitions.is_ready(TOPIC)
     assert partitions.is_ready(other)
+
+
+async def test_a_start_takes_as_long_as_it_takes(worker: FakeWorker) -> None:
+    partition = FakePartition(position=10)
+    partition.start_gate.clear()
+    driver = Driver(TOPIC, partition, worker, max_records=4)
+    assert driver.standing == Standing(None, 0, waits=False)
+    driver.start()
+    assert driver.standing == Standing(None, 0, waits=True)
+    partition.start_gate.set()
+    await idle(driver)
+    assert driver.standing == Standing(10, 0, waits=False)
+
+
+async def test_a_chunk_at_work_waits_only_if_its_partition_says_so(
+    driver: Driver, partition: FakePartition
+) -> None:
+    partition.gate.clear()
+    driver.submit(chunk(10, 12))
+    await partition.entered.wait()
+    assert driver.standing == Standing(10, 0, waits=False)
+    partition.waits = True
+    assert driver.standing == Standing(10, 0, waits=True)
+    partition.gate.set()
+    await idle(driver)
+    assert driver.standing == Standing(12, 0, waits=False)
+
+
+async def test_a_failure_shows_until_a_chunk_is_processed(
+    driver: Driver, partition: FakePartition
+) -> None:
+    def fail_once() -> None:
+        partition.before_commit = lambda: None
+        raise ConnectionError("gone")
+
+    partition.before_commit = fail_once
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert driver.standing == Standing(10, 1, waits=False)
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert driver.standing == Standing(12, 0, waits=False)
+
+
+async def test_what_is_not_there_stands_nowhere(worker: FakeWorker) -> None:
+    partitions = Partitions(worker, settle_timeout=1, max_records=4)
+    assert partitions.standing(TOPIC) == Standing(None, 0, waits=False)

@@ -9,8 +9,8 @@ from aiokafka.structs import ConsumerRecord
 
 from agents.user_commands import app
 from models.errors import Poison
-from streams.commands import time_of
-from streams.dead_letters import CUT, REASON, dead_letter
+from streams.commands import reply_key, time_of
+from streams.dead_letters import CUT, CUT_KEY, REASON, dead_letter
 from streams.topics import OUTPUT_BYTES
 
 
@@ -18,8 +18,9 @@ def record(
     value: bytes | None = b"{}",
     timestamp: int = 0,
     headers: tuple[tuple[str, bytes], ...] = (),
+    key: bytes | None = b"key",
 ) -> ConsumerRecord[bytes, bytes]:
-    return ConsumerRecord("t", 0, 7, timestamp, 0, b"key", value, None, 3, 2, headers)
+    return ConsumerRecord("t", 0, 7, timestamp, 0, key, value, None, 3, 2, headers)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,26 @@ def test_a_dead_letter_that_no_topic_would_take_is_cut() -> None:
     assert len(letter.value) < OUTPUT_BYTES - 1024
     assert value.startswith(letter.value)
     assert (CUT, str(len(value)).encode()) in letter.headers
+
+
+def test_a_key_that_no_topic_would_take_is_cut() -> None:
+    letter = dead_letter(record(key=b"k" * (OUTPUT_BYTES + 1)), Poison("malformed-json", "no"))
+    assert (letter.key, letter.value) == (b"k" * 512, b"{}")
+    assert {(CUT, b"2"), (CUT_KEY, str(OUTPUT_BYTES + 1).encode())} <= {*letter.headers}
+
+
+def test_headers_that_no_topic_would_take_are_left_out() -> None:
+    headers = (("", b""),) * (OUTPUT_BYTES // 2)  # each has the bytes of its two lengths
+    letter = dead_letter(record(headers=headers), Poison("malformed-json", "no"))
+    assert (letter.key, letter.value) == (b"key", b"{}")
+    assert len(letter.headers) == 8
+
+
+def test_an_answer_has_the_records_key_as_far_as_it_may_be_an_id() -> None:
+    longest = ("\U0001f600" * 128).encode()
+    assert reply_key(record(key=longest)) == longest
+    assert reply_key(record(key=longest + b"k")) == longest
+    assert reply_key(record(key=None)) is None
 
 
 def test_a_worker_that_fetches_nothing_for_long_stays_in_its_group() -> None:

@@ -29,10 +29,11 @@ async def crash_at_every_point(run: Run) -> None:
         for moment in get_args(Moment)
     ]
     lanes = [points[number::_LANES] for number in range(_LANES)]
-    await asyncio.gather(*(_crash_one_after_the_other(run, lane, len(points)) for lane in lanes))
+    await asyncio.gather(*(crash_at(run, lane, total=len(points)) for lane in lanes))
 
 
-async def _crash_one_after_the_other(run: Run, points: Sequence[Point], total: int) -> None:
+async def crash_at(run: Run, points: Sequence[Point], *, total: int) -> None:
+    """Workers die at these points, one after the other; `total` is for the progress only."""
     deployed = await run.deploy(partitions=2, session_timeout=3.0)
     stream = generate(1_000_000, seed=run.rng.randrange(1 << 30), duplicates=0.1)
 

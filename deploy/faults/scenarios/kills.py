@@ -24,7 +24,7 @@ async def kill_workers(run: Run) -> None:
         partitions=6,
         session_timeout=run.pick(6.0, 10.0),  # ten is the default
     )
-    stream = generate(commands, run.seed, rejected=0.05, duplicates=0.2)
+    stream = generate(1_000_000, run.seed, rejected=0.05, duplicates=0.2)
     burst = commands // kills // 2
     silences = []
     async with open_traffic(deployed, records_of(stream), rate=_RATE) as traffic:
@@ -43,10 +43,10 @@ async def kill_workers(run: Run) -> None:
                 await traffic.decides_again()
                 silences.append(traffic.longest_silence(killed))
             run.say(number, kills)
-        traffic.burst(commands)
+        traffic.burst(max(0, commands - traffic.sent))
         await traffic.finish()
     report = await run.verify(deployed)
-    require(report.commands == traffic.sent == commands, "not every command was checked")
+    require(report.commands == traffic.sent, "not every command was checked")
     run.result.figures |= {
         "recovery p50 s": round(median(silences), 1),
         "recovery p99 s": round(quantiles(silences, n=100, method="inclusive")[98], 1),

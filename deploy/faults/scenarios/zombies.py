@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from deploy.faults.deployment import Deployment, WorkerProcess
 from deploy.faults.points import COMMAND_STEPS, Point
@@ -13,19 +13,28 @@ from deploy.faults.waiting import wait_until
 from deploy.generate import generate
 
 _RATE = 100.0
+_ENDLESS = 60.0  # seconds: nothing but fencing ends a zombie's transaction
 
 
 async def wake_zombies(run: Run) -> None:
+    """Zombies of all kinds, one after the other."""
+    await wake_after_the_takeover(run, list(_points(run)))
+    await wake_amid_the_takeover(run)
+
+
+async def wake_after_the_takeover(run: Run, points: Sequence[Point]) -> None:
     """A worker suspends itself at a point of its transaction, and the other one takes over.
 
     When its time goes on, whatever it still sends is refused: it says that it was fenced, rejoins
     the group and gets partitions again. Until the takeover its open transaction holds back what
     `read_committed` readers see of its partitions, also what others have committed behind it.
     """
-    points = list(_points(run))
-    deployed = await run.deploy("commands", "views", partitions=4)
-    other = deployed.workers[0]
-    stream = generate(run.pick(10_000, 60_000), run.seed, duplicates=0.1)
+    deployed = await run.deploy(
+        *("commands", "views"),
+        partitions=4,
+        transaction_timeout=_ENDLESS,
+    )
+    stream = generate(1_000_000, run.seed, duplicates=0.1)
     silences = []
     async with open_traffic(deployed, records_of(stream), rate=_RATE) as traffic:
         await traffic.decides_again()
@@ -33,13 +42,6 @@ async def wake_zombies(run: Run) -> None:
             silences.append(await _wake_one(run, deployed, traffic, point))
             run.result.faults += 1
             run.say(number, len(points))
-        # It takes part again for good: alone it does all the work.
-        last = run.start(deployed, "commands", Point("stop", "after", "events"))
-        await _until_suspended(last, traffic)
-        await traffic.decides_again()
-        last.resume()
-        deployed.retire(other)
-        await traffic.decides_again()
         await traffic.finish()
     report = await run.verify(deployed)
     require(report.commands == traffic.sent, "not every command was checked")
@@ -75,8 +77,35 @@ async def _wake_one(run: Run, deployed: Deployment, traffic: Traffic, point: Poi
         what="the zombie gets partitions again",
     )
     await traffic.decides_again()
-    deployed.retire(zombie)
+    await deployed.retire(zombie)
     return silence
+
+
+async def wake_amid_the_takeover(run: Run) -> None:
+    """A zombie's time goes on when its heir has restored the state, and comes to its commit then.
+
+    What it had sent must not become visible any more: the heir knows nothing of it.
+    """
+    deployed = await run.deploy("views", partitions=1, transaction_timeout=_ENDLESS)
+    stream = generate(1_000_000, run.seed, duplicates=0.1)
+    async with open_traffic(deployed, records_of(stream), rate=_RATE) as traffic:
+        zombie = run.start(deployed, "commands", Point("stop", "before", "commit", 3))
+        await _until_suspended(zombie, traffic)
+        heir = run.start(deployed, "commands", Point("stop", "after", "restore"))
+        await wait_until(lambda: heir.is_suspended, timeout=60, what="the heir has restored")
+        decided = traffic.decided
+        zombie.resume()
+        await wait_until(
+            lambda: "fenced; rejoining" in zombie.log_text or traffic.decided > decided,
+            what="the zombie has come to its commit",
+        )
+        heir.resume()
+        run.result.faults += 1
+        await traffic.decides_again()
+        await traffic.finish()
+    report = await run.verify(deployed)
+    require(report.commands == traffic.sent, "not every command was checked")
+    require("fenced; rejoining" in zombie.log_text, "the zombie does not say that it was fenced")
 
 
 async def _until_suspended(zombie: WorkerProcess, traffic: Traffic) -> None:

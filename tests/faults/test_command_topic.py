@@ -1,12 +1,7 @@
-"""Commands are decided exactly once in their effect, whatever happens to the workers.
-
-After each fault the workers have to go on by themselves, and the checker has to find every
-invariant kept: it computes the truth from the topics and the index alone.
-"""
+"""What lies between commands on their topic, or is missing there, does no harm."""
 
 from __future__ import annotations
 
-import random
 from collections.abc import AsyncIterator
 from itertools import islice
 
@@ -15,12 +10,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
-from deploy.generate import generate, malformed
+from deploy.faults.deployment import Deployment
+from deploy.generate import generate
 from streams.kafka import admin_client, new_producer
 from streams.settings import Settings
 from tests.conftest import Deploy
 from tests.faults.load import check, counting, send
-from tests.support import Deployment, wait_until
 
 
 @pytest.fixture
@@ -39,57 +34,6 @@ async def start_producer(
     await producer.start()
     producers.append(producer)
     return producer
-
-
-async def test_kill_9_amid_work(deploy: Deploy, producers: list[AIOKafkaProducer]) -> None:
-    """Five kill -9 of random workers amid 20,000 commands with repeats and rejections."""
-    choice = random.Random(7)
-    deployed = deploy("commands", "commands", "views", partitions=4)
-    victims = deployed.workers
-    commands = generate(20_000, seed=7, rejected=0.05, duplicates=0.1)
-    producer = await start_producer(producers, deployed.settings)
-    async with counting(deployed) as outcomes:
-        sent = 0
-        for _ in range(5):
-            sent += await send(producer, deployed, islice(commands, 4000))
-            await outcomes.reach(sent - 3000)
-            victim = choice.choice(victims)
-            victim.kill()
-            victim.start()
-        await outcomes.reach(sent)
-        assert sent == 20_000
-        assert outcomes.total == sent
-    report = await check(deployed)
-    assert report.commands == sent
-    assert all(worker.is_running for worker in deployed.workers)
-
-
-async def test_a_zombie_writes_nothing_and_comes_back(
-    deploy: Deploy, producers: list[AIOKafkaProducer]
-) -> None:
-    """A worker is stopped amid work for longer than its session, then goes on."""
-    deployed = deploy("commands", "commands", "views", partitions=4)
-    zombie, other = deployed.workers[:2]
-    commands = generate(12_000, seed=11)
-    producer = await start_producer(producers, deployed.settings)
-    async with counting(deployed) as outcomes:
-        # Both have partitions, and work to do, when one of them is stopped.
-        await wait_until(
-            lambda: "going on at" in zombie.log_text and "going on at" in other.log_text
-        )
-        sent = await send(producer, deployed, islice(commands, 8000))
-        await outcomes.reach(1)
-        zombie.suspend()
-        await outcomes.reach(sent)  # the other one takes over
-        zombie.resume()
-        sent += await send(producer, deployed, commands)
-        await outcomes.reach(sent)
-        assert outcomes.total == sent
-        # It takes part again: with the other one gone, it does all the work.
-        other.terminate()
-        sent += await send(producer, deployed, generate(1000, seed=12))
-        await outcomes.reach(sent)
-    await check(deployed)
 
 
 async def test_commands_of_a_transactional_producer(
@@ -117,22 +61,6 @@ async def test_commands_of_a_transactional_producer(
         assert outcomes.total == sent == 2000
     report = await check(deployed)
     assert report.commands == sent
-
-
-async def test_poison_amid_work(deploy: Deploy, producers: list[AIOKafkaProducer]) -> None:
-    """Records that are no commands end as dead letters, and the others do not notice."""
-    deployed = deploy("commands", "views", partitions=2)
-    producer = await start_producer(producers, deployed.settings)
-    poison = list(malformed(50, seed=5))
-    async with counting(deployed) as outcomes:
-        sent = 0
-        commands = generate(2000, seed=5)
-        for key, value in poison:
-            await producer.send_and_wait(deployed.names.commands, value, key)
-            sent += 1 + await send(producer, deployed, islice(commands, 40))
-        await outcomes.reach(sent)
-    report = await check(deployed)
-    assert report.dead == len(poison)
 
 
 async def delete_commands(deployed: Deployment, partition: int, before: int) -> None:

@@ -1,0 +1,91 @@
+"""Three Kafka nodes that form one cluster: what loses nothing when one of them is gone.
+
+    with EmbeddedCluster.temporary() as cluster:     # gone at the end, whatever ends this process
+        cluster.bootstrap_servers                    # all three
+        cluster.nodes[0].kill()                      # nobody notices for long
+        cluster.nodes[0].start()                     # the same port, the same data
+        cluster.controller                           # the node to kill for an election
+
+Each node is a broker and a controller in one process, with a home of its own. Records are on all
+three and acknowledged when two have them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from deploy.embedded import kafka, temporary
+from deploy.embedded.jars import ensure_jars
+from deploy.embedded.ports import HOST, free_ports
+from deploy.embedded.processes import ServerProcess, start_together
+from deploy.embedded.progress import Progress
+from deploy.embedded.resources import require_disk, require_memory
+
+_NODES = 3
+
+
+class EmbeddedCluster:
+    """A cluster of nodes, one per home; `temporary` makes and starts it."""
+
+    def __init__(self, homes: Sequence[Path], heap_mb: int) -> None:
+        self._homes = homes
+        ports = free_ports(2 * len(homes))
+        self._ports = [kafka.Listeners(*pair) for pair in zip(ports[::2], ports[1::2], strict=True)]
+        self.nodes = tuple(ServerProcess("kafka", home, heap_mb=heap_mb) for home in homes)
+
+    @classmethod
+    @contextmanager
+    def temporary(
+        cls, progress: Progress | None = None, *, heap_mb: int = 288
+    ) -> Iterator[EmbeddedCluster]:
+        """A new cluster that ends with the block, or with this process.
+
+        Even `kill -9` of this process ends the nodes; their folders then go at the next call.
+
+        Args:
+            progress: is told what happens.
+            heap_mb: MiB of heap of each node.
+
+        Raises:
+            Fatal: with one line that says what is missing or in the way.
+        """
+        with ExitStack() as resources:
+            homes = [resources.enter_context(temporary.home()) for _ in range(_NODES)]
+            cluster = cls(homes, heap_mb)
+            resources.callback(cluster._kill)
+            cluster._start(progress or Progress())
+            yield cluster
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """What a Kafka client is given: every node."""
+        return ",".join(f"{HOST}:{ports.broker}" for ports in self._ports)
+
+    @property
+    def controller(self) -> ServerProcess | None:
+        """The node whose controller is the active one; None while they elect one."""
+        seen = [
+            kafka.active_controller(home)
+            for home, node in zip(self._homes, self.nodes, strict=True)
+            if node.is_ready
+        ]
+        _, id_ = max(seen, default=(-1, -1))
+        if id_ < 0:
+            return None
+        node = self.nodes[id_ - 1]
+        return node if node.is_ready else None
+
+    def _start(self, progress: Progress) -> None:
+        require_memory([node.heap_mb for node in self.nodes])
+        require_disk(self._homes[0])
+        ensure_jars(progress)
+        kafka.configure(dict(zip(self._homes, self._ports, strict=True)))
+        with progress.waiting(f"Starting {len(self.nodes)} Kafka nodes"):
+            start_together(self.nodes)
+
+    def _kill(self) -> None:
+        """Their data goes with them: there is nothing to close in good order."""
+        for node in self.nodes:
+            node.kill()

@@ -1,0 +1,155 @@
+"""What a producer can put on the command topic that is no command, made from one that is.
+
+Every kind has to end in the dead letters for the reason that it names, and to leave the command
+which it was made from, and all others of the same user, as if it had never been there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from models.errors import PoisonCode
+
+Command = Mapping[str, Any]
+
+_MIB = 1024 * 1024
+
+
+class Poisoned(NamedTuple):
+    """A record to send. `astray` records go to the partition after the one of their key."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]] = ()
+    astray: bool = False
+
+
+class Kind(NamedTuple):
+    """Makes poison of a command in its wire form; `code` is what has to be said of it."""
+
+    code: PoisonCode
+    spoil: Callable[[Command], Poisoned]
+
+
+def _raw(code: PoisonCode, spoil: Callable[[bytes], bytes | None]) -> Kind:
+    """Other bytes instead of the command's JSON."""
+    return Kind(code, lambda good: Poisoned(_key(good), spoil(_encode(good))))
+
+
+def _with(code: PoisonCode, **fields: Any) -> Kind:
+    """Other fields, or more; None takes one away."""
+
+    def spoil(good: Command) -> Poisoned:
+        changed = {name: value for name, value in {**good, **fields}.items() if value is not None}
+        return Poisoned(_key(good), _encode(changed))
+
+    return Kind(code, spoil)
+
+
+def _keyed(code: PoisonCode, key: Callable[[bytes], bytes | None]) -> Kind:
+    """Another key."""
+    return Kind(code, lambda good: Poisoned(key(_key(good)), _encode(good)))
+
+
+def _named(aggregate_id: str) -> Kind:
+    """An id that none may have, in the value and as the key."""
+
+    def spoil(good: Command) -> Poisoned:
+        return Poisoned(aggregate_id.encode(), _encode({**good, "aggregateId": aggregate_id}))
+
+    return Kind("invalid-field", spoil)
+
+
+def _headed(*headers: tuple[str, bytes | None], empty: int = 0) -> Kind:
+    """Headers that contradict the value, and so many empty ones."""
+
+    def spoil(good: Command) -> Poisoned:
+        return Poisoned(_key(good), _encode(good), [*headers, *[("", b"")] * empty])
+
+    return Kind("header-mismatch", spoil)
+
+
+def _key(good: Command) -> bytes:
+    return str(good["aggregateId"]).encode()
+
+
+def _encode(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _nested(depth: int) -> list[Any]:
+    nested: list[Any] = []
+    for _ in range(depth):
+        nested = [nested]
+    return nested
+
+
+PLAIN: Mapping[str, Kind] = {
+    "cut off": _raw("malformed-json", lambda value: value[:-7]),
+    "a list": _raw("not-an-object", lambda value: b"[%b]" % value),
+    "an unknown type": _with("unknown-type", type="PromoteUser"),
+    "a field missing": _with("missing-field", type="RegisterUser", email=None),
+    "no address": _with("invalid-field", email="not an address"),
+    "another schema version": _with("unknown-version", schemaVersion=99),
+    "a time without a zone": _with("invalid-field", timestamp="2026-01-01T10:00:00"),
+    "another key": _keyed("key-mismatch", lambda key: b"not-" + key),
+}
+"""The most usual ones, which are wrong in key or value alone."""
+
+KINDS: Mapping[str, Kind] = {
+    **PLAIN,
+    # no JSON
+    "no value": _raw("malformed-json", lambda _: None),
+    "nothing": _raw("malformed-json", lambda _: b""),
+    "no UTF-8": _raw("malformed-json", lambda value: value.replace(b'{"', b'{"\xff":1,"', 1)),
+    "UTF-16": _raw("malformed-json", lambda value: value.decode().encode("utf-16")),
+    "a byte order mark": _raw("malformed-json", lambda value: b"\xef\xbb\xbf" + value),
+    "half a character": _raw("malformed-json", lambda value: b'{"\\ud800":1,' + value[1:]),
+    "two values": _raw("malformed-json", lambda value: value + value),
+    "binary": _raw("malformed-json", lambda value: b"\x00\x01\x02\x00" + value),
+    "NaN": _with("malformed-json", expectedVersion=float("nan")),
+    "nested too deep": _raw("malformed-json", lambda _: b"[" * 100_000),
+    # no command
+    "a number": _raw("not-an-object", lambda _: b"42"),
+    "null": _raw("not-an-object", lambda _: b"null"),
+    "no type": _with("missing-field", type=None),
+    "a type that is none": _with("invalid-field", type=["RegisterUser"]),
+    "a class of Python": _with("unknown-type", type="__class__"),
+    "nested": _with("invalid-field", firstName=_nested(500)),
+    "a thousand fields": _with("invalid-field", **{f"field{n}": n for n in range(1000)}),
+    "both spellings": _with("invalid-field", aggregate_id="another"),
+    "a field twice": _raw("key-mismatch", lambda value: value[:-1] + b',"aggregateId":"another"}'),
+    "an id that is none": _with("invalid-field", id="42"),
+    "a huge number": _with("invalid-field", expectedVersion=10**300),
+    "beyond 64 bits": _with("invalid-field", expectedVersion=2**64),
+    "below zero": _with("invalid-field", expectedVersion=-1),
+    "a truth for a number": _with("invalid-field", expectedVersion=True),
+    "a year that is none": _with("invalid-field", timestamp="99999-01-01T00:00:00Z"),
+    "a control character": _with("invalid-field", correlationId="a\x00b"),
+    # the wrong key
+    "no key": _keyed("key-mismatch", lambda _: None),
+    "an empty key": _keyed("key-mismatch", lambda _: b""),
+    "a key in no UTF-8": _keyed("key-mismatch", lambda key: b"\xff" + key),
+    "no id": _named(""),
+    "too long an id": _named("u" * 129),
+    "a key of the state table": _named("\x00position users.commands.v1 0"),
+    # the wrong headers
+    "another type": _headed(("type", b"EraseUserCommand")),
+    "another user": _headed(("aggregateId", b"another")),
+    "another id": _headed(("id", b"7f0b4c7e-0000-4000-8000-000000000000")),
+    "a version": _headed(("expectedVersion", b"\xff")),
+    "a header without a value": _headed(("trace", None), ("type", None)),
+    # the wrong partition
+    "astray": Kind("wrong-partition", lambda good: Poisoned(_key(good), _encode(good), (), True)),
+}
+"""All that are not larger than a command may be."""
+
+GIANTS: Mapping[str, Kind] = {
+    "a giant value": _raw("unknown-type", lambda _: b" " * (6 * _MIB) + b'{"type":"PromoteUser"}'),
+    "a giant key": _keyed("key-mismatch", lambda key: key + b"k" * (6 * _MIB)),
+    "a giant header": _headed(("type", b"x" * (6 * _MIB))),
+    "millions of headers": _headed(("type", None), empty=3 * _MIB),
+}
+"""Those whose dead letter cannot have all of them: small only as long as they are compressed."""

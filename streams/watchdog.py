@@ -1,0 +1,135 @@
+"""Liveness is progress: a worker that has work and does not get on with it must not stay up.
+
+Whatever ends or hangs without an error, in Faust, in aiokafka, in an agent or a handler, leaves a
+process that looks alive and does nothing. What gives it away is a partition with records to work
+off whose position does not move.
+
+Waiting is something else. A broker that does not answer is an outage; so is what a driver tries
+again or waits for and says so (`Standing`). Neither counts, nor does a time in which this process
+was suspended: looks are counted, not seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from models.errors import Fatal
+
+if TYPE_CHECKING:
+    from streams.app import StreamApp
+
+_LOOKS = 12  # in one timeout
+_PATIENCE = 5.0  # seconds that the brokers have to answer a look
+
+
+class Due(NamedTuple):
+    """Something that has to change before the timeout is over."""
+
+    standing: object
+    """What it is like now."""
+    line: str
+    """What to say if it stays like that."""
+
+
+class Watchdog:
+    """Looks after the partitions and the group membership of one worker.
+
+    It belongs to the consumer's thread, so that a blocked event loop of the app is seen as well.
+    """
+
+    def __init__(
+        self, app: StreamApp, consumer: AIOKafkaConsumer, reached: Callable[[TP, int], int]
+    ) -> None:
+        """Watch what ``consumer`` is assigned as the app's member of its group.
+
+        ``reached`` says where a partition stands that is done with all records before a position:
+        behind what follows there and shows no record.
+        """
+        self._app = app
+        self._consumer = consumer
+        self._reached = reached
+        self._still: dict[TP | None, tuple[object, int]] = {}
+
+    async def run(self) -> None:
+        """Watch until the app stops, and stop it with one line if it does not get on."""
+        timeout = self._app.settings.stall_timeout
+        while not self._app.should_stop:
+            await asyncio.sleep(timeout / _LOOKS)
+            self._check_tasks()
+            line = self.overdue(await self._due())
+            if line is not None:
+                self._app.fail(
+                    Fatal(
+                        f"{line} for {timeout:g} s, and nothing says what it waits for: start the "
+                        "worker again, and look for the reason in its log"
+                    )
+                )
+
+    def overdue(self, due: Mapping[TP | None, Due]) -> str | None:
+        """Compare with the looks before; the line of something that has not changed for so long."""
+        still: dict[TP | None, tuple[object, int]] = {}
+        line = None
+        for what, now in due.items():
+            before, looks = self._still.get(what, (None, 0))
+            still[what] = now.standing, looks + 1 if before == now.standing else 1
+            if still[what][1] > _LOOKS:
+                line = now.line
+        self._still = still
+        return line
+
+    def _check_tasks(self) -> None:
+        """Raise what aiokafka keeps for callers of its own ``getmany``, which nobody calls here.
+
+        Otherwise an error of the group, or the end of the tasks behind it, would be a silence.
+        """
+        coordinator, fetcher = self._consumer._coordinator, self._consumer._fetcher
+        for task in (coordinator._coordination_task, fetcher._fetch_task):
+            if task.done() and not self._app.should_stop:
+                if not task.cancelled():
+                    task.result()
+                raise Fatal(f"aiokafka has ended its {task.get_coro().__name__}: start again")
+        coordinator.check_errors()
+
+    async def _due(self) -> dict[TP | None, Due]:
+        """What has to change, by partition; None is the membership of the group."""
+        owned = [TP(*partition) for partition in self._consumer.assignment()]
+        topics = self._consumer._subscription.topics
+        try:
+            # Of committed records only: nothing behind the last stable offset can be read.
+            ends = await asyncio.wait_for(
+                self._consumer.end_offsets(owned or [TP(topic, 0) for topic in topics]), _PATIENCE
+            )
+        except (KafkaError, asyncio.TimeoutError):
+            return {}
+        if not self._is_member():
+            group = self._consumer._coordinator
+            if group.coordinator_id is None:
+                return {}  # it is being looked for, with a line for each failure
+            return {None: Due(group.generation, f"outside of the group {group.group_id}")}
+        return {tp: due for tp in owned if (due := self._due_of(tp, ends[tp])) is not None}
+
+    def _due_of(self, tp: TP, end: int) -> Due | None:
+        now = self._app.partitions.standing(tp)
+        if now.waits:
+            return None
+        name = f"{tp.topic}[{tp.partition}]"
+        if now.position is None:
+            return Due(now, f"{name} has not been started")
+        reached = self._reached(tp, now.position)
+        if reached >= end:
+            return None
+        return Due((reached, now.failures), f"{name} has stood at position {reached} of {end}")
+
+    def _is_member(self) -> bool:
+        heartbeat = self._consumer._coordinator._heartbeat_task
+        return (
+            heartbeat is not None
+            and not heartbeat.done()
+            and not self._consumer._subscription.reassignment_in_progress
+        )

@@ -1,0 +1,146 @@
+"""Each protection, and how to take it away: workers run without it when the environment says so.
+
+Nothing but the tests can reach this. A protection is taken away from outside, by wrapping what it
+protects, so that the code which people run has no switch for it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+
+from deploy.workers import Role
+from streams import command_partition, recovery
+from streams.aggregate import Names
+from streams.bulk_writer import BulkWriter
+from streams.chunks import Chunk, Record
+from streams.kafka import admin_client
+from streams.partition_driver import Driver
+from streams.recovery import Recovered
+from streams.settings import Settings
+from streams.state_table import PartitionState
+from streams.transactions import TransactionalProducer
+from streams.view_index import Document
+from streams.view_partition import ViewPartition
+
+VARIABLE = "CQRS_TEST_WITHOUT"
+
+# The modules of the workers that look at the variable.
+APPS: Mapping[Role, str] = {
+    "commands": "tests.faults.commands_worker",
+    "views": "tests.faults.views_worker",
+}
+
+Set = Callable[[Any, str, Any], None]
+
+
+def fencing_before_recovery(set_: Set) -> None:
+    """Restore first and fence then: what the old owner commits in between is not seen."""
+    start, recover = TransactionalProducer.start, _recover()
+    postponed: list[TransactionalProducer] = []
+
+    async def postpone(self: TransactionalProducer) -> None:
+        postponed.append(self)
+
+    async def recover_then_fence(settings: Settings, names: Names, tp: TP) -> Recovered:
+        recovered = await recover(settings, names, tp)
+        await start(postponed.pop())
+        return recovered
+
+    set_(TransactionalProducer, "start", postpone)
+    set_(command_partition, "recover_partition", recover_then_fence)
+
+
+def position_in_the_state(set_: Set) -> None:
+    """Go on at the group's committed offset, as Kafka's consumers do."""
+    recover = _recover()
+
+    async def at_the_groups_offset(settings: Settings, names: Names, tp: TP) -> Recovered:
+        recovered = await recover(settings, names, tp)
+        partition = TopicPartition(tp.topic, tp.partition)
+        async with admin_client(settings) as admin:
+            found = await admin.list_consumer_group_offsets(
+                f"{settings.namespace}users-commands", partitions=[partition]
+            )
+        return replace(recovered, position=max(0, found[partition].offset))
+
+    set_(command_partition, "recover_partition", at_the_groups_offset)
+
+
+def end_offset_in_recovery(set_: Set) -> None:
+    """Take what the first fetch brings for the whole state."""
+
+    async def fetch_once(consumer: AIOKafkaConsumer, changelog: TopicPartition) -> PartitionState:
+        await consumer.seek_to_beginning(changelog)
+        state = PartitionState()
+        for records in (await consumer.getmany(changelog, timeout_ms=5_000)).values():
+            for record in records:
+                state.apply(record.key, record.value)
+        return state
+
+    set_(recovery, "restore", fetch_once)
+
+
+def gap_check(set_: Set) -> None:
+    """Process chunks that start after the position."""
+
+    process = Driver._process
+
+    async def without_gap(self: Driver, chunk: Chunk) -> None:
+        await process(self, replace(chunk, start=min(chunk.start, self.position or 0)))
+
+    set_(Driver, "_process", without_gap)
+
+
+def _recover() -> Callable[[Settings, Names, TP], Awaitable[Recovered]]:
+    """What restores a partition, with the point that a scenario may have put there."""
+    recover: Callable[..., Awaitable[Recovered]] = vars(command_partition)["recover_partition"]
+    return recover
+
+
+def external_version(set_: Set) -> None:
+    """Write documents whatever their version."""
+    lines = BulkWriter._lines
+
+    def without_version(self: BulkWriter, document: Document) -> bytes:
+        _, source = lines(self, document).splitlines()
+        return b"%b\n%b\n" % (orjson.dumps({"index": {"_id": document["id"]}}), source)
+
+    set_(BulkWriter, "_lines", without_version)
+
+
+def commit_after_bulk(set_: Set) -> None:
+    """Commit the view's position before its documents are written."""
+    process = ViewPartition.process
+
+    async def commit_first(self: ViewPartition[Any], records: list[Record], position: int) -> None:
+        await self._app.commit_position(self._tp, position)
+        await process(self, records, position)
+
+    set_(ViewPartition, "process", commit_first)
+
+
+PROTECTIONS: Mapping[str, Callable[[Set], None]] = {
+    protection.__name__: protection
+    for protection in (
+        fencing_before_recovery,
+        position_in_the_state,
+        end_offset_in_recovery,
+        gap_check,
+        external_version,
+        commit_after_bulk,
+    )
+}
+
+
+def take_away() -> None:
+    """Take away what the environment says, in this process and for good."""
+    if VARIABLE in os.environ:
+        PROTECTIONS[os.environ[VARIABLE]](setattr)

@@ -1,0 +1,86 @@
+"""Each protection earns its place: without it, a scenario that passes with it fails."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial
+
+import pytest
+
+from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.points import Point
+from deploy.faults.scenario import Result, Run, Scenario, play
+from deploy.faults.scenarios.crash_points import crash_at
+from deploy.faults.scenarios.forgetting import lose_offsets
+from deploy.faults.scenarios.replay import replay_events
+from deploy.faults.scenarios.zombies import wake_after_the_takeover, wake_amid_the_takeover
+from deploy.faults.traffic import open_traffic, records_of
+from deploy.generate import generate
+from tests.faults.protections import APPS, PROTECTIONS, VARIABLE
+
+_COMMANDS = 20_000  # so many that no fetch brings all of their states
+
+
+async def restart_after_a_long_history(run: Run) -> None:
+    """A worker is killed when its changelog takes several fetches to read."""
+    deployed = await run.deploy("commands", "views", partitions=1)
+    stream = generate(_COMMANDS + 100, run.seed, rejected=0, duplicates=0)
+    async with open_traffic(deployed, records_of(stream)) as traffic:
+        traffic.burst(_COMMANDS)
+        await traffic.wait_for_decided(_COMMANDS)
+        worker = deployed.of("commands")[0]
+        worker.kill()
+        worker.start()
+        traffic.burst(100)
+        await traffic.finish()
+    await run.verify(deployed)
+
+
+# What shows that a protection is gone, and what the checker or the scenario says then.
+REVERTS: dict[str, tuple[Callable[[Run], Awaitable[None]], str]] = {
+    "fencing_before_recovery": (wake_amid_the_takeover, r"^I1 is broken .* has the events"),
+    "position_in_the_state": (
+        partial(lose_offsets, rng=random.Random(1)),
+        r"^I\d is broken",
+    ),
+    "end_offset_in_recovery": (restart_after_a_long_history, r"^I\d is broken"),
+    "gap_check": (
+        partial(wake_after_the_takeover, points=[Point("stop", "before", "commit")]),
+        r"^I7 is broken .* has 0 outcomes$",
+    ),
+    "external_version": (replay_events, r"went back from version|were written again"),
+    "commit_after_bulk": (
+        partial(crash_at, points=[Point("kill", "before", "bulk")], total=1),
+        r"^I4 is broken",
+    ),
+}
+
+
+async def played(stack: EmbeddedStack, protection: str) -> Result:
+    scenario = Scenario("F0", protection, REVERTS[protection][0])
+    return await play(scenario, stack, scale="small", seed=1, apps=APPS)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("protection", REVERTS)
+async def test_without_it_something_breaks(
+    stack: EmbeddedStack, protection: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, protection)
+    PROTECTIONS[protection](monkeypatch.setattr)  # for what a scenario does in this process
+    result = await played(stack, protection)
+    assert not result.ok
+    assert re.search(REVERTS[protection][1], result.failure or ""), (result.failure, result.logs)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("protection", REVERTS)
+async def test_with_it_nothing_breaks(stack: EmbeddedStack, protection: str) -> None:
+    result = await played(stack, protection)
+    assert result.ok, (result.failure, result.logs)
+
+
+def test_every_protection_is_taken_away() -> None:
+    assert set(REVERTS) == set(PROTECTIONS)

@@ -1,0 +1,26 @@
+"""Every scenario of the fault suite, small: three with every test run, all with `--faults`."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.catalogue import SCENARIOS
+from deploy.faults.scenario import play
+
+SMOKE = ("F1", "F3", "F9")
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in SMOKE else pytest.mark.all_faults)
+        for name in SCENARIOS
+    ],
+)
+async def test_everything_holds(stack: EmbeddedStack, name: str) -> None:
+    result = await play(SCENARIOS[name], stack, scale="small", seed=1)
+    assert result.ok, (result.failure, result.logs)
+    assert result.faults > 0
+    assert result.commands > 0

@@ -1,0 +1,82 @@
+"""A command worker with the defect that the variable `DEFECT` of its environment names.
+
+It is run as ``faust -A tests.integration.defective_worker worker`` by the tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from faust.types import StreamT
+
+from agents.user_commands import user_command_bus
+from agents.users import COMMAND_WORKER, USERS
+from deploy.faults.waiting import wait_until
+from models.messages import Command, Event
+from models.user import User
+from streams.app import StreamApp
+from streams.buses import CommandBus
+from streams.chunks import Chunk
+from streams.command_app import add_aggregate
+from streams.repository import Repository
+from streams.settings import settings
+
+DEFECT = os.environ["DEFECT"]
+
+
+async def never(*_: object, **__: object) -> None:
+    """Does not return."""
+    await asyncio.Event().wait()
+
+
+def bus(users: Repository[User]) -> CommandBus[Sequence[Event]]:
+    bus = user_command_bus(users)
+    inner = bus.dispatch
+
+    async def dispatch(command: Command) -> Sequence[Event]:
+        if DEFECT == "the handler hangs":
+            await never()
+        if DEFECT == "the handler blocks":
+            logging.getLogger("agents").info("blocking")
+            while True:
+                pass
+        return await inner(command)
+
+    bus.dispatch = dispatch  # type: ignore[method-assign]
+    return bus
+
+
+app = StreamApp(COMMAND_WORKER, settings())
+commands = add_aggregate(app, USERS, bus)
+
+
+@app.agent(commands)
+async def decide(chunks: StreamT[Chunk]) -> None:
+    async for chunk in chunks:
+        if DEFECT == "the agent drops chunks":
+            continue
+        if DEFECT == "the agent takes no more chunks":
+            await never()
+        if DEFECT == "the agent raises":
+            raise KeyError
+        app.partitions.submit(chunk)
+
+
+@app.task  # type: ignore[untyped-decorator]
+async def break_the_consumer() -> None:
+    """From outside, once it has partitions."""
+    thread: Any = app._chunk_consumer._thread
+    await wait_until(app.partitions.positions)
+    if DEFECT == "the fetching ends":
+        thread.thread_loop.call_soon_threadsafe(thread._consumer._fetcher._fetch_task.cancel)
+    if DEFECT == "the coordination ends":
+        thread.thread_loop.call_soon_threadsafe(
+            thread._consumer._coordinator._coordination_task.cancel
+        )
+    if DEFECT == "a rebalance does not end":
+        app.partitions.revoke = never  # type: ignore[method-assign]
+        await app.rejoin()

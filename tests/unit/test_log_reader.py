@@ -1,0 +1,35 @@
+"""Reading a log that does not get on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiokafka.structs import TopicPartition
+
+from models.errors import Transient
+from streams import log_reader
+from streams.log_reader import read_to
+
+PARTITION = TopicPartition("things.state-changelog.v1", 0)
+
+
+class SilentConsumer:
+    """Stands where it stands, and nothing comes."""
+
+    async def position(self, partition: TopicPartition) -> int:
+        return 3
+
+    async def getmany(self, *args: Any, **kwargs: Any) -> dict[TopicPartition, list[Any]]:
+        return {}
+
+
+async def test_nothing_comes_though_there_is_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_reader, "_STALLED", 0.0)
+    with pytest.raises(Transient, match="cannot be read beyond offset 3"):
+        async for _ in read_to(SilentConsumer(), PARTITION, end=5):
+            pass
+
+
+async def test_at_the_end_nothing_has_to_come() -> None:
+    assert [records async for records in read_to(SilentConsumer(), PARTITION, end=3)] == []

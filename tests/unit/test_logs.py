@@ -1,0 +1,48 @@
+"""What a worker's log leaves out of what aiokafka says."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from streams.logs import logging_config
+
+AWAY = "Unable connect to node with id 1: [Errno 111] Connection refused"
+
+
+@pytest.fixture
+def news() -> logging.Filter:
+    made: logging.Filter = logging_config("INFO")["filters"]["news"]["()"]()
+    return made
+
+
+def is_written(news: logging.Filter, text: str, *, at: float, name: str = "aiokafka") -> bool:
+    record = logging.LogRecord(name, logging.ERROR, __file__, 1, text, None, None)
+    record.created = at
+    return bool(news.filter(record))
+
+
+def test_the_same_is_said_again_after_ten_seconds(news: logging.Filter) -> None:
+    said = [at / 10 for at in range(250) if is_written(news, AWAY, at=at / 10)]
+    assert said == [0.0, 10.0, 20.0]
+
+
+def test_something_else_is_said_at_once(news: logging.Filter) -> None:
+    assert is_written(news, AWAY, at=0.0)
+    assert is_written(news, AWAY.replace("id 1", "id 2"), at=0.0)
+
+
+def test_what_others_repeat_is_left_to_them(news: logging.Filter) -> None:
+    for name in ("streams.partition_driver", "faust.transport"):
+        assert all(is_written(news, AWAY, at=0.0, name=name) for _ in range(3))
+
+
+def test_expected_refusals_are_no_news(news: logging.Filter) -> None:
+    text = "retrying. Error: <class 'aiokafka.errors.NotEnoughReplicasError'>"
+    assert not is_written(news, text, at=0.0, name="aiokafka.producer.sender")
+
+
+def test_memory_is_bounded(news: logging.Filter) -> None:
+    assert all(is_written(news, f"{AWAY} {number}", at=0.0) for number in range(5000))
+    assert len(vars(news)["_said"]) <= 1000

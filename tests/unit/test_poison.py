@@ -1,0 +1,37 @@
+"""Every kind of poison is poison, whatever command it is made from, for the reason it names."""
+
+from __future__ import annotations
+
+import pytest
+from aiokafka.structs import ConsumerRecord
+
+from deploy.generate import generate
+from deploy.poison import GIANTS, KINDS, Command
+from models.commands import USER_COMMANDS
+from models.errors import Poison
+from streams.chunks import Record
+from streams.commands import check_partition, partition_of, read_command
+
+PARTITIONS = 3
+COMMANDS = {str(command["type"]): command for command in generate(300)}
+ALL = {**KINDS, **GIANTS}
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_it_is_refused_for_that_reason(kind: str, command: Command) -> None:
+    key, value, headers, astray = ALL[kind].spoil(command)
+    partition = (partition_of(key or b"", PARTITIONS) + astray) % PARTITIONS
+    record = ConsumerRecord("t", partition, 0, 0, 0, key, value, None, 0, 0, tuple(headers))
+    with pytest.raises(Poison) as refused:
+        read(record)
+    assert refused.value.code == ALL[kind].code
+
+
+def read(record: Record) -> None:
+    read_command(record, USER_COMMANDS)
+    check_partition(record, PARTITIONS)
+
+
+def test_it_is_made_from_every_type_of_command() -> None:
+    assert COMMANDS.keys() == USER_COMMANDS.keys()

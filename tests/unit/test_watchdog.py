@@ -1,0 +1,60 @@
+"""When the watchdog takes something for stalled."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from faust.types import TP
+
+from streams.watchdog import Due, Watchdog
+
+WhatIsDue = dict[TP | None, Due]
+
+PARTITION = TP("things.commands.v1", 0)
+OTHER = TP("things.commands.v1", 1)
+LOOKS = 12  # the watchdog's, in one timeout
+
+
+@pytest.fixture
+def watchdog() -> Watchdog:
+    """It is told here what it would find out."""
+    nothing = cast(Any, None)
+    return Watchdog(nothing, nothing, nothing)
+
+
+def test_what_does_not_change_for_a_whole_timeout_is_overdue(watchdog: Watchdog) -> None:
+    due: WhatIsDue = {PARTITION: Due((5, 0), "it stands at 5")}
+    assert [watchdog.overdue(due) for _ in range(LOOKS)] == [None] * LOOKS
+    assert watchdog.overdue(due) == "it stands at 5"
+
+
+@pytest.mark.parametrize("change", [(6, 0), (5, 1), (4, 0)])
+def test_any_change_is_progress(watchdog: Watchdog, change: tuple[int, int]) -> None:
+    """A higher position; another failure, which is logged; and a lower one: it starts again."""
+    for _ in range(LOOKS):
+        watchdog.overdue({PARTITION: Due((5, 0), "it stands at 5")})
+    changed: WhatIsDue = {PARTITION: Due(change, "it stands elsewhere")}
+    assert [watchdog.overdue(changed) for _ in range(LOOKS)] == [None] * LOOKS
+    assert watchdog.overdue(changed) == "it stands elsewhere"
+
+
+def test_what_waits_or_has_no_work_at_one_look_has_all_the_time_again(watchdog: Watchdog) -> None:
+    due: WhatIsDue = {PARTITION: Due((5, 0), "it stands at 5")}
+    for _ in range(LOOKS):
+        watchdog.overdue(due)
+    watchdog.overdue({})
+    assert [watchdog.overdue(due) for _ in range(LOOKS)] == [None] * LOOKS
+
+
+def test_one_that_gets_on_does_not_hide_another(watchdog: Watchdog) -> None:
+    lines = [
+        watchdog.overdue(
+            {
+                OTHER: Due((5, 0), "it stands at 5"),
+                PARTITION: Due((position, 0), "it moves"),
+            }
+        )
+        for position in range(LOOKS + 1)
+    ]
+    assert lines[-1] == "it stands at 5"
