@@ -19,7 +19,7 @@ from streams.log_reader import LogReader, open_logs
 
 Positions = Mapping[TopicPartition, int]
 
-_PATIENCE = 300.0  # seconds that a view gets to catch up
+_PATIENCE = 600.0  # seconds that a view gets to catch up
 _TIMEOUT = 60.0  # seconds for one request
 
 

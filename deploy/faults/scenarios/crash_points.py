@@ -43,7 +43,7 @@ async def crash_at(run: Run, points: Sequence[Point], *, total: int) -> None:
         for point, following in zip_longest(due, due[1:]):
             await wait_until(
                 lambda: worker.exit_code is not None,
-                timeout=90,
+                timeout=180,
                 what=f"a worker dies {point.moment} {point.step}",
             )
             require(worker.exit_code == -signal.SIGKILL, f"it ended with {worker.exit_code}")
