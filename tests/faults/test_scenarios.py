@@ -22,5 +22,4 @@ SMOKE = ("F1", "F3", "F9")
 async def test_everything_holds(stack: EmbeddedStack, name: str) -> None:
     result = await play(SCENARIOS[name], stack, scale="small", seed=1)
     assert result.ok, (result.failure, result.logs)
-    assert result.faults > 0
     assert result.commands > 0
