@@ -15,6 +15,7 @@ from deploy.faults.deployment import Deployment, WorkerProcess
 from deploy.faults.scenario import Run, require
 from deploy.faults.waiting import wait_until
 from models.commands import DeactivateUser
+from models.errors import Transient
 from models.outcomes import Rejection
 from models.user import User
 from streams.client import KafkaCommandBus
@@ -81,7 +82,7 @@ async def _write(deployed: Deployment, users: list[str], state: bytes | None) ->
         tp = TP(names.commands, partition)
         producer = TransactionalProducer(settings, settings.namespace + COMMAND_WORKER, tp)
         # A worker that takes the partition over meanwhile is the owner then.
-        async for attempt in AsyncRetrying(retry=retry_if_exception_type(Fenced)):
+        async for attempt in AsyncRetrying(retry=retry_if_exception_type((Fenced, Transient))):
             with attempt:
                 await producer.start()
                 try:

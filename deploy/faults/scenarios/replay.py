@@ -28,6 +28,7 @@ from streams.view_store import ViewStore, open_view_store
 
 _RATE = 100.0
 _TIMEOUT = 30.0  # seconds that a request to Elasticsearch may take
+_BETWEEN_LOOKS = 0.1  # seconds: each makes Elasticsearch refresh what has changed
 _LARGEST_CHUNK = 11  # as a power of two
 
 # The encoded events of each partition, in their order.
@@ -106,6 +107,7 @@ class _Watch:
                 require(version >= last, f"{user} went back from version {last} to {version}")
                 self._versions[user] = version
             self.read += len(documents)
+            await asyncio.sleep(_BETWEEN_LOOKS)
 
 
 async def _history_in_view(deployed: Deployment) -> History:
