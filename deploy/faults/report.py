@@ -55,13 +55,21 @@ def tables_of(results: Sequence[Result]) -> Iterable[Table]:
     from rich import box
     from rich.table import Table
 
-    numbers = ("faults", "commands", "lost", "doubled", "diverged", "seconds")
-    table = Table("", "scenario", "holds", *numbers, box=box.SIMPLE)
-    for column in table.columns[3:]:
+    table = Table("", "scenario", "holds", "faults", "commands", box=box.SIMPLE)
+    table.add_column("lost, doubled, diverged", justify="right", width=9)
+    table.add_column("s", justify="right")
+    for column in table.columns[3:5]:
         column.justify = "right"
     for result in results:
-        cells = (f"{getattr(result, number):,.0f}" for number in numbers)
-        table.add_row(result.scenario, result.title, "yes" if result.ok else "NO", *cells)
+        table.add_row(
+            result.scenario,
+            result.title,
+            "yes" if result.ok else "NO",
+            f"{result.faults:,}",
+            f"{result.commands:,}",
+            f"{result.lost}, {result.doubled}, {result.diverged}",
+            f"{result.seconds:,.0f}",
+        )
     yield table
 
     figures = Table("", "measured", "", box=box.SIMPLE, show_header=False)
