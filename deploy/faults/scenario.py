@@ -108,8 +108,12 @@ class Run:
         app = self.apps.get(role, APPS[role])
         return deployed.start(role, app=app, **point.environment())
 
-    async def verify(self, deployed: Deployment, *, timeout: float = 120) -> Report:
+    async def verify(
+        self, deployed: Deployment, *, sent: int | None = None, timeout: float = 120
+    ) -> Report:
         """Let the checker decide, and see that the workers have gone on by themselves.
+
+        `sent` is how many commands it has to have checked, where that is known.
 
         Raises:
             Failed: an invariant is broken, or a worker has ended.
@@ -122,6 +126,7 @@ class Run:
         self.result.doubled += report.doubled
         self.result.diverged += report.diverged
         require(report.ok, str(report.first_violation))
+        require(sent in (None, report.commands), "not every command was checked")
         for worker in deployed.workers:
             require(worker.is_running, f"a {worker.role} worker has ended: {_last_line(worker)}")
         return report

@@ -91,10 +91,6 @@ class Traffic:
         """Send so many more as fast as Kafka takes them. Returns at once."""
         self._due += records
 
-    async def wait_for_sent(self, records: int) -> None:
-        """Wait until so many were sent, or nothing is left to send."""
-        await self._until(lambda: self.sent >= records or self._exhausted, f"{records} sent")
-
     async def wait_for_decided(self, outcomes: int, timeout: float = _PATIENCE) -> None:
         """Wait until so many outcomes were seen."""
         await self._until(lambda: self.decided >= outcomes, f"{outcomes} outcomes", timeout)

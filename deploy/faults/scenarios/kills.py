@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from statistics import median, quantiles
 
-from deploy.faults.scenario import Run, Scenario, require
+from deploy.faults.scenario import Run, Scenario
 from deploy.faults.traffic import open_traffic, records_of
 from deploy.generate import generate
 
@@ -45,8 +45,7 @@ async def kill_workers(run: Run) -> None:
             run.say(number, kills)
         traffic.burst(max(0, commands - traffic.sent))
         await traffic.finish()
-    report = await run.verify(deployed)
-    require(report.commands == traffic.sent, "not every command was checked")
+    await run.verify(deployed, sent=traffic.sent)
     run.result.figures |= {
         "recovery p50 s": round(median(silences), 1),
         "recovery p99 s": round(quantiles(silences, n=100, method="inclusive")[98], 1),

@@ -53,8 +53,7 @@ async def fail_elasticsearch(run: Run) -> None:
                 await traffic.finish()
                 await progress.catch_up()
                 memory.check(run)
-        report = await run.verify(deployed)
-    require(report.commands == traffic.sent, "not every command was checked")
+        report = await run.verify(deployed, sent=traffic.sent)
     require(report.known_missing == 0, f"{report.known_missing} documents were given up")
     run.result.figures["requests that failed"] = proxy.met.total()
     run.result.figures["items that were rejected"] = proxy.rejected
