@@ -11,6 +11,9 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from tenacity import AsyncRetrying, retry_if_exception_type
+from tenacity.stop import stop_after_delay
+from tenacity.wait import wait_fixed
 
 from models.errors import Fatal
 from streams.settings import Settings
@@ -33,6 +36,9 @@ RETRY_BACKOFF_MS = 5
 # Seconds until a broker that cannot be reached is tried again. aiokafka knows only the wait above,
 # with which the producers of one worker tried a thousand times per second.
 _RECONNECT_BACKOFF = 0.1
+
+# Seconds that a broker which answers has until its cluster lets it in.
+_LET_IN = 10.0
 
 
 def connection(settings: Settings) -> dict[str, Any]:
@@ -85,18 +91,38 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
     Raises:
         Fatal: no broker answers, or none that is ready to.
     """
-    client = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=10_000)
-    try:
-        await client.start()
-    except KafkaConnectionError:
-        await client.close()
-        raise unreachable(settings) from None
+    client = await _connected_admin(settings)
     try:
         yield client
     except (KafkaConnectionError, NodeNotReadyError):
         raise unreachable(settings) from None
     finally:
         await client.close()
+
+
+async def _connected_admin(settings: Settings) -> AIOKafkaAdminClient:
+    """A client that knows a broker.
+
+    One that has just started, or was suspended, answers before its cluster has let it in, and a
+    client that connects in that moment knows nobody whom it could ask anything.
+    """
+    try:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(NodeNotReadyError),
+            wait=wait_fixed(0.1),
+            stop=stop_after_delay(_LET_IN),
+            reraise=True,
+        ):
+            with attempt:
+                client = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=10_000)
+                await client.start()
+                if not client._client.cluster.brokers():
+                    await client.close()
+                    raise NodeNotReadyError
+    except (KafkaConnectionError, NodeNotReadyError):
+        await client.close()
+        raise unreachable(settings) from None
+    return client
 
 
 @asynccontextmanager
