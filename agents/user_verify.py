@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from agents.user_views import USER_VIEWS, project
-from agents.users import USERS, VIEW_WORKER
+from agents.user_views import USER_VIEWS
+from agents.users import USERS
 from streams.findings import Report
 from streams.settings import Settings
-from streams.verify import Progress, View, verify
-
-_VIEW = View(USER_VIEWS, project, worker=VIEW_WORKER)
+from streams.verify import Progress, verify
 
 
 async def verify_users(
@@ -18,4 +16,4 @@ async def verify_users(
     progress: Progress = lambda _what, _done, _total: None,
 ) -> Report:
     """Check all invariants of users and their view; see `streams.verify.verify`."""
-    return await verify(settings, USERS, _VIEW, timeout=timeout, progress=progress)
+    return await verify(settings, USERS, USER_VIEWS, timeout=timeout, progress=progress)

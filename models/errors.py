@@ -5,6 +5,7 @@
      ├── Poison               the record cannot be read or decided: a dead letter
      ├── Transient            try again, with backoff
      ├── Fatal                stop, and print the one line which says what to do
+     │    └── NoSuchView      there is no index behind a view's name
      ├── NoHandler            a bus was given something it was not set up for
      │    ├── NoCommandHandler
      │    └── NoQueryHandler
@@ -71,6 +72,10 @@ class Transient(CqrsError):
 
 class Fatal(CqrsError):
     """Going on would do harm or never help. The text is one line that says what to do."""
+
+
+class NoSuchView(Fatal):
+    """There is no index behind a view's name: never made, not complete yet, or deleted."""
 
 
 class NoHandler(CqrsError):

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from agents.user_views import USER_VIEWS
 from deploy.cli import main
 from deploy.connect import environment
 from deploy.faults.deployment import Servers, new_settings
 from models.events import UserDeactivated
-from models.views import project
 from streams.projector import Projector
 from streams.settings import Settings
 from tests.integration.read_side import delete_view, record, registered, user_views
@@ -33,7 +33,7 @@ def view(stack: Servers) -> Iterator[Settings]:
 
     async def fill() -> None:
         async with user_views(settings) as store:
-            await Projector(store, project).project(0, events)
+            await Projector(store, USER_VIEWS.projection).project(0, events)
             await store.refresh()
 
     asyncio.run(fill())
@@ -148,7 +148,7 @@ def test_no_index_and_no_server_are_one_line_each(
     monkeypatch.setenv("CQRS_NAMESPACE", "empty-")
     code, out, err = run(*arguments)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "no index empty-user-views: start the view worker" in err
+    assert "no index empty-user-views: a view worker makes it" in err
     monkeypatch.setenv("CQRS_ELASTICSEARCH_URL", "http://127.0.0.1:1")
     code, out, err = run(*arguments)
     assert (code, out, err.count("\n")) == (1, "", 1)

@@ -1,0 +1,83 @@
+"""One partition of the event topic on its way into one index: chunk by chunk, each once.
+
+A chunk's documents are written first and the index's progress after that, so what the index says
+it has, it has. Whoever goes on, a worker or a rebuild, begins where the index says it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from models.messages import Event, EventRecord
+from streams.projector import Projector, Refused
+from streams.view import Projection
+from streams.view_progress import Progress
+from streams.view_store import ViewStore
+
+E = TypeVar("E", bound=Event)
+
+
+class Positioned(NamedTuple):
+    """An event, and its offset in the event topic."""
+
+    offset: int
+    record: EventRecord[Any]
+
+
+class PartitionWriter(Generic[E]):
+    """Writes one partition's events into one index. Nothing else has the projector's partition."""
+
+    def __init__(
+        self,
+        store: ViewStore,
+        projector: Projector[E],
+        projection: Projection[E],
+        partition: int,
+    ) -> None:
+        self._store = store
+        self._projector = projector
+        self._projection = projection
+        self._partition = partition
+        self.progress = Progress()
+
+    async def start(self) -> int:
+        """Ask the index how far it is, and forget what was known: others may have written to it."""
+        self._projector.forget(self._partition)
+        serving = await self._projector.patiently(self._store.serving, [self._partition])
+        self.progress = serving.progress[self._partition]
+        return self.progress.position
+
+    async def write(self, events: Sequence[Positioned], end: int) -> tuple[Refused, ...]:
+        """Project a chunk, whose records end before the position `end`; waits as long as it takes.
+
+        Events that the index has are left out.
+
+        Returns:
+            What Elasticsearch refused for good.
+
+        Raises:
+            IndexChanged: The index is not what this writer has left: start again.
+            Fatal: It is gone (NoSuchView), or the events contradict.
+        """
+        before = self.progress
+        if end <= before.position:
+            return ()
+        records = [record for offset, record in events if offset >= before.position]
+        projected = await self._projector.project(self._partition, records)
+        decided, tally = before.decided, before.tally
+        for record in records:
+            decided = record.source.offset
+            key = self._projection.key(record)
+            if key is not None:
+                tally = tally.plus(key)
+        after = replace(before, position=end, decided=decided, tally=tally)
+        self.progress = await self._projector.patiently(
+            self._store.save_progress, self._partition, after
+        )
+        return projected.refused
+
+    def forget(self) -> None:
+        """Drop the documents that are kept: others may write them from now on."""
+        self._projector.forget(self._partition)
