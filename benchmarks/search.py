@@ -193,7 +193,7 @@ async def run(settings: Settings, users: int, fragments: int, rounds: int) -> di
         name = f"{INDEX.alias}-v1"
         indices = ViewIndices(client, INDEX, "benchmark")
         await indices.drop(name)
-        await indices.create(1, {}, followed=True, serving=True)
+        await indices.create(1, {}, followed=True)
         store = ViewStore(client, INDEX, name=name)
         spent, addresses = await load(store, users)
         found = await search(store, make_fragments(addresses, fragments), rounds)

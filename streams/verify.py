@@ -24,6 +24,7 @@ from streams.audit_history import ViewDocuments, check_extra_documents
 from streams.dead_letters import VIEW
 from streams.findings import NotCaughtUp, Report
 from streams.log_reader import LogReader, open_logs
+from streams.progress import Progress, say_nothing
 from streams.settings import Settings
 from streams.state_table import position_key, restore
 from streams.topics import check_topics, topic_specs
@@ -31,9 +32,6 @@ from streams.view import View
 from streams.view_store import ViewStore, open_view_store
 
 S = TypeVar("S")
-
-# Told what is being done, and how far that is: done, and of how much (0: not known).
-Progress = Callable[[str, int, int], None]
 
 _POLL = 0.2
 _VIEW_TIMEOUT = 60.0
@@ -45,7 +43,7 @@ async def verify(
     view: View[Any] | None = None,
     *,
     timeout: float = 60,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: Progress = say_nothing,
 ) -> Report:
     """Check everything that there is now; I4 only with a view.
 

@@ -106,6 +106,21 @@ class Tally(NamedTuple):
 NOTHING = Tally()
 
 
+class DocumentTallies(Generic[E]):
+    """What the documents of an index add up to, by partition of the event topic."""
+
+    def __init__(self, projection: Projection[E], partitions: int) -> None:
+        self._projection = projection
+        self.by_partition = [NOTHING] * partitions
+
+    def add(self, found: Document) -> None:
+        """One more document; a stand-in counts as what it stands for."""
+        document = found.get(REFUSED, found)
+        number = self._projection.partition(document, len(self.by_partition))
+        events = self._projection.events_in(document)
+        self.by_partition[number] = self.by_partition[number].plus(document["id"], events)
+
+
 @dataclass(frozen=True)
 class View(Generic[E]):
     """A view of an aggregate's events.
@@ -146,16 +161,6 @@ class View(Generic[E]):
         all partitions.
         """
         return f"{self.worker}-{self.definition[:8]}"
-
-    def tally(self, documents: Iterable[Document], partitions: int) -> list[Tally]:
-        """What the documents add up to, by partition."""
-        tallies = [NOTHING] * partitions
-        for found in documents:
-            document = found.get(REFUSED, found)
-            number = self.projection.partition(document, partitions)
-            events = self.projection.events_in(document)
-            tallies[number] = tallies[number].plus(document["id"], events)
-        return tallies
 
     def _documents_of_examples(self) -> Iterable[Any]:
         documents: dict[str, Document] = {}

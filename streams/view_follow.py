@@ -19,7 +19,6 @@ from models.messages import Event
 from streams.projector import Projector
 from streams.settings import Settings
 from streams.view import View
-from streams.view_index import in_namespace
 from streams.view_indices import IndexState, ViewIndices
 from streams.view_store import ViewStore
 from streams.view_writer import PartitionWriter
@@ -47,10 +46,8 @@ class ViewFollower(Generic[E]):
     ) -> None:
         """`wanted` says the positions behind the last event of each partition as of now."""
         self._settings = settings
-        self._client = client
         self._view = view
         self._wanted = wanted
-        self._index = in_namespace(settings, view.index)
         self._indices = ViewIndices.of(settings, client, view)
         self._opened: dict[_Key, tuple[ViewStore, Projector[E]]] = {}
         self._active: dict[int, dict[_Key, PartitionWriter[E]]] = {}
@@ -99,7 +96,7 @@ class ViewFollower(Generic[E]):
             except (Transient, NoSuchView):
                 continue  # projecting says that it waits, or has noticed by itself
             if changed:
-                logger.warning("%s: the indices have changed; beginning anew", self._index.alias)
+                logger.warning("%s: the indices have changed; beginning anew", self._indices.alias)
                 await restart(changed)
 
     async def _following(self) -> list[IndexState]:
@@ -113,7 +110,7 @@ class ViewFollower(Generic[E]):
             others = [state.name for state in states if state.followed]
             if others:
                 raise Fatal(
-                    f"The view {self._index.alias} is in {', '.join(others)}, which another "
+                    f"The view {self._indices.alias} is in {', '.join(others)}, which another "
                     "program made: its documents are not what this one would make; run "
                     f"`cqrs views rebuild {self._view.name}`, and then this worker"
                 )
@@ -124,13 +121,12 @@ class ViewFollower(Generic[E]):
 
     async def _make(self, number: int) -> None:
         wanted = await self._wanted()
-        empty = not any(wanted.values())
-        if await self._indices.create(number, wanted, followed=True, serving=empty) and not empty:
+        if await self._indices.create(number, wanted, followed=True) and any(wanted.values()):
             logger.warning(
                 "%s: there is no index; making %s-v%d from the first event, and searches see "
                 "nothing before it is complete",
-                self._index.alias,
-                self._index.alias,
+                self._indices.alias,
+                self._indices.alias,
                 number,
             )
 
@@ -142,7 +138,7 @@ class ViewFollower(Generic[E]):
                 progress = (await store.serving(range(self._settings.partitions))).progress
                 if all(progress[one].position >= end for one, end in state.wanted.items()):
                     await self._indices.serve(state.name)
-                    logger.info("%s: searches see %s now", self._index.alias, state.name)
+                    logger.info("%s: searches see %s now", self._indices.alias, state.name)
                     return True
         return False
 
@@ -170,12 +166,7 @@ class ViewFollower(Generic[E]):
     def _open(self, state: IndexState) -> tuple[ViewStore, Projector[E]]:
         key = state.name, state.uuid
         if key not in self._opened:
-            store = ViewStore(
-                self._client,
-                self._index,
-                name=state.name,
-                bulk_documents=self._settings.bulk_documents,
-            )
+            store = self._indices.store(state.name)
             projector = Projector(
                 store,
                 self._view.projection,

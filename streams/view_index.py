@@ -56,6 +56,11 @@ class ViewIndex:
         }
 
 
+def writes_alias(name: str) -> str:
+    """The alias by which an index is written to. It goes with the index."""
+    return f"{name}-writes"
+
+
 def in_namespace(settings: Settings, index: ViewIndex) -> ViewIndex:
     """The same for one deployment."""
     return replace(index, alias=settings.namespace + index.alias)

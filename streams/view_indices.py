@@ -22,7 +22,8 @@ from models.errors import Fatal
 from streams.elasticsearch import translating
 from streams.settings import Settings
 from streams.view import View
-from streams.view_index import ViewIndex, in_namespace
+from streams.view_index import ViewIndex, in_namespace, writes_alias
+from streams.view_store import ViewStore
 
 _SERVING_SETTINGS: Mapping[str, Any] = {
     # no replica on one node, one as soon as there are two
@@ -34,11 +35,6 @@ _LOADING_SETTINGS: Mapping[str, Any] = {
     "number_of_replicas": 0,
     "refresh_interval": "-1",
 }
-
-
-def writes_alias(name: str) -> str:
-    """The alias by which an index is written to. It goes with the index."""
-    return f"{name}-writes"
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,7 @@ class IndexState:
             anybody reads it: whatever there was when it was made.
         followed: Whether workers bring it up to date.
         serving: Whether the alias is on it.
+        served: Whether it ever was.
     """
 
     name: str
@@ -63,6 +60,7 @@ class IndexState:
     wanted: Mapping[int, int]
     followed: bool
     serving: bool
+    served: bool
 
     @property
     def state(self) -> str:
@@ -73,16 +71,30 @@ class IndexState:
 class ViewIndices:
     """The indices of one view. Every method raises `Transient` or `Fatal`."""
 
-    def __init__(self, client: AsyncElasticsearch, index: ViewIndex, definition: str) -> None:
+    def __init__(
+        self,
+        client: AsyncElasticsearch,
+        index: ViewIndex,
+        definition: str,
+        *,
+        bulk_documents: int = 2000,
+    ) -> None:
         self._client = client
         self._index = index
         self._definition = definition
+        self._bulk_documents = bulk_documents
         self._followed = f"{index.alias}-followed"
+        self._served = f"{index.alias}-served"
 
     @classmethod
     def of(cls, settings: Settings, client: AsyncElasticsearch, view: View[Any]) -> Self:
         """Those of a view in one deployment."""
-        return cls(client, in_namespace(settings, view.index), view.definition)
+        return cls(
+            client,
+            in_namespace(settings, view.index),
+            view.definition,
+            bulk_documents=settings.bulk_documents,
+        )
 
     @property
     def alias(self) -> str:
@@ -107,21 +119,19 @@ class ViewIndices:
         """Whether an index is of this program's definition."""
         return state.definition == self._definition
 
-    async def create(
-        self, number: int, wanted: Mapping[int, int], *, followed: bool, serving: bool
-    ) -> bool:
-        """Make an index; False if there is one of that number already.
+    def store(self, name: str) -> ViewStore:
+        """The documents of one of them."""
+        return ViewStore(self._client, self._index, name=name, bulk_documents=self._bulk_documents)
+
+    async def create(self, number: int, wanted: Mapping[int, int], *, followed: bool) -> bool:
+        """Make an index, and return when it works; False if there is one of that number already.
 
         One that is not followed yet is set for loading: see `loaded`.
         """
         name = f"{self.alias}-v{number}"
         ends = {str(partition): end for partition, end in wanted.items()}
         meta = {"definition": self._definition, "wanted": ends}
-        aliases = {
-            writes_alias(name): True,
-            self._followed: followed,
-            self.alias: serving,
-        }
+        aliases = [writes_alias(name), *([self._followed] if followed else [])]
         settings = _SERVING_SETTINGS if followed else _LOADING_SETTINGS
         with translating(self._client):
             try:
@@ -129,7 +139,7 @@ class ViewIndices:
                     index=name,
                     settings={"index": {**settings, **self._index.settings}},
                     mappings={**self._index.mappings(), "_meta": meta},
-                    aliases={alias: {} for alias, has_it in aliases.items() if has_it},
+                    aliases={alias: {} for alias in aliases},
                 )
             except BadRequestError as error:
                 if error.message != "resource_already_exists_exception":
@@ -152,6 +162,7 @@ class ViewIndices:
         await self._move(
             {"remove": {"index": f"{self.alias}-v*", "alias": self.alias, "must_exist": False}},
             {"add": {"index": name, "alias": self.alias}},
+            {"add": {"index": name, "alias": self._served}},
         )
 
     async def drop(self, name: str) -> None:
@@ -179,4 +190,5 @@ class ViewIndices:
             wanted={int(p): end for p, end in meta.get("wanted", {}).items()},
             followed=self._followed in aliases,
             serving=self.alias in aliases,
+            served=self._served in aliases,
         )

@@ -23,8 +23,7 @@ from streams.bulk_writer import Answer, BulkWriter, is_possible_id
 from streams.elasticsearch import connect, missing_index, translating
 from streams.settings import Settings
 from streams.view import View
-from streams.view_index import PROGRESS, REFUSED, Document, ViewIndex, in_namespace
-from streams.view_indices import writes_alias
+from streams.view_index import PROGRESS, REFUSED, Document, ViewIndex, in_namespace, writes_alias
 from streams.view_progress import (
     IndexChanged,
     Progress,
@@ -57,8 +56,8 @@ class ViewStore:
     ) -> None:
         """Of the index `name`, or of the one behind the alias, which is only read."""
         self._client = client
-        self._name = name or index.alias
-        self._target = writes_alias(self._name)
+        self.name = name or index.alias
+        self._target = writes_alias(self.name)
         self._writer = BulkWriter(client, index, self._target, most=bulk_documents)
 
     async def bulk_index(self, documents: Sequence[Document]) -> list[Answer]:
@@ -76,7 +75,7 @@ class ViewStore:
         for start in range(0, len(wanted), _PAGE):
             with translating(self._client):
                 response = await self._client.mget(
-                    index=self._name,
+                    index=self.name,
                     ids=wanted[start : start + _PAGE],
                     filter_path="docs._id,docs._source,docs.error.type",
                 )
@@ -97,7 +96,7 @@ class ViewStore:
         numbers = list(partitions)
         with translating(self._client):
             response = await self._client.mget(
-                index=self._name, ids=[progress_id(number) for number in numbers]
+                index=self.name, ids=[progress_id(number) for number in numbers]
             )
         for item in response["docs"]:
             if "error" in item:
@@ -105,7 +104,7 @@ class ViewStore:
         found = zip(numbers, response["docs"], strict=True)
         return Serving(
             response["docs"][0]["_index"],
-            {number: read_progress(self._name, item) for number, item in found},
+            {number: read_progress(self.name, item) for number, item in found},
         )
 
     async def save_progress(self, partition: int, progress: Progress) -> Progress:
@@ -133,7 +132,7 @@ class ViewStore:
                 **condition,
             )
         if response.meta.status == 409:
-            raise IndexChanged(f"the progress of {self._name} was moved by somebody else")
+            raise IndexChanged(f"the progress of {self.name} was moved by somebody else")
         said = Revision(response["_seq_no"], response["_primary_term"])
         return replace(progress, revision=said)
 
@@ -149,7 +148,7 @@ class ViewStore:
         """The first `limit` (at most 10,000) documents of the order `sort` behind `after`."""
         with translating(self._client):
             response = await self._client.search(
-                index=self._name,
+                index=self.name,
                 query=query,
                 sort=list(sort),
                 size=limit,
@@ -165,7 +164,7 @@ class ViewStore:
     async def scan(self) -> AsyncIterator[Document]:
         """Every document, stand-ins included, as of one moment, in no order."""
         with translating(self._client):
-            opened = await self._client.open_point_in_time(index=self._name, keep_alive="2m")
+            opened = await self._client.open_point_in_time(index=self.name, keep_alive="2m")
             point = opened["id"]
             try:
                 after = None
@@ -192,18 +191,18 @@ class ViewStore:
         """How many documents match and have been refreshed, stand-ins included."""
         wanted = query or {"exists": {"field": "id"}}  # which what says the progress has not
         with translating(self._client):
-            return int((await self._client.count(index=self._name, query=wanted))["count"])
+            return int((await self._client.count(index=self.name, query=wanted))["count"])
 
     async def refresh(self) -> None:
         """Make what was written visible to searches at once; it takes a second otherwise."""
         with translating(self._client):
-            await self._client.indices.refresh(index=self._name)
+            await self._client.indices.refresh(index=self.name)
 
     def _raise(self, kind: str) -> NoReturn:
         """A document could not be read, for a reason of this type."""
         if kind == "index_not_found_exception":
-            raise missing_index(self._name)
-        raise Transient(f"Elasticsearch cannot read from {self._name}: {kind}")
+            raise missing_index(self.name)
+        raise Transient(f"Elasticsearch cannot read from {self.name}: {kind}")
 
 
 @asynccontextmanager

@@ -66,9 +66,9 @@ async def delete_view(settings: Settings) -> None:
 async def user_views(settings: Settings, *, timeout: float = 30) -> AsyncIterator[ViewStore]:
     """The settings' view, its first index to be written and read."""
     async with connect(settings, timeout=timeout) as client:
-        await ViewIndices.of(settings, client, USER_VIEWS).create(
-            1, {}, followed=True, serving=True
-        )
+        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        await indices.create(1, {}, followed=True)
+        await indices.serve(f"{indices.alias}-v1")
         index = in_namespace(settings, USER_VIEWS.index)
         yield ViewStore(
             client, index, name=f"{index.alias}-v1", bulk_documents=settings.bulk_documents

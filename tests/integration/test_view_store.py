@@ -67,11 +67,9 @@ async def fates(store: ViewStore, *documents: Document) -> list[Fate]:
 async def test_of_several_workers_one_creates_the_index(settings: Settings) -> None:
     async with connect(settings, timeout=30) as client:
         indices = ViewIndices.of(settings, client, USER_VIEWS)
-        created = await asyncio.gather(
-            *(indices.create(1, {}, followed=True, serving=True) for _ in range(4))
-        )
+        created = await asyncio.gather(*(indices.create(1, {}, followed=True) for _ in range(4)))
         assert sorted(created) == [False, False, False, True]
-        assert not await indices.create(1, {}, followed=True, serving=True)
+        assert not await indices.create(1, {}, followed=True)
 
 
 async def test_the_index_is_numbered_behind_its_alias(settings: Settings) -> None:
@@ -88,7 +86,7 @@ async def test_the_index_is_numbered_behind_its_alias(settings: Settings) -> Non
 async def test_the_alias_moves_at_once(settings: Settings, store: ViewStore) -> None:
     async with connect(settings, timeout=30) as client:
         indices = ViewIndices.of(settings, client, USER_VIEWS)
-        await indices.create(2, {0: 7}, followed=False, serving=False)
+        await indices.create(2, {0: 7}, followed=False)
         assert [one.state for one in await indices.all()] == ["serving", "building"]
         await indices.follow(f"{indices.alias}-v2")
         assert [one.state for one in await indices.all()] == ["serving", "followed"]

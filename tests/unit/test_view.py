@@ -15,7 +15,7 @@ from agents.user_views import USER_VIEWS, UserProjection
 from models.events import UserEvent
 from models.examples import EXAMPLES
 from models.messages import EventRecord
-from streams.view import NOTHING, Tally, View
+from streams.view import NOTHING, DocumentTallies, Tally, View
 from streams.view_index import REFUSED, Document
 
 Views = View[UserEvent]
@@ -78,8 +78,10 @@ def documents_of(events: list[str]) -> dict[str, Document]:
 
 
 def tally_of(documents: list[Any]) -> Tally:
-    (tally,) = USER_VIEWS.tally(documents, partitions=1)
-    return tally
+    tallies = DocumentTallies(USER_VIEWS.projection, 1)
+    for document in documents:
+        tallies.add(document)
+    return tallies.by_partition[0]
 
 
 @given(users)
