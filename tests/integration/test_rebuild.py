@@ -103,14 +103,14 @@ async def searching(deployed: Deployment) -> AsyncIterator[Searching]:
 @asynccontextmanager
 async def commands_coming(deployed: Deployment) -> AsyncIterator[Traffic]:
     stream = islice(generate(1_000_000, seed=2), 900_000)
-    async with open_traffic(deployed, records_of(stream), rate=200.0) as traffic:
+    async with open_traffic(deployed, records_of(stream), rate=50.0) as traffic:
         yield traffic
         await traffic.finish()
 
 
 async def test_a_rebuild_amid_commands_and_searches(deploy: Deploy) -> None:
     deployed = deploy("commands", "views")
-    await fill(deployed)
+    await fill(deployed, 300)
     async with searching(deployed) as searches, commands_coming(deployed):
         state = await made_anew(deployed)
         assert state.number == 2
