@@ -8,6 +8,7 @@ from models.errors import (
     CqrsError,
     Fatal,
     InvalidCommand,
+    InvalidToken,
     NoCommandHandler,
     NoHandler,
     NoQueryHandler,
@@ -16,6 +17,8 @@ from models.errors import (
     QueryError,
     Rejected,
     Transient,
+    ViewBehind,
+    ViewMissing,
 )
 
 ALL = [
@@ -28,6 +31,9 @@ ALL = [
     OutcomeTimeout("no outcome in 5 s"),
     InvalidCommand(["email: is missing", "id: must be a UUID"]),
     QueryError("limit must be a whole number"),
+    InvalidToken("this is no token"),
+    ViewBehind("the view is 5 commands behind"),
+    ViewMissing("Elasticsearch has no index user-views: start the view worker"),
 ]
 
 
