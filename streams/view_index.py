@@ -57,6 +57,7 @@ class ViewIndex:
                 "id": {"type": "keyword"},
                 "version": {"type": "long"},
                 REFUSED: {"type": "object", "enabled": False},
+                "progress": {"type": "object", "enabled": False},
                 **self.properties,
             },
         }

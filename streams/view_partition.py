@@ -17,6 +17,7 @@ from streams.app import StreamApp
 from streams.chunks import Record
 from streams.dead_letters import dead_letter
 from streams.projector import Projector
+from streams.view_progress import Progress
 from streams.view_store import ViewStore
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,12 @@ class ViewPartition(Generic[E]):
                 self._tp.partition,
                 len(dead),
                 self._names.dead_views,
+            )
+        if readable:
+            last = readable[-1]
+            progress = Progress(position, last.source.offset, last.sequence, self._app.cluster)
+            await self._projector._patiently(
+                self._store.write_progress, self._tp.partition, progress
             )
         await self._app.commit_position(self._tp, position)
 

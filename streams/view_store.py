@@ -12,19 +12,21 @@ still has something to apply to.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from elasticsearch import AsyncElasticsearch
+from elasticsearch import AsyncElasticsearch, ConflictError
 
 from models.errors import Transient
 from streams.bulk_writer import Answer, BulkWriter, is_possible_id
 from streams.elasticsearch import connect, missing_index, translating
 from streams.settings import Settings
 from streams.view_index import REFUSED, Document, ViewIndex
+from streams.view_progress import Progress, Serving, progress_id
 
 _PAGE = 2000  # documents of one answer when all are read
+_DOCUMENTS = {"exists": {"field": "id"}}
 
 
 class Hit(NamedTuple):
@@ -113,6 +115,36 @@ class ViewStore:
         hits = response.body.get("hits", {}).get("hits", [])
         return [Hit(hit.get("_source", {}), hit["sort"]) for hit in hits]
 
+    async def serving(self, partitions: Iterable[int]) -> Serving:
+        """The name of the index, and how far it is, as of now, refreshed or not."""
+        numbers = list(partitions)
+        with translating(self._client):
+            response = await self._client.mget(
+                index=self._alias, ids=[progress_id(number) for number in numbers]
+            )
+        name, progress = "", {}
+        for number, item in zip(numbers, response["docs"], strict=True):
+            if "error" in item:
+                kind = item["error"]["type"]
+                if kind == "index_not_found_exception":
+                    raise missing_index(self._alias)
+                raise Transient(f"Elasticsearch cannot read from {self._alias}: {kind}")
+            name = item["_index"]
+            progress[number] = Progress(**item["_source"]["progress"] if item["found"] else {})
+        return Serving(name, progress)
+
+    async def write_progress(self, partition: int, progress: Progress) -> None:
+        """Say how far a partition is; an older word does not replace a newer one."""
+        with translating(self._client), suppress(ConflictError):
+            await self._client.index(
+                index=self._alias,
+                require_alias=True,
+                id=progress_id(partition),
+                document=progress.to_source(),
+                version=progress.position,
+                version_type="external_gte",
+            )
+
     async def scan(self) -> AsyncIterator[Document]:
         """Every document, stand-ins included, as of one moment, in no order."""
         with translating(self._client):
@@ -123,6 +155,7 @@ class ViewStore:
                 while True:
                     response = await self._client.search(
                         pit={"id": point, "keep_alive": "2m"},
+                        query=_DOCUMENTS,
                         size=_PAGE,
                         sort=["_shard_doc"],
                         search_after=after,
@@ -141,7 +174,8 @@ class ViewStore:
     async def count(self, query: Mapping[str, Any] | None = None) -> int:
         """How many documents match and have been refreshed, stand-ins included."""
         with translating(self._client):
-            return int((await self._client.count(index=self._alias, query=query))["count"])
+            found = await self._client.count(index=self._alias, query=query or _DOCUMENTS)
+            return int(found["count"])
 
     async def refresh(self) -> None:
         """Make what was written visible to searches at once; it takes a second otherwise."""
