@@ -5,7 +5,7 @@
      ├── Poison               the record cannot be read or decided: a dead letter
      ├── Transient            try again, with backoff
      ├── Fatal                stop, and print the one line which says what to do
-     │    └── ViewMissing     there is no index behind the view's alias
+     │    └── NoSuchView      there is no index behind a view's name
      ├── NoHandler            a bus was given something it was not set up for
      │    ├── NoCommandHandler
      │    └── NoQueryHandler
@@ -76,8 +76,8 @@ class Fatal(CqrsError):
     """Going on would do harm or never help. The text is one line that says what to do."""
 
 
-class ViewMissing(Fatal):
-    """There is no such view: nothing has made its index yet, or somebody has deleted it."""
+class NoSuchView(Fatal):
+    """There is no index behind a view's name: never made, not complete yet, or deleted."""
 
 
 class NoHandler(CqrsError):

@@ -12,13 +12,13 @@ from models.errors import (
     NoCommandHandler,
     NoHandler,
     NoQueryHandler,
+    NoSuchView,
     OutcomeTimeout,
     Poison,
     QueryError,
     Rejected,
     Transient,
     ViewBehind,
-    ViewMissing,
 )
 
 ALL = [
@@ -33,7 +33,7 @@ ALL = [
     QueryError("limit must be a whole number"),
     InvalidToken("this is no token"),
     ViewBehind("the view is 5 commands behind"),
-    ViewMissing("Elasticsearch has no index user-views: start the view worker"),
+    NoSuchView("Elasticsearch has no index user-views: start the view worker"),
 ]
 
 
