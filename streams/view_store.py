@@ -180,7 +180,9 @@ class ViewStore:
     async def refresh(self) -> None:
         """Make what was written visible to searches at once; it takes a second otherwise."""
         with translating(self._client):
-            await self._client.indices.refresh(index=self._alias)
+            answer = await self._client.indices.refresh(index=self._alias)
+        if answer["_shards"]["failed"]:
+            raise Transient(f"Elasticsearch could not refresh all of {self._alias}")
 
 
 @asynccontextmanager

@@ -17,7 +17,8 @@ from deploy.examples import examples
 from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
 from models.errors import InvalidCommand
 from models.messages import Command
-from models.outcomes import Accepted, Duplicate, FirstAcceptance, Outcome
+from models.outcomes import Accepted, Duplicate, FirstAcceptance, Outcome, acceptance_in
+from models.queries import GetActiveUsers
 from models.validation import explain
 
 
@@ -25,7 +26,7 @@ from models.validation import explain
     invoke_without_command=True,
     epilog=examples(
         "cqrs send register --id anna --email anna@example.org --first-name Anna --last-name Li",
-        "cqrs send update --id anna --email anna.mueller@example.org",
+        "cqrs send update --id anna --email anna.mueller@example.org --wait",
         "cqrs generate 100000 | cqrs send --from -",
     ),
 )
@@ -62,6 +63,12 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
             "--timeout",
             type=click.FloatRange(min=0, min_open=True),
             help="Seconds to wait for the outcome. [default: CQRS_OUTCOME_TIMEOUT, or 30]",
+        ),
+        click.option(
+            "--wait",
+            is_flag=True,
+            help="Print the token, for --at-least of queries, and return when searches see the "
+            "change, after 10 seconds at most.",
         ),
         click.option(
             "--expected-version",
@@ -124,7 +131,7 @@ def deactivate(user: str, **common: Any) -> None:
     _send(DeactivateUser, common, aggregate_id=user)
 
 
-@send.command(epilog=examples("cqrs send reactivate --id anna"))
+@send.command(epilog=examples("cqrs send reactivate --id anna --wait"))
 @click.option("--id", "user", required=True, help="Of the user.")
 @_common
 def reactivate(user: str, **common: Any) -> None:
@@ -143,14 +150,19 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
     except ValidationError as error:
         raise InvalidCommand(explain(error, command_type)[1]) from None
     outcome = asyncio.run(_dispatch(command, common["timeout"]))
-    done = _is_done(outcome)
+    accepted = acceptance_in(outcome)
     if common["as_json"]:
         click.echo(json.dumps(outcome.to_wire()))
-    elif done:
+    elif accepted:
         click.echo(_describe(outcome))
     else:
         click.echo(f"cqrs: {_describe(outcome)}", err=True)
-    sys.exit(0 if done else 1)
+    if accepted is None:
+        sys.exit(1)
+    if common["wait"]:
+        if not common["as_json"]:
+            click.echo(accepted.token)  # before the wait: should that fail, it is needed most
+        asyncio.run(_wait(accepted.token))
 
 
 async def _dispatch(command: Command, timeout: float | None) -> Outcome:
@@ -163,10 +175,12 @@ async def _dispatch(command: Command, timeout: float | None) -> Outcome:
         return await commands.dispatch(command)
 
 
-def _is_done(outcome: Outcome) -> bool:
-    return isinstance(outcome, Accepted) or (
-        isinstance(outcome, Duplicate) and isinstance(outcome.of, FirstAcceptance)
-    )
+async def _wait(token: str) -> None:
+    """Return when any search sees the write: as soon as one was answered that had to."""
+    from agents.user_queries import open_queries
+
+    async with open_queries(connect()) as queries:
+        await queries.execute(GetActiveUsers(limit=1), at_least=token)
 
 
 def _describe(outcome: Outcome) -> str:
