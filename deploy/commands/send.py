@@ -20,6 +20,7 @@ from models.messages import Command
 from models.outcomes import Accepted, Duplicate, FirstAcceptance, Outcome, acceptance_in
 from models.queries import GetActiveUsers
 from models.validation import explain
+from streams.buses import DEFAULT_WAIT
 
 
 @click.group(
@@ -62,13 +63,14 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True),
-            help="Seconds to wait for the outcome. [default: CQRS_OUTCOME_TIMEOUT, or 30]",
+            help="Seconds to wait for the outcome, and with --wait for searches. "
+            "[default: CQRS_OUTCOME_TIMEOUT, or 30; 10 for searches]",
         ),
         click.option(
             "--wait",
             is_flag=True,
-            help="Print the token, for --at-least of queries, and return when searches see the "
-            "change, after 10 seconds at most.",
+            help="Print the token, for --at-least of queries, and wait until searches see the "
+            "change.",
         ),
         click.option(
             "--expected-version",
@@ -162,7 +164,7 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
     if common["wait"]:
         if not common["as_json"]:
             click.echo(accepted.token)  # before the wait: should that fail, it is needed most
-        asyncio.run(_wait(accepted.token))
+        asyncio.run(_wait(accepted.token, common["timeout"] or DEFAULT_WAIT))
 
 
 async def _dispatch(command: Command, timeout: float | None) -> Outcome:
@@ -175,12 +177,12 @@ async def _dispatch(command: Command, timeout: float | None) -> Outcome:
         return await commands.dispatch(command)
 
 
-async def _wait(token: str) -> None:
+async def _wait(token: str, timeout: float) -> None:
     """Return when any search sees the write: as soon as one was answered that had to."""
     from agents.user_queries import open_queries
 
     async with open_queries(connect()) as queries:
-        await queries.execute(GetActiveUsers(limit=1), at_least=token)
+        await queries.execute(GetActiveUsers(limit=1), at_least=token, timeout=timeout)
 
 
 def _describe(outcome: Outcome) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -32,7 +34,7 @@ from streams.elasticsearch import connect
 from streams.freshness import Freshness
 from streams.view_store import open_view_store
 from tests.conftest import Deploy
-from tests.support import deployment, run_apart
+from tests.support import cqrs, deployment, run_apart
 
 NUMBERS = count()
 
@@ -279,6 +281,66 @@ async def test_an_answer_of_an_index_that_is_not_as_far_is_not_given(deploy: Dep
             await bus.execute(GetUserById("a"), at_least=token, timeout=0.5)
         assert asked == [old]
         await client.indices.delete(index=[old, new])
+
+
+# The command line
+
+
+def test_send_waits_and_prints_the_token(deployed: Deployment) -> None:
+    sent = cqrs(deployed.settings, *register_from_shell("cli-1"), "--wait")
+    assert (sent.returncode, sent.stderr) == (0, "")
+    said, token = sent.stdout.splitlines()
+    assert said == "accepted: user cli-1 is at version 1"
+    found = cqrs(deployed.settings, "search", "email", "cli-1@", "--json")
+    assert [user["id"] for user in json.loads(found.stdout)["items"]] == ["cli-1"]
+    assert Token.parse(token).points[0].aggregate_id == "cli-1"
+
+
+def test_queries_wait_for_all_tokens_that_they_are_given(deployed: Deployment) -> None:
+    tokens = []
+    for user in ("cli-2", "cli-3"):
+        sent = cqrs(deployed.settings, *register_from_shell(user), "--json")
+        tokens += ["--at-least", json.loads(sent.stdout)["token"]]
+    shown = cqrs(deployed.settings, "get", "cli-3", "--json", *tokens)
+    assert json.loads(shown.stdout)["version"] == 1
+    for query in (
+        ["search", "email", "cli-2@"],
+        ["search", "email", "cli-2@", "--all"],
+        ["active"],
+    ):
+        found = cqrs(deployed.settings, *query, "--json", "--timeout", "20", *tokens)
+        assert '"cli-2"' in found.stdout
+        assert found.returncode == 0
+
+
+async def test_what_comes_late_is_one_line_and_the_token_is_not_lost(
+    deployed: Deployment, queries: QueryBus
+) -> None:
+    async with suspended_view(deployed):
+        wait = [*register_from_shell("cli-4"), "--wait", "--timeout", "3"]
+        sent = await asyncio.to_thread(cqrs, deployed.settings, *wait)
+        assert sent.returncode == 1
+        assert re.fullmatch("cqrs: The write succeeded, but .* behind .*\n", sent.stderr)
+        said, token = sent.stdout.splitlines()
+        assert said == "accepted: user cli-4 is at version 1"
+        get = ["get", "cli-4", "--at-least", token, "--timeout", "0.5"]
+        shown = await asyncio.to_thread(cqrs, deployed.settings, *get)
+        assert (shown.returncode, shown.stdout) == (1, "")
+        assert re.fullmatch("cqrs: The write succeeded, but .* behind .*\n", shown.stderr)
+    assert (await queries.execute(GetUserById("cli-4"), at_least=token)).id == "cli-4"
+
+
+@pytest.mark.parametrize("token", ["", "forged", "\n", "A" * 10_000])
+def test_a_forged_token_is_one_line(deployed: Deployment, token: str) -> None:
+    for query in (["get", "a"], ["search", "email", "a"], ["active"]):
+        done = cqrs(deployed.settings, *query, "--at-least", token)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert re.fullmatch("cqrs: this is no token: .*\n", done.stderr)
+
+
+def register_from_shell(user: str) -> list[str]:
+    who = ["--email", f"{user}@example.org", "--first-name", "Anna", "--last-name", "Li"]
+    return ["send", "register", "--id", user, *who]
 
 
 # Tokens that are none of this view's
