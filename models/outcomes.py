@@ -76,6 +76,7 @@ class Rejection(_Reply):
     """A rule forbade it: the code and the text of `Rejected`. Nothing changed."""
 
     status: ClassVar[Literal["rejected"]] = "rejected"
+    token: ClassVar[None] = None
 
     code: str
     reason: str
@@ -109,6 +110,11 @@ class Duplicate(_Reply):
 
     of: FirstAcceptance | FirstRejection
 
+    @property
+    def token(self) -> str | None:
+        """That of the first outcome, if it was accepted."""
+        return self.of.token if isinstance(self.of, FirstAcceptance) else None
+
     def _said(self) -> dict[str, Any]:
         if isinstance(self.of, FirstAcceptance):
             first = {"status": Accepted.status, **_acceptance(self.of)}
@@ -122,6 +128,7 @@ class DeadLettered(_Reply):
     """It could not be read or decided: the code and the text of `Poison`."""
 
     status: ClassVar[Literal["dead-lettered"]] = "dead-lettered"
+    token: ClassVar[None] = None
 
     code: str
     reason: str
@@ -152,12 +159,6 @@ def parse_outcome(data: Mapping[str, Any]) -> Outcome:
     if status == DeadLettered.status:
         return DeadLettered(**common, **_read_no(data))
     raise Poison("unknown-type", "status: is no outcome known here")
-
-
-def acceptance_in(outcome: Outcome) -> Accepted | FirstAcceptance | None:
-    """What says that the command was accepted, now or when it came first; None if it was not."""
-    said = outcome.of if isinstance(outcome, Duplicate) else outcome
-    return said if isinstance(said, Accepted | FirstAcceptance) else None
 
 
 def _acceptance(said: Accepted | FirstAcceptance) -> dict[str, Any]:

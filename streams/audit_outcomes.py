@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 from uuid import UUID
 
@@ -23,7 +24,6 @@ from models.outcomes import (
     FirstRejection,
     Outcome,
     Rejection,
-    acceptance_in,
 )
 from models.tokens import Point, Token
 from streams.entity import DEDUPE_WINDOW
@@ -75,17 +75,18 @@ class OutcomeAudit:
         if outcome.source.offset >= self._position:
             return
         said: First | None = None
-        named: int | None = None
-        if accepted := acceptance_in(outcome):
-            # its token is of no further use, and half of its memory
+        if isinstance(outcome, Accepted):
             said = FirstAcceptance(
-                sequence=accepted.sequence, event_ids=accepted.event_ids, token=""
+                sequence=outcome.sequence, event_ids=outcome.event_ids, token=outcome.token
             )
-            named = _named(accepted, outcome)
         elif isinstance(outcome, Rejection):
             said = FirstRejection(code=outcome.code, reason=outcome.reason)
         elif isinstance(outcome, Duplicate):
             said = outcome.of
+        named: int | None = None
+        if isinstance(said, FirstAcceptance):
+            named = _named(said, outcome)
+            said = replace(said, token="")  # half of the memory, and not needed any more
         self._answers[outcome.source.offset].append(
             _Answer(offset, outcome.status, outcome.command_id, outcome.aggregate_id, said, named)
         )
@@ -267,7 +268,7 @@ class _Remembered:
         return None
 
 
-def _named(accepted: Accepted | FirstAcceptance, outcome: Outcome) -> int | None:
+def _named(accepted: FirstAcceptance, outcome: Outcome) -> int | None:
     """The offset that a token names, if it is one of the outcome's aggregate and its sequence."""
     try:
         (point,) = Token.parse(accepted.token).points

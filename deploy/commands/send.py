@@ -17,7 +17,7 @@ from deploy.examples import examples
 from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
 from models.errors import InvalidCommand
 from models.messages import Command
-from models.outcomes import Accepted, Duplicate, FirstAcceptance, Outcome, acceptance_in
+from models.outcomes import Accepted, Duplicate, FirstAcceptance, Outcome
 from models.queries import GetActiveUsers
 from models.validation import explain
 from streams.buses import DEFAULT_WAIT
@@ -152,19 +152,19 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
     except ValidationError as error:
         raise InvalidCommand(explain(error, command_type)[1]) from None
     outcome = asyncio.run(_dispatch(command, common["timeout"]))
-    accepted = acceptance_in(outcome)
+    token = outcome.token
     if common["as_json"]:
         click.echo(json.dumps(outcome.to_wire()))
-    elif accepted:
+    elif token:
         click.echo(_describe(outcome))
     else:
         click.echo(f"cqrs: {_describe(outcome)}", err=True)
-    if accepted is None:
+    if token is None:
         sys.exit(1)
     if common["wait"]:
         if not common["as_json"]:
-            click.echo(accepted.token)  # before the wait: should that fail, it is needed most
-        asyncio.run(_wait(accepted.token, common["timeout"] or DEFAULT_WAIT))
+            click.echo(token)  # before the wait: should that fail, it is needed most
+        asyncio.run(_wait(token, common["timeout"] or DEFAULT_WAIT))
 
 
 async def _dispatch(command: Command, timeout: float | None) -> Outcome:

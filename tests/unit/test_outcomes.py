@@ -132,3 +132,11 @@ def test_an_outcome_survives_the_wire(outcome: Outcome) -> None:
 def test_refuses_what_we_do_not_write(fields: dict[str, Any]) -> None:
     with pytest.raises(Poison):
         parse_outcome({**WIRE, **fields})
+
+
+def test_only_what_was_accepted_has_a_token() -> None:
+    assert Accepted(**COMMON, **YES).token == YES["token"]
+    assert Duplicate(**COMMON, of=FirstAcceptance(**YES)).token == YES["token"]
+    assert Duplicate(**COMMON, of=FirstRejection(**NO)).token is None
+    assert Rejection(**COMMON, **NO).token is None
+    assert DeadLettered(**COMMON, **NO).token is None
