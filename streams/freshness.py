@@ -84,7 +84,8 @@ class Freshness:
                 raise self._late(token, timeout) from None
             answered = await answer()
             # Another index may have taken its place meanwhile, and may not be as far.
-            if (await self._look()).name == serving.name:
+            after = await self._look()
+            if after.name == serving.name and _has(after, token):
                 return answered
 
     async def _until(
@@ -94,11 +95,11 @@ class Freshness:
         pause = _FIRST_PAUSE
         while True:
             try:
-                self._failure = None
                 serving = await look(token)
             except Transient as failure:
                 self._failure = failure
             else:
+                self._failure = None
                 if serving is not None:
                     return serving
             await asyncio.sleep(pause)
@@ -159,7 +160,7 @@ class Freshness:
             (point.offset - self._seen.progress[point.partition].decided, point.partition)
             for point in token.points
         )
-        if behind <= 0:
+        if _has(self._seen, token):
             return ViewBehind(f"{written} searches could not see it in {timeout:g} s: ask again")
         return ViewBehind(
             f"{written} the view did not show it in {timeout:g} s: it is {behind:,} positions "
