@@ -13,7 +13,7 @@ from aiohttp import web
 from agents.user_views import ORDER, USER_VIEWS
 from deploy.faults.deployment import Servers
 from deploy.faults.proxy import Cut, Fault, FaultProxy, Refuse, Stall
-from models.errors import CqrsError, Fatal, Transient
+from models.errors import CqrsError, Fatal, NoSuchView, Transient
 from streams.bulk_writer import Fate
 from streams.elasticsearch import connect
 from streams.settings import Settings
@@ -253,7 +253,7 @@ async def failure(store: ViewStore, request: str) -> CqrsError:
 async def test_no_index(settings: Settings, request_: str) -> None:
     async with open_view_store(settings, USER_VIEWS, timeout=30) as store:
         error = await failure(store, request_)
-        assert type(error) is Fatal
+        assert type(error) is NoSuchView
         assert str(error) == (
             f"Elasticsearch has no index {settings.namespace}user-views: "
             "start the view worker, which makes it (cqrs worker views)"
