@@ -304,7 +304,7 @@ def test_queries_wait_for_all_tokens_that_they_are_given(deployed: Deployment) -
     for query in (
         ["search", "email", "cli-2@"],
         ["search", "email", "cli-2@", "--all"],
-        ["active"],
+        ["active", "--limit", "10000"],
     ):
         found = cqrs(deployed.settings, *query, "--json", "--timeout", "20", *tokens)
         assert '"cli-2"' in found.stdout
