@@ -37,6 +37,7 @@ from models.queries import GetUsersByEmail
 from streams.buses import QueryBus
 from streams.elasticsearch import connect
 from streams.fragments import fold
+from streams.freshness import Freshness
 from streams.projector import Projector
 from streams.settings import Settings
 from streams.view_index import Document
@@ -149,7 +150,7 @@ def wildcard(fragment: str) -> dict[str, Any]:
 async def search(store: ViewStore, fragments: list[tuple[str, str]], rounds: int) -> dict[str, Any]:
     """Latencies of both ways in milliseconds, and how often they did not find the same."""
     queries = QueryBus()
-    UserQueryHandler(store).register_at(queries)
+    UserQueryHandler(store).register_at(queries, Freshness(store, "users.commands.v1", 4))
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     mismatches = 0
     for number in range(-WARM_UP, rounds):

@@ -11,7 +11,9 @@
      │    └── NoQueryHandler
      ├── OutcomeTimeout       the reply to a command did not come in time
      ├── InvalidCommand       refused at the client, before anything was sent
-     └── QueryError           a query that asks for what cannot be answered
+     ├── QueryError           a query that asks for what cannot be answered
+     │    └── InvalidToken    it is to wait for something that is no token, or not one of this view
+     └── ViewBehind           the view did not show in time what a token stands for
 
 The codes of `Rejected` and `Poison` are part of the wire contract: they are matched on by other
 programs and never change. The texts are for people, and carry no personal data.
@@ -121,3 +123,11 @@ class InvalidCommand(CqrsError):
 
 class QueryError(CqrsError):
     """A query with a limit, an offset, a cursor or a text out of bounds."""
+
+
+class InvalidToken(QueryError):
+    """What was given is no token, or one of another cluster, topic or partition."""
+
+
+class ViewBehind(CqrsError):
+    """The write succeeded, and the view does not show it yet. Ask again with the same token."""

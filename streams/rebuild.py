@@ -29,7 +29,7 @@ from streams.aggregate import Names
 from streams.chunks import Record
 from streams.elasticsearch import connect
 from streams.events import read_event
-from streams.kafka import admin_client, new_consumer, started
+from streams.kafka import admin_client, cluster_id, new_consumer, started
 from streams.log_reader import last_positions
 from streams.progress import Progress
 from streams.projector import Projector
@@ -113,8 +113,9 @@ class Rebuild(Generic[E]):
             self._view.projection,
             cached_documents=self._settings.view_cache_documents,
         )
+        cluster = await cluster_id(self._settings)
         writers = {
-            number: PartitionWriter(store, projector, self._view.projection, number)
+            number: PartitionWriter(store, projector, self._view.projection, number, cluster)
             for number in self._numbers
         }
         reader = new_consumer(self._settings, max_poll_records=None)

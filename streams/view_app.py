@@ -46,7 +46,7 @@ def add_view(app: StreamApp, view: View[E]) -> TopicT:
         nonlocal new_partition
         client = await resources.enter_async_context(connect(settings, timeout=_TIMEOUT))
         producer = await resources.enter_async_context(started(new_producer(settings), settings))
-        follower = ViewFollower(settings, client, view, wanted)
+        follower = ViewFollower(settings, client, view, app.cluster, wanted)
 
         def make(tp: TP) -> ViewPartition[E]:
             return ViewPartition(app, names, view, follower, producer, tp)

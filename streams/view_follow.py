@@ -42,11 +42,16 @@ class ViewFollower(Generic[E]):
         settings: Settings,
         client: AsyncElasticsearch,
         view: View[E],
+        cluster: str,
         wanted: Callable[[], Awaitable[Mapping[int, int]]],
     ) -> None:
-        """`wanted` says the positions behind the last event of each partition as of now."""
+        """Of events from this Kafka cluster.
+
+        `wanted` says the positions behind the last event of each partition as of now.
+        """
         self._settings = settings
         self._view = view
+        self._cluster = cluster
         self._wanted = wanted
         self._indices = ViewIndices.of(settings, client, view)
         self._opened: dict[_Key, tuple[ViewStore, Projector[E]]] = {}
@@ -69,7 +74,9 @@ class ViewFollower(Generic[E]):
         writers = {}
         for state in states:
             store, projector = self._open(state)
-            writer = PartitionWriter(store, projector, self._view.projection, partition)
+            writer = PartitionWriter(
+                store, projector, self._view.projection, partition, self._cluster
+            )
             await writer.start()
             writers[state.name, state.uuid] = writer
         self._active[partition] = writers

@@ -36,12 +36,16 @@ class Progress:
     Attributes:
         position: Of the event topic: all events before it are in the index.
         decided: The offset of the command of the last of them; -1 if there is none.
+        sequence: The number of that event in its aggregate: a command may have several.
+        cluster: The id of the Kafka cluster that they come from; empty if there is none.
         tally: What they add up to.
         revision: Of the document that said this; None if there was none.
     """
 
     position: int = 0
     decided: int = -1
+    sequence: int = 0
+    cluster: str = ""
     tally: Tally = NOTHING
     revision: Revision | None = None
 
@@ -50,6 +54,8 @@ class Progress:
         said = {
             "position": self.position,
             "decided": self.decided,
+            "sequence": self.sequence,
+            "cluster": self.cluster,
             "events": self.tally.events,
             "checksum": f"{self.tally.checksum:016x}",  # no number of JSON is that large
         }
@@ -60,7 +66,7 @@ class Progress:
 class Serving:
     """The name of an index, and its progress by partition."""
 
-    index: str
+    name: str
     progress: Mapping[int, Progress]
 
 
@@ -82,6 +88,8 @@ def read_progress(index: str, item: Mapping[str, Any]) -> Progress:
         return Progress(
             position=int(said["position"]),
             decided=int(said["decided"]),
+            sequence=int(said["sequence"]),
+            cluster=str(said["cluster"]),
             tally=Tally(int(said["events"]), int(said["checksum"], 16)),
             revision=Revision(item["_seq_no"], item["_primary_term"]),
         )

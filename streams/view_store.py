@@ -196,7 +196,9 @@ class ViewStore:
     async def refresh(self) -> None:
         """Make what was written visible to searches at once; it takes a second otherwise."""
         with translating(self._client):
-            await self._client.indices.refresh(index=self.name)
+            answer = await self._client.indices.refresh(index=self.name)
+        if answer["_shards"]["failed"]:
+            raise Transient(f"Elasticsearch could not refresh all of {self.name}")
 
     def _raise(self, kind: str) -> NoReturn:
         """A document could not be read, for a reason of this type."""

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from models.errors import Fatal
 from models.messages import Event, EventRecord
 from streams.projector import Projector, Refused
-from streams.view import Projection
+from streams.view import Projection, Tally
 from streams.view_progress import Progress
 from streams.view_store import ViewStore
 
@@ -35,18 +36,30 @@ class PartitionWriter(Generic[E]):
         projector: Projector[E],
         projection: Projection[E],
         partition: int,
+        cluster: str,
     ) -> None:
+        """`cluster` is the id of the Kafka cluster that the events are read from."""
         self._store = store
         self._projector = projector
         self._projection = projection
         self._partition = partition
+        self._cluster = cluster
         self.progress = Progress()
 
     async def start(self) -> int:
-        """Ask the index how far it is, and forget what was known: others may have written to it."""
+        """Ask the index how far it is, and forget what was known: others may have written to it.
+
+        Raises:
+            Fatal: It has the events of another cluster.
+        """
         self._projector.forget(self._partition)
         serving = await self._projector.patiently(self._store.serving, [self._partition])
         self.progress = serving.progress[self._partition]
+        if self.progress.cluster not in ("", self._cluster):
+            raise Fatal(
+                f"{serving.name} has the events of another Kafka cluster: use its own brokers "
+                "(CQRS_BOOTSTRAP_SERVERS), or another CQRS_NAMESPACE"
+            )
         return self.progress.position
 
     async def write(self, events: Sequence[Positioned], end: int) -> tuple[Refused, ...]:
@@ -66,17 +79,22 @@ class PartitionWriter(Generic[E]):
             return ()
         records = [record for offset, record in events if offset >= before.position]
         projected = await self._projector.project(self._partition, records)
-        decided, tally = before.decided, before.tally
-        for record in records:
-            decided = record.source.offset
-            key = self._projection.key(record)
-            if key is not None:
-                tally = tally.plus(key)
-        after = replace(before, position=end, decided=decided, tally=tally)
+        after = replace(before, position=end, cluster=self._cluster, tally=self._tally(records))
+        if records:
+            last = records[-1]
+            after = replace(after, decided=last.source.offset, sequence=last.sequence)
         self.progress = await self._projector.patiently(
             self._store.save_progress, self._partition, after
         )
         return projected.refused
+
+    def _tally(self, records: Sequence[EventRecord[E]]) -> Tally:
+        """What all events add up to with these."""
+        tally = self.progress.tally
+        for key in map(self._projection.key, records):
+            if key is not None:
+                tally = tally.plus(key)
+        return tally
 
     def forget(self) -> None:
         """Drop the documents that are kept: others may write them from now on."""

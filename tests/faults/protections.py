@@ -17,10 +17,12 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from deploy.workers import Role
+from models.tokens import Token
 from streams import command_partition, recovery
 from streams.aggregate import Names
 from streams.bulk_writer import BulkWriter
 from streams.chunks import Chunk
+from streams.freshness import Freshness
 from streams.kafka import admin_client
 from streams.partition_driver import Driver
 from streams.projector import Refused
@@ -29,6 +31,7 @@ from streams.settings import Settings
 from streams.state_table import PartitionState
 from streams.transactions import TransactionalProducer
 from streams.view_index import Document
+from streams.view_progress import Serving
 from streams.view_writer import PartitionWriter, Positioned
 
 VARIABLE = "CQRS_TEST_WITHOUT"
@@ -134,6 +137,20 @@ def commit_after_bulk(set_: Set) -> None:
     set_(PartitionWriter, "write", save_first)
 
 
+def wait_for_the_view(set_: Set) -> None:
+    """Answer a query as soon as the view has said how far it is, whatever that is."""
+
+    async def at_once(self: Freshness, token: Token) -> Serving:
+        return await self._look()
+
+    set_(Freshness, "_if_written", at_once)
+
+
+def refresh_after_the_wait(set_: Set) -> None:
+    """Search when the view has the write, as if searches saw it then."""
+    set_(Freshness, "_if_searchable", Freshness._if_written)
+
+
 PROTECTIONS: Mapping[str, Callable[[Set], None]] = {
     protection.__name__: protection
     for protection in (
@@ -143,6 +160,8 @@ PROTECTIONS: Mapping[str, Callable[[Set], None]] = {
         gap_check,
         external_version,
         commit_after_bulk,
+        wait_for_the_view,
+        refresh_after_the_wait,
     )
 }
 

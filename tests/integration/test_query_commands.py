@@ -131,6 +131,12 @@ def test_active(run: Run) -> None:
 def test_a_query_out_of_bounds_is_one_line(run: Run) -> None:
     code, _, err = run("search", "email", "")
     assert (code, err) == (1, "cqrs: email must be text of 1 to 254 characters\n")
+    code, _, err = run("search", "email", "x" * 10_000)
+    assert (code, err) == (1, "cqrs: email must be text of 1 to 254 characters\n")
+    for query in (["search", "email", "a\x1bb"], ["get", "a\nb"]):
+        code, _, err = run(*query)
+        assert (code, err.count("\n")) == (1, 1)
+        assert "must not contain control characters" in err
     code, _, err = run("search", "email", "a", "--cursor", "x")
     assert (code, err) == (1, "cqrs: cursor must be the cursor of a page, as it was given\n")
     code, _, err = run("active", "--limit", "10001")

@@ -19,6 +19,7 @@ from models.views import UserReadModel
 from streams.buses import QueryBus
 from streams.elasticsearch import connect
 from streams.fragments import ANALYSIS, fold, fragment_query, fragment_source
+from streams.freshness import Freshness
 from streams.settings import Settings
 from streams.view_index import REFUSED, Document
 from streams.view_store import ViewStore
@@ -41,7 +42,7 @@ async def store(settings: Settings) -> AsyncIterator[ViewStore]:
 @pytest.fixture
 async def queries(store: ViewStore) -> QueryBus:
     queries = QueryBus()
-    UserQueryHandler(store).register_at(queries)
+    UserQueryHandler(store).register_at(queries, Freshness(store, "users.commands.v1", 2))
     return queries
 
 

@@ -105,9 +105,9 @@ async def test_the_alias_moves_at_once(settings: Settings, store: ViewStore) -> 
 
 async def test_an_index_says_how_far_it_is(store: ViewStore) -> None:
     assert (await store.serving([0, 1])).progress == {0: Progress(), 1: Progress()}
-    saved = await store.save_progress(1, Progress(7, 5, Tally(3, (1 << 64) - 1)))
+    saved = await store.save_progress(1, Progress(7, 5, 2, "cluster", Tally(3, (1 << 64) - 1)))
     found = await store.serving([0, 1])
-    assert found.index.endswith("user-views-v1")
+    assert found.name.endswith("user-views-v1")
     assert found.progress == {0: Progress(), 1: saved}
     assert await store.count() == 0
     assert [document async for document in store.scan()] == []

@@ -59,7 +59,7 @@ async def replay_events(run: Run) -> None:
         await traffic.wait_for_decided(events, timeout=300)
         history = await _history_in_view(deployed, read)
         serving = await read.serving([0])
-        store = ViewStore(client, index, name=serving.index)
+        store = ViewStore(client, index, name=serving.name)
         watch = _Watch(read, _to_watch(run, history, watched))
         begun = time.monotonic()
         async with watch.looking():
