@@ -38,5 +38,6 @@ def connect() -> Settings:
 
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of a child process that has to work with the same settings."""
-    said = {f"CQRS_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
+    given = settings.model_dump(exclude_none=True)
+    said = {f"CQRS_{name.upper()}": str(value) for name, value in given.items()}
     return {**os.environ, **said}

@@ -16,6 +16,7 @@ import faust
 from faust.types import TP, AgentT, TopicT
 
 from models.errors import Fatal
+from streams.health import serving_health
 from streams.kafka import cluster_id
 from streams.logs import log_defect, logging_config
 from streams.partition_driver import Partition
@@ -103,6 +104,11 @@ class StreamApp(faust.App):
     async def on_first_start(self) -> None:
         """Open the clients."""
         await super().on_first_start()
+        if self.settings.health_port is not None:
+            port = await self._clients.enter_async_context(
+                serving_health(self.settings.health_port, self.partitions.standings)
+            )
+            logger.info("health: http://127.0.0.1:%d/health", port)
         for open_clients in self._open_clients:
             await open_clients(self._clients)
 

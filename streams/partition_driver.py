@@ -190,7 +190,7 @@ class Driver:
     @property
     def standing(self) -> Standing:
         """How far it is. A start takes as long as there is state to restore."""
-        waits = self._busy and (self.position is None or self._partition.waits)
+        waits = (self._busy and self.position is None) or self._partition.waits
         return Standing(self.position, self._failures, waits)
 
     @property

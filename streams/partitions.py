@@ -89,6 +89,10 @@ class Partitions:
         driver = self._drivers.get(tp)
         return Standing() if driver is None else driver.standing
 
+    def standings(self) -> dict[TP, Standing]:
+        """How far all partitions are that are ours now."""
+        return {tp: driver.standing for tp, driver in self._drivers.items()}
+
     def positions(self) -> dict[TP, int]:
         """Where to read on, for the partitions that are ready."""
         return {

@@ -40,6 +40,9 @@ class Settings(BaseSettings):
     stall_timeout: float = Field(
         60.0, ge=1.0, description="seconds without progress after which a worker with work ends"
     )
+    health_port: int | None = Field(
+        None, ge=0, le=65535, description="port of a worker's /health; 0: any free one"
+    )
     max_chunk_records: int = Field(
         2000, ge=1, le=100_000, description="most records decided in one transaction"
     )

@@ -55,12 +55,14 @@ class ViewFollower(Generic[E]):
         self._wanted = wanted
         self._indices = ViewIndices.of(settings, client, view)
         self._opened: dict[_Key, tuple[ViewStore, Projector[E]]] = {}
+        self._away = False
+        self._making = asyncio.Lock()  # all partitions begin at the same time
         self._active: dict[int, dict[_Key, PartitionWriter[E]]] = {}
 
     @property
     def waits(self) -> bool:
         """Whether Elasticsearch has not answered what it was last asked."""
-        return any(projector.waits for _, projector in self._opened.values())
+        return self._away or any(projector.waits for _, projector in self._opened.values())
 
     async def writers(self, partition: int) -> Sequence[PartitionWriter[E]]:
         """A writer for each index that is followed now, started; the newest index first.
@@ -69,7 +71,8 @@ class ViewFollower(Generic[E]):
             Fatal: What is followed was made by another program. The line says what to do.
         """
         self.release(partition)
-        states = await self._following()
+        async with self._making:
+            states = await self._following()
         self._forget_all_but({(state.name, state.uuid) for state in states})
         writers = {}
         for state in states:
@@ -100,8 +103,10 @@ class ViewFollower(Generic[E]):
                 states = await self._indices.all()
                 shown = any(state.serving for state in states) or await self._show(states)
                 changed = await self._changed(states)
-            except (Transient, NoSuchView):
+            except (Transient, NoSuchView) as error:
+                self._away = isinstance(error, Transient)
                 continue  # projecting says that it waits, or has noticed by itself
+            self._away = False
             if changed:
                 logger.warning("%s: the indices have changed; beginning anew", self._indices.alias)
                 await restart(changed)

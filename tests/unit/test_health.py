@@ -1,0 +1,50 @@
+import aiohttp
+import pytest
+from faust.types import TP
+
+from models.errors import Fatal
+from streams.health import health_of, serving_health
+from streams.partition_driver import Standing
+
+FIRST, SECOND = TP("users.events.v1", 0), TP("users.events.v1", 1)
+
+
+def test_a_worker_without_partitions_is_well() -> None:
+    assert health_of({}) == (200, {"ok": True, "partitions": []})
+
+
+@pytest.mark.parametrize(
+    ("standing", "ok"),
+    [
+        (Standing(5), True),
+        (Standing(5, failures=3), True),  # it has got over them
+        (Standing(None), False),
+        (Standing(None, failures=3, waits=True), False),
+        (Standing(5, waits=True), False),
+    ],
+)
+def test_one_partition_that_does_not_get_on_is_enough(standing: Standing, ok: bool) -> None:
+    status, body = health_of({SECOND: standing, FIRST: Standing(7)})
+    assert status == (200 if ok else 503)
+    assert body["ok"] is ok
+    assert [one["ok"] for one in body["partitions"]] == [True, ok]
+
+
+async def test_it_answers_over_http() -> None:
+    standings = {FIRST: Standing(7)}
+    async with serving_health(0, lambda: standings) as port, aiohttp.ClientSession() as client:
+        url = f"http://127.0.0.1:{port}/health"
+        async with client.get(url) as answer:
+            assert answer.status == 200
+            (partition,) = (await answer.json())["partitions"]
+            assert (partition["topic"], partition["position"]) == (FIRST.topic, 7)
+        standings[FIRST] = Standing(7, waits=True)
+        async with client.get(url) as answer:
+            assert answer.status == 503
+
+
+async def test_a_port_in_use_is_a_line_that_says_what_to_do() -> None:
+    async with serving_health(0, dict) as port:
+        with pytest.raises(Fatal, match=f"port {port} is in use: choose another CQRS_HEALTH_PORT"):
+            async with serving_health(port, dict):
+                pass
