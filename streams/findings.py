@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from models.errors import Fatal
+from streams.view_status import IndexStatus
 
 INVARIANTS: Mapping[str, str] = {
     "I1": "an accepted command has its events once and one acceptance",
@@ -85,6 +86,7 @@ class Report:
     documents: int | None = None  # None if the view was not looked at
     known_missing: int = 0  # documents that Elasticsearch refused, with their dead letters
     lag: int = 0  # positions of the command topic behind the checked range by now
+    indices: list[IndexStatus] = field(default_factory=list)  # of the view, if it was looked at
     ranges: list[Checked] = field(default_factory=list)
     findings: dict[str, Finding] = field(
         default_factory=lambda: {name: Finding(name, says) for name, says in INVARIANTS.items()}

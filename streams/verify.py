@@ -29,6 +29,7 @@ from streams.settings import Settings
 from streams.state_table import position_key, restore
 from streams.topics import check_topics, topic_specs
 from streams.view import View
+from streams.view_status import status_of
 from streams.view_store import ViewStore, open_view_store
 
 S = TypeVar("S")
@@ -105,8 +106,9 @@ class _Verification(Generic[S]):
         for number in range(self._settings.partitions):
             view_end = view_ends[TopicPartition(self._names.events, number)]
             await self._check_partition(number, documents, view_end)
-        if documents is not None:
+        if view is not None and documents is not None:
             check_extra_documents(documents, self._report)
+            await self._check_indices(view)
         ends = await self._logs.ends(self._partitions(self._names.commands))
         self._report.lag = sum(ends.values()) - sum(part.end for part in self._report.ranges)
         return self._report
@@ -234,6 +236,16 @@ class _Verification(Generic[S]):
             outcomes_from=begins[outcomes],
             letters_from=begins[letters],
         )
+
+    async def _check_indices(self, view: View[Any]) -> None:
+        """What the view's indices are; those that nobody reads have to add up at least."""
+        found = await status_of(self._settings, view, check=False, progress=self._progress)
+        if len(found) > 1:
+            found = await status_of(self._settings, view, check=True, progress=self._progress)
+        self._report.indices = found
+        for one in found:
+            if one.complete is False:
+                self._report.findings["I4"].violated(f"{one.name} does not add up to its events")
 
     async def _read(self, partition: TopicPartition, end: int) -> AsyncIterator[Sequence[Any]]:
         async for records in self._logs.read(partition, 0, end):

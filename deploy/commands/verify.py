@@ -9,6 +9,7 @@ from dataclasses import asdict
 import click
 
 from agents.user_verify import verify_users
+from deploy.commands.views import table_of
 from deploy.connect import connect
 from deploy.examples import examples
 from deploy.progress import progress_bar
@@ -60,6 +61,7 @@ def print_report(report: Report) -> None:
         f"{report.events:,} events of {report.aggregates:,} aggregates, "
         f"{report.documents or 0:,} documents"
     )
+    console.print(table_of(report.indices))
     if report.known_missing:
         console.print(f"{report.known_missing:,} documents are known to be missing (dead letters)")
     if report.expired:

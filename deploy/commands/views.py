@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +16,9 @@ from deploy.examples import examples
 from deploy.progress import progress_bar
 from streams import rebuild as rebuilding
 from streams.view_status import IndexStatus, status_of
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 _VIEW = click.argument("view", type=click.Choice(list(VIEWS)), default=next(iter(VIEWS)))
 _TIMEOUT = click.option(
@@ -103,13 +107,18 @@ def prune(view: str, yes: bool) -> None:
 
 def _print(view: str, found: Sequence[IndexStatus]) -> None:
     from rich.console import Console
+
+    if found:
+        Console(highlight=False).print(table_of(found))
+    else:
+        click.echo(f"{view} has no index yet: a view worker makes it (cqrs worker views)")
+
+
+def table_of(found: Sequence[IndexStatus]) -> Table:
+    """The indices, for people."""
     from rich.table import Table
 
-    console = Console(highlight=False)
-    if not found:
-        console.print(f"{view} has no index yet: a view worker makes it (cqrs worker views)")
-        return
-    table = Table("index", "", "made by", "documents", "behind", "seconds", "adds up", title=view)
+    table = Table("index", "", "made by", "documents", "behind", "seconds", "adds up")
     for number in (3, 4, 5):
         table.columns[number].justify = "right"
     for one in found:
@@ -122,4 +131,4 @@ def _print(view: str, found: Sequence[IndexStatus]) -> None:
             f"{one.seconds:,.1f}",
             {True: "yes", False: "NO", None: ""}[one.complete],
         )
-    console.print(table)
+    return table
