@@ -99,7 +99,7 @@ class Rebuild(Generic[E]):
         if newest is not None and not newest.served and self._indices.fits(newest):
             return newest
         for state in states:
-            if not state.followed:
+            if state.state == "building":
                 await self._indices.drop(state.name)  # left by an earlier run of another program
         number = newest.number + 1 if newest else 1
         wanted = await last_positions(self._settings, self._names.events)

@@ -119,7 +119,7 @@ class ViewFollower(Generic[E]):
             followed = [state for state in fitting if state.followed]
             if followed:
                 return followed
-            others = [state.name for state in states if state.followed]
+            others = [state.name for state in states if state.followed or state.serving]
             if others:
                 raise Fatal(
                     f"The view {self._indices.alias} is in {', '.join(others)}, which another "

@@ -218,6 +218,23 @@ async def test_what_another_program_left_unfinished_is_thrown_away(deploy: Deplo
     assert await states(deployed) == {1: "followed", 3: "serving"}
 
 
+async def test_what_people_read_is_never_touched_though_nobody_follows_it(deploy: Deploy) -> None:
+    deployed = deploy("commands")
+    async with connect(deployed.settings, timeout=30) as client:
+        others = ViewIndices.of(deployed.settings, client, LOUDER_VIEWS)
+        await others.create(1, {}, followed=False)
+        await others.serve(f"{others.alias}-v1")
+    worker = deployed.start("views")
+    assert await asyncio.to_thread(worker.wait) == 1
+    assert "cqrs views rebuild user-views" in worker.log_text.splitlines()[-1]
+    with pytest.raises(Fatal, match="start a view worker of this program"):
+        await rebuild(deployed.settings, USER_VIEWS, timeout=0, progress=say_nothing)
+    assert await states(deployed) == {1: "serving", 2: "followed"}
+    worker.start()
+    assert (await made_anew(deployed)).number == 2
+    await fill(deployed, 100)
+
+
 async def test_an_index_that_does_not_add_up_is_never_read(
     deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
