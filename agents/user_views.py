@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from models.queries import MAX_LIMIT
-from models.views import project
+from models.views import is_tombstone, project
 from streams.fragments import ANALYSIS, MAPPING, fragment_source
 from streams.view_index import Document, ViewIndex
 
@@ -17,7 +17,9 @@ ORDER = ("registeredAt", "id")
 
 
 def to_source(document: Document) -> Document:
-    """The document with what the search for fragments needs."""
+    """The document with what the search for fragments needs; a tombstone is not to be found."""
+    if is_tombstone(document):
+        return document
     return {**document, EMAIL_FRAGMENTS: fragment_source(document["email"])}
 
 

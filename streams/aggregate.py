@@ -60,6 +60,11 @@ class Names:
         return f"{self.namespace}{self.aggregate}.views.dead.v1"
 
     @property
+    def keys(self) -> str:
+        """Topic of the keys of personal data, wrapped."""
+        return f"{self.namespace}{self.aggregate}.keys.v1"
+
+    @property
     def changelog(self) -> str:
         """Topic of the state table's changes."""
         return f"{self.namespace}{self.aggregate}.state-changelog.v1"

@@ -18,7 +18,8 @@ from streams.kafka import admin_client
 from streams.settings import Settings
 
 MIB = 1024 * 1024
-DAY = 24 * 3600 * 1000
+MINUTE = 60 * 1000
+DAY = 24 * 60 * MINUTE
 
 # Largest command. What follows from one may be larger: a dead letter carries it and its headers.
 COMMAND_BYTES = MIB
@@ -64,6 +65,16 @@ def topic_specs(settings: Settings, names: Names) -> tuple[TopicSpec, ...]:
         spec(names.dead_commands, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=28 * DAY),
         spec(names.dead_views, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=28 * DAY),
         spec(names.changelog, OUTPUT_BYTES, **compacted),
+        # A key that was destroyed is gone within the hour, and so is its tombstone.
+        spec(
+            names.keys,
+            MIB,
+            cleanup_policy="compact",
+            segment_ms=10 * MINUTE,
+            max_compaction_lag_ms=15 * MINUTE,
+            delete_retention_ms=20 * MINUTE,
+            min_cleanable_dirty_ratio=0.01,
+        ),
     )
 
 

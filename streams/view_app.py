@@ -11,6 +11,7 @@ from faust.types import TP, TopicT
 from models.messages import Event, EventRecord
 from streams.aggregate import Names
 from streams.app import StreamApp
+from streams.event_reader import open_event_reader
 from streams.kafka import new_producer, started
 from streams.projector import Projector
 from streams.topics import topic_specs
@@ -43,11 +44,12 @@ def add_view(
         store = await resources.enter_async_context(
             open_view_store(settings, index, timeout=_TIMEOUT)
         )
+        reader = await resources.enter_async_context(open_event_reader(settings, names, events))
         producer = await resources.enter_async_context(started(new_producer(settings), settings))
         projector = Projector(store, project, cached_documents=settings.view_cache_documents)
 
         def make(tp: TP) -> ViewPartition[E]:
-            return ViewPartition(app, names, events, store, projector, producer, tp)
+            return ViewPartition(app, names, reader, store, projector, producer, tp)
 
         new_partition = make
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Generic, TypeVar
 
-import orjson
 from aiokafka import AIOKafkaProducer
 from faust.types import TP
 
 from models.errors import Fatal, Poison, Transient
-from models.messages import Event, EventRecord, parse_event
+from models.messages import Event, EventRecord
 from streams.aggregate import Names
 from streams.app import StreamApp
 from streams.chunks import Record
 from streams.dead_letters import dead_letter
+from streams.event_reader import EventReader
 from streams.projector import Projector
 from streams.view_store import ViewStore
 
@@ -35,7 +35,7 @@ class ViewPartition(Generic[E]):
         self,
         app: StreamApp,
         names: Names,
-        events: Mapping[str, type[E]],
+        reader: EventReader[E],
         store: ViewStore,
         projector: Projector[E],
         producer: AIOKafkaProducer,
@@ -43,7 +43,7 @@ class ViewPartition(Generic[E]):
     ) -> None:
         self._app = app
         self._names = names
-        self._events = events
+        self._reader = reader
         self._store = store
         self._projector = projector
         self._producer = producer
@@ -79,11 +79,9 @@ class ViewPartition(Generic[E]):
         readable: list[EventRecord[E]] = []
         sources: dict[tuple[str, int], Record] = {}
         dead = []
-        for record in records:
-            try:
-                event = self._read(record)
-            except Poison as poison:
-                dead.append(dead_letter(record, poison))
+        for record, event in zip(records, await self._reader.read(records), strict=True):
+            if isinstance(event, Poison):
+                dead.append(dead_letter(record, event))
             else:
                 readable.append(event)
                 sources[event.aggregate_id, event.sequence] = record
@@ -117,13 +115,4 @@ class ViewPartition(Generic[E]):
     async def close(self) -> None:
         """Forget the documents: others may write them from now on."""
         self._projector.forget(self._tp.partition)
-
-    def _read(self, record: Record) -> EventRecord[E]:
-        try:
-            data: Any = None if record.value is None else orjson.loads(record.value)
-        except orjson.JSONDecodeError:
-            raise Poison("malformed-json", "the value is not JSON") from None
-        event = parse_event(data, self._events)
-        if record.key != event.aggregate_id.encode():
-            raise Poison("key-mismatch", "the record's key must be the event's aggregate id")
-        return event
+        await self._reader.forget(self._tp.partition)

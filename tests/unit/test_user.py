@@ -112,6 +112,7 @@ def test_events_make_the_user() -> None:
         "is_active": False,
         "registered_at": NOON,
         "last_updated": NOON + timedelta(seconds=2),
+        "erased": False,
     }
 
 
