@@ -121,6 +121,14 @@ async def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> None:
     _check(specs, existing)
 
 
+async def describe_topics(
+    settings: Settings, specs: Sequence[TopicSpec]
+) -> Mapping[str, TopicSpec]:
+    """Those of the topics that exist, as they are, defaults and all. Raises Fatal."""
+    async with admin_client(settings) as admin:
+        return await _describe(admin, specs)
+
+
 def _check(specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec]) -> None:
     for spec in specs:
         found = existing[spec.name]

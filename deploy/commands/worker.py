@@ -11,6 +11,7 @@ from deploy.connect import connect, environment
 from deploy.examples import examples
 from deploy.workers import ROLES, Role, Supervisor, command_line
 from streams.aggregate import Names
+from streams.keys import master_key
 from streams.topics import check_topics, topic_specs
 
 
@@ -33,6 +34,7 @@ def worker(ctx: click.Context, role: Role, processes: int) -> None:
     settings = connect()
     specs = topic_specs(settings, Names(settings.namespace, USERS.name))
     # What no new start can mend is said once, here.
+    master_key(settings)
     asyncio.run(check_topics(settings, specs))
     supervisor = Supervisor(
         command_line(ROLES[role]),
