@@ -1,0 +1,231 @@
+"""Erasing a user, with real workers: what is left where, and that nothing brings the user back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+from typing import Any
+
+import pytest
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+
+from agents.user_views import USER_VIEWS
+from agents.users import VIEW_WORKER
+from deploy.faults.deployment import Deployment
+from deploy.faults.points import APPS, Point
+from deploy.faults.waiting import wait_until
+from models.commands import (
+    DeactivateUser,
+    EraseUser,
+    ReactivateUser,
+    UpdateUserProfile,
+)
+from models.outcomes import Accepted, Rejection
+from streams.elasticsearch import connect
+from streams.kafka import new_consumer
+from tests.conftest import Deploy
+from tests.faults.load import check
+from tests.integration.erasure import (
+    dispatch,
+    document_of,
+    encrypted,
+    records,
+    register,
+    send_poison,
+    shown_by,
+    until_projected,
+)
+from tests.support import cqrs
+
+TOMBSTONE = {"id": "anna", "version": 4}
+
+
+async def register_and_change(deployed: Deployment) -> None:
+    """Anna with three events and a dead letter, and Ben, who stays."""
+    await dispatch(
+        deployed,
+        register("anna", email="old@example.org"),
+        UpdateUserProfile(aggregate_id="anna", email="ZsaZsa@example.org"),
+        DeactivateUser(aggregate_id="anna"),
+        register("ben"),
+    )
+    await send_poison(deployed, "anna", nickname="Győr", email="zsazsa@example.org")
+    await wait_until(lambda: records(deployed, deployed.names.dead_commands))
+    await until_projected(deployed, "anna", 3)
+
+
+def erase(deployed: Deployment, *options: str) -> tuple[int, dict[str, Any]]:
+    """Exit code and answer of `cqrs erase`; with --prove the places by their kind."""
+    done = cqrs(deployed.settings, "erase", "anna", "--yes", "--json", *options)
+    assert done.stdout, done.stderr
+    said = json.loads(done.stdout)
+    namespace = deployed.settings.namespace
+    places = {place["place"].removeprefix(namespace): place for place in said.get("places", ())}
+    return done.returncode, {**said, "places": places}
+
+
+def verdicts(said: dict[str, Any]) -> dict[str, str]:
+    return {
+        name: "gone" if place["gone"] else "later" if place["goneBy"] else "NOT"
+        for name, place in said["places"].items()
+    }
+
+
+async def test_the_user_is_gone_and_stays_gone(deploy: Deploy) -> None:
+    deployed = deploy("commands", "views", **encrypted())
+    await register_and_change(deployed)
+    code, said = erase(deployed, "--prove")
+    assert (code, said["ok"], said["version"]) == (0, True, 4)
+    # The destroyed key is on its topic until that is compacted, and opens what was sealed with it.
+    assert verdicts(said) == {
+        "users.keys.v1": "later",
+        "users.events.v1": "later",
+        "users.outcomes.v1": "gone",
+        "users.state-changelog.v1": "later",
+        "users.commands.dead.v1": "later",
+        "users.views.dead.v1": "gone",
+        "users.commands.v1": "later",
+        "user-views": "gone",
+    }
+    places = said["places"]
+    assert {name: place["readable"] for name, place in places.items() if place["readable"]} == {
+        "users.keys.v1": 1,
+        "users.events.v1": 2,
+        "users.state-changelog.v1": 3,
+        "users.commands.dead.v1": 1,
+        "users.commands.v1": 3,
+    }
+    assert await document_of(deployed, "anna") == TOMBSTONE
+    assert await shown_by(deployed, "anna") == set()
+    assert await shown_by(deployed, "ben") == {"id", "email", "active"}
+    keys = [
+        record for record in await records(deployed, deployed.names.keys) if record.key == b"anna"
+    ]
+    assert [record.value is None for record in keys] == [False, True]
+
+    for command in (
+        register("anna"),
+        UpdateUserProfile(aggregate_id="anna", email="new@example.org"),
+        ReactivateUser(aggregate_id="anna"),
+        EraseUser(aggregate_id="anna"),
+    ):
+        (outcome,) = await dispatch(deployed, command)
+        assert isinstance(outcome, Rejection)
+        assert (outcome.code, outcome.reason) == ("user-erased", "User was erased")
+    await check(deployed)
+    assert erase(deployed, "--prove")[0] == 0
+
+
+async def test_a_view_that_starts_after_the_erasure(deploy: Deploy) -> None:
+    """It reads a registration whose key is gone, and never shows anything."""
+    deployed = deploy("commands", **encrypted())
+    await dispatch(
+        deployed,
+        register("anna"),
+        UpdateUserProfile(aggregate_id="anna", last_name="Other"),
+        DeactivateUser(aggregate_id="anna"),
+        register("ben"),
+        EraseUser(aggregate_id="anna"),
+    )
+    deployed.start("views")
+    assert await until_projected(deployed, "anna", 4) == TOMBSTONE
+    await until_projected(deployed, "ben", 1)
+    assert await shown_by(deployed, "ben") == {"id", "email", "active"}
+    await check(deployed)
+
+
+@pytest.mark.parametrize("settings", [encrypted(), {}], ids=["encrypted", "plain"])
+async def test_older_events_do_not_bring_the_user_back(
+    deploy: Deploy, settings: dict[str, Any]
+) -> None:
+    """All events are projected once more, each by itself, by a worker that remembers nothing."""
+    deployed = deploy("commands", "views", max_chunk_records=1, **settings)
+    await register_and_change(deployed)
+    await dispatch(deployed, EraseUser(aggregate_id="anna"))
+    assert await until_projected(deployed, "anna", 4) == TOMBSTONE
+    written = await last_write(deployed)
+    views = deployed.of("views")[0]
+    assert views.terminate() == 0
+    await rewind(deployed)
+    views.start()
+    await dispatch(deployed, register("carla"))  # behind the others on one of the partitions
+    await check(deployed)  # which waits until the view has read everything
+    assert views.log_text.count("going on at position 0") == 2 * deployed.settings.partitions
+    assert await document_of(deployed, "anna") == TOMBSTONE
+    assert await last_write(deployed) == written
+    assert await shown_by(deployed, "anna") == set()
+
+
+async def last_write(deployed: Deployment) -> int:
+    """A number that changes with every write to Anna's document."""
+    async with connect(deployed.settings, timeout=10) as client:
+        index = f"{deployed.settings.namespace}{USER_VIEWS.alias}"
+        return int((await client.get(index=index, id="anna"))["_seq_no"])
+
+
+async def rewind(deployed: Deployment) -> None:
+    """Let the view's group, which has no members now, begin at the first event again."""
+    group = deployed.settings.namespace + VIEW_WORKER
+    events = deployed.names.events
+    async with new_consumer(deployed.settings, group_id=group) as consumer:
+        partitions = [TopicPartition(events, n) for n in range(deployed.settings.partitions)]
+        consumer.assign(partitions)
+        await consumer.commit({partition: OffsetAndMetadata(0, "") for partition in partitions})
+
+
+async def test_without_encryption_it_is_said_that_the_data_is_not_gone(deploy: Deploy) -> None:
+    deployed = deploy("commands", "views")
+    await register_and_change(deployed)
+    code, said = erase(deployed, "--prove")
+    assert (code, said["ok"], said["version"]) == (1, False, 4)
+    assert verdicts(said) == {
+        "users.keys.v1": "gone",
+        "users.events.v1": "NOT",
+        "users.outcomes.v1": "gone",
+        "users.state-changelog.v1": "later",
+        "users.commands.dead.v1": "later",
+        "users.views.dead.v1": "gone",
+        "users.commands.v1": "later",
+        "user-views": "gone",
+    }
+    shown = cqrs(deployed.settings, "erase", "anna", "--yes", "--prove")
+    assert "plain text" in shown.stdout
+    assert shown.stderr == (
+        f"cqrs: personal data of anna is NOT gone from {deployed.names.events}\n"
+    )
+    assert await shown_by(deployed, "anna") == set()
+    await check(deployed)
+
+
+async def test_nobody_to_erase(deploy: Deploy) -> None:
+    deployed = deploy("commands", "views")
+    done = cqrs(deployed.settings, "erase", "nobody", "--yes")
+    assert (done.returncode, done.stderr) == (1, "cqrs: rejected: User not found\n")
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        Point("kill", "before", "commit"),
+        Point("kill", "after", "commit"),
+        Point("kill", "after", "events"),
+    ],
+    ids=str,
+)
+async def test_a_worker_that_is_killed_amid_an_erasure(deploy: Deploy, point: Point) -> None:
+    """Key and user end together, whenever the worker dies."""
+    deployed = deploy("commands", "views", outcome_timeout=60.0, **encrypted())
+    await register_and_change(deployed)
+    worker = deployed.of("commands")[0]
+    await deployed.retire(worker)
+    deadly = deployed.start("commands", app=APPS["commands"], **point.environment())
+    erasing = asyncio.create_task(dispatch(deployed, EraseUser(aggregate_id="anna")))
+    assert await asyncio.to_thread(deadly.wait) == -signal.SIGKILL
+    deployed.start("commands")
+    assert [type(outcome) for outcome in await erasing] == [Accepted]
+    assert await until_projected(deployed, "anna", 4) == TOMBSTONE
+    keys = await records(deployed, deployed.names.keys)
+    assert [record.value is None for record in keys if record.key == b"anna"] == [False, True]
+    await check(deployed)
+    assert erase(deployed, "--prove")[0] == 0
