@@ -10,7 +10,8 @@ from agents.user_views import USER_VIEWS
 from agents.users import USERS
 from models.errors import Fatal, Transient
 from models.views import is_tombstone
-from streams.proof import Proof, prove
+from streams.places import Proof
+from streams.proof import prove
 from streams.settings import Settings
 from streams.view_store import open_view_store
 

@@ -8,8 +8,10 @@ import signal
 from typing import Any
 
 import pytest
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
+from agents.user_erasure import prove_erased
 from agents.user_views import USER_VIEWS
 from agents.users import VIEW_WORKER
 from deploy.faults.deployment import Deployment
@@ -23,7 +25,8 @@ from models.commands import (
 )
 from models.outcomes import Accepted, Rejection
 from streams.elasticsearch import connect
-from streams.kafka import new_consumer
+from streams.kafka import admin_client, new_consumer
+from streams.topics import topic_specs
 from tests.conftest import Deploy
 from tests.faults.load import check
 from tests.integration.erasure import (
@@ -115,6 +118,43 @@ async def test_the_user_is_gone_and_stays_gone(deploy: Deploy) -> None:
         assert (outcome.code, outcome.reason) == ("user-erased", "User was erased")
     await check(deployed)
     assert erase(deployed, "--prove")[0] == 0
+
+
+async def test_when_kafka_has_compacted_the_key_is_gone_for_good(deploy: Deploy) -> None:
+    """With times a thousand times shorter; nothing else is written to that partition meanwhile."""
+    deployed = deploy("commands", "views", **encrypted())
+    await shorten(deployed, deployed.names.keys)
+    await register_and_change(deployed)
+    assert erase(deployed, "--prove")[1]["places"]["users.keys.v1"]["readable"] == 1
+
+    async def is_compacted() -> bool:
+        proof = await prove_erased(deployed.settings, "anna")
+        return proof.ok and proof.places[0].verdict == "gone"
+
+    await wait_until(is_compacted, timeout=120)
+    assert verdicts(erase(deployed, "--prove")[1]) == {
+        "users.keys.v1": "gone",
+        "users.events.v1": "gone",
+        "users.outcomes.v1": "gone",
+        "users.state-changelog.v1": "gone",
+        "users.commands.dead.v1": "gone",
+        "users.views.dead.v1": "gone",
+        "users.commands.v1": "later",
+        "user-views": "gone",
+    }
+    await check(deployed)
+    (outcome,) = await dispatch(deployed, UpdateUserProfile(aggregate_id="ben", last_name="Other"))
+    assert isinstance(outcome, Accepted)
+
+
+async def shorten(deployed: Deployment, topic: str) -> None:
+    """Let a compacted topic do in a second what takes it minutes."""
+    specs = topic_specs(deployed.settings, deployed.names)
+    (spec,) = (spec for spec in specs if spec.name == topic)
+    short = {name: "1000" for name in spec.configs if name.endswith(".ms")}
+    async with admin_client(deployed.settings) as admin:
+        changed = ConfigResource(ConfigResourceType.TOPIC, topic, {**spec.configs, **short})
+        await admin.alter_configs([changed])
 
 
 async def test_a_view_that_starts_after_the_erasure(deploy: Deploy) -> None:
