@@ -26,6 +26,11 @@ class Aggregate(Generic[S]):
     state_to_wire: Callable[[S], Any]
     state_from_wire: Callable[[Any], S]
 
+    @property
+    def is_personal(self) -> bool:
+        """Whether any of its events has personal data, and so its state."""
+        return any(event.personal for event in self.events.values())
+
 
 @dataclass(frozen=True)
 class Names:

@@ -66,6 +66,7 @@ class CommandPartition(Generic[S]):
         self._new_bus = new_bus
         self._tp = tp
         self._master = master_key(app.settings)
+        self._encrypt = app.settings.encrypt_personal_data and aggregate.is_personal
         self._producer = TransactionalProducer(app.settings, app.conf.id, tp)
 
     @property
@@ -82,7 +83,7 @@ class CommandPartition(Generic[S]):
         self._table.owned[self._tp.partition] = recovered.state
         keys = Keys(self._master, recovered.keys)
         keys.check()
-        self._sealing = Sealing(keys, encrypt=self._settings.encrypt_personal_data)
+        self._sealing = Sealing(keys, encrypt=self._encrypt)
         self._repository = Repository(self._aggregate, recovered.state, self._sealing)
         self._bus = self._new_bus(self._repository)
         return recovered.position

@@ -59,11 +59,11 @@ def topic_specs(settings: Settings, names: Names) -> tuple[TopicSpec, ...]:
         "min_cleanable_dirty_ratio": 0.2,
     }
     return (
-        spec(names.commands, COMMAND_BYTES, cleanup_policy="delete", retention_ms=7 * DAY),
+        spec(names.commands, COMMAND_BYTES, **_kept(7 * DAY)),
         spec(names.events, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=-1),
         spec(names.outcomes, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=7 * DAY),
-        spec(names.dead_commands, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=28 * DAY),
-        spec(names.dead_views, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=28 * DAY),
+        spec(names.dead_commands, OUTPUT_BYTES, **_kept(28 * DAY)),
+        spec(names.dead_views, OUTPUT_BYTES, **_kept(28 * DAY)),
         spec(names.changelog, OUTPUT_BYTES, **compacted),
         # A key that was destroyed is gone within the hour, and so is its tombstone.
         spec(
@@ -76,6 +76,11 @@ def topic_specs(settings: Settings, names: Names) -> tuple[TopicSpec, ...]:
             min_cleanable_dirty_ratio=0.01,
         ),
     )
+
+
+def _kept(milliseconds: int) -> dict[str, object]:
+    """Of a topic that may hold personal data: whole segments expire, so each is for a day only."""
+    return {"cleanup_policy": "delete", "retention_ms": milliseconds, "segment_ms": DAY}
 
 
 async def create_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -99,6 +100,9 @@ async def test_the_user_is_gone_and_stays_gone(deploy: Deploy) -> None:
         "users.commands.dead.v1": 1,
         "users.commands.v1": 3,
     }
+    within_the_hour = datetime.now(timezone.utc) + timedelta(hours=1)
+    for name in ("users.keys.v1", "users.events.v1", "users.state-changelog.v1"):
+        assert datetime.fromisoformat(places[name]["goneBy"]) < within_the_hour
     assert await document_of(deployed, "anna") == TOMBSTONE
     assert await shown_by(deployed, "anna") == set()
     assert await shown_by(deployed, "ben") == {"id", "email", "active"}
