@@ -11,7 +11,7 @@ from faust.types import TP, TopicT
 from streams.aggregate import Aggregate, Names
 from streams.app import StreamApp
 from streams.command_partition import CommandPartition, DecisionBus
-from streams.keys import master_key
+from streams.key_ring import check_master_key
 from streams.repository import Repository
 from streams.state_table import StateTable
 from streams.topics import topic_specs
@@ -34,8 +34,8 @@ def add_aggregate(
     def new_partition(tp: TP) -> CommandPartition[S]:
         return CommandPartition(app, aggregate, table, new_bus, tp)
 
-    async def check_master_key(_: AsyncExitStack) -> None:
-        master_key(app.settings)
+    async def check_keys(_: AsyncExitStack) -> None:
+        await check_master_key(app.settings, names)
 
-    app.on_open(check_master_key)
+    app.on_open(check_keys)
     return app.input(names.commands, topic_specs(app.settings, names), new_partition)

@@ -81,9 +81,7 @@ class CommandPartition(Generic[S]):
         recovered = await recover_partition(self._settings, self._names, self._tp)
         self._stored = recovered.state
         self._table.owned[self._tp.partition] = recovered.state
-        keys = Keys(self._master, recovered.keys)
-        keys.check()
-        self._sealing = Sealing(keys, encrypt=self._encrypt)
+        self._sealing = Sealing(Keys(self._master, recovered.keys), encrypt=self._encrypt)
         self._repository = Repository(self._aggregate, recovered.state, self._sealing)
         self._bus = self._new_bus(self._repository)
         return recovered.position

@@ -14,7 +14,7 @@ from aiokafka.structs import TopicPartition
 from streams.aggregate import Names
 from streams.kafka import new_consumer, started
 from streams.keys import Keys, master_key
-from streams.log_reader import read_to
+from streams.log_reader import open_logs, read_to
 from streams.settings import Settings
 
 _FOLLOW = 1.0  # seconds after which a key that was destroyed has left the memory
@@ -109,6 +109,27 @@ class KeyRing:
         for record in records:
             if record.value is not None or not self._remember:
                 keys.apply(record.key, record.value)
+
+
+async def check_master_key(settings: Settings, names: Names) -> None:
+    """Check the master key of the settings, if there is one, on any key that is there already.
+
+    Before a worker makes new keys: those of two master keys on one topic would be beyond repair.
+
+    Raises:
+        Fatal: it is another one, or none and personal data is to be encrypted.
+    """
+    master = master_key(settings)
+    if master is None:
+        return
+    partitions = [TopicPartition(names.keys, number) for number in range(settings.partitions)]
+    async with open_logs(settings, partitions) as logs:
+        for partition, end in (await logs.ends(partitions)).items():
+            async for records in logs.read(partition, 0, end):
+                for record in records:
+                    if record.value is not None:
+                        Keys(master).unwrap(record.key, record.value)
+                        return
 
 
 @asynccontextmanager

@@ -83,13 +83,6 @@ class Keys:
                 "set that one"
             ) from None
 
-    def check(self) -> None:
-        """Raise Fatal if the master key does not open what is there, though it is given."""
-        if self._master is not None:
-            for aggregate_id in self._wrapped:
-                self.get(aggregate_id)
-                return
-
 
 def no_master_key() -> Fatal:
     """The one line for encrypted data without a master key."""

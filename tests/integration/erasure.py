@@ -48,7 +48,8 @@ async def dispatch(deployed: Deployment, *commands: Command) -> list[Outcome]:
 
 async def send_poison(deployed: Deployment, user: str, **fields: str) -> None:
     """Send a command of this user that nobody can read, for it has a field too many."""
-    value = json.dumps({"type": "DeactivateUser", "aggregateId": user, **fields}).encode()
+    command = {"type": "DeactivateUser", "aggregateId": user, **fields}
+    value = json.dumps(command, ensure_ascii=False).encode()
     async with started(new_producer(deployed.settings), deployed.settings) as producer:
         await producer.send_and_wait(
             deployed.names.commands,
