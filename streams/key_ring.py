@@ -43,6 +43,7 @@ class KeyRing:
         self._master = master
         self._remember = remember
         self._keys: dict[int, Keys] = {}
+        self._loaded: set[int] = set()  # partitions that were read to their end once
         self._reading = asyncio.Lock()
 
     def of(self, partition: int) -> Keys:
@@ -64,7 +65,7 @@ class KeyRing:
         """
         keys = self.of(partition)
         missing = {key for key in ids if key not in keys}
-        if missing:
+        if missing or (ids and partition not in self._loaded):
             await self._read_to_end(partition, missing)
 
     async def catch_up(self, partition: int) -> None:
@@ -75,6 +76,7 @@ class KeyRing:
     async def forget(self, partition: int) -> None:
         """Drop the keys of a partition that somebody else looks after from now on."""
         async with self._reading:
+            self._loaded.discard(partition)
             if self._keys.pop(partition, None) is not None:
                 tp = TopicPartition(self._topic, partition)
                 self._committed.pause(tp)
@@ -90,24 +92,31 @@ class KeyRing:
                         self._apply(tp.partition, records)
 
     async def _read_to_end(self, partition: int, missing: set[bytes] | None) -> None:
-        """Up to the end of all that was written by now, or until nothing is missing."""
+        """Up to the end of all that was written by now, or until nothing is missing.
+
+        The first time always to the end: a key may have been destroyed long ago further on.
+        """
         tp = TopicPartition(self._topic, partition)
         end = (await self._bounds.end_offsets([tp]))[tp]
         async with self._reading:
             keys = self.of(partition)
+            if partition not in self._loaded:
+                missing = None
             if missing is not None and all(key in keys for key in missing):
                 return
             async for records in read_to(self._committed, tp, end):
                 self._apply(partition, records)
                 if missing is not None and all(key in keys for key in missing):
                     return
+            self._loaded.add(partition)
 
     def _apply(self, partition: int, records: Iterable[Any]) -> None:
         keys = self._keys.get(partition)
         if keys is None:
             return  # forgotten meanwhile
+        remember = self._remember and partition in self._loaded
         for record in records:
-            if record.value is not None or not self._remember:
+            if record.value is not None or not remember:
                 keys.apply(record.key, record.value)
 
 
@@ -141,8 +150,8 @@ async def open_key_ring(
     Args:
         settings: where Kafka is, and the master key.
         names: of the aggregate's topics.
-        remember: keep keys that are destroyed while this is open; for who compares what was
-            written at different times, and soon ends.
+        remember: keep keys that are destroyed after their partition was first read; for who
+            compares what was written at different times, and soon ends.
 
     Raises:
         Fatal: Kafka does not answer, or personal data is to be encrypted without a master key.

@@ -112,6 +112,45 @@ async def test_a_destroyed_key_leaves_the_memory_without_being_asked_for(
         assert email_in(event) == ""
 
 
+async def test_a_key_that_was_destroyed_long_ago_is_never_used(settings: Settings) -> None:
+    """Though the topic is read in several parts, and the first one has the key."""
+    keys = Keys(master_key(settings))
+    wrapped = keys.make(b"anna")
+    async with new_producer(settings) as producer, open_ring(settings) as ring:
+        await put(producer, settings, wrapped)
+        topic = Names(settings.namespace, "users").keys
+        for number in range(12_000):
+            user = f"user-{number}".encode()
+            await producer.send(topic, keys.make(user), user, partition=PARTITION)
+        await put(producer, settings, None)
+        (event,) = await read(ring, sealed(keys, wrapped))
+        assert email_in(event) == ""
+
+
+async def test_who_remembers_keeps_what_is_destroyed_meanwhile_and_no_more(
+    settings: Settings,
+) -> None:
+    keys = Keys(master_key(settings))
+    names = Names(settings.namespace, "users")
+    async with (
+        new_producer(settings) as producer,
+        open_ring(settings) as other,
+        open_key_ring(settings, names, remember=True) as ring,
+    ):
+        assert ring is not None
+        await put(producer, settings, keys.make(b"anna"))
+        await ring.catch_up(PARTITION)
+        await put(producer, settings, None)
+        await ring.catch_up(PARTITION)
+        assert b"anna" in ring.of(PARTITION)
+        await other.catch_up(PARTITION)
+        assert b"anna" not in other.of(PARTITION)
+        async with open_key_ring(settings, names, remember=True) as later:
+            assert later is not None
+            await later.catch_up(PARTITION)
+            assert b"anna" not in later.of(PARTITION)
+
+
 async def test_a_partition_that_comes_back_is_read_again(settings: Settings) -> None:
     keys = Keys(master_key(settings))
     wrapped = keys.make(b"anna")
