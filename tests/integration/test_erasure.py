@@ -18,6 +18,7 @@ from agents.users import VIEW_WORKER
 from deploy.faults.deployment import Deployment
 from deploy.faults.points import APPS, Point
 from deploy.faults.waiting import wait_until
+from deploy.generate import generate
 from models.commands import (
     DeactivateUser,
     EraseUser,
@@ -26,10 +27,11 @@ from models.commands import (
 )
 from models.outcomes import Accepted, Rejection
 from streams.elasticsearch import connect
-from streams.kafka import admin_client, new_consumer
+from streams.kafka import admin_client, new_consumer, new_producer
 from streams.topics import topic_specs
+from streams.view_store import open_view_store
 from tests.conftest import Deploy
-from tests.faults.load import check
+from tests.faults.load import check, counting, send
 from tests.integration.erasure import (
     dispatch,
     document_of,
@@ -216,6 +218,41 @@ async def rewind(deployed: Deployment) -> None:
         partitions = [TopicPartition(events, n) for n in range(deployed.settings.partitions)]
         consumer.assign(partitions)
         await consumer.commit({partition: OffsetAndMetadata(0, "") for partition in partitions})
+
+
+async def test_the_checker_while_users_are_erased(deploy: Deploy) -> None:
+    """Keys vanish while it reads; it takes none of that for a fault."""
+    deployed = deploy("commands", "views", **encrypted())
+    commands = list(generate(1500, seed=7, rejected=0, duplicates=0))
+    users = sorted({command["aggregateId"] for command in commands})
+    async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
+        sent = await send(producer, deployed, commands)
+        await outcomes.reach(sent)
+
+        async def erase_all() -> None:
+            nonlocal sent
+            for start in range(0, len(users), 10):
+                sent += await send(producer, deployed, map(wire_erasure, users[start : start + 10]))
+                await outcomes.reach(sent)
+
+        erasing = asyncio.create_task(erase_all())
+        while not erasing.done():
+            await check(deployed)
+        await erasing
+    report = await check(deployed)
+    assert (report.aggregates, report.accepted) == (len(users), sent)
+    assert await shown_still(deployed, users) == []
+
+
+def wire_erasure(user: str) -> dict[str, Any]:
+    return {"type": "EraseUser", "aggregateId": user}
+
+
+async def shown_still(deployed: Deployment, users: list[str]) -> list[str]:
+    """The users whose document is more than a tombstone."""
+    async with open_view_store(deployed.settings, USER_VIEWS, timeout=10) as store:
+        documents = await store.fetch(users)
+    return [user for user in users if documents[user].keys() != {"id", "version"}]
 
 
 async def test_without_encryption_it_is_said_that_the_data_is_not_gone(deploy: Deploy) -> None:
