@@ -120,6 +120,8 @@ def evolve(user: User | None, event: UserEvent, at: datetime) -> User:
     Raises:
         Fatal: the event does not fit. No `decide` made this history.
     """
+    if user is not None and user.erased:
+        raise _broken(event, "follows UserErased")
     match event:
         case UserRegistered() if user is None:
             return User(
@@ -154,7 +156,11 @@ def evolve(user: User | None, event: UserEvent, at: datetime) -> User:
                 erased=True,
             )
     fault = "follows other events" if user is not None else "comes before UserRegistered"
-    raise Fatal(f"A user's history is broken: {type(event).__name__} {fault}. Restore the events.")
+    raise _broken(event, fault)
+
+
+def _broken(event: UserEvent, fault: str) -> Fatal:
+    return Fatal(f"A user's history is broken: {type(event).__name__} {fault}. Restore the events.")
 
 
 def user_to_wire(user: User) -> list[Any]:

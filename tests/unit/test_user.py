@@ -190,6 +190,9 @@ def test_the_fold_of_an_erased_user_needs_no_key(known: int) -> None:
         (None, UserReactivated()),
         (None, UserErased()),
         (ACTIVE, ANNA),
+        (ERASED, ANNA),
+        (ERASED, UserReactivated()),
+        (ERASED, UserErased()),
     ],
 )
 def test_a_history_that_nobody_decided_stops_everything(
