@@ -48,23 +48,24 @@ async def prove(
 
 
 async def _look_into_index(settings: Settings, index: ViewIndex, aggregate_id: str) -> Place:
-    """Let the index drop its deleted documents, then look for the one of this id."""
+    """Let the view's indices drop their deleted documents, then look for the one of this id."""
     alias = settings.namespace + index.alias
+    indices = f"{alias}-v*"  # also those that are not read by now
     async with connect(settings, timeout=_INDEX_TIMEOUT) as client:
         with translating(client):
             place = Place(alias)
             setting = "index.merge.policy.expunge_deletes_allowed"  # percent of a segment
             try:
-                await client.indices.put_settings(index=alias, settings={setting: 0})
-                await client.indices.forcemerge(index=alias, only_expunge_deletes=True)
-                await client.indices.put_settings(index=alias, settings={setting: None})
+                await client.indices.put_settings(index=indices, settings={setting: 0})
+                await client.indices.forcemerge(index=indices, only_expunge_deletes=True)
+                await client.indices.put_settings(index=indices, settings={setting: None})
             except ApiError as error:
                 if error.status_code not in (400, 404, 405, 410):
                     raise
                 place.note = "this server does not let deleted documents be expunged"
-            await client.indices.refresh(index=alias)
-            stats = await client.indices.stats(index=alias, metric="docs")
-            found = await client.search(index=alias, query={"ids": {"values": [aggregate_id]}})
+            await client.indices.refresh(index=indices)
+            stats = await client.indices.stats(index=indices, metric="docs")
+            found = await client.search(index=indices, query={"ids": {"values": [aggregate_id]}})
         for hit in found["hits"]["hits"]:
             place.records += 1
             place.readable += not hit["_source"].keys() <= {"id", "version"}
