@@ -21,7 +21,7 @@ _TIMEOUT = 10.0  # seconds of one request
 
 async def prove_erased(settings: Settings, user_id: str) -> Proof:
     """Where there still is personal data of a user, and until when; see `streams.proof.prove`."""
-    return await prove(settings, USERS, USER_VIEWS, user_id)
+    return await prove(settings, USERS, USER_VIEWS.index, user_id)
 
 
 async def wait_for_tombstone(settings: Settings, user_id: str, *, timeout: float) -> int:

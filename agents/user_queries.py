@@ -12,11 +12,14 @@ from typing import Any
 import orjson
 
 from agents.user_views import EMAIL_FRAGMENTS, ORDER, USER_VIEWS
+from agents.users import USERS
 from models.errors import QueryError
 from models.queries import MAX_LIMIT, GetActiveUsers, GetUserById, GetUsersByEmail, Page
 from models.views import UserReadModel, is_tombstone
+from streams.aggregate import Names
 from streams.buses import QueryBus
 from streams.fragments import fragment_query
+from streams.freshness import Freshness
 from streams.settings import Settings
 from streams.view_store import ViewStore, open_view_store
 
@@ -30,17 +33,17 @@ class UserQueryHandler:
     Lists are in the order of registration, users of the same millisecond by id. That order never
     changes, so following cursors shows every user once who matched all the while, and at most once
     any other; a user who registers meanwhile comes at the end. `GetUserById` sees a document as
-    soon as it is written, lists see it within a second.
+    soon as it is written, lists see it within a second, and both wait for a token's write.
     """
 
     def __init__(self, store: ViewStore) -> None:
         self._store = store
 
-    def register_at(self, queries: QueryBus) -> None:
+    def register_at(self, queries: QueryBus, freshness: Freshness) -> None:
         """Make this the handler of all three."""
-        queries.register(GetUserById, self.get_by_id)
-        queries.register(GetUsersByEmail, self.get_by_email)
-        queries.register(GetActiveUsers, self.get_active)
+        queries.register(GetUserById, self.get_by_id, after=freshness.written)
+        queries.register(GetUsersByEmail, self.get_by_email, after=freshness.searchable)
+        queries.register(GetActiveUsers, self.get_active, after=freshness.searchable)
 
     async def get_by_id(self, query: GetUserById) -> UserReadModel | None:
         """The user, active or not, or None, also for one who was erased."""
@@ -92,16 +95,21 @@ async def open_queries(settings: Settings) -> AsyncIterator[QueryBus]:
     """
     async with open_view_store(settings, USER_VIEWS, timeout=_TIMEOUT) as store:
         queries = QueryBus()
-        UserQueryHandler(store).register_at(queries)
+        commands = Names(settings.namespace, USERS.name).commands
+        freshness = Freshness(store, commands, settings.partitions)
+        UserQueryHandler(store).register_at(queries, freshness)
         yield queries
 
 
 async def pages_by_email(
-    queries: QueryBus, query: GetUsersByEmail
+    queries: QueryBus, query: GetUsersByEmail, **waiting: Any
 ) -> AsyncIterator[Page[UserReadModel]]:
-    """The page that the query asks for, and all that follow it."""
+    """The page that the query asks for, and all that follow it.
+
+    `waiting` are the `at_least` and the `timeout` of `QueryBus.execute`.
+    """
     while True:
-        page: Page[UserReadModel] = await queries.execute(query)
+        page: Page[UserReadModel] = await queries.execute(query, **waiting)
         yield page
         if page.cursor is None:
             return

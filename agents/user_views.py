@@ -1,13 +1,16 @@
-"""The index of the view `user-views`; how events become its documents is in `models/views.py`."""
+"""The view `user-views`: its index; how events become its documents is in `models/views.py`."""
 
 from __future__ import annotations
 
+from agents.users import USERS, VIEW_WORKER
+from models.events import USER_EVENTS, UserEvent
+from models.examples import EXAMPLES
+from models.messages import EventRecord
 from models.queries import MAX_LIMIT
 from models.views import is_tombstone, project
 from streams.fragments import ANALYSIS, MAPPING, fragment_source
+from streams.view import AggregateProjection, View
 from streams.view_index import Document, ViewIndex
-
-__all__ = ["EMAIL_FRAGMENTS", "ORDER", "USER_VIEWS", "project"]
 
 EMAIL_FRAGMENTS = "emailFragments"
 """The field in which fragments of the email address are looked up."""
@@ -23,9 +26,8 @@ def to_source(document: Document) -> Document:
     return {**document, EMAIL_FRAGMENTS: fragment_source(document["email"])}
 
 
-USER_VIEWS = ViewIndex(
+_INDEX = ViewIndex(
     alias="user-views",
-    version=1,
     properties={
         "email": {"type": "keyword"},
         "firstName": {"type": "keyword"},
@@ -44,4 +46,22 @@ USER_VIEWS = ViewIndex(
         "max_result_window": MAX_LIMIT + 1,
     },
     to_source=to_source,
+)
+
+
+class UserProjection(AggregateProjection[UserEvent]):
+    """One document per user."""
+
+    def fold(self, document: Document | None, record: EventRecord[UserEvent]) -> Document:
+        """The user after the event."""
+        return project(document, record)
+
+
+USER_VIEWS = View(
+    aggregate=USERS.name,
+    events=USER_EVENTS,
+    index=_INDEX,
+    projection=UserProjection(),
+    worker=VIEW_WORKER,
+    examples=EXAMPLES,
 )

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 from faust.types import StreamT
 
-from agents.user_views import USER_VIEWS, project
-from agents.users import USERS, VIEW_WORKER
-from models.events import USER_EVENTS
+from agents.user_views import USER_VIEWS
 from streams.app import StreamApp
 from streams.chunks import Chunk
 from streams.settings import settings
 from streams.view_app import add_view
 
-app = StreamApp(VIEW_WORKER, settings())
-user_events = add_view(app, USERS.name, USER_EVENTS, USER_VIEWS, project)
+app = StreamApp(USER_VIEWS.group, settings())
+user_events = add_view(app, USER_VIEWS)
 
 
 @app.agent(user_events)

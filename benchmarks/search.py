@@ -34,14 +34,15 @@ from deploy.generate import generate
 from models.events import UserEvent, UserRegistered
 from models.messages import EventRecord, Source
 from models.queries import GetUsersByEmail
-from models.views import project
 from streams.buses import QueryBus
 from streams.elasticsearch import connect
 from streams.fragments import fold
+from streams.freshness import Freshness
 from streams.projector import Projector
 from streams.settings import Settings
 from streams.view_index import Document
-from streams.view_store import ViewStore, open_view_store
+from streams.view_indices import ViewIndices
+from streams.view_store import ViewStore
 
 SEED = 42
 PAGE = 50
@@ -58,10 +59,10 @@ def _with_lower_case(document: Document) -> Document:
 
 
 INDEX = replace(
-    USER_VIEWS,
+    USER_VIEWS.index,
     alias="benchmark-user-views",
-    properties={**USER_VIEWS.properties, "lowerCase": {"type": "keyword"}},
-    hidden=(*USER_VIEWS.hidden, "lowerCase"),
+    properties={**USER_VIEWS.index.properties, "lowerCase": {"type": "keyword"}},
+    hidden=(*USER_VIEWS.index.hidden, "lowerCase"),
     to_source=_with_lower_case,
 )
 
@@ -96,7 +97,7 @@ def registrations(count: int) -> Iterator[EventRecord[UserEvent]]:
 
 async def load(store: ViewStore, count: int) -> tuple[float, list[str]]:
     """Seconds spent in the projector, and all addresses."""
-    projector: Projector[UserEvent] = Projector(store, project, cached_documents=0)
+    projector: Projector[UserEvent] = Projector(store, USER_VIEWS.projection, cached_documents=0)
     events = registrations(count)
     spent = 0.0
     addresses: list[str] = []
@@ -149,7 +150,7 @@ def wildcard(fragment: str) -> dict[str, Any]:
 async def search(store: ViewStore, fragments: list[tuple[str, str]], rounds: int) -> dict[str, Any]:
     """Latencies of both ways in milliseconds, and how often they did not find the same."""
     queries = QueryBus()
-    UserQueryHandler(store).register_at(queries)
+    UserQueryHandler(store).register_at(queries, Freshness(store, "users.commands.v1", 4))
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
     mismatches = 0
     for number in range(-WARM_UP, rounds):
@@ -190,12 +191,14 @@ def percentiles(times: list[float]) -> dict[str, float]:
 async def run(settings: Settings, users: int, fragments: int, rounds: int) -> dict[str, Any]:
     """Everything, on an index that is deleted first."""
     async with connect(settings, timeout=60) as client:
-        await client.options(ignore_status=404).indices.delete(index=INDEX.name)
-        async with open_view_store(settings, INDEX, timeout=60) as store:
-            await store.create_if_missing()
-            spent, addresses = await load(store, users)
-            found = await search(store, make_fragments(addresses, fragments), rounds)
-        stats = await client.indices.stats(index=INDEX.name, metric="store")
+        name = f"{INDEX.alias}-v1"
+        indices = ViewIndices(client, INDEX, "benchmark")
+        await indices.drop(name)
+        await indices.create(1, {}, followed=True)
+        store = ViewStore(client, INDEX, name=name)
+        spent, addresses = await load(store, users)
+        found = await search(store, make_fragments(addresses, fragments), rounds)
+        stats = await client.indices.stats(index=name, metric="store")
     size = stats["_all"]["primaries"]["store"]["size_in_bytes"]
     return {
         "users": len(addresses),

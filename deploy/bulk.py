@@ -14,11 +14,12 @@ import click
 from agents.users import USERS
 from deploy.connect import connect
 from deploy.lines import Lines, read_available
-from deploy.progress import Progress, progress_bar
+from deploy.progress import progress_bar
 from models.errors import InvalidCommand
 from streams.aggregate import Names
 from streams.bulk import BulkSender, read_line
 from streams.kafka import new_producer, started
+from streams.progress import Progress
 from streams.settings import Settings
 from streams.topics import COMMAND_BYTES, check_topics, topic_specs
 

@@ -29,6 +29,7 @@ COMMANDS = {
     "active": ("deploy.commands.queries:active", "List the active users."),
     "tail": ("deploy.commands.tail:tail", "Show events, outcomes or dead letters as they come."),
     "generate": ("deploy.commands.generate:generate", "Write sample commands."),
+    "views": ("deploy.commands.views:views", "Show, rebuild, roll back or prune the views."),
     "verify": ("deploy.commands.verify:verify", "Check that nothing was lost, doubled, mixed up."),
     "faults": (
         "deploy.commands.faults:faults",

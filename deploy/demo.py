@@ -21,7 +21,6 @@ from agents.user_verify import verify_users
 from agents.user_views import USER_VIEWS
 from agents.users import USERS
 from deploy.generate import Expected, malformed, plan, tally
-from deploy.progress import Progress
 from models.errors import Fatal, Transient
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from models.views import UserReadModel
@@ -30,6 +29,7 @@ from streams.bulk import BulkSender
 from streams.buses import QueryBus
 from streams.findings import Report
 from streams.kafka import new_consumer, new_producer
+from streams.progress import Progress
 from streams.settings import Settings
 from streams.view_store import open_view_store
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Told what is being done, how much of it is done, and how much it is (0: not known).
-Progress = Callable[[str, int, int], None]
+from streams.progress import Progress, say_nothing
 
 
 @contextmanager
@@ -18,7 +17,7 @@ def progress_bar() -> Iterator[Progress]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield lambda _what, _done, _total: None
+        yield say_nothing
         return
     columns = (
         TextColumn("{task.description}"),

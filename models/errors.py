@@ -5,12 +5,15 @@
      ├── Poison               the record cannot be read or decided: a dead letter
      ├── Transient            try again, with backoff
      ├── Fatal                stop, and print the one line which says what to do
+     │    └── NoSuchView      there is no index behind a view's name
      ├── NoHandler            a bus was given something it was not set up for
      │    ├── NoCommandHandler
      │    └── NoQueryHandler
      ├── OutcomeTimeout       the reply to a command did not come in time
      ├── InvalidCommand       refused at the client, before anything was sent
-     └── QueryError           a query that asks for what cannot be answered
+     ├── QueryError           a query that asks for what cannot be answered
+     │    └── InvalidToken    it is to wait for something that is no token, or not one of this view
+     └── ViewBehind           the view did not show in time what a token stands for
 
 The codes of `Rejected` and `Poison` are part of the wire contract: they are matched on by other
 programs and never change. The texts are for people, and carry no personal data.
@@ -73,6 +76,10 @@ class Fatal(CqrsError):
     """Going on would do harm or never help. The text is one line that says what to do."""
 
 
+class NoSuchView(Fatal):
+    """There is no index behind a view's name: never made, not complete yet, or deleted."""
+
+
 class NoHandler(CqrsError):
     """Nothing is registered for this type."""
 
@@ -116,3 +123,11 @@ class InvalidCommand(CqrsError):
 
 class QueryError(CqrsError):
     """A query with a limit, an offset, a cursor or a text out of bounds."""
+
+
+class InvalidToken(QueryError):
+    """What was given is no token, or one of another cluster, topic or partition."""
+
+
+class ViewBehind(CqrsError):
+    """The write succeeded, and the view does not show it yet. Ask again with the same token."""

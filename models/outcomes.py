@@ -56,15 +56,19 @@ class _Reply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted(_Reply):
-    """It happened. `sequence` is the aggregate's version now, that of the last of the events."""
+    """It happened. `sequence` is the aggregate's version now, that of the last of the events.
+
+    A query that is given `token` (`models/tokens.py`) sees the write.
+    """
 
     status: ClassVar[Literal["accepted"]] = "accepted"
 
     sequence: int
     event_ids: tuple[UUID, ...]
+    token: str
 
     def _said(self) -> dict[str, Any]:
-        return _acceptance(self.sequence, self.event_ids)
+        return _acceptance(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +76,7 @@ class Rejection(_Reply):
     """A rule forbade it: the code and the text of `Rejected`. Nothing changed."""
 
     status: ClassVar[Literal["rejected"]] = "rejected"
+    token: ClassVar[None] = None
 
     code: str
     reason: str
@@ -86,6 +91,7 @@ class FirstAcceptance:
 
     sequence: int
     event_ids: tuple[UUID, ...]
+    token: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,9 +110,14 @@ class Duplicate(_Reply):
 
     of: FirstAcceptance | FirstRejection
 
+    @property
+    def token(self) -> str | None:
+        """That of the first outcome, if it was accepted."""
+        return self.of.token if isinstance(self.of, FirstAcceptance) else None
+
     def _said(self) -> dict[str, Any]:
         if isinstance(self.of, FirstAcceptance):
-            first = {"status": Accepted.status, **_acceptance(self.of.sequence, self.of.event_ids)}
+            first = {"status": Accepted.status, **_acceptance(self.of)}
         else:
             first = {"status": Rejection.status, "code": self.of.code, "reason": self.of.reason}
         return {"of": first}
@@ -117,6 +128,7 @@ class DeadLettered(_Reply):
     """It could not be read or decided: the code and the text of `Poison`."""
 
     status: ClassVar[Literal["dead-lettered"]] = "dead-lettered"
+    token: ClassVar[None] = None
 
     code: str
     reason: str
@@ -149,8 +161,12 @@ def parse_outcome(data: Mapping[str, Any]) -> Outcome:
     raise Poison("unknown-type", "status: is no outcome known here")
 
 
-def _acceptance(sequence: int, event_ids: tuple[UUID, ...]) -> dict[str, Any]:
-    return {"sequence": sequence, "eventIds": [str(id_) for id_ in event_ids]}
+def _acceptance(said: Accepted | FirstAcceptance) -> dict[str, Any]:
+    return {
+        "sequence": said.sequence,
+        "eventIds": [str(id_) for id_ in said.event_ids],
+        "token": said.token,
+    }
 
 
 def _read_acceptance(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,6 +176,7 @@ def _read_acceptance(data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "sequence": read_whole(data, "sequence", least=1),
         "event_ids": tuple(read_uuid({"eventIds": id_}, "eventIds") for id_ in ids),
+        "token": read_text(data, "token"),
     }
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+from unicodedata import category
 
 from models.errors import QueryError
 
@@ -74,5 +75,8 @@ def _check_whole(name: str, value: int, least: int, most: int | None) -> None:
 
 
 def _check_text(name: str, text: str, most: int) -> None:
+    """No id and no email has control characters, or half a surrogate pair."""
     if not isinstance(text, str) or not 1 <= len(text) <= most:
         raise QueryError(f"{name} must be text of 1 to {most} characters")
+    if any(category(character) in ("Cc", "Cs") for character in text):
+        raise QueryError(f"{name} must not contain control characters, nor be invalid Unicode")

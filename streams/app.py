@@ -16,6 +16,7 @@ import faust
 from faust.types import TP, AgentT, TopicT
 
 from models.errors import Fatal
+from streams.kafka import cluster_id
 from streams.logs import log_defect, logging_config
 from streams.partition_driver import Partition
 from streams.partitions import Partitions
@@ -45,6 +46,8 @@ class StreamApp(faust.App):
 
     logger = logging.getLogger("faust.app")  # what it says of itself is Faust's news
     failure: Fatal | None = None
+    cluster: str
+    """The id of the Kafka cluster; it is known before the first partition starts."""
 
     def __init__(self, name: str, settings: Settings) -> None:
         """Make the app of the worker role ``name``, which also names its consumer group."""
@@ -110,6 +113,7 @@ class StreamApp(faust.App):
             Fatal: a server does not answer, or a topic is missing or differs.
         """
         await check_topics(self.settings, self._topics)
+        self.cluster = await cluster_id(self.settings)
 
     def _create_directories(self) -> None:
         """Nothing is kept on disk."""

@@ -10,9 +10,11 @@ from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 from uuid import UUID
 
+from models.errors import InvalidToken
 from models.messages import Event, EventRecord
 from models.outcomes import (
     Accepted,
@@ -23,6 +25,7 @@ from models.outcomes import (
     Outcome,
     Rejection,
 )
+from models.tokens import Point, Token
 from streams.entity import DEDUPE_WINDOW
 from streams.findings import Kind, Report
 
@@ -37,6 +40,8 @@ class _Answer(NamedTuple):
     command_id: UUID | None
     aggregate_id: str | None
     said: First | None
+    named: int | None
+    """The offset of the command that its token names; None without one, or if it is another's."""
 
 
 class _Happened(NamedTuple):
@@ -71,13 +76,19 @@ class OutcomeAudit:
             return
         said: First | None = None
         if isinstance(outcome, Accepted):
-            said = FirstAcceptance(sequence=outcome.sequence, event_ids=outcome.event_ids)
+            said = FirstAcceptance(
+                sequence=outcome.sequence, event_ids=outcome.event_ids, token=outcome.token
+            )
         elif isinstance(outcome, Rejection):
             said = FirstRejection(code=outcome.code, reason=outcome.reason)
         elif isinstance(outcome, Duplicate):
             said = outcome.of
+        named: int | None = None
+        if isinstance(said, FirstAcceptance):
+            named = _named(said, outcome)
+            said = replace(said, token="")  # half of the memory, and not needed any more
         self._answers[outcome.source.offset].append(
-            _Answer(offset, outcome.status, outcome.command_id, outcome.aggregate_id, said)
+            _Answer(offset, outcome.status, outcome.command_id, outcome.aggregate_id, said, named)
         )
 
     def add_event(self, event: EventRecord[Event]) -> None:
@@ -161,6 +172,11 @@ class OutcomeAudit:
             case Accepted.status:
                 self._i1.checked += 1
                 self._check_events(source, answer, events)
+                if answer.named != source:
+                    self._i1.violated(
+                        f"the token of the accepted command {answer.command_id} at offset {source} "
+                        "is not of this command"
+                    )
             case Rejection.status:
                 self._i5.checked += 1
                 if events:
@@ -239,7 +255,7 @@ class _Remembered:
             if first is None:
                 if self._complete:
                     return f"{name} is a duplicate of none before it", "diverged"
-            elif first.said != answer.said:
+            elif (first.said, first.named) != (answer.said, answer.named):
                 line = f"{name} is a duplicate and got another answer than the first time"
                 return line, "diverged"
             return None
@@ -250,6 +266,17 @@ class _Remembered:
             again = f"{name} was decided again as {answer.status}; it was {first.status} before"
             return again, "doubled"
         return None
+
+
+def _named(accepted: FirstAcceptance, outcome: Outcome) -> int | None:
+    """The offset that a token names, if it is one of the outcome's aggregate and its sequence."""
+    try:
+        (point,) = Token.parse(accepted.token).points
+    except (InvalidToken, ValueError):
+        return None
+    topic, partition = outcome.source.topic, outcome.source.partition
+    fits = Point(topic, partition, point.offset, outcome.aggregate_id or "", accepted.sequence)
+    return point.offset if point == fits else None
 
 
 def _kind(surplus: int) -> Kind:

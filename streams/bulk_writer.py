@@ -44,8 +44,12 @@ _WRITTEN, _STALE = Answer(Fate.WRITTEN), Answer(Fate.STALE)
 class BulkWriter:
     """Bulk requests of at most `most` documents."""
 
-    def __init__(self, client: AsyncElasticsearch, index: ViewIndex, *, most: int) -> None:
+    def __init__(
+        self, client: AsyncElasticsearch, index: ViewIndex, target: str, *, most: int
+    ) -> None:
+        """`target` is the alias by which the index is written to."""
         self._client = client
+        self._target = target
         self._index = index
         self._most = most
 
@@ -101,7 +105,7 @@ class BulkWriter:
         with translating(self._client):
             response = await self._client.bulk(
                 operations=body,  # type: ignore[arg-type]  # bytes are passed on as they are
-                index=self._index.alias,
+                index=self._target,
                 require_alias=True,  # else a lost index would come back without its mapping
                 include_source_on_error=False,
                 filter_path="items.*.status,items.*.error.type,items.*.error.reason",
@@ -116,11 +120,9 @@ class BulkWriter:
         if status == 409:
             return _STALE
         if kind == "index_not_found_exception":
-            raise missing_index(self._index.alias)
+            raise missing_index(self._target)
         if kind == "security_exception":
-            raise Fatal(
-                f"Elasticsearch refuses to write to {self._index.alias}: check the privileges"
-            )
+            raise Fatal(f"Elasticsearch refuses to write to {self._target}: check the privileges")
         reason = f"{status} {kind}: {_without_values(error.get('reason', ''))}"
         if is_passing(status, kind) or status != 400:
             return Answer(Fate.NOT_NOW, reason)

@@ -7,15 +7,22 @@ microsecond: a type look-up and a coroutine.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from models.errors import NoCommandHandler, NoQueryHandler
+from models.errors import NoCommandHandler, NoQueryHandler, QueryError
 from models.messages import Command
+from models.tokens import Token, join
 
 R = TypeVar("R")
 C = TypeVar("C", bound=Command)
 Q = TypeVar("Q")
+T = TypeVar("T")
+
+# Seconds that a query with a token waits, unless it says otherwise, and at most.
+DEFAULT_WAIT = 10.0
+_LONGEST_WAIT = 3600.0
 
 
 class CommandBus(Generic[R]):
@@ -44,30 +51,74 @@ class CommandBus(Generic[R]):
         return await handler(command)
 
 
+class Wait(Protocol):
+    """Lets a query be answered when what a token stands for can be seen (`freshness.py`)."""
+
+    async def __call__(
+        self, token: Token, timeout: float, answer: Callable[[], Awaitable[T]], /
+    ) -> T:
+        """The answer. Raises ViewBehind if it takes longer than `timeout` seconds to be seen."""
+
+
+class _QueryHandler(NamedTuple):
+    handle: Callable[[Any], Awaitable[Any]]
+    after: Wait | None
+
+
 class QueryBus:
     """Executes queries. What the answer is belongs to the type of the query."""
 
     def __init__(self) -> None:
-        self._handlers: dict[type[Any], Callable[[Any], Awaitable[Any]]] = {}
+        self._handlers: dict[type[Any], _QueryHandler] = {}
 
-    def register(self, query_type: type[Q], handler: Callable[[Q], Awaitable[Any]]) -> None:
+    def register(
+        self,
+        query_type: type[Q],
+        handler: Callable[[Q], Awaitable[Any]],
+        *,
+        after: Wait | None = None,
+    ) -> None:
         """Let `handler` answer every query of exactly this type.
+
+        `after` is what it has to wait for if it is given a token; without one it takes none.
 
         Raises:
             ValueError: The type has a handler already.
         """
-        _add(self._handlers, query_type, handler)
+        _add(self._handlers, query_type, _QueryHandler(handler, after))
 
-    async def execute(self, query: object) -> Any:
+    async def execute(
+        self,
+        query: object,
+        *,
+        at_least: Token | str | Iterable[Token | str] | None = None,
+        timeout: float = DEFAULT_WAIT,
+    ) -> Any:
         """Hand the query to its handler and return the answer.
+
+        Args:
+            query: What is asked.
+            at_least: The token of an outcome, or several: the answer is as new as they are, or
+                newer.
+            timeout: Seconds until that is the case, at most; the query itself has its own time.
 
         Raises:
             NoQueryHandler: `No handler registered for query: X`, X the name of its class.
+            QueryError: This query cannot wait, or not for such a time. InvalidToken: it cannot
+                wait for this token.
+            ViewBehind: The write succeeded, and the view did not show it in time.
         """
         handler = self._handlers.get(type(query))
         if handler is None:
             raise NoQueryHandler(type(query).__name__)
-        return await handler(query)
+        token = join([at_least] if isinstance(at_least, Token | str) else at_least or ())
+        if token is None:
+            return await handler.handle(query)
+        if handler.after is None:
+            raise QueryError(f"{type(query).__name__} is answered at once: give it no token")
+        if not 0 < timeout <= _LONGEST_WAIT:
+            raise QueryError(f"timeout must be a number of seconds above 0, to {_LONGEST_WAIT:g}")
+        return await handler.after(token, timeout, partial(handler.handle, query))
 
 
 def _add(handlers: dict[type[Any], Any], message_type: type[Any], handler: object) -> None:

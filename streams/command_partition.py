@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -13,6 +14,7 @@ from faust.types import TP
 from models.errors import Poison, Rejected
 from models.messages import Command, Event, EventRecord, Source, check_expected_version, event_id
 from models.outcomes import Accepted, DeadLettered, Duplicate, Outcome, Rejection
+from models.tokens import Token
 from streams.aggregate import Aggregate, Names
 from streams.app import StreamApp
 from streams.buses import CommandBus
@@ -60,6 +62,7 @@ class CommandPartition(Generic[S]):
         tp: TP,
     ) -> None:
         self._settings = app.settings
+        self._cluster = app.cluster
         self._aggregate = aggregate
         self._names = Names(app.settings.namespace, aggregate.name)
         self._table = table
@@ -149,7 +152,7 @@ class CommandPartition(Generic[S]):
         if entity.version == 0:
             # An aggregate that exists here has had its partition checked.
             check_partition(record, self._settings.partitions)
-        first = entity.answer_to(command.id)
+        first = entity.answer_to(command.id, partial(self._token, command.aggregate_id))
         if first is not None:
             return Duplicate(**said, of=first)
         try:
@@ -166,8 +169,15 @@ class CommandPartition(Generic[S]):
             Output(record.key, self._sealing.event(envelope))
             for envelope in _envelopes(command, source, entity.version, ids, events)
         )
-        self._repository.remember(command.aggregate_id, [command.id.hex, sequence, len(events)])
-        return Accepted(**said, sequence=sequence, event_ids=ids)
+        self._repository.remember(
+            command.aggregate_id, [command.id.hex, sequence, len(events), source.offset]
+        )
+        token = self._token(command.aggregate_id, source.offset, sequence)
+        return Accepted(**said, sequence=sequence, event_ids=ids, token=token)
+
+    def _token(self, aggregate_id: str, offset: int, sequence: int) -> str:
+        source = Source(self._tp.topic, self._tp.partition, offset)
+        return str(Token.of(self._cluster, source, aggregate_id, sequence))
 
     async def _dispatch(self, command: Command, entity: Entity[S]) -> Sequence[Event]:
         """Let the handler decide; whatever it raises, nothing of it stays staged."""

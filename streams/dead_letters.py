@@ -16,6 +16,9 @@ SOURCE_PARTITION = "cqrs-source-partition"
 SOURCE_OFFSET = "cqrs-source-offset"
 SOURCE_TIMESTAMP = "cqrs-source-timestamp"
 
+# Of a view's: which view could not take it.
+VIEW = "cqrs-view"
+
 # Headers of one that was cut: how many bytes its value and its key had.
 CUT = "cqrs-dead-cut"
 CUT_KEY = "cqrs-dead-cut-key"

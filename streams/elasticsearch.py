@@ -20,7 +20,7 @@ from elastic_transport import ConnectionTimeout, TlsError, TransportError
 from elasticsearch import ApiError, AsyncElasticsearch, SerializationError
 from elasticsearch.serializer import OrjsonSerializer
 
-from models.errors import CqrsError, Fatal, Transient
+from models.errors import CqrsError, Fatal, NoSuchView, Transient
 from streams.settings import Settings
 
 _PASSING = frozenset({408, 429})
@@ -107,11 +107,11 @@ def let_go(error: BaseException | None) -> None:
         error = error.__context__
 
 
-def missing_index(name: str) -> Fatal:
+def missing_index(name: str) -> NoSuchView:
     """There is nothing behind an alias."""
-    return Fatal(
-        f"Elasticsearch has no index {name}: start the view worker, which makes it "
-        "(cqrs worker views)"
+    return NoSuchView(
+        f"Elasticsearch has no index {name}: a view worker makes it and shows it when it is "
+        "complete (cqrs worker views); `cqrs views status` says how far that is"
     )
 
 

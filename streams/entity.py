@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -17,8 +18,9 @@ S = TypeVar("S")
 # How many of its last command ids an aggregate remembers: the documented dedupe window.
 DEDUPE_WINDOW = 16
 
-# What was answered to a command, as it is stored: ``[id, sequence, number of events]`` if it was
-# accepted, ``[id, code, reason]`` if it was rejected. The id is 32 hex digits.
+# What was answered to a command, as it is stored: ``[id, sequence, number of events, offset]`` if
+# it was accepted, ``[id, code, reason]`` if it was rejected. The id is 32 hex digits, the offset
+# that of the command.
 Answer = list[Any]
 
 
@@ -30,11 +32,16 @@ class Entity(Generic[S]):
     version: int
     answers: list[Answer]
 
-    def answer_to(self, command_id: UUID) -> FirstAcceptance | FirstRejection | None:
-        """What was answered to this command, if it is remembered."""
+    def answer_to(
+        self, command_id: UUID, token: Callable[[int, int], str]
+    ) -> FirstAcceptance | FirstRejection | None:
+        """What was answered to this command, if it is remembered.
+
+        `token` makes the token of this aggregate's command at an offset, with its sequence.
+        """
         for id_hex, *said in self.answers:
             if id_hex == command_id.hex:
-                return _first_answer(command_id, said)
+                return _first_answer(command_id, said, token)
         return None
 
     def remembering(self, answer: Answer) -> Entity[S]:
@@ -42,12 +49,15 @@ class Entity(Generic[S]):
         return Entity(self.state, self.version, [*self.answers[1 - DEDUPE_WINDOW :], answer])
 
 
-def _first_answer(command_id: UUID, said: list[Any]) -> FirstAcceptance | FirstRejection:
-    first, second = said
-    if isinstance(first, str):
-        return FirstRejection(code=first, reason=second)
-    ids = tuple(event_id(command_id, index) for index in range(second))
-    return FirstAcceptance(sequence=first, event_ids=ids)
+def _first_answer(
+    command_id: UUID, said: list[Any], token: Callable[[int, int], str]
+) -> FirstAcceptance | FirstRejection:
+    if isinstance(said[0], str):
+        code, reason = said
+        return FirstRejection(code=code, reason=reason)
+    sequence, events, offset = said
+    ids = tuple(event_id(command_id, index) for index in range(events))
+    return FirstAcceptance(sequence=sequence, event_ids=ids, token=token(offset, sequence))
 
 
 def encode_entity(aggregate: Aggregate[S], entity: Entity[S]) -> bytes:

@@ -95,7 +95,7 @@ def fragment_source(value: str) -> dict[str, str]:
     codes = [_code_words[character] for character in folded]
     pairs = list(map(add, codes, codes[1:]))
     grams = map(add, pairs, codes[2:])
-    return {"grams": " ".join(grams), "short": " ".join({*codes, *pairs})}
+    return {"grams": " ".join(grams), "short": " ".join(dict.fromkeys((*codes, *pairs)))}
 
 
 def fragment_query(field: str, fragment: str) -> dict[str, Any]:

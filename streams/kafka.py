@@ -100,6 +100,16 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
         await client.close()
 
 
+async def cluster_id(settings: Settings) -> str:
+    """What the brokers call their cluster: the same for all of them, and for all its life.
+
+    Raises:
+        Fatal: no broker answers.
+    """
+    async with admin_client(settings) as admin:
+        return str((await admin.describe_cluster())["cluster_id"])
+
+
 async def _connected_admin(settings: Settings) -> AIOKafkaAdminClient:
     """A client that knows a broker.
 

@@ -87,6 +87,16 @@ class LogReader:
         async for records in read_to(self.consumer, partition, end):
             yield records
 
+    async def reached(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The positions behind the last committed record of each by now; 0 where there is none.
+
+        Unlike the end of a log, which has markers of transactions, that is what a reader of records
+        can say it has reached.
+        """
+        ends = await self.ends(partitions)
+        last = {partition: await self.last(partition, end) for partition, end in ends.items()}
+        return {tp: 0 if record is None else record.offset + 1 for tp, record in last.items()}
+
     async def last(
         self,
         partition: TopicPartition,
@@ -123,3 +133,14 @@ async def open_logs(
         bounds.assign(list(partitions))
         bounds.pause(*partitions)
         yield LogReader(committed, bounds)
+
+
+async def last_positions(settings: Settings, topic: str) -> Mapping[int, int]:
+    """`LogReader.reached` of a whole topic, by partition.
+
+    Raises:
+        Fatal: Kafka does not answer.
+    """
+    partitions = [TopicPartition(topic, number) for number in range(settings.partitions)]
+    async with open_logs(settings, partitions) as logs:
+        return {tp.partition: end for tp, end in (await logs.reached(partitions)).items()}

@@ -164,11 +164,18 @@ class Driver:
         _, running = await asyncio.wait({self._task}, timeout=timeout)
         if running:
             logger.warning("%s: abandoning a chunk that did not finish in time", _name(self.tp))
-            await self._abandon()
+            await self.abandon()
+
+    async def abandon(self) -> None:
+        """Stop whatever runs; the partition is `lost` then."""
+        self._forget()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def close(self) -> None:
         """Stop whatever runs and give the partition up."""
-        await self._abandon()
+        await self.abandon()
         await self._partition.close()
 
     @property
@@ -194,12 +201,6 @@ class Driver:
     @property
     def _busy(self) -> bool:
         return self._task is not None and not self._task.done()
-
-    async def _abandon(self) -> None:
-        self._forget()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
 
     def _forget(self) -> None:
         self.position = None

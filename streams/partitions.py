@@ -65,6 +65,15 @@ class Partitions:
             if self._drivers[tp].lost:
                 self._drivers[tp].start()
 
+    async def restart(self, tps: Iterable[TP]) -> None:
+        """Let partitions that are still ours begin anew; what they are at is abandoned."""
+        for tp in tps:
+            driver = self._drivers.get(tp)
+            if driver is not None:
+                await driver.abandon()
+                if self._drivers.get(tp) is driver and driver.lost:  # else it went meanwhile
+                    driver.start()
+
     async def close(self, timeout: float) -> None:
         """Give everything up; running chunks have ``timeout`` seconds to finish."""
         self._closed = True

@@ -1,7 +1,7 @@
-"""Folds the events of a partition onto the documents of a view, and writes the documents.
+"""Folds the events of a partition onto the documents of an index, and writes the documents.
 
 Events carry only what changed, so the documents of a partition are kept in memory, as many as fit,
-and read back from Elasticsearch when they are not there. Of a chunk, each aggregate's document goes
+and read back from Elasticsearch when they are not there. Of a chunk, each document goes
 out once, whole, in its last state.
 
 Nothing is lost and nothing goes back, however often a chunk is projected and wherever it was
@@ -17,14 +17,16 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
 from models.errors import Fatal, Transient
 from models.messages import Event, EventRecord
 from streams.bulk_writer import Fate
 from streams.elasticsearch import let_go
+from streams.view import Projection
 from streams.view_index import REFUSED, Document
+from streams.view_progress import IndexChanged
 from streams.view_store import ViewStore
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ E = TypeVar("E", bound=Event)
 T = TypeVar("T")
 
 _BACKOFF = wait_random_exponential(multiplier=0.1, max=5)  # seconds, with full jitter
+_SAY_AGAIN = 60.0  # seconds
 _NOTHING: Document = {}
 
 
@@ -67,17 +70,17 @@ class Projector(Generic[E]):
     def __init__(
         self,
         store: ViewStore,
-        project: Callable[[Document | None, EventRecord[E]], Document],
+        projection: Projection[E],
         *,
         cached_documents: int = 200_000,
     ) -> None:
-        """`project` folds one event onto a document, and must not change the one it is given."""
         self._store = store
-        self._project = project
+        self._projection = projection
         self._most = cached_documents
         # partition -> id -> document, the one used last at the end
         self._caches: dict[int, dict[str, Document]] = {}
         self._down_since: float | None = None
+        self._say_again_at = 0.0
         self._waiting: set[object] = set()  # requests that have failed and are repeated
 
     @property
@@ -98,7 +101,7 @@ class Projector(Generic[E]):
         documents = await self._load(cache, records)
         due = self._fold(documents, records)
         writing = _Writing(self._store, {key: documents[key] for key in due})
-        await self._patiently(writing.send)
+        await self.patiently(writing.send)
         self._keep(cache, documents)
         written = sum(len(due[key]) for key in due.keys() - writing.stale - writing.refused.keys())
         refused = tuple(Refused(tuple(due[key]), reason) for key, reason in writing.refused.items())
@@ -116,39 +119,43 @@ class Projector(Generic[E]):
         documents: dict[str, Document] = {}
         missing: dict[str, None] = {}
         for record in records:
-            key = record.aggregate_id
-            if key in documents or key in missing:
+            key = self._projection.key(record)
+            if key is None or key in documents or key in missing:
                 continue
             if key in cache:
                 documents[key] = cache[key]
-            elif record.sequence > 1:
-                missing[key] = None
-            else:
+            elif self._projection.begins(record):
                 # Begun from nothing it comes out right in any case: if there is a document, it is
                 # of this version or a later one. So a rebuild reads nothing.
                 documents[key] = _NOTHING
+            else:
+                missing[key] = None
         if missing:
-            found = await self._patiently(self._store.fetch, missing)
+            found = await self.patiently(self._store.fetch, missing)
             documents.update((key, item.get(REFUSED, item)) for key, item in found.items())
         return documents
 
     def _fold(
         self, documents: dict[str, Document], records: Sequence[EventRecord[E]]
     ) -> dict[str, list[EventRecord[E]]]:
-        """Applies the events that are due to `documents`; returns them by aggregate."""
+        """Applies the events that are due to `documents`; returns them by document."""
         due: dict[str, list[EventRecord[E]]] = {}
         for record in records:
-            key = record.aggregate_id
-            document = documents.get(key) or None
-            version = document["version"] if document else 0
-            if record.sequence <= version:
+            key = self._projection.key(record)
+            if key is None:
                 continue
-            if record.sequence > version + 1:
+            document = documents.get(key) or None
+            before = document["version"] if document else 0
+            version = self._projection.version(record)
+            if version <= before:
+                continue
+            if self._projection.gapless and version > before + 1:
                 raise SequenceGap(
-                    f"The view has {key} at version {version} and the next event is number "
-                    f"{record.sequence}: events are missing in between. Rebuild the view"
+                    f"The view has {key} at version {before} and the next event is number "
+                    f"{version}: events are missing in between. Rebuild the view "
+                    "(cqrs views rebuild)"
                 )
-            documents[key] = self._project(document, record)
+            documents[key] = self._projection.fold(document, record)
             due.setdefault(key, []).append(record)
         return due
 
@@ -163,11 +170,11 @@ class Projector(Generic[E]):
                 del largest[key]
             excess = sum(map(len, self._caches.values())) - self._most
 
-    async def _patiently(self, request: Callable[..., Awaitable[T]], *args: object) -> T:
+    async def patiently(self, request: Callable[..., Awaitable[T]], *args: object) -> T:
         """Repeats a request until Elasticsearch answers it.
 
-        Says once per outage that projecting waits, and that it goes on when no request does so any
-        more: that of another partition may get through all the while.
+        Says when projecting waits, once a minute that it still does, and that it goes on when no
+        request waits any more: that of another partition may get through all the while.
         """
         ticket = object()
 
@@ -175,21 +182,35 @@ class Projector(Generic[E]):
             failure = attempt.outcome.exception() if attempt.outcome else None
             let_go(failure)
             self._waiting.add(ticket)
-            if self._down_since is None:
-                self._down_since = time.monotonic()
-                logger.warning("Projecting waits: %s", failure)
+            self._say_that_it_waits(failure)
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception_type(Transient), wait=_BACKOFF, before_sleep=wait
+            retry=retry_if_exception(_passes), wait=_BACKOFF, before_sleep=wait
         )
         try:
-            answer: T = await retrying(request, *args)
+            async for attempt in retrying:
+                with attempt:
+                    answer = await request(*args)
         finally:
             self._waiting.discard(ticket)
         if self._down_since is not None and not self._waiting:
             logger.info("Projecting goes on after %.1f s", time.monotonic() - self._down_since)
             self._down_since = None
         return answer
+
+    def _say_that_it_waits(self, failure: BaseException | None) -> None:
+        now = time.monotonic()
+        if self._down_since is None:
+            self._down_since = now
+        elif now < self._say_again_at:
+            return
+        logger.warning("Projecting waits: %s (for %.0f s by now)", failure, now - self._down_since)
+        self._say_again_at = now + _SAY_AGAIN
+
+
+def _passes(error: BaseException) -> bool:
+    """Whether the same request may work later."""
+    return isinstance(error, Transient) and not isinstance(error, IndexChanged)
 
 
 class _Writing:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import orjson
@@ -18,48 +17,36 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from models.errors import Transient
-from models.messages import EventRecord
+from models.errors import NoSuchView, Transient
 from streams.aggregate import Aggregate, Names
 from streams.audit import PartitionAudit
 from streams.audit_history import ViewDocuments, check_extra_documents
+from streams.dead_letters import VIEW
 from streams.event_reader import sealed_ids
 from streams.findings import NotCaughtUp, Report
-from streams.kafka import admin_client
 from streams.key_ring import KeyRing, open_key_ring
 from streams.log_reader import LogReader, open_logs
 from streams.personal import is_sealed_state
+from streams.progress import Progress, say_nothing
 from streams.settings import Settings
 from streams.state_table import position_key, restore
 from streams.topics import check_topics, topic_specs
-from streams.view_index import Document, ViewIndex
-from streams.view_store import open_view_store
+from streams.view import View
+from streams.view_store import ViewStore, open_view_store
 
 S = TypeVar("S")
-
-# Told what is being done, and how far that is: done, and of how much (0: not known).
-Progress = Callable[[str, int, int], None]
 
 _POLL = 0.2
 _VIEW_TIMEOUT = 60.0
 
 
-@dataclass(frozen=True)
-class View:
-    """A view to be checked: its index, its fold, and the app id of its workers (no namespace)."""
-
-    index: ViewIndex
-    project: Callable[[Document | None, EventRecord[Any]], Document]
-    worker: str
-
-
 async def verify(
     settings: Settings,
     aggregate: Aggregate[S],
-    view: View | None = None,
+    view: View[Any] | None = None,
     *,
     timeout: float = 60,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: Progress = say_nothing,
 ) -> Report:
     """Check everything that there is now; I4 only with a view.
 
@@ -114,14 +101,15 @@ class _Verification(Generic[S]):
         self._report = Report()
         self._done = self._total = 0
 
-    async def run(self, view: View | None, deadline: float) -> Report:
+    async def run(self, view: View[Any] | None, deadline: float) -> Report:
         """All of it, in order."""
         await self._wait_for_commands(deadline)
         view_ends = await self._logs.ends(self._partitions(self._names.events))
         documents = None
         if view is not None:
-            await self._wait_for_view(view, view_ends, deadline)
-            documents = await self._read_view(view)
+            async with open_view_store(self._settings, view, timeout=_VIEW_TIMEOUT) as store:
+                await self._wait_for_view(store, view_ends, deadline)
+                documents = await self._read_view(view, store)
         await self._measure()
         for number in range(self._settings.partitions):
             view_end = view_ends[TopicPartition(self._names.events, number)]
@@ -162,27 +150,26 @@ class _Verification(Generic[S]):
         return 0 if record is None else int(orjson.loads(record.value)["position"])
 
     async def _wait_for_view(
-        self, view: View, ends: Mapping[TopicPartition, int], deadline: float
+        self, store: ViewStore, ends: Mapping[TopicPartition, int], deadline: float
     ) -> None:
-        """Wait until the view's workers have committed positions behind the last events."""
-        group = self._settings.namespace + view.worker
-        last = {partition: await self._logs.last(partition, end) for partition, end in ends.items()}
-        wanted = {tp: record.offset + 1 for tp, record in last.items() if record is not None}
-        async with admin_client(self._settings) as admin:
+        """Wait until the index that people read is behind the last events."""
+        last = {tp.partition: await self._logs.last(tp, end) for tp, end in ends.items()}
+        wanted = {one: record.offset + 1 for one, record in last.items() if record is not None}
 
-            async def missing() -> int:
-                # Nothing is found, for a moment, while the group's coordinator is coming up.
-                found = await admin.list_consumer_group_offsets(group, partitions=list(wanted))
-                offsets = {tp: max(0, committed.offset) for tp, committed in found.items()}
-                return sum(max(0, position - offsets.get(tp, 0)) for tp, position in wanted.items())
+        async def missing() -> int:
+            try:
+                found = (await store.serving(wanted)).progress
+            except NoSuchView:  # not complete yet
+                return sum(wanted.values())
+            return sum(max(0, position - found[one].position) for one, position in wanted.items())
 
-            if wanted:
-                await self._wait(
-                    missing,
-                    deadline,
-                    f"{self._names.events}: {{}} positions are not in the view in time; is a view "
-                    "worker running (`cqrs worker views`)?",
-                )
+        if wanted:
+            await self._wait(
+                missing,
+                deadline,
+                f"{self._names.events}: {{}} positions are not in the view in time; is a view "
+                "worker running (`cqrs worker views`)?",
+            )
 
     async def _wait(
         self, missing: Callable[[], Awaitable[int]], deadline: float, line: str
@@ -193,19 +180,22 @@ class _Verification(Generic[S]):
                 raise NotCaughtUp(line.format(left))
             await asyncio.sleep(_POLL)
 
-    async def _read_view(self, view: View) -> ViewDocuments:
+    async def _read_view(self, view: View[Any], store: ViewStore) -> ViewDocuments:
         """All documents as they are now, and whose events the view's dead letters hold."""
-        documents = ViewDocuments(view.project)
-        async with open_view_store(self._settings, view.index, timeout=_VIEW_TIMEOUT) as store:
-            await store.refresh()
-            async for document in store.scan():
-                documents.add(document)
-                if len(documents.documents) % 1000 == 0:
-                    self._progress("Reading the view", len(documents.documents), 0)
+        documents = ViewDocuments(view.projection.fold)
+        await store.refresh()
+        async for document in store.scan():
+            documents.add(document)
+            if len(documents.documents) % 1000 == 0:
+                self._progress("Reading the view", len(documents.documents), 0)
         dead = await self._logs.ends(self._partitions(self._names.dead_views))
         for partition, end in dead.items():
             async for records in self._logs.read(partition, 0, end):
-                documents.dead.update((record.key or b"").decode() for record in records)
+                documents.dead.update(
+                    (record.key or b"").decode()
+                    for record in records
+                    if (VIEW, view.name.encode()) in record.headers
+                )
         self._report.documents = len(documents.documents)
         return documents
 

@@ -2,56 +2,72 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from faust.types import TP, TopicT
 
-from models.messages import Event, EventRecord
+from models.errors import Fatal
+from models.messages import Event
 from streams.aggregate import Names
 from streams.app import StreamApp
+from streams.elasticsearch import connect
 from streams.event_reader import open_event_reader
 from streams.kafka import new_producer, started
-from streams.projector import Projector
+from streams.log_reader import last_positions
+from streams.logs import log_defect
 from streams.topics import topic_specs
-from streams.view_index import Document, ViewIndex
+from streams.view import View
+from streams.view_follow import ViewFollower
 from streams.view_partition import ViewPartition
-from streams.view_store import open_view_store
 
 E = TypeVar("E", bound=Event)
 
 _TIMEOUT = 30.0  # seconds that one request to Elasticsearch may take
 
 
-def add_view(
-    app: StreamApp,
-    aggregate: str,
-    events: Mapping[str, type[E]],
-    index: ViewIndex,
-    project: Callable[[Document | None, EventRecord[E]], Document],
-) -> TopicT:
-    """Let ``app`` project the events of an aggregate (its name) into a view.
+def add_view(app: StreamApp, view: View[E]) -> TopicT:
+    """Let ``app`` project the events of an aggregate into a view.
 
     Returns the channel of its event topic, for an agent that hands on the chunks.
     """
     settings = app.settings
-    names = Names(settings.namespace, aggregate)
+    names = Names(settings.namespace, view.aggregate)
     new_partition: Callable[[TP], ViewPartition[E]]
+
+    async def wanted() -> Mapping[int, int]:
+        return await last_positions(settings, names.events)
+
+    async def restart(partitions: Collection[int]) -> None:
+        await app.partitions.restart(TP(names.events, number) for number in partitions)
 
     async def open_clients(resources: AsyncExitStack) -> None:
         nonlocal new_partition
-        store = await resources.enter_async_context(
-            open_view_store(settings, index, timeout=_TIMEOUT)
+        client = await resources.enter_async_context(connect(settings, timeout=_TIMEOUT))
+        reader = await resources.enter_async_context(
+            open_event_reader(settings, names, view.events)
         )
-        reader = await resources.enter_async_context(open_event_reader(settings, names, events))
         producer = await resources.enter_async_context(started(new_producer(settings), settings))
-        projector = Projector(store, project, cached_documents=settings.view_cache_documents)
+        follower = ViewFollower(settings, client, view, app.cluster, wanted)
 
         def make(tp: TP) -> ViewPartition[E]:
-            return ViewPartition(app, names, reader, store, projector, producer, tp)
+            return ViewPartition(app, names, view, reader, follower, producer, tp)
 
         new_partition = make
+        watching = asyncio.create_task(_watch(app, follower.watch(restart)))
+        resources.callback(watching.cancel)
 
     app.on_open(open_clients)
     return app.input(names.events, topic_specs(settings, names), lambda tp: new_partition(tp))
+
+
+async def _watch(app: StreamApp, watching: Coroutine[Any, Any, None]) -> None:
+    try:
+        await watching
+    except Fatal as error:
+        app.fail(error)
+    except Exception as error:
+        log_defect("watching the indices", error)
+        app.fail(Fatal(f"watching the indices failed: {type(error).__name__}; the log says where"))

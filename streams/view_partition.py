@@ -1,23 +1,28 @@
-"""One partition of the event topic, projected into a view."""
+"""One partition of the event topic, projected into the indices of a view that are followed."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from aiokafka import AIOKafkaProducer
 from faust.types import TP
 
-from models.errors import Fatal, Poison, Transient
-from models.messages import Event, EventRecord
+from models.errors import Fatal, NoSuchView, Poison, Transient
+from models.messages import Event
 from streams.aggregate import Names
 from streams.app import StreamApp
 from streams.chunks import Record
-from streams.dead_letters import dead_letter
+from streams.dead_letters import VIEW, dead_letter
 from streams.event_reader import EventReader
-from streams.projector import Projector
-from streams.view_store import ViewStore
+from streams.projector import Refused
+from streams.transactions import Output
+from streams.view import View
+from streams.view_follow import ViewFollower
+from streams.view_progress import IndexChanged
+from streams.view_writer import PartitionWriter, Positioned
 
 logger = logging.getLogger(__name__)
 
@@ -25,47 +30,48 @@ E = TypeVar("E", bound=Event)
 
 
 class ViewPartition(Generic[E]):
-    """Projects chunks of events, then commits the position: at least once, and harmlessly so.
+    """Projects chunks of events into every index that is followed, each by its own position.
 
     An event that cannot be read, or whose document Elasticsearch refuses for good, goes to the
-    view's dead letters before the position passes it.
+    view's dead letters before the group's position passes it. That position is only for tools which
+    look at consumer groups: each index says itself how far it is.
     """
 
     def __init__(
         self,
         app: StreamApp,
         names: Names,
+        view: View[E],
         reader: EventReader[E],
-        store: ViewStore,
-        projector: Projector[E],
+        follower: ViewFollower[E],
         producer: AIOKafkaProducer,
         tp: TP,
     ) -> None:
         self._app = app
         self._names = names
+        self._view = view
         self._reader = reader
-        self._store = store
-        self._projector = projector
+        self._follower = follower
         self._producer = producer
         self._tp = tp
+        self._writers: Sequence[PartitionWriter[E]] = ()
 
     @property
     def waits(self) -> bool:
         """Whether Elasticsearch is away."""
-        return self._projector.waits
+        return self._follower.waits
 
     async def start(self) -> int:
-        """Make sure of the index and return the group's position."""
-        self._projector.forget(self._tp.partition)
-        await self._store.create_if_missing()
-        position = await self._app.committed(self._tp)
+        """Make sure of the indices and return the position of the one that is least far."""
+        with _indices_may_go():
+            self._writers = await self._follower.writers(self._tp.partition)
+        position = min(writer.progress.position for writer in self._writers)
         begin, end = await self._app.log_bounds(self._tp)
-        if position is None:
-            return begin
         if position < begin:
             raise Fatal(
                 f"{self._tp.topic}[{self._tp.partition}]: {begin - position} positions expired "
-                "before they were projected; events have to be kept for ever (retention.ms=-1)"
+                "before they were projected; events have to be kept for ever (retention.ms=-1): "
+                "restore the topic, or an index that has them, from a backup"
             )
         if position > end:
             raise Transient(
@@ -76,25 +82,41 @@ class ViewPartition(Generic[E]):
 
     async def process(self, records: Sequence[Record], position: int) -> None:
         """Project a chunk and commit the position after it."""
-        readable: list[EventRecord[E]] = []
+        readable: list[Positioned] = []
         sources: dict[tuple[str, int], Record] = {}
-        dead = []
+        dead: list[Output] = []
         for record, event in zip(records, await self._reader.read(records), strict=True):
             if isinstance(event, Poison):
-                dead.append(dead_letter(record, event))
+                dead.append(self._letter(record, event))
             else:
-                readable.append(event)
+                readable.append(Positioned(record.offset, event))
                 sources[event.aggregate_id, event.sequence] = record
-        projected = await self._projector.project(self._tp.partition, readable)
-        for refused in projected.refused:
+        refused: list[Refused] = []
+        with _indices_may_go():
+            # The newest first: a rebuilt index is never behind the one that it replaces.
+            for writer in self._writers:
+                refused.extend(await writer.write(readable, position))
+        for reason, events in ((one.reason, one.records) for one in refused):
+            refusal = Poison("refused-document", reason)
             dead.extend(
-                dead_letter(
-                    sources[event.aggregate_id, event.sequence],
-                    Poison("refused-document", refused.reason),
-                )
-                for event in refused.records
+                self._letter(sources[event.aggregate_id, event.sequence], refusal)
+                for event in events
             )
-        for letter in dead:
+        if dead:
+            await self._bury(dead)
+        await self._app.commit_position(self._tp, position)
+
+    async def close(self) -> None:
+        """Forget the documents: others may write them from now on."""
+        self._follower.release(self._tp.partition)
+        await self._reader.forget(self._tp.partition)
+
+    def _letter(self, record: Record, poison: Poison) -> Output:
+        letter = dead_letter(record, poison)
+        return letter._replace(headers=[*letter.headers, (VIEW, self._view.name.encode())])
+
+    async def _bury(self, letters: Sequence[Output]) -> None:
+        for letter in letters:
             await self._producer.send_and_wait(
                 self._names.dead_views,
                 letter.value,
@@ -102,17 +124,19 @@ class ViewPartition(Generic[E]):
                 partition=self._tp.partition,
                 headers=list(letter.headers),
             )
-        if dead:
-            logger.warning(
-                "%s[%d]: %d events went to %s",
-                self._tp.topic,
-                self._tp.partition,
-                len(dead),
-                self._names.dead_views,
-            )
-        await self._app.commit_position(self._tp, position)
+        logger.warning(
+            "%s[%d]: %d events went to %s",
+            self._tp.topic,
+            self._tp.partition,
+            len(letters),
+            self._names.dead_views,
+        )
 
-    async def close(self) -> None:
-        """Forget the documents: others may write them from now on."""
-        self._projector.forget(self._tp.partition)
-        await self._reader.forget(self._tp.partition)
+
+@contextmanager
+def _indices_may_go() -> Iterator[None]:
+    """An index that was deleted is noticed here; the partition starts again, and makes another."""
+    try:
+        yield
+    except NoSuchView as error:
+        raise IndexChanged(str(error)) from error

@@ -1,4 +1,4 @@
-"""A view in Elasticsearch: one document per aggregate behind an alias.
+"""A view in Elasticsearch: its documents, behind the alias or in one of its indices.
 
 Documents are plain dicts with their `id` and their `version`, the sequence of the last event that
 they are made of. They are always written whole and with that version as Elasticsearch's external
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from elasticsearch import AsyncElasticsearch
 
@@ -22,7 +22,16 @@ from models.errors import Transient
 from streams.bulk_writer import Answer, BulkWriter, is_possible_id
 from streams.elasticsearch import connect, missing_index, translating
 from streams.settings import Settings
-from streams.view_index import REFUSED, Document, ViewIndex
+from streams.view import View
+from streams.view_index import PROGRESS, REFUSED, Document, ViewIndex, in_namespace, writes_alias
+from streams.view_progress import (
+    IndexChanged,
+    Progress,
+    Revision,
+    Serving,
+    progress_id,
+    read_progress,
+)
 
 _PAGE = 2000  # documents of one answer when all are read
 
@@ -38,21 +47,18 @@ class ViewStore:
     """Reads and writes the documents of one view. Every method raises `Transient` or `Fatal`."""
 
     def __init__(
-        self, client: AsyncElasticsearch, index: ViewIndex, *, bulk_documents: int = 2000
+        self,
+        client: AsyncElasticsearch,
+        index: ViewIndex,
+        *,
+        name: str | None = None,
+        bulk_documents: int = 2000,
     ) -> None:
+        """Of the index `name`, or of the one behind the alias, which is only read."""
         self._client = client
-        self._index = index
-        self._alias = index.alias
-        self._writer = BulkWriter(client, index, most=bulk_documents)
-
-    async def create_if_missing(self) -> bool:
-        """Make the index and its alias unless they are there; True if this call did.
-
-        Raises:
-            Fatal: What is there is of another version or definition. The line says what to do.
-        """
-        with translating(self._client, starting=True):
-            return await self._index.create_if_missing(self._client)
+        self.name = name or index.alias
+        self._target = writes_alias(self.name)
+        self._writer = BulkWriter(client, index, self._target, most=bulk_documents)
 
     async def bulk_index(self, documents: Sequence[Document]) -> list[Answer]:
         """Write whole documents; the answers are in their order.
@@ -69,16 +75,13 @@ class ViewStore:
         for start in range(0, len(wanted), _PAGE):
             with translating(self._client):
                 response = await self._client.mget(
-                    index=self._alias,
+                    index=self.name,
                     ids=wanted[start : start + _PAGE],
                     filter_path="docs._id,docs._source,docs.error.type",
                 )
             for item in response["docs"]:
                 if "error" in item:
-                    kind = item["error"]["type"]
-                    if kind == "index_not_found_exception":
-                        raise missing_index(self._alias)
-                    raise Transient(f"Elasticsearch cannot read from {self._alias}: {kind}")
+                    self._raise(item["error"]["type"])
                 if "_source" in item:
                     found[item["_id"]] = item["_source"]
         return found
@@ -87,6 +90,51 @@ class ViewStore:
         """The document as it is now, refreshed or not; None too if it is known to be missing."""
         document = (await self.fetch([key])).get(key)
         return None if document is None or REFUSED in document else document
+
+    async def serving(self, partitions: Iterable[int]) -> Serving:
+        """The name of the index, and how far it is, as of now, refreshed or not."""
+        numbers = list(partitions)
+        with translating(self._client):
+            response = await self._client.mget(
+                index=self.name, ids=[progress_id(number) for number in numbers]
+            )
+        for item in response["docs"]:
+            if "error" in item:
+                self._raise(item["error"]["type"])
+        found = zip(numbers, response["docs"], strict=True)
+        return Serving(
+            response["docs"][0]["_index"],
+            {number: read_progress(self.name, item) for number, item in found},
+        )
+
+    async def save_progress(self, partition: int, progress: Progress) -> Progress:
+        """Say how far the index is. Everything before has to be acknowledged.
+
+        Returns:
+            The same, with its new revision.
+
+        Raises:
+            IndexChanged: The index does not say any more what it said in `progress.revision`.
+        """
+        revision = progress.revision
+        condition: dict[str, Any] = {"op_type": "create"}
+        if revision is not None:
+            condition = {
+                "if_seq_no": revision.seq_no,
+                "if_primary_term": revision.primary_term,
+            }
+        with translating(self._client):
+            response = await self._client.options(ignore_status=409).index(
+                index=self._target,
+                id=progress_id(partition),
+                document=progress.to_source(),
+                require_alias=True,
+                **condition,
+            )
+        if response.meta.status == 409:
+            raise IndexChanged(f"the progress of {self.name} was moved by somebody else")
+        said = Revision(response["_seq_no"], response["_primary_term"])
+        return replace(progress, revision=said)
 
     async def search(
         self,
@@ -100,7 +148,7 @@ class ViewStore:
         """The first `limit` (at most 10,000) documents of the order `sort` behind `after`."""
         with translating(self._client):
             response = await self._client.search(
-                index=self._alias,
+                index=self.name,
                 query=query,
                 sort=list(sort),
                 size=limit,
@@ -116,7 +164,7 @@ class ViewStore:
     async def scan(self) -> AsyncIterator[Document]:
         """Every document, stand-ins included, as of one moment, in no order."""
         with translating(self._client):
-            opened = await self._client.open_point_in_time(index=self._alias, keep_alive="2m")
+            opened = await self._client.open_point_in_time(index=self.name, keep_alive="2m")
             point = opened["id"]
             try:
                 after = None
@@ -131,7 +179,8 @@ class ViewStore:
                     )
                     hits = response["hits"]["hits"]
                     for hit in hits:
-                        yield hit["_source"]
+                        if PROGRESS not in hit["_source"]:
+                            yield hit["_source"]
                     if len(hits) < _PAGE:
                         return
                     after = hits[-1]["sort"]
@@ -140,26 +189,31 @@ class ViewStore:
 
     async def count(self, query: Mapping[str, Any] | None = None) -> int:
         """How many documents match and have been refreshed, stand-ins included."""
+        wanted = query or {"exists": {"field": "id"}}  # which what says the progress has not
         with translating(self._client):
-            return int((await self._client.count(index=self._alias, query=query))["count"])
+            return int((await self._client.count(index=self.name, query=wanted))["count"])
 
     async def refresh(self) -> None:
         """Make what was written visible to searches at once; it takes a second otherwise."""
         with translating(self._client):
-            await self._client.indices.refresh(index=self._alias)
+            answer = await self._client.indices.refresh(index=self.name)
+        if answer["_shards"]["failed"]:
+            raise Transient(f"Elasticsearch could not refresh all of {self.name}")
+
+    def _raise(self, kind: str) -> NoReturn:
+        """A document could not be read, for a reason of this type."""
+        if kind == "index_not_found_exception":
+            raise missing_index(self.name)
+        raise Transient(f"Elasticsearch cannot read from {self.name}: {kind}")
 
 
 @asynccontextmanager
 async def open_view_store(
-    settings: Settings, index: ViewIndex, *, timeout: float
+    settings: Settings, view: View[Any], *, timeout: float
 ) -> AsyncIterator[ViewStore]:
-    """A view store in the settings' namespace, with a connection of its own.
+    """What people read of a view in the settings' namespace, with a connection of its own.
 
     `timeout`: seconds for any one request.
     """
-    client = connect(settings, timeout=timeout)
-    named = replace(index, alias=settings.namespace + index.alias)
-    try:
-        yield ViewStore(client, named, bulk_documents=settings.bulk_documents)
-    finally:
-        await client.close()
+    async with connect(settings, timeout=timeout) as client:
+        yield ViewStore(client, in_namespace(settings, view.index))

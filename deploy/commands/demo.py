@@ -28,6 +28,7 @@ from streams.elasticsearch import connect as connect_elasticsearch
 from streams.kafka import admin_client
 from streams.settings import Settings
 from streams.topics import create_topics, topic_specs
+from streams.view_indices import ViewIndices
 
 if TYPE_CHECKING:
     from models.views import UserReadModel
@@ -85,12 +86,10 @@ async def _remove(settings: Settings, names: Names) -> None:
     """Leave nothing on a stack that goes on."""
     async with admin_client(settings) as admin:
         await admin.delete_topics([spec.name for spec in topic_specs(settings, names)])
-    client = connect_elasticsearch(settings, timeout=30)
-    try:
-        index = f"{settings.namespace}{USER_VIEWS.name}"
-        await client.options(ignore_status=404).indices.delete(index=index)
-    finally:
-        await client.close()
+    async with connect_elasticsearch(settings, timeout=30) as client:
+        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        for state in await indices.all():
+            await indices.drop(state.name)
 
 
 def _last_lines(logs: list[Path]) -> str:

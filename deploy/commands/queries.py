@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from agents.user_queries import open_queries, pages_by_email
 from deploy.connect import connect
+from deploy.examples import examples
 from models.queries import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -19,6 +21,7 @@ from models.queries import (
     Page,
 )
 from models.views import UserReadModel
+from streams.buses import DEFAULT_WAIT
 
 _LIMIT = click.option(
     "--limit",
@@ -29,13 +32,36 @@ _LIMIT = click.option(
 )
 
 
-@click.command()
+def _waiting(function: Callable[..., None]) -> Callable[..., None]:
+    """The options with which every query waits for writes."""
+    for option in (
+        click.option(
+            "--timeout",
+            default=DEFAULT_WAIT,
+            show_default=True,
+            type=click.FloatRange(min=0, min_open=True),
+            help="Seconds to wait for what --at-least says.",
+        ),
+        click.option(
+            "--at-least",
+            multiple=True,
+            metavar="TOKEN",
+            help="Wait until the answer has this write: the token of its outcome, as cqrs send "
+            "--wait prints it. May be given several times.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@click.command(epilog=examples("cqrs get anna", "cqrs get anna --json --at-least TOKEN"))
 @click.argument("user_id", metavar="ID")
+@_waiting
 @click.option("--json", "as_json", is_flag=True, help="For programs: the user as an object.")
 @click.pass_context
-def get(ctx: click.Context, user_id: str, as_json: bool) -> None:
+def get(ctx: click.Context, /, user_id: str, as_json: bool, **waiting: Any) -> None:
     """Show one user, active or not; exit code 1 if there is none."""
-    user: UserReadModel | None = _ask(GetUserById(user_id))
+    user: UserReadModel | None = _ask(GetUserById(user_id), waiting)
     if user is None:
         click.echo(f"cqrs: no user has the id {user_id}", err=True)
         ctx.exit(1)
@@ -50,9 +76,15 @@ def search() -> None:
     """Find users by a piece of one of their fields."""
 
 
-@search.command()
+@search.command(
+    epilog=examples(
+        "cqrs search email .mueller@EX",
+        "cqrs search email .mueller@EX --at-least TOKEN --timeout 5",
+    )
+)
 @click.argument("fragment")
 @_LIMIT
+@_waiting
 @click.option("--cursor", help="Go on behind a page: the cursor that it ended with.")
 @click.option("--all", "everything", is_flag=True, help="All pages.")
 @click.option(
@@ -61,20 +93,27 @@ def search() -> None:
     is_flag=True,
     help="For programs: an object with items and cursor; with --all one user a line.",
 )
-def email(fragment: str, limit: int, cursor: str | None, everything: bool, as_json: bool) -> None:
+def email(
+    fragment: str,
+    limit: int,
+    cursor: str | None,
+    everything: bool,
+    as_json: bool,
+    **waiting: Any,
+) -> None:
     """Find the users, active or not, whose email address contains FRAGMENT.
 
     Upper and lower case are alike, and every character stands for itself: `.`, `*` and `?` too.
     """
     query = GetUsersByEmail(fragment, MAX_LIMIT if everything and as_json else limit, cursor)
     if not everything:
-        page = _ask(query)
+        page = _ask(query, waiting)
         _print_page(page, as_json, more=f"--cursor {page.cursor}")
         return
 
     async def print_all() -> None:
         async with open_queries(connect()) as queries:
-            async for page in pages_by_email(queries, query):
+            async for page in pages_by_email(queries, query, **waiting):
                 if as_json:
                     for user in page.items:
                         click.echo(user.model_dump_json())
@@ -84,22 +123,23 @@ def email(fragment: str, limit: int, cursor: str | None, everything: bool, as_js
     asyncio.run(print_all())
 
 
-@click.command()
+@click.command(epilog=examples("cqrs active --limit 10 --offset 100"))
 @_LIMIT
+@_waiting
 @click.option("--offset", default=0, show_default=True, type=click.IntRange(0), help="To skip.")
 @click.option(
     "--json", "as_json", is_flag=True, help="For programs: an object with items and cursor."
 )
-def active(limit: int, offset: int, as_json: bool) -> None:
+def active(limit: int, offset: int, as_json: bool, **waiting: Any) -> None:
     """List the active users in the order of their registration."""
-    page = _ask(GetActiveUsers(limit, offset))
+    page = _ask(GetActiveUsers(limit, offset), waiting)
     _print_page(page, as_json, more=f"--offset {offset + limit}")
 
 
-def _ask(query: object) -> Any:
+def _ask(query: object, waiting: dict[str, Any]) -> Any:
     async def ask() -> Any:
         async with open_queries(connect()) as queries:
-            return await queries.execute(query)
+            return await queries.execute(query, **waiting)
 
     return asyncio.run(ask())
 

@@ -18,14 +18,16 @@ from models.commands import DeactivateUser, ReactivateUser, RegisterUser, Update
 from models.errors import InvalidCommand
 from models.messages import Command
 from models.outcomes import Accepted, Duplicate, FirstAcceptance, Outcome
+from models.queries import GetActiveUsers
 from models.validation import explain
+from streams.buses import DEFAULT_WAIT
 
 
 @click.group(
     invoke_without_command=True,
     epilog=examples(
         "cqrs send register --id anna --email anna@example.org --first-name Anna --last-name Li",
-        "cqrs send update --id anna --email anna.mueller@example.org",
+        "cqrs send update --id anna --email anna.mueller@example.org --wait",
         "cqrs generate 100000 | cqrs send --from -",
     ),
 )
@@ -61,7 +63,14 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True),
-            help="Seconds to wait for the outcome. [default: CQRS_OUTCOME_TIMEOUT, or 30]",
+            help="Seconds to wait for the outcome, and with --wait for searches. "
+            "[default: CQRS_OUTCOME_TIMEOUT, or 30; 10 for searches]",
+        ),
+        click.option(
+            "--wait",
+            is_flag=True,
+            help="Print the token, for --at-least of queries, and wait until searches see the "
+            "change.",
         ),
         click.option(
             "--expected-version",
@@ -124,7 +133,7 @@ def deactivate(user: str, **common: Any) -> None:
     _send(DeactivateUser, common, aggregate_id=user)
 
 
-@send.command(epilog=examples("cqrs send reactivate --id anna"))
+@send.command(epilog=examples("cqrs send reactivate --id anna --wait"))
 @click.option("--id", "user", required=True, help="Of the user.")
 @_common
 def reactivate(user: str, **common: Any) -> None:
@@ -143,14 +152,19 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
     except ValidationError as error:
         raise InvalidCommand(explain(error, command_type)[1]) from None
     outcome = asyncio.run(_dispatch(command, common["timeout"]))
-    done = _is_done(outcome)
+    token = outcome.token
     if common["as_json"]:
         click.echo(json.dumps(outcome.to_wire()))
-    elif done:
+    elif token:
         click.echo(_describe(outcome))
     else:
         click.echo(f"cqrs: {_describe(outcome)}", err=True)
-    sys.exit(0 if done else 1)
+    if token is None:
+        sys.exit(1)
+    if common["wait"]:
+        if not common["as_json"]:
+            click.echo(token)  # before the wait: should that fail, it is needed most
+        asyncio.run(_wait(token, common["timeout"] or DEFAULT_WAIT))
 
 
 async def _dispatch(command: Command, timeout: float | None) -> Outcome:
@@ -163,10 +177,12 @@ async def _dispatch(command: Command, timeout: float | None) -> Outcome:
         return await commands.dispatch(command)
 
 
-def _is_done(outcome: Outcome) -> bool:
-    return isinstance(outcome, Accepted) or (
-        isinstance(outcome, Duplicate) and isinstance(outcome.of, FirstAcceptance)
-    )
+async def _wait(token: str, timeout: float) -> None:
+    """Return when any search sees the write: as soon as one was answered that had to."""
+    from agents.user_queries import open_queries
+
+    async with open_queries(connect()) as queries:
+        await queries.execute(GetActiveUsers(limit=1), at_least=token, timeout=timeout)
 
 
 def _describe(outcome: Outcome) -> str:

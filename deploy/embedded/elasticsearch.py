@@ -29,6 +29,7 @@ def configure(home: Path, *, port: int) -> None:
     settings = {
         "path.data": "data/elasticsearch",  # relative to the process's folder, which is `home`
         "path.logs": "logs",
+        "path.repo": "snapshots",  # where a repository of the type `fs` may be
         "cluster.name": "cqrs-streams",
         "node.name": "embedded",
         "discovery.type": "single-node",

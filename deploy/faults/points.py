@@ -26,9 +26,9 @@ from elasticsearch import AsyncElasticsearch
 
 from deploy.workers import Role
 from streams import command_partition
-from streams.app import StreamApp
 from streams.command_partition import CommandPartition
 from streams.transactions import TransactionalProducer
+from streams.view_store import ViewStore
 
 VARIABLE = "CQRS_FAULT_POINT"
 
@@ -97,7 +97,7 @@ def arm(environment: Mapping[str, str] = os.environ) -> None:
     _wrap(TransactionalProducer, "start", "fence", point)
     _wrap(command_partition, "recover_partition", "restore", point)
     _wrap(AsyncElasticsearch, "bulk", "bulk", point)
-    _wrap(StreamApp, "commit_position", "position", point)
+    _wrap(ViewStore, "save_progress", "position", point)
 
 
 def _wrap(owner: Any, name: str, step: str, point: Point) -> None:

@@ -27,10 +27,10 @@ from deploy.faults.deployment import (
     worker_logs,
 )
 from deploy.faults.points import APPS, Point
-from deploy.progress import Progress
 from deploy.workers import Role
 from models.errors import CqrsError, Fatal
 from streams.findings import Report
+from streams.progress import Progress
 
 T = TypeVar("T")
 

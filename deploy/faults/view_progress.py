@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import TopicPartition
 from elasticsearch import AsyncElasticsearch
 
 from agents.user_views import USER_VIEWS
-from agents.users import VIEW_WORKER
 from deploy.faults.deployment import Deployment, Servers
 from deploy.faults.waiting import wait_until
+from models.errors import NoSuchView
 from streams.elasticsearch import connect, translating
-from streams.kafka import admin_client
 from streams.log_reader import LogReader, open_logs
+from streams.view_index import in_namespace
+from streams.view_store import ViewStore
 
 Positions = Mapping[TopicPartition, int]
 
@@ -29,29 +29,26 @@ class ViewProgress:
     def __init__(
         self,
         deployed: Deployment,
-        admin: AIOKafkaAdminClient,
         logs: LogReader,
         client: AsyncElasticsearch,
     ) -> None:
         self.logs = logs
-        self._group = deployed.settings.namespace + VIEW_WORKER
-        self._alias = deployed.settings.namespace + USER_VIEWS.alias
+        self._alias = deployed.settings.namespace + USER_VIEWS.name
+        self._store = ViewStore(client, in_namespace(deployed.settings, USER_VIEWS.index))
         self._partitions = _partitions(deployed)
-        self._admin = admin
         self._client = client
 
     async def positions(self) -> Positions:
-        """What the workers have committed of each partition of the event topic."""
-        found = await self._admin.list_consumer_group_offsets(
-            self._group, partitions=self._partitions
-        )
-        return {tp: max(0, found[tp].offset) for tp in self._partitions}
+        """What the index that people read has of each partition of the event topic."""
+        try:
+            found = await self._store.serving(tp.partition for tp in self._partitions)
+        except NoSuchView:  # not complete yet
+            return dict.fromkeys(self._partitions, 0)
+        return {tp: found.progress[tp.partition].position for tp in self._partitions}
 
     async def ends(self) -> Positions:
         """Where the view is when it has all events that there are now."""
-        ends = await self.logs.ends(self._partitions)
-        last = {tp: await self.logs.last(tp, end) for tp, end in ends.items()}
-        return {tp: 0 if record is None else record.offset + 1 for tp, record in last.items()}
+        return await self.logs.reached(self._partitions)
 
     async def catch_up(self) -> None:
         """Wait until the view has all events that there are now."""
@@ -85,11 +82,10 @@ async def open_view_progress(deployed: Deployment, servers: Servers) -> AsyncIte
     """What a deployment's view has of its events; `servers` are where they really are."""
     settings = deployed.settings.model_copy(update={"elasticsearch_url": servers.elasticsearch_url})
     async with (
-        admin_client(settings) as admin,
         open_logs(settings, _partitions(deployed)) as logs,
         connect(settings, timeout=_TIMEOUT) as client,
     ):
-        yield ViewProgress(deployed, admin, logs, client)
+        yield ViewProgress(deployed, logs, client)
 
 
 def _partitions(deployed: Deployment) -> list[TopicPartition]:

@@ -7,7 +7,7 @@ protects, so that the code which people run has no switch for it.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,18 +17,22 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from deploy.workers import Role
+from models.tokens import Token
 from streams import command_partition, recovery
 from streams.aggregate import Names
 from streams.bulk_writer import BulkWriter
-from streams.chunks import Chunk, Record
+from streams.chunks import Chunk
+from streams.freshness import Freshness
 from streams.kafka import admin_client
 from streams.partition_driver import Driver
+from streams.projector import Refused
 from streams.recovery import Recovered
 from streams.settings import Settings
 from streams.state_table import PartitionState
 from streams.transactions import TransactionalProducer
 from streams.view_index import Document
-from streams.view_partition import ViewPartition
+from streams.view_progress import Serving
+from streams.view_writer import PartitionWriter, Positioned
 
 VARIABLE = "CQRS_TEST_WITHOUT"
 
@@ -119,14 +123,32 @@ def external_version(set_: Set) -> None:
 
 
 def commit_after_bulk(set_: Set) -> None:
-    """Commit the view's position before its documents are written."""
-    process = ViewPartition.process
+    """Say that an index has a chunk before its documents are written."""
 
-    async def commit_first(self: ViewPartition[Any], records: list[Record], position: int) -> None:
-        await self._app.commit_position(self._tp, position)
-        await process(self, records, position)
+    async def save_first(
+        self: PartitionWriter[Any], events: Sequence[Positioned], end: int
+    ) -> tuple[Refused, ...]:
+        after = replace(self.progress, position=end)
+        self.progress = await self._store.save_progress(self._partition, after)
+        records = [record for _, record in events]
+        projected = await self._projector.project(self._partition, records)
+        return tuple(projected.refused)
 
-    set_(ViewPartition, "process", commit_first)
+    set_(PartitionWriter, "write", save_first)
+
+
+def wait_for_the_view(set_: Set) -> None:
+    """Answer a query as soon as the view has said how far it is, whatever that is."""
+
+    async def at_once(self: Freshness, token: Token) -> Serving:
+        return await self._look()
+
+    set_(Freshness, "_if_written", at_once)
+
+
+def refresh_after_the_wait(set_: Set) -> None:
+    """Search when the view has the write, as if searches saw it then."""
+    set_(Freshness, "_if_searchable", Freshness._if_written)
 
 
 PROTECTIONS: Mapping[str, Callable[[Set], None]] = {
@@ -138,6 +160,8 @@ PROTECTIONS: Mapping[str, Callable[[Set], None]] = {
         gap_check,
         external_version,
         commit_after_bulk,
+        wait_for_the_view,
+        refresh_after_the_wait,
     )
 }
 

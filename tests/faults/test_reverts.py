@@ -14,6 +14,7 @@ from deploy.faults.points import Point
 from deploy.faults.scenario import Result, Run, Scenario, play
 from deploy.faults.scenarios.crash_points import crash_at
 from deploy.faults.scenarios.forgetting import expire_commands, lose_offsets
+from deploy.faults.scenarios.reading_writes import read_what_was_written
 from deploy.faults.scenarios.replay import replay_events
 from deploy.faults.scenarios.zombies import wake_amid_the_takeover
 from deploy.faults.traffic import open_traffic, records_of
@@ -55,6 +56,8 @@ REVERTS: dict[str, tuple[Callable[[Run], Awaitable[None]], str]] = {
         partial(crash_at, points=[Point("kill", "before", "bulk")], total=1),
         r"^I4 is broken",
     ),
+    "wait_for_the_view": (read_what_was_written, r"with their token finds"),
+    "refresh_after_the_wait": (read_what_was_written, r"search with their token finds"),
 }
 
 

@@ -13,7 +13,9 @@ from models.events import UserEvent, UserRegistered
 from models.messages import EventRecord, Source
 from streams.elasticsearch import connect
 from streams.settings import Settings
-from streams.view_store import ViewStore, open_view_store
+from streams.view_index import in_namespace
+from streams.view_indices import ViewIndices
+from streams.view_store import ViewStore
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 _ID = UUID("22222222-2222-4222-8222-222222222222")
@@ -53,16 +55,21 @@ async def namespace(servers: Servers) -> AsyncIterator[Settings]:
 
 
 async def delete_view(settings: Settings) -> None:
-    """Delete the index of the settings' view, if there is one."""
+    """Delete the indices of the settings' view."""
     async with connect(settings, timeout=30) as client:
-        await client.options(ignore_status=404).indices.delete(
-            index=f"{settings.namespace}{USER_VIEWS.name}"
-        )
+        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        for state in await indices.all():
+            await indices.drop(state.name)
 
 
 @asynccontextmanager
 async def user_views(settings: Settings, *, timeout: float = 30) -> AsyncIterator[ViewStore]:
-    """The store of the settings' view, with its index."""
-    async with open_view_store(settings, USER_VIEWS, timeout=timeout) as store:
-        await store.create_if_missing()
-        yield store
+    """The settings' view, its first index to be written and read."""
+    async with connect(settings, timeout=timeout) as client:
+        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        await indices.create(1, {}, followed=True)
+        await indices.serve(f"{indices.alias}-v1")
+        index = in_namespace(settings, USER_VIEWS.index)
+        yield ViewStore(
+            client, index, name=f"{index.alias}-v1", bulk_documents=settings.bulk_documents
+        )

@@ -315,7 +315,7 @@ async def lose_a_document(settings: Settings) -> None:
     async with open_view_store(settings, USER_VIEWS, timeout=10) as store:
         some = await anext(store.scan())
     client = connect(settings, timeout=10)
-    await client.delete(index=settings.namespace + USER_VIEWS.alias, id=some["id"], refresh=True)
+    await client.delete(index=settings.namespace + USER_VIEWS.name, id=some["id"], refresh=True)
     await client.close()
 
 

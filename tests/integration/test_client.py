@@ -16,6 +16,7 @@ from models.commands import DeactivateUser, RegisterUser, UpdateUserProfile
 from models.errors import Fatal, InvalidCommand, NoCommandHandler, OutcomeTimeout
 from models.messages import Command
 from models.outcomes import Accepted, Duplicate, FirstAcceptance, FirstRejection, Rejection
+from models.tokens import Token
 from streams.client import KafkaCommandBus
 from tests.conftest import Deploy
 from tests.support import deployment
@@ -60,7 +61,11 @@ async def test_accepted_then_rejected_then_duplicates(commands: KafkaCommandBus)
 
     again = await commands.dispatch(register)
     assert isinstance(again, Duplicate)
-    assert again.of == FirstAcceptance(sequence=1, event_ids=accepted.event_ids)
+    assert again.of == FirstAcceptance(
+        sequence=1, event_ids=accepted.event_ids, token=accepted.token
+    )
+    (point,) = Token.parse(accepted.token).points
+    assert (point.offset, point.aggregate_id, point.sequence) == (accepted.source.offset, user, 1)
     again = await commands.dispatch(second)
     assert isinstance(again, Duplicate)
     assert again.of == FirstRejection(code="user-exists", reason="User already exists")

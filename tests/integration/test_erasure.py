@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from agents.user_erasure import prove_erased
 from agents.user_views import USER_VIEWS
-from agents.users import VIEW_WORKER
 from deploy.faults.deployment import Deployment
 from deploy.faults.points import APPS, Point
 from deploy.faults.waiting import wait_until
@@ -27,8 +25,9 @@ from models.commands import (
 )
 from models.outcomes import Accepted, Rejection
 from streams.elasticsearch import connect
-from streams.kafka import admin_client, new_consumer, new_producer
+from streams.kafka import admin_client, new_producer
 from streams.topics import topic_specs
+from streams.view_progress import progress_id
 from streams.view_store import open_view_store
 from tests.conftest import Deploy
 from tests.faults.load import check, counting, send
@@ -206,18 +205,18 @@ async def test_older_events_do_not_bring_the_user_back(
 async def last_write(deployed: Deployment) -> int:
     """A number that changes with every write to Anna's document."""
     async with connect(deployed.settings, timeout=10) as client:
-        index = f"{deployed.settings.namespace}{USER_VIEWS.alias}"
-        return int((await client.get(index=index, id="anna"))["_seq_no"])
+        return int((await client.get(index=index_of(deployed), id="anna"))["_seq_no"])
+
+
+def index_of(deployed: Deployment) -> str:
+    return f"{deployed.settings.namespace}{USER_VIEWS.name}-v1"
 
 
 async def rewind(deployed: Deployment) -> None:
-    """Let the view's group, which has no members now, begin at the first event again."""
-    group = deployed.settings.namespace + VIEW_WORKER
-    events = deployed.names.events
-    async with new_consumer(deployed.settings, group_id=group) as consumer:
-        partitions = [TopicPartition(events, n) for n in range(deployed.settings.partitions)]
-        consumer.assign(partitions)
-        await consumer.commit({partition: OffsetAndMetadata(0, "") for partition in partitions})
+    """Let the view, which nobody writes to now, begin at the first event again."""
+    async with connect(deployed.settings, timeout=10) as client:
+        for number in range(deployed.settings.partitions):
+            await client.delete(index=index_of(deployed), id=progress_id(number))
 
 
 async def test_the_checker_while_users_are_erased(deploy: Deploy) -> None:

@@ -20,7 +20,7 @@ from streams.elasticsearch import connect
 from streams.projector import Projected, Projector, SequenceGap
 from streams.settings import Settings
 from streams.view_index import REFUSED, Document
-from streams.view_store import ViewStore, open_view_store
+from streams.view_store import ViewStore
 from tests.integration.read_side import (
     Record,
     namespace,
@@ -54,7 +54,7 @@ async def store(settings: Settings, proxy: FaultProxy) -> AsyncIterator[ViewStor
 
 
 def projector(store: ViewStore, cached: int = 1000) -> Projector[UserEvent]:
-    return Projector(store, project, cached_documents=cached)
+    return Projector(store, USER_VIEWS.projection, cached_documents=cached)
 
 
 def history(user_id: str, *events: UserEvent) -> list[Record]:
@@ -275,7 +275,7 @@ async def test_failed_requests_are_not_kept(
     through = settings.model_copy(update={"elasticsearch_url": proxy.url})
     async with (
         user_views(through),
-        open_view_store(through, USER_VIEWS, timeout=0.5) as impatient,
+        user_views(through, timeout=0.5) as impatient,
     ):
         large = [
             record(f"user-{number}", 1, registered("anna@example.org", "x" * 10_000))

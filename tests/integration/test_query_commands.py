@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from agents.user_views import USER_VIEWS
 from deploy.cli import main
 from deploy.connect import environment
 from deploy.faults.deployment import Servers, new_settings
 from models.events import UserDeactivated
-from models.views import project
 from streams.projector import Projector
 from streams.settings import Settings
 from tests.integration.read_side import delete_view, record, registered, user_views
@@ -33,7 +33,7 @@ def view(stack: Servers) -> Iterator[Settings]:
 
     async def fill() -> None:
         async with user_views(settings) as store:
-            await Projector(store, project).project(0, events)
+            await Projector(store, USER_VIEWS.projection).project(0, events)
             await store.refresh()
 
     asyncio.run(fill())
@@ -131,6 +131,12 @@ def test_active(run: Run) -> None:
 def test_a_query_out_of_bounds_is_one_line(run: Run) -> None:
     code, _, err = run("search", "email", "")
     assert (code, err) == (1, "cqrs: email must be text of 1 to 254 characters\n")
+    code, _, err = run("search", "email", "x" * 10_000)
+    assert (code, err) == (1, "cqrs: email must be text of 1 to 254 characters\n")
+    for query in (["search", "email", "a\x1bb"], ["get", "a\nb"]):
+        code, _, err = run(*query)
+        assert (code, err.count("\n")) == (1, 1)
+        assert "must not contain control characters" in err
     code, _, err = run("search", "email", "a", "--cursor", "x")
     assert (code, err) == (1, "cqrs: cursor must be the cursor of a page, as it was given\n")
     code, _, err = run("active", "--limit", "10001")
@@ -148,7 +154,7 @@ def test_no_index_and_no_server_are_one_line_each(
     monkeypatch.setenv("CQRS_NAMESPACE", "empty-")
     code, out, err = run(*arguments)
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert "no index empty-user-views: start the view worker" in err
+    assert "no index empty-user-views: a view worker makes it" in err
     monkeypatch.setenv("CQRS_ELASTICSEARCH_URL", "http://127.0.0.1:1")
     code, out, err = run(*arguments)
     assert (code, out, err.count("\n")) == (1, "", 1)

@@ -10,7 +10,7 @@ from deploy.faults.deployment import Servers
 from models.errors import NoQueryHandler
 from models.events import UserDeactivated, UserEvent
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
-from models.views import UserReadModel, project
+from models.views import UserReadModel
 from streams.buses import QueryBus
 from streams.elasticsearch import connect
 from streams.projector import Projector
@@ -31,7 +31,7 @@ async def settings(stack: Servers) -> AsyncIterator[Settings]:
         ]
         async with user_views(settings) as store:
             events = [record(*event) for event in history]
-            await Projector(store, project).project(0, events)
+            await Projector(store, USER_VIEWS.projection).project(0, events)
             await store.refresh()
         yield settings
 
@@ -97,7 +97,7 @@ async def test_user_read_model(settings: Settings, queries: QueryBus) -> None:
 
 async def test_user_query_handler(settings: Settings) -> None:
     """All three, from the alias `user-views`."""
-    assert USER_VIEWS.alias == "user-views"
+    assert USER_VIEWS.name == "user-views"
     async with open_view_store(settings, USER_VIEWS, timeout=30) as store:
         handler = UserQueryHandler(store)
         user = await handler.get_by_id(GetUserById("anna"))

@@ -19,6 +19,7 @@ from models.views import UserReadModel
 from streams.buses import QueryBus
 from streams.elasticsearch import connect
 from streams.fragments import ANALYSIS, fold, fragment_query, fragment_source
+from streams.freshness import Freshness
 from streams.settings import Settings
 from streams.view_index import REFUSED, Document
 from streams.view_store import ViewStore
@@ -41,7 +42,7 @@ async def store(settings: Settings) -> AsyncIterator[ViewStore]:
 @pytest.fixture
 async def queries(store: ViewStore) -> QueryBus:
     queries = QueryBus()
-    UserQueryHandler(store).register_at(queries)
+    UserQueryHandler(store).register_at(queries, Freshness(store, "users.commands.v1", 2))
     return queries
 
 
@@ -302,7 +303,7 @@ async def test_any_client_can_ask_the_index(settings: Settings, store: ViewStore
 async def test_without_an_index_the_error_says_what_to_do(settings: Settings) -> None:
     async with open_queries(settings) as queries:
         for query in (GetUserById("a"), GetUsersByEmail("a"), GetActiveUsers()):
-            with pytest.raises(Fatal, match=r"no index .*user-views: start the view worker"):
+            with pytest.raises(Fatal, match=r"no index .*user-views: a view worker makes it"):
                 await queries.execute(query)
 
 
@@ -313,7 +314,7 @@ async def test_without_elasticsearch_the_error_is_one_line() -> None:
 
 
 async def test_open_queries_answers_from_the_alias(settings: Settings, store: ViewStore) -> None:
-    assert USER_VIEWS.alias == "user-views"
+    assert USER_VIEWS.name == "user-views"
     await write(store, [user("a")])
     async with open_queries(settings) as queries:
         assert (await queries.execute(GetUserById("a"))).email == "anna@example.org"

@@ -14,9 +14,11 @@ from deploy.embedded.stack import EmbeddedStack
 from deploy.faults.deployment import Deployment
 from deploy.generate import malformed, plan, tally
 from streams.commands import partition_of
+from streams.elasticsearch import connect
 from streams.findings import NotCaughtUp
 from streams.kafka import new_producer, started
-from streams.view_store import open_view_store
+from streams.view_index import in_namespace
+from streams.view_store import ViewStore
 from tests.conftest import Deploy
 from tests.support import deployment
 
@@ -63,7 +65,9 @@ async def test_all_is_well_and_everything_is_counted(deployed: Deployment) -> No
 
 
 async def test_an_extra_document_is_named(deployed: Deployment) -> None:
-    async with open_view_store(deployed.settings, USER_VIEWS, timeout=10) as store:
+    async with connect(deployed.settings, timeout=10) as client:
+        index = in_namespace(deployed.settings, USER_VIEWS.index)
+        store = ViewStore(client, index, name=f"{index.alias}-v1")
         extra = {
             "id": "nobody",
             "email": "nobody@example.org",

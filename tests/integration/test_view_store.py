@@ -13,13 +13,16 @@ from aiohttp import web
 from agents.user_views import ORDER, USER_VIEWS
 from deploy.faults.deployment import Servers
 from deploy.faults.proxy import Cut, Fault, FaultProxy, Refuse, Stall
-from models.errors import CqrsError, Fatal, Transient
+from models.errors import CqrsError, Fatal, NoSuchView, Transient
 from streams.bulk_writer import Fate
 from streams.elasticsearch import connect
 from streams.settings import Settings
+from streams.view import Tally
 from streams.view_index import REFUSED, Document
+from streams.view_indices import ViewIndices
+from streams.view_progress import IndexChanged, Progress
 from streams.view_store import ViewStore, open_view_store
-from tests.integration.read_side import namespace, user_views
+from tests.integration.read_side import delete_view, namespace, user_views
 
 
 @pytest.fixture
@@ -62,16 +65,14 @@ async def fates(store: ViewStore, *documents: Document) -> list[Fate]:
 
 
 async def test_of_several_workers_one_creates_the_index(settings: Settings) -> None:
-    async def start() -> bool:
-        async with open_view_store(settings, USER_VIEWS, timeout=30) as store:
-            return await store.create_if_missing()
-
-    created = await asyncio.gather(*(start() for _ in range(4)))
-    assert sorted(created) == [False, False, False, True]
-    assert await start() is False
+    async with connect(settings, timeout=30) as client:
+        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        created = await asyncio.gather(*(indices.create(1, {}, followed=True) for _ in range(4)))
+        assert sorted(created) == [False, False, False, True]
+        assert not await indices.create(1, {}, followed=True)
 
 
-async def test_the_index_is_versioned_behind_its_alias(settings: Settings) -> None:
+async def test_the_index_is_numbered_behind_its_alias(settings: Settings) -> None:
     async with user_views(settings):
         pass
     async with connect(settings, timeout=30) as client:
@@ -82,21 +83,56 @@ async def test_the_index_is_versioned_behind_its_alias(settings: Settings) -> No
     assert index["settings"]["index"]["number_of_replicas"] == "0"  # one node
 
 
-async def test_an_index_of_another_version_is_not_touched(
-    settings: Settings, store: ViewStore
-) -> None:
-    async with open_view_store(settings, replace(USER_VIEWS, version=2), timeout=30) as newer:
-        with pytest.raises(Fatal, match=r"user-views-v1 where this program uses .*user-views-v2"):
-            await newer.create_if_missing()
+async def test_the_alias_moves_at_once(settings: Settings, store: ViewStore) -> None:
+    async with connect(settings, timeout=30) as client:
+        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        await indices.create(2, {0: 7}, followed=False)
+        assert [one.state for one in await indices.all()] == ["serving", "building"]
+        await indices.follow(f"{indices.alias}-v2")
+        assert [one.state for one in await indices.all()] == ["serving", "followed"]
+        await indices.serve(f"{indices.alias}-v2")
+        first, second = await indices.all()
+        assert (first.state, second.state, second.wanted) == ("followed", "serving", {0: 7})
+        assert all(indices.fits(one) for one in (first, second))
+        other = replace(USER_VIEWS, index=replace(USER_VIEWS.index, hidden=()))
+        assert not ViewIndices.of(settings, client, other).fits(first)
+        await indices.drop(first.name)
+        assert await indices.all() == [second]
 
 
-async def test_an_index_of_another_mapping_is_not_used(
+# How far it is
+
+
+async def test_an_index_says_how_far_it_is(store: ViewStore) -> None:
+    assert (await store.serving([0, 1])).progress == {0: Progress(), 1: Progress()}
+    saved = await store.save_progress(1, Progress(7, 5, 2, "cluster", Tally(3, (1 << 64) - 1)))
+    found = await store.serving([0, 1])
+    assert found.name.endswith("user-views-v1")
+    assert found.progress == {0: Progress(), 1: saved}
+    assert await store.count() == 0
+    assert [document async for document in store.scan()] == []
+
+
+async def test_progress_moves_only_from_what_was_there(store: ViewStore) -> None:
+    first = await store.save_progress(0, Progress(7))
+    with pytest.raises(IndexChanged):
+        await store.save_progress(0, Progress(8))  # of somebody who saw none
+    second = await store.save_progress(0, replace(first, position=9))
+    with pytest.raises(IndexChanged):
+        await store.save_progress(0, replace(first, position=8))  # of a former owner
+    assert (await store.serving([0])).progress == {0: second}
+
+
+async def test_a_deleted_index_does_not_come_back_by_writing(
     settings: Settings, store: ViewStore
 ) -> None:
-    other = replace(USER_VIEWS, properties={**USER_VIEWS.properties, "more": {"type": "long"}})
-    async with open_view_store(settings, other, timeout=30) as changed:
-        with pytest.raises(Fatal, match="another mapping than this program makes"):
-            await changed.create_if_missing()
+    await delete_view(settings)
+    with pytest.raises(NoSuchView):
+        await store.bulk_index([user("a")])
+    with pytest.raises(NoSuchView):
+        await store.save_progress(0, Progress(7))
+    async with connect(settings, timeout=30) as client:
+        assert await ViewIndices.of(settings, client, USER_VIEWS).all() == []
 
 
 # Writing
@@ -241,7 +277,7 @@ async def failure(store: ViewStore, request: str) -> CqrsError:
         "scan": lambda: anext(store.scan()),
         "count": store.count,
         "refresh": store.refresh,
-        "create": store.create_if_missing,
+        "indices": ViewIndices(store._client, USER_VIEWS.index, "").all,
     }
     with pytest.raises(CqrsError) as caught:
         await requests[request]()
@@ -249,19 +285,18 @@ async def failure(store: ViewStore, request: str) -> CqrsError:
     return caught.value
 
 
-@pytest.mark.parametrize("request_", ["bulk", "fetch", "search", "scan", "count", "refresh"])
+@pytest.mark.parametrize("request_", ["fetch", "search", "scan", "count", "refresh"])
 async def test_no_index(settings: Settings, request_: str) -> None:
     async with open_view_store(settings, USER_VIEWS, timeout=30) as store:
         error = await failure(store, request_)
-        assert type(error) is Fatal
-        assert str(error) == (
-            f"Elasticsearch has no index {settings.namespace}user-views: "
-            "start the view worker, which makes it (cqrs worker views)"
-        )
-        assert await store.create_if_missing()  # none of them has made it
+    assert type(error) is NoSuchView
+    assert str(error) == (
+        f"Elasticsearch has no index {settings.namespace}user-views: a view worker makes it and "
+        "shows it when it is complete (cqrs worker views); `cqrs views status` says how far that is"
+    )
 
 
-@pytest.mark.parametrize("request_", ["bulk", "fetch", "search", "count", "create"])
+@pytest.mark.parametrize("request_", ["bulk", "fetch", "search", "count", "indices"])
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 async def test_overload_and_gateways_pass(
     proxy: FaultProxy, request_: str, status: int, settings: Settings
@@ -290,7 +325,7 @@ async def test_a_connection_that_breaks_or_hangs_passes(
 async def test_nothing_listens(settings: Settings) -> None:
     nowhere = settings.model_copy(update={"elasticsearch_url": "http://127.0.0.1:1"})
     async with open_view_store(nowhere, USER_VIEWS, timeout=5) as store:
-        for request in ("create", "bulk", "search"):
+        for request in ("indices", "bulk", "search"):
             error = await failure(store, request)
             assert type(error) is Transient
             assert "Elasticsearch at http://127.0.0.1:1 cannot be reached" in str(error)
@@ -299,7 +334,7 @@ async def test_nothing_listens(settings: Settings) -> None:
 async def test_an_unknown_host_is_a_mistake_at_the_start(settings: Settings) -> None:
     nowhere = settings.model_copy(update={"elasticsearch_url": "http://nowhere.invalid:9200"})
     async with open_view_store(nowhere, USER_VIEWS, timeout=5) as store:
-        error = await failure(store, "create")
+        error = await failure(store, "indices")
         assert type(error) is Fatal
         assert "http://nowhere.invalid:9200 is not known" in str(error)
         assert type(await failure(store, "bulk")) is Transient
@@ -312,7 +347,7 @@ async def test_wrong_credentials(settings: Settings, proxy: FaultProxy, status: 
     async with open_view_store(
         settings.model_copy(update={"elasticsearch_url": url}), USER_VIEWS, timeout=30
     ) as store:
-        for request in ("create", "bulk", "search"):
+        for request in ("indices", "bulk", "search"):
             error = await failure(store, request)
             assert type(error) is Fatal
             assert f"refuses the credentials ({status})" in str(error)
@@ -351,7 +386,7 @@ async def test_another_server(
     settings: Settings, status: int, content_type: str, text: str
 ) -> None:
     async with answering(settings, text=text, content_type=content_type, status=status) as store:
-        for request in ("create", "bulk", "search"):
+        for request in ("indices", "bulk", "search"):
             error = await failure(store, request)
             assert type(error) is Fatal
             assert "is not Elasticsearch" in str(error)
@@ -372,7 +407,7 @@ async def test_a_gateway_in_its_own_words_passes(
     settings: Settings, content_type: str, text: str
 ) -> None:
     async with answering(settings, text=text, content_type=content_type, status=503) as store:
-        for request in ("create", "bulk", "fetch", "search"):
+        for request in ("indices", "bulk", "fetch", "search"):
             assert type(await failure(store, request)) is Transient
 
 

@@ -8,14 +8,17 @@ from models.errors import (
     CqrsError,
     Fatal,
     InvalidCommand,
+    InvalidToken,
     NoCommandHandler,
     NoHandler,
     NoQueryHandler,
+    NoSuchView,
     OutcomeTimeout,
     Poison,
     QueryError,
     Rejected,
     Transient,
+    ViewBehind,
 )
 
 ALL = [
@@ -28,6 +31,9 @@ ALL = [
     OutcomeTimeout("no outcome in 5 s"),
     InvalidCommand(["email: is missing", "id: must be a UUID"]),
     QueryError("limit must be a whole number"),
+    InvalidToken("this is no token"),
+    ViewBehind("the view is 5 commands behind"),
+    NoSuchView("Elasticsearch has no index user-views: start the view worker"),
 ]
 
 

@@ -31,7 +31,12 @@ WIRE = {
     "timestamp": "2026-11-23T12:00:00.000Z",
     "source": {"topic": "users.commands.v1", "partition": 3, "offset": 12345},
 }
-EVENTS = {"sequence": 4, "eventIds": ["22222222-2222-4222-8222-222222222222"]}
+EVENTS = {
+    "sequence": 4,
+    "eventIds": ["22222222-2222-4222-8222-222222222222"],
+    "token": "dG9rZW4",
+}
+YES: dict[str, Any] = {"sequence": 4, "event_ids": (EVENT_ID,), "token": "dG9rZW4"}
 NO: dict[str, Any] = {"code": "user-exists", "reason": "User already exists"}
 
 
@@ -39,7 +44,7 @@ NO: dict[str, Any] = {"code": "user-exists", "reason": "User already exists"}
     ("outcome", "wire"),
     [
         (
-            Accepted(**COMMON, sequence=4, event_ids=(EVENT_ID,)),
+            Accepted(**COMMON, **YES),
             {"status": "accepted", **WIRE, **EVENTS},
         ),
         (
@@ -47,7 +52,7 @@ NO: dict[str, Any] = {"code": "user-exists", "reason": "User already exists"}
             {"status": "rejected", **WIRE, **NO, "correlationId": "visit-7"},
         ),
         (
-            Duplicate(**COMMON, of=FirstAcceptance(sequence=4, event_ids=(EVENT_ID,))),
+            Duplicate(**COMMON, of=FirstAcceptance(**YES)),
             {"status": "duplicate", **WIRE, "of": {"status": "accepted", **EVENTS}},
         ),
         (
@@ -85,7 +90,11 @@ common = {
     "source": st.builds(Source, keys, st.integers(0, 999), st.integers(0, 2**63)),
     "correlation_id": st.none() | keys,
 }
-yes = {"sequence": st.integers(1, 2**63), "event_ids": st.lists(st.uuids()).map(tuple)}
+yes = {
+    "sequence": st.integers(1, 2**63),
+    "event_ids": st.lists(st.uuids()).map(tuple),
+    "token": keys,
+}
 no = {"code": keys, "reason": keys}
 outcomes: st.SearchStrategy[Outcome] = st.one_of(
     st.builds(Accepted, **common, **yes),
@@ -111,6 +120,7 @@ def test_an_outcome_survives_the_wire(outcome: Outcome) -> None:
         {"status": "accepted", "sequence": 1},
         {"status": "accepted", "sequence": 0, "eventIds": []},
         {"status": "accepted", "sequence": 1, "eventIds": ["x"]},
+        {"status": "accepted", "sequence": 1, "eventIds": []},
         {"status": "rejected", "code": "x"},
         {"status": "duplicate"},
         {"status": "duplicate", "of": {"status": "duplicate"}},
@@ -122,3 +132,11 @@ def test_an_outcome_survives_the_wire(outcome: Outcome) -> None:
 def test_refuses_what_we_do_not_write(fields: dict[str, Any]) -> None:
     with pytest.raises(Poison):
         parse_outcome({**WIRE, **fields})
+
+
+def test_only_what_was_accepted_has_a_token() -> None:
+    assert Accepted(**COMMON, **YES).token == YES["token"]
+    assert Duplicate(**COMMON, of=FirstAcceptance(**YES)).token == YES["token"]
+    assert Duplicate(**COMMON, of=FirstRejection(**NO)).token is None
+    assert Rejection(**COMMON, **NO).token is None
+    assert DeadLettered(**COMMON, **NO).token is None

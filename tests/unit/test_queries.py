@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -35,6 +36,19 @@ def test_within_bounds(query: Callable[[], object]) -> None:
         (lambda: GetUserById("x" * 129), "user_id must be text of 1 to 128 characters"),
         (lambda: GetUsersByEmail(""), "email must be text of 1 to 254 characters"),
         (lambda: GetUsersByEmail("x" * 255), "email must be text of 1 to 254 characters"),
+        (lambda: GetUsersByEmail("x" * 10_000), "email must be text of 1 to 254 characters"),
+        *(
+            (
+                partial(query, f"a{odd}b"),
+                f"{name} must not contain control characters, nor be invalid Unicode",
+            )
+            for query, name in ((GetUserById, "user_id"), (GetUsersByEmail, "email"))
+            for odd in ("\x00", "\n", "\t", "\x1b", "\x7f", "\x85", "\ud800")
+        ),
+        (
+            lambda: GetUsersByEmail("x", limit=-1),
+            "limit must be a whole number from 1 to 10,000, not -1",
+        ),
         (
             lambda: GetUsersByEmail("x", limit=0),
             "limit must be a whole number from 1 to 10,000, not 0",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
@@ -23,6 +23,7 @@ from models.outcomes import (
     Outcome,
     Rejection,
 )
+from models.tokens import Token
 from models.user import User, evolve
 from models.views import project
 from streams.aggregate import Names
@@ -59,9 +60,18 @@ def id_of(number: int) -> UUID:
     return uuid5(UUID(int=0), str(number))
 
 
-def yes(number: int, sequence: int) -> FirstAcceptance:
+def token(offset: int, user: str, sequence: int) -> str:
+    """What is said to the command at this offset."""
+    return str(Token.of("cluster", Source(NAMES.commands, NUMBER, offset), user, sequence))
+
+
+def yes(number: int, sequence: int, user: str = "anna") -> FirstAcceptance:
     """What was said to this command if it brought one event about."""
-    return FirstAcceptance(sequence=sequence, event_ids=(event_id(id_of(number), 0),))
+    return FirstAcceptance(
+        sequence=sequence,
+        event_ids=(event_id(id_of(number), 0),),
+        token=token(number, user, sequence),
+    )
 
 
 @dataclass
@@ -108,6 +118,7 @@ class History:
         self.users[user] = Entity(state, version, [])
         self.documents[user] = document
         ids = tuple(event_id(said["command_id"], index) for index in range(len(events)))
+        said["token"] = token(said["source"].offset, user, version)
         self.outcomes.append(Accepted(**said, sequence=version, event_ids=ids))
 
     def reject(self, user: str, id_: UUID | None = None) -> None:
@@ -190,9 +201,7 @@ def sound() -> History:
     history.accept("anna", UserDeactivated())  # command 3, event 2
     history.reject("anna")  # command 4
     history.reject("nobody")  # command 5
-    history.repeat(
-        "anna", id_of(0), FirstAcceptance(sequence=1, event_ids=(event_id(id_of(0), 0),))
-    )  # command 6
+    history.repeat("anna", id_of(0), yes(0, 1))  # command 6
     history.repeat("anna", id_of(4), NO)  # command 7
     history.bury()  # command 8
     history.accept("ben", UserProfileUpdated(first_name="Ben"), UserDeactivated())  # command 9
@@ -245,9 +254,29 @@ def an_event_has_no_command(history: History) -> None:
 
 
 def a_duplicate_got_another_answer(history: History) -> None:
-    history.repeat(
-        "anna", id_of(3), FirstAcceptance(sequence=7, event_ids=(event_id(id_of(3), 0),))
-    )
+    history.repeat("anna", id_of(3), yes(3, 7))
+
+
+def a_duplicate_got_its_own_token(history: History) -> None:
+    history.repeat("anna", id_of(3), replace(yes(3, 2), token=token(11, "anna", 2)))
+
+
+def a_token_is_of_another_command(history: History) -> None:
+    said = history.outcomes[0]
+    assert isinstance(said, Accepted)
+    history.outcomes[0] = replace(said, token=token(2, "anna", 1))
+
+
+def a_token_is_of_another_user(history: History) -> None:
+    said = history.outcomes[1]
+    assert isinstance(said, Accepted)
+    history.outcomes[1] = replace(said, token=token(2, "anna", 1))
+
+
+def a_token_is_none(history: History) -> None:
+    said = history.outcomes[1]
+    assert isinstance(said, Accepted)
+    history.outcomes[1] = replace(said, token="none")
 
 
 def a_duplicate_of_nothing(history: History) -> None:
@@ -366,6 +395,10 @@ def a_dead_letter_is_of_a_command_that_is_well(history: History) -> None:
         (a_rejected_command_was_decided_again, {"I1"}, "accepted; it was rejected before"),
         (an_event_has_no_command, {"I1"}, "event 3 of anna is of the command at offset 11, which"),
         (a_duplicate_got_another_answer, {"I1"}, "got another answer than the first time"),
+        (a_duplicate_got_its_own_token, {"I1"}, "got another answer than the first time"),
+        (a_token_is_of_another_command, {"I1"}, "at offset 0 is not of this command"),
+        (a_token_is_of_another_user, {"I1"}, "at offset 2 is not of this command"),
+        (a_token_is_none, {"I1"}, "at offset 2 is not of this command"),
         (a_duplicate_of_nothing, {"I1"}, "at offset 11 is a duplicate of none before it"),
         (a_sequence_is_left_out, {"I1", "I2", "I4"}, "anna: after event 1 comes number 3"),
         (commands_were_decided_out_of_order, {"I1", "I2"}, "one of the later command at offset 3"),

@@ -12,7 +12,8 @@ from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.protocol.admin import DeleteGroupsRequest
 from aiokafka.structs import TopicPartition
 
-from agents.users import COMMAND_WORKER, VIEW_WORKER
+from agents.user_views import USER_VIEWS
+from agents.users import COMMAND_WORKER
 from deploy.faults.deployment import Deployment, WorkerProcess
 from deploy.faults.scenario import Run, Scenario, require
 from deploy.faults.scenarios.erasing import erase_users
@@ -45,7 +46,7 @@ async def forget(run: Run) -> None:
 async def lose_offsets(run: Run, rng: random.Random) -> None:
     """The offsets of both groups are deleted while no worker runs.
 
-    Deciding goes on where the changelog says, and the view is projected again from the beginning.
+    Deciding goes on where the changelog says, and projecting where the index says.
     """
     commands = run.pick(2_000, 20_000)
     deployed = await run.deploy("commands", "views")
@@ -56,7 +57,7 @@ async def lose_offsets(run: Run, rng: random.Random) -> None:
         for worker in deployed.workers:
             code = await asyncio.to_thread(worker.terminate)
             require(code == 0, f"a {worker.role} worker ended with code {code}")
-        await _delete_groups(deployed, COMMAND_WORKER, VIEW_WORKER)
+        await _delete_groups(deployed, COMMAND_WORKER, USER_VIEWS.group)
         run.result.faults += 1
         for worker in deployed.workers:
             worker.start()

@@ -12,19 +12,20 @@ from contextlib import asynccontextmanager
 import orjson
 from aiokafka.structs import TopicPartition
 
-from agents.user_views import USER_VIEWS, project
-from agents.users import VIEW_WORKER
+from agents.user_views import USER_VIEWS
 from deploy.faults.deployment import Deployment
 from deploy.faults.scenario import Run, Scenario, require
 from deploy.faults.traffic import open_traffic, records_of
 from deploy.faults.waiting import wait_until
 from deploy.generate import generate
+from models.errors import NoSuchView
 from models.events import USER_EVENTS, UserEvent
 from models.messages import EventRecord, parse_event
-from streams.kafka import admin_client
+from streams.elasticsearch import connect
 from streams.log_reader import open_logs
 from streams.projector import Projector
-from streams.view_store import ViewStore, open_view_store
+from streams.view_index import in_namespace
+from streams.view_store import ViewStore
 
 _RATE = 100.0
 _TIMEOUT = 30.0  # seconds that a request to Elasticsearch may take
@@ -50,12 +51,16 @@ async def replay_events(run: Run) -> None:
     stream = generate(1_000_000, run.seed, rejected=0, duplicates=0)
     async with (
         open_traffic(deployed, records_of(stream), rate=_RATE) as traffic,
-        open_view_store(deployed.settings, USER_VIEWS, timeout=_TIMEOUT) as store,
+        connect(deployed.settings, timeout=_TIMEOUT) as client,
     ):
+        index = in_namespace(deployed.settings, USER_VIEWS.index)
+        read = ViewStore(client, index)
         traffic.burst(events)
         await traffic.wait_for_decided(events, timeout=300)
-        history = await _history_in_view(deployed)
-        watch = _Watch(store, _to_watch(run, history, watched))
+        history = await _history_in_view(deployed, read)
+        serving = await read.serving([0])
+        store = ViewStore(client, index, name=serving.name)
+        watch = _Watch(read, _to_watch(run, history, watched))
         begun = time.monotonic()
         async with watch.looking():
             seeds = [run.rng.random() for _ in range(2)]
@@ -109,23 +114,22 @@ class _Watch:
             await asyncio.sleep(_BETWEEN_LOOKS)
 
 
-async def _history_in_view(deployed: Deployment) -> History:
+async def _history_in_view(deployed: Deployment, store: ViewStore) -> History:
     """The events that there are now, as soon as the view has them."""
     partitions = [
         TopicPartition(deployed.names.events, number)
         for number in range(deployed.settings.partitions)
     ]
-    group = deployed.settings.namespace + VIEW_WORKER
     history: dict[int, list[bytes]] = {}
-    async with (
-        open_logs(deployed.settings, partitions) as logs,
-        admin_client(deployed.settings) as admin,
-    ):
-        ends = await logs.ends(partitions)
+    async with open_logs(deployed.settings, partitions) as logs:
+        ends = await logs.reached(partitions)
 
         async def in_view() -> bool:
-            positions = await admin.list_consumer_group_offsets(group, partitions=partitions)
-            return all(positions[tp].offset >= end for tp, end in ends.items())
+            try:
+                progress = (await store.serving(range(len(partitions)))).progress
+            except NoSuchView:  # not complete yet
+                return False
+            return all(progress[tp.partition].position >= end for tp, end in ends.items())
 
         await wait_until(in_view, timeout=300, what="the view has the events so far")
         for tp, end in ends.items():
@@ -148,13 +152,13 @@ async def _deliver(
     run: Run, store: ViewStore, history: History, rng: random.Random, *, replaced: float
 ) -> int:
     """Project all events once; a new projector goes on after each chunk with that chance."""
-    projector = Projector(store, project)
+    projector = Projector(store, USER_VIEWS.projection)
     positions = dict.fromkeys(history, 0)
     total = sum(map(len, history.values()))
     delivered = 0
     while delivered < total:
         if rng.random() < replaced:
-            projector = Projector(store, project)
+            projector = Projector(store, USER_VIEWS.projection)
         partition = rng.choice([one for one in history if positions[one] < len(history[one])])
         begin = positions[partition]
         end = begin + int(2 ** rng.uniform(0, _LARGEST_CHUNK))

@@ -1,0 +1,11 @@
+"""All views, by the names that people use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from agents.user_views import USER_VIEWS
+from streams.view import View
+
+VIEWS: Mapping[str, View[Any]] = {view.name: view for view in (USER_VIEWS,)}

@@ -1,0 +1,293 @@
+"""Making a view anew while the one that people read goes on, and moving them from one to the other.
+
+A rebuild makes an index of this program's definition and projects into it from the first event, by
+a reader and a position of its own, past the workers. Then it
+- adds up what the index has, and holds that against the events (`Tally`),
+- has the workers follow the index, each chunk going into the old and the new one from then on,
+- and moves the alias as soon as the new index is nowhere behind the one that people read.
+
+Stopped anywhere it goes on where it was when it is started again: how far the index is stands in
+the index, and what it is stands in its aliases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Collection, Mapping
+from typing import Any, Generic, TypeVar
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.structs import TopicPartition
+from elasticsearch import AsyncElasticsearch
+
+from models.errors import Fatal, Poison
+from models.messages import Event
+from streams.aggregate import Names
+from streams.chunks import Record
+from streams.elasticsearch import connect
+from streams.event_reader import EventReader, open_event_reader
+from streams.kafka import admin_client, cluster_id, new_consumer, started
+from streams.log_reader import last_positions
+from streams.progress import Progress
+from streams.projector import Projector
+from streams.settings import Settings
+from streams.view import View
+from streams.view_indices import IndexState, ViewIndices
+from streams.view_status import add_up
+from streams.view_store import ViewStore
+from streams.view_writer import PartitionWriter, Positioned
+
+logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=Event)
+
+_TIMEOUT = 60.0  # seconds for one request to Elasticsearch
+_POLL = 0.2
+_FETCH = 1000  # milliseconds
+
+
+class Rebuild(Generic[E]):
+    """One rebuild of a view; `run` does all of it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: AsyncElasticsearch,
+        view: View[E],
+        timeout: float,
+        progress: Progress,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._view = view
+        self._progress = progress
+        self._names = Names(settings.namespace, view.aggregate)
+        self._indices = ViewIndices.of(settings, client, view)
+        self._numbers = range(settings.partitions)
+        self._timeout = timeout
+
+    async def run(self) -> IndexState:
+        """Make the new index and have people read it.
+
+        Returns:
+            The index that they read now.
+
+        Raises:
+            Fatal: What was made does not add up, or a server says no.
+            Transient: A server failed; start it again, and it goes on where it was.
+        """
+        state = await self._index_to_build()
+        if not state.followed:
+            store = self._indices.store(state.name)
+            await self._load(store)
+            await self._indices.loaded(state.name)
+            await self._check(store)
+            await self._load(store)  # what came meanwhile: the workers have to do the rest
+            await self._indices.follow(state.name)
+        deadline = time.monotonic() + self._timeout
+        await self._wait_for_workers(deadline)
+        await move_to(self._settings, self._indices, state, deadline, self._progress)
+        return state
+
+    async def _index_to_build(self) -> IndexState:
+        """A new index, or the one that an earlier run has left."""
+        states = await self._indices.all()
+        newest = states[-1] if states else None
+        if newest is not None and not newest.served and self._indices.fits(newest):
+            return newest
+        for state in states:
+            if not state.followed:
+                await self._indices.drop(state.name)  # left by an earlier run of another program
+        number = newest.number + 1 if newest else 1
+        wanted = await last_positions(self._settings, self._names.events)
+        await self._indices.create(number, wanted, followed=False)
+        return next(one for one in await self._indices.all() if one.number == number)
+
+    async def _load(self, store: ViewStore) -> None:
+        """Project everything that there is, and what comes meanwhile, until little is left."""
+        projector = Projector(
+            store,
+            self._view.projection,
+            cached_documents=self._settings.view_cache_documents,
+        )
+        cluster = await cluster_id(self._settings)
+        writers = {
+            number: PartitionWriter(store, projector, self._view.projection, number, cluster)
+            for number in self._numbers
+        }
+        consuming = new_consumer(self._settings, max_poll_records=None)
+        async with (
+            started(consuming, self._settings) as consumer,
+            open_event_reader(self._settings, self._names, self._view.events) as reader,
+        ):
+            partitions = [TopicPartition(self._names.events, number) for number in self._numbers]
+            consumer.assign(partitions)
+            for partition in partitions:
+                position = await writers[partition.partition].start()
+                await self._check_begin(consumer, partition, position)
+                consumer.seek(partition, position)
+            ends = await last_positions(self._settings, self._names.events)
+            await self._follow_to(consumer, reader, writers, ends)
+
+    async def _follow_to(
+        self,
+        consumer: AIOKafkaConsumer,
+        reader: EventReader[E],
+        writers: Mapping[int, PartitionWriter[E]],
+        ends: Mapping[int, int],
+    ) -> None:
+        total = sum(ends.values())
+        while True:
+            positions = {number: writers[number].progress.position for number in ends}
+            done = sum(min(positions[number], end) for number, end in ends.items())
+            self._progress("Projecting events", done, total)
+            if done == total:
+                return
+            found = await consumer.getmany(timeout_ms=_FETCH)
+            await asyncio.gather(
+                *(
+                    self._project(reader, writers[tp.partition], records)
+                    for tp, records in found.items()
+                )
+            )
+
+    async def _project(
+        self, reader: EventReader[E], writer: PartitionWriter[E], records: list[Record]
+    ) -> None:
+        events = []
+        for record, event in zip(records, await reader.read(records), strict=True):
+            if isinstance(event, Poison):  # the workers have put it into the dead letters
+                logger.warning(
+                    "%s[%d] at %d: %s", record.topic, record.partition, record.offset, event
+                )
+            else:
+                events.append(Positioned(record.offset, event))
+        for refused in await writer.write(events, records[-1].offset + 1):
+            logger.warning("%s: %s", refused.records[0].aggregate_id, refused.reason)
+
+    async def _check_begin(
+        self, consumer: AIOKafkaConsumer, partition: TopicPartition, position: int
+    ) -> None:
+        begin = (await consumer.beginning_offsets([partition]))[partition]
+        if begin > position:
+            raise Fatal(
+                f"{partition.topic}[{partition.partition}] begins at {begin}: the events before "
+                "are gone, and a view without them would be wrong; restore the topic from a backup"
+            )
+
+    async def _check(self, store: ViewStore) -> None:
+        """Hold the documents of the index, which nobody else writes to, against the events."""
+        tallies = await add_up(self._view, store, len(self._numbers), self._progress)
+        progress = (await store.serving(self._numbers)).progress
+        for number, found in enumerate(tallies):
+            expected = progress[number].tally
+            if found != expected:
+                raise Fatal(
+                    f"{store.name} is not complete: of partition {number} its documents hold "
+                    f"{found.events} events (checksum {found.checksum:016x}) where it was given "
+                    f"{expected.events} ({expected.checksum:016x}); something else writes to it, "
+                    f"or Elasticsearch has lost some: `cqrs views prune {self._view.name}` throws "
+                    "it away, then rebuild again"
+                )
+
+    async def _wait_for_workers(self, deadline: float) -> None:
+        """Wait until somebody brings the new index up to date from here on."""
+        group = self._settings.namespace + self._view.group
+        self._progress("Waiting for a view worker", 0, 0)
+        async with admin_client(self._settings) as admin:
+            while not await _has_members(admin, group):
+                if time.monotonic() > deadline:
+                    raise Fatal(
+                        f"nobody follows the new index of {self._view.name}, and without that it "
+                        "would be old at once: start a view worker of this program (`cqrs worker "
+                        "views`), then run this again; it goes on where it is"
+                    )
+                await asyncio.sleep(_POLL)
+
+
+async def move_to(
+    settings: Settings,
+    indices: ViewIndices,
+    state: IndexState,
+    deadline: float,
+    progress: Progress,
+) -> None:
+    """Have people read this followed index, as soon as it is nowhere behind the one they read.
+
+    Raises:
+        Fatal: It is not by the deadline (of `time.monotonic`).
+    """
+    numbers = range(settings.partitions)
+    serving = [one.name for one in await indices.all() if one.serving and one.name != state.name]
+    while True:
+        # The position of one may be behind a marker that the other has not passed yet. What counts
+        # is which commands their events are of.
+        read = (await indices.store(serving[0]).serving(numbers)).progress if serving else {}
+        new = (await indices.store(state.name).serving(numbers)).progress
+        behind = sum(one.decided > new[number].decided for number, one in read.items())
+        if not behind:
+            await indices.serve(state.name)
+            return
+        progress("Catching up", len(read) - behind, len(read))
+        if time.monotonic() > deadline:
+            raise Fatal(
+                f"{state.name} is behind in {behind} partitions and does not catch up: is a view "
+                "worker of the program that made it running (`cqrs worker views`)?"
+            )
+        await asyncio.sleep(_POLL)
+
+
+async def roll_back(
+    settings: Settings, view: View[Any], *, timeout: float, progress: Progress
+) -> IndexState:
+    """Have people read the index again that they read before; it has been followed all the while.
+
+    Returns:
+        That index.
+
+    Raises:
+        Fatal: There is none, or nobody follows it.
+    """
+    async with connect(settings, timeout=_TIMEOUT) as client:
+        indices = ViewIndices.of(settings, client, view)
+        former = [one for one in await indices.all() if one.served and not one.serving]
+        if not former:
+            raise Fatal(f"there is no former index of {view.name} to go back to")
+        deadline = time.monotonic() + timeout
+        await move_to(settings, indices, former[-1], deadline, progress)
+        return former[-1]
+
+
+async def prune(settings: Settings, view: View[Any], names: Collection[str]) -> None:
+    """Delete these indices, which nobody reads.
+
+    Raises:
+        Fatal: People read one of them.
+    """
+    async with connect(settings, timeout=_TIMEOUT) as client:
+        indices = ViewIndices.of(settings, client, view)
+        for state in await indices.all():
+            if state.name in names and state.serving:
+                raise Fatal(f"people read {state.name} by now: look at `cqrs views status`")
+        for name in names:
+            await indices.drop(name)
+
+
+async def rebuild(
+    settings: Settings, view: View[E], *, timeout: float, progress: Progress
+) -> IndexState:
+    """See `Rebuild`; `timeout` are the seconds that the workers get to take the index over."""
+    async with connect(settings, timeout=_TIMEOUT) as client:
+        return await Rebuild(settings, client, view, timeout, progress).run()
+
+
+async def _has_members(admin: AIOKafkaAdminClient, group: str) -> bool:
+    """Whether a consumer group has members now."""
+    for response in await admin.describe_consumer_groups([group]):
+        for _error, _group, _state, _type, _protocol, members, *_ in response.groups:
+            if members:
+                return True
+    return False

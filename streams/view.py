@@ -1,0 +1,171 @@
+"""What a view is made of: an index, and a small class that turns events into its documents.
+
+A view is an index (`ViewIndex`) and a projection. Both together are its definition. An index says
+which definition it was made by, so a program whose documents would look different never writes to
+it: it needs an index of its own (`cqrs views rebuild`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b, sha256
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import orjson
+
+from models.messages import Event, EventRecord
+from streams.commands import partition_of
+from streams.view_index import REFUSED, Document, ViewIndex
+
+E = TypeVar("E", bound=Event)
+
+_MODULUS = 1 << 64
+
+
+class Projection(ABC, Generic[E]):
+    """How the events of a partition become documents.
+
+    Every event belongs to one document at most, and every document to one partition. Each event of
+    a document gives it a higher version, whatever else there is: by that a replay is harmless.
+    """
+
+    gapless = False
+    """Whether the versions of a document are 1, 2, 3 ..., so that a missing event is noticed."""
+
+    @abstractmethod
+    def key(self, record: EventRecord[E]) -> str | None:
+        """The id of the document that an event changes, or None."""
+
+    @abstractmethod
+    def version(self, record: EventRecord[E]) -> int:
+        """The version of the document after the event."""
+
+    @abstractmethod
+    def fold(self, document: Document | None, record: EventRecord[E]) -> Document:
+        """The document after the event, with `id` and `version`; must not change the one given."""
+
+    @abstractmethod
+    def events_in(self, document: Document) -> int:
+        """How many events a document is made of."""
+
+    @abstractmethod
+    def partition(self, document: Document, partitions: int) -> int:
+        """The partition of the event topic, of so many, that a document belongs to."""
+
+    def begins(self, record: EventRecord[E]) -> bool:
+        """Whether there can be no document before this event, so that none has to be read."""
+        return False
+
+
+class AggregateProjection(Projection[E]):
+    """One document per aggregate, whose version is the sequence of its last event."""
+
+    gapless = True
+
+    def key(self, record: EventRecord[E]) -> str | None:
+        """The aggregate's id."""
+        return record.aggregate_id
+
+    def version(self, record: EventRecord[E]) -> int:
+        """The event's sequence."""
+        return record.sequence
+
+    def begins(self, record: EventRecord[E]) -> bool:
+        """The first event of an aggregate makes its document."""
+        return record.sequence == 1
+
+    def events_in(self, document: Document) -> int:
+        """The version counts them."""
+        return int(document["version"])
+
+    def partition(self, document: Document, partitions: int) -> int:
+        """That of the aggregate."""
+        return partition_of(document["id"].encode(), partitions)
+
+
+class Tally(NamedTuple):
+    """A sum over events, or over the documents that came of them, which has to be the same.
+
+    `events` counts them. `checksum` is the sum of a hash of each event's document, modulo 2^64: it
+    differs if a document is missing, extra, or of another version.
+    """
+
+    events: int = 0
+    checksum: int = 0
+
+    def plus(self, key: str, events: int = 1) -> Tally:
+        """With so many more events of one document."""
+        digest = blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
+        weight = int.from_bytes(digest, "big")
+        return Tally(self.events + events, (self.checksum + events * weight) % _MODULUS)
+
+
+NOTHING = Tally()
+
+
+class DocumentTallies(Generic[E]):
+    """What the documents of an index add up to, by partition of the event topic."""
+
+    def __init__(self, projection: Projection[E], partitions: int) -> None:
+        self._projection = projection
+        self.by_partition = [NOTHING] * partitions
+
+    def add(self, found: Document) -> None:
+        """One more document; a stand-in counts as what it stands for."""
+        document = found.get(REFUSED, found)
+        number = self._projection.partition(document, len(self.by_partition))
+        events = self._projection.events_in(document)
+        self.by_partition[number] = self.by_partition[number].plus(document["id"], events)
+
+
+@dataclass(frozen=True)
+class View(Generic[E]):
+    """A view of an aggregate's events.
+
+    Attributes:
+        aggregate: The name of the aggregate.
+        events: Its events, by type.
+        index: Where the documents go.
+        projection: How they come about.
+        worker: The app id of its workers, without the namespace. It never changes.
+        examples: A history that shows all there is. What comes of it is part of the definition: a
+            change of the projection shows there, or it would not be noticed.
+    """
+
+    aggregate: str
+    events: Mapping[str, type[E]]
+    index: ViewIndex
+    projection: Projection[E]
+    worker: str
+    examples: Sequence[EventRecord[E]]
+
+    @property
+    def name(self) -> str:
+        """What people call it: the alias of its index."""
+        return self.index.alias
+
+    @cached_property
+    def definition(self) -> str:
+        """The same for all programs that make the same documents of the same events, 16 digits."""
+        shown = [self.index.mappings(), self.index.settings, list(self._documents_of_examples())]
+        return sha256(orjson.dumps(shown, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+
+    @property
+    def group(self) -> str:
+        """The consumer group of the workers that make these documents, without the namespace.
+
+        Workers of two programs with different definitions, as in a rolling upgrade, each follow
+        all partitions.
+        """
+        return f"{self.worker}-{self.definition[:8]}"
+
+    def _documents_of_examples(self) -> Iterable[Any]:
+        documents: dict[str, Document] = {}
+        for record in self.examples:
+            key = self.projection.key(record)
+            if key is not None:
+                documents[key] = self.projection.fold(documents.get(key), record)
+                yield self.index.to_source(documents[key])

@@ -1,0 +1,187 @@
+"""Which indices a view worker brings up to date, and when one of them is shown to people.
+
+All that are followed and of its definition: usually one, two after a rebuild. Where there is none,
+the worker makes one. People see it when it has all events that there were when it was made, so a
+search never answers from half a view.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Generic, TypeVar
+
+from elasticsearch import AsyncElasticsearch
+
+from models.errors import Fatal, NoSuchView, Transient
+from models.messages import Event
+from streams.projector import Projector
+from streams.settings import Settings
+from streams.view import View
+from streams.view_indices import IndexState, ViewIndices
+from streams.view_store import ViewStore
+from streams.view_writer import PartitionWriter
+
+logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=Event)
+
+_LOOK = 1.0  # seconds between two looks at the indices
+_LOOK_UNTIL_SHOWN = 0.25  # while nobody can search
+
+# An index as it is followed: deleted and made again under the same name it is another one.
+_Key = tuple[str, str]
+
+
+class ViewFollower(Generic[E]):
+    """The indices of one view, as one worker follows them."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        client: AsyncElasticsearch,
+        view: View[E],
+        cluster: str,
+        wanted: Callable[[], Awaitable[Mapping[int, int]]],
+    ) -> None:
+        """Of events from this Kafka cluster.
+
+        `wanted` says the positions behind the last event of each partition as of now.
+        """
+        self._settings = settings
+        self._view = view
+        self._cluster = cluster
+        self._wanted = wanted
+        self._indices = ViewIndices.of(settings, client, view)
+        self._opened: dict[_Key, tuple[ViewStore, Projector[E]]] = {}
+        self._active: dict[int, dict[_Key, PartitionWriter[E]]] = {}
+
+    @property
+    def waits(self) -> bool:
+        """Whether Elasticsearch has not answered what it was last asked."""
+        return any(projector.waits for _, projector in self._opened.values())
+
+    async def writers(self, partition: int) -> Sequence[PartitionWriter[E]]:
+        """A writer for each index that is followed now, started; the newest index first.
+
+        Raises:
+            Fatal: What is followed was made by another program. The line says what to do.
+        """
+        self.release(partition)
+        states = await self._following()
+        self._forget_all_but({(state.name, state.uuid) for state in states})
+        writers = {}
+        for state in states:
+            store, projector = self._open(state)
+            writer = PartitionWriter(
+                store, projector, self._view.projection, partition, self._cluster
+            )
+            await writer.start()
+            writers[state.name, state.uuid] = writer
+        self._active[partition] = writers
+        return list(writers.values())
+
+    def release(self, partition: int) -> None:
+        """The partition is no longer ours, or begins anew."""
+        for writer in self._active.pop(partition, {}).values():
+            writer.forget()
+
+    async def watch(self, restart: Callable[[Collection[int]], Awaitable[None]]) -> None:
+        """Look after the indices for ever; `restart` is given partitions that have to begin anew.
+
+        Raises:
+            Fatal: An index is there that is none of ours.
+        """
+        shown = False
+        while True:
+            await asyncio.sleep(_LOOK if shown else _LOOK_UNTIL_SHOWN)
+            try:
+                states = await self._indices.all()
+                shown = any(state.serving for state in states) or await self._show(states)
+                changed = await self._changed(states)
+            except (Transient, NoSuchView):
+                continue  # projecting says that it waits, or has noticed by itself
+            if changed:
+                logger.warning("%s: the indices have changed; beginning anew", self._indices.alias)
+                await restart(changed)
+
+    async def _following(self) -> list[IndexState]:
+        """The indices to follow, the newest first; at least one."""
+        while True:
+            states = await self._indices.all()
+            fitting = [state for state in reversed(states) if self._indices.fits(state)]
+            followed = [state for state in fitting if state.followed]
+            if followed:
+                return followed
+            others = [state.name for state in states if state.followed]
+            if others:
+                raise Fatal(
+                    f"The view {self._indices.alias} is in {', '.join(others)}, which another "
+                    "program made: its documents are not what this one would make; run "
+                    f"`cqrs views rebuild {self._view.name}`, and then this worker"
+                )
+            if fitting:  # what a rebuild has left, or a snapshot brought back
+                await self._indices.follow(fitting[0].name)
+            else:
+                await self._make(states[-1].number + 1 if states else 1)
+
+    async def _make(self, number: int) -> None:
+        wanted = await self._wanted()
+        if await self._indices.create(number, wanted, followed=True) and any(wanted.values()):
+            logger.warning(
+                "%s: there is no index; making %s-v%d from the first event, and searches see "
+                "nothing before it is complete",
+                self._indices.alias,
+                self._indices.alias,
+                number,
+            )
+
+    async def _show(self, states: Sequence[IndexState]) -> bool:
+        """Let people read the newest index that is complete, now that they have none."""
+        for state in reversed(states):
+            if state.followed and self._indices.fits(state):
+                store, _ = self._open(state)
+                progress = (await store.serving(range(self._settings.partitions))).progress
+                if all(progress[one].position >= end for one, end in state.wanted.items()):
+                    await self._indices.serve(state.name)
+                    logger.info("%s: searches see %s now", self._indices.alias, state.name)
+                    return True
+        return False
+
+    async def _changed(self, states: Sequence[IndexState]) -> set[int]:
+        """The partitions whose indices are others now, or have lost what they had."""
+        followed = {
+            (state.name, state.uuid)
+            for state in states
+            if state.followed and self._indices.fits(state)
+        }
+        changed = {number for number, writers in self._active.items() if set(writers) != followed}
+        for key in followed & self._opened.keys():
+            before = {
+                number: writers[key].progress.position
+                for number, writers in self._active.items()
+                if key in writers and number not in changed
+            }
+            if before:
+                found = (await self._opened[key][0].serving(before)).progress
+                changed |= {
+                    one for one, position in before.items() if found[one].position < position
+                }
+        return changed
+
+    def _open(self, state: IndexState) -> tuple[ViewStore, Projector[E]]:
+        key = state.name, state.uuid
+        if key not in self._opened:
+            store = self._indices.store(state.name)
+            projector = Projector(
+                store,
+                self._view.projection,
+                cached_documents=self._settings.view_cache_documents,
+            )
+            self._opened[key] = store, projector
+        return self._opened[key]
+
+    def _forget_all_but(self, followed: Collection[_Key]) -> None:
+        for key in self._opened.keys() - set(followed):
+            del self._opened[key]

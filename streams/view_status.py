@@ -1,0 +1,140 @@
+"""What the indices of a view are and how far they are, for people and for `verify`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.structs import TopicPartition
+
+from streams.aggregate import Names
+from streams.elasticsearch import connect
+from streams.log_reader import LogReader, open_logs
+from streams.progress import Progress
+from streams.settings import Settings
+from streams.view import DocumentTallies, Tally, View
+from streams.view_indices import IndexState, ViewIndices
+from streams.view_progress import Progress as Reached
+from streams.view_store import ViewStore
+
+_TIMEOUT = 60.0  # seconds for one request
+
+
+@dataclass(frozen=True)
+class IndexStatus:
+    """One index.
+
+    Attributes:
+        name: Of the index.
+        state: `serving`, `followed` or `building`; see `view_indices`.
+        of_this_program: Whether this program would make the same documents.
+        positions: How far it is in each partition of the event topic.
+        behind: Positions of the event topic that it has not got yet. Markers of transactions are
+            among them, so that it may say a few more than there are events.
+        seconds: How old the oldest event is that it has not got; 0.0 if it has all.
+        documents: How many it has, as of the last refresh.
+        complete: Whether its documents add up to the events it says it has, checksum and all; None
+            if that was not asked, or if it moved meanwhile.
+    """
+
+    name: str
+    state: str
+    of_this_program: bool
+    positions: Mapping[int, int]
+    behind: int
+    seconds: float
+    documents: int
+    complete: bool | None
+
+
+async def status_of(
+    settings: Settings, view: View[Any], *, check: bool, progress: Progress
+) -> list[IndexStatus]:
+    """All indices of a view, the oldest first.
+
+    Args:
+        settings: Where the servers are.
+        view: Which one.
+        check: Whether to read all documents and add them up.
+        progress: Is told about that.
+
+    Raises:
+        Transient, Fatal: A server failed, or says no.
+    """
+    events = Names(settings.namespace, view.aggregate).events
+    partitions = [TopicPartition(events, number) for number in range(settings.partitions)]
+    async with (
+        connect(settings, timeout=_TIMEOUT) as client,
+        open_logs(settings, partitions) as logs,
+    ):
+        indices = ViewIndices.of(settings, client, view)
+        ends = await logs.reached(partitions)
+        return [
+            await _status(view, indices, state, logs, ends, progress if check else None)
+            for state in await indices.all()
+        ]
+
+
+async def _status(
+    view: View[Any],
+    indices: ViewIndices,
+    state: IndexState,
+    logs: LogReader,
+    ends: Mapping[TopicPartition, int],
+    checking: Progress | None,
+) -> IndexStatus:
+    store = indices.store(state.name)
+    reached = (await store.serving(tp.partition for tp in ends)).progress
+    missing = {
+        tp: end - reached[tp.partition].position
+        for tp, end in ends.items()
+        if end > reached[tp.partition].position
+    }
+    complete = None
+    if checking is not None:
+        complete = await _adds_up(view, store, reached, checking)
+    return IndexStatus(
+        name=state.name,
+        state=state.state,
+        of_this_program=indices.fits(state),
+        positions={number: one.position for number, one in reached.items()},
+        behind=sum(missing.values()),
+        seconds=max([await _age(logs, tp, ends[tp] - left) for tp, left in missing.items()] or [0]),
+        documents=await store.count(),
+        complete=complete,
+    )
+
+
+async def _age(logs: LogReader, partition: TopicPartition, position: int) -> float:
+    """Seconds since the first record from this position on was written; 0.0 if there is none."""
+    async for records in logs.read(partition, position, position + 100):
+        written: int = records[0].timestamp  # milliseconds
+        return max(0.0, time.time() - written / 1000)
+    return 0.0
+
+
+async def _adds_up(
+    view: View[Any], store: ViewStore, before: Mapping[int, Reached], progress: Progress
+) -> bool | None:
+    await store.refresh()
+    tallies = await add_up(view, store, len(before), progress)
+    after = (await store.serving(before)).progress
+    if after != before:
+        return None
+    return all(after[number].tally == found for number, found in enumerate(tallies))
+
+
+async def add_up(
+    view: View[Any], store: ViewStore, partitions: int, progress: Progress
+) -> list[Tally]:
+    """What the documents of an index that were refreshed add up to, by partition."""
+    tallies = DocumentTallies(view.projection, partitions)
+    done, total = 0, await store.count()
+    async for document in store.scan():
+        tallies.add(document)
+        done += 1
+        if done % 1000 == 0:
+            progress(f"Adding up {store.name}", done, total)
+    return tallies.by_partition

@@ -1,0 +1,101 @@
+"""One partition of the event topic on its way into one index: chunk by chunk, each once.
+
+A chunk's documents are written first and the index's progress after that, so what the index says
+it has, it has. Whoever goes on, a worker or a rebuild, begins where the index says it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from models.errors import Fatal
+from models.messages import Event, EventRecord
+from streams.projector import Projector, Refused
+from streams.view import Projection, Tally
+from streams.view_progress import Progress
+from streams.view_store import ViewStore
+
+E = TypeVar("E", bound=Event)
+
+
+class Positioned(NamedTuple):
+    """An event, and its offset in the event topic."""
+
+    offset: int
+    record: EventRecord[Any]
+
+
+class PartitionWriter(Generic[E]):
+    """Writes one partition's events into one index. Nothing else has the projector's partition."""
+
+    def __init__(
+        self,
+        store: ViewStore,
+        projector: Projector[E],
+        projection: Projection[E],
+        partition: int,
+        cluster: str,
+    ) -> None:
+        """`cluster` is the id of the Kafka cluster that the events are read from."""
+        self._store = store
+        self._projector = projector
+        self._projection = projection
+        self._partition = partition
+        self._cluster = cluster
+        self.progress = Progress()
+
+    async def start(self) -> int:
+        """Ask the index how far it is, and forget what was known: others may have written to it.
+
+        Raises:
+            Fatal: It has the events of another cluster.
+        """
+        self._projector.forget(self._partition)
+        serving = await self._projector.patiently(self._store.serving, [self._partition])
+        self.progress = serving.progress[self._partition]
+        if self.progress.cluster not in ("", self._cluster):
+            raise Fatal(
+                f"{serving.name} has the events of another Kafka cluster: use its own brokers "
+                "(CQRS_BOOTSTRAP_SERVERS), or another CQRS_NAMESPACE"
+            )
+        return self.progress.position
+
+    async def write(self, events: Sequence[Positioned], end: int) -> tuple[Refused, ...]:
+        """Project a chunk, whose records end before the position `end`; waits as long as it takes.
+
+        Events that the index has are left out.
+
+        Returns:
+            What Elasticsearch refused for good.
+
+        Raises:
+            IndexChanged: The index is not what this writer has left: start again.
+            Fatal: It is gone (NoSuchView), or the events contradict.
+        """
+        before = self.progress
+        if end <= before.position:
+            return ()
+        records = [record for offset, record in events if offset >= before.position]
+        projected = await self._projector.project(self._partition, records)
+        after = replace(before, position=end, cluster=self._cluster, tally=self._tally(records))
+        if records:
+            last = records[-1]
+            after = replace(after, decided=last.source.offset, sequence=last.sequence)
+        self.progress = await self._projector.patiently(
+            self._store.save_progress, self._partition, after
+        )
+        return projected.refused
+
+    def _tally(self, records: Sequence[EventRecord[E]]) -> Tally:
+        """What all events add up to with these."""
+        tally = self.progress.tally
+        for key in map(self._projection.key, records):
+            if key is not None:
+                tally = tally.plus(key)
+        return tally
+
+    def forget(self) -> None:
+        """Drop the documents that are kept: others may write them from now on."""
+        self._projector.forget(self._partition)

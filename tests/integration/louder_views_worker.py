@@ -1,0 +1,34 @@
+"""The view worker of a changed program: it writes last names in capitals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from faust.types import StreamT
+
+from agents.user_views import USER_VIEWS, UserProjection
+from models.events import UserEvent
+from models.messages import EventRecord
+from streams.app import StreamApp
+from streams.chunks import Chunk
+from streams.settings import settings
+from streams.view_app import add_view
+from streams.view_index import Document
+
+
+class LouderProjection(UserProjection):
+    def fold(self, document: Document | None, record: EventRecord[UserEvent]) -> Document:
+        folded = super().fold(document, record)
+        return {**folded, "lastName": folded.get("lastName", "").upper()}
+
+
+LOUDER_VIEWS = replace(USER_VIEWS, projection=LouderProjection())
+
+app = StreamApp(LOUDER_VIEWS.group, settings())
+user_events = add_view(app, LOUDER_VIEWS)
+
+
+@app.agent(user_events)
+async def project_louder_views(chunks: StreamT[Chunk]) -> None:
+    async for chunk in chunks:
+        app.partitions.submit(chunk)

@@ -1,0 +1,326 @@
+"""Views are made anew without downtime, and what an index has lost is projected again."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import Any
+
+import pytest
+from elasticsearch import AsyncElasticsearch
+
+from agents.user_queries import all_users_by_email, open_queries
+from agents.user_verify import verify_users
+from agents.user_views import USER_VIEWS
+from deploy.connect import environment
+from deploy.faults.deployment import Deployment
+from deploy.faults.traffic import Traffic, open_traffic, records_of
+from deploy.faults.waiting import wait_until
+from deploy.generate import generate
+from models.errors import Fatal, NoSuchView, Transient
+from models.queries import GetUserById
+from streams.elasticsearch import connect
+from streams.progress import say_nothing
+from streams.rebuild import prune, rebuild, roll_back
+from streams.view import View
+from streams.view_indices import IndexState, ViewIndices
+from streams.view_status import IndexStatus, status_of
+from tests.conftest import Deploy
+from tests.integration.louder_views_worker import LOUDER_VIEWS
+from tests.support import ROOT, cqrs, cqrs_command
+
+LOUDER_APP = "tests.integration.louder_views_worker"
+
+
+@asynccontextmanager
+async def indices_of(deployed: Deployment) -> AsyncIterator[ViewIndices]:
+    async with connect(deployed.settings, timeout=30) as client:
+        yield ViewIndices.of(deployed.settings, client, USER_VIEWS)
+
+
+async def states(deployed: Deployment) -> dict[int, str]:
+    async with indices_of(deployed) as indices:
+        return {state.number: state.state for state in await indices.all()}
+
+
+async def status(deployed: Deployment, view: View[Any] = USER_VIEWS) -> list[IndexStatus]:
+    return await status_of(deployed.settings, view, check=True, progress=say_nothing)
+
+
+async def fill(deployed: Deployment, commands: int = 3000) -> None:
+    """Send commands, and wait until people see what came of them."""
+    async with open_traffic(deployed, records_of(generate(commands))) as traffic:
+        traffic.burst(commands)
+        await traffic.finish()
+    await has_all(deployed)
+
+
+async def has_all(deployed: Deployment) -> None:
+    report = await verify_users(deployed.settings)
+    assert report.first_violation is None
+
+
+async def made_anew(deployed: Deployment, view: View[Any] = USER_VIEWS) -> IndexState:
+    return await rebuild(deployed.settings, view, timeout=60, progress=say_nothing)
+
+
+class Searching:
+    """Asks for the users who were there at the beginning, again and again."""
+
+    def __init__(self, deployed: Deployment, expected: Collection[str]) -> None:
+        self._deployed = deployed
+        self._expected = set(expected)
+        self.answers = 0
+
+    async def run(self) -> None:
+        async with open_queries(self._deployed.settings) as queries:
+            while True:
+                found = {user.id async for user in all_users_by_email(queries, "example")}
+                assert found >= self._expected
+                self.answers += 1
+
+
+@asynccontextmanager
+async def searching(deployed: Deployment) -> AsyncIterator[Searching]:
+    """Searches for the time of the block, none of which fails or misses anybody."""
+    async with open_queries(deployed.settings) as queries:
+        expected = {user.id async for user in all_users_by_email(queries, "example")}
+    assert expected
+    searching = Searching(deployed, expected)
+    task = asyncio.create_task(searching.run())
+    try:
+        yield searching
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    if not task.cancelled():
+        task.result()
+
+
+@asynccontextmanager
+async def commands_coming(deployed: Deployment) -> AsyncIterator[Traffic]:
+    stream = islice(generate(1_000_000, seed=2), 900_000)
+    async with open_traffic(deployed, records_of(stream), rate=50.0) as traffic:
+        yield traffic
+        await traffic.finish()
+
+
+async def test_a_rebuild_amid_commands_and_searches(deploy: Deploy) -> None:
+    deployed = deploy("commands", "views")
+    await fill(deployed, 300)
+    async with searching(deployed) as searches, commands_coming(deployed):
+        state = await made_anew(deployed)
+        assert state.number == 2
+        assert await states(deployed) == {1: "followed", 2: "serving"}
+        before = searches.answers
+        await wait_until(lambda: searches.answers > before + 3)
+        # what is written from now on is in both
+        assert (await roll_back_now(deployed)).number == 1
+        assert await states(deployed) == {1: "serving", 2: "followed"}
+        before = searches.answers
+        await wait_until(lambda: searches.answers > before + 3)
+    await has_all(deployed)
+
+    async def both_are_complete() -> bool:
+        found = await status(deployed)
+        return [(one.behind, one.complete) for one in found] == [(0, True), (0, True)]
+
+    await wait_until(both_are_complete)
+    await prune(deployed.settings, USER_VIEWS, [f"{deployed.settings.namespace}user-views-v2"])
+    assert await states(deployed) == {1: "serving"}
+    await fill_more(deployed)
+    # with the former one gone, and once more
+    assert (await made_anew(deployed)).number == 2
+    await has_all(deployed)
+
+
+async def roll_back_now(deployed: Deployment) -> IndexState:
+    return await roll_back(deployed.settings, USER_VIEWS, timeout=60, progress=say_nothing)
+
+
+async def fill_more(deployed: Deployment) -> None:
+    """The workers go on, with an index less."""
+    async with open_traffic(deployed, records_of(generate(500, seed=3))) as traffic:
+        traffic.burst(500)
+        await traffic.finish()
+    await has_all(deployed)
+
+
+async def test_a_changed_program_needs_a_rebuild_and_comes_in_beside_the_old_one(
+    deploy: Deploy,
+) -> None:
+    deployed = deploy("commands", "views")
+    await fill(deployed, 500)
+    changed = deployed.start("views", app=LOUDER_APP)
+    assert changed.wait() == 1
+    assert "cqrs views rebuild user-views" in changed.log_text.splitlines()[-1]
+    deployed.workers.remove(changed)
+
+    async with searching(deployed) as searches, commands_coming(deployed):
+        with pytest.raises(Fatal, match="start a view worker of this program"):
+            await rebuild(deployed.settings, LOUDER_VIEWS, timeout=0, progress=say_nothing)
+        assert await states(deployed) == {1: "serving", 2: "followed"}
+        deployed.start("views", app=LOUDER_APP)
+        await made_anew(deployed, LOUDER_VIEWS)
+        assert await states(deployed) == {1: "followed", 2: "serving"}
+        before = searches.answers
+        await wait_until(lambda: searches.answers > before + 3)
+    found = await status(deployed, LOUDER_VIEWS)
+    assert [one.of_this_program for one in found] == [False, True]
+    async with open_queries(deployed.settings) as queries:
+        users = [user async for user in all_users_by_email(queries, "example")]
+    assert all(user.last_name == user.last_name.upper() for user in users)
+
+
+async def test_a_rebuild_that_is_killed_goes_on_where_it_was(deploy: Deploy) -> None:
+    deployed = deploy("commands", "views")
+    await fill(deployed, 6000)
+    killed = await asyncio.create_subprocess_exec(
+        *cqrs_command("views", "rebuild"),
+        cwd=ROOT,
+        env={**environment(deployed.settings), "CQRS_BULK_DOCUMENTS": "50"},
+        stderr=subprocess.DEVNULL,
+    )
+
+    async def has_some() -> bool:
+        try:
+            found = await status_of(
+                deployed.settings, USER_VIEWS, check=False, progress=say_nothing
+            )
+        except Transient:  # the index is just being made
+            return False
+        return len(found) == 2 and any(found[1].positions.values())
+
+    try:
+        await wait_until(has_some)
+    finally:
+        killed.kill()
+        await killed.wait()
+    assert await states(deployed) == {1: "serving", 2: "building"}
+    reached = sum((await status(deployed))[1].positions.values())
+    done = cqrs(deployed.settings, "views", "rebuild", timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "user-views-v2 now" in done.stdout
+    assert reached > 0
+    await has_all(deployed)
+
+
+async def test_what_another_program_left_unfinished_is_thrown_away(deploy: Deploy) -> None:
+    deployed = deploy("commands", "views")
+    await fill(deployed, 300)
+    async with connect(deployed.settings, timeout=30) as client:
+        others = ViewIndices.of(deployed.settings, client, LOUDER_VIEWS)
+        await others.create(2, {}, followed=False)
+    assert (await made_anew(deployed)).number == 3
+    assert await states(deployed) == {1: "followed", 3: "serving"}
+
+
+async def test_an_index_that_does_not_add_up_is_never_read(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed = deploy("commands", "views")
+    await fill(deployed, 300)
+    loaded = ViewIndices.loaded
+
+    async def lose_one(self: ViewIndices, name: str) -> None:
+        await loaded(self, name)
+        document = await anext(self.store(name).scan())
+        await self._client.delete(index=name, id=document["id"], refresh=True)
+
+    monkeypatch.setattr(ViewIndices, "loaded", lose_one)
+    with pytest.raises(Fatal, match="user-views-v2 is not complete: of partition"):
+        await made_anew(deployed)
+    assert await states(deployed) == {1: "serving", 2: "building"}
+    assert [one.complete for one in await status(deployed)] == [True, False]
+
+
+async def test_a_deleted_index_is_made_again_and_shown_when_it_is_complete(
+    deploy: Deploy,
+) -> None:
+    deployed = deploy("commands", "views")
+    await fill(deployed)
+    async with indices_of(deployed) as indices, open_queries(deployed.settings) as queries:
+        (lost,) = await indices.all()
+        await indices.drop(lost.name)
+
+        async def is_back() -> bool:
+            try:
+                await queries.execute(GetUserById("nobody"))
+            except NoSuchView:
+                return False
+            return True
+
+        await wait_until(is_back, timeout=60)
+        # whoever sees it at all sees all of it
+        (made,) = await status(deployed)
+        assert made.behind == 0
+        (state,) = await indices.all()
+        assert state.uuid != lost.uuid
+    await has_all(deployed)
+    assert "there is no index; making" in deployed.of("views")[0].log_text
+
+
+@asynccontextmanager
+async def snapshot(client: AsyncElasticsearch, index: str) -> AsyncIterator[str]:
+    """A snapshot of an index as it is now; the repository's name is the index's."""
+    repository = f"snapshots-{index}"
+    location = {"type": "fs", "settings": {"location": index}}
+    await client.snapshot.create_repository(name=repository, repository=location)
+    await client.snapshot.create(
+        repository=repository, snapshot="first", indices=index, wait_for_completion=True
+    )
+    try:
+        yield repository
+    finally:
+        await client.snapshot.delete(repository=repository, snapshot="first")
+        await client.snapshot.delete_repository(name=repository)
+
+
+@pytest.mark.parametrize("idle", [True, False], ids=["idle", "amid commands"])
+async def test_an_index_from_an_old_snapshot_gets_what_it_misses(
+    deploy: Deploy, idle: bool
+) -> None:
+    deployed = deploy("commands", "views")
+    await fill(deployed, 1000)
+    async with indices_of(deployed) as indices:
+        client = indices._client
+        (state,) = await indices.all()
+        async with snapshot(client, state.name) as repository:
+            await fill_more(deployed)
+            async with open_traffic(
+                deployed, records_of(generate(100_000, seed=4)), rate=0.0 if idle else 200.0
+            ) as traffic:
+                await client.indices.close(index=state.name)
+                await client.snapshot.restore(
+                    repository=repository,
+                    snapshot="first",
+                    indices=state.name,
+                    wait_for_completion=True,
+                )
+                await traffic.finish()
+            await has_all(deployed)
+    for worker in deployed.workers:
+        assert worker.is_running
+
+
+async def test_events_that_are_gone_are_a_line_and_no_gap(deploy: Deploy) -> None:
+    from aiokafka.admin import RecordsToDelete
+    from aiokafka.structs import TopicPartition
+
+    from streams.kafka import admin_client
+
+    deployed = deploy("commands", "views", partitions=1)
+    await fill(deployed, 100)
+    async with admin_client(deployed.settings) as admin:
+        await admin.delete_records({TopicPartition(deployed.names.events, 0): RecordsToDelete(50)})
+    with pytest.raises(Fatal, match="begins at 50: the events before are gone"):
+        await made_anew(deployed)
+    async with indices_of(deployed) as indices:
+        for state in await indices.all():
+            await indices.drop(state.name)
+    (worker,) = deployed.of("views")
+    assert worker.wait() == 1
+    assert "50 positions expired before they were projected" in worker.log_text

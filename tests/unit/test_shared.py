@@ -1,0 +1,89 @@
+"""One run for all who wait."""
+
+import asyncio
+from itertools import pairwise
+
+from streams.shared import Shared
+
+
+class Counted:
+    """An action that ends when it is let go, and gives its number."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.go = asyncio.Event()
+
+    async def __call__(self) -> int:
+        self.begun += 1
+        number = self.begun
+        await self.go.wait()
+        return number
+
+
+async def settle() -> None:
+    """Let everything happen that can happen without waiting."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_fifty_who_ask_amid_a_run_share_the_next_one() -> None:
+    action = Counted()
+    shared = Shared(action, apart=0)
+    first = asyncio.create_task(shared())
+    await settle()
+    others = [asyncio.create_task(shared()) for _ in range(50)]
+    await settle()
+    assert action.begun == 1  # it began before they asked
+    action.go.set()
+    assert await first == 1
+    assert await asyncio.gather(*others) == [2] * 50
+    assert action.begun == 2
+
+
+async def test_runs_are_apart() -> None:
+    begun = []
+
+    async def action() -> None:
+        begun.append(asyncio.get_running_loop().time())
+
+    shared = Shared(action, apart=0.05)
+    for _ in range(4):
+        await shared()
+    assert all(two - one > 0.045 for one, two in pairwise(begun))
+
+
+async def test_who_waits_goes_on_when_the_one_that_runs_it_gives_up() -> None:
+    action = Counted()
+    shared = Shared(action, apart=0)
+    first = asyncio.create_task(shared())
+    await settle()
+    second = asyncio.create_task(shared())
+    first.cancel()
+    await settle()
+    action.go.set()
+    assert await second == 2
+    assert first.cancelled()
+
+
+async def test_a_failure_is_not_the_answer_of_the_next() -> None:
+    results: list[ValueError | int] = [ValueError("no"), 2]
+
+    async def action() -> int:
+        result = results.pop(0)
+        if isinstance(result, ValueError):
+            raise result
+        return result
+
+    shared = Shared(action, apart=0)
+    first, second = await asyncio.gather(shared(), shared(), return_exceptions=True)
+    assert isinstance(first, ValueError)
+    assert second == 2
+
+
+async def test_nothing_runs_when_nobody_waits() -> None:
+    action = Counted()
+    action.go.set()
+    shared = Shared(action, apart=0)
+    assert await shared() == 1
+    await settle()
+    assert action.begun == 1
