@@ -15,7 +15,7 @@ from agents.user_views import EMAIL_FRAGMENTS, ORDER, USER_VIEWS
 from agents.users import USERS
 from models.errors import QueryError
 from models.queries import MAX_LIMIT, GetActiveUsers, GetUserById, GetUsersByEmail, Page
-from models.views import UserReadModel
+from models.views import UserReadModel, is_tombstone
 from streams.aggregate import Names
 from streams.buses import QueryBus
 from streams.fragments import fragment_query
@@ -46,9 +46,11 @@ class UserQueryHandler:
         queries.register(GetActiveUsers, self.get_active, after=freshness.searchable)
 
     async def get_by_id(self, query: GetUserById) -> UserReadModel | None:
-        """The user, active or not, or None."""
+        """The user, active or not, or None, also for one who was erased."""
         document = await self._store.get(query.user_id)
-        return None if document is None else UserReadModel.model_validate(document)
+        if document is None or is_tombstone(document):
+            return None
+        return UserReadModel.model_validate(document)
 
     async def get_by_email(self, query: GetUsersByEmail) -> Page[UserReadModel]:
         """A page of the users whose email contains the text (`streams/fragments.py` says how)."""

@@ -7,7 +7,7 @@ from models.events import USER_EVENTS, UserEvent
 from models.examples import EXAMPLES
 from models.messages import EventRecord
 from models.queries import MAX_LIMIT
-from models.views import project
+from models.views import is_tombstone, project
 from streams.fragments import ANALYSIS, MAPPING, fragment_source
 from streams.view import AggregateProjection, View
 from streams.view_index import Document, ViewIndex
@@ -20,7 +20,9 @@ ORDER = ("registeredAt", "id")
 
 
 def to_source(document: Document) -> Document:
-    """The document with what the search for fragments needs."""
+    """The document with what the search for fragments needs; a tombstone is not to be found."""
+    if is_tombstone(document):
+        return document
     return {**document, EMAIL_FRAGMENTS: fragment_source(document["email"])}
 
 

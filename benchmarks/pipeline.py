@@ -1,11 +1,13 @@
 """How fast commands are decided and documents become searchable, on a stack of its own.
 
     python -m benchmarks.pipeline --commands 100000 --rounds 3
+    python -m benchmarks.pipeline --commands 20000 --encryption
 
 Each round is a new deployment. First the commands are put on the topic and one command worker
 decides them; the rate is taken from the times of the outcomes' records. Then one view worker
 projects their events; the rate is taken until a search sees every document. At last both work at
-once on registrations, from the first one sent to the last document found. Prints JSON.
+once on registrations, from the first one sent to the last document found. With `--encryption` each
+round is followed by the same one with personal data encrypted. Prints JSON.
 
 The first round finds servers that have just started, their code not compiled yet: it is told apart.
 """
@@ -31,6 +33,7 @@ import orjson
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.structs import TopicPartition
+from pydantic import SecretStr
 
 from agents.user_views import USER_VIEWS
 from agents.users import COMMAND_WORKER, USERS
@@ -42,6 +45,7 @@ from models.errors import Fatal, Transient
 from streams.aggregate import Names
 from streams.bulk import BulkSender
 from streams.kafka import admin_client, new_consumer, new_producer
+from streams.keys import new_master_key
 from streams.settings import Settings
 from streams.topics import create_topics, topic_specs
 from streams.view_store import ViewStore, open_view_store
@@ -56,12 +60,14 @@ def worker(role: Role, settings: Settings) -> Iterator[None]:
         yield
 
 
-async def new_deployment(stack: EmbeddedStack) -> tuple[Settings, Names]:
+async def new_deployment(stack: EmbeddedStack, encrypted: bool) -> tuple[Settings, Names]:
     """A namespace with topics of its own."""
     settings = Settings(
         bootstrap_servers=stack.bootstrap_servers,
         elasticsearch_url=stack.elasticsearch_url,
         namespace=f"bench{uuid4().hex[:8]}-",
+        encrypt_personal_data=encrypted,
+        master_key=SecretStr(new_master_key()) if encrypted else None,
     )
     names = Names(settings.namespace, USERS.name)
     await create_topics(settings, topic_specs(settings, names))
@@ -123,17 +129,17 @@ async def found(store: ViewStore, documents: int) -> float:
         await asyncio.sleep(0.1)
 
 
-async def run_round(stack: EmbeddedStack, count: int) -> dict[str, float]:
+async def run_round(stack: EmbeddedStack, count: int, encrypted: bool = False) -> dict[str, float]:
     """All three figures, per second."""
     documents = tally(plan(count, SEED)).documents
-    settings, names = await new_deployment(stack)
+    settings, names = await new_deployment(stack, encrypted)
     await send(settings, names, generate(count, SEED))
     deciding = await decide(settings, names)
     async with open_view_store(settings, USER_VIEWS, timeout=30) as store:
         with worker("views", settings):
             projecting = -await found(store, documents) + time.monotonic()
 
-    settings, names = await new_deployment(stack)
+    settings, names = await new_deployment(stack, encrypted)
     async with open_view_store(settings, USER_VIEWS, timeout=30) as store:
         with worker("commands", settings), worker("views", settings):
             registrations = [
@@ -153,15 +159,26 @@ async def run_round(stack: EmbeddedStack, count: int) -> dict[str, float]:
     }
 
 
+async def run_both(stack: EmbeddedStack, count: int, encryption: bool) -> dict[str, float]:
+    """The figures of a round and, if that is wanted, of the same one with encryption."""
+    figures = await run_round(stack, count)
+    if encryption:
+        encrypted = await run_round(stack, count, encrypted=True)
+        figures |= {f"encrypted_{name}": value for name, value in encrypted.items()}
+    return figures
+
+
 def main() -> None:
     """Run the rounds and print medians and spread."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--commands", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--encryption", action="store_true", help="without and with it, by turns")
     arguments = parser.parse_args()
     with EmbeddedStack.temporary() as stack:
         cold, *rounds = [
-            asyncio.run(run_round(stack, arguments.commands)) for _ in range(1 + arguments.rounds)
+            asyncio.run(run_both(stack, arguments.commands, arguments.encryption))
+            for _ in range(1 + arguments.rounds)
         ]
     figures = {
         f"{name}_per_second": {

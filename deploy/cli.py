@@ -22,6 +22,8 @@ COMMANDS = {
     "topics": ("deploy.commands.topics:topics", "Create the topics."),
     "worker": ("deploy.commands.worker:worker", "Decide commands, or bring the views up to date."),
     "send": ("deploy.commands.send:send", "Send a command and show its outcome, or send a file."),
+    "erase": ("deploy.commands.erase:erase", "Erase a user, and show what is left where."),
+    "keys": ("deploy.commands.keys:keys", "Make a master key for personal data."),
     "get": ("deploy.commands.queries:get", "Show one user."),
     "search": ("deploy.commands.queries:search", "Find users by a piece of their email address."),
     "active": ("deploy.commands.queries:active", "List the active users."),

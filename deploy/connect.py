@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict
 
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from models.errors import Fatal
 from streams.settings import Settings
@@ -38,6 +38,10 @@ def connect() -> Settings:
 
 def environment(settings: Settings) -> dict[str, str]:
     """The environment of a child process that has to work with the same settings."""
-    given = settings.model_dump(exclude_none=True)
-    said = {f"CQRS_{name.upper()}": str(value) for name, value in given.items()}
+    said = {
+        f"CQRS_{name.upper()}": value.get_secret_value()
+        if isinstance(value, SecretStr)
+        else str(value)
+        for name, value in settings.model_dump(exclude_none=True).items()
+    }
     return {**os.environ, **said}

@@ -136,7 +136,7 @@ KINDS: Mapping[str, Kind] = {
     "too long an id": _named("u" * 129),
     "a key of the state table": _named("\x00position users.commands.v1 0"),
     # the wrong headers
-    "another type": _headed(("type", b"EraseUserCommand")),
+    "another type": _headed(("type", b"PromoteUserCommand")),
     "another user": _headed(("aggregateId", b"another")),
     "another id": _headed(("id", b"7f0b4c7e-0000-4000-8000-000000000000")),
     "a version": _headed(("expectedVersion", b"\xff")),

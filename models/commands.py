@@ -32,7 +32,11 @@ class ReactivateUser(Command):
     """Makes an inactive user active again."""
 
 
+class EraseUser(Command):
+    """Ends a user: personal data goes, and no command for this id is accepted any more."""
+
+
 USER_COMMANDS: Mapping[str, type[Command]] = {
     command.__name__: command
-    for command in (RegisterUser, UpdateUserProfile, DeactivateUser, ReactivateUser)
+    for command in (RegisterUser, UpdateUserProfile, DeactivateUser, ReactivateUser, EraseUser)
 }

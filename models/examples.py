@@ -9,6 +9,7 @@ from uuid import UUID
 
 from models.events import (
     UserDeactivated,
+    UserErased,
     UserEvent,
     UserProfileUpdated,
     UserReactivated,
@@ -25,6 +26,8 @@ _HISTORY: tuple[UserEvent, ...] = (
     UserProfileUpdated(last_name="O'Brien"),
     UserDeactivated(),
     UserReactivated(),
+    UserProfileUpdated("", "", ""),  # the key is gone
+    UserErased(),
 )
 
 EXAMPLES: tuple[EventRecord[UserEvent], ...] = tuple(

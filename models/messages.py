@@ -7,7 +7,7 @@ that type. Commands are accepted in either spelling of their fields, for they co
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
-from typing import Annotated, Any, Final, Generic, Literal, Protocol, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, Literal, Protocol, TypeVar
 from uuid import UUID, uuid4, uuid5
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -133,6 +133,18 @@ def event_id(command_id: UUID, index: int) -> UUID:
 
 class Event(Protocol):
     """What happened to one aggregate: domain fields only, named by its class."""
+
+    personal: ClassVar[tuple[str, ...]]
+    """The fields, by their names on the wire, that are personal data.
+
+    They are strings that are never empty: read without its key, a personal field is the empty one.
+    """
+    erases: ClassVar[bool]
+    """Whether it ends its aggregate, and the personal data of all events before it."""
+
+    @property
+    def is_shredded(self) -> bool:
+        """Whether its personal fields were read without their key."""
 
     def to_wire(self) -> dict[str, Any]:
         """The fields that are set, in camelCase, JSON-ready."""

@@ -2,16 +2,25 @@
 
 The profile of an inactive user may be changed: the specification does not forbid it, and a person
 who is away can still have a wrong name or a new address.
+
+An erased user stays, without personal data, so that the id cannot be used again.
 """
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
+from models.commands import (
+    DeactivateUser,
+    EraseUser,
+    ReactivateUser,
+    RegisterUser,
+    UpdateUserProfile,
+)
 from models.errors import Fatal, NoCommandHandler, Rejected
 from models.events import (
     UserDeactivated,
+    UserErased,
     UserEvent,
     UserProfileUpdated,
     UserReactivated,
@@ -25,7 +34,11 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """The fold of a user's events."""
+    """The fold of a user's events.
+
+    That of an erased user has the empty string for email and names and is inactive. It is the same
+    whether the events before could still be read or not.
+    """
 
     email: str
     first_name: str
@@ -34,6 +47,7 @@ class User:
     is_active: bool
     registered_at: datetime
     last_updated: datetime
+    erased: bool = False
 
 
 def decide(user: User | None, command: Command) -> tuple[UserEvent, ...]:
@@ -43,6 +57,8 @@ def decide(user: User | None, command: Command) -> tuple[UserEvent, ...]:
         Rejected: a rule forbids it. Nothing changes.
         NoCommandHandler: it is no command for users.
     """
+    if user is not None and user.erased:
+        raise Rejected("user-erased", "User was erased")
     match command:
         case RegisterUser():
             return _register(user, command)
@@ -56,6 +72,9 @@ def decide(user: User | None, command: Command) -> tuple[UserEvent, ...]:
             if _existing(user).is_active:
                 raise Rejected("user-active", "User is already active")
             return (UserReactivated(),)
+        case EraseUser():
+            _existing(user)
+            return (UserErased(),)
         case _:
             raise NoCommandHandler(type(command).__name__)
 
@@ -101,6 +120,8 @@ def evolve(user: User | None, event: UserEvent, at: datetime) -> User:
     Raises:
         Fatal: the event does not fit. No `decide` made this history.
     """
+    if user is not None and user.erased:
+        raise _broken(event, "follows UserErased")
     match event:
         case UserRegistered() if user is None:
             return User(
@@ -124,16 +145,32 @@ def evolve(user: User | None, event: UserEvent, at: datetime) -> User:
             return replace(user, is_active=False, last_updated=at)
         case UserReactivated() if user is not None:
             return replace(user, is_active=True, last_updated=at)
+        case UserErased() if user is not None:
+            return replace(
+                user,
+                email="",
+                first_name="",
+                last_name="",
+                is_active=False,
+                last_updated=at,
+                erased=True,
+            )
     fault = "follows other events" if user is not None else "comes before UserRegistered"
-    raise Fatal(f"A user's history is broken: {type(event).__name__} {fault}. Restore the events.")
+    raise _broken(event, fault)
+
+
+def _broken(event: UserEvent, fault: str) -> Fatal:
+    return Fatal(f"A user's history is broken: {type(event).__name__} {fault}. Restore the events.")
 
 
 def user_to_wire(user: User) -> list[Any]:
     """The state as a short JSON-ready list, in the order of the fields; times in Unix microseconds.
 
+    Only that of an erased user has the last field.
+
     It is written for every command, hence the list, and the numbers: a sixth of the time of text.
     """
-    return [
+    fields = [
         user.email,
         user.first_name,
         user.last_name,
@@ -142,11 +179,14 @@ def user_to_wire(user: User) -> list[Any]:
         (user.registered_at - _EPOCH) // _MICROSECOND,
         (user.last_updated - _EPOCH) // _MICROSECOND,
     ]
+    return [*fields, True] if user.erased else fields
 
 
 def user_from_wire(data: list[Any]) -> User:
     """The inverse of `user_to_wire`. Raises ValueError or TypeError for anything else."""
-    email, first_name, last_name, registration_source, is_active, registered, updated = data
+    email, first_name, last_name, registration_source, is_active, registered, updated, *rest = data
+    if rest not in ([], [True]):
+        raise ValueError("unknown fields")
     return User(
         email=email,
         first_name=first_name,
@@ -155,4 +195,5 @@ def user_from_wire(data: list[Any]) -> User:
         is_active=is_active,
         registered_at=_EPOCH + registered * _MICROSECOND,
         last_updated=_EPOCH + updated * _MICROSECOND,
+        erased=bool(rest),
     )

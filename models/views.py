@@ -3,6 +3,9 @@
 Knows the events and nothing of the aggregate. A document is a plain dict in camelCase, as it is in
 the index; `UserReadModel` is what a query gives back. Whether an event is due (its sequence is the
 document's version + 1) is decided before it comes here.
+
+An erased user leaves a tombstone: a document of id and version and nothing else, which no query
+shows. It is never deleted, so that its version keeps older events out for ever.
 """
 
 from collections.abc import Mapping
@@ -13,7 +16,14 @@ from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from models.errors import Fatal
-from models.events import UserDeactivated, UserEvent, UserReactivated, UserRegistered
+from models.events import (
+    UserDeactivated,
+    UserErased,
+    UserEvent,
+    UserProfileUpdated,
+    UserReactivated,
+    UserRegistered,
+)
 from models.messages import EventRecord
 from models.validation import Time
 
@@ -42,13 +52,24 @@ class UserReadModel(BaseModel):
 def project(document: Mapping[str, Any] | None, record: EventRecord[UserEvent]) -> dict[str, Any]:
     """The document after the event: a new dict, the old one is left as it is.
 
+    An event whose personal fields cannot be read any more tells of a user who is erased later on:
+    the tombstone comes early then, for there is nothing to show.
+
     Raises:
         Fatal: the first event is not a registration, or a later one is.
     """
     event, at = record.event, format_milliseconds(record.timestamp)
-    if isinstance(event, UserRegistered):
-        if document is not None:
-            raise _broken(record, "follows other events")
+    if (document is None) != isinstance(event, UserRegistered):
+        fault = "comes before UserRegistered" if document is None else "follows other events"
+        raise _broken(record, fault)
+    if (
+        isinstance(event, UserErased)
+        or event.is_shredded
+        or (document is not None and is_tombstone(document))
+    ):
+        return {"id": record.aggregate_id, "version": record.sequence}
+    if document is None:
+        assert isinstance(event, UserRegistered)
         return {
             "id": record.aggregate_id,
             "email": event.email,
@@ -59,16 +80,20 @@ def project(document: Mapping[str, Any] | None, record: EventRecord[UserEvent]) 
             "lastUpdated": at,
             "version": record.sequence,
         }
-    if document is None:
-        raise _broken(record, "comes before UserRegistered")
-    changes: dict[str, Any]
-    if isinstance(event, UserDeactivated):
-        changes = {"isActive": False}
-    elif isinstance(event, UserReactivated):
-        changes = {"isActive": True}
-    else:
-        changes = event.to_wire()  # of the three fields, those that changed
+    changes: dict[str, Any] = {}
+    match event:
+        case UserDeactivated():
+            changes = {"isActive": False}
+        case UserReactivated():
+            changes = {"isActive": True}
+        case UserProfileUpdated():
+            changes = event.to_wire()  # of the three fields, those that changed
     return {**document, **changes, "lastUpdated": at, "version": record.sequence}
+
+
+def is_tombstone(document: Mapping[str, Any]) -> bool:
+    """Whether it is what is left of an erased user."""
+    return "email" not in document
 
 
 def format_milliseconds(at: datetime) -> str:

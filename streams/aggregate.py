@@ -26,6 +26,11 @@ class Aggregate(Generic[S]):
     state_to_wire: Callable[[S], Any]
     state_from_wire: Callable[[Any], S]
 
+    @property
+    def is_personal(self) -> bool:
+        """Whether any of its events has personal data, and so its state."""
+        return any(event.personal for event in self.events.values())
+
 
 @dataclass(frozen=True)
 class Names:
@@ -58,6 +63,11 @@ class Names:
     def dead_views(self) -> str:
         """Topic of the events that a view could not take."""
         return f"{self.namespace}{self.aggregate}.views.dead.v1"
+
+    @property
+    def keys(self) -> str:
+        """Topic of the keys of personal data, wrapped."""
+        return f"{self.namespace}{self.aggregate}.keys.v1"
 
     @property
     def changelog(self) -> str:

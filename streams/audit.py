@@ -18,7 +18,9 @@ from streams.audit_history import HistoryAudit, ViewDocuments
 from streams.audit_outcomes import OutcomeAudit
 from streams.chunks import Record
 from streams.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
+from streams.event_reader import open_personal
 from streams.findings import Checked, Finding, Report
+from streams.keys import Keys
 
 S = TypeVar("S")
 
@@ -35,6 +37,8 @@ class PartitionAudit(Generic[S]):
         view_end: of the event topic; the view has to have what is below it.
         view: the documents, or None to leave I4 out.
         report: where findings and numbers go.
+        keys: of personal data; None if nothing is encrypted. Keys that were destroyed before the
+            events' end was looked up are the only ones that are missing.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class PartitionAudit(Generic[S]):
         view_end: int,
         view: ViewDocuments | None,
         report: Report,
+        keys: Keys | None = None,
     ) -> None:
         self._aggregate = aggregate
         self._names = names
@@ -54,8 +59,9 @@ class PartitionAudit(Generic[S]):
         self._position = position
         self._report = report
         self._history = HistoryAudit(
-            aggregate, position=position, view_end=view_end, view=view, report=report
+            aggregate, position=position, view_end=view_end, view=view, report=report, keys=keys
         )
+        self._keys = keys
         self._outcomes = OutcomeAudit(position=position, report=report)
         # The first source that outcomes and dead letters tell of.
         self._first_outcome = self._first_letter = position
@@ -101,7 +107,9 @@ class PartitionAudit(Generic[S]):
         finding = self._report.findings["I2"]
         for record in records:
             try:
-                event = parse_event(_object_in(record), self._aggregate.events)
+                data = _object_in(record)
+                open_personal(data, self._aggregate.events, self._keys)
+                event = parse_event(data, self._aggregate.events)
             except Poison as error:
                 finding.violated(f"{_at(record)} cannot be read: {error}")
                 continue
@@ -137,7 +145,7 @@ class PartitionAudit(Generic[S]):
         return False
 
 
-def _object_in(record: Record) -> Mapping[str, Any]:
+def _object_in(record: Record) -> dict[str, Any]:
     try:
         data = orjson.loads(record.value or b"")
     except orjson.JSONDecodeError:

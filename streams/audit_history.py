@@ -1,5 +1,10 @@
 """I2, I3 and I4 for one partition: its events in order, the state and the documents they make.
 
+The fold of an erased aggregate is the same whether its events can still be read or not, so state
+and document are compared as ever. One whose key is gone while the event that erased it is not
+among those to compare with (it is erased while this runs) was folded otherwise when its events
+could be read: of that one only the versions are compared.
+
 Pure: events, state and documents are handed in. The oracle is the fold of the events by `evolve`
 and `project`, nothing else.
 """
@@ -15,8 +20,10 @@ import orjson
 from models.errors import Fatal
 from models.messages import Event, EventRecord
 from streams.aggregate import Aggregate
-from streams.entity import decode_entity
+from streams.entity import Entity, decode_entity
 from streams.findings import Report
+from streams.keys import Keys, no_master_key
+from streams.personal import BrokenSeal, is_sealed_state, open_state
 from streams.view_index import REFUSED, Document
 
 S = TypeVar("S")
@@ -48,6 +55,10 @@ class _Fold(Generic[S]):
 
     state: S | None = None  # of the commands below the position, as the state table is
     decided: int = 0  # how many events that is
+    ended: bool = False  # whether it was erased by one of them
+
+    shredded: bool = False  # an event so far was read without its key
+    erased: bool = False  # an event so far has erased it
 
     due: int = 0  # how many events the view must have
     seen: int = 0  # how many it has; 0 if there is no document
@@ -65,6 +76,7 @@ class HistoryAudit(Generic[S]):
         view_end: of the event topic; the view has to have what is below it.
         view: the documents, or None to leave I4 out.
         report: where findings and numbers go.
+        keys: of personal data, as in `PartitionAudit`.
     """
 
     def __init__(
@@ -75,8 +87,10 @@ class HistoryAudit(Generic[S]):
         view_end: int,
         view: ViewDocuments | None,
         report: Report,
+        keys: Keys | None = None,
     ) -> None:
         self._aggregate = aggregate
+        self._keys = keys
         self._position = position
         self._view_end = view_end
         self._view = view
@@ -95,6 +109,8 @@ class HistoryAudit(Generic[S]):
         if fold is None:
             fold = self._folds[event.aggregate_id] = self._new_fold(event.aggregate_id)
         self._check_order(offset, event, fold)
+        fold.shredded = fold.shredded or event.event.is_shredded
+        fold.erased = fold.erased or event.event.erases
         if event.source.offset < self._position:
             self._evolve(offset, event, fold)
         if self._view is not None:
@@ -112,6 +128,12 @@ class HistoryAudit(Generic[S]):
             if fold.decided and aggregate_id.encode() not in state:
                 self._i3.checked += 1
                 self._i3.violated(f"{aggregate_id} has {fold.decided} events and no state", "lost")
+            if fold.shredded and not fold.erased:
+                self._i3.violated(
+                    f"{aggregate_id} was not erased, and its personal data cannot be read: its key "
+                    "is lost",
+                    "lost",
+                )
             if self._view is not None:
                 self._check_document(self._view, aggregate_id, fold)
 
@@ -147,6 +169,7 @@ class HistoryAudit(Generic[S]):
 
     def _evolve(self, offset: int, event: EventRecord[Event], fold: _Fold[S]) -> None:
         fold.decided += 1
+        fold.ended = fold.ended or event.event.erases
         try:
             fold.state = self._aggregate.evolve(fold.state, event.event, event.timestamp)
         except Fatal as error:
@@ -161,7 +184,7 @@ class HistoryAudit(Generic[S]):
             return
         if event.sequence == fold.seen:
             differing = _differing(fold.document, fold.found or {})
-            if differing:
+            if differing and (fold.erased or not fold.shredded):
                 self._i4.violated(
                     f"the document {event.aggregate_id} of version {fold.seen} differs from the "
                     f"fold of its events in {', '.join(differing)}"
@@ -172,7 +195,11 @@ class HistoryAudit(Generic[S]):
         self._i3.checked += 1
         fold = self._folds.get(aggregate_id) or _Fold[S]()
         try:
-            entity = decode_entity(self._aggregate, value)
+            entity = self._decode(aggregate_id, value)
+        except BrokenSeal as error:
+            if fold.ended or not fold.erased:
+                self._i3.violated(f"{aggregate_id}: its state cannot be read: {error}")
+            return
         except (ValueError, TypeError) as error:
             self._i3.violated(f"{aggregate_id}: its state cannot be read: {type(error).__name__}")
             return
@@ -181,11 +208,19 @@ class HistoryAudit(Generic[S]):
                 f"{aggregate_id}: its state is of version {entity.version}, of its events "
                 f"{fold.decided} are of commands below the position {self._position}"
             )
-        elif entity.state != fold.state:
+        elif entity.state != fold.state and (fold.ended or not fold.shredded):
             self._i3.violated(
                 f"{aggregate_id}: its state of version {entity.version} is not the fold of its "
                 "events"
             )
+
+    def _decode(self, aggregate_id: str, value: bytes) -> Entity[S]:
+        if is_sealed_state(value):
+            if self._keys is None:
+                raise no_master_key()
+            key = aggregate_id.encode()
+            value = open_state(value, key, self._keys.get(key))
+        return decode_entity(self._aggregate, value)
 
     def _check_document(self, view: ViewDocuments, aggregate_id: str, fold: _Fold[S]) -> None:
         if not fold.due and not fold.seen:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from faust.types import TP, TopicT
@@ -10,6 +11,7 @@ from faust.types import TP, TopicT
 from streams.aggregate import Aggregate, Names
 from streams.app import StreamApp
 from streams.command_partition import CommandPartition, DecisionBus
+from streams.key_ring import check_master_key
 from streams.repository import Repository
 from streams.state_table import StateTable
 from streams.topics import topic_specs
@@ -32,4 +34,8 @@ def add_aggregate(
     def new_partition(tp: TP) -> CommandPartition[S]:
         return CommandPartition(app, aggregate, table, new_bus, tp)
 
+    async def check_keys(_: AsyncExitStack) -> None:
+        await check_master_key(app.settings, names)
+
+    app.on_open(check_keys)
     return app.input(names.commands, topic_specs(app.settings, names), new_partition)

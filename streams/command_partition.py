@@ -22,9 +22,11 @@ from streams.chunks import Record
 from streams.commands import check_partition, identify, read_command, reply_key, source_of, time_of
 from streams.dead_letters import dead_letter
 from streams.entity import Entity
+from streams.keys import Keys, master_key
 from streams.logs import log_defect
 from streams.recovery import recover_partition
 from streams.repository import Repository
+from streams.sealing import Sealing
 from streams.state_table import StateTable, encode_position, position_key
 from streams.transactions import Output, TransactionalProducer
 
@@ -47,8 +49,8 @@ class CommandPartition(Generic[S]):
     """Decides the commands of one partition.
 
     Commands are decided in order on staged copies; everything that follows from a chunk (events,
-    outcomes, dead letters, state, position) is one transaction; only after its commit does the
-    state table change.
+    outcomes, dead letters, state, keys, position) is one transaction; only after its commit does
+    the state table change.
     """
 
     def __init__(
@@ -66,6 +68,8 @@ class CommandPartition(Generic[S]):
         self._table = table
         self._new_bus = new_bus
         self._tp = tp
+        self._master = master_key(app.settings)
+        self._encrypt = app.settings.encrypt_personal_data and aggregate.is_personal
         self._producer = TransactionalProducer(app.settings, app.conf.id, tp)
 
     @property
@@ -80,7 +84,8 @@ class CommandPartition(Generic[S]):
         recovered = await recover_partition(self._settings, self._names, self._tp)
         self._stored = recovered.state
         self._table.owned[self._tp.partition] = recovered.state
-        self._repository = Repository(self._aggregate, recovered.state)
+        self._sealing = Sealing(Keys(self._master, recovered.keys), encrypt=self._encrypt)
+        self._repository = Repository(self._aggregate, recovered.state, self._sealing)
         self._bus = self._new_bus(self._repository)
         return recovered.position
 
@@ -94,6 +99,7 @@ class CommandPartition(Generic[S]):
         changes[position_key(self._tp)] = encode_position(position)
         await self._producer.commit(
             {
+                self._names.keys: self._sealing.changes(),
                 self._names.events: decisions.events,
                 self._names.outcomes: decisions.outcomes,
                 self._names.dead_commands: decisions.dead,
@@ -113,6 +119,7 @@ class CommandPartition(Generic[S]):
         for key, value in changes.items():
             self._stored.apply(key, value)
         self._repository.clear()
+        self._sealing.clear()
 
     async def _decide(self, record: Record, decisions: _Decisions) -> Outcome:
         source = source_of(record)
@@ -120,7 +127,7 @@ class CommandPartition(Generic[S]):
             command = _read(record, self._aggregate)
             return await self._answer(command, record, source, decisions)
         except Poison as poison:
-            decisions.dead.append(dead_letter(record, poison))
+            decisions.dead.append(self._sealing.letter(dead_letter(record, poison)))
             command_id, aggregate_id = identify(record)
             return DeadLettered(
                 command_id=command_id,
@@ -159,7 +166,7 @@ class CommandPartition(Generic[S]):
         sequence = entity.version + len(events)
         ids = tuple(event_id(command.id, index) for index in range(len(events)))
         decisions.events.extend(
-            Output(record.key, orjson.dumps(envelope.to_wire()))
+            Output(record.key, self._sealing.event(envelope))
             for envelope in _envelopes(command, source, entity.version, ids, events)
         )
         self._repository.remember(

@@ -23,6 +23,9 @@ VIEW = "cqrs-view"
 CUT = "cqrs-dead-cut"
 CUT_KEY = "cqrs-dead-cut-key"
 
+# Header of one whose value is sealed with the key of the aggregate that its key names.
+SEALED = "cqrs-dead-sealed"
+
 # The broker's limit is for a batch with its envelope, and is applied after compression: a small
 # compressed command can be larger than any dead letter.
 _MOST_BYTES = OUTPUT_BYTES - 64 * 1024
@@ -56,6 +59,11 @@ def dead_letter(record: Record, poison: Poison) -> Output:
             (SOURCE_TIMESTAMP, str(record.timestamp).encode()),
         ],
     )
+
+
+def sealed_letter(letter: Output, value: bytes) -> Output:
+    """The same with its value sealed, and a header that says so."""
+    return Output(letter.key, value, [*letter.headers, (SEALED, b"1")])
 
 
 def _length(part: bytes | None) -> bytes:

@@ -28,7 +28,7 @@ from models.messages import Event
 from streams.aggregate import Names
 from streams.chunks import Record
 from streams.elasticsearch import connect
-from streams.events import read_event
+from streams.event_reader import EventReader, open_event_reader
 from streams.kafka import admin_client, cluster_id, new_consumer, started
 from streams.log_reader import last_positions
 from streams.progress import Progress
@@ -118,8 +118,11 @@ class Rebuild(Generic[E]):
             number: PartitionWriter(store, projector, self._view.projection, number, cluster)
             for number in self._numbers
         }
-        reader = new_consumer(self._settings, max_poll_records=None)
-        async with started(reader, self._settings) as consumer:
+        consuming = new_consumer(self._settings, max_poll_records=None)
+        async with (
+            started(consuming, self._settings) as consumer,
+            open_event_reader(self._settings, self._names, self._view.events) as reader,
+        ):
             partitions = [TopicPartition(self._names.events, number) for number in self._numbers]
             consumer.assign(partitions)
             for partition in partitions:
@@ -127,11 +130,12 @@ class Rebuild(Generic[E]):
                 await self._check_begin(consumer, partition, position)
                 consumer.seek(partition, position)
             ends = await last_positions(self._settings, self._names.events)
-            await self._follow_to(consumer, writers, ends)
+            await self._follow_to(consumer, reader, writers, ends)
 
     async def _follow_to(
         self,
         consumer: AIOKafkaConsumer,
+        reader: EventReader[E],
         writers: Mapping[int, PartitionWriter[E]],
         ends: Mapping[int, int],
     ) -> None:
@@ -144,18 +148,23 @@ class Rebuild(Generic[E]):
                 return
             found = await consumer.getmany(timeout_ms=_FETCH)
             await asyncio.gather(
-                *(self._project(writers[tp.partition], records) for tp, records in found.items())
+                *(
+                    self._project(reader, writers[tp.partition], records)
+                    for tp, records in found.items()
+                )
             )
 
-    async def _project(self, writer: PartitionWriter[E], records: list[Record]) -> None:
+    async def _project(
+        self, reader: EventReader[E], writer: PartitionWriter[E], records: list[Record]
+    ) -> None:
         events = []
-        for record in records:
-            try:
-                events.append(Positioned(record.offset, read_event(record, self._view.events)))
-            except Poison as poison:  # the workers have put it into the dead letters
+        for record, event in zip(records, await reader.read(records), strict=True):
+            if isinstance(event, Poison):  # the workers have put it into the dead letters
                 logger.warning(
-                    "%s[%d] at %d: %s", record.topic, record.partition, record.offset, poison
+                    "%s[%d] at %d: %s", record.topic, record.partition, record.offset, event
                 )
+            else:
+                events.append(Positioned(record.offset, event))
         for refused in await writer.write(events, records[-1].offset + 1):
             logger.warning("%s: %s", refused.records[0].aggregate_id, refused.reason)
 

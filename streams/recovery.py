@@ -29,10 +29,12 @@ _FETCH_WAIT = 20
 
 @dataclass(frozen=True)
 class Recovered:
-    """A partition's state and the position in the input that it stands at."""
+    """A partition's state, the position in the input that it stands at, and its keys."""
 
     state: PartitionState
     position: int
+    keys: dict[bytes, bytes]
+    """Wrapped, by aggregate id."""
 
 
 async def recover_partition(settings: Settings, names: Names, tp: TP) -> Recovered:
@@ -42,15 +44,17 @@ async def recover_partition(settings: Settings, names: Names, tp: TP) -> Recover
         Fatal: commands expired before they were decided, or the changelog was lost.
         Transient: the log of the commands ends before the position.
     """
-    changelog, source, events = (
-        TopicPartition(topic, tp.partition) for topic in (names.changelog, tp.topic, names.events)
+    changelog, source, events, keys = (
+        TopicPartition(topic, tp.partition)
+        for topic in (names.changelog, tp.topic, names.events, names.keys)
     )
     consumer = new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT)
     try:
         await consumer.start()
-        consumer.assign([changelog, source, events])
+        consumer.assign([changelog, source, events, keys])
         consumer.pause(source, events)  # of these only the bounds are wanted
         state = await restore(consumer, changelog)
+        wrapped = (await restore(consumer, keys)).records
         begin = (await consumer.beginning_offsets([source]))[source]
         end = (await consumer.end_offsets([source]))[source]
         position = state.position(tp)
@@ -66,7 +70,7 @@ async def recover_partition(settings: Settings, names: Names, tp: TP) -> Recover
         position = begin
     _check_position(tp, position, begin, end)
     logger.info("%s[%d]: restored %d aggregates", changelog.topic, tp.partition, len(state.records))
-    return Recovered(state, position)
+    return Recovered(state, position, wrapped)
 
 
 def _check_position(tp: TP, position: int, begin: int, end: int) -> None:

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from models.messages import Command, Event
 from streams.aggregate import Aggregate
 from streams.entity import Answer, Entity, decode_entity, encode_entity
+from streams.sealing import Sealing
 from streams.state_table import PartitionState
 
 S = TypeVar("S")
@@ -19,9 +20,13 @@ class Repository(Generic[S]):
     What is saved stays staged, invisible to the table, until the chunk's transaction is committed.
     """
 
-    def __init__(self, aggregate: Aggregate[S], stored: PartitionState) -> None:
+    def __init__(
+        self, aggregate: Aggregate[S], stored: PartitionState, sealing: Sealing | None = None
+    ) -> None:
+        """The aggregates that are `stored`, sealed like this or not at all."""
         self._aggregate = aggregate
         self._stored = stored
+        self._sealing = sealing or Sealing()
         self._staged: dict[str, Entity[S]] = {}
 
     def load(self, aggregate_id: str) -> S | None:
@@ -40,7 +45,8 @@ class Repository(Generic[S]):
         """The aggregate with its version and dedupe window; version 0 if it does not exist."""
         entity = self._staged.get(aggregate_id)
         if entity is None:
-            stored = self._stored.records.get(aggregate_id.encode())
+            key = aggregate_id.encode()
+            stored = self._sealing.opened(key, self._stored.records.get(key))
             entity = decode_entity(self._aggregate, stored)
             self._staged[aggregate_id] = entity
         return entity
@@ -56,8 +62,8 @@ class Repository(Generic[S]):
     def staged(self) -> dict[bytes, bytes]:
         """The state table's new records, of all aggregates that exist and were touched."""
         return {
-            aggregate_id.encode(): encode_entity(self._aggregate, entity)
-            for aggregate_id, entity in self._staged.items()
+            key: self._sealing.state(key, encode_entity(self._aggregate, entity))
+            for key, entity in ((name.encode(), entity) for name, entity in self._staged.items())
             if entity.version > 0
         }
 

@@ -5,17 +5,21 @@ Security settings (TLS, SASL, API keys) belong here, beside the addresses that t
 
 from __future__ import annotations
 
+import base64
+import binascii
 from functools import lru_cache
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
     """What a worker, a client and the CLI need to know of where they run."""
 
-    model_config = SettingsConfigDict(env_prefix="CQRS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="CQRS_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     # Where the servers are
     bootstrap_servers: str = Field(
@@ -53,9 +57,29 @@ class Settings(BaseSettings):
     )
     bulk_documents: int = Field(2000, ge=1, description="most documents in one bulk request")
 
+    # Personal data
+    encrypt_personal_data: bool = Field(
+        False, description="whether events, states and dead letters get personal data encrypted"
+    )
+    master_key: SecretStr | None = Field(
+        None, description="base64 of the 32 bytes that wrap the keys of users"
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="what workers log of this project"
     )
+
+    @field_validator("master_key")
+    @classmethod
+    def _check_master_key(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None:
+            try:
+                raw = base64.b64decode(key.get_secret_value(), validate=True)
+            except (binascii.Error, ValueError):
+                raw = b""
+            if len(raw) != 32:
+                raise ValueError("it must be base64 of 32 bytes; `cqrs keys new` makes one")
+        return key
 
 
 @lru_cache(maxsize=1)

@@ -18,7 +18,8 @@ from streams.kafka import admin_client
 from streams.settings import Settings
 
 MIB = 1024 * 1024
-DAY = 24 * 3600 * 1000
+MINUTE = 60 * 1000
+DAY = 24 * 60 * MINUTE
 
 # Largest command. What follows from one may be larger: a dead letter carries it and its headers.
 COMMAND_BYTES = MIB
@@ -58,13 +59,28 @@ def topic_specs(settings: Settings, names: Names) -> tuple[TopicSpec, ...]:
         "min_cleanable_dirty_ratio": 0.2,
     }
     return (
-        spec(names.commands, COMMAND_BYTES, cleanup_policy="delete", retention_ms=7 * DAY),
+        spec(names.commands, COMMAND_BYTES, **_kept(7 * DAY)),
         spec(names.events, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=-1),
         spec(names.outcomes, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=7 * DAY),
-        spec(names.dead_commands, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=28 * DAY),
-        spec(names.dead_views, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=28 * DAY),
+        spec(names.dead_commands, OUTPUT_BYTES, **_kept(28 * DAY)),
+        spec(names.dead_views, OUTPUT_BYTES, **_kept(28 * DAY)),
         spec(names.changelog, OUTPUT_BYTES, **compacted),
+        # A key that was destroyed is gone within the hour, and so is its tombstone.
+        spec(
+            names.keys,
+            MIB,
+            cleanup_policy="compact",
+            segment_ms=10 * MINUTE,
+            max_compaction_lag_ms=15 * MINUTE,
+            delete_retention_ms=20 * MINUTE,
+            min_cleanable_dirty_ratio=0.01,
+        ),
     )
+
+
+def _kept(milliseconds: int) -> dict[str, object]:
+    """Of a topic that may hold personal data: whole segments expire, so each is for a day only."""
+    return {"cleanup_policy": "delete", "retention_ms": milliseconds, "segment_ms": DAY}
 
 
 async def create_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
@@ -108,6 +124,14 @@ async def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> None:
     if missing:
         raise Fatal(f"missing topics: {', '.join(missing)}; create them with `cqrs topics create`")
     _check(specs, existing)
+
+
+async def describe_topics(
+    settings: Settings, specs: Sequence[TopicSpec]
+) -> Mapping[str, TopicSpec]:
+    """Those of the topics that exist, as they are, defaults and all. Raises Fatal."""
+    async with admin_client(settings) as admin:
+        return await _describe(admin, specs)
 
 
 def _check(specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec]) -> None:

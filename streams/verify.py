@@ -22,8 +22,11 @@ from streams.aggregate import Aggregate, Names
 from streams.audit import PartitionAudit
 from streams.audit_history import ViewDocuments, check_extra_documents
 from streams.dead_letters import VIEW
+from streams.event_reader import sealed_ids
 from streams.findings import NotCaughtUp, Report
+from streams.key_ring import KeyRing, open_key_ring
 from streams.log_reader import LogReader, open_logs
+from streams.personal import is_sealed_state
 from streams.progress import Progress, say_nothing
 from streams.settings import Settings
 from streams.state_table import position_key, restore
@@ -67,8 +70,12 @@ async def verify(
         TopicPartition(spec.name, number) for spec in specs for number in range(spec.partitions)
     ]
     try:
-        async with open_logs(settings, partitions) as logs:
-            checking = _Verification(settings, aggregate, names, logs, progress)
+        async with (
+            open_logs(settings, partitions) as logs,
+            # What is compared was written with and without a key that is destroyed meanwhile.
+            open_key_ring(settings, names, remember=True) as ring,
+        ):
+            checking = _Verification(settings, aggregate, names, logs, progress, ring)
             return await checking.run(view, time.monotonic() + timeout)
     except KafkaError as error:
         raise Transient(
@@ -84,12 +91,14 @@ class _Verification(Generic[S]):
         names: Names,
         logs: LogReader,
         progress: Progress,
+        ring: KeyRing | None,
     ) -> None:
         self._settings = settings
         self._aggregate = aggregate
         self._names = names
         self._logs = logs
         self._progress = progress
+        self._ring = ring
         self._report = Report()
         self._done = self._total = 0
 
@@ -206,6 +215,9 @@ class _Verification(Generic[S]):
                 names.events,
             )
         )
+        if self._ring is not None:
+            # Before anything else: the event that destroyed a key is read then, too.
+            await self._ring.catch_up(number)
         self._logs.consumer.assign([changelog])
         # Up to the last stable offset, which never is in the midst of a transaction.
         state = await restore(self._logs.consumer, changelog)
@@ -220,6 +232,7 @@ class _Verification(Generic[S]):
             view_end=view_end,
             view=documents,
             report=self._report,
+            keys=None if self._ring is None else self._ring.of(number),
         )
         async for records in self._read(commands, position):
             audit.add_commands(records)
@@ -228,7 +241,12 @@ class _Verification(Generic[S]):
         async for records in self._read(letters, ends[letters]):
             audit.add_dead_letters(records)
         async for records in self._read(events, ends[events]):
+            if self._ring is not None:
+                await self._ring.have(number, sealed_ids(records))
             audit.add_events(records)
+        if self._ring is not None:
+            sealed = {key for key, value in state.records.items() if is_sealed_state(value)}
+            await self._ring.have(number, sealed)
         begins = await self._logs.begins([commands, outcomes, letters])
         audit.conclude(
             state.records,

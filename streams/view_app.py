@@ -14,6 +14,7 @@ from models.messages import Event
 from streams.aggregate import Names
 from streams.app import StreamApp
 from streams.elasticsearch import connect
+from streams.event_reader import open_event_reader
 from streams.kafka import new_producer, started
 from streams.log_reader import last_positions
 from streams.logs import log_defect
@@ -45,11 +46,14 @@ def add_view(app: StreamApp, view: View[E]) -> TopicT:
     async def open_clients(resources: AsyncExitStack) -> None:
         nonlocal new_partition
         client = await resources.enter_async_context(connect(settings, timeout=_TIMEOUT))
+        reader = await resources.enter_async_context(
+            open_event_reader(settings, names, view.events)
+        )
         producer = await resources.enter_async_context(started(new_producer(settings), settings))
         follower = ViewFollower(settings, client, view, app.cluster, wanted)
 
         def make(tp: TP) -> ViewPartition[E]:
-            return ViewPartition(app, names, view, follower, producer, tp)
+            return ViewPartition(app, names, view, reader, follower, producer, tp)
 
         new_partition = make
         watching = asyncio.create_task(_watch(app, follower.watch(restart)))

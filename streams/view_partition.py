@@ -16,7 +16,7 @@ from streams.aggregate import Names
 from streams.app import StreamApp
 from streams.chunks import Record
 from streams.dead_letters import VIEW, dead_letter
-from streams.events import read_event
+from streams.event_reader import EventReader
 from streams.projector import Refused
 from streams.transactions import Output
 from streams.view import View
@@ -42,6 +42,7 @@ class ViewPartition(Generic[E]):
         app: StreamApp,
         names: Names,
         view: View[E],
+        reader: EventReader[E],
         follower: ViewFollower[E],
         producer: AIOKafkaProducer,
         tp: TP,
@@ -49,6 +50,7 @@ class ViewPartition(Generic[E]):
         self._app = app
         self._names = names
         self._view = view
+        self._reader = reader
         self._follower = follower
         self._producer = producer
         self._tp = tp
@@ -83,11 +85,9 @@ class ViewPartition(Generic[E]):
         readable: list[Positioned] = []
         sources: dict[tuple[str, int], Record] = {}
         dead: list[Output] = []
-        for record in records:
-            try:
-                event = read_event(record, self._view.events)
-            except Poison as poison:
-                dead.append(self._letter(record, poison))
+        for record, event in zip(records, await self._reader.read(records), strict=True):
+            if isinstance(event, Poison):
+                dead.append(self._letter(record, event))
             else:
                 readable.append(Positioned(record.offset, event))
                 sources[event.aggregate_id, event.sequence] = record
@@ -109,6 +109,7 @@ class ViewPartition(Generic[E]):
     async def close(self) -> None:
         """Forget the documents: others may write them from now on."""
         self._follower.release(self._tp.partition)
+        await self._reader.forget(self._tp.partition)
 
     def _letter(self, record: Record, poison: Poison) -> Output:
         letter = dead_letter(record, poison)

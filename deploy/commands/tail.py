@@ -7,6 +7,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Literal
 
 import click
@@ -19,8 +20,18 @@ from deploy.connect import connect
 from deploy.examples import examples
 from models.messages import EventRecord
 from streams.aggregate import Names
-from streams.dead_letters import CODE, REASON, SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
+from streams.dead_letters import (
+    CODE,
+    REASON,
+    SEALED,
+    SOURCE_OFFSET,
+    SOURCE_PARTITION,
+    SOURCE_TOPIC,
+)
+from streams.event_reader import open_personal
 from streams.kafka import new_consumer, started
+from streams.key_ring import KeyRing, open_key_ring
+from streams.personal import may_be_sealed, open_letter
 from streams.settings import Settings
 from streams.topics import check_topics, topic_specs
 
@@ -40,7 +51,8 @@ Kind = Literal["events", "outcomes", "dead"]
 def tail(kind: Kind, from_beginning: bool, limit: int | None, as_json: bool) -> None:
     """Show events, outcomes or dead letters as they come, until Ctrl-C.
 
-    Only what was committed is shown. Records of one partition come in their order.
+    Only what was committed is shown. Records of one partition come in their order. What is
+    encrypted is shown as it was, if its key is there (CQRS_MASTER_KEY).
     """
     show = _SHOW[kind][as_json]
     with suppress(KeyboardInterrupt):  # the way to end it
@@ -60,12 +72,13 @@ async def _tail(
         settings, [spec for spec in topic_specs(settings, names) if spec.name == topic]
     )
     left = limit
-    async for record in _records(settings, topic, from_beginning):
-        click.echo(show(record))
-        if left is not None:
-            left -= 1
-            if not left:
-                return
+    async with open_key_ring(settings, names) as ring:
+        async for record in _records(settings, topic, from_beginning):
+            click.echo(show(await _opened(record, ring)))
+            if left is not None:
+                left -= 1
+                if not left:
+                    return
 
 
 async def _records(settings: Settings, topic: str, from_beginning: bool) -> AsyncIterator[Any]:
@@ -79,6 +92,24 @@ async def _records(settings: Settings, topic: str, from_beginning: bool) -> Asyn
             for records in (await consumer.getmany(timeout_ms=500)).values():
                 for record in records:
                     yield record
+
+
+async def _opened(record: Any, ring: KeyRing | None) -> Any:
+    """The record as it was before it was sealed, as far as its key is there."""
+    is_letter = SEALED in dict(record.headers)
+    if ring is None or not (is_letter or may_be_sealed(record.value)):
+        return record
+    await ring.have(record.partition, {record.key})
+    keys = ring.of(record.partition)
+    if not is_letter:
+        event = orjson.loads(record.value)
+        open_personal(event, USERS.events, keys)
+        return replace(record, value=orjson.dumps(event))
+    key = keys.get(record.key)
+    if key is None:
+        return record
+    headers = tuple(header for header in record.headers if header[0] != SEALED)
+    return replace(record, value=open_letter(record.value, record.key, key), headers=headers)
 
 
 def _event(record: Any) -> str:
@@ -110,7 +141,7 @@ def _dead(record: Any) -> str:
     source = letter["source"]
     return (
         f"{source['topic']}[{source['partition']}] offset {source['offset']}  {letter['code']}: "
-        f"{letter['reason']}  {letter['value']!r}"
+        f"{letter['reason']}  {'(encrypted)' if letter['encrypted'] else repr(letter['value'])}"
     )
 
 
@@ -124,6 +155,7 @@ def _letter(record: Any) -> dict[str, Any]:
             "partition": int(said.get(SOURCE_PARTITION, -1)),
             "offset": int(said.get(SOURCE_OFFSET, -1)),
         },
+        "encrypted": SEALED in said,  # and the key is gone, or there is no master key
         "key": _text(record.key),
         "value": _text(record.value),
     }

@@ -11,6 +11,8 @@ from deploy.connect import connect, environment
 from deploy.examples import examples
 from deploy.workers import ROLES, Role, Supervisor, command_line
 from streams.aggregate import Names
+from streams.key_ring import check_master_key
+from streams.settings import Settings
 from streams.topics import check_topics, topic_specs
 
 
@@ -31,9 +33,8 @@ def worker(ctx: click.Context, role: Role, processes: int) -> None:
     good order, a second one kills them, which does no harm either.
     """
     settings = connect()
-    specs = topic_specs(settings, Names(settings.namespace, USERS.name))
     # What no new start can mend is said once, here.
-    asyncio.run(check_topics(settings, specs))
+    asyncio.run(_check(settings))
     supervisor = Supervisor(
         command_line(ROLES[role]),
         processes,
@@ -41,3 +42,9 @@ def worker(ctx: click.Context, role: Role, processes: int) -> None:
         lambda line: click.echo(f"cqrs worker {role}: {line}", err=True),
     )
     ctx.exit(asyncio.run(supervisor.run()))
+
+
+async def _check(settings: Settings) -> None:
+    names = Names(settings.namespace, USERS.name)
+    await check_topics(settings, topic_specs(settings, names))
+    await check_master_key(settings, names)

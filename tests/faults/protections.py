@@ -85,6 +85,8 @@ def end_offset_in_recovery(set_: Set) -> None:
     async def poll_once(consumer: AIOKafkaConsumer, changelog: TopicPartition) -> PartitionState:
         await consumer.seek_to_beginning(changelog)
         state = PartitionState()
+        if not (await consumer.end_offsets([changelog]))[changelog]:
+            return state  # as the topic of the keys is; a poll would wait for something
         found = await consumer.getmany(changelog, timeout_ms=10_000, max_records=most)
         for records in found.values():
             for record in records:

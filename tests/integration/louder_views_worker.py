@@ -19,7 +19,7 @@ from streams.view_index import Document
 class LouderProjection(UserProjection):
     def fold(self, document: Document | None, record: EventRecord[UserEvent]) -> Document:
         folded = super().fold(document, record)
-        return {**folded, "lastName": folded["lastName"].upper()}
+        return {**folded, "lastName": folded.get("lastName", "").upper()}
 
 
 LOUDER_VIEWS = replace(USER_VIEWS, projection=LouderProjection())

@@ -76,7 +76,7 @@ class TestTopics:
         for state in ("created", "exists"):
             done = cqrs(fresh, "topics", "create")
             assert done.returncode == 0, done.stderr
-            assert done.stdout.count(state) == 6
+            assert done.stdout.count(state) == 7
             assert f"{fresh.namespace}users.state-changelog.v1" in done.stdout
 
     def test_another_number_of_partitions_is_one_line(self, settings: Settings) -> None:

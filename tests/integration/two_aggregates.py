@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from faust.types import StreamT
 from typing_extensions import Self
@@ -36,7 +36,14 @@ class Count(Command):
 class Counted:
     """A counter went up."""
 
+    personal: ClassVar[tuple[str, ...]] = ()
+    erases: ClassVar[bool] = False
+
     by: int
+
+    @property
+    def is_shredded(self) -> bool:
+        return False
 
     def to_wire(self) -> dict[str, Any]:
         return {"by": self.by}

@@ -6,8 +6,14 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 
-from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
-from models.events import UserDeactivated, UserEvent, UserRegistered
+from models.commands import (
+    DeactivateUser,
+    EraseUser,
+    ReactivateUser,
+    RegisterUser,
+    UpdateUserProfile,
+)
+from models.events import UserDeactivated, UserErased, UserEvent, UserRegistered
 from models.messages import Command, EventRecord, Source
 from models.user import User, evolve
 
@@ -56,6 +62,7 @@ def given(*events: UserEvent) -> User | None:
 
 ACTIVE = given(ANNA)
 INACTIVE = given(ANNA, UserDeactivated())
+ERASED = given(ANNA, UserErased())
 
 
 def record(event: UserEvent, sequence: int = 1, **fields: Any) -> EventRecord[UserEvent]:
@@ -112,4 +119,5 @@ commands: st.SearchStrategy[Command] = st.one_of(
     ),
     _made(DeactivateUser),
     _made(ReactivateUser),
+    _made(EraseUser),
 )

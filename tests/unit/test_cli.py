@@ -9,6 +9,8 @@ import pytest
 from deploy.cli import COMMANDS, main
 from deploy.commands.stack import Tail
 from models.errors import Fatal
+from streams.keys import master_key
+from streams.settings import Settings
 
 
 @click.command()
@@ -71,3 +73,15 @@ def test_a_log_is_followed_by_whole_lines_and_over_a_rotation(tmp_path: Path) ->
     assert tail.new_lines() == []
     log.write_text("four\n")
     assert tail.new_lines() == ["kafka four"]
+
+
+def test_a_new_master_key_is_one_that_the_settings_take(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("keys", "new") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    name, _, key = line.removeprefix("export ").partition("=")
+    monkeypatch.setenv(name, key)
+    assert master_key(Settings()) is not None
+    assert run("keys", "new") == 0
+    assert capsys.readouterr().out != f"{line}\n"

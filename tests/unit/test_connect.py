@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from unittest.mock import patch
 
 import pytest
+from pydantic import ValidationError
 
 from deploy.connect import connect, environment
 from deploy.embedded import stack
 from deploy.embedded.stack import StackAddress
 from models.errors import Fatal
+from streams.keys import master_key, new_master_key
 from streams.settings import Settings
 
 RUNNING = StackAddress("127.0.0.1:1111", "http://127.0.0.1:2222")
@@ -61,6 +64,31 @@ def test_a_setting_that_is_none_is_one_line(running: None) -> None:
     os.environ["CQRS_PARTITIONS"] = "many"
     with pytest.raises(Fatal, match=r"^CQRS_PARTITIONS is not valid: [^\n]*$"):
         connect()
+
+
+def test_a_master_key_that_is_none_is_one_line_without_it(running: None) -> None:
+    os.environ["CQRS_MASTER_KEY"] = "c2VjcmV0"
+    with pytest.raises(Fatal) as caught:
+        connect()
+    assert re.fullmatch(r"CQRS_MASTER_KEY is not valid: [^\n]*`cqrs keys new`.*", str(caught.value))
+    with pytest.raises(ValidationError) as shown:
+        Settings()
+    assert "c2VjcmV0" not in f"{caught.value} {shown.value}"
+
+
+def test_the_master_key_reaches_children_and_is_not_shown(running: None) -> None:
+    key = os.environ["CQRS_MASTER_KEY"] = new_master_key()
+    found = connect()
+    assert key not in repr(found)
+    assert environment(found)["CQRS_MASTER_KEY"] == key
+    with patch.dict(os.environ, environment(found), clear=True):
+        assert Settings() == found
+
+
+def test_encryption_without_a_master_key_says_what_to_do() -> None:
+    assert master_key(Settings()) is None
+    with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not set.*`cqrs keys new` makes one"):
+        master_key(Settings(encrypt_personal_data=True))
 
 
 def test_children_get_the_same_settings(running: None) -> None:

@@ -10,6 +10,7 @@ from models.errors import Poison
 from models.events import (
     USER_EVENTS,
     UserDeactivated,
+    UserErased,
     UserEvent,
     UserProfileUpdated,
     UserReactivated,
@@ -24,6 +25,7 @@ events: st.SearchStrategy[UserEvent] = st.one_of(
     st.builds(UserProfileUpdated, st.none() | texts, st.none() | texts, st.none() | texts),
     st.builds(UserDeactivated),
     st.builds(UserReactivated),
+    st.builds(UserErased),
 )
 
 

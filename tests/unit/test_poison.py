@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 from aiokafka.structs import ConsumerRecord
 
@@ -13,7 +15,10 @@ from streams.chunks import Record
 from streams.commands import check_partition, partition_of, read_command
 
 PARTITIONS = 3
-COMMANDS = {str(command["type"]): command for command in generate(300)}
+COMMANDS: dict[str, Command] = {
+    **{str(command["type"]): command for command in generate(300)},
+    "EraseUser": {"type": "EraseUser", "id": str(UUID(int=1)), "aggregateId": "anna"},
+}
 ALL = {**KINDS, **GIANTS}
 
 

@@ -14,8 +14,10 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_every_setting_is_there_with_its_default(name: str) -> None:
     default = Settings.model_fields[name].default
-    value = f"{default:g}" if isinstance(default, float) else str(default)
-    shown = f"`{value}`" if value and default is not None else ""
+    value = (
+        f"{default:g}" if isinstance(default, float) else str("" if default is None else default)
+    )
+    shown = f"`{value}`" if value else ""
     row = f"| `CQRS_{name.upper()}` | {shown} |".replace("|  |", "| |")
     assert row in README
 

@@ -4,13 +4,22 @@ from dataclasses import asdict
 from datetime import timedelta
 
 import pytest
+from hypothesis import given as given_any
 from hypothesis import settings
+from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from models.commands import USER_COMMANDS, DeactivateUser, ReactivateUser, UpdateUserProfile
+from models.commands import (
+    USER_COMMANDS,
+    DeactivateUser,
+    EraseUser,
+    ReactivateUser,
+    UpdateUserProfile,
+)
 from models.errors import Fatal, NoCommandHandler, Rejected
 from models.events import (
     UserDeactivated,
+    UserErased,
     UserEvent,
     UserProfileUpdated,
     UserReactivated,
@@ -19,7 +28,17 @@ from models.events import (
 from models.messages import Command, check_expected_version, parse_command, to_wire
 from models.user import User, decide, evolve, user_from_wire, user_to_wire
 from models.views import UserReadModel, project
-from tests.unit.samples import ACTIVE, ANNA, INACTIVE, NOON, commands, given, record, register
+from tests.unit.samples import (
+    ACTIVE,
+    ANNA,
+    ERASED,
+    INACTIVE,
+    NOON,
+    commands,
+    given,
+    record,
+    register,
+)
 
 ID = "user-1"
 
@@ -88,9 +107,30 @@ def test_does_neither_twice() -> None:
     )
 
 
-@pytest.mark.parametrize("command", [UpdateUserProfile, DeactivateUser, ReactivateUser])
+@pytest.mark.parametrize("command", [UpdateUserProfile, DeactivateUser, ReactivateUser, EraseUser])
 def test_knows_no_user_before_registration(command: type[Command]) -> None:
     assert rejection(None, command(aggregate_id=ID)) == ("user-not-found", "User not found")
+
+
+@pytest.mark.parametrize("user", [ACTIVE, INACTIVE])
+def test_erases_a_user_active_or_not(user: User) -> None:
+    assert decide(user, EraseUser(aggregate_id=ID)) == (UserErased(),)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        register(),
+        UpdateUserProfile(aggregate_id=ID, email="new@example.org"),
+        UpdateUserProfile(aggregate_id=ID),
+        DeactivateUser(aggregate_id=ID),
+        ReactivateUser(aggregate_id=ID),
+        EraseUser(aggregate_id=ID),
+    ],
+    ids=lambda command: type(command).__name__,
+)
+def test_nothing_is_done_for_an_erased_user(command: Command) -> None:
+    assert rejection(ERASED, command) == ("user-erased", "User was erased")
 
 
 def test_decides_no_command_of_another_aggregate() -> None:
@@ -112,7 +152,34 @@ def test_events_make_the_user() -> None:
         "is_active": False,
         "registered_at": NOON,
         "last_updated": NOON + timedelta(seconds=2),
+        "erased": False,
     }
+
+
+def shredded(event: UserEvent) -> UserEvent:
+    """The event as it is read without its key."""
+    match event:
+        case UserRegistered():
+            return UserRegistered("", "", "", event.registration_source)
+        case UserProfileUpdated():
+            return UserProfileUpdated("", "", "")
+        case _:
+            return event
+
+
+@given_any(known=st.integers(0, 4))
+def test_the_fold_of_an_erased_user_needs_no_key(known: int) -> None:
+    """However many of the events can still be read."""
+    events: list[UserEvent] = [
+        ANNA,
+        UserProfileUpdated(email="a@example.org"),
+        UserDeactivated(),
+        UserProfileUpdated(last_name="Meier"),
+    ]
+    assert [event.is_shredded for event in map(shredded, events)] == [True, True, False, True]
+    user = given(*events[:known], *map(shredded, events[known:]), UserErased())
+    at = NOON + timedelta(seconds=4)
+    assert user == User("", "", "", "web", False, NOON, at, erased=True)
 
 
 @pytest.mark.parametrize(
@@ -121,7 +188,11 @@ def test_events_make_the_user() -> None:
         (None, UserProfileUpdated(first_name="Berta")),
         (None, UserDeactivated()),
         (None, UserReactivated()),
+        (None, UserErased()),
         (ACTIVE, ANNA),
+        (ERASED, ANNA),
+        (ERASED, UserReactivated()),
+        (ERASED, UserErased()),
     ],
 )
 def test_a_history_that_nobody_decided_stops_everything(
@@ -168,6 +239,8 @@ class OneUser(RuleBasedStateMachine):
             decide(self.user, command)
 
     def has_to_be_rejected(self, command: Command) -> bool:
+        if self.user is not None and self.user.erased:
+            return True
         match command, self.user:
             case UpdateUserProfile(), User() as user:
                 return (
@@ -179,7 +252,9 @@ class OneUser(RuleBasedStateMachine):
                 return not active
             case ReactivateUser(), User(is_active=active):
                 return active
-            case UpdateUserProfile() | DeactivateUser() | ReactivateUser(), None:
+            case EraseUser(), User():
+                return False
+            case UpdateUserProfile() | DeactivateUser() | ReactivateUser() | EraseUser(), None:
                 return True
             case _:
                 return self.user is not None
@@ -188,6 +263,9 @@ class OneUser(RuleBasedStateMachine):
     def the_view_shows_the_state(self) -> None:
         if self.user is None:
             assert self.document is None
+            return
+        if self.user.erased:
+            assert self.document == {"id": ID, "version": self.version}
             return
         view = UserReadModel.model_validate(self.document)
         user = self.user

@@ -32,6 +32,8 @@ from streams.audit_history import ViewDocuments, check_extra_documents
 from streams.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
 from streams.entity import DEDUPE_WINDOW, Entity, encode_entity
 from streams.findings import Report
+from streams.keys import Keys
+from streams.sealing import Sealing
 from streams.view_index import REFUSED, Document
 from tests.unit.samples import ANNA, NOON
 
@@ -86,6 +88,10 @@ class History:
     position: int = 0
     view_end: int | None = None
     begins: dict[str, int] = field(default_factory=dict)
+    sealing: Sealing = field(default_factory=Sealing)
+    """Of who wrote it."""
+    keys: Keys | None = None
+    """Those that are left for who checks it."""
 
     def accept(self, user: str, *events: UserEvent, id_: UUID | None = None) -> None:
         said = self._said(user, id_)
@@ -154,7 +160,9 @@ class History:
             view_end=len(self.events) if self.view_end is None else self.view_end,
             view=view,
             report=report,
+            keys=self.keys,
         )
+        state = {id_.encode(): self._stored(id_, user) for id_, user in self.users.items()}
         audit.add_commands(self.commands)
         audit.add_outcomes(
             Line(NAMES.outcomes, place, orjson.dumps(outcome.to_wire()))
@@ -162,13 +170,17 @@ class History:
         )
         audit.add_dead_letters(letter(source) for source in self.letters)
         audit.add_events(
-            Line(NAMES.events, place, orjson.dumps(event.to_wire()), event.aggregate_id.encode())
+            Line(NAMES.events, place, self.sealing.event(event), event.aggregate_id.encode())
             for place, event in enumerate(self.events)
         )
-        state = {id_.encode(): encode_entity(USERS, user) for id_, user in self.users.items()}
         audit.conclude(state, **self.begins)
         check_extra_documents(view, report)
         return report
+
+    def _stored(self, user: str, entity: Entity[User]) -> bytes:
+        value = encode_entity(USERS, entity)
+        erased = entity.state is not None and entity.state.erased
+        return value if erased else self.sealing.state(user.encode(), value)
 
 
 def letter(source: int, **changes: bytes) -> Line:

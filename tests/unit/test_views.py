@@ -3,9 +3,17 @@ from typing import Any
 
 import pytest
 
+from agents.user_views import to_source
 from models.errors import Fatal
-from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserReactivated
-from models.views import UserReadModel, format_milliseconds, project
+from models.events import (
+    UserDeactivated,
+    UserErased,
+    UserEvent,
+    UserProfileUpdated,
+    UserReactivated,
+    UserRegistered,
+)
+from models.views import UserReadModel, format_milliseconds, is_tombstone, project
 from tests.unit.samples import ANNA, NOON, record
 
 
@@ -58,7 +66,9 @@ def test_what_search_adds_to_a_document_stays() -> None:
     assert document["extra"] == [1]
 
 
-@pytest.mark.parametrize("event", [UserProfileUpdated(email="a@b.org"), UserDeactivated()])
+@pytest.mark.parametrize(
+    "event", [UserProfileUpdated(email="a@b.org"), UserDeactivated(), UserErased()]
+)
 def test_nothing_comes_before_the_registration(event: UserEvent) -> None:
     with pytest.raises(Fatal, match="comes before UserRegistered"):
         project(None, record(event))
@@ -67,6 +77,32 @@ def test_nothing_comes_before_the_registration(event: UserEvent) -> None:
 def test_nobody_is_registered_twice() -> None:
     with pytest.raises(Fatal, match="number 2 follows other events"):
         project(projected(ANNA), record(ANNA, 2))
+
+
+SHREDDED = UserRegistered("", "", "", "web")
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        (ANNA, UserErased()),
+        (SHREDDED,),
+        (SHREDDED, UserDeactivated(), UserReactivated()),
+        (SHREDDED, UserProfileUpdated("", "", "")),
+        (ANNA, UserProfileUpdated("", "", "")),  # the first one was written in the clear
+        (SHREDDED, UserProfileUpdated(email="a@example.org")),
+        (SHREDDED, UserDeactivated(), UserErased()),
+    ],
+)
+def test_of_an_erased_user_a_tombstone_is_left(events: tuple[UserEvent, ...]) -> None:
+    document = projected(*events)
+    assert document == {"id": "user-1", "version": len(events)}
+    assert is_tombstone(document)
+    assert to_source(document) == document
+
+
+def test_any_other_document_is_no_tombstone() -> None:
+    assert not is_tombstone(projected(ANNA))
 
 
 def test_the_read_model_reads_a_document_and_writes_it() -> None:

@@ -1,0 +1,46 @@
+"""Erasing a user: until the view has forgotten, and what is left where."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+
+from agents.user_views import USER_VIEWS
+from agents.users import USERS
+from models.errors import Fatal, Transient
+from models.views import is_tombstone
+from streams.places import Proof
+from streams.proof import prove
+from streams.settings import Settings
+from streams.view_store import open_view_store
+
+_POLL = 0.1
+_TIMEOUT = 10.0  # seconds of one request
+
+
+async def prove_erased(settings: Settings, user_id: str) -> Proof:
+    """Where there still is personal data of a user, and until when; see `streams.proof.prove`."""
+    return await prove(settings, USERS, USER_VIEWS.index, user_id)
+
+
+async def wait_for_tombstone(settings: Settings, user_id: str, *, timeout: float) -> int:
+    """Wait until the view has nothing of a user but the tombstone; returns its version.
+
+    Raises:
+        Fatal: it has more after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    async with open_view_store(settings, USER_VIEWS, timeout=_TIMEOUT) as store:
+        while True:
+            document = None
+            with suppress(Transient):
+                document = (await store.fetch([user_id])).get(user_id)
+            if document is not None and is_tombstone(document):
+                return int(document["version"])
+            if time.monotonic() > deadline:
+                raise Fatal(
+                    f"User {user_id} is erased, and the view does not have it after {timeout:g} s: "
+                    "is a view worker running (`cqrs worker views`)?"
+                )
+            await asyncio.sleep(_POLL)

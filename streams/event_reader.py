@@ -1,0 +1,105 @@
+"""Reading records of the event topic, with the personal fields opened where the key is there."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Generic, TypeVar
+
+import orjson
+
+from models.errors import Poison
+from models.messages import Event, EventRecord, parse_event
+from streams.aggregate import Names
+from streams.chunks import Record
+from streams.key_ring import KeyRing, open_key_ring
+from streams.keys import Keys, no_master_key
+from streams.personal import PERSONAL, BrokenSeal, may_be_sealed, open_event
+from streams.settings import Settings
+
+E = TypeVar("E", bound=Event)
+
+
+class EventReader(Generic[E]):
+    """Reads events; `open_event_reader` makes it. Any partition will do, at any time."""
+
+    def __init__(self, types: Mapping[str, type[E]], ring: KeyRing | None) -> None:
+        self._types = types
+        self._ring = ring
+
+    async def read(self, records: Sequence[Record]) -> list[EventRecord[E] | Poison]:
+        """For each record the event in it, or why there is none.
+
+        The personal fields of an event whose key is destroyed are empty strings.
+
+        Raises:
+            Fatal: something is encrypted, and the master key is missing or another one.
+            KafkaError, Transient: a key was missing, and the topic of the keys could not be read.
+        """
+        if self._ring is not None:
+            for partition in {record.partition for record in records}:
+                of_it = (record for record in records if record.partition == partition)
+                await self._ring.have(partition, sealed_ids(of_it))
+        return [self._read(record) for record in records]
+
+    async def forget(self, partition: int) -> None:
+        """Drop the keys of a partition that others read from now on."""
+        if self._ring is not None:
+            await self._ring.forget(partition)
+
+    def _read(self, record: Record) -> EventRecord[E] | Poison:
+        try:
+            keys = None if self._ring is None else self._ring.of(record.partition)
+            return read_event(record, self._types, keys)
+        except Poison as poison:
+            return poison
+
+
+@asynccontextmanager
+async def open_event_reader(
+    settings: Settings, names: Names, types: Mapping[str, type[E]]
+) -> AsyncIterator[EventReader[E]]:
+    """A reader of an aggregate's events, with connections of its own. Raises Fatal."""
+    async with open_key_ring(settings, names) as ring:
+        yield EventReader(types, ring)
+
+
+def sealed_ids(records: Iterable[Record]) -> set[bytes]:
+    """The aggregates of which there are encrypted events; others may be among them."""
+    return {
+        record.key for record in records if record.key is not None and may_be_sealed(record.value)
+    }
+
+
+def read_event(record: Record, types: Mapping[str, type[E]], keys: Keys | None) -> EventRecord[E]:
+    """The event in a record, read with these keys. Raises Poison, and Fatal as `open_personal`."""
+    try:
+        data: Any = None if record.value is None else orjson.loads(record.value)
+    except orjson.JSONDecodeError:
+        raise Poison("malformed-json", "the value is not JSON") from None
+    if isinstance(data, dict):
+        open_personal(data, types, keys)
+    event = parse_event(data, types)
+    if record.key != event.aggregate_id.encode():
+        raise Poison("key-mismatch", "the record's key must be the event's aggregate id")
+    return event
+
+
+def open_personal(data: dict[str, Any], types: Mapping[str, type[E]], keys: Keys | None) -> None:
+    """Open the sealed fields of an event on the wire, in place.
+
+    Raises:
+        Poison: they do not open, though the key is there.
+        Fatal: there are some, and the master key (without it there are no keys) is missing or
+            another one.
+    """
+    if PERSONAL not in data:
+        return
+    if keys is None:
+        raise no_master_key()
+    event_type = types.get(str(data.get("type")))
+    personal = () if event_type is None else event_type.personal
+    try:
+        open_event(data, personal, keys.get(str(data.get("aggregateId")).encode()))
+    except BrokenSeal as error:
+        raise Poison("unreadable", f"{PERSONAL}: {error}") from None

@@ -1,0 +1,75 @@
+"""Looks for the personal data of one aggregate in every place that may hold it.
+
+Each place is read from its first offset to its end. What can be read has a date by which it is gone
+if retention, compaction or the end of the keys removes it. `topic_search` has the topics.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiokafka.structs import TopicPartition
+from elasticsearch import ApiError
+
+from streams.aggregate import Aggregate, Names
+from streams.elasticsearch import connect, translating
+from streams.log_reader import open_logs
+from streams.places import Place, Proof
+from streams.settings import Settings
+from streams.topic_search import TopicSearch
+from streams.topics import check_topics, describe_topics, topic_specs
+from streams.view_index import ViewIndex
+
+_INDEX_TIMEOUT = 120.0  # seconds; a merge takes its time
+
+
+async def prove(
+    settings: Settings, aggregate: Aggregate[Any], index: ViewIndex, aggregate_id: str
+) -> Proof:
+    """Look everywhere, as far as the logs and the index go now.
+
+    Raises:
+        Fatal: a server does not answer, a topic is missing, or there is an encrypted key and no
+            master key or another one.
+        Transient: a server failed meanwhile.
+    """
+    names = Names(settings.namespace, aggregate.name)
+    specs = topic_specs(settings, names)
+    await check_topics(settings, specs)
+    partitions = [
+        TopicPartition(spec.name, number) for spec in specs for number in range(spec.partitions)
+    ]
+    configs = await describe_topics(settings, specs)
+    async with open_logs(settings, partitions) as logs:
+        search = TopicSearch(settings, aggregate, names, logs, configs, aggregate_id)
+        proof = await search.run()
+    proof.places.append(await _look_into_index(settings, index, aggregate_id))
+    return proof
+
+
+async def _look_into_index(settings: Settings, index: ViewIndex, aggregate_id: str) -> Place:
+    """Let the view's indices drop their deleted documents, then look for the one of this id."""
+    alias = settings.namespace + index.alias
+    indices = f"{alias}-v*"  # also those that are not read by now
+    async with connect(settings, timeout=_INDEX_TIMEOUT) as client:
+        with translating(client):
+            place = Place(alias)
+            setting = "index.merge.policy.expunge_deletes_allowed"  # percent of a segment
+            try:
+                await client.indices.put_settings(index=indices, settings={setting: 0})
+                await client.indices.forcemerge(index=indices, only_expunge_deletes=True)
+                await client.indices.put_settings(index=indices, settings={setting: None})
+            except ApiError as error:
+                if error.status_code not in (400, 404, 405, 410):
+                    raise
+                place.note = "this server does not let deleted documents be expunged"
+            await client.indices.refresh(index=indices)
+            stats = await client.indices.stats(index=indices, metric="docs")
+            found = await client.search(index=indices, query={"ids": {"values": [aggregate_id]}})
+        for hit in found["hits"]["hits"]:
+            place.records += 1
+            place.readable += not hit["_source"].keys() <= {"id", "version"}
+        deleted = stats["_all"]["total"]["docs"]["deleted"]
+        if deleted and not place.note:
+            place.note = f"{deleted} replaced documents of any user await the next merge"
+        return place

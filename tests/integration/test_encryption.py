@@ -1,0 +1,146 @@
+"""Personal data under the key of its user, with real workers: where it lies, who can read it."""
+
+from __future__ import annotations
+
+import json
+from itertools import chain
+
+from deploy.faults.waiting import wait_until
+from deploy.generate import generate
+from models.commands import DeactivateUser, UpdateUserProfile
+from models.outcomes import Accepted, Rejection
+from streams.kafka import new_producer
+from streams.personal import is_sealed_state
+from tests.conftest import Deploy
+from tests.faults.load import check, counting, send
+from tests.integration.erasure import (
+    PERSONAL,
+    dispatch,
+    encrypted,
+    records,
+    register,
+    send_poison,
+    shown_by,
+    topics_with,
+    until_projected,
+)
+from tests.support import cqrs
+
+
+async def test_from_registration_to_search_and_over_a_restart(deploy: Deploy) -> None:
+    deployed = deploy("commands", "views", **encrypted())
+    names = deployed.names
+    outcomes = await dispatch(
+        deployed,
+        register("anna", last_name="Other"),
+        UpdateUserProfile(aggregate_id="anna", last_name="Győr"),
+    )
+    assert [type(outcome) for outcome in outcomes] == [Accepted, Accepted]
+    await send_poison(deployed, "anna", nickname="Győr")
+    await wait_until(lambda: records(deployed, names.dead_commands))
+    await until_projected(deployed, "anna", 2)
+    assert await shown_by(deployed, "anna") == {"id", "email", "active"}
+    assert await topics_with(deployed, *PERSONAL) == {names.commands}
+    states = [r.value for r in await records(deployed, names.changelog) if r.key == b"anna"]
+    assert states
+    assert all(map(is_sealed_state, states))
+
+    for worker in deployed.workers:
+        assert worker.terminate() == 0
+        worker.start()
+    (outcome,) = await dispatch(
+        deployed, UpdateUserProfile(aggregate_id="anna", first_name="Zsófia")
+    )
+    assert isinstance(outcome, Rejection)
+    assert outcome.code == "nothing-to-change"  # so the state was read
+    await dispatch(deployed, DeactivateUser(aggregate_id="anna"))
+    report = await check(deployed)
+    assert (report.aggregates, report.documents, report.dead) == (1, 1, 1)
+
+    shown = cqrs(deployed.settings, "tail", "dead", "--from-beginning", "--limit", "1", "--json")
+    assert json.loads(json.loads(shown.stdout)["value"])["nickname"] == "Győr"
+    shown = cqrs(deployed.settings, "tail", "events", "--from-beginning", "--limit", "3")
+    assert "ZsaZsa@example.org" in shown.stdout
+
+
+async def test_a_stream_that_looks_like_life(deploy: Deploy) -> None:
+    deployed = deploy("commands", "views", **encrypted())
+    async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
+        sent = await send(producer, deployed, generate(2000, seed=3))
+        await outcomes.reach(sent)
+    report = await check(deployed)
+    assert report.commands == sent
+    keys = {record.key for record in await records(deployed, deployed.names.keys)}
+    assert len(keys) == report.aggregates == report.documents
+    assert await topics_with(deployed, b"example.") == {deployed.names.commands}
+
+
+async def test_switched_on_for_users_who_are_there(deploy: Deploy) -> None:
+    """What was written before stays as it is and is read; what comes after is encrypted."""
+    deployed = deploy("commands", "views")
+    await dispatch(deployed, register("anna"), register("ben"))
+    changes = deployed.settings.model_copy(update=encrypted())
+    for worker in deployed.workers:
+        assert worker.terminate() == 0
+        worker.settings = changes
+        worker.start()
+    deployed.settings = changes
+    await dispatch(
+        deployed,
+        UpdateUserProfile(aggregate_id="anna", last_name="Kiskunfélegyháza"),
+        DeactivateUser(aggregate_id="ben"),
+    )
+    await until_projected(deployed, "anna", 2)
+    assert await topics_with(deployed, "Kiskunfélegyháza".encode()) == {deployed.names.commands}
+    assert {record.key for record in await records(deployed, deployed.names.keys)} == {
+        b"anna",
+        b"ben",
+    }
+    await check(deployed)
+
+
+async def test_a_wrong_master_key_is_one_line(deploy: Deploy) -> None:
+    deployed = deploy("commands", "views", **encrypted())
+    await dispatch(deployed, register("anna"))
+    await until_projected(deployed, "anna", 1)
+    other = deployed.settings.model_copy(update=encrypted())
+    for worker in deployed.workers:
+        assert worker.terminate() == 0
+    commands, views = deployed.workers
+    commands.settings = other
+    commands.start()
+    assert commands.wait() == 1
+    line = "error: CQRS_MASTER_KEY is not the one that the keys of this deployment were made with"
+    assert commands.log_text.splitlines()[-1].startswith(line)
+    assert "going on" not in commands.log_text.partition("stopping")[2]  # no partition was taken
+    for role in ("commands", "views"):
+        started = cqrs(other, "worker", role)
+        assert (started.returncode, started.stderr.count("\n")) == (1, 1)
+        assert started.stderr.startswith("cqrs: CQRS_MASTER_KEY is not the one")
+    verified = cqrs(other, "verify")
+    assert (verified.returncode, verified.stderr.count("\n")) == (1, 1)
+    assert "CQRS_MASTER_KEY is not the one" in verified.stderr
+
+    commands.settings = deployed.settings
+    commands.start()
+    await dispatch(deployed, UpdateUserProfile(aggregate_id="anna", last_name="Other"))
+    views.settings = other.model_copy(update={"encrypt_personal_data": False, "master_key": None})
+    views.start()
+    assert views.wait() == 1
+    assert "CQRS_MASTER_KEY is not set" in views.log_text.splitlines()[-1]
+    for text in chain((worker.log_text for worker in deployed.workers), (verified.stderr,)):
+        for settings in (deployed.settings, other):
+            assert settings.master_key is not None
+            assert settings.master_key.get_secret_value() not in text
+
+
+async def test_no_master_key_is_one_line(deploy: Deploy) -> None:
+    deployed = deploy(encrypt_personal_data=True)
+    for role in ("commands", "views"):
+        started = cqrs(deployed.settings, "worker", role)
+        assert started.returncode == 1
+        assert started.stderr.startswith("cqrs: CQRS_ENCRYPT_PERSONAL_DATA is on and")
+        assert "cqrs keys new" in started.stderr
+    worker = deployed.start("commands")
+    assert worker.wait() == 1
+    assert "cqrs keys new" in worker.log_text.splitlines()[-1]

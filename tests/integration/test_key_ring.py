@@ -1,0 +1,166 @@
+"""A key may be seen later than what it opens, and only one that is gone counts as gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.structs import ConsumerRecord
+from pydantic import SecretStr
+
+from deploy.embedded.stack import EmbeddedStack
+from deploy.faults.deployment import create_user_topics, new_settings
+from deploy.faults.waiting import wait_until
+from models.events import USER_EVENTS, UserEvent, UserRegistered
+from models.messages import EventRecord
+from streams.aggregate import Names
+from streams.event_reader import EventReader
+from streams.kafka import new_producer
+from streams.key_ring import KeyRing, open_key_ring
+from streams.keys import Keys, master_key, new_master_key
+from streams.personal import seal_event
+from streams.settings import Settings
+from tests.integration.read_side import record, registered
+
+PARTITION = 1
+ANNA = record("anna", 1, registered("anna@example.org"))
+
+
+@pytest.fixture
+async def settings(stack: EmbeddedStack) -> Settings:
+    made = new_settings(stack, master_key=SecretStr(new_master_key()))
+    await create_user_topics(made)
+    return made
+
+
+@asynccontextmanager
+async def open_ring(settings: Settings) -> AsyncIterator[KeyRing]:
+    async with open_key_ring(settings, Names(settings.namespace, "users")) as ring:
+        assert ring is not None
+        yield ring
+
+
+@asynccontextmanager
+async def transactions(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
+    async with new_producer(settings, transactional_id=f"{settings.namespace}owner") as producer:
+        yield producer
+
+
+async def put(producer: AIOKafkaProducer, settings: Settings, value: bytes | None) -> None:
+    """Write Anna's key, or its tombstone."""
+    topic = Names(settings.namespace, "users").keys
+    await producer.send_and_wait(topic, value, b"anna", partition=PARTITION)
+
+
+def sealed(keys: Keys, wrapped: bytes) -> ConsumerRecord:
+    """Anna's registration as it is on the topic."""
+    wire = ANNA.to_wire()
+    seal_event(wire, ANNA.event.personal, keys.unwrap(b"anna", wrapped))
+    value = orjson.dumps(wire)
+    return ConsumerRecord("t", PARTITION, 0, 0, 0, b"anna", value, None, 0, 0, ())
+
+
+async def read(ring: KeyRing, *lines: ConsumerRecord) -> list[Any]:
+    return await EventReader[UserEvent](USER_EVENTS, ring).read(lines)
+
+
+def email_in(event: EventRecord[UserEvent]) -> str:
+    assert isinstance(event.event, UserRegistered)
+    return event.event.email
+
+
+async def test_a_key_whose_transaction_is_still_open_is_waited_for(settings: Settings) -> None:
+    keys = Keys(master_key(settings))
+    wrapped = keys.make(b"anna")
+    async with transactions(settings) as owner, open_ring(settings) as ring:
+        await owner.begin_transaction()
+        await put(owner, settings, wrapped)
+        reading = asyncio.create_task(read(ring, sealed(keys, wrapped)))
+        await asyncio.wait({reading}, timeout=0.5)  # time enough to go wrong
+        await owner.commit_transaction()
+        assert await reading == [ANNA]
+
+
+async def test_a_key_of_an_aborted_transaction_is_none(settings: Settings) -> None:
+    keys = Keys(master_key(settings))
+    wrapped = keys.make(b"anna")
+    async with transactions(settings) as owner, open_ring(settings) as ring:
+        await owner.begin_transaction()
+        await put(owner, settings, wrapped)
+        await owner.abort_transaction()
+        (event,) = await read(ring, sealed(keys, wrapped))
+        assert email_in(event) == ""
+
+
+async def test_a_destroyed_key_leaves_the_memory_without_being_asked_for(
+    settings: Settings,
+) -> None:
+    keys = Keys(master_key(settings))
+    wrapped = keys.make(b"anna")
+    async with new_producer(settings) as producer, open_ring(settings) as ring:
+        await put(producer, settings, wrapped)
+        (event,) = await read(ring, sealed(keys, wrapped))
+        assert email_in(event) == "anna@example.org"
+        await put(producer, settings, None)
+        await wait_until(lambda: b"anna" not in ring.of(PARTITION))
+        (event,) = await read(ring, sealed(keys, wrapped))
+        assert email_in(event) == ""
+
+
+async def test_a_key_that_was_destroyed_long_ago_is_never_used(settings: Settings) -> None:
+    """Though the topic is read in several parts, and the first one has the key."""
+    keys = Keys(master_key(settings))
+    wrapped = keys.make(b"anna")
+    async with new_producer(settings) as producer, open_ring(settings) as ring:
+        await put(producer, settings, wrapped)
+        topic = Names(settings.namespace, "users").keys
+        for number in range(12_000):
+            user = f"user-{number}".encode()
+            await producer.send(topic, keys.make(user), user, partition=PARTITION)
+        await put(producer, settings, None)
+        (event,) = await read(ring, sealed(keys, wrapped))
+        assert email_in(event) == ""
+
+
+async def test_who_remembers_keeps_what_is_destroyed_meanwhile_and_no_more(
+    settings: Settings,
+) -> None:
+    keys = Keys(master_key(settings))
+    names = Names(settings.namespace, "users")
+    async with (
+        new_producer(settings) as producer,
+        open_ring(settings) as other,
+        open_key_ring(settings, names, remember=True) as ring,
+    ):
+        assert ring is not None
+        await put(producer, settings, keys.make(b"anna"))
+        await ring.catch_up(PARTITION)
+        await put(producer, settings, None)
+        await ring.catch_up(PARTITION)
+        assert b"anna" in ring.of(PARTITION)
+        await other.catch_up(PARTITION)
+        assert b"anna" not in other.of(PARTITION)
+        async with open_key_ring(settings, names, remember=True) as later:
+            assert later is not None
+            await later.catch_up(PARTITION)
+            assert b"anna" not in later.of(PARTITION)
+
+
+async def test_a_partition_that_comes_back_is_read_again(settings: Settings) -> None:
+    keys = Keys(master_key(settings))
+    wrapped = keys.make(b"anna")
+    async with new_producer(settings) as producer, open_ring(settings) as ring:
+        await put(producer, settings, wrapped)
+        line = sealed(keys, wrapped)
+        assert await read(ring, line) == [ANNA]
+        await ring.forget(PARTITION)
+        assert await read(ring, line) == [ANNA]
+        await ring.forget(PARTITION)
+        await put(producer, settings, None)
+        (event,) = await read(ring, line)
+        assert email_in(event) == ""

@@ -1,0 +1,179 @@
+"""What is sealed opens with its key, in its place, unchanged, and in no other case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.errors import Fatal, Poison
+from models.events import USER_EVENTS, UserDeactivated, UserProfileUpdated, UserRegistered
+from models.messages import EventRecord
+from streams.event_reader import open_personal, read_event
+from streams.keys import Keys
+from streams.personal import (
+    PERSONAL,
+    BrokenSeal,
+    is_sealed_state,
+    may_be_sealed,
+    new_key,
+    open_event,
+    open_letter,
+    open_state,
+    seal,
+    seal_event,
+    seal_letter,
+    seal_state,
+    unseal,
+)
+from streams.sealing import Sealing
+from tests.unit.samples import ANNA, record
+from tests.unit.test_verify import Line
+
+MASTER = new_key()
+KEY, OTHER = new_key(), new_key()
+UPDATED = UserProfileUpdated(last_name="Meier")
+
+
+@given(data=st.binary(), place=st.binary())
+def test_it_opens_where_it_was_sealed(data: bytes, place: bytes) -> None:
+    assert unseal(KEY, seal(KEY, data, place), place) == data
+
+
+@given(data=st.binary(), place=st.binary())
+def test_the_same_is_never_sealed_alike(data: bytes, place: bytes) -> None:
+    assert seal(KEY, data, place) != seal(KEY, data, place)
+
+
+@given(data=st.binary(), place=st.binary(), other=st.binary())
+def test_nothing_opens_with_another_key_or_in_another_place(
+    data: bytes, place: bytes, other: bytes
+) -> None:
+    sealed = seal(KEY, data, place)
+    with pytest.raises(BrokenSeal):
+        unseal(OTHER, sealed, place)
+    if other != place:
+        with pytest.raises(BrokenSeal):
+            unseal(KEY, sealed, other)
+
+
+@given(data=st.binary(), at=st.integers(0), bit=st.integers(0, 7))
+def test_nothing_opens_that_was_changed(data: bytes, at: int, bit: int) -> None:
+    sealed = bytearray(seal(KEY, data, b""))
+    sealed[at % len(sealed)] ^= 1 << bit
+    with pytest.raises(BrokenSeal):
+        unseal(KEY, bytes(sealed), b"")
+
+
+@given(garbage=st.binary(max_size=60))
+def test_nothing_opens_that_was_never_sealed(garbage: bytes) -> None:
+    with pytest.raises(BrokenSeal):
+        unseal(KEY, garbage, b"")
+
+
+def test_what_is_of_another_user_or_another_kind_does_not_open() -> None:
+    with pytest.raises(BrokenSeal):
+        open_state(seal_state(b"[]", b"anna", KEY), b"ben", KEY)
+    with pytest.raises(BrokenSeal):
+        open_letter(seal_letter(b"{}", b"anna", KEY), b"ben", KEY)
+    with pytest.raises(BrokenSeal):
+        open_letter(seal_state(b"[]", b"anna", KEY)[1:], b"anna", KEY)
+
+
+def test_a_state_is_sealed_as_a_whole() -> None:
+    state = b'[1,["anna@example.org"],[]]'
+    sealed = seal_state(state, b"anna", KEY)
+    assert b"anna@" not in sealed
+    assert is_sealed_state(sealed)
+    assert open_state(sealed, b"anna", KEY) == state
+    with pytest.raises(BrokenSeal):
+        open_state(sealed, b"anna", None)
+
+
+def test_a_plain_state_is_left_as_it_is() -> None:
+    assert not is_sealed_state(b"[1,[],[]]")
+    assert open_state(b"[1,[],[]]", b"anna", None) == b"[1,[],[]]"
+
+
+def sealed(event: Any, sequence: int = 1) -> dict[str, Any]:
+    wire = record(event, sequence).to_wire()
+    seal_event(wire, event.personal, KEY)
+    return wire
+
+
+def test_personal_fields_of_an_event_become_one() -> None:
+    wire = sealed(ANNA)
+    assert not {"email", "firstName", "lastName"} & wire.keys()
+    assert wire["registrationSource"] == "web"
+    open_event(wire, ANNA.personal, KEY)
+    assert wire == record(ANNA).to_wire()
+
+
+def test_an_event_without_personal_fields_is_plain() -> None:
+    assert sealed(UserDeactivated()) == record(UserDeactivated()).to_wire()
+
+
+@pytest.mark.parametrize(
+    "change", [{"aggregateId": "ben"}, {"sequence": 2}, {PERSONAL: "no base64!"}, {PERSONAL: 5}]
+)
+def test_sealed_fields_of_another_event_do_not_open(change: dict[str, Any]) -> None:
+    with pytest.raises(BrokenSeal):
+        open_event({**sealed(ANNA), **change}, ANNA.personal, KEY)
+
+
+def keys_with(*users: str) -> Keys:
+    keys = Keys(MASTER)
+    for user in users:
+        keys.apply(user.encode(), keys.make(user.encode()))
+    return keys
+
+
+def written(event: Any, sequence: int, sealing: Sealing) -> Line:
+    return Line("t", 0, sealing.event(record(event, sequence)), b"user-1")
+
+
+def test_an_event_reads_as_it_was_while_there_is_a_key_and_is_shredded_then() -> None:
+    keys = keys_with()
+    sealing = Sealing(keys, encrypt=True)
+    lines = [written(ANNA, 1, sealing), written(UPDATED, 2, sealing)]
+    assert all(may_be_sealed(line.value) for line in lines)
+
+    def read(keys: Keys | None) -> list[EventRecord[Any]]:
+        return [read_event(line, USER_EVENTS, keys) for line in lines]
+
+    assert read(keys) == [record(ANNA, 1), record(UPDATED, 2)]
+    assert not any(event.event.is_shredded for event in read(keys))
+    keys.apply(b"user-1", None)
+    shredded = read(keys)
+    assert [event.event for event in shredded] == [
+        UserRegistered("", "", "", "web"),
+        UserProfileUpdated("", "", ""),
+    ]
+    assert all(event.event.is_shredded for event in shredded)
+    with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not set"):
+        read(None)
+
+
+def test_an_event_whose_key_does_not_open_it_is_poison() -> None:
+    line = written(ANNA, 1, Sealing(keys_with(), encrypt=True))
+    with pytest.raises(Poison) as caught:
+        read_event(line, USER_EVENTS, keys_with("user-1"))
+    assert caught.value.code == "unreadable"
+
+
+def test_a_plain_event_needs_no_keys() -> None:
+    line = written(ANNA, 1, Sealing())
+    assert read_event(line, USER_EVENTS, None) == record(ANNA)
+    open_personal(data := record(ANNA).to_wire(), USER_EVENTS, None)
+    assert data == record(ANNA).to_wire()
+
+
+def test_another_master_key_opens_no_key() -> None:
+    wrapped = Keys(MASTER).make(b"anna")
+    keys = Keys(new_key(), {b"anna": wrapped})
+    with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not the one"):
+        keys.get(b"anna")
+    with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not the one"):
+        Keys(MASTER, {b"ben": wrapped}).get(b"ben")  # somebody else's

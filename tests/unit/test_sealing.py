@@ -1,0 +1,125 @@
+"""What a command partition writes: which key is made when, and what is sealed with it."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from agents.users import USERS
+from models.errors import Fatal, Poison
+from models.events import UserDeactivated, UserErased
+from models.messages import Event
+from models.user import User
+from streams.dead_letters import SEALED, dead_letter
+from streams.keys import Keys
+from streams.personal import PERSONAL, is_sealed_state, new_key, open_letter
+from streams.repository import Repository
+from streams.sealing import Sealing
+from streams.state_table import PartitionState
+from streams.transactions import Output
+from tests.unit.samples import ANNA, record, register
+from tests.unit.test_verify import Line
+
+ID = b"user-1"
+
+
+@pytest.fixture
+def keys() -> Keys:
+    return Keys(new_key())
+
+
+@pytest.fixture
+def sealing(keys: Keys) -> Sealing:
+    return Sealing(keys, encrypt=True)
+
+
+def write(sealing: Sealing, event: Event, sequence: int = 1) -> bytes:
+    return sealing.event(record(event, sequence))  # type: ignore[arg-type]
+
+
+def letter() -> Output:
+    line = Line("t", 7, b'{"email":"anna@example.org"}', ID)
+    return dead_letter(line, Poison("missing-field", "it is"))
+
+
+def test_the_first_event_makes_the_key_and_no_other(sealing: Sealing, keys: Keys) -> None:
+    assert PERSONAL in orjson.loads(write(sealing, ANNA))
+    assert [change.key for change in sealing.changes()] == [ID]
+    key = keys.get(ID)
+    sealing.clear()
+    write(sealing, UserDeactivated(), 2)
+    assert sealing.changes() == []
+    assert keys.get(ID) == key
+
+
+def test_the_event_that_erases_destroys_it(sealing: Sealing, keys: Keys) -> None:
+    write(sealing, ANNA)
+    sealing.clear()
+    write(sealing, UserErased(), 2)
+    assert sealing.changes() == [Output(ID, None)]
+    assert ID not in keys
+
+
+def test_an_erasure_needs_no_key(sealing: Sealing, keys: Keys) -> None:
+    assert PERSONAL not in orjson.loads(write(sealing, UserErased(), 2))
+    assert sealing.changes() == []
+
+
+def test_a_key_goes_though_encryption_is_off_by_now(sealing: Sealing, keys: Keys) -> None:
+    write(sealing, ANNA)
+    off = Sealing(keys)
+    write(off, UserErased(), 2)
+    assert off.changes() == [Output(ID, None)]
+
+
+def test_switched_off_nothing_is_sealed(keys: Keys) -> None:
+    off = Sealing(keys)
+    assert orjson.loads(write(off, ANNA)) == record(ANNA).to_wire()
+    assert off.changes() == []
+    assert off.state(ID, b"[]") == b"[]"
+    assert off.letter(letter()) == letter()
+
+
+def test_a_dead_letter_of_a_user_is_sealed_and_says_so(sealing: Sealing, keys: Keys) -> None:
+    assert sealing.letter(letter()) == letter()  # there is no such user, hence no key
+    write(sealing, ANNA)
+    sealed = sealing.letter(letter())
+    assert (sealed.key, sealed.headers) == (ID, [*letter().headers, (SEALED, b"1")])
+    key = keys.get(ID)
+    assert key is not None
+    assert open_letter(sealed.value or b"", ID, key) == letter().value
+    nothing = Output(ID, None)
+    assert sealing.letter(nothing) == nothing
+
+
+def test_the_state_is_kept_sealed_until_the_user_is_erased(sealing: Sealing) -> None:
+    stored = PartitionState()
+
+    def users() -> Repository[User]:
+        return Repository(USERS, stored, sealing)
+
+    def save(event: Event, sequence: int) -> None:
+        repository = users()
+        repository.save(register(), [event])
+        write(sealing, event, sequence)
+        stored.records.update(repository.staged())
+
+    save(ANNA, 1)
+    assert is_sealed_state(stored.records[ID])
+    user = users().load("user-1")
+    assert user is not None
+    assert user.email == ANNA.email
+    save(UserErased(), 2)
+    assert not is_sealed_state(stored.records[ID])
+    user = users().load("user-1")
+    assert user is not None
+    assert (user.erased, user.email) == (True, "")
+
+
+def test_a_state_whose_key_is_lost_stops_the_worker(sealing: Sealing) -> None:
+    write(sealing, ANNA)
+    sealed = sealing.state(ID, b"[]")
+    with pytest.raises(Fatal, match="The state of user-1 cannot be decrypted"):
+        Sealing(Keys(new_key()), encrypt=True).opened(ID, sealed)
+    with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not set"):
+        Sealing(Keys(None, {ID: b"x"})).opened(ID, sealed)

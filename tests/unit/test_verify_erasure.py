@@ -1,0 +1,129 @@
+"""The checker on encrypted histories, and on users who are erased before it runs or while it does.
+
+`written` encrypts what a worker wrote; `left` are the keys that the checker finds.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from models.events import UserDeactivated, UserErased, UserProfileUpdated
+from models.user import User
+from streams.entity import Entity
+from streams.findings import Report
+from streams.keys import Keys
+from streams.personal import new_key
+from streams.sealing import Sealing
+from streams.view_index import Document
+from tests.unit.samples import ANNA
+from tests.unit.test_verify import History
+
+MASTER = new_key()
+TOMBSTONE: Document = {"id": "anna", "version": 3}
+
+
+def history(*, gone: bool) -> History:
+    """Anna with two events, all encrypted; her key is there or gone."""
+    written = Keys(MASTER)
+    wrapped = written.make(b"anna")
+    written.apply(b"anna", wrapped)
+    left = Keys(MASTER) if gone else Keys(MASTER, {b"anna": wrapped})
+    made = History(sealing=Sealing(written, encrypt=True), keys=left)
+    made.accept("anna", ANNA)
+    made.accept("anna", UserProfileUpdated(last_name="Meier"))
+    return made
+
+
+def erased_meanwhile(*, gone: bool) -> History:
+    """Erased by a command behind the position, by an event behind what the view must have."""
+    made = history(gone=gone)
+    state, document, position = made.users["anna"], made.documents["anna"], made.position
+    made.accept("anna", UserErased())
+    made.users["anna"], made.documents["anna"] = state, document
+    made.outcomes.pop()  # of no command below the position
+    made.position, made.view_end = position, 2
+    return made
+
+
+def violated(report: Report) -> set[str]:
+    return {name for name, finding in report.findings.items() if not finding.ok}
+
+
+def test_an_encrypted_history() -> None:
+    report = history(gone=False).check()
+    assert report.first_violation is None
+    assert report.findings["I3"].checked == report.findings["I4"].checked == 1
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_user_who_was_erased(gone: bool) -> None:
+    """The fold is the same with the key and without it, so nothing is left out."""
+    made = history(gone=gone)
+    made.accept("anna", UserErased())
+    assert made.documents["anna"] == TOMBSTONE
+    assert made.check().first_violation is None
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {**TOMBSTONE, "email": ANNA.email},
+        {**TOMBSTONE, "isActive": False},
+        {**TOMBSTONE, "version": 2},
+    ],
+)
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_document_of_an_erased_user_must_be_the_tombstone(gone: bool, document: Document) -> None:
+    made = history(gone=gone)
+    made.accept("anna", UserErased())
+    made.documents["anna"] = document
+    assert violated(made.check()) == {"I4"}
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_state_of_an_erased_user_must_be_empty(gone: bool) -> None:
+    made = history(gone=gone)
+    made.accept("anna", UserErased())
+    state = made.users["anna"].state
+    assert state is not None
+    kept = User(ANNA.email, "", "", "web", False, state.registered_at, state.last_updated, True)
+    made.users["anna"] = Entity(kept, 3, [])
+    assert violated(made.check()) == {"I3"}
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_user_who_is_erased_while_this_runs(gone: bool) -> None:
+    """State and document are those of before, of the versions of before; so they are right."""
+    assert erased_meanwhile(gone=gone).check().first_violation is None
+
+
+def test_then_the_view_may_be_a_tombstone_already() -> None:
+    """A worker that met the shredded events; or one that is at the last event already."""
+    made = erased_meanwhile(gone=True)
+    made.documents["anna"] = {"id": "anna", "version": 2}
+    assert made.check().first_violation is None
+    made = erased_meanwhile(gone=True)
+    made.documents["anna"] = TOMBSTONE
+    assert made.check().first_violation is None
+
+
+def test_then_versions_are_compared_all_the_same() -> None:
+    made = erased_meanwhile(gone=True)
+    made.documents["anna"] = {**made.documents["anna"], "version": 1}
+    assert violated(made.check()) == {"I4"}
+
+
+def test_a_key_that_is_lost_is_a_violation() -> None:
+    made = history(gone=True)
+    report = made.check()
+    assert violated(report) >= {"I3"}
+    assert report.lost
+    assert "key is" in (report.findings["I3"].first or "")
+
+
+def test_nothing_personal_is_in_what_is_said() -> None:
+    made = history(gone=True)
+    made.accept("anna", UserDeactivated())
+    said = " ".join(finding.first or "" for finding in made.check().findings.values())
+    assert "anna" in said
+    assert not any(text in said for text in (ANNA.email, ANNA.first_name, ANNA.last_name, "Meier"))
