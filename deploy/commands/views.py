@@ -107,7 +107,8 @@ def _print(view: str, found: Sequence[IndexStatus]) -> None:
 
     console = Console(highlight=False)
     if not found:
-        console.print(f"{view} has no index yet: a view worker makes it (cqrs worker views)")
+        role = VIEWS[view].role
+        console.print(f"{view} has no index yet: a view worker makes it (cqrs worker {role})")
         return
     table = Table("index", "", "made by", "documents", "behind", "seconds", "adds up", title=view)
     for number in (3, 4, 5):
