@@ -44,7 +44,7 @@ class Results:
     def add(self, new: Result) -> None:
         """Keep a result instead of an earlier one of the same run."""
         self.all = [result for result in self.all if _key(result) != _key(new)] + [new]
-        self.all.sort(key=lambda result: (result.scale, int(result.scenario[1:]), result.seed))
+        self.all.sort(key=_place)
         if self._path is not None:
             text = json.dumps([asdict(result) for result in self.all], indent=1)
             write_atomically(self._path, text + "\n")
@@ -117,6 +117,11 @@ def markdown_of(results: Sequence[Result]) -> str:
 
 def _key(result: Result) -> tuple[str, Scale, int]:
     return result.scenario, result.scale, result.seed
+
+
+def _place(result: Result) -> tuple[Scale, str, int, int]:
+    letter, number = result.scenario[0], int(result.scenario[1:])
+    return result.scale, letter, number, result.seed
 
 
 def _shown(value: float | str) -> str:
