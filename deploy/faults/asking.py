@@ -48,7 +48,15 @@ class Asking:
 
     async def run(self) -> None:
         """Ask until `stop`."""
-        await asyncio.gather(self._by_id(), self._by_email(), self._walk())
+        tasks = [
+            asyncio.create_task(one) for one in (self._by_id(), self._by_email(), self._walk())
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def stop(self) -> None:
         """Come to an end, with the last page of the active users."""

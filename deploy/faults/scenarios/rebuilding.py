@@ -31,6 +31,7 @@ from streams.view_store import open_view_store
 
 _TIMEOUT = 60.0  # seconds for one request
 _PATIENCE = 3600.0  # seconds for what has to be done with every user
+_CATCH_UP = "120"  # seconds that the workers get for a new index
 _WATCHED = 500  # users that are asked for
 
 
@@ -62,7 +63,7 @@ async def rebuild_amid_everything(run: Run) -> None:
         ):
             await _rebuild(run, deployed, client, users)
             for _ in range(2):
-                await _cqrs(deployed, "views", "rollback", "--timeout", "600")
+                await _cqrs(deployed, "views", "rollback", "--timeout", _CATCH_UP)
             await wait_until(lambda: len(swaps.seconds) == 3, what="searches see every swap")
         await traffic.finish()
         await _all_add_up(deployed)
@@ -122,7 +123,7 @@ async def _rebuild(run: Run, deployed: Deployment, client: AsyncElasticsearch, u
     require(await loading.goes_on(), "the rebuild was through before it was killed")
     run.result.faults += 1
     async with _going_on(loading.watch(partial(run.say, total=users, what="loading"))):
-        await _cqrs(deployed, "views", "rebuild", "--timeout", "600")
+        await _cqrs(deployed, "views", "rebuild", "--timeout", _CATCH_UP)
     run.result.figures |= {
         "rebuild s, killed once amid it": round(time.monotonic() - begin, 1),
         "loaded documents/s": loading.per_second(),
