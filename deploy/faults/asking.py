@@ -4,34 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from itertools import cycle
 from statistics import quantiles
 from typing import Any
 
-from agents.user_queries import open_queries
 from deploy.faults.scenario import require
+from deploy.faults.waiting import together
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from streams.buses import QueryBus
-from streams.settings import Settings
 
 _PAUSE = 0.01  # seconds between two queries of a kind
 _MATCHES = 1000  # users that one address may be a part of, at most
 
 
 class Asking:
-    """The three queries, side by side; `asking` makes it.
+    """The three queries, side by side. One that fails, or misses a user, ends all of it.
 
-    One that fails, or misses a user, ends all of it with the error.
+    Args:
+        queries: Who answers.
+        users: Those asked for, by id, with their addresses. They are active.
+        page: How many a page of the active users has.
+        done: When to stop.
     """
 
-    def __init__(self, queries: QueryBus, users: Mapping[str, str], page: int) -> None:
-        """`users` are active ones, with their addresses; `page` is how many a page has."""
+    def __init__(
+        self, queries: QueryBus, users: Mapping[str, str], page: int, done: asyncio.Event
+    ) -> None:
         self._queries = queries
         self._users = users
         self._page = page
-        self._stopping = False
+        self._done = done
         self._seconds: list[float] = []
         self.walks = 0
         """How often all active users were read, page by page."""
@@ -47,31 +50,19 @@ class Asking:
         return round(1000 * cuts[49], 1), round(1000 * cuts[98], 1)
 
     async def run(self) -> None:
-        """Ask until `stop`."""
-        tasks = [
-            asyncio.create_task(one) for one in (self._by_id(), self._by_email(), self._walk())
-        ]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    def stop(self) -> None:
-        """Come to an end, with the last page of the active users."""
-        self._stopping = True
+        """Ask until all is `done`, and then the active users to the last page."""
+        await together(self._by_id(), self._by_email(), self._walk())
 
     async def _by_id(self) -> None:
         for user in cycle(self._users):
-            if self._stopping:
+            if self._done.is_set():
                 return
             found = await self._ask(GetUserById(user))
             require(found is not None, f"the user {user} was not found by id")
 
     async def _by_email(self) -> None:
         for user, email in cycle(self._users.items()):
-            if self._stopping:
+            if self._done.is_set():
                 return
             fragment = email[: email.index("@") + 3].upper()
             page = await self._ask(GetUsersByEmail(fragment, _MATCHES))
@@ -79,7 +70,7 @@ class Asking:
             require(found, f"the user {user} was not found by the address")
 
     async def _walk(self) -> None:
-        while not self._stopping:
+        while not self._done.is_set():
             left = set(self._users)
             query: GetActiveUsers | None = GetActiveUsers(self._page)
             while query is not None:
@@ -95,23 +86,3 @@ class Asking:
         self._seconds.append(time.perf_counter() - begin)
         await asyncio.sleep(_PAUSE)
         return answer
-
-
-@asynccontextmanager
-async def asking(settings: Settings, users: Mapping[str, str], page: int) -> AsyncIterator[Asking]:
-    """Queries for the time of the block.
-
-    Raises:
-        Failed: at the end, if one has missed a user.
-        CqrsError: at the end, if one has failed.
-    """
-    async with open_queries(settings) as queries:
-        asking = Asking(queries, users, page)
-        task = asyncio.create_task(asking.run(), name="ask")
-        try:
-            yield asking
-            asking.stop()
-            await task
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)

@@ -67,10 +67,10 @@ class Swaps:
         self.seconds: list[float] = []
         """Of each swap: from the last answer of one index to the first of the other."""
 
-    async def watch(self) -> None:
-        """Search for ever."""
+    async def watch(self, done: asyncio.Event) -> None:
+        """Search until all is done."""
         before, answered = None, 0.0
-        while True:
+        while not done.is_set():
             with translating(self._client):
                 found = await self._client.search(
                     index=self._alias, size=1, source=False, filter_path="hits.hits._index"
@@ -89,9 +89,9 @@ class Lag:
         self._progress = progress
         self.longest = 0.0
 
-    async def watch(self) -> None:
-        """Measure for ever."""
-        while True:
+    async def watch(self, done: asyncio.Event) -> None:
+        """Measure until all is done."""
+        while not done.is_set():
             begin = time.monotonic()
             await self._progress.catch_up()
             self.longest = max(self.longest, time.monotonic() - begin)

@@ -8,22 +8,23 @@ import os
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
 from elasticsearch import AsyncElasticsearch
 
+from agents.user_queries import open_queries
 from agents.user_views import USER_VIEWS
 from deploy.connect import environment
-from deploy.faults.asking import asking
+from deploy.faults.asking import Asking
 from deploy.faults.deployment import Deployment
 from deploy.faults.rebuild_watch import Lag, Loading, Swaps
 from deploy.faults.scenario import Run, Scenario, require
 from deploy.faults.traffic import open_traffic, records_of
 from deploy.faults.view_progress import open_view_progress
-from deploy.faults.waiting import wait_until
+from deploy.faults.waiting import together, wait_until
 from deploy.generate import plan
 from deploy.workers import die_with
 from streams.elasticsearch import connect
@@ -48,6 +49,7 @@ async def rebuild_amid_everything(run: Run) -> None:
         open_traffic(deployed, records, rate=rate) as traffic,
         open_view_progress(deployed, run.stack) as progress,
         connect(deployed.settings, timeout=_TIMEOUT) as client,
+        open_queries(deployed.settings) as queries,
     ):
         traffic.burst(users)
         run.say(0, users, "users come first")
@@ -55,27 +57,29 @@ async def rebuild_amid_everything(run: Run) -> None:
         await traffic.decides_again(timeout=_PATIENCE)  # so all that were sent before are decided
         await progress.catch_up()
         await _refresh(deployed)
+        done = asyncio.Event()
+        asking = Asking(queries, watched, run.pick(200, 1_000), done)
         swaps, lag = Swaps(client, deployed), Lag(progress)
-        async with (
-            asking(deployed.settings, watched, page=run.pick(200, 1_000)) as queries,
-            _going_on(swaps.watch()),
-            _going_on(lag.watch()),
-        ):
+
+        async def make_anew_and_go_back() -> None:
             await _rebuild(run, deployed, client, users)
             for _ in range(2):
                 await _cqrs(deployed, "views", "rollback", "--timeout", _CATCH_UP)
             await wait_until(lambda: len(swaps.seconds) == 3, what="searches see every swap")
+            done.set()
+
+        await together(make_anew_and_go_back(), asking.run(), swaps.watch(done), lag.watch(done))
         await traffic.finish()
         await _all_add_up(deployed)
         await run.verify(deployed, sent=traffic.sent, timeout=_PATIENCE)
-    p50, p99 = queries.percentiles()
+    p50, p99 = asking.percentiles()
     run.result.figures |= {
         "users at first": users,
         "a swap takes at most s": round(max(swaps.seconds), 3),
         "the view's longest lag s": round(lag.longest, 1),
-        "queries answered": queries.answered,
+        "queries answered": asking.answered,
         "queries that failed or missed a user": 0,
-        "walks over all active users": queries.walks,
+        "walks over all active users": asking.walks,
         "query p50 ms": p50,
         "query p99 ms": p99,
     }
@@ -122,8 +126,10 @@ async def _rebuild(run: Run, deployed: Deployment, client: AsyncElasticsearch, u
         killed.kill()
     require(await loading.goes_on(), "the rebuild was through before it was killed")
     run.result.faults += 1
-    async with _going_on(loading.watch(partial(run.say, total=users, what="loading"))):
-        await _cqrs(deployed, "views", "rebuild", "--timeout", _CATCH_UP)
+    await together(
+        _cqrs(deployed, "views", "rebuild", "--timeout", _CATCH_UP),
+        loading.watch(partial(run.say, total=users, what="loading")),
+    )
     run.result.figures |= {
         "rebuild s, killed once amid it": round(time.monotonic() - begin, 1),
         "loaded documents/s": loading.per_second(),
@@ -166,19 +172,6 @@ async def _started(deployed: Deployment, *arguments: str, **extra: str) -> Async
         if process.returncode is None:
             process.kill()
             await process.communicate()
-
-
-@asynccontextmanager
-async def _going_on(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Something that goes on for the time of the block; its error, if it had one, at the end."""
-    task = asyncio.create_task(work)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-    if not task.cancelled():
-        task.result()
 
 
 V2 = Scenario("V2", "a rebuild amid commands and searches", rebuild_amid_everything)
