@@ -11,6 +11,8 @@ from typing import Any
 
 import orjson
 
+from agents.daily_registrations import DAILY_REGISTRATIONS
+from agents.registration_queries import RegistrationQueryHandler
 from agents.user_views import EMAIL_FRAGMENTS, ORDER, USER_VIEWS
 from agents.users import USERS
 from models.errors import QueryError
@@ -87,17 +89,24 @@ class UserQueryHandler:
 
 @asynccontextmanager
 async def open_queries(settings: Settings) -> AsyncIterator[QueryBus]:
-    """A query bus that answers the queries about users, with a connection of its own.
+    """A query bus that answers all queries, with connections of its own.
 
     Raises:
         Fatal: The address in the settings is none. Nothing is sent before the first query, which
             raises Transient when Elasticsearch is down and Fatal when there is no such index.
     """
-    async with open_view_store(settings, USER_VIEWS, timeout=_TIMEOUT) as store:
+    async with (
+        open_view_store(settings, USER_VIEWS, timeout=_TIMEOUT) as users,
+        open_view_store(settings, DAILY_REGISTRATIONS, timeout=_TIMEOUT) as registrations,
+    ):
         queries = QueryBus()
         commands = Names(settings.namespace, USERS.name).commands
-        freshness = Freshness(store, commands, settings.partitions)
-        UserQueryHandler(store).register_at(queries, freshness)
+        UserQueryHandler(users).register_at(
+            queries, Freshness(users, commands, settings.partitions)
+        )
+        RegistrationQueryHandler(registrations).register_at(
+            queries, Freshness(registrations, commands, settings.partitions)
+        )
         yield queries
 
 

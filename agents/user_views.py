@@ -63,5 +63,6 @@ USER_VIEWS = View(
     index=_INDEX,
     projection=UserProjection(),
     worker=VIEW_WORKER,
+    role="views",
     examples=EXAMPLES,
 )

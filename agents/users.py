@@ -9,6 +9,7 @@ from streams.aggregate import Aggregate
 # change while a deployment lives.
 COMMAND_WORKER = "users-commands"
 VIEW_WORKER = "users-views"
+REGISTRATIONS_WORKER = "users-daily-registrations"
 
 USERS = Aggregate[User](
     name="users",

@@ -15,11 +15,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-Role = Literal["commands", "views"]
+Role = Literal["commands", "views", "registrations"]
 
 ROLES: Mapping[Role, str] = {
     "commands": "agents.user_commands",
     "views": "agents.user_views_worker",
+    "registrations": "agents.daily_registrations_worker",
 }
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)

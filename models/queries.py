@@ -1,6 +1,7 @@
 """What can be asked about users, and the page that an answer comes in."""
 
 from dataclasses import dataclass
+from datetime import date
 from typing import Generic, TypeVar
 from unicodedata import category
 
@@ -10,6 +11,7 @@ DEFAULT_LIMIT = 50
 MAX_LIMIT = 10_000
 MAX_FRAGMENT = 254  # characters; no email is longer
 MAX_ID = 128  # characters; no aggregate id is longer
+MAX_SOURCE = 200  # characters; no registration source is longer
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -56,6 +58,23 @@ class GetActiveUsers:
 
 
 @dataclass(frozen=True, slots=True)
+class GetDailyRegistrations:
+    """How many users registered on each day (UTC) from the first to the last, by source."""
+
+    first_day: date
+    last_day: date
+    source: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_day("first_day", self.first_day)
+        _check_day("last_day", self.last_day)
+        if self.first_day > self.last_day:
+            raise QueryError("first_day must not be after last_day")
+        if self.source is not None:
+            _check_text("source", self.source, MAX_SOURCE)
+
+
+@dataclass(frozen=True, slots=True)
 class Page(Generic[T_co]):
     """Some of the answer. `cursor` asks for what comes next; None on the last page."""
 
@@ -72,6 +91,11 @@ def _check_whole(name: str, value: int, least: int, most: int | None) -> None:
     if not fits:
         bounds = f"from {least}" + ("" if most is None else f" to {most:,}")
         raise QueryError(f"{name} must be a whole number {bounds}, not {value!r}")
+
+
+def _check_day(name: str, day: date) -> None:
+    if type(day) is not date:  # a datetime is one, and belongs to a day only in some zone
+        raise QueryError(f"{name} must be a date")
 
 
 def _check_text(name: str, text: str, most: int) -> None:

@@ -111,7 +111,7 @@ def missing_index(name: str) -> NoSuchView:
     """There is nothing behind an alias."""
     return NoSuchView(
         f"Elasticsearch has no index {name}: a view worker makes it and shows it when it is "
-        "complete (cqrs worker views); `cqrs views status` says how far that is"
+        "complete; `cqrs views status` says how far that is"
     )
 
 

@@ -44,7 +44,7 @@ class SequenceGap(Fatal):
 
 
 class Refused(NamedTuple):
-    """The new events of one aggregate whose document Elasticsearch refuses for good."""
+    """The new events of one document that Elasticsearch refuses for good."""
 
     records: tuple[EventRecord[Any], ...]
     reason: str
@@ -55,7 +55,7 @@ class Projected(NamedTuple):
 
     written: int
     skipped: int
-    """Seen before, as the version of the document says."""
+    """Seen before, as the version of the document says, or without a document."""
     refused: tuple[Refused, ...]
 
 

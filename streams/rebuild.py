@@ -89,7 +89,7 @@ class Rebuild(Generic[E]):
             await self._indices.follow(state.name)
         deadline = time.monotonic() + self._timeout
         await self._wait_for_workers(deadline)
-        await move_to(self._settings, self._indices, state, deadline, self._progress)
+        await move_to(self._settings, self._view, self._indices, state, deadline, self._progress)
         return state
 
     async def _index_to_build(self) -> IndexState:
@@ -203,13 +203,14 @@ class Rebuild(Generic[E]):
                     raise Fatal(
                         f"nobody follows the new index of {self._view.name}, and without that it "
                         "would be old at once: start a view worker of this program (`cqrs worker "
-                        "views`), then run this again; it goes on where it is"
+                        f"{self._view.role}`), then run this again; it goes on where it is"
                     )
                 await asyncio.sleep(_POLL)
 
 
 async def move_to(
     settings: Settings,
+    view: View[Any],
     indices: ViewIndices,
     state: IndexState,
     deadline: float,
@@ -235,7 +236,7 @@ async def move_to(
         if time.monotonic() > deadline:
             raise Fatal(
                 f"{state.name} is behind in {behind} partitions and does not catch up: is a view "
-                "worker of the program that made it running (`cqrs worker views`)?"
+                f"worker of the program that made it running (`cqrs worker {view.role}`)?"
             )
         await asyncio.sleep(_POLL)
 
@@ -257,7 +258,7 @@ async def roll_back(
         if not former:
             raise Fatal(f"there is no former index of {view.name} to go back to")
         deadline = time.monotonic() + timeout
-        await move_to(settings, indices, former[-1], deadline, progress)
+        await move_to(settings, view, indices, former[-1], deadline, progress)
         return former[-1]
 
 

@@ -131,6 +131,7 @@ class View(Generic[E]):
         index: Where the documents go.
         projection: How they come about.
         worker: The app id of its workers, without the namespace. It never changes.
+        role: What `cqrs worker` calls them.
         examples: A history that shows all there is. What comes of it is part of the definition: a
             change of the projection shows there, or it would not be noticed.
     """
@@ -140,6 +141,7 @@ class View(Generic[E]):
     index: ViewIndex
     projection: Projection[E]
     worker: str
+    role: str
     examples: Sequence[EventRecord[E]]
 
     @property

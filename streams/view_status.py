@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class IndexStatus:
         seconds: How old the oldest event is that it has not got; 0.0 if it has all.
         documents: How many it has, as of the last refresh.
         complete: Whether its documents add up to the events it says it has, checksum and all; None
-            if that was not asked, or if it moved meanwhile.
+            if that was not asked, or cannot be said: it moved meanwhile, or is amid events.
     """
 
     name: str
@@ -94,7 +94,7 @@ async def _status(
     }
     complete = None
     if checking is not None:
-        complete = await _adds_up(view, store, reached, checking)
+        complete = await _adds_up(view, store, reached, logs, ends, checking)
     return IndexStatus(
         name=state.name,
         state=state.state,
@@ -116,14 +116,30 @@ async def _age(logs: LogReader, partition: TopicPartition, position: int) -> flo
 
 
 async def _adds_up(
-    view: View[Any], store: ViewStore, before: Mapping[int, Reached], progress: Progress
+    view: View[Any],
+    store: ViewStore,
+    before: Mapping[int, Reached],
+    logs: LogReader,
+    partitions: Collection[TopicPartition],
+    progress: Progress,
 ) -> bool | None:
     await store.refresh()
     tallies = await add_up(view, store, len(before), progress)
     after = (await store.serving(before)).progress
     if after != before:
         return None
-    return all(after[number].tally == found for number, found in enumerate(tallies))
+    wrong = {number for number, found in enumerate(tallies) if found != after[number].tally}
+    if not wrong:
+        return True
+    # Documents are written before the index says so: a worker that is at it, or was killed amid it,
+    # has more than that. Where there are no further events it cannot.
+    ends = {tp.partition: end for tp, end in (await logs.reached(partitions)).items()}
+    surely = any(
+        ends[number] <= after[number].position
+        or tallies[number].events < after[number].tally.events
+        for number in wrong
+    )
+    return False if surely else None
 
 
 async def add_up(

@@ -161,6 +161,40 @@ class ViewStore:
         hits = response.body.get("hits", {}).get("hits", [])
         return [Hit(hit.get("_source", {}), hit["sort"]) for hit in hits]
 
+    async def sums(
+        self, query: Mapping[str, Any], *, by: Sequence[str], of: str
+    ) -> list[tuple[dict[str, Any], int]]:
+        """The sum of a whole number over the documents that match, for each combination of fields.
+
+        Returns:
+            Combination and sum, in the order of `by`; texts in that of their code points.
+        """
+        groups: dict[str, Any] = {
+            "size": _PAGE,
+            "sources": [{field: {"terms": {"field": field}}} for field in by],
+        }
+        sums: list[tuple[dict[str, Any], int]] = []
+        while True:
+            with translating(self._client):
+                response = await self._client.search(
+                    index=self.name,
+                    query=query,
+                    size=0,
+                    aggregations={
+                        "groups": {
+                            "composite": groups,
+                            "aggregations": {"sum": {"sum": {"field": of}}},
+                        }
+                    },
+                    track_total_hits=False,
+                    allow_partial_search_results=False,
+                )
+            found = response["aggregations"]["groups"]
+            sums.extend((one["key"], round(one["sum"]["value"])) for one in found["buckets"])
+            if "after_key" not in found:
+                return sums
+            groups["after"] = found["after_key"]
+
     async def scan(self) -> AsyncIterator[Document]:
         """Every document, stand-ins included, as of one moment, in no order."""
         with translating(self._client):

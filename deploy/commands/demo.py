@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ from deploy.demo import COMMANDS, DemoResult, percentiles, run_demo
 from deploy.embedded.progress import TerminalProgress
 from deploy.embedded.stack import EmbeddedStack, running_address
 from deploy.progress import progress_bar
-from deploy.workers import ROLES, running_worker
+from deploy.workers import Role, running_worker
 from models.errors import CqrsError, Fatal
 from streams.aggregate import Names
 from streams.elasticsearch import connect as connect_elasticsearch
@@ -32,6 +32,8 @@ from streams.view_indices import ViewIndices
 
 if TYPE_CHECKING:
     from models.views import UserReadModel
+
+_ROLES: Sequence[Role] = ("commands", "views")
 
 
 @click.command()
@@ -48,8 +50,8 @@ def demo(as_json: bool) -> None:
         asyncio.run(_create_topics(settings, names))
         resources.callback(lambda: asyncio.run(_remove(settings, names)))
         folder = Path(resources.enter_context(TemporaryDirectory(prefix="cqrs-demo-")))
-        logs = [folder / role for role in ROLES]
-        for role, log in zip(ROLES, logs, strict=True):
+        logs = [folder / role for role in _ROLES]
+        for role, log in zip(_ROLES, logs, strict=True):
             resources.enter_context(running_worker(role, environment(settings), log))
         with progress_bar() as progress:
             try:

@@ -32,7 +32,7 @@ _LIMIT = click.option(
 )
 
 
-def _waiting(function: Callable[..., None]) -> Callable[..., None]:
+def waiting_options(function: Callable[..., None]) -> Callable[..., None]:
     """The options with which every query waits for writes."""
     for option in (
         click.option(
@@ -56,12 +56,12 @@ def _waiting(function: Callable[..., None]) -> Callable[..., None]:
 
 @click.command(epilog=examples("cqrs get anna", "cqrs get anna --json --at-least TOKEN"))
 @click.argument("user_id", metavar="ID")
-@_waiting
+@waiting_options
 @click.option("--json", "as_json", is_flag=True, help="For programs: the user as an object.")
 @click.pass_context
 def get(ctx: click.Context, /, user_id: str, as_json: bool, **waiting: Any) -> None:
     """Show one user, active or not; exit code 1 if there is none."""
-    user: UserReadModel | None = _ask(GetUserById(user_id), waiting)
+    user: UserReadModel | None = execute(GetUserById(user_id), waiting)
     if user is None:
         click.echo(f"cqrs: no user has the id {user_id}", err=True)
         ctx.exit(1)
@@ -84,7 +84,7 @@ def search() -> None:
 )
 @click.argument("fragment")
 @_LIMIT
-@_waiting
+@waiting_options
 @click.option("--cursor", help="Go on behind a page: the cursor that it ended with.")
 @click.option("--all", "everything", is_flag=True, help="All pages.")
 @click.option(
@@ -107,7 +107,7 @@ def email(
     """
     query = GetUsersByEmail(fragment, MAX_LIMIT if everything and as_json else limit, cursor)
     if not everything:
-        page = _ask(query, waiting)
+        page = execute(query, waiting)
         _print_page(page, as_json, more=f"--cursor {page.cursor}")
         return
 
@@ -125,18 +125,20 @@ def email(
 
 @click.command(epilog=examples("cqrs active --limit 10 --offset 100"))
 @_LIMIT
-@_waiting
+@waiting_options
 @click.option("--offset", default=0, show_default=True, type=click.IntRange(0), help="To skip.")
 @click.option(
     "--json", "as_json", is_flag=True, help="For programs: an object with items and cursor."
 )
 def active(limit: int, offset: int, as_json: bool, **waiting: Any) -> None:
     """List the active users in the order of their registration."""
-    page = _ask(GetActiveUsers(limit, offset), waiting)
+    page = execute(GetActiveUsers(limit, offset), waiting)
     _print_page(page, as_json, more=f"--offset {offset + limit}")
 
 
-def _ask(query: object, waiting: dict[str, Any]) -> Any:
+def execute(query: object, waiting: dict[str, Any]) -> Any:
+    """The answer to a query; `waiting` is what `waiting_options` gives."""
+
     async def ask() -> Any:
         async with open_queries(connect()) as queries:
             return await queries.execute(query, **waiting)

@@ -111,7 +111,8 @@ def _print(view: str, found: Sequence[IndexStatus]) -> None:
     if found:
         Console(highlight=False).print(table_of(found))
     else:
-        click.echo(f"{view} has no index yet: a view worker makes it (cqrs worker views)")
+        role = VIEWS[view].role
+        click.echo(f"{view} has no index yet: a view worker makes it (cqrs worker {role})")
 
 
 def table_of(found: Sequence[IndexStatus]) -> Table:

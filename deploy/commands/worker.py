@@ -16,7 +16,11 @@ from streams.settings import Settings
 from streams.topics import check_topics, topic_specs
 
 
-@click.command(epilog=examples("cqrs worker commands --processes 2", "cqrs worker views"))
+@click.command(
+    epilog=examples(
+        "cqrs worker commands --processes 2", "cqrs worker views", "cqrs worker registrations"
+    )
+)
 @click.argument("role", type=click.Choice(list(ROLES)))
 @click.option(
     "--processes",
@@ -27,7 +31,7 @@ from streams.topics import check_topics, topic_specs
 )
 @click.pass_context
 def worker(ctx: click.Context, role: Role, processes: int) -> None:
-    """Decide commands, or bring the views up to date.
+    """Decide commands, or bring a view up to date.
 
     Each is a plain `faust worker`; one that fails is started again. Ctrl-C or SIGTERM stops them in
     good order, a second one kills them, which does no harm either.

@@ -12,12 +12,13 @@ from deploy.faults.scenarios.kills import F1
 from deploy.faults.scenarios.poison import F10
 from deploy.faults.scenarios.races import F4
 from deploy.faults.scenarios.reading_writes import V1
+from deploy.faults.scenarios.rebuilding import V2
 from deploy.faults.scenarios.replay import F7
 from deploy.faults.scenarios.scaling import F2
 from deploy.faults.scenarios.slow_views import F11
 from deploy.faults.scenarios.view_outages import F6
 from deploy.faults.scenarios.zombies import F3
 
-_ALL = (F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, V1)
+_ALL = (F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, V1, V2)
 
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

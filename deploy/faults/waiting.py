@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from models.errors import Fatal
@@ -15,6 +15,17 @@ _POLL = 0.05
 
 class NotInTime(Fatal):
     """What had to happen did not happen in time."""
+
+
+async def together(*work: Coroutine[Any, Any, Any]) -> None:
+    """Do all of this side by side; the first error ends the rest."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def wait_until(condition: Callable[[], Any], *, timeout: float = 30, what: str = "") -> Any:

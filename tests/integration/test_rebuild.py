@@ -24,12 +24,14 @@ from models.errors import Fatal, NoSuchView, Transient
 from models.queries import GetUserById
 from streams.elasticsearch import connect
 from streams.progress import say_nothing
+from streams.projector import Projector
 from streams.rebuild import prune, rebuild, roll_back
 from streams.view import View
 from streams.view_indices import IndexState, ViewIndices
 from streams.view_status import IndexStatus, status_of
 from tests.conftest import Deploy
 from tests.integration.louder_views_worker import LOUDER_VIEWS
+from tests.integration.read_side import record, registered
 from tests.support import ROOT, cqrs, cqrs_command
 
 LOUDER_APP = "tests.integration.louder_views_worker"
@@ -252,6 +254,31 @@ async def test_an_index_that_does_not_add_up_is_never_read(
         await made_anew(deployed)
     assert await states(deployed) == {1: "serving", 2: "building"}
     assert [one.complete for one in await status(deployed)] == [True, False]
+
+
+async def test_documents_of_a_chunk_at_work_are_no_fault(deploy: Deploy) -> None:
+    """They are written before the index says that it has them."""
+    deployed = deploy("commands", "views", partitions=1)
+    await fill(deployed, 100)
+    for worker in deployed.of("views"):
+        await deployed.retire(worker)
+    async with open_traffic(deployed, records_of(generate(50, seed=3))) as traffic:
+        traffic.burst(50)
+        await traffic.finish()
+    async with indices_of(deployed) as indices:
+        (state,) = await indices.all()
+        store = indices.store(state.name)
+        await Projector(store, USER_VIEWS.projection).project(
+            0, [record("x", 1, registered("x@y"))]
+        )
+        (found,) = await status(deployed)
+        assert found.behind > 0
+        assert found.complete is None
+        lost = [one async for one in store.scan()][:10]
+        for document in lost:
+            await indices._client.delete(index=state.name, id=document["id"], refresh=True)
+    (found,) = await status(deployed)
+    assert found.complete is False
 
 
 async def test_a_deleted_index_is_made_again_and_shown_when_it_is_complete(

@@ -292,6 +292,7 @@ async def test_any_client_can_ask_the_index(settings: Settings, store: ViewStore
     async with connect(settings, timeout=30) as client:
         alias = f"{settings.namespace}user-views"
         text = (ROOT / "docs" / "search.md").read_text()
+        text, _, _ = text.partition("## Daily registrations")  # which is another index
         examples = [json.loads(one) for one in re.findall(r"```json\n(.*?)```", text, re.DOTALL)]
         found = []
         for body in examples:

@@ -292,7 +292,7 @@ async def test_no_index(settings: Settings, request_: str) -> None:
     assert type(error) is NoSuchView
     assert str(error) == (
         f"Elasticsearch has no index {settings.namespace}user-views: a view worker makes it and "
-        "shows it when it is complete (cqrs worker views); `cqrs views status` says how far that is"
+        "shows it when it is complete; `cqrs views status` says how far that is"
     )
 
 

@@ -9,11 +9,9 @@ import pytest
 from deploy.embedded.ports import choose_ports
 from deploy.embedded.stack import EmbeddedStack
 from deploy.faults.deployment import WorkerProcess, new_settings
-from deploy.workers import Role
+from deploy.workers import ROLES, Role
 from streams.settings import Settings
 from tests.conftest import Deploy
-
-ROLES: tuple[Role, ...] = ("commands", "views")
 
 
 def last_line_of(role: Role, settings: Settings, folder: Path) -> str:

@@ -1,11 +1,20 @@
 from collections.abc import Callable
+from datetime import date, datetime, timezone
 from functools import partial
 from typing import Any
 
 import pytest
 
 from models.errors import QueryError
-from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail, Page
+from models.queries import (
+    GetActiveUsers,
+    GetDailyRegistrations,
+    GetUserById,
+    GetUsersByEmail,
+    Page,
+)
+
+DAY = date(2026, 11, 23)
 
 
 def test_defaults_of_the_specification() -> None:
@@ -23,6 +32,8 @@ def test_defaults_of_the_specification() -> None:
         lambda: GetActiveUsers(limit=10_000, offset=1_000_000),
         lambda: GetActiveUsers(cursor="next"),
         lambda: GetUserById("x" * 128),
+        lambda: GetDailyRegistrations(DAY, DAY),
+        lambda: GetDailyRegistrations(date.min, date.max, "x" * 200),
     ],
 )
 def test_within_bounds(query: Callable[[], object]) -> None:
@@ -66,6 +77,23 @@ def test_within_bounds(query: Callable[[], object]) -> None:
             lambda: GetActiveUsers(offset=5, cursor="next"),
             "give an offset or a cursor, not both",
         ),
+        (
+            lambda: GetDailyRegistrations(DAY, date(2026, 11, 22)),
+            "first_day must not be after last_day",
+        ),
+        (
+            lambda: GetDailyRegistrations("2026-11-23", DAY),  # type: ignore[arg-type]
+            "first_day must be a date",
+        ),
+        (
+            lambda: GetDailyRegistrations(DAY, datetime(2026, 11, 23, tzinfo=timezone.utc)),
+            "last_day must be a date",
+        ),
+        (
+            lambda: GetDailyRegistrations(DAY, DAY, "x" * 201),
+            "source must be text of 1 to 200 characters",
+        ),
+        (lambda: GetDailyRegistrations(DAY, DAY, ""), "source must be text of 1 to 200 characters"),
     ],
 )
 def test_out_of_bounds(query: Callable[[], Any], reason: str) -> None:

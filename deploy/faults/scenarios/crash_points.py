@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from typing import get_args
 
-from deploy.faults.points import COMMAND_STEPS, VIEW_STEPS, Moment, Point
+from deploy.faults.points import APPS, COMMAND_STEPS, VIEW_STEPS, Moment, Point
 from deploy.faults.scenario import Run, Scenario, require
 from deploy.faults.traffic import open_traffic, records_of
 from deploy.faults.waiting import wait_until
 from deploy.generate import generate
-from deploy.workers import ROLES, Role
+from deploy.workers import Role
 
 _LANES = 4  # deployments side by side: most of the time goes by waiting for a session to end
 _RATE = 100.0
@@ -52,7 +52,7 @@ async def crash_at(run: Run, points: Sequence[Point], *, total: int) -> None:
             worker.start(**following.environment() if following else {})
 
     async with open_traffic(deployed, records_of(stream), rate=_RATE) as traffic:
-        await asyncio.gather(*map(keep_crashing, ROLES))
+        await asyncio.gather(*map(keep_crashing, APPS))
         await traffic.decides_again()
         await traffic.finish()
     await run.verify(deployed, sent=traffic.sent)

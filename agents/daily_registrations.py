@@ -1,0 +1,58 @@
+"""The view `daily-registrations`: how many users registered on a day, by registration source.
+
+How events become its documents is in `models/daily_registrations.py`.
+"""
+
+from __future__ import annotations
+
+from agents.users import REGISTRATIONS_WORKER, USERS
+from models import daily_registrations
+from models.events import USER_EVENTS, UserEvent
+from models.messages import EventRecord
+from streams.view import Projection, View
+from streams.view_index import Document, ViewIndex
+
+_INDEX = ViewIndex(
+    alias="daily-registrations",
+    properties={
+        "day": {"type": "date", "format": "strict_date"},
+        "source": {"type": "keyword"},
+        "partition": {"type": "integer"},
+        "registrations": {"type": "long"},
+    },
+)
+
+
+class RegistrationsProjection(Projection[UserEvent]):
+    """One document per day, source and partition, made of registrations alone."""
+
+    def key(self, record: EventRecord[UserEvent]) -> str | None:
+        """Only a registration has a document."""
+        return daily_registrations.document_id(record)
+
+    def version(self, record: EventRecord[UserEvent]) -> int:
+        """By the offset of its command."""
+        return daily_registrations.document_version(record)
+
+    def fold(self, document: Document | None, record: EventRecord[UserEvent]) -> Document:
+        """One registration more."""
+        return daily_registrations.count(document, record)
+
+    def events_in(self, document: Document) -> int:
+        """The registrations."""
+        return int(document["registrations"])
+
+    def partition(self, document: Document, partitions: int) -> int:
+        """The document says it."""
+        return int(document["partition"])
+
+
+DAILY_REGISTRATIONS = View(
+    aggregate=USERS.name,
+    events=USER_EVENTS,
+    index=_INDEX,
+    projection=RegistrationsProjection(),
+    worker=REGISTRATIONS_WORKER,
+    role="registrations",
+    examples=daily_registrations.EXAMPLES,
+)

@@ -1,0 +1,102 @@
+"""The read side of registrations: how many users registered on a day, by where they came from.
+
+Knows the events and nothing of the aggregate. The count of a day and a source is kept in one
+document for each partition, so that each document has one writer and its events one order; the
+answer to a query adds them up.
+"""
+
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta, timezone
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+from models.errors import Fatal
+from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserRegistered
+from models.messages import EventRecord, Source
+
+_LONGEST_SOURCE = 400  # bytes in an id, which has 512 at most
+
+
+class DailyRegistrations(BaseModel):
+    """How many users registered on a day (UTC) with this registration source."""
+
+    model_config = ConfigDict(frozen=True)
+
+    day: date
+    source: str
+    registrations: int
+
+
+def document_id(record: EventRecord[UserEvent]) -> str | None:
+    """`<day>/<source>/<partition>` for a registration, at most 512 bytes; None for the others."""
+    if not isinstance(record.event, UserRegistered):
+        return None
+    source = _source_in_id(record.event.registration_source)
+    return f"{_day(record)}/{source}/{record.source.partition}"
+
+
+def document_version(record: EventRecord[UserEvent]) -> int:
+    """Grows with every registration of a document, for their commands are in one partition."""
+    return record.source.offset + 1
+
+
+def count(document: Mapping[str, Any] | None, record: EventRecord[UserEvent]) -> dict[str, Any]:
+    """The document with this registration: a new dict, the old one is left as it is.
+
+    Raises:
+        Fatal: the event is no registration.
+    """
+    if not isinstance(record.event, UserRegistered):
+        raise Fatal(f"{record.type} is no registration")
+    return {
+        "id": document_id(record),
+        "version": document_version(record),
+        "day": _day(record),
+        "source": record.event.registration_source,
+        "partition": record.source.partition,
+        "registrations": 1 + (document["registrations"] if document else 0),
+    }
+
+
+def _day(record: EventRecord[UserEvent]) -> str:
+    return record.timestamp.astimezone(timezone.utc).date().isoformat()
+
+
+def _source_in_id(source: str) -> str:
+    """The source as it is, or a hash of one that is too long; no two sources have the same."""
+    encoded = source.encode(errors="surrogatepass")
+    if len(encoded) <= _LONGEST_SOURCE and not source.startswith("#"):
+        return source
+    return "#" + sha256(encoded).hexdigest()
+
+
+_ID = UUID(int=1)
+_EVENING = datetime(2026, 11, 23, 23, 59, 59, 999_999, tzinfo=timezone.utc)
+_HISTORY: tuple[tuple[datetime, UserEvent], ...] = (
+    (_EVENING, UserRegistered("anna@example.org", "Anna", "Müller", "web")),
+    (_EVENING, UserProfileUpdated(last_name="Meier")),
+    (_EVENING, UserDeactivated()),
+    (_EVENING, UserRegistered("b@example.org", "Ben", "Li", "web")),
+    (_EVENING + timedelta(microseconds=1), UserRegistered("c@example.org", "Mei", "Li", "web")),
+    (_EVENING, UserRegistered("d@example.org", "Zoë", "Li", "#web")),
+    (_EVENING, UserRegistered("e@example.org", "José", "Li", "例" * 200)),
+)
+
+EXAMPLES: tuple[EventRecord[UserEvent], ...] = tuple(
+    EventRecord(
+        id=_ID,
+        aggregate_id="anna",
+        sequence=1,
+        timestamp=at,
+        command_id=_ID,
+        correlation_id=None,
+        causation_id=None,
+        source=Source("users.commands.v1", 0, offset),
+        event=event,
+    )
+    for offset, (at, event) in enumerate(_HISTORY)
+)
+"""What this view's definition is known by, as `models/examples.py` is for users."""

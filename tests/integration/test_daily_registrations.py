@@ -1,0 +1,261 @@
+"""A second view beside the first: its own index, worker and rebuild; what it counts is right."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from datetime import date, datetime, timezone
+from typing import Any
+
+import orjson
+import pytest
+from aiokafka.structs import TopicPartition
+
+from agents.daily_registrations import DAILY_REGISTRATIONS
+from agents.user_queries import open_queries
+from agents.user_verify import verify_users
+from agents.user_views import USER_VIEWS
+from agents.views import VIEWS
+from deploy.faults.deployment import Deployment
+from deploy.faults.traffic import Record, Traffic, open_traffic, records_of
+from deploy.faults.waiting import wait_until
+from deploy.generate import generate
+from models.errors import NoSuchView, Transient
+from models.events import USER_EVENTS, UserEvent, UserRegistered
+from models.messages import EventRecord
+from models.queries import GetDailyRegistrations, GetUserById
+from streams.commands import partition_of
+from streams.dead_letters import VIEW
+from streams.elasticsearch import connect
+from streams.event_reader import read_event
+from streams.kafka import new_producer, started
+from streams.log_reader import open_logs
+from streams.progress import say_nothing
+from streams.rebuild import rebuild
+from streams.view import View
+from streams.view_status import status_of
+from streams.view_store import open_view_store
+from tests.conftest import Deploy
+from tests.integration.read_side import record, registered
+from tests.support import cqrs
+
+NEARLY_MIDNIGHT = datetime(2026, 1, 1, 23, 59, 40, tzinfo=timezone.utc)
+EVER = GetDailyRegistrations(date.min, date.max)
+SOURCES = ("web", "[bold]", "#", "a/b", "例" * 200)
+
+
+def commands(count: int, seed: int) -> Iterator[Record]:
+    """Commands of two days, whose users come from odd places."""
+    for command in generate(count, seed, start=NEARLY_MIDNIGHT):
+        if command["type"] == "RegisterUser":
+            source = SOURCES[int(command["aggregateId"][-1], 16) % len(SOURCES)]
+            command = {**command, "registrationSource": source}
+        yield from records_of([command])
+
+
+@asynccontextmanager
+async def registering(deployed: Deployment, seed: int = 1) -> AsyncIterator[Traffic]:
+    """Many commands at first, and some all the while."""
+    async with open_traffic(deployed, commands(1_000_000, seed), rate=200.0) as traffic:
+        traffic.burst(3000)
+        yield traffic
+        await traffic.finish()
+
+
+async def counted(deployed: Deployment) -> dict[tuple[str, str], int]:
+    """What the query says."""
+    async with open_queries(deployed.settings) as queries:
+        found = await queries.execute(EVER)
+    assert [(one.day, one.source) for one in found] == sorted(
+        (one.day, one.source) for one in found
+    )
+    return {(one.day.isoformat(), one.source): one.registrations for one in found}
+
+
+async def events(deployed: Deployment) -> list[EventRecord[UserEvent]]:
+    """All there are."""
+    numbers = range(deployed.settings.partitions)
+    partitions = [TopicPartition(deployed.names.events, number) for number in numbers]
+    async with open_logs(deployed.settings, partitions) as logs:
+        ends = await logs.ends(partitions)
+        return [
+            read_event(one, USER_EVENTS, None)
+            for tp, end in ends.items()
+            async for records in logs.read(tp, 0, end)
+            for one in records
+        ]
+
+
+async def expected(deployed: Deployment) -> dict[tuple[str, str], int]:
+    """What the event topic says."""
+    return Counter(
+        (one.timestamp.date().isoformat(), one.event.registration_source)
+        for one in await events(deployed)
+        if isinstance(one.event, UserRegistered)
+    )
+
+
+async def has_all(deployed: Deployment, view: View[Any] = DAILY_REGISTRATIONS) -> None:
+    """People read the view; each index has all events, and its documents add up to them."""
+
+    async def complete() -> bool:
+        try:
+            found = await status_of(deployed.settings, view, check=True, progress=say_nothing)
+        except Transient:  # the index is just being made
+            return False
+        assert all(one.complete is not False for one in found)
+        shown = any(one.state == "serving" for one in found)
+        return shown and all(one.behind == 0 and one.complete for one in found)
+
+    await wait_until(complete, timeout=60)
+
+
+async def projected(deployed: Deployment) -> int:
+    """How far the index is that people read."""
+    async with open_view_store(deployed.settings, DAILY_REGISTRATIONS, timeout=30) as store:
+        try:
+            found = (await store.serving(range(deployed.settings.partitions))).progress
+        except NoSuchView:
+            return 0
+    return sum(one.position for one in found.values())
+
+
+async def test_counts_are_right_after_kills_amid_commands(deploy: Deploy) -> None:
+    deployed = deploy("commands", "registrations", partitions=3)
+    (worker,) = deployed.of("registrations")
+    async with registering(deployed):
+        for _ in range(2):
+            before = await projected(deployed)
+
+            async def goes_on(before: int = before) -> bool:
+                return await projected(deployed) > before + 100
+
+            await wait_until(goes_on, timeout=60)
+            worker.kill()
+            worker.start()
+    await has_all(deployed)
+    found = await counted(deployed)
+    assert found == await expected(deployed)
+    assert {source for _, source in found} == set(SOURCES)
+    assert len({day for day, _ in found}) == 2
+
+
+async def test_both_views_side_by_side_and_one_made_anew(deploy: Deploy) -> None:
+    deployed = deploy("commands", "views", "registrations")
+    async with registering(deployed):
+
+        async def begun() -> bool:
+            return await projected(deployed) > 0
+
+        await wait_until(begun, timeout=60)
+        state = await rebuild(
+            deployed.settings, DAILY_REGISTRATIONS, timeout=60, progress=say_nothing
+        )
+        assert state.number == 2
+        before = await projected(deployed)
+
+        async def goes_on() -> bool:
+            return await projected(deployed) > before + 100
+
+        await wait_until(goes_on)
+    for view in VIEWS.values():
+        await has_all(deployed, view)
+    assert (await verify_users(deployed.settings)).first_violation is None
+    assert await counted(deployed) == await expected(deployed)
+    users = await status_of(deployed.settings, USER_VIEWS, check=False, progress=say_nothing)
+    assert [one.state for one in users] == ["serving"]
+    for worker in deployed.workers:
+        assert worker.is_running
+    await see_the_commands(deployed)
+
+
+async def see_the_commands(deployed: Deployment) -> None:
+    """The same from the command line."""
+    settings = deployed.settings
+    name = DAILY_REGISTRATIONS.name
+    checked = cqrs(settings, "views", "status", name, "--check", "--json")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert [one["complete"] for one in json.loads(checked.stdout)] == [True, True]
+    assert f"{name}-v1 again" in cqrs(settings, "views", "rollback", name).stdout
+    assert f"{name}-v2" in cqrs(settings, "views", "prune", name, "--yes").stdout
+
+    days = ("--from", "2026-01-01", "--to", "2026-01-01")
+    shown = cqrs(settings, "registrations", *days, "--source", "[bold]", "--json")
+    assert shown.stderr == ""
+    number = (await expected(deployed))["2026-01-01", "[bold]"]
+    assert json.loads(shown.stdout) == [
+        {"day": "2026-01-01", "source": "[bold]", "registrations": number}
+    ]
+    table = cqrs(settings, "registrations", *days).stdout
+    assert "[bold]" in table
+    total = sum(n for (day, _), n in (await expected(deployed)).items() if day == "2026-01-01")
+    assert f"{total:,} registrations from 2026-01-01 to 2026-01-01" in table
+    # not even one today: the default
+    assert "\n" not in cqrs(settings, "registrations").stdout.rstrip()
+
+
+def test_what_cannot_be_asked_is_one_line(deploy: Deploy) -> None:
+    settings = deploy().settings
+    done = cqrs(settings, "registrations", "--from", "2026-01-02", "--to", "2026-01-01")
+    assert (done.returncode, done.stderr) == (1, "cqrs: first_day must not be after last_day\n")
+    done = cqrs(settings, "registrations", "--to", "0001-01-01")
+    assert done.returncode == 1
+    assert f"no index {settings.namespace}daily-registrations" in done.stderr
+    done = cqrs(settings, "views", "status", "daily-registrations")
+    assert "a view worker makes it (cqrs worker registrations)" in " ".join(done.stdout.split())
+
+
+async def test_what_one_view_cannot_take_is_no_matter_of_the_other(deploy: Deploy) -> None:
+    """A source longer than any keyword, which only an event written by hand can have."""
+    deployed = deploy("views", "registrations", partitions=1)
+    letters = TopicPartition(deployed.names.dead_views, 0)
+    event = registered("anna@example.org")
+    immense = UserRegistered(event.email, event.first_name, event.last_name, "x" * 40_000)
+    async with (
+        started(new_producer(deployed.settings), deployed.settings) as producer,
+        open_logs(deployed.settings, [letters]) as logs,
+        open_queries(deployed.settings) as queries,
+    ):
+        for key, one in (("anna", immense), ("bert", event)):
+            value = orjson.dumps(record(key, 1, one).to_wire())
+            await producer.send_and_wait(deployed.names.events, value, key.encode(), 0)
+        for view in VIEWS.values():
+            await has_all(deployed, view)
+        ends = await logs.ends([letters])
+        found = [one async for some in logs.read(letters, 0, ends[letters]) for one in some]
+        assert [(one.key, dict(one.headers)[VIEW]) for one in found] == [
+            (b"anna", b"daily-registrations")
+        ]
+        assert await queries.execute(GetUserById("anna")) is not None
+    assert await counted(deployed) == {("2026-11-23", "web"): 1}
+
+
+@pytest.mark.parametrize(("view", "known"), [(DAILY_REGISTRATIONS, 0), (USER_VIEWS, 1)])
+async def test_verify_looks_at_the_dead_letters_of_its_own_view(
+    deploy: Deploy, view: View[Any], known: int
+) -> None:
+    deployed = deploy("commands", "views")
+    async with open_traffic(deployed, commands(200, seed=2)) as traffic:
+        traffic.burst(200)
+        await traffic.finish()
+    assert (await verify_users(deployed.settings)).first_violation is None
+    async with (
+        open_view_store(deployed.settings, USER_VIEWS, timeout=30) as store,
+        connect(deployed.settings, timeout=30) as client,
+        started(new_producer(deployed.settings), deployed.settings) as producer,
+    ):
+        user = (await anext(store.scan()))["id"]
+        await client.delete(index=(await store.serving([0])).name, id=user, refresh=True)
+        partition = partition_of(user.encode(), deployed.settings.partitions)
+        await producer.send_and_wait(
+            deployed.names.dead_views,
+            b"{}",
+            user.encode(),
+            partition,
+            headers=[(VIEW, view.name.encode())],
+        )
+    report = await verify_users(deployed.settings)
+    assert report.known_missing == known
+    assert report.ok == bool(known)
