@@ -1,0 +1,10 @@
+"""All benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from deploy.bench.benchmark import Benchmark
+from deploy.bench.deciding import DECIDING
+
+BENCHMARKS: Mapping[str, Benchmark] = {one.name: one for one in (DECIDING,)}
