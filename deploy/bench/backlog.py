@@ -69,10 +69,10 @@ async def new_deployment(ground: Ground) -> tuple[Settings, Names]:
     return settings, names
 
 
-async def send(settings: Settings, names: Names, records: Sequence[tuple[bytes, bytes]]) -> None:
-    """Put records on the command topic."""
+async def send(settings: Settings, topic: str, records: Sequence[tuple[bytes, bytes]]) -> None:
+    """Put records on a topic."""
     async with started(new_producer(settings), settings) as producer:
-        sender = BulkSender(producer, names.commands, settings.partitions)
+        sender = BulkSender(producer, topic, settings.partitions)
         for key, value in records:
             await sender.add(key, value)
         await sender.flush()

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from subprocess import Popen
 from typing import NamedTuple
 
 import orjson
@@ -18,9 +17,9 @@ from agents.users import COMMAND_WORKER
 from deploy.bench.backlog import backlog, committed, new_deployment, rate, send
 from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
 from deploy.bench.java import java_command
-from deploy.connect import environment
+from deploy.bench.process import contestant
 from deploy.faults.waiting import wait_until
-from deploy.workers import ROLES, command_line, module_command, running
+from deploy.workers import ROLES, command_line, module_command
 from models.errors import Fatal
 from streams.aggregate import Names
 from streams.kafka import admin_client, cluster_id
@@ -29,7 +28,6 @@ from streams.settings import Settings
 
 COMMANDS_PER_SECOND = "commands/s"
 _PATIENCE = 600.0  # seconds
-_LOG_LINES = 20
 
 
 class Worker(NamedTuple):
@@ -99,16 +97,16 @@ async def let_decide(
         Fatal: it ended, or did not get through.
     """
     settings, names = await new_deployment(ground)
-    await send(settings, names, records)
+    await send(settings, names.commands, records)
     worker = new_worker(settings, ground.folder, await cluster_id(settings))
     log = ground.folder / f"{worker.group}.log"
-    with running(worker.command, environment(settings), log) as process:
-        await _until_decided(settings, names, worker.group, process, log)
+    with contestant(worker.command, settings, log) as check:
+        await _until_decided(settings, names, worker.group, check)
     return settings, names
 
 
 async def _until_decided(
-    settings: Settings, names: Names, group: str, process: Popen[bytes], log: Path
+    settings: Settings, names: Names, group: str, check: Callable[[], None]
 ) -> None:
     """Wait until the group has committed the ends of the command topic.
 
@@ -119,18 +117,13 @@ async def _until_decided(
         ends = sum((await logs.ends(partitions)).values())
 
         async def decided() -> bool:
-            if process.poll() is not None:
-                raise Fatal(f"{group} ended with code {process.returncode}: {_last_lines(log)}")
+            check()
             with suppress(GroupCoordinatorNotAvailableError):  # the group is new
                 found = await admin.list_consumer_group_offsets(group, partitions=partitions)
                 return bool(sum(max(0, one.offset) for one in found.values()) >= ends)
             return False
 
         await wait_until(decided, timeout=_PATIENCE, what=f"{group} has decided all")
-
-
-def _last_lines(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
 
 
 DECIDING = Benchmark(

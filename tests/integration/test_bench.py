@@ -28,7 +28,10 @@ from models.tokens import Token
 from streams.dead_letters import CODE
 from streams.progress import say_nothing
 
-TINY = {"deciding": {"commands": 2000, "warm-up": 200}}
+TINY = {
+    "deciding": {"commands": 2000, "warm-up": 200},
+    "projecting": {"documents": 2000, "warm-up": 200},
+}
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
