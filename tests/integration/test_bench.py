@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from deploy.bench.backlog import backlog, committed
-from deploy.bench.benchmark import Ground, run
+from deploy.bench.benchmark import Ground
 from deploy.bench.catalogue import BENCHMARKS
 from deploy.bench.deciding import (
     NewWorker,
@@ -26,26 +26,39 @@ from deploy.embedded.stack import EmbeddedStack
 from models.errors import Fatal
 from models.tokens import Token
 from streams.dead_letters import CODE
-from streams.progress import say_nothing
 
 TINY = {
     "deciding": {"commands": 2000, "warm-up": 200},
+    "latency": {
+        "commands": 10_000,
+        "warm-up": 1000,
+        "settling": 20,
+        "at 50/s": 20,
+        "seconds at 20%": 1,
+        "idle seconds": 0,
+    },
     "projecting": {"documents": 2000, "warm-up": 200},
 }
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all, so that the Java sources are compiled once."""
+    return tmp_path_factory.mktemp("bench")
+
+
 @pytest.mark.parametrize("name", BENCHMARKS)
-async def test_every_contestant_takes_part(stack: EmbeddedStack, name: str) -> None:
-    benchmark = BENCHMARKS[name]
-    result = await run(benchmark, stack, rounds=1, size=TINY[name], seed=1, progress=say_nothing)
-    assert [one.name for one in result.contests] == [one.name for one in benchmark.contestants]
-    figures = [figure for one in result.contests for figure in one.figures.values()]
-    assert len(figures) >= len(benchmark.contestants)
-    assert all(len(rounds) == 1 and rounds[0] > 0 for rounds in figures)
+async def test_every_contestant_takes_part(stack: EmbeddedStack, folder: Path, name: str) -> None:
+    assert TINY[name].keys() == BENCHMARKS[name].sizes["full"].keys()
+    ground = Ground(stack, folder, TINY[name], seed=1)
+    for contestant in BENCHMARKS[name].contestants:
+        figures = await contestant.measure(ground)
+        assert figures
+        assert all(figure > 0 for figure in figures.values())
 
 
-async def test_kafka_streams_writes_what_we_write(stack: EmbeddedStack, tmp_path: Path) -> None:
-    ground = Ground(stack, tmp_path, {}, seed=3)
+async def test_kafka_streams_writes_what_we_write(stack: EmbeddedStack, folder: Path) -> None:
+    ground = Ground(stack, folder, {}, seed=3)
     records = backlog(2000, ground.seed).records
     ours = await written(ground, our_worker, records)
     theirs = await written(ground, kafka_streams, records)
@@ -87,18 +100,18 @@ def _of_any_time(outcome: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_a_contestant_that_does_not_answer_as_it_has_to_is_no_contestant(
-    stack: EmbeddedStack, tmp_path: Path
+    stack: EmbeddedStack, folder: Path
 ) -> None:
-    ground = Ground(stack, tmp_path, TINY["deciding"], seed=1)
+    ground = Ground(stack, folder, TINY["deciding"], seed=1)
     with pytest.raises(Fatal, match="the answers were"):
         await decide(ground, new_worker=plain_loop, same_answers=True)
 
 
 async def test_a_contestant_that_ends_is_said_with_its_last_words(
-    stack: EmbeddedStack, tmp_path: Path
+    stack: EmbeddedStack, folder: Path
 ) -> None:
     def broken(*_: object) -> Worker:
         return Worker([sys.executable, "-c", "exit('no partitions for me')"], "broken")
 
     with pytest.raises(Fatal, match="broken ended with code 1: no partitions for me"):
-        await let_decide(Ground(stack, tmp_path, {}, seed=1), broken, [(b"key", b"value")])
+        await let_decide(Ground(stack, folder, {}, seed=1), broken, [(b"key", b"value")])

@@ -11,11 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.bench.backlog import backlog, rate
+from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground, run
+from deploy.bench.latency import percentile
 from deploy.bench.machine import machine, versions
 from deploy.bench.report import changes, markdown_of, rows
 from deploy.bench.result import Contest, Result, Spread
 from deploy.cli import cqrs
+from deploy.embedded.stack import EmbeddedStack
 from models.errors import Fatal
+from streams.progress import say_nothing
 
 ROUNDS = st.lists(st.floats(min_value=0.001, max_value=1e9), min_size=1)
 
@@ -54,6 +58,32 @@ def test_spreads_overlap_unless_one_is_beyond_the_other(
     apart = max(some) < min(others) or max(others) < min(some)
     assert Spread.of(some).overlaps(Spread.of(others)) is not apart
     assert Spread.of(others).overlaps(Spread.of(some)) is not apart
+
+
+async def test_contestants_take_turns_and_the_warm_up_does_not_count() -> None:
+    ran: list[str] = []
+
+    def contestant(name: str) -> Contestant:
+        async def measure(ground: Ground) -> Figures:
+            ran.append(name)
+            return {"runs": len(ran)}
+
+        return Contestant(name, "Counts.", measure)
+
+    counting = Benchmark("counting", "", {}, (contestant("ours"), contestant("theirs")))
+    stack = EmbeddedStack(Path("never started"))
+    result = await run(counting, stack, rounds=3, size={}, seed=1, progress=say_nothing)
+    assert ran == ["ours", "ours", "theirs", "theirs", "ours", "ours", "theirs"]
+    assert [one.figures for one in result.contests] == [{"runs": [2, 5, 6]}, {"runs": [3, 4, 7]}]
+
+
+@given(ROUNDS, st.floats(min_value=0.1, max_value=100))
+def test_a_percentile_is_the_first_time_that_enough_do_not_exceed(
+    times: list[float], percent: float
+) -> None:
+    found = percentile(times, percent)
+    assert sum(time <= found for time in times) >= len(times) * percent / 100
+    assert sum(time < found for time in times) < len(times) * percent / 100
 
 
 def test_each_figure_is_shown_beside_ours() -> None:
