@@ -17,7 +17,7 @@ from agents.users import COMMAND_WORKER
 from deploy.bench.backlog import backlog, committed, new_deployment, rate, send
 from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
 from deploy.bench.java import java_command
-from deploy.bench.process import contestant
+from deploy.bench.process import RunningContestant, contestant
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line, module_command
 from models.errors import Fatal
@@ -27,6 +27,7 @@ from streams.log_reader import open_logs
 from streams.settings import Settings
 
 COMMANDS_PER_SECOND = "commands/s"
+CPU_PER_COMMAND = "CPU µs/command"
 _PATIENCE = 600.0  # seconds
 
 
@@ -35,6 +36,21 @@ class Worker(NamedTuple):
 
     command: list[str]
     group: str
+
+
+class Sample(NamedTuple):
+    """How many commands were decided, and what the process had used by then."""
+
+    commands: int
+    cpu_seconds: float
+
+
+class Decided(NamedTuple):
+    """Where all was decided, and how that went."""
+
+    settings: Settings
+    names: Names
+    samples: Sequence[Sample]
 
 
 NewWorker = Callable[[Settings, Path, str], Worker]
@@ -76,22 +92,25 @@ async def decide(
     """
     commands = backlog(ground.size["commands"], ground.seed)
     records = commands.records[: int(len(commands.records) * share)]
-    settings, names = await let_decide(ground, new_worker, records)
-    outcomes = await committed(settings, names.outcomes)
+    decided = await let_decide(ground, new_worker, records)
+    outcomes = await committed(decided.settings, decided.names.outcomes)
     if len(outcomes) != len(records):
         raise Fatal(f"{len(records)} commands had {len(outcomes)} outcomes")
     if same_answers:
         given = Counter(orjson.loads(one.value)["status"] for one in outcomes)
         if given != commands.statuses:
             raise Fatal(f"the answers were {given} instead of {commands.statuses}")
-    times = sorted(one.timestamp / 1000 for one in outcomes)
-    return {COMMANDS_PER_SECOND: rate(times, int(ground.size["warm-up"] * share))}
+    warm_up = int(ground.size["warm-up"] * share)
+    return {
+        COMMANDS_PER_SECOND: rate(sorted(one.timestamp / 1000 for one in outcomes), warm_up),
+        CPU_PER_COMMAND: cpu_per_command(decided.samples, warm_up) * 1e6,
+    }
 
 
 async def let_decide(
     ground: Ground, new_worker: NewWorker, records: Sequence[tuple[bytes, bytes]]
-) -> tuple[Settings, Names]:
-    """Where a new process has decided these commands, and nothing else.
+) -> Decided:
+    """Let a new process decide these commands, on new topics.
 
     Raises:
         Fatal: it ended, or did not get through.
@@ -100,14 +119,22 @@ async def let_decide(
     await send(settings, names.commands, records)
     worker = new_worker(settings, ground.folder, await cluster_id(settings))
     log = ground.folder / f"{worker.group}.log"
-    with contestant(worker.command, settings, log) as check:
-        await _until_decided(settings, names, worker.group, check)
-    return settings, names
+    with contestant(worker.command, settings, log) as process:
+        samples = await _until_decided(settings, names, worker.group, process)
+    return Decided(settings, names, samples)
+
+
+def cpu_per_command(samples: Sequence[Sample], warm_up: int) -> float:
+    """Seconds of CPU, after so many commands; of all commands if that went too fast to see."""
+    begin, end = next(one for one in samples if one.commands >= warm_up), samples[-1]
+    if begin.cpu_seconds == end.cpu_seconds:
+        begin = Sample(0, 0.0)
+    return (end.cpu_seconds - begin.cpu_seconds) / (end.commands - begin.commands)
 
 
 async def _until_decided(
-    settings: Settings, names: Names, group: str, check: Callable[[], None]
-) -> None:
+    settings: Settings, names: Names, group: str, process: RunningContestant
+) -> list[Sample]:
     """Wait until the group has committed the ends of the command topic.
 
     That costs the broker next to nothing, where reading the outcomes would compete with the worker.
@@ -116,14 +143,18 @@ async def _until_decided(
     async with open_logs(settings, partitions) as logs, admin_client(settings) as admin:
         ends = sum((await logs.ends(partitions)).values())
 
+        samples = [Sample(0, 0.0)]
+
         async def decided() -> bool:
-            check()
+            process.check()
             with suppress(GroupCoordinatorNotAvailableError):  # the group is new
                 found = await admin.list_consumer_group_offsets(group, partitions=partitions)
-                return bool(sum(max(0, one.offset) for one in found.values()) >= ends)
-            return False
+                commands = sum(max(0, one.offset) for one in found.values())
+                samples.append(Sample(commands, process.cpu_seconds()))
+            return samples[-1].commands >= ends
 
         await wait_until(decided, timeout=_PATIENCE, what=f"{group} has decided all")
+    return samples
 
 
 DECIDING = Benchmark(
@@ -133,7 +164,8 @@ DECIDING = Benchmark(
         "commands on four partitions: registrations, changes, 5% to be rejected, 2% repeated, 0.5% "
         "no commands. Each process is new, on new topics; counted are the outcomes that a "
         "read_committed reader sees, by the times at which the broker wrote them, after the first "
-        "ones (warm-up), in which Java compiles itself."
+        "ones (warm-up), in which Java compiles itself. The CPU is that of the process, all its "
+        "threads, for the same commands; the broker's is not in it."
     ),
     sizes={
         "small": {"commands": 60_000, "warm-up": 20_000},

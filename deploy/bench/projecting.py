@@ -44,8 +44,8 @@ async def our_worker(ground: Ground) -> Figures:
     await send(settings, names.events, events)
     log = ground.folder / f"{settings.namespace}views.log"
     async with connect(settings, timeout=_TIMEOUT) as client:
-        with contestant(command_line(ROLES["views"]), settings, log) as check:
-            return await _rate(ground, settings, client, check)
+        with contestant(command_line(ROLES["views"]), settings, log) as worker:
+            return await _rate(ground, settings, client, worker.check)
 
 
 async def both_workers(ground: Ground) -> Figures:
@@ -61,9 +61,9 @@ async def both_workers(ground: Ground) -> Figures:
     async with connect(settings, timeout=_TIMEOUT) as client:
         with (
             contestant(command_line(ROLES["commands"]), settings, decisions),
-            contestant(command_line(ROLES["views"]), settings, log) as check,
+            contestant(command_line(ROLES["views"]), settings, log) as worker,
         ):
-            return await _rate(ground, settings, client, check)
+            return await _rate(ground, settings, client, worker.check)
 
 
 async def plain_loop(ground: Ground) -> Figures:

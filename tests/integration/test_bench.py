@@ -70,7 +70,7 @@ async def written(
     ground: Ground, new_worker: NewWorker, records: Sequence[tuple[bytes, bytes]]
 ) -> tuple[list[Any], list[Any], list[Any]]:
     """Events, outcomes and dead letters, without what is new for each deployment."""
-    settings, names = await let_decide(ground, new_worker, records)
+    settings, names, _ = await let_decide(ground, new_worker, records)
     events, outcomes, dead = [
         await committed(settings, topic)
         for topic in (names.events, names.outcomes, names.dead_commands)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from deploy.bench.backlog import backlog, rate
 from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground, run
+from deploy.bench.deciding import Sample, cpu_per_command
 from deploy.bench.latency import percentile
 from deploy.bench.machine import machine, versions
 from deploy.bench.report import changes, markdown_of, rows
@@ -102,6 +103,14 @@ def test_a_rate_leaves_out_the_warm_up() -> None:
 
 def test_a_rate_counts_what_came_after_the_batch_that_ends_the_warm_up() -> None:
     assert rate([0.0, 1.0, 1.0, 1.0, 2.0, 2.0, 3.0], warm_up=1) == pytest.approx(3 / 2)
+
+
+def test_cpu_is_counted_after_the_warm_up() -> None:
+    samples = [Sample(0, 0.0), Sample(50, 9.0), Sample(120, 10.0), Sample(220, 12.0)]
+    assert cpu_per_command(samples, warm_up=100) == pytest.approx(2 / 100)
+    assert cpu_per_command(samples, warm_up=200) == pytest.approx(12 / 220)
+    unseen = [*samples[:-1], Sample(220, 10.0)]  # less than the clock of the system shows
+    assert cpu_per_command(unseen, warm_up=100) == pytest.approx(10 / 220)
 
 
 def test_the_backlog_is_the_same_for_the_same_seed_and_counts_its_answers() -> None:
