@@ -22,17 +22,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime
 from itertools import islice
 from typing import Any
-from uuid import UUID
 
 from agents.user_queries import UserQueryHandler
 from agents.user_views import ORDER, USER_VIEWS, to_source
+from deploy.bench.registrations import registrations
 from deploy.embedded.stack import EmbeddedStack
-from deploy.generate import generate
 from models.events import UserEvent, UserRegistered
-from models.messages import EventRecord, Source
 from models.queries import GetUsersByEmail
 from streams.buses import QueryBus
 from streams.elasticsearch import connect
@@ -50,9 +47,6 @@ PARTITIONS = 4
 CHUNK = 2000
 WARM_UP = 3
 
-_ID = UUID(int=SEED)
-_SOURCE = Source("users.commands.v1", 0, 0)
-
 
 def _with_lower_case(document: Document) -> Document:
     return {**to_source(document), "lowerCase": fold(document["email"])}
@@ -67,38 +61,10 @@ INDEX = replace(
 )
 
 
-def registrations(count: int) -> Iterator[EventRecord[UserEvent]]:
-    """The events of so many new users."""
-    seen: set[str] = set()
-    for command in generate(count * 3 + 100, SEED):
-        key = command["aggregateId"]
-        if command["type"] != "RegisterUser" or key in seen:
-            continue
-        seen.add(key)
-        yield EventRecord(
-            id=_ID,
-            aggregate_id=key,
-            sequence=1,
-            timestamp=datetime.fromisoformat(command["timestamp"].replace("Z", "+00:00")),
-            command_id=_ID,
-            correlation_id=None,
-            causation_id=None,
-            source=_SOURCE,
-            event=UserRegistered(
-                command["email"],
-                command["firstName"],
-                command["lastName"],
-                command["registrationSource"],
-            ),
-        )
-        if len(seen) == count:
-            return
-
-
 async def load(store: ViewStore, count: int) -> tuple[float, list[str]]:
     """Seconds spent in the projector, and all addresses."""
     projector: Projector[UserEvent] = Projector(store, USER_VIEWS.projection, cached_documents=0)
-    events = registrations(count)
+    events = registrations(count, SEED)
     spent = 0.0
     addresses: list[str] = []
     while chunks := [chunk for _ in range(PARTITIONS) if (chunk := [*islice(events, CHUNK)])]:

@@ -39,6 +39,7 @@ COMMANDS = {
         "deploy.commands.faults:faults",
         "Break things amid work, and check what came of it.",
     ),
+    "bench": ("deploy.commands.bench:bench", "Measure how fast it is, beside its peers."),
     "demo": ("deploy.commands.demo:demo", "Try it all: 20,000 commands, searches, a check."),
 }
 

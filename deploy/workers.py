@@ -48,12 +48,19 @@ def die_with(parent: int) -> None:
             os._exit(1)
 
 
+def module_command(name: str) -> list[str]:
+    """What runs a module of ours as a program."""
+    return [sys.executable, "-m", name]
+
+
 @contextmanager
-def running_worker(role: Role, environment: Mapping[str, str], log: Path) -> Iterator[None]:
-    """One worker process for the time of the block; it ends with this process at the latest."""
+def running(
+    command: Sequence[str], environment: Mapping[str, str], log: Path
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process for the time of the block; it ends with this process at the latest."""
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command_line(ROLES[role]),
+            command,
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -62,7 +69,7 @@ def running_worker(role: Role, environment: Mapping[str, str], log: Path) -> Ite
             preexec_fn=partial(die_with, os.getpid()),
         )
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         try:
@@ -70,6 +77,13 @@ def running_worker(role: Role, environment: Mapping[str, str], log: Path) -> Ite
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+@contextmanager
+def running_worker(role: Role, environment: Mapping[str, str], log: Path) -> Iterator[None]:
+    """One worker process for the time of the block."""
+    with running(command_line(ROLES[role]), environment, log):
+        yield
 
 
 class Supervisor:

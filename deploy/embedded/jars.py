@@ -1,5 +1,7 @@
 """The servers' jars: pinned in `jars.lock`, downloaded once, verified at every start.
 
+So are those of `cqrs bench`, which nothing else downloads.
+
 `jars.lock` holds one line per jar, transitive dependencies included, so that a start resolves
 nothing: each jar is fetched by its exact Maven coordinates and has to have the recorded SHA-256.
 After changing a version below, `python -m deploy.embedded.registry` writes the lock anew.
@@ -11,7 +13,7 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from models.errors import Fatal
 LOCK = Path(__file__).with_name("jars.lock")
 KAFKA_VERSION = "4.4.0"
 ELASTICSEARCH_VERSION = "9.5.3"
+KAFKA_STREAMS_VERSION = "4.3.1"
 ROOTS = {
     "kafka": [
         f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
@@ -34,7 +37,12 @@ ROOTS = {
         f"org.elasticsearch:elasticsearch:{ELASTICSEARCH_VERSION}",
         f"org.elasticsearch.plugin:transport-netty4:{ELASTICSEARCH_VERSION}",
     ],
+    "bench": [
+        f"org.apache.kafka:kafka-streams:{KAFKA_STREAMS_VERSION}",
+        "org.eclipse.jdt:ecj:3.44.0",  # a compiler that needs no more than a runtime
+    ],
 }
+SERVERS = ("kafka", "elasticsearch")
 NETTY_MODULE = "modules/transport-netty4"
 # The full distribution carries this file beside the module's jars. It names no Java module,
 # because the server's own jars are on the class path here, not on the module path.
@@ -56,7 +64,7 @@ _DOWNLOADS_AT_A_TIME = 6
 class Jar:
     """One line of `jars.lock`."""
 
-    server: str
+    server: str  # or whatever else of `ROOTS` it is for
     folder: str  # below the server's folder: where the server looks for it
     coordinates: str  # group:artifact:version
     sha256: str
@@ -70,7 +78,7 @@ class Jar:
 
 
 def read_lock() -> list[Jar]:
-    """The pinned jars of both servers."""
+    """The pinned jars, of everything in `ROOTS`."""
     lines = (line.split() for line in LOCK.read_text().splitlines() if not line.startswith("#"))
     return [Jar(server, folder, gav, sha, int(size)) for server, folder, gav, sha, size in lines]
 
@@ -92,24 +100,27 @@ def class_path(folder: Path) -> list[str]:
     return sorted(str(jar) for jar in (folder / "lib").glob("*.jar"))
 
 
-def ensure_jars(progress: Progress) -> None:
-    """Download what is missing or damaged.
+def ensure_jars(progress: Progress, servers: Collection[str] = SERVERS) -> None:
+    """Download what is missing or damaged of the jars of these.
 
     Safe in several processes at once. Touches the network only when a jar is missing.
 
     Raises:
         Fatal: a jar cannot be downloaded, or is not the one that the lock names.
     """
-    jars = read_lock()
-    folders = {server: _folder(server, jars) for server in ROOTS}
+    jars = [jar for jar in read_lock() if jar.server in servers]
+    folders = {server: _folder(server, jars) for server in servers}
     paths = {jar: folders[jar.server] / jar.folder / jar.name for jar in jars}
     if all(_is_intact(jar, path) for jar, path in paths.items()):
         return
     cache = cache_home() / "jars"
     try:
         with locked(cache / ".lock"):
-            descriptor = folders["elasticsearch"] / NETTY_MODULE / "plugin-descriptor.properties"
-            write_atomically(descriptor, _NETTY_DESCRIPTOR)
+            if "elasticsearch" in servers:
+                descriptor = (
+                    folders["elasticsearch"] / NETTY_MODULE / "plugin-descriptor.properties"
+                )
+                write_atomically(descriptor, _NETTY_DESCRIPTOR)
             missing = {jar: path for jar, path in paths.items() if not _is_intact(jar, path)}
             if missing:  # unless another process has just downloaded them
                 _download(missing, cache, progress)
@@ -142,7 +153,7 @@ def _download(missing: dict[Jar, Path], cache: Path, progress: Progress) -> None
     for left_over in cache.glob(f"{SCRATCH}*"):  # of a process that was killed
         shutil.rmtree(left_over, ignore_errors=True)
     total = sum(jar.size for jar in missing)
-    text = f"Downloading Kafka {KAFKA_VERSION} and Elasticsearch {ELASTICSEARCH_VERSION}"
+    text = f"Downloading the jars of {' and '.join(sorted({jar.server for jar in missing}))}"
     with (
         progress.downloading(text, total) as advance,
         ThreadPoolExecutor(_DOWNLOADS_AT_A_TIME) as pool,
@@ -159,6 +170,6 @@ if __name__ == "__main__":
     from deploy.embedded.progress import TerminalProgress
 
     try:
-        ensure_jars(TerminalProgress())
+        ensure_jars(TerminalProgress(), ROOTS)
     except Fatal as error:
         sys.exit(f"cqrs: {error}")

@@ -1,6 +1,6 @@
 """Maven artifacts by their coordinates, through jgo: the only module that touches the network.
 
-`python -m deploy.embedded.registry` resolves both servers anew and writes `jars.lock`.
+`python -m deploy.embedded.registry` resolves them all anew and writes `jars.lock`.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def _reason(error: Exception) -> str:
 
 
 def write_lock() -> None:
-    """Resolve both servers with all their dependencies and record every jar."""
+    """Resolve everything with all its dependencies and record every jar."""
     import jgo
 
     lines = []

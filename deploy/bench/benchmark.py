@@ -1,0 +1,107 @@
+"""Benchmarks: contestants that are run in turn, round after round."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Literal
+
+from deploy.bench.machine import machine, versions
+from deploy.bench.result import Contest, Result
+from deploy.embedded.stack import EmbeddedStack
+from streams.progress import Progress
+
+SizeName = Literal["small", "full"]
+Size = Mapping[str, int]
+Figures = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What every contestant is given."""
+
+    stack: EmbeddedStack
+    folder: Path  # for logs and the like; gone after the last round
+    size: Size
+    seed: int
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to do it.
+
+    Attributes:
+        name: Of it, as it is shown.
+        does: What it does and does not do, in a sentence or two.
+        measure: Does it once and returns the figures, by names that say their units.
+    """
+
+    name: str
+    does: str
+    measure: Callable[[Ground], Awaitable[Figures]]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is measured.
+
+    Attributes:
+        name: Of the benchmark, on the command line.
+        about: What its figures mean and under which conditions they are taken.
+        sizes: How much of everything, by the name of the size.
+        contestants: Ours comes first; the others are its peers.
+    """
+
+    name: str
+    about: str
+    sizes: Mapping[SizeName, Size]
+    contestants: tuple[Contestant, ...]
+
+
+async def run(
+    benchmark: Benchmark,
+    stack: EmbeddedStack,
+    *,
+    rounds: int,
+    size: Size,
+    seed: int,
+    progress: Progress,
+) -> Result:
+    """Run every contestant in every round, each time in another order.
+
+    The first one is run once before that and not counted: servers that have just started are slow.
+
+    Raises:
+        Fatal: a contestant failed, or did not do what it says.
+    """
+    began = datetime.now(timezone.utc)
+    load = os.getloadavg()[0]
+    contests = [Contest(one.name, one.does) for one in benchmark.contestants]
+    total = 1 + rounds * len(contests)
+    with tempfile.TemporaryDirectory(prefix="cqrs-bench-") as folder:
+        ground = Ground(stack, Path(folder), size, seed)
+        progress(f"{benchmark.name}: warming up", 0, total)
+        await benchmark.contestants[0].measure(ground)
+        done = 1
+        for number in range(rounds):
+            for turn in range(len(contests)):
+                which = (turn + number) % len(contests)
+                progress(f"{benchmark.name}: {contests[which].name}", done, total)
+                contests[which].add(await benchmark.contestants[which].measure(ground))
+                done += 1
+    return Result(
+        benchmark=benchmark.name,
+        about=benchmark.about,
+        began=began.isoformat(timespec="seconds"),
+        machine=machine(),
+        load={"begin": round(load, 2), "end": round(os.getloadavg()[0], 2)},
+        versions=versions(),
+        seed=seed,
+        size=dict(size),
+        rounds=rounds,
+        contests=contests,
+    )

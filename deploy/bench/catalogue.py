@@ -1,0 +1,12 @@
+"""All benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from deploy.bench.benchmark import Benchmark
+from deploy.bench.deciding import DECIDING
+from deploy.bench.latency import LATENCY
+from deploy.bench.projecting import PROJECTING
+
+BENCHMARKS: Mapping[str, Benchmark] = {one.name: one for one in (DECIDING, LATENCY, PROJECTING)}

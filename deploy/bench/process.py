@@ -1,0 +1,46 @@
+"""A contestant that is a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import Popen
+
+import psutil  # type: ignore[import-untyped]
+
+from deploy.connect import environment
+from deploy.workers import running
+from models.errors import Fatal
+from streams.settings import Settings
+
+_LOG_LINES = 20
+
+
+class RunningContestant:
+    """A process that should not end by itself."""
+
+    def __init__(self, process: Popen[bytes], log: Path) -> None:
+        self._process = process
+        self._log = log
+
+    def check(self) -> None:
+        """Raises Fatal, with its last words, if it has ended."""
+        if self._process.poll() is not None:
+            last = "\n".join(self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+            code = self._process.returncode
+            raise Fatal(f"{self._log.stem} ended with code {code}: {last}")
+
+    def cpu_seconds(self) -> float:
+        """What all its threads have used so far."""
+        used = psutil.Process(self._process.pid).cpu_times()
+        return float(used.user + used.system)
+
+
+@contextmanager
+def contestant(
+    command: Sequence[str], settings: Settings, log: Path
+) -> Iterator[RunningContestant]:
+    """The process for the time of the block."""
+    with running(command, environment(settings), log) as process:
+        yield RunningContestant(process, log)

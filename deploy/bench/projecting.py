@@ -1,0 +1,244 @@
+"""How many documents per second one view worker writes, with a backlog on four partitions."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from itertools import islice
+from typing import Any
+
+import orjson
+from elasticsearch import AsyncElasticsearch
+from elasticsearch.helpers import async_bulk
+
+from agents.user_views import USER_VIEWS
+from deploy.bench.backlog import PARTITIONS, new_deployment, send
+from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
+from deploy.bench.process import contestant
+from deploy.bench.registrations import registering, registrations
+from deploy.faults.waiting import wait_until
+from deploy.workers import ROLES, command_line
+from models.errors import Fatal
+from models.views import project
+from streams.elasticsearch import connect
+from streams.settings import Settings
+from streams.view_index import Document, writes_alias
+from streams.view_indices import ViewIndices
+
+DOCUMENTS_PER_SECOND = "documents/s"
+_BULK = 1400  # documents: 1 MiB, as ours; from there on the HTTP client warns
+_TIMEOUT = 60.0  # seconds for one request
+_PATIENCE = 600.0  # seconds
+
+
+async def our_worker(ground: Ground) -> Figures:
+    """The view worker as it is, from the events."""
+    settings, names = await new_deployment(ground)
+    events = [
+        (one.aggregate_id.encode(), orjson.dumps(one.to_wire()))
+        for one in registrations(ground.size["documents"], ground.seed)
+    ]
+    await send(settings, names.events, events)
+    log = ground.folder / f"{settings.namespace}views.log"
+    async with connect(settings, timeout=_TIMEOUT) as client:
+        with contestant(command_line(ROLES["views"]), settings, log) as worker:
+            return await _rate(ground, settings, client, worker.check)
+
+
+async def both_workers(ground: Ground) -> Figures:
+    """A command worker and a view worker at once, from the commands."""
+    settings, names = await new_deployment(ground)
+    commands = [
+        (one["aggregateId"].encode(), orjson.dumps(one))
+        for one in registering(ground.size["documents"], ground.seed)
+    ]
+    await send(settings, names.commands, commands)
+    log = ground.folder / f"{settings.namespace}views.log"
+    decisions = ground.folder / f"{settings.namespace}commands.log"
+    async with connect(settings, timeout=_TIMEOUT) as client:
+        with (
+            contestant(command_line(ROLES["commands"]), settings, decisions),
+            contestant(command_line(ROLES["views"]), settings, log) as worker,
+        ):
+            return await _rate(ground, settings, client, worker.check)
+
+
+async def plain_loop(ground: Ground) -> Figures:
+    """Ready-made bytes by `client.bulk`, one request at a time for each partition."""
+    bodies = iter(_bodies(ground.size["documents"], ground.seed))
+    async with _new_index(ground) as (settings, client, target):
+
+        async def write_some() -> None:
+            for body in bodies:
+                answer = await client.bulk(
+                    operations=body,  # type: ignore[arg-type]  # bytes are passed on as they are
+                    index=target,
+                    filter_path="errors",
+                )
+                if answer["errors"]:
+                    raise Fatal("Elasticsearch did not take all documents")
+
+        async def write() -> None:
+            await asyncio.gather(*(write_some() for _ in range(PARTITIONS)))
+
+        return await _measured(ground, settings, client, write())
+
+
+async def bulk_helper(ground: Ground) -> Figures:
+    """`async_bulk` of the same documents as dicts, as its documentation teaches."""
+    sources = _documents(ground.size["documents"], ground.seed)
+    async with _new_index(ground) as (settings, client, target):
+        actions = (
+            {
+                "_index": target,
+                "_id": source["id"],
+                "version": source["version"],
+                "version_type": "external",
+                "_source": source,
+            }
+            for source in sources
+        )
+
+        async def write() -> None:
+            await async_bulk(client, actions, chunk_size=_BULK, stats_only=True)
+
+        return await _measured(ground, settings, client, write())
+
+
+@lru_cache(maxsize=1)
+def _documents(count: int, seed: int) -> Sequence[Document]:
+    """What is sent: the documents with what their search needs."""
+    events = registrations(count, seed)
+    return [USER_VIEWS.index.to_source(project(None, event)) for event in events]
+
+
+@lru_cache(maxsize=1)
+def _bodies(count: int, seed: int) -> Sequence[bytes]:
+    documents = iter(_documents(count, seed))
+    return [
+        b"".join(some) for some in iter(lambda: list(islice(map(_lines, documents), _BULK)), [])
+    ]
+
+
+def _lines(source: Document) -> bytes:
+    action = {"_id": source["id"], "version": source["version"], "version_type": "external"}
+    return b"%b\n%b\n" % (orjson.dumps({"index": action}), orjson.dumps(source))
+
+
+@asynccontextmanager
+async def _new_index(ground: Ground) -> AsyncIterator[tuple[Settings, AsyncElasticsearch, str]]:
+    """An index like that of our worker, and the alias to write to it."""
+    settings, _ = await new_deployment(ground)
+    async with connect(settings, timeout=_TIMEOUT) as client:
+        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        await indices.create(1, {}, followed=True)
+        yield settings, client, writes_alias(f"{indices.alias}-v1")
+
+
+async def _measured(
+    ground: Ground,
+    settings: Settings,
+    client: AsyncElasticsearch,
+    write: Coroutine[Any, Any, None],
+) -> Figures:
+    """Measure what is written in this process."""
+    writing = asyncio.create_task(write)
+
+    def check() -> None:
+        if writing.done():
+            writing.result()  # raises what ended it
+
+    try:
+        return await _rate(ground, settings, client, check)
+    finally:
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+
+
+async def _rate(
+    ground: Ground, settings: Settings, client: AsyncElasticsearch, check: Callable[[], None]
+) -> Figures:
+    """Documents per second after the warm-up, as Elasticsearch itself counts what it indexes.
+
+    Our worker's notes of its progress, four for some thousands of documents, are counted as well.
+
+    Raises:
+        Fatal: what writes has failed, or some documents are missing.
+    """
+    index = f"{settings.namespace}{USER_VIEWS.name}-v1"
+
+    async def indexed() -> int:
+        check()
+        found = await client.options(ignore_status=404).indices.stats(
+            index=index, metric="indexing", filter_path="_all.primaries.indexing.index_total"
+        )
+        total = found.body.get("_all", {}).get("primaries", {})
+        return int(total["indexing"]["index_total"]) if total else 0
+
+    async def reached(number: int) -> tuple[float, int]:
+        async def enough() -> tuple[float, int] | None:
+            count = await indexed()
+            return (time.perf_counter(), count) if count >= number else None
+
+        what = f"{number} documents are indexed"
+        found: tuple[float, int] = await wait_until(enough, timeout=_PATIENCE, what=what)
+        return found
+
+    documents = ground.size["documents"]
+    begin, first = await reached(ground.size["warm-up"])
+    end, last = await reached(documents)
+    await _until_all_are_found(client, index, documents)
+    return {DOCUMENTS_PER_SECOND: (last - first) / (end - begin)}
+
+
+async def _until_all_are_found(client: AsyncElasticsearch, index: str, documents: int) -> None:
+    async def all_are_found() -> bool:
+        await client.indices.refresh(index=index)
+        users = {"exists": {"field": "email"}}
+        found = await client.count(index=index, query=users)
+        return bool(found["count"] == documents)
+
+    await wait_until(all_are_found, what=f"{documents} documents are found")
+
+
+PROJECTING = Benchmark(
+    name="projecting",
+    about=(
+        "Documents written per second by one view worker, from a backlog of registrations on four "
+        "partitions, into a new index with all its search fields. Counted by Elasticsearch itself, "
+        "after a warm-up; at the end all documents have to be found."
+    ),
+    sizes={
+        "small": {"documents": 30_000, "warm-up": 10_000},
+        "full": {"documents": 150_000, "warm-up": 50_000},
+    },
+    contestants=(
+        Contestant(
+            "cqrs-streams",
+            "The view worker as it is: reads and checks the events, folds them onto documents, "
+            "makes the search fields, encodes, writes, and notes its progress after every chunk.",
+            our_worker,
+        ),
+        Contestant(
+            "plain bulk loop",
+            "The limit: the same documents, encoded before the clock starts, sent by `client.bulk` "
+            "in bodies of 1 MiB, four requests at a time. Reads no events and keeps no progress.",
+            plain_loop,
+        ),
+        Contestant(
+            "async_bulk",
+            "The client's helper with the same documents as dicts, search fields ready-made, 1,400 "
+            "at a time. Reads no events and keeps no progress.",
+            bulk_helper,
+        ),
+        Contestant(
+            "cqrs-streams, from commands",
+            "A command worker and a view worker at once, from a backlog of commands: what users "
+            "who register wait for, end to end.",
+            both_workers,
+        ),
+    ),
+)

@@ -1,0 +1,171 @@
+"""What benchmarks have found, as tables and as a page, and what changed between two runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from deploy.bench.result import Contest, Result, Spread
+from models.errors import Fatal
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+class Row(NamedTuple):
+    """One figure of one contestant; `ratio` is ours divided by it."""
+
+    contestant: str
+    figure: str
+    spread: Spread
+    ratio: float | None
+
+
+class Change(NamedTuple):
+    """One figure in two runs; `ratio` is the later one divided by the earlier one."""
+
+    contestant: str
+    figure: str
+    before: Spread
+    after: Spread
+    ratio: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether each round of one run is beyond all rounds of the other."""
+        return not self.before.overlaps(self.after)
+
+
+def rows(result: Result) -> Iterator[Row]:
+    """The figures, each beside ours."""
+    ours = result.contests[0]
+    for contest in result.contests:
+        for figure in contest.figures:
+            spread = contest.spread(figure)
+            beside = contest is not ours and figure in ours.figures and spread.median
+            ratio = ours.spread(figure).median / spread.median if beside else None
+            yield Row(contest.name, figure, spread, ratio)
+
+
+def changes(before: Result, after: Result) -> list[Change]:
+    """What both runs have measured.
+
+    Raises:
+        Fatal: they are of different benchmarks or sizes, and cannot be compared.
+    """
+    for name in ("benchmark", "size", "seed"):
+        one, other = getattr(before, name), getattr(after, name)
+        if one != other:
+            raise Fatal(
+                f"these two cannot be compared: {name} is {one} in one and {other} in the other"
+            )
+    later: dict[str, Contest] = {contest.name: contest for contest in after.contests}
+    return [
+        Change(
+            contest.name,
+            figure,
+            first := contest.spread(figure),
+            second := later[contest.name].spread(figure),
+            second.median / first.median,
+        )
+        for contest in before.contests
+        if contest.name in later
+        for figure in contest.figures
+        if figure in later[contest.name].figures
+    ]
+
+
+def table_of(result: Result) -> Table:
+    """For a terminal."""
+    table = _table("", "", "median", "spread", "ours to it")
+    for row in rows(result):
+        table.add_row(row.contestant, row.figure, *_cells(row))
+    return table
+
+
+def comparison_of(before: Result, after: Result) -> Table:
+    """For a terminal."""
+    table = _table("", "", "before", "spread", "after", "spread", "ratio", "")
+    for one in changes(before, after):
+        table.add_row(
+            one.contestant,
+            one.figure,
+            *(_number(one.before.median), _range(one.before)),
+            *(_number(one.after.median), _range(one.after)),
+            f"{one.ratio:.2f}",
+            "clear" if one.is_clear else "spreads overlap",
+        )
+    return table
+
+
+def markdown_of(results: Sequence[Result]) -> str:
+    """The page `docs/performance.md`."""
+    lines = [
+        "# How fast it is, beside its peers",
+        "",
+        "Generated from the results of `cqrs bench` by `cqrs bench report`; what it says was "
+        "measured, on the",
+        "machine that it names. Every contestant ran in every round, in turn, on the same servers. "
+        "Medians, the",
+        "lowest and the highest round, and what ours is to it.",
+    ]
+    for result in results:
+        lines += _section(result)
+    return "\n".join([*lines, ""])
+
+
+def _section(result: Result) -> Iterator[str]:
+    name = result.benchmark
+    yield from ("", f"## {name.capitalize()}", "", *_wrapped(result.about), "")
+    yield from ("| | | median | spread | ours to it |", "|---|---|--:|--:|--:|")
+    for row in rows(result):
+        yield f"| {row.contestant} | {row.figure} | {' | '.join(_cells(row))} |"
+    yield ""
+    for contest in result.contests:
+        yield from _wrapped(f"- **{contest.name}**: {contest.does}", indent="  ")
+    on = ", ".join(
+        f"{value} {key}" if key != "cpu" else str(value)
+        for key, value in result.machine.items()
+        if key != "system"
+    )
+    sizes = ", ".join(f"{number:,} {what}" for what, number in result.size.items())
+    versions = ", ".join(f"{what} {number}" for what, number in result.versions.items())
+    load = result.load
+    yield ""
+    yield from _wrapped(
+        f"{result.rounds} rounds on {result.began[:10]}; {sizes}; seed {result.seed}. {on}, which "
+        f"the servers share; load {load['begin']} before and {load['end']} after. {versions}."
+    )
+    yield from (
+        "",
+        f"    cqrs bench {name} --size full --rounds {result.rounds} --json {name}.json",
+    )
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    from textwrap import wrap
+
+    return wrap(text, 100, subsequent_indent=indent, break_long_words=False)
+
+
+def _cells(row: Row) -> tuple[str, str, str]:
+    ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+    return _number(row.spread.median), _range(row.spread), ratio
+
+
+def _range(spread: Spread) -> str:
+    return f"{_number(spread.low)} to {_number(spread.high)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+
+
+def _table(*columns: str) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(*columns, box=box.SIMPLE)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    return table

@@ -1,0 +1,174 @@
+"""What `cqrs bench` makes of its figures. No server is started here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.bench.backlog import backlog, rate
+from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground, run
+from deploy.bench.deciding import Sample, cpu_per_command
+from deploy.bench.latency import percentile
+from deploy.bench.machine import machine, versions
+from deploy.bench.report import changes, markdown_of, rows
+from deploy.bench.result import Contest, Result, Spread
+from deploy.cli import cqrs
+from deploy.embedded.stack import EmbeddedStack
+from models.errors import Fatal
+from streams.progress import say_nothing
+
+ROUNDS = st.lists(st.floats(min_value=0.001, max_value=1e9), min_size=1)
+
+RESULT = Result(
+    benchmark="deciding",
+    about="Commands decided per second.",
+    began="2026-11-24T13:50:00+00:00",
+    machine=machine(),
+    load={"begin": 0.5, "end": 2.5},
+    versions=versions(),
+    seed=1,
+    size={"commands": 300_000},
+    rounds=3,
+    contests=[
+        Contest("ours", "All of it.", {"commands/s": [20_000.0, 24_000.0, 22_000.0]}),
+        Contest("theirs", "The same.", {"commands/s": [10_000.0, 11_000.0, 12_000.0], "ms": [1.5]}),
+    ],
+)
+
+
+def with_ours(*rounds: float) -> Result:
+    return replace(RESULT, contests=[Contest("ours", "All.", {"commands/s": list(rounds)})])
+
+
+@given(ROUNDS)
+def test_a_median_is_within_its_spread(rounds: list[float]) -> None:
+    spread = Spread.of(rounds)
+    assert spread.low <= spread.median <= spread.high
+    assert spread.overlaps(spread)
+
+
+@given(ROUNDS, ROUNDS)
+def test_spreads_overlap_unless_one_is_beyond_the_other(
+    some: list[float], others: list[float]
+) -> None:
+    apart = max(some) < min(others) or max(others) < min(some)
+    assert Spread.of(some).overlaps(Spread.of(others)) is not apart
+    assert Spread.of(others).overlaps(Spread.of(some)) is not apart
+
+
+async def test_contestants_take_turns_and_the_warm_up_does_not_count() -> None:
+    ran: list[str] = []
+
+    def contestant(name: str) -> Contestant:
+        async def measure(ground: Ground) -> Figures:
+            ran.append(name)
+            return {"runs": len(ran)}
+
+        return Contestant(name, "Counts.", measure)
+
+    counting = Benchmark("counting", "", {}, (contestant("ours"), contestant("theirs")))
+    stack = EmbeddedStack(Path("never started"))
+    result = await run(counting, stack, rounds=3, size={}, seed=1, progress=say_nothing)
+    assert ran == ["ours", "ours", "theirs", "theirs", "ours", "ours", "theirs"]
+    assert [one.figures for one in result.contests] == [{"runs": [2, 5, 6]}, {"runs": [3, 4, 7]}]
+
+
+@given(ROUNDS, st.floats(min_value=0.1, max_value=100))
+def test_a_percentile_is_the_first_time_that_enough_do_not_exceed(
+    times: list[float], percent: float
+) -> None:
+    found = percentile(times, percent)
+    assert sum(time <= found for time in times) >= len(times) * percent / 100
+    assert sum(time < found for time in times) < len(times) * percent / 100
+
+
+def test_each_figure_is_shown_beside_ours() -> None:
+    assert [(row.contestant, row.figure, row.spread.median, row.ratio) for row in rows(RESULT)] == [
+        ("ours", "commands/s", 22_000, None),
+        ("theirs", "commands/s", 11_000, 2.0),
+        ("theirs", "ms", 1.5, None),  # of which we have none
+    ]
+
+
+def test_a_rate_leaves_out_the_warm_up() -> None:
+    slow_begin = [0.0, 10.0, 10.0]
+    steady = [10.0 + n / 100 for n in range(1, 101)]
+    assert rate([*slow_begin, *steady], warm_up=2) == pytest.approx(100)
+
+
+def test_a_rate_counts_what_came_after_the_batch_that_ends_the_warm_up() -> None:
+    assert rate([0.0, 1.0, 1.0, 1.0, 2.0, 2.0, 3.0], warm_up=1) == pytest.approx(3 / 2)
+
+
+def test_cpu_is_counted_after_the_warm_up() -> None:
+    samples = [Sample(0, 0.0), Sample(50, 9.0), Sample(120, 10.0), Sample(220, 12.0)]
+    assert cpu_per_command(samples, warm_up=100) == pytest.approx(2 / 100)
+    assert cpu_per_command(samples, warm_up=200) == pytest.approx(12 / 220)
+    unseen = [*samples[:-1], Sample(220, 10.0)]  # less than the clock of the system shows
+    assert cpu_per_command(unseen, warm_up=100) == pytest.approx(10 / 220)
+
+
+def test_the_backlog_is_the_same_for_the_same_seed_and_counts_its_answers() -> None:
+    first = backlog(1000, seed=1)
+    backlog.cache_clear()
+    assert backlog(1000, seed=1) == first
+    assert first.statuses.total() == len(first.records) == 1000
+    assert first.statuses["dead-lettered"] == 5
+    assert set(first.statuses) == {"accepted", "rejected", "duplicate", "dead-lettered"}
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
+    RESULT.write(tmp_path / "result.json")
+    assert Result.read(tmp_path / "result.json") == RESULT
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"benchmark": "deciding"}', '{"contests": [{}]}'])
+def test_another_file_is_no_result(tmp_path: Path, text: str) -> None:
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(Fatal, match="holds no result"):
+        Result.read(tmp_path / "other.json")
+
+
+def test_a_change_is_clear_when_the_spreads_are_apart() -> None:
+    slower, faster = changes(RESULT, with_ours(26_000, 27_000)), changes(RESULT, with_ours(23_000))
+    assert [(one.contestant, one.is_clear) for one in slower] == [("ours", True)]
+    assert [(one.ratio, one.is_clear) for one in faster] == [(23 / 22, False)]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"benchmark": "projecting"}, {"size": {"commands": 5}}, {"seed": 2}],
+    ids=lambda other: next(iter(other)),
+)
+def test_what_was_measured_otherwise_is_not_compared(other: dict[str, object]) -> None:
+    with pytest.raises(Fatal, match=f"cannot be compared: {next(iter(other))}"):
+        changes(RESULT, replace(RESULT, **other))  # type: ignore[arg-type]
+
+
+def test_compare_shows_both_runs(tmp_path: Path) -> None:
+    before, after = tmp_path / "before.json", tmp_path / "after.json"
+    RESULT.write(before)
+    with_ours(33_000, 33_000).write(after)
+    asked = ["bench", "compare", str(before), str(after)]
+    shown = CliRunner().invoke(cqrs, asked, env={"COLUMNS": "120"})
+    assert shown.exit_code == 0, shown.output
+    words = " ".join(shown.output.split())
+    assert "ours commands/s 22,000 20,000 to 24,000 33,000 33,000 to 33,000 1.50 clear" in words
+    assert "theirs" not in words  # the other run has none
+
+
+def test_the_page_says_what_on_what_and_how_to_do_it_again(tmp_path: Path) -> None:
+    RESULT.write(tmp_path / "result.json")
+    page = tmp_path / "page.md"
+    asked = ["bench", "report", str(tmp_path / "result.json"), "--output", str(page)]
+    assert CliRunner().invoke(cqrs, asked).exit_code == 0
+    text = page.read_text()
+    assert text == markdown_of([RESULT])
+    assert "| theirs | commands/s | 11,000 | 10,000 to 12,000 | 2.00 |" in text
+    assert "cqrs bench deciding --size full --rounds 3" in text
+    assert str(RESULT.machine["cpu"]) in " ".join(text.split())
