@@ -67,7 +67,7 @@ async def run(
     stack: EmbeddedStack,
     *,
     rounds: int,
-    size: Size,
+    size_name: SizeName,
     seed: int,
     progress: Progress,
 ) -> Result:
@@ -78,6 +78,7 @@ async def run(
     Raises:
         Fatal: a contestant failed, or did not do what it says.
     """
+    size = benchmark.sizes[size_name]
     began = datetime.now(timezone.utc)
     load = os.getloadavg()[0]
     contests = [Contest(one.name, one.does) for one in benchmark.contestants]
@@ -101,6 +102,7 @@ async def run(
         load={"begin": round(load, 2), "end": round(os.getloadavg()[0], 2)},
         versions=versions(),
         seed=seed,
+        size_name=size_name,
         size=dict(size),
         rounds=rounds,
         contests=contests,

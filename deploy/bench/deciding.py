@@ -169,7 +169,7 @@ DECIDING = Benchmark(
     ),
     sizes={
         "small": {"commands": 60_000, "warm-up": 20_000},
-        "full": {"commands": 300_000, "warm-up": 100_000},
+        "full": {"commands": 200_000, "warm-up": 80_000},
     },
     contestants=(
         Contestant(

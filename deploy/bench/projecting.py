@@ -213,7 +213,7 @@ PROJECTING = Benchmark(
     ),
     sizes={
         "small": {"documents": 30_000, "warm-up": 10_000},
-        "full": {"documents": 150_000, "warm-up": 50_000},
+        "full": {"documents": 100_000, "warm-up": 30_000},
     },
     contestants=(
         Contestant(

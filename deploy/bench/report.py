@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
 
 from deploy.bench.result import Contest, Result, Spread
@@ -103,11 +104,12 @@ def markdown_of(results: Sequence[Result]) -> str:
     lines = [
         "# How fast it is, beside its peers",
         "",
-        "Generated from the results of `cqrs bench` by `cqrs bench report`; what it says was "
-        "measured, on the",
-        "machine that it names. Every contestant ran in every round, in turn, on the same servers. "
-        "Medians, the",
-        "lowest and the highest round, and what ours is to it.",
+        *_wrapped(
+            "Generated from the results of `cqrs bench` by `cqrs bench report`: all figures were "
+            "measured, on the machine that is named, in rounds in which every contestant ran once "
+            "on the same servers. Shown are the median, the lowest and the highest round, and the "
+            "median of ours divided by it."
+        ),
     ]
     for result in results:
         lines += _section(result)
@@ -138,13 +140,12 @@ def _section(result: Result) -> Iterator[str]:
     )
     yield from (
         "",
-        f"    cqrs bench {name} --size full --rounds {result.rounds} --json {name}.json",
+        f"    cqrs bench {name} --size {result.size_name} --rounds {result.rounds} "
+        f"--seed {result.seed} --json {name}.json",
     )
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
-    from textwrap import wrap
-
     return wrap(text, 100, subsequent_indent=indent, break_long_words=False)
 
 

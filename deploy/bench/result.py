@@ -64,6 +64,7 @@ class Result:
     load: Mapping[str, float]
     versions: Mapping[str, str]
     seed: int
+    size_name: str
     size: Mapping[str, int]
     rounds: int
     contests: Sequence[Contest]

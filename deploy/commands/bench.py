@@ -51,7 +51,7 @@ def _command(benchmark: Benchmark) -> click.Command:
                 benchmark,
                 stack,
                 rounds=rounds,
-                size=benchmark.sizes[size],
+                size_name=size,
                 seed=seed,
                 progress=progress,
             )

@@ -32,6 +32,7 @@ RESULT = Result(
     load={"begin": 0.5, "end": 2.5},
     versions=versions(),
     seed=1,
+    size_name="full",
     size={"commands": 300_000},
     rounds=3,
     contests=[
@@ -71,9 +72,9 @@ async def test_contestants_take_turns_and_the_warm_up_does_not_count() -> None:
 
         return Contestant(name, "Counts.", measure)
 
-    counting = Benchmark("counting", "", {}, (contestant("ours"), contestant("theirs")))
+    counting = Benchmark("counting", "", {"small": {}}, (contestant("ours"), contestant("theirs")))
     stack = EmbeddedStack(Path("never started"))
-    result = await run(counting, stack, rounds=3, size={}, seed=1, progress=say_nothing)
+    result = await run(counting, stack, rounds=3, size_name="small", seed=1, progress=say_nothing)
     assert ran == ["ours", "ours", "theirs", "theirs", "ours", "ours", "theirs"]
     assert [one.figures for one in result.contests] == [{"runs": [2, 5, 6]}, {"runs": [3, 4, 7]}]
 
@@ -170,5 +171,5 @@ def test_the_page_says_what_on_what_and_how_to_do_it_again(tmp_path: Path) -> No
     text = page.read_text()
     assert text == markdown_of([RESULT])
     assert "| theirs | commands/s | 11,000 | 10,000 to 12,000 | 2.00 |" in text
-    assert "cqrs bench deciding --size full --rounds 3" in text
+    assert "cqrs bench deciding --size full --rounds 3 --seed 1 --json deciding.json" in text
     assert str(RESULT.machine["cpu"]) in " ".join(text.split())
