@@ -173,3 +173,9 @@ def test_the_page_says_what_on_what_and_how_to_do_it_again(tmp_path: Path) -> No
     assert "| theirs | commands/s | 11,000 | 10,000 to 12,000 | 2.00 |" in text
     assert "cqrs bench deciding --size full --rounds 3 --seed 1 --json deciding.json" in text
     assert str(RESULT.machine["cpu"]) in " ".join(text.split())
+
+
+def test_the_page_in_docs_is_that_of_the_results_in_docs() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    kept = [docs / "bench" / f"{name}.json" for name in ("deciding", "projecting", "latency")]
+    assert (docs / "performance.md").read_text() == markdown_of(list(map(Result.read, kept)))
