@@ -86,13 +86,13 @@ def table_of(result: Result) -> Table:
 
 def comparison_of(before: Result, after: Result) -> Table:
     """For a terminal."""
-    table = _table("", "", "before", "spread", "after", "spread", "ratio", "")
+    table = _table("", "", "before", "after", "ratio", "")
     for one in changes(before, after):
         table.add_row(
             one.contestant,
             one.figure,
-            *(_number(one.before.median), _range(one.before)),
-            *(_number(one.after.median), _range(one.after)),
+            _number(one.before.median),
+            _number(one.after.median),
             f"{one.ratio:.2f}",
             "clear" if one.is_clear else "spreads overlap",
         )
