@@ -12,6 +12,7 @@ from typing import NamedTuple
 import orjson
 from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.structs import TopicPartition
+from pydantic import SecretStr
 
 from agents.users import COMMAND_WORKER
 from deploy.bench.backlog import backlog, committed, new_deployment, rate, send
@@ -23,6 +24,7 @@ from deploy.workers import ROLES, command_line, module_command
 from models.errors import Fatal
 from streams.aggregate import Names
 from streams.kafka import admin_client, cluster_id
+from streams.keys import new_master_key
 from streams.log_reader import open_logs
 from streams.settings import Settings
 
@@ -82,7 +84,12 @@ def kafka_streams(settings: Settings, folder: Path, cluster: str) -> Worker:
 
 
 async def decide(
-    ground: Ground, *, new_worker: NewWorker, share: float = 1.0, same_answers: bool = False
+    ground: Ground,
+    *,
+    new_worker: NewWorker,
+    share: float = 1.0,
+    same_answers: bool = False,
+    encrypt: bool = False,
 ) -> Figures:
     """Let a new process decide a share of the commands, on new topics.
 
@@ -92,7 +99,7 @@ async def decide(
     """
     commands = backlog(ground.size["commands"], ground.seed)
     records = commands.records[: int(len(commands.records) * share)]
-    decided = await let_decide(ground, new_worker, records)
+    decided = await let_decide(ground, new_worker, records, encrypt=encrypt)
     outcomes = await committed(decided.settings, decided.names.outcomes)
     if len(outcomes) != len(records):
         raise Fatal(f"{len(records)} commands had {len(outcomes)} outcomes")
@@ -108,14 +115,21 @@ async def decide(
 
 
 async def let_decide(
-    ground: Ground, new_worker: NewWorker, records: Sequence[tuple[bytes, bytes]]
+    ground: Ground,
+    new_worker: NewWorker,
+    records: Sequence[tuple[bytes, bytes]],
+    *,
+    encrypt: bool = False,
 ) -> Decided:
-    """Let a new process decide these commands, on new topics.
+    """Let a new process decide these commands, on new topics, and encrypt what is personal or not.
 
     Raises:
         Fatal: it ended, or did not get through.
     """
     settings, names = await new_deployment(ground)
+    if encrypt:
+        key = SecretStr(new_master_key())
+        settings = settings.model_copy(update={"encrypt_personal_data": True, "master_key": key})
     await send(settings, names.commands, records)
     worker = new_worker(settings, ground.folder, await cluster_id(settings))
     log = ground.folder / f"{worker.group}.log"
@@ -177,6 +191,12 @@ DECIDING = Benchmark(
             "The command worker as it is: validation, dedupe, events, outcomes with tokens, dead "
             "letters, the state's changelog and the position in one transaction per chunk.",
             partial(decide, new_worker=our_worker, same_answers=True),
+        ),
+        Contestant(
+            "cqrs-streams, encrypting",
+            "The same with CQRS_ENCRYPT_PERSONAL_DATA: a key for each user, events and states "
+            "encrypted with it. None of the others does that.",
+            partial(decide, new_worker=our_worker, same_answers=True, encrypt=True),
         ),
         Contestant(
             "Kafka Streams",

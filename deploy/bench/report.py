@@ -86,13 +86,13 @@ def table_of(result: Result) -> Table:
 
 def comparison_of(before: Result, after: Result) -> Table:
     """For a terminal."""
-    table = _table("", "", "before", "spread", "after", "spread", "ratio", "")
+    table = _table("", "", "before", "after", "ratio", "")
     for one in changes(before, after):
         table.add_row(
             one.contestant,
             one.figure,
-            *(_number(one.before.median), _range(one.before)),
-            *(_number(one.after.median), _range(one.after)),
+            _number(one.before.median),
+            _number(one.after.median),
             f"{one.ratio:.2f}",
             "clear" if one.is_clear else "spreads overlap",
         )
@@ -108,7 +108,8 @@ def markdown_of(results: Sequence[Result]) -> str:
             "Generated from the results of `cqrs bench` by `cqrs bench report`: all figures were "
             "measured, on the machine that is named, in rounds in which every contestant ran once "
             "on the same servers. Shown are the median, the lowest and the highest round, and the "
-            "median of ours divided by it."
+            "median of ours divided by it. The load is that of one minute; afterwards the "
+            "benchmark itself is part of it."
         ),
     ]
     for result in results:
@@ -125,18 +126,14 @@ def _section(result: Result) -> Iterator[str]:
     yield ""
     for contest in result.contests:
         yield from _wrapped(f"- **{contest.name}**: {contest.does}", indent="  ")
-    on = ", ".join(
-        f"{value} {key}" if key != "cpu" else str(value)
-        for key, value in result.machine.items()
-        if key != "system"
-    )
+    on = ", ".join(f"{what} {value}" for what, value in result.machine.items())
     sizes = ", ".join(f"{number:,} {what}" for what, number in result.size.items())
     versions = ", ".join(f"{what} {number}" for what, number in result.versions.items())
     load = result.load
     yield ""
     yield from _wrapped(
-        f"{result.rounds} rounds on {result.began[:10]}; {sizes}; seed {result.seed}. {on}, which "
-        f"the servers share; load {load['begin']} before and {load['end']} after. {versions}."
+        f"{result.rounds} rounds on {result.began[:10]}; {sizes}; seed {result.seed}. On {on}, "
+        f"which the servers share; load {load['begin']} before and {load['end']} after. {versions}."
     )
     yield from (
         "",
