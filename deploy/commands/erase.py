@@ -111,6 +111,7 @@ def _print(proof: Proof) -> None:
     from rich.table import Table
 
     table = Table("place", "records", "readable", "personal data is", "")
+    table.columns[0].overflow = "fold"  # the whole name
     for column in table.columns[1:3]:
         column.justify = "right"
     for place in proof.places:

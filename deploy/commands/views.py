@@ -120,6 +120,7 @@ def table_of(found: Sequence[IndexStatus]) -> Table:
     from rich.table import Table
 
     table = Table("index", "", "made by", "documents", "behind", "seconds", "adds up")
+    table.columns[0].overflow = "fold"  # the whole name, for it is what people type
     for number in (3, 4, 5):
         table.columns[number].justify = "right"
     for one in found:
