@@ -30,8 +30,7 @@ E = TypeVar("E", bound=Event)
 _LOOK = 1.0  # seconds between two looks at the indices
 _LOOK_UNTIL_SHOWN = 0.25  # while nobody can search
 
-# An index as it is followed: deleted and made again under the same name it is another one.
-_Key = tuple[str, str]
+_Key = tuple[str, str]  # `IndexState.key`
 
 
 class ViewFollower(Generic[E]):
@@ -73,7 +72,7 @@ class ViewFollower(Generic[E]):
         self.release(partition)
         async with self._making:
             states = await self._following()
-        self._forget_all_but({(state.name, state.uuid) for state in states})
+        self._forget_all_but({state.key for state in states})
         writers = {}
         for state in states:
             store, projector = self._open(state)
@@ -81,7 +80,7 @@ class ViewFollower(Generic[E]):
                 store, projector, self._view.projection, partition, self._cluster
             )
             await writer.start()
-            writers[state.name, state.uuid] = writer
+            writers[state.key] = writer
         self._active[partition] = writers
         return list(writers.values())
 
@@ -115,8 +114,7 @@ class ViewFollower(Generic[E]):
         """The indices to follow, the newest first; at least one."""
         while True:
             states = await self._indices.all()
-            fitting = [state for state in reversed(states) if self._indices.fits(state)]
-            followed = [state for state in fitting if state.followed]
+            followed = self._followed(states)
             if followed:
                 return followed
             others = [state.name for state in states if state.followed or state.serving]
@@ -126,10 +124,15 @@ class ViewFollower(Generic[E]):
                     "program made: its documents are not what this one would make; run "
                     f"`cqrs views rebuild {self._view.name}`, and then this worker"
                 )
+            fitting = [state for state in reversed(states) if self._indices.fits(state)]
             if fitting:  # what a rebuild has left, or a snapshot brought back
                 await self._indices.follow(fitting[0].name)
             else:
                 await self._make(states[-1].number + 1 if states else 1)
+
+    def _followed(self, states: Sequence[IndexState]) -> list[IndexState]:
+        """Those that are followed and of this program's definition, the newest first."""
+        return [one for one in reversed(states) if one.followed and self._indices.fits(one)]
 
     async def _make(self, number: int) -> None:
         wanted = await self._wanted()
@@ -144,23 +147,18 @@ class ViewFollower(Generic[E]):
 
     async def _show(self, states: Sequence[IndexState]) -> bool:
         """Let people read the newest index that is complete, now that they have none."""
-        for state in reversed(states):
-            if state.followed and self._indices.fits(state):
-                store, _ = self._open(state)
-                progress = (await store.serving(range(self._settings.partitions))).progress
-                if all(progress[one].position >= end for one, end in state.wanted.items()):
-                    await self._indices.serve(state.name)
-                    logger.info("%s: searches see %s now", self._indices.alias, state.name)
-                    return True
+        for state in self._followed(states):
+            store, _ = self._open(state)
+            progress = (await store.serving(range(self._settings.partitions))).progress
+            if all(progress[one].position >= end for one, end in state.wanted.items()):
+                await self._indices.serve(state.name)
+                logger.info("%s: searches see %s now", self._indices.alias, state.name)
+                return True
         return False
 
     async def _changed(self, states: Sequence[IndexState]) -> set[int]:
         """The partitions whose indices are others now, or have lost what they had."""
-        followed = {
-            (state.name, state.uuid)
-            for state in states
-            if state.followed and self._indices.fits(state)
-        }
+        followed = {state.key for state in self._followed(states)}
         changed = {number for number, writers in self._active.items() if set(writers) != followed}
         for key in followed & self._opened.keys():
             before = {
@@ -176,16 +174,15 @@ class ViewFollower(Generic[E]):
         return changed
 
     def _open(self, state: IndexState) -> tuple[ViewStore, Projector[E]]:
-        key = state.name, state.uuid
-        if key not in self._opened:
+        if state.key not in self._opened:
             store = self._indices.store(state.name)
             projector = Projector(
                 store,
                 self._view.projection,
                 cached_documents=self._settings.view_cache_documents,
             )
-            self._opened[key] = store, projector
-        return self._opened[key]
+            self._opened[state.key] = store, projector
+        return self._opened[state.key]
 
     def _forget_all_but(self, followed: Collection[_Key]) -> None:
         for key in self._opened.keys() - set(followed):

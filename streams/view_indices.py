@@ -63,6 +63,11 @@ class IndexState:
     served: bool
 
     @property
+    def key(self) -> tuple[str, str]:
+        """Name and uuid: another one for an index that was deleted and made again."""
+        return self.name, self.uuid
+
+    @property
     def state(self) -> str:
         """In one word."""
         return "serving" if self.serving else "followed" if self.followed else "building"
