@@ -10,19 +10,15 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import orjson
-from aiokafka.structs import TopicPartition
 
 from agents.user_views import USER_VIEWS
-from deploy.faults.deployment import Deployment
 from deploy.faults.scenario import Run, Scenario, require
 from deploy.faults.traffic import open_traffic, records_of
-from deploy.faults.waiting import wait_until
+from deploy.faults.view_progress import ViewProgress, open_view_progress
 from deploy.generate import generate
-from models.errors import NoSuchView
 from models.events import USER_EVENTS, UserEvent
 from models.messages import EventRecord, parse_event
 from streams.elasticsearch import connect
-from streams.log_reader import open_logs
 from streams.projector import Projector
 from streams.view_index import in_namespace
 from streams.view_store import ViewStore
@@ -51,13 +47,14 @@ async def replay_events(run: Run) -> None:
     stream = generate(1_000_000, run.seed, rejected=0, duplicates=0)
     async with (
         open_traffic(deployed, records_of(stream), rate=_RATE) as traffic,
+        open_view_progress(deployed, run.stack) as progress,
         connect(deployed.settings, timeout=_TIMEOUT) as client,
     ):
         index = in_namespace(deployed.settings, USER_VIEWS.index)
         read = ViewStore(client, index)
         traffic.burst(events)
         await traffic.wait_for_decided(events, timeout=300)
-        history = await _history_in_view(deployed, read)
+        history = await _history_in_view(progress)
         serving = await read.serving([0])
         store = ViewStore(client, index, name=serving.name)
         watch = _Watch(read, _to_watch(run, history, watched))
@@ -114,28 +111,15 @@ class _Watch:
             await asyncio.sleep(_BETWEEN_LOOKS)
 
 
-async def _history_in_view(deployed: Deployment, store: ViewStore) -> History:
+async def _history_in_view(progress: ViewProgress) -> History:
     """The events that there are now, as soon as the view has them."""
-    partitions = [
-        TopicPartition(deployed.names.events, number)
-        for number in range(deployed.settings.partitions)
-    ]
+    ends = await progress.ends()
+    await progress.catch_up()
     history: dict[int, list[bytes]] = {}
-    async with open_logs(deployed.settings, partitions) as logs:
-        ends = await logs.reached(partitions)
-
-        async def in_view() -> bool:
-            try:
-                progress = (await store.serving(range(len(partitions)))).progress
-            except NoSuchView:  # not complete yet
-                return False
-            return all(progress[tp.partition].position >= end for tp, end in ends.items())
-
-        await wait_until(in_view, timeout=300, what="the view has the events so far")
-        for tp, end in ends.items():
-            history[tp.partition] = [
-                record.value async for records in logs.read(tp, 0, end) for record in records
-            ]
+    for tp, end in ends.items():
+        history[tp.partition] = [
+            record.value async for records in progress.logs.read(tp, 0, end) for record in records
+        ]
     return history
 
 
