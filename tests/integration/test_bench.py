@@ -37,7 +37,8 @@ TINY = {
         "seconds at 20%": 1,
         "idle seconds": 0,
     },
-    "projecting": {"documents": 2000, "warm-up": 200},
+    # enough to take longer than the time between two looks
+    "projecting": {"documents": 20_000, "warm-up": 500},
 }
 
 
