@@ -79,7 +79,7 @@ class CommandPartition(Generic[S]):
 
     async def start(self) -> int:
         """Fence earlier owners, restore the state, and return the position that it stands at."""
-        self._table.owned.pop(self._tp.partition, None)
+        self._drop_state()
         await self._producer.start()
         recovered = await recover_partition(self._settings, self._names, self._tp)
         self._stored = recovered.state
@@ -97,7 +97,7 @@ class CommandPartition(Generic[S]):
             decisions.outcomes.append(Output(reply_key(record), orjson.dumps(outcome.to_wire())))
         changes = self._repository.staged()
         changes[position_key(self._tp)] = encode_position(position)
-        await self._producer.commit(
+        offsets = await self._producer.commit(
             {
                 self._names.keys: self._sealing.changes(),
                 self._names.events: decisions.events,
@@ -107,17 +107,21 @@ class CommandPartition(Generic[S]):
             },
             position,
         )
-        self._apply(changes)
+        self._apply(changes, offsets[self._table.changelog] + len(changes))
 
     async def close(self) -> None:
-        """Give the partition up and drop its state."""
-        self._table.owned.pop(self._tp.partition, None)
+        """Give the partition up and drop its state; a local store keeps its files."""
+        self._drop_state()
         await self._producer.close()
 
-    def _apply(self, changes: Mapping[bytes, bytes]) -> None:
-        """Take what was committed over into the table."""
-        for key, value in changes.items():
-            self._stored.apply(key, value)
+    def _drop_state(self) -> None:
+        state = self._table.owned.pop(self._tp.partition, None)
+        if state is not None:
+            state.close()
+
+    def _apply(self, changes: Mapping[bytes, bytes], end: int) -> None:
+        """Take what was committed, and lies before `end` in the changelog, over into the table."""
+        self._stored.apply(changes, end)
         self._repository.clear()
         self._sealing.clear()
 

@@ -16,9 +16,11 @@ from faust.types import TP
 from models.errors import Fatal, Transient
 from streams.aggregate import Names
 from streams.kafka import new_consumer, stop
+from streams.local_store import Identity, open_local_state
 from streams.log_reader import read_to
 from streams.settings import Settings
-from streams.state_table import PartitionState, restore
+from streams.state_table import MemoryState, PartitionState, restore
+from streams.topic_ids import topic_id
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +51,15 @@ async def recover_partition(settings: Settings, names: Names, tp: TP) -> Recover
         for topic in (names.changelog, tp.topic, names.events, names.keys)
     )
     consumer = new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT)
+    state: PartitionState | None = None
     try:
         await consumer.start()
         consumer.assign([changelog, source, events, keys])
         consumer.pause(source, events)  # of these only the bounds are wanted
-        state = await restore(consumer, changelog)
-        wrapped = (await restore(consumer, keys)).records
+        state = await _open_state(settings, consumer, changelog)
+        kept = state.end
+        await restore(consumer, changelog, state)
+        wrapped = (await restore(consumer, keys, MemoryState())).records
         begin = (await consumer.beginning_offsets([source]))[source]
         end = (await consumer.end_offsets([source]))[source]
         position = state.position(tp)
@@ -64,13 +69,32 @@ async def recover_partition(settings: Settings, names: Names, tp: TP) -> Recover
                 "not: the state was lost, and deciding without it would repeat every command; "
                 "restore the changelog from a backup"
             )
+        if position is None:
+            position = begin
+        _check_position(tp, position, begin, end)
+    except BaseException:
+        if state is not None:
+            state.close()
+        raise
     finally:
         await stop(consumer)
-    if position is None:
-        position = begin
-    _check_position(tp, position, begin, end)
-    logger.info("%s[%d]: restored %d aggregates", changelog.topic, tp.partition, len(state.records))
+    logger.info(
+        "%s[%d]: restored from offset %d to %d", changelog.topic, tp.partition, kept, state.end
+    )
     return Recovered(state, position, wrapped)
+
+
+async def _open_state(
+    settings: Settings, consumer: AIOKafkaConsumer, changelog: TopicPartition
+) -> PartitionState:
+    """What is left of the state on this host: nothing, unless there is a local store."""
+    if settings.state_dir is None:
+        return MemoryState()
+    identity = Identity(await topic_id(settings, changelog.topic), changelog.partition)
+    begin = (await consumer.beginning_offsets([changelog]))[changelog]
+    end = (await consumer.end_offsets([changelog]))[changelog]
+    folder = settings.state_dir / f"{changelog.topic}-{changelog.partition}"
+    return open_local_state(folder, identity, begin, end)
 
 
 def _check_position(tp: TP, position: int, begin: int, end: int) -> None:

@@ -46,7 +46,7 @@ class Repository(Generic[S]):
         entity = self._staged.get(aggregate_id)
         if entity is None:
             key = aggregate_id.encode()
-            stored = self._sealing.opened(key, self._stored.records.get(key))
+            stored = self._sealing.opened(key, self._stored.get(key))
             entity = decode_entity(self._aggregate, stored)
             self._staged[aggregate_id] = entity
         return entity

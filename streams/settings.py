@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
@@ -49,6 +50,11 @@ class Settings(BaseSettings):
     )
     max_chunk_records: int = Field(
         2000, ge=1, le=100_000, description="most records decided in one transaction"
+    )
+
+    # State
+    state_dir: Path | None = Field(
+        None, description="folder of the command worker's state; without it, in memory"
     )
 
     # Elasticsearch

@@ -17,7 +17,7 @@ from streams.aggregate import Names
 from streams.log_reader import open_logs
 from streams.partition_driver import Fenced
 from streams.settings import Settings
-from streams.state_table import encode_position, position_key, restore
+from streams.state_table import MemoryState, encode_position, position_key, restore
 from streams.transactions import Output, TransactionalProducer
 
 # A supervisor may go on starting workers, each of which takes the partition over before it ends.
@@ -44,7 +44,7 @@ async def find_expired(settings: Settings, names: Names, partition: int) -> Expi
     )
     async with open_logs(settings, [commands, changelog]) as logs:
         logs.consumer.assign([changelog])
-        state = await restore(logs.consumer, changelog)
+        state = await restore(logs.consumer, changelog, MemoryState())
         begin = (await logs.begins([commands]))[commands]
     position = state.position(TP(*commands))
     return Expired(begin if position is None else position, begin)

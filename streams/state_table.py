@@ -7,8 +7,9 @@ skipped at random and keeps what lost partitions left behind.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeVar
 
 import orjson
 from aiokafka import AIOKafkaConsumer
@@ -21,12 +22,12 @@ from models.errors import Fatal
 from streams.log_reader import read_to
 
 # Keys that start with this byte are the table's own. Aggregate ids have no control characters.
-_OWN = b"\x00"
+OWN = b"\x00"
 
 
 def position_key(tp: TP) -> bytes:
     """The changelog's key for the position in an input partition."""
-    return _OWN + f"position {tp.topic} {tp.partition}".encode()
+    return OWN + f"position {tp.topic} {tp.partition}".encode()
 
 
 def encode_position(position: int) -> bytes:
@@ -34,25 +35,86 @@ def encode_position(position: int) -> bytes:
     return orjson.dumps({"position": position})
 
 
-class PartitionState:
-    """The state of one partition: the encoded record of each aggregate, by its id."""
+def decode_position(value: bytes) -> int:
+    """The inverse of `encode_position`."""
+    return int(orjson.loads(value)["position"])
+
+
+class PartitionState(ABC):
+    """The state of one partition: the encoded record of each aggregate, by its id.
+
+    It is never ahead of a committed transaction, and has each of them whole or not at all.
+    Iterating gives the ids.
+    """
+
+    @property
+    @abstractmethod
+    def end(self) -> int:
+        """The position in the changelog before which nothing is missing; more may be here."""
+
+    @abstractmethod
+    def get(self, key: bytes) -> bytes | None:
+        """The record of an aggregate."""
+
+    @abstractmethod
+    def position(self, tp: TP) -> int | None:
+        """Where the input partition was read to, as far as this state knows."""
+
+    @abstractmethod
+    def apply(self, changes: Mapping[bytes, bytes | None], end: int) -> None:
+        """Take over records of the changelog, which were committed and lie before `end`."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[bytes]: ...
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what it holds; nothing of it is used any more."""
+
+
+class MemoryState(PartitionState):
+    """The state of a partition in memory: gone with the process."""
 
     def __init__(self) -> None:
         self.records: dict[bytes, bytes] = {}
         self._own: dict[bytes, bytes] = {}
+        self._end = 0
 
-    def apply(self, key: bytes, value: bytes | None) -> None:
-        """Take over one record of the changelog."""
-        target = self._own if key.startswith(_OWN) else self.records
-        if value is None:
-            target.pop(key, None)
-        else:
-            target[key] = value
+    @property
+    def end(self) -> int:
+        """How far it has the changelog."""
+        return self._end
+
+    def get(self, key: bytes) -> bytes | None:
+        """The record of an aggregate."""
+        return self.records.get(key)
 
     def position(self, tp: TP) -> int | None:
         """Where the input partition was read to, as far as this state knows."""
         value = self._own.get(position_key(tp))
-        return None if value is None else int(orjson.loads(value)["position"])
+        return None if value is None else decode_position(value)
+
+    def apply(self, changes: Mapping[bytes, bytes | None], end: int) -> None:
+        """Take over records of the changelog."""
+        for key, value in changes.items():
+            target = self._own if key.startswith(OWN) else self.records
+            if value is None:
+                target.pop(key, None)
+            else:
+                target[key] = value
+        self._end = end
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class _Partitions(memory.Store[bytes, bytes]):
@@ -64,19 +126,22 @@ class _Partitions(memory.Store[bytes, bytes]):
 
     def __getitem__(self, key: bytes) -> bytes:
         for state in self.owned.values():
-            if key in state.records:
-                return state.records[key]
+            value = state.get(key)
+            if value is not None:
+                return value
         raise KeyError(key)
 
     def __contains__(self, key: object) -> bool:
-        return any(key in state.records for state in self.owned.values())
+        return isinstance(key, bytes) and any(
+            state.get(key) is not None for state in self.owned.values()
+        )
 
     def __iter__(self) -> Iterator[bytes]:
         for state in self.owned.values():
-            yield from state.records
+            yield from state
 
     def __len__(self) -> int:
-        return sum(len(state.records) for state in self.owned.values())
+        return sum(len(state) for state in self.owned.values())
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
         raise TypeError("the state table changes by transactions only")
@@ -112,8 +177,11 @@ class StateTable(Table[bytes, bytes]):
         raise TypeError("the state table changes by transactions only")
 
 
-async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition) -> PartitionState:
-    """Read a partition's state from its changelog, up to the changelog's end now.
+S = TypeVar("S", bound=PartitionState)
+
+
+async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, state: S) -> S:
+    """Read what a state lacks from its changelog, up to the changelog's end now, and return it.
 
     ``consumer`` is assigned the changelog and reads committed records. The caller has fenced
     earlier owners, so no open transaction hides the end.
@@ -123,14 +191,13 @@ async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition) -> Part
         Transient: reading it did not get on.
     """
     end = (await consumer.end_offsets([changelog]))[changelog]
-    await consumer.seek_to_beginning(changelog)
-    state = PartitionState()
+    consumer.seek(changelog, state.end)
     async for records in read_to(consumer, changelog, end):
-        for record in records:
-            if record.key is None:
-                raise Fatal(
-                    f"{changelog.topic}[{changelog.partition}] holds a record without a key at "
-                    f"offset {record.offset}; something else writes to this topic: stop that"
-                )
-            state.apply(record.key, record.value)
+        changes = {record.key: record.value for record in records}
+        if None in changes:
+            raise Fatal(
+                f"{changelog.topic}[{changelog.partition}] holds a record without a key before "
+                f"offset {records[-1].offset + 1}; something else writes to this topic: stop that"
+            )
+        state.apply(changes, records[-1].offset + 1)
     return state

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
@@ -23,6 +23,8 @@ from streams.partition_driver import Fenced
 from streams.settings import Settings
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Seconds for an abort. What is left behind the next owner ends, or the transaction's timeout.
 _ABORT_TIMEOUT = 1.0
@@ -60,8 +62,12 @@ class TransactionalProducer:
         )
         await self._in_time(self._producer.start(), "fencing")
 
-    async def commit(self, outputs: Mapping[str, Sequence[Output]], position: int) -> None:
+    async def commit(
+        self, outputs: Mapping[str, Sequence[Output]], position: int
+    ) -> Mapping[str, int]:
         """Write all outputs (by topic) and the input position, or nothing.
+
+        Returns the offset of the first record of each topic that has any.
 
         Raises:
             Fenced: a newer owner exists, or the broker has given the transaction up.
@@ -70,11 +76,13 @@ class TransactionalProducer:
         """
         assert self._producer is not None, "start first"
         try:
-            await self._in_time(self._commit(self._producer, outputs, position), "committing")
+            return await self._in_time(
+                self._commit(self._producer, outputs, position), "committing"
+            )
         except (ProducerFenced, InvalidProducerEpoch) as error:
             raise Fenced from error
 
-    async def _in_time(self, work: Awaitable[None], what: str) -> None:
+    async def _in_time(self, work: Awaitable[T], what: str) -> T:
         """The broker gives a transaction up after its time; aiokafka may wait for ever, silently.
 
         Raises:
@@ -82,25 +90,27 @@ class TransactionalProducer:
         """
         timeout = self._settings.transaction_timeout
         try:
-            await asyncio.wait_for(work, timeout)
+            return await asyncio.wait_for(work, timeout)
         except asyncio.TimeoutError:
             raise Transient(f"{what} took longer than the {timeout:g} s of a transaction") from None
 
     async def _commit(
         self, producer: AIOKafkaProducer, outputs: Mapping[str, Sequence[Output]], position: int
-    ) -> None:
+    ) -> Mapping[str, int]:
         await producer.begin_transaction()
         acknowledgements = [
             await producer.send_batch(batch, topic, partition=self._tp.partition)
             for topic, records in outputs.items()
             for batch in _batches(producer, records)
         ]
-        await asyncio.gather(*acknowledgements)
+        written = await asyncio.gather(*acknowledgements)
         # Only so that tools which look at consumer groups see the lag; see `state_table`.
         await producer.send_offsets_to_transaction(
             {TopicPartition(self._tp.topic, self._tp.partition): position}, self._group
         )
         await producer.commit_transaction()
+        # A batch's offset is that of its first record; the first batch of a topic counts.
+        return {batch.topic: batch.offset for batch in reversed(written)}
 
     async def close(self) -> None:
         """Give the producer up; an open transaction is aborted as soon as anyone notices."""

@@ -29,7 +29,7 @@ from streams.log_reader import LogReader, open_logs
 from streams.personal import is_sealed_state
 from streams.progress import Progress, say_nothing
 from streams.settings import Settings
-from streams.state_table import position_key, restore
+from streams.state_table import MemoryState, position_key, restore
 from streams.topics import check_topics, topic_specs
 from streams.view import View
 from streams.view_status import status_of
@@ -220,7 +220,7 @@ class _Verification(Generic[S]):
             await self._ring.catch_up(number)
         self._logs.consumer.assign([changelog])
         # Up to the last stable offset, which never is in the midst of a transaction.
-        state = await restore(self._logs.consumer, changelog)
+        state = await restore(self._logs.consumer, changelog, MemoryState())
         position = state.position(TP(*commands)) or 0
         # All that came of the commands below that position was written before it was committed.
         ends = await self._logs.ends([outcomes, letters, events])

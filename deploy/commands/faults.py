@@ -25,6 +25,7 @@ _LIST = "\b\nScenarios:\n" + "\n".join(f"  {one.name:4}{one.title}" for one in S
     + "\n\n"
     + examples(
         "cqrs faults --scenario F1",
+        "cqrs faults --scenario F1 --local-store",
         "cqrs faults --scale full --resume results.json --report report.md",
     )
 )
@@ -43,6 +44,7 @@ _LIST = "\b\nScenarios:\n" + "\n".join(f"  {one.name:4}{one.title}" for one in S
     type=click.Choice(["small", "full"]),
     help="Minutes in all, or up to an hour and a half.",
 )
+@click.option("--local-store", is_flag=True, help="Let command workers keep their state on disk.")
 @click.option(
     "--resume",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -60,6 +62,7 @@ def faults(
     names: tuple[str, ...],
     seed: int,
     scale: Scale,
+    local_store: bool,
     resume: Path | None,
     report: Path | None,
     as_json: bool,
@@ -70,7 +73,9 @@ def faults(
     the system recover by itself, and has `cqrs verify` decide. Exit code 1 if a promise was broken.
     """
     results = Results(resume)
-    played = [_play(SCENARIOS[name], scale, seed, results) for name in names or SCENARIOS]
+    played = [
+        _play(SCENARIOS[name], scale, seed, local_store, results) for name in names or SCENARIOS
+    ]
     if report is not None:
         report.write_text(markdown_of([one for one in results.all if one.scale == scale]))
     if as_json:
@@ -85,13 +90,18 @@ def faults(
             ctx.exit(1)
 
 
-def _play(scenario: Scenario, scale: Scale, seed: int, results: Results) -> Result:
+def _play(
+    scenario: Scenario, scale: Scale, seed: int, local_store: bool, results: Results
+) -> Result:
     """Run one that has not passed yet, and say what is wrong as soon as it is known."""
-    earlier = results.passed(scenario.name, scale, seed)
+    earlier = results.passed(scenario.name, scale, seed, local_store)
     if earlier is not None:
         return earlier
     with EmbeddedStack.temporary(TerminalProgress()) as stack, progress_bar() as progress:
-        result = asyncio.run(play(scenario, stack, scale=scale, seed=seed, progress=progress))
+        playing = play(
+            scenario, stack, scale=scale, seed=seed, progress=progress, local_store=local_store
+        )
+        result = asyncio.run(playing)
     results.add(result)
     for title, lines in result.logs.items():
         click.echo(f"--- {title}\n{lines}", err=True)

@@ -36,9 +36,11 @@ class Results:
             except (ValueError, TypeError) as error:
                 raise Fatal(f"{path} holds no results of `cqrs faults`: {error}") from error
 
-    def passed(self, scenario: str, scale: Scale, seed: int) -> Result | None:
+    def passed(
+        self, scenario: str, scale: Scale, seed: int, local_store: bool = False
+    ) -> Result | None:
         """The result of this run, if it was run and kept all promises."""
-        wanted = (scenario, scale, seed)
+        wanted = (scenario, scale, seed, local_store)
         return next((one for one in self.all if one.ok and _key(one) == wanted), None)
 
     def add(self, new: Result) -> None:
@@ -115,14 +117,14 @@ def markdown_of(results: Sequence[Result]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _key(result: Result) -> tuple[str, Scale, int]:
-    return result.scenario, result.scale, result.seed
+def _key(result: Result) -> tuple[str, Scale, int, bool]:
+    return result.scenario, result.scale, result.seed, result.local_store
 
 
-def _order(result: Result) -> tuple[str, str, int, int]:
+def _order(result: Result) -> tuple[str, str, int, int, bool]:
     """F2 comes before F10, and V1 after all of these."""
     kind, number = result.scenario[0], int(result.scenario[1:])
-    return result.scale, kind, number, result.seed
+    return result.scale, kind, number, result.seed, result.local_store
 
 
 def _shown(value: float | str) -> str:

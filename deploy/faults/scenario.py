@@ -8,10 +8,12 @@ the seed alone determines. It fails by raising; what it measures goes into `Run.
 from __future__ import annotations
 
 import random
+import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
@@ -55,6 +57,8 @@ class Result:
     title: str
     scale: Scale
     seed: int
+    local_store: bool = False
+    """Whether the command workers kept their state on disk."""
     ok: bool = False
     failure: str | None = None
     seconds: float = 0.0
@@ -99,9 +103,16 @@ class Run:
         self, *roles: Role, servers: Servers | None = None, **changes: Any
     ) -> Deployment:
         """A deployment with workers of these roles and other settings; gone with the run."""
+        if self.result.local_store:
+            changes = {"state_dir": self.new_folder(), **changes}
         settings = new_settings(servers or self.stack, **changes)
         await create_user_topics(settings)
         return self.resources.enter_context(open_deployment(settings, roles, self.apps))
+
+    def new_folder(self) -> Path:
+        """An empty folder; gone with the run."""
+        folder = tempfile.TemporaryDirectory(prefix="cqrs-faults-")
+        return Path(self.resources.enter_context(folder))
 
     def start(self, deployed: Deployment, role: Role, point: Point) -> WorkerProcess:
         """One more worker, which comes to a point."""
@@ -149,12 +160,17 @@ async def play(
     seed: int,
     progress: Progress = lambda _what, _done, _total: None,
     apps: Mapping[Role, str] = MappingProxyType({}),
+    local_store: bool = False,
 ) -> Result:
     """Run a scenario on a stack that nobody else uses meanwhile.
 
+    With `local_store` the command workers of a deployment keep their state in one folder, as those
+    of one host do.
+
     Returns the result, also when a promise was broken or a server did not do its part.
     """
-    result = Result(scenario.name, scenario.title, scale, seed)
+    title = scenario.title + (", state on disk" if local_store else "")
+    result = Result(scenario.name, title, scale, seed, local_store)
     begin = time.monotonic()
     with ExitStack() as resources:
         run = Run(stack, scale, seed, result, resources, progress, apps)

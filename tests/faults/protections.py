@@ -28,7 +28,7 @@ from streams.partition_driver import Driver
 from streams.projector import Refused
 from streams.recovery import Recovered
 from streams.settings import Settings
-from streams.state_table import PartitionState
+from streams.state_table import MemoryState
 from streams.transactions import TransactionalProducer
 from streams.view_index import Document
 from streams.view_progress import Serving
@@ -82,15 +82,15 @@ def end_offset_in_recovery(set_: Set) -> None:
     """Take what the first poll brings for the whole state."""
     most = 500  # records; that is the default of Kafka's consumers
 
-    async def poll_once(consumer: AIOKafkaConsumer, changelog: TopicPartition) -> PartitionState:
+    async def poll_once(
+        consumer: AIOKafkaConsumer, changelog: TopicPartition, state: MemoryState
+    ) -> MemoryState:
         await consumer.seek_to_beginning(changelog)
-        state = PartitionState()
         if not (await consumer.end_offsets([changelog]))[changelog]:
             return state  # as the topic of the keys is; a poll would wait for something
         found = await consumer.getmany(changelog, timeout_ms=10_000, max_records=most)
         for records in found.values():
-            for record in records:
-                state.apply(record.key, record.value)
+            state.apply({record.key: record.value for record in records}, 0)
         return state
 
     set_(recovery, "restore", poll_once)

@@ -15,7 +15,7 @@ from streams.keys import Keys
 from streams.personal import PERSONAL, is_sealed_state, new_key, open_letter
 from streams.repository import Repository
 from streams.sealing import Sealing
-from streams.state_table import PartitionState
+from streams.state_table import MemoryState
 from streams.transactions import Output
 from tests.unit.samples import ANNA, record, register
 from tests.unit.test_verify import Line
@@ -93,7 +93,7 @@ def test_a_dead_letter_of_a_user_is_sealed_and_says_so(sealing: Sealing, keys: K
 
 
 def test_the_state_is_kept_sealed_until_the_user_is_erased(sealing: Sealing) -> None:
-    stored = PartitionState()
+    stored = MemoryState()
 
     def users() -> Repository[User]:
         return Repository(USERS, stored, sealing)

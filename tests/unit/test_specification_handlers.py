@@ -16,17 +16,17 @@ from models.user import User
 from streams.buses import CommandBus
 from streams.entity import decode_entity
 from streams.repository import Repository
-from streams.state_table import PartitionState
+from streams.state_table import MemoryState
 from tests.unit.samples import ANNA, register
 
 
 @pytest.fixture
-def stored() -> PartitionState:
-    return PartitionState()
+def stored() -> MemoryState:
+    return MemoryState()
 
 
 @pytest.fixture
-def users(stored: PartitionState) -> Repository[User]:
+def users(stored: MemoryState) -> Repository[User]:
     return Repository(USERS, stored)
 
 
@@ -66,7 +66,7 @@ async def test_user_command_handler(users: Repository[User]) -> None:
     assert await handler.handle(update) == (UserProfileUpdated(first_name="Änne"),)
 
 
-def test_event_sourced_repository(users: Repository[User], stored: PartitionState) -> None:
+def test_event_sourced_repository(users: Repository[User], stored: MemoryState) -> None:
     """Load is a fold of the events; what is saved is staged until the transaction is committed."""
     assert users.load("user-1") is None
     users.save(register(), [ANNA])
@@ -77,8 +77,7 @@ def test_event_sourced_repository(users: Repository[User], stored: PartitionStat
     assert (user.email, user.first_name) == ("Anna@example.org", "Änne")
     assert stored.records == {}
 
-    for key, value in users.staged().items():
-        stored.apply(key, value)
+    stored.apply({**users.staged()}, 1)
     users.clear()
     assert users.load("user-1") == user
     assert decode_entity(USERS, stored.records[b"user-1"]).version == 2

@@ -6,7 +6,7 @@ import pytest
 from faust.types import TP
 
 from agents.user_commands import app
-from streams.state_table import PartitionState, StateTable, encode_position, position_key
+from streams.state_table import MemoryState, StateTable, encode_position, position_key
 
 COMMANDS = TP("users.commands.v1", 1)
 
@@ -15,8 +15,8 @@ COMMANDS = TP("users.commands.v1", 1)
 def table() -> StateTable:
     table = StateTable(app, "users-state", "users.state-changelog.v1")
     for number, key in enumerate((b"anna", b"bert")):
-        table.owned[number] = PartitionState()
-        table.owned[number].apply(key, key.upper())
+        table.owned[number] = MemoryState()
+        table.owned[number].apply({key: key.upper()}, 1)
     return table
 
 
@@ -45,12 +45,12 @@ def test_nobody_writes_to_it_outside_of_a_transaction(table: StateTable) -> None
 def test_positions_are_no_aggregates(table: StateTable) -> None:
     state = table.owned[1]
     assert state.position(COMMANDS) is None
-    state.apply(position_key(COMMANDS), encode_position(42))
+    state.apply({position_key(COMMANDS): encode_position(42)}, 2)
     assert state.position(COMMANDS) == 42
     assert state.position(TP("orgs.commands.v1", 1)) is None
     assert len(table) == 2
 
 
 def test_a_tombstone_removes_its_aggregate(table: StateTable) -> None:
-    table.owned[0].apply(b"anna", None)
+    table.owned[0].apply({b"anna": None}, 2)
     assert b"anna" not in table
