@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from deploy.bench.benchmark import Benchmark
 from deploy.bench.deciding import DECIDING
 from deploy.bench.latency import LATENCY
+from deploy.bench.memory import MEMORY
 from deploy.bench.projecting import PROJECTING
+from deploy.bench.recovery import RECOVERY
 
-BENCHMARKS: Mapping[str, Benchmark] = {one.name: one for one in (DECIDING, LATENCY, PROJECTING)}
+BENCHMARKS: Mapping[str, Benchmark] = {
+    one.name: one for one in (DECIDING, LATENCY, MEMORY, PROJECTING, RECOVERY)
+}

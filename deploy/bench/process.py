@@ -36,6 +36,10 @@ class RunningContestant:
         used = psutil.Process(self._process.pid).cpu_times()
         return float(used.user + used.system)
 
+    def memory(self) -> int:
+        """Bytes that are resident now."""
+        return int(psutil.Process(self._process.pid).memory_info().rss)
+
 
 @contextmanager
 def contestant(

@@ -39,6 +39,14 @@ TINY = {
     },
     # enough to take longer than the time between two looks
     "projecting": {"documents": 20_000, "warm-up": 500},
+    "memory": {
+        "users": 5000,
+        "commands": 2000,
+        "warm-up": 200,
+        "users at 50%": 20,
+        "seconds at 50%": 1,
+    },
+    "recovery": {"records": 3000, "aggregates": 1000},
 }
 
 

@@ -1,0 +1,29 @@
+"""A table as Faust's documentation teaches, and an agent that only says what is in it."""
+
+from __future__ import annotations
+
+import faust
+from faust.types import StreamT
+
+from streams.aggregate import Names
+from streams.settings import settings
+
+_names = Names(settings().namespace, "users")
+
+app = faust.App(
+    f"{settings().namespace}faust-table",
+    broker=[f"kafka://{one}" for one in settings().bootstrap_servers.split(",")],
+    topic_partitions=settings().partitions,
+)
+commands = app.topic(_names.commands, value_serializer="raw", key_serializer="raw")
+outcomes = app.topic(_names.outcomes, value_serializer="raw", key_serializer="raw")
+users = app.Table(
+    "users", partitions=settings().partitions, key_serializer="raw", value_serializer="raw"
+)
+
+
+@app.agent(commands)
+async def decide_commands(stream: StreamT[bytes]) -> None:
+    """Answer with how many users there are."""
+    async for key, _ in stream.items():  # noqa: PERF102 - a stream is no dict
+        await outcomes.send(key=key, value=b"%d" % len(users))
