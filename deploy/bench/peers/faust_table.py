@@ -17,9 +17,7 @@ app = faust.App(
 )
 commands = app.topic(_names.commands, value_serializer="raw", key_serializer="raw")
 outcomes = app.topic(_names.outcomes, value_serializer="raw", key_serializer="raw")
-users = app.Table(
-    "users", partitions=settings().partitions, key_serializer="raw", value_serializer="raw"
-)
+users = app.Table("users", partitions=settings().partitions, key_type=bytes, value_type=bytes)
 
 
 @app.agent(commands)
