@@ -43,8 +43,26 @@ async def prove(
     async with open_logs(settings, partitions) as logs:
         search = TopicSearch(settings, aggregate, names, logs, configs, aggregate_id)
         proof = await search.run()
+    if settings.state_dir is not None:
+        [keys] = [place for place in proof.places if place.name == names.keys]
+        proof.places.append(_in_local_stores(settings, keys))
     proof.places.append(await _look_into_index(settings, index, aggregate_id))
     return proof
+
+
+def _in_local_stores(settings: Settings, keys: Place) -> Place:
+    """What the workers' disks may hold: beside the last state, replaced ones of before.
+
+    Nobody looks there; encrypted, they are of use as long as the key is.
+    """
+    place = Place("CQRS_STATE_DIR of command workers", records=1)
+    place.note = "not looked at: replaced states stay until RocksDB compacts its files"
+    if settings.encrypt_personal_data:
+        place.readable, place.gone_by = min(1, keys.readable), keys.gone_by
+    else:
+        place.readable = 1
+        place.note += "; stop the worker and remove its folder"
+    return place
 
 
 async def _look_into_index(settings: Settings, index: ViewIndex, aggregate_id: str) -> Place:

@@ -22,14 +22,16 @@ from streams import command_partition, recovery
 from streams.aggregate import Names
 from streams.bulk_writer import BulkWriter
 from streams.chunks import Chunk
+from streams.command_partition import CommandPartition
 from streams.freshness import Freshness
 from streams.kafka import admin_client
+from streams.local_store import LocalState
 from streams.partition_driver import Driver
 from streams.projector import Refused
 from streams.recovery import Recovered
 from streams.settings import Settings
 from streams.state_table import MemoryState
-from streams.transactions import TransactionalProducer
+from streams.transactions import Output, TransactionalProducer
 from streams.view_index import Document
 from streams.view_progress import Serving
 from streams.view_writer import PartitionWriter, Positioned
@@ -96,6 +98,41 @@ def end_offset_in_recovery(set_: Set) -> None:
     set_(recovery, "restore", poll_once)
 
 
+def apply_after_commit(set_: Set) -> None:
+    """Let the local store have a chunk's changes before they are committed."""
+    process = CommandPartition.process
+
+    async def apply_first(
+        self: CommandPartition[Any], records: Sequence[Any], position: int
+    ) -> None:
+        commit = self._producer.commit
+        store = self._stored
+        assert isinstance(store, LocalState)
+
+        async def apply_and_commit(
+            outputs: Mapping[str, Sequence[Output]], position: int
+        ) -> Mapping[str, int]:
+            changes = {one.key or b"": one.value for one in outputs[self._table.changelog]}
+            store.apply(changes, store.end)
+            store._db.flush()
+            return await commit(outputs, position)
+
+        vars(self._producer)["commit"] = apply_and_commit
+        await process(self, records, position)
+        del vars(self._producer)["commit"]
+
+    set_(CommandPartition, "process", apply_first)
+
+
+def identity_of_the_store(set_: Set) -> None:
+    """Take any store in the right folder for ours."""
+
+    async def same_for_all(settings: Settings, topic: str) -> str:
+        return "any"
+
+    set_(recovery, "topic_id", same_for_all)
+
+
 def gap_check(set_: Set) -> None:
     """Process chunks that start after the position."""
 
@@ -159,6 +196,8 @@ PROTECTIONS: Mapping[str, Callable[[Set], None]] = {
         fencing_before_recovery,
         position_in_the_state,
         end_offset_in_recovery,
+        apply_after_commit,
+        identity_of_the_store,
         gap_check,
         external_version,
         commit_after_bulk,

@@ -9,15 +9,18 @@ from functools import partial
 
 import pytest
 
+from deploy.bench.registrations import registering
 from deploy.embedded.stack import EmbeddedStack
 from deploy.faults.points import Point
 from deploy.faults.scenario import Result, Run, Scenario, play
 from deploy.faults.scenarios.crash_points import crash_at
 from deploy.faults.scenarios.forgetting import expire_commands, lose_offsets
+from deploy.faults.scenarios.local_stores import Stores, foreign_stores
 from deploy.faults.scenarios.reading_writes import read_what_was_written
 from deploy.faults.scenarios.replay import replay_events
 from deploy.faults.scenarios.zombies import wake_amid_the_takeover
 from deploy.faults.traffic import open_traffic, records_of
+from deploy.faults.waiting import wait_until
 from deploy.generate import generate
 from tests.faults.protections import APPS, PROTECTIONS, VARIABLE
 
@@ -39,6 +42,39 @@ async def restart_after_a_long_history(run: Run) -> None:
     await run.verify(deployed)
 
 
+async def die_before_a_commit(run: Run) -> None:
+    """A worker with a local store is killed between sending a chunk and committing it."""
+    deployed = await run.deploy("views", partitions=1, state_dir=run.new_folder())
+    stream = registering(900, run.seed)  # a view goes on when some users are missing altogether
+    async with open_traffic(deployed, records_of(stream)) as traffic:
+        worker = run.start(deployed, "commands", Point("kill", "before", "commit", 2))
+        traffic.burst(300)
+        await traffic.wait_for_decided(1)
+        traffic.burst(300)
+        await wait_until(lambda: not worker.is_running, what="it is killed before its commit")
+        worker.start()
+        traffic.burst(300)
+        await traffic.finish()
+    await run.verify(deployed)
+
+
+async def get_a_foreign_store(run: Run) -> None:
+    """A worker finds the store of another deployment in its place; then all commands come again."""
+    foreign = await foreign_stores(run, partitions=1, commands=50)
+    deployed = await run.deploy("commands", "views", partitions=1, state_dir=run.new_folder())
+    records = [*records_of(generate(500, run.seed, rejected=0, duplicates=0))]
+    async with open_traffic(deployed, [*records, *records]) as traffic:
+        traffic.burst(500)
+        await traffic.wait_for_decided(500)
+        worker = deployed.of("commands")[0]
+        worker.terminate()
+        Stores(deployed).put_back(foreign)
+        worker.start()
+        traffic.burst(500)
+        await traffic.finish()
+    await run.verify(deployed)
+
+
 # What shows that a protection is gone, and what the checker or the scenario says then.
 REVERTS: dict[str, tuple[Callable[[Run], Awaitable[None]], str]] = {
     "fencing_before_recovery": (wake_amid_the_takeover, r"^I1 is broken .* has the events"),
@@ -47,6 +83,8 @@ REVERTS: dict[str, tuple[Callable[[Run], Awaitable[None]], str]] = {
         r"^I\d is broken",
     ),
     "end_offset_in_recovery": (restart_after_a_long_history, r"^I\d is broken"),
+    "apply_after_commit": (die_before_a_commit, r"^I\d is broken"),
+    "identity_of_the_store": (get_a_foreign_store, r"^I\d is broken"),
     "gap_check": (
         partial(expire_commands, rng=random.Random(1)),
         r"the worker ends$",  # for which the scenario waits in vain
@@ -79,9 +117,12 @@ async def test_without_it_something_breaks(
 
 
 @pytest.mark.timeout(300)
-async def test_with_it_nothing_breaks(stack: EmbeddedStack) -> None:
+@pytest.mark.parametrize(
+    "protection", ["end_offset_in_recovery", "apply_after_commit", "identity_of_the_store"]
+)
+async def test_with_it_nothing_breaks(stack: EmbeddedStack, protection: str) -> None:
     """The others are parts of the scenarios F3, F7, F8 and F9, which show that."""
-    result = await played(stack, "end_offset_in_recovery")
+    result = await played(stack, protection)
     assert result.ok, (result.failure, result.logs)
 
 

@@ -1,4 +1,4 @@
-"""Every scenario of the fault suite, small: three with every test run, all with `--faults`."""
+"""Every scenario of the fault suite, small: four with every test run, all with `--faults`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from deploy.embedded.stack import EmbeddedStack
 from deploy.faults.catalogue import SCENARIOS
 from deploy.faults.scenario import play
 
-SMOKE = ("F1", "F3", "F9")
+SMOKE = ("F1", "F3", "F9", "F12")
 
 
 @pytest.mark.timeout(600)
@@ -21,5 +21,14 @@ SMOKE = ("F1", "F3", "F9")
 )
 async def test_everything_holds(stack: EmbeddedStack, name: str) -> None:
     result = await play(SCENARIOS[name], stack, scale="small", seed=1)
+    assert result.ok, (result.failure, result.logs)
+    assert result.commands > 0
+
+
+@pytest.mark.all_faults
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", ["F1", "F3", "F9"])
+async def test_everything_holds_with_the_state_on_disk(stack: EmbeddedStack, name: str) -> None:
+    result = await play(SCENARIOS[name], stack, scale="small", seed=1, local_store=True)
     assert result.ok, (result.failure, result.logs)
     assert result.commands > 0

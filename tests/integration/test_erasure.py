@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,8 +78,8 @@ def verdicts(said: dict[str, Any]) -> dict[str, str]:
     }
 
 
-async def test_the_user_is_gone_and_stays_gone(deploy: Deploy) -> None:
-    deployed = deploy("commands", "views", **encrypted())
+async def test_the_user_is_gone_and_stays_gone(deploy: Deploy, tmp_path: Path) -> None:
+    deployed = deploy("commands", "views", state_dir=tmp_path, **encrypted())
     await register_and_change(deployed)
     code, said = erase(deployed, "--prove")
     assert (code, said["ok"], said["version"]) == (0, True, 4)
@@ -91,6 +92,7 @@ async def test_the_user_is_gone_and_stays_gone(deploy: Deploy) -> None:
         "users.commands.dead.v1": "later",
         "users.views.dead.v1": "gone",
         "users.commands.v1": "later",
+        "CQRS_STATE_DIR of command workers": "later",
         "user-views": "gone",
     }
     places = said["places"]
@@ -100,6 +102,7 @@ async def test_the_user_is_gone_and_stays_gone(deploy: Deploy) -> None:
         "users.state-changelog.v1": 3,
         "users.commands.dead.v1": 1,
         "users.commands.v1": 3,
+        "CQRS_STATE_DIR of command workers": 1,
     }
     within_the_hour = datetime.now(timezone.utc) + timedelta(hours=1)
     for name in ("users.keys.v1", "users.events.v1", "users.state-changelog.v1"):
@@ -256,8 +259,10 @@ async def shown_still(deployed: Deployment, users: list[str]) -> list[str]:
     return [user for user in users if documents[user].keys() != {"id", "version"}]
 
 
-async def test_without_encryption_it_is_said_that_the_data_is_not_gone(deploy: Deploy) -> None:
-    deployed = deploy("commands", "views")
+async def test_without_encryption_it_is_said_that_the_data_is_not_gone(
+    deploy: Deploy, tmp_path: Path
+) -> None:
+    deployed = deploy("commands", "views", state_dir=tmp_path)
     await register_and_change(deployed)
     code, said = erase(deployed, "--prove")
     assert (code, said["ok"], said["version"]) == (1, False, 4)
@@ -269,12 +274,14 @@ async def test_without_encryption_it_is_said_that_the_data_is_not_gone(deploy: D
         "users.commands.dead.v1": "later",
         "users.views.dead.v1": "gone",
         "users.commands.v1": "later",
+        "CQRS_STATE_DIR of command workers": "NOT",
         "user-views": "gone",
     }
     shown = cqrs(deployed.settings, "erase", "anna", "--yes", "--prove")
     assert "plain text" in shown.stdout
     assert shown.stderr == (
-        f"cqrs: personal data of anna is NOT gone from {deployed.names.events}\n"
+        f"cqrs: personal data of anna is NOT gone from {deployed.names.events}, "
+        "CQRS_STATE_DIR of command workers\n"
     )
     assert await shown_by(deployed, "anna") == set()
     await check(deployed)

@@ -22,34 +22,41 @@ _FROM_THE_BEGINNING = r"restored from offset 0 to"
 _REMOVED = r"this local store is removed"
 
 
-class _Stores:
+class Stores:
     """The folders of a deployment's stores, one per partition."""
 
     def __init__(self, deployed: Deployment) -> None:
         assert deployed.settings.state_dir is not None
         self._folder = deployed.settings.state_dir
         self._topic = deployed.names.changelog
+        self._partitions = range(deployed.settings.partitions)
 
     def of(self, partition: int) -> Path:
+        """The folder of one partition."""
         return self._folder / f"{self._topic}-{partition}"
 
     def files(self, pattern: str) -> Iterator[Path]:
-        for partition in range(_PARTITIONS):
+        """Some of the files of all partitions."""
+        for partition in self._partitions:
             yield from (self.of(partition) / "0").glob(pattern)
 
     def copy(self, to: Path) -> None:
-        for partition in range(_PARTITIONS):
+        """Keep all of them as they are now, by partition."""
+        for partition in self._partitions:
             shutil.copytree(self.of(partition), to / str(partition))
 
     def put_back(self, copy: Path) -> None:
+        """What `copy` has kept instead of what is there."""
         self.wipe()
-        for partition in range(_PARTITIONS):
+        for partition in self._partitions:
             shutil.copytree(copy / str(partition), self.of(partition))
 
     def wipe(self) -> None:
+        """Remove all of them."""
         shutil.rmtree(self._folder)
 
     def swap(self) -> None:
+        """Exchange those of the first two partitions."""
         one, other, aside = self.of(0), self.of(1), self._folder / "aside"
         one.rename(aside)
         other.rename(one)
@@ -75,7 +82,8 @@ async def damage_local_stores(run: Run) -> None:
         "views", partitions=_PARTITIONS, session_timeout=3.0, state_dir=run.new_folder()
     )
     stream = generate(1_000_000, run.seed, rejected=0.05, duplicates=0.2)
-    stores, older, foreign = _Stores(deployed), run.new_folder(), await _foreign_stores(run)
+    stores, older = Stores(deployed), run.new_folder()
+    foreign = await foreign_stores(run, partitions=_PARTITIONS, commands=1000)
     damages = [
         _Damage("none", lambda: stores.copy(older), _RESTORED),
         _Damage("kill", lambda: None, _RESTORED, killed=True),
@@ -120,21 +128,19 @@ async def _end_amid_a_burst(traffic: Traffic, end: Callable[[], object]) -> None
     end()
 
 
-async def _foreign_stores(run: Run) -> Path:
-    """The stores of another deployment."""
-    deployed = await run.deploy(partitions=_PARTITIONS, state_dir=run.new_folder())
-    worker = deployed.start("commands")
-    stream = generate(1000, run.seed + 1)
-    async with open_traffic(deployed, records_of(stream)) as traffic:
-        traffic.burst(1000)
+async def foreign_stores(run: Run, *, partitions: int, commands: int) -> Path:
+    """A copy of the stores of another deployment, which has decided so many commands."""
+    deployed = await run.deploy("commands", partitions=partitions, state_dir=run.new_folder())
+    async with open_traffic(deployed, records_of(generate(commands, run.seed + 1))) as traffic:
+        traffic.burst(commands)
         await traffic.finish()
-    await deployed.retire(worker)
+    await deployed.retire(deployed.workers[0])
     copy = run.new_folder()
-    _Stores(deployed).copy(copy)
+    Stores(deployed).copy(copy)
     return copy
 
 
-def _tear(run: Run, stores: _Stores, pattern: str, part: tuple[float, float]) -> None:
+def _tear(run: Run, stores: Stores, pattern: str, part: tuple[float, float]) -> None:
     """Write garbage over a part of each of the files."""
     for file in stores.files(pattern):
         content = bytearray(file.read_bytes())
@@ -143,7 +149,7 @@ def _tear(run: Run, stores: _Stores, pattern: str, part: tuple[float, float]) ->
         file.write_bytes(content)
 
 
-def _halve(stores: _Stores, pattern: str) -> None:
+def _halve(stores: Stores, pattern: str) -> None:
     for file in stores.files(pattern):
         content = file.read_bytes()
         file.write_bytes(content[: len(content) // 2])
