@@ -5,11 +5,11 @@ that type. Commands are accepted in either spelling of their fields, for they co
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Annotated, Any, ClassVar, Final, Generic, Literal, Protocol, TypeVar
 from uuid import UUID, uuid4, uuid5
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from typing_extensions import Self
@@ -17,7 +17,6 @@ from typing_extensions import Self
 from models.errors import Poison, Rejected
 from models.validation import Key, Time, explain, show_name
 from models.wire import (
-    format_time,
     read_object,
     read_optional_text,
     read_text,
@@ -99,21 +98,16 @@ def check_expected_version(command: Command, version: int) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True, gc=False):
     """Where on the log the command was that something came of."""
 
     topic: str
     partition: int
     offset: int
 
-    def to_wire(self) -> dict[str, Any]:
-        """The three as an object."""
-        return {"topic": self.topic, "partition": self.partition, "offset": self.offset}
-
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> "Source":
-        """The inverse of `to_wire`. Raises Poison."""
+        """The three out of an object. Raises Poison."""
         return cls(
             read_text(data, "topic"),
             read_whole(data, "partition", least=0),
@@ -132,7 +126,10 @@ def event_id(command_id: UUID, index: int) -> UUID:
 
 
 class Event(Protocol):
-    """What happened to one aggregate: domain fields only, named by its class."""
+    """What happened to one aggregate: domain fields only, named by its class.
+
+    A `msgspec.Struct` that is written in camelCase without what is not set.
+    """
 
     personal: ClassVar[tuple[str, ...]]
     """The fields, by their names on the wire, that are personal data.
@@ -146,20 +143,16 @@ class Event(Protocol):
     def is_shredded(self) -> bool:
         """Whether its personal fields were read without their key."""
 
-    def to_wire(self) -> dict[str, Any]:
-        """The fields that are set, in camelCase, JSON-ready."""
-
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_wire`; other fields are passed over. Raises Poison."""
+        """The event in these fields; others are passed over. Raises Poison."""
 
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 E = TypeVar("E", bound=Event)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventRecord(Generic[E_co]):
+class EventRecord(msgspec.Struct, Generic[E_co], frozen=True, kw_only=True):
     """An event in its envelope. `sequence` counts the events of its aggregate: 1, 2, 3 ..."""
 
     id: UUID
@@ -178,22 +171,22 @@ class EventRecord(Generic[E_co]):
         return type(self.event).__name__
 
     def to_wire(self) -> dict[str, Any]:
-        """The flat JSON-ready object, envelope and domain fields. What is not set is left out."""
+        """The flat object, for `encode`: envelope and fields. What is not set is left out."""
         data = {
             "type": type(self.event).__name__,
             "schemaVersion": SCHEMA_VERSION,
-            "id": str(self.id),
+            "id": self.id,
             "aggregateId": self.aggregate_id,
             "sequence": self.sequence,
-            "timestamp": format_time(self.timestamp),
-            "commandId": str(self.command_id),
-            "source": self.source.to_wire(),
+            "timestamp": self.timestamp,
+            "commandId": self.command_id,
+            "source": self.source,
         }
         if self.correlation_id is not None:
             data["correlationId"] = self.correlation_id
         if self.causation_id is not None:
             data["causationId"] = self.causation_id
-        data.update(self.event.to_wire())
+        data.update(msgspec.to_builtins(self.event))
         return data
 
 

@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-import orjson
 from faust.types import TP
 
 from models.errors import Poison, Rejected
 from models.messages import Command, Event, EventRecord, Source, check_expected_version, event_id
 from models.outcomes import Accepted, DeadLettered, Duplicate, Outcome, Rejection
 from models.tokens import Token
+from models.wire import encode
 from streams.aggregate import Aggregate, Names
 from streams.app import StreamApp
 from streams.buses import CommandBus
@@ -94,7 +94,7 @@ class CommandPartition(Generic[S]):
         decisions = _Decisions()
         for record in records:
             outcome = await self._decide(record, decisions)
-            decisions.outcomes.append(Output(reply_key(record), orjson.dumps(outcome.to_wire())))
+            decisions.outcomes.append(Output(reply_key(record), encode(outcome)))
         changes = self._repository.staged()
         changes[position_key(self._tp)] = encode_position(position)
         await self._producer.commit(

@@ -45,9 +45,6 @@ class Counted:
     def is_shredded(self) -> bool:
         return False
 
-    def to_wire(self) -> dict[str, Any]:
-        return {"by": self.by}
-
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
         return cls(data["by"])
