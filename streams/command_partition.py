@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from faust.types import TP
 
@@ -18,7 +18,7 @@ from streams.aggregate import Aggregate, Names
 from streams.app import StreamApp
 from streams.buses import CommandBus
 from streams.chunks import Record
-from streams.commands import check_partition, identify, read_command, reply_key, source_of, time_of
+from streams.commands import CommandReader, check_partition, identify, reply_key, source_of, time_of
 from streams.dead_letters import dead_letter
 from streams.entity import Entity, No, Yes
 from streams.keys import Keys, master_key
@@ -64,6 +64,7 @@ class CommandPartition(Generic[S]):
         self._cluster = app.cluster
         self._aggregate = aggregate
         self._names = Names(app.settings.namespace, aggregate.name)
+        self._reader = CommandReader(aggregate.commands)
         self._table = table
         self._new_bus = new_bus
         self._tp = tp
@@ -123,7 +124,7 @@ class CommandPartition(Generic[S]):
     async def _decide(self, record: Record, decisions: _Decisions) -> Outcome:
         source = source_of(record)
         try:
-            command = _read(record, self._aggregate)
+            command = self._read(record)
             return await self._answer(command, record, source, decisions)
         except Poison as poison:
             decisions.dead.append(self._sealing.letter(dead_letter(record, poison)))
@@ -199,6 +200,16 @@ class CommandPartition(Generic[S]):
             token=self._token(command.aggregate_id, source.offset, sequence),
         )
 
+    def _read(self, record: Record) -> Command:
+        """The command in a record; a record that breaks the reading is poison, too."""
+        try:
+            return self._reader.read(record)
+        except Poison:
+            raise
+        except Exception as error:
+            log_defect(f"reading {record.topic}[{record.partition}] at {record.offset}", error)
+            raise Poison("unreadable", f"reading it raised {type(error).__name__}") from error
+
     def _token(self, aggregate_id: str, offset: int, sequence: int) -> str:
         source = Source(self._tp.topic, self._tp.partition, offset)
         return str(Token.of(self._cluster, source, aggregate_id, sequence))
@@ -215,14 +226,3 @@ class CommandPartition(Generic[S]):
             self._repository.put(command.aggregate_id, entity)
             log_defect(f"deciding {type(command).__name__} {command.id}", error)
             raise Poison("decide-failed", f"deciding it raised {type(error).__name__}") from error
-
-
-def _read(record: Record, aggregate: Aggregate[Any]) -> Command:
-    """The command in a record; a record that breaks the reading is poison, too."""
-    try:
-        return read_command(record, aggregate.commands)
-    except Poison:
-        raise
-    except Exception as error:
-        log_defect(f"reading {record.topic}[{record.partition}] at {record.offset}", error)
-        raise Poison("unreadable", f"reading it raised {type(error).__name__}") from error
