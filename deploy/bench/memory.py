@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import count, islice
+from pathlib import Path
 from shutil import rmtree
 from statistics import median
 
@@ -40,41 +41,41 @@ _MIB = 1 << 20
 async def our_memory(ground: Ground, *, local_store: bool = False) -> Figures:
     """For a user with a full and with a typical dedupe window, and for some time under load."""
     state_dir = ground.folder / "state" if local_store else None
+    users = ground.size["users"]
     try:
-        full = await _for_each_user(ground, DEDUPE_WINDOW, state_dir=state_dir)
-        typical = await _for_each_user(ground, _TYPICAL, state_dir=state_dir)
+        none = await _with_users(ground, 0, DEDUPE_WINDOW, state_dir)
+        full = await _with_users(ground, users, DEDUPE_WINDOW, state_dir)
+        typical = await _with_users(ground, users, _TYPICAL, state_dir)
         rate = _LOAD * (await decide(ground, new_worker=our_worker))[COMMANDS_PER_SECOND]
-        samples = await _under_load(ground, rate, state_dir=state_dir)
+        samples = await _under_load(ground, rate, state_dir)
     finally:
         if state_dir is not None:
             rmtree(state_dir, ignore_errors=True)
     tenth = max(1, len(samples) // 10)
     return {
-        "bytes/user, full window": full,
-        "bytes/user, typical window": typical,
+        "bytes/user, full window": (full - none) / users,
+        "bytes/user, typical window": (typical - none) / users,
         "MiB at first, at 50% load": median(samples[:tenth]) / _MIB,
         "MiB at last, at 50% load": median(samples[-tenth:]) / _MIB,
         "commands/s at 50% load": rate,
     }
 
 
-async def _for_each_user(ground: Ground, answers: int, **changes: object) -> float:
-    """How much more memory a worker takes that knows many users than one that knows none."""
+async def _with_users(ground: Ground, users: int, answers: int, state_dir: Path | None) -> int:
+    """The memory of a worker that has restored so many users and decided a command."""
     settings, names = await new_deployment(ground)
-    settings = settings.model_copy(update=changes)
+    settings = settings.model_copy(update={"state_dir": state_dir})
+    if users:
+        values = states(answers, ground.seed)
+        await write_changelog(settings, names, aggregates=users, records=users, values=values)
     command = command_line(ROLES["commands"])
-    none = await until_deciding(ground, settings, names, command)
-    users = ground.size["users"]
-    values = states(answers, ground.seed)
-    await write_changelog(settings, names, aggregates=users, records=users, values=values)
-    many = await until_deciding(ground, settings, names, command)
-    return (many.memory - none.memory) / users
+    return (await until_deciding(ground, settings, names, command)).memory
 
 
-async def _under_load(ground: Ground, rate: float, **changes: object) -> Sequence[int]:
+async def _under_load(ground: Ground, rate: float, state_dir: Path | None) -> Sequence[int]:
     """Samples of the memory, one per second, while users change who all have full windows."""
     settings, names = await _frugal_deployment(ground)
-    settings = settings.model_copy(update=changes)
+    settings = settings.model_copy(update={"state_dir": state_dir})
     users, seconds = ground.size["users at 50%"], ground.size["seconds at 50%"]
     changing = _changes(users)
     log = ground.folder / f"{settings.namespace}commands.log"
