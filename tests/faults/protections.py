@@ -110,12 +110,12 @@ def apply_after_commit(set_: Set) -> None:
         assert isinstance(store, LocalState)
 
         async def apply_and_commit(
-            outputs: Mapping[str, Sequence[Output]], position: int
+            outputs: Mapping[str, Sequence[Output]], *rest: Any
         ) -> Mapping[str, int]:
             changes = {one.key or b"": one.value for one in outputs[self._table.changelog]}
             store.apply(changes, store.end)
             store._db.flush()
-            return await commit(outputs, position)
+            return await commit(outputs, *rest)
 
         vars(self._producer)["commit"] = apply_and_commit
         await process(self, records, position)
