@@ -120,19 +120,27 @@ class LocalState(PartitionState):
         return sum(1 for _ in self)
 
     def close(self) -> None:
-        """Write everything to files and let others have them."""
+        """Write everything to files, if that is possible, and let others have them."""
         if self._open:
-            self._open = False
-            self._db.close()
+            self._close_db()
             self._slot.release()
+
+    def _close_db(self) -> None:
+        self._open = False
+        try:
+            self._db.close()
+        except Exception as error:  # closed it is nevertheless
+            logger.warning("%s: the last changes stay unwritten: %s", self._slot.files, error)
 
     def _failed(self, error: Exception) -> NoReturn:
         if not self._open:
             raise error  # the files may belong to somebody else by now
-        self._open = False
-        self._slot.remove_files(self._db)
+        self._close_db()
+        self._slot.remove_files()
         self._slot.release()
-        raise Transient(f"{self._slot.files}: the local store failed and was removed: {error}")
+        raise Transient(
+            f"{self._slot.files}: the local store failed and was removed: {error}"
+        ) from error
 
 
 def open_local_state(folder: Path, identity: Identity, begin: int, end: int) -> LocalState:
@@ -191,9 +199,7 @@ class _Slot:
             return None
         return cls(folder / str(number), lock)
 
-    def remove_files(self, db: Rdict | None = None) -> None:
-        if db is not None:
-            db.close()
+    def remove_files(self) -> None:
         shutil.rmtree(self.files, ignore_errors=True)
 
     def release(self) -> None:

@@ -174,6 +174,29 @@ def test_a_damage_that_is_found_when_it_is_read(folder: Path, reopen: Reopen) ->
     assert (state.end, len(state)) == (0, 0)
 
 
+def fill(state: PartitionState) -> None:
+    """More than the memory takes."""
+    for n in range(1000):
+        state.apply({b"%d" % n: bytes(1 << 20)}, n)
+
+
+def test_a_store_that_cannot_be_written(folder: Path, reopen: Reopen) -> None:
+    state = reopen()
+    shutil.rmtree(folder / "0")
+    with pytest.raises(Transient, match="local store failed and was removed: IO error"):
+        fill(state)
+    assert reopen().end == 0
+    assert not (folder / "1").exists()
+
+
+def test_what_cannot_be_written_at_the_end_is_not_missed(folder: Path, reopen: Reopen) -> None:
+    state = reopen()
+    state.apply({b"anna": b"1"}, 1)
+    shutil.rmtree(folder / "0")
+    state.close()
+    assert reopen().end == 0
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
