@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from streams.aggregate import Names
 from streams.kafka import admin_client, new_producer
 from streams.log_reader import open_logs
 from streams.settings import Settings
+from streams.topic_ids import topic_id
 from streams.topics import MIB, create_topics, topic_specs
 from streams.verify import verify
 from tests.conftest import Deploy
@@ -91,6 +93,32 @@ async def test_a_command_topic_that_was_made_anew(deploy: Deploy) -> None:
     worker.start()
     await wait_until(lambda: "ends at 0, before the position 10" in worker.log_text)
     assert worker.is_running
+
+
+async def test_topics_that_were_made_anew_have_nothing_of_a_local_store(
+    deploy: Deploy, tmp_path: Path
+) -> None:
+    """What was decided in topics of the same names is forgotten: the same commands are accepted."""
+    deployed = deploy("commands", partitions=1, state_dir=tmp_path)
+    settings, names = deployed.settings, deployed.names
+    worker = deployed.workers[0]
+    former = await topic_id(settings, names.changelog)
+    async with new_producer(settings) as producer:
+        async with counting(deployed) as outcomes:
+            await send(producer, deployed, generate(10))
+            await outcomes.reach(10)
+        worker.terminate()
+        for spec in topic_specs(settings, names):
+            await make_anew(settings, names, spec.name)
+        new = await topic_id(settings, names.changelog)
+        assert len(former) == len(new) == 32
+        assert former != new
+        worker.start()
+        async with counting(deployed) as outcomes:
+            await send(producer, deployed, generate(10))
+            await outcomes.reach(10)
+    assert f"its id is {former}[0], not {new}[0]" in worker.log_text
+    assert (await verify(settings, USERS)).events == 10
 
 
 async def make_anew(settings: Settings, names: Names, topic: str) -> None:
