@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
-from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from models.errors import Transient
@@ -60,8 +59,11 @@ class TransactionalProducer:
         )
         await self._in_time(self._producer.start(), "fencing")
 
-    async def commit(self, outputs: Mapping[str, Sequence[Output]], position: int) -> None:
-        """Write all outputs (by topic) and the input position, or nothing.
+    async def commit(self, outputs: Mapping[str, Sequence[Output]]) -> None:
+        """Write all outputs (by topic), or nothing.
+
+        The position in the input belongs to the outputs. The group's offset is no part of it: that
+        would be two of five requests, for tools that show the lag (`ChunkConsumer.commit`).
 
         Raises:
             Fenced: a newer owner exists, or the broker has given the transaction up.
@@ -70,7 +72,7 @@ class TransactionalProducer:
         """
         assert self._producer is not None, "start first"
         try:
-            await self._in_time(self._commit(self._producer, outputs, position), "committing")
+            await self._in_time(self._commit(self._producer, outputs), "committing")
         except (ProducerFenced, InvalidProducerEpoch) as error:
             raise Fenced from error
 
@@ -87,7 +89,7 @@ class TransactionalProducer:
             raise Transient(f"{what} took longer than the {timeout:g} s of a transaction") from None
 
     async def _commit(
-        self, producer: AIOKafkaProducer, outputs: Mapping[str, Sequence[Output]], position: int
+        self, producer: AIOKafkaProducer, outputs: Mapping[str, Sequence[Output]]
     ) -> None:
         await producer.begin_transaction()
         acknowledgements = [
@@ -96,10 +98,6 @@ class TransactionalProducer:
             for batch in _batches(producer, records)
         ]
         await asyncio.gather(*acknowledgements)
-        # Only so that tools which look at consumer groups see the lag; see `state_table`.
-        await producer.send_offsets_to_transaction(
-            {TopicPartition(self._tp.topic, self._tp.partition): position}, self._group
-        )
         await producer.commit_transaction()
 
     async def close(self) -> None:
