@@ -23,6 +23,7 @@ from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line
 from models.errors import Fatal
 from models.views import project
+from models.wire import encode
 from streams.elasticsearch import connect
 from streams.settings import Settings
 from streams.view_index import Document, writes_alias
@@ -38,7 +39,7 @@ async def our_worker(ground: Ground) -> Figures:
     """The view worker as it is, from the events."""
     settings, names = await new_deployment(ground)
     events = [
-        (one.aggregate_id.encode(), orjson.dumps(one.to_wire()))
+        (one.aggregate_id.encode(), encode(one.to_wire()))
         for one in registrations(ground.size["documents"], ground.seed)
     ]
     await send(settings, names.events, events)
