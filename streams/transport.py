@@ -259,11 +259,16 @@ class ChunkConsumer(driver.Consumer):
             yield chunk.tp, self._chunk_message(chunk)
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
-        """Hand each chunk to its agent until the fetcher or this is stopped."""
+        """Hand each chunk to its agent until the fetcher or this is stopped.
+
+        Faust's stream gives its agent one message per turn of the event loop. Who is faster fills
+        its queue, where chunks wait that would have been one.
+        """
         try:
             while not (self.should_stop or fetcher.should_stop):
                 async for _, message in self.getmany(FETCH_WAIT):
                     await self.callback(message)
+                    await asyncio.sleep(0)
         except (asyncio.CancelledError, ConsumerStoppedError):
             if not self.app.should_stop:
                 raise
