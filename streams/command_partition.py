@@ -104,8 +104,7 @@ class CommandPartition(Generic[S]):
                 self._names.outcomes: decisions.outcomes,
                 self._names.dead_commands: decisions.dead,
                 self._table.changelog: [Output(key, value) for key, value in changes.items()],
-            },
-            position,
+            }
         )
         self._apply(changes, offsets[self._table.changelog] + len(changes))
 

@@ -11,6 +11,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from aiokafka.producer import sender
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_fixed
@@ -32,6 +33,10 @@ _STOP_TIMEOUT = 2.0
 # aiokafka waits this long after a refusal that only asks for patience, of which the broker's
 # transaction check sends one per new transaction: at the default of 100 ms it is the latency.
 RETRY_BACKOFF_MS = 5
+
+# Seconds that it waits when a transaction follows the one before before the broker has written that
+# one's markers. They are written in a millisecond or two; aiokafka has 20 ms, and no setting.
+sender.BACKOFF_OVERRIDE = 0.002
 
 # Seconds until a broker that cannot be reached is tried again. aiokafka knows only the wait above,
 # with which the producers of one worker tried a thousand times per second.

@@ -74,10 +74,13 @@ class Partitions:
                 if self._drivers.get(tp) is driver and driver.lost:  # else it went meanwhile
                     driver.start()
 
-    async def close(self, timeout: float) -> None:
-        """Give everything up; running chunks have ``timeout`` seconds to finish."""
+    async def settle(self, timeout: float) -> None:
+        """Take nothing over any more; running chunks have ``timeout`` seconds to finish."""
         self._closed = True
         await asyncio.gather(*(driver.settle(timeout) for driver in self._drivers.values()))
+
+    async def close(self) -> None:
+        """Give everything up, after `settle`."""
         await self._take_over(set())
 
     def is_ready(self, tp: TP) -> bool:

@@ -14,7 +14,6 @@ from typing import NamedTuple, TypeVar
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
-from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from models.errors import Transient
@@ -62,10 +61,11 @@ class TransactionalProducer:
         )
         await self._in_time(self._producer.start(), "fencing")
 
-    async def commit(
-        self, outputs: Mapping[str, Sequence[Output]], position: int
-    ) -> Mapping[str, int]:
-        """Write all outputs (by topic) and the input position, or nothing.
+    async def commit(self, outputs: Mapping[str, Sequence[Output]]) -> Mapping[str, int]:
+        """Write all outputs (by topic), or nothing.
+
+        The position in the input belongs to the outputs. The group's offset is no part of it: that
+        would be two of five requests, for tools that show the lag (`ChunkConsumer.commit`).
 
         Returns the offset of the first record of each topic that has any.
 
@@ -76,9 +76,7 @@ class TransactionalProducer:
         """
         assert self._producer is not None, "start first"
         try:
-            return await self._in_time(
-                self._commit(self._producer, outputs, position), "committing"
-            )
+            return await self._in_time(self._commit(self._producer, outputs), "committing")
         except (ProducerFenced, InvalidProducerEpoch) as error:
             raise Fenced from error
 
@@ -95,7 +93,7 @@ class TransactionalProducer:
             raise Transient(f"{what} took longer than the {timeout:g} s of a transaction") from None
 
     async def _commit(
-        self, producer: AIOKafkaProducer, outputs: Mapping[str, Sequence[Output]], position: int
+        self, producer: AIOKafkaProducer, outputs: Mapping[str, Sequence[Output]]
     ) -> Mapping[str, int]:
         await producer.begin_transaction()
         acknowledgements = [
@@ -104,10 +102,6 @@ class TransactionalProducer:
             for batch in _batches(producer, records)
         ]
         written = await asyncio.gather(*acknowledgements)
-        # Only so that tools which look at consumer groups see the lag; see `state_table`.
-        await producer.send_offsets_to_transaction(
-            {TopicPartition(self._tp.topic, self._tp.partition): position}, self._group
-        )
         await producer.commit_transaction()
         # A batch's offset is that of its first record; the first batch of a topic counts.
         return {batch.topic: batch.offset for batch in reversed(written)}

@@ -5,6 +5,9 @@ hundreds of records. The consumer still is Faust's: its thread, its group member
 control. What changes:
 
 - ``Consumer.getmany`` yields one message per (partition, fetched chunk); its value is a `Chunk`.
+- What Faust does for single messages between the consumer's thread and the agents is left out: it
+  takes dozens of turns of an event loop that is busy deciding.
+- The group's committed offsets follow the partitions' positions, for tools that show the lag.
 - Partitions stay with the worker that has them, as far as balance allows: their state is there.
 - Where to read on is told by the app's `Partitions`, not by the group's committed offsets.
 - ``TransactionManager`` is only the hook that Faust awaits on a rebalance, before anything is
@@ -23,12 +26,13 @@ import aiokafka
 import faust
 from aiokafka.consumer.fetcher import FetchResult
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import ConsumerStoppedError, IllegalStateError
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 from aiokafka.structs import TopicPartition
 from faust.transport.consumer import TransactionManager
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
-from mode import Service
+from faust.types.transports import TPorTopicSet
+from mode import Service, ServiceT
 
 from streams.chunks import MOST_BYTES, Chunk, Record, size_of
 from streams.kafka import stop
@@ -90,14 +94,20 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
             await stop(self._consumer)
         await super().on_thread_stop()
 
-    async def _fetch_records(  # type: ignore[override]
-        self,
-        consumer: aiokafka.AIOKafkaConsumer,
-        active_partitions: set[TP],
-        timeout: float | None = None,
-        max_records: int | None = None,
+    async def getmany(  # type: ignore[override]
+        self, active_partitions: set[TP] | None, timeout: float
     ) -> list[Chunk]:
+        """The next chunks; none if there are none in so many seconds.
+
+        It does not queue behind other calls, of which each takes a thread's worker for its time.
+        """
+        fetching = asyncio.run_coroutine_threadsafe(self._fetch(timeout), self.thread_loop)
+        return await asyncio.wrap_future(fetching)
+
+    async def _fetch(self, timeout: float) -> list[Chunk]:
         """Like ``Fetcher.fetched_records``, with the positions around each partition's records."""
+        consumer = self._ensure_consumer()
+        most = self.app.conf.broker_max_poll_records
         fetcher = consumer._fetcher
         if not self.consumer.flow_active:
             return []
@@ -106,7 +116,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         with fetcher._subscriptions.fetch_context():
             if fetcher._subscriptions.reassignment_in_progress:
                 await fetcher._subscriptions.wait_for_assignment()
-            chunks = self._drain(fetcher, max_records)
+            chunks = self._drain(fetcher, most)
             if not chunks:
                 waiter = fetcher._create_fetch_waiter()
                 done, _ = await asyncio.wait([waiter], timeout=timeout)
@@ -115,7 +125,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
                     return []
                 waiter.result()  # raises what the fetcher failed with
                 if not fetcher._subscriptions.reassignment_in_progress:
-                    chunks = self._drain(fetcher, max_records)
+                    chunks = self._drain(fetcher, most)
         return chunks
 
     def _drain(self, fetcher: Any, max_records: int | None) -> list[Chunk]:
@@ -180,10 +190,10 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         start, end = self._passed.get(tp, (position, position))
         return end if start <= position < end else position
 
-    async def commit_position(self, tp: TP, position: int) -> None:
-        """Commit the group's position."""
-        partition = TopicPartition(tp.topic, tp.partition)
-        await self.call_thread(self._ensure_consumer().commit, {partition: position})
+    async def commit_positions(self, positions: Mapping[TP, int]) -> None:
+        """Commit the group's positions."""
+        partitions = {TopicPartition(tp.topic, tp.partition): at for tp, at in positions.items()}
+        await self.call_thread(self._ensure_consumer().commit, partitions)
 
     def wake(self) -> None:
         """Let a wait for records look again: a partition has become active."""
@@ -216,13 +226,6 @@ def _take(result: FetchResult, most: int | None) -> Sequence[Record]:
     return records
 
 
-class _NoOffsets(dict[TP, int | None]):
-    """Faust's own check drops what is read again after a seek; the drivers' checks are exact."""
-
-    def __getitem__(self, tp: TP) -> None:
-        return None
-
-
 class ChunkConsumer(driver.Consumer):
     """Faust's consumer, yielding chunks and reading on from where the partitions say."""
 
@@ -232,7 +235,7 @@ class ChunkConsumer(driver.Consumer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._read_offset = _NoOffsets()
+        self._committed: dict[TP, int] = {}  # as far as this process has committed them
 
     def _new_consumer_thread(self) -> ChunkConsumerThread:
         return ChunkConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -249,11 +252,26 @@ class ChunkConsumer(driver.Consumer):
         if not self.active_partitions:
             await self.sleep(FETCH_WAIT)
             return
-        chunks = cast("list[Chunk]", await self._thread.getmany(self.active_partitions, FETCH_WAIT))
+        chunks = await self._thread.getmany(self.active_partitions, FETCH_WAIT)
         for chunk in chunks:
             if self.should_stop or not self.flow_active:
                 return  # a gap now: the rebalance that stopped the flow seeks back
             yield chunk.tp, self._chunk_message(chunk)
+
+    async def _drain_messages(self, fetcher: ServiceT) -> None:
+        """Hand each chunk to its agent until the fetcher or this is stopped.
+
+        Faust's stream gives its agent one message per turn of the event loop. Who is faster fills
+        its queue, where chunks wait that would have been one.
+        """
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                async for _, message in self.getmany(FETCH_WAIT):
+                    await self.callback(message)
+                    await asyncio.sleep(0)
+        except (asyncio.CancelledError, ConsumerStoppedError):
+            if not self.app.should_stop:
+                raise
 
     def _chunk_message(self, chunk: Chunk) -> ConsumerMessage:
         last = chunk.records[-1]
@@ -298,7 +316,31 @@ class ChunkConsumer(driver.Consumer):
 
     async def commit_position(self, tp: TP, position: int) -> None:
         """Commit the group's position."""
-        await self._thread.commit_position(tp, position)
+        await self._thread.commit_positions({tp: position})
+
+    async def commit(
+        self, topics: TPorTopicSet | None = None, start_new_transaction: bool = True
+    ) -> bool:
+        """Commit the positions that have changed; Faust calls this once in `COMMIT_INTERVAL`.
+
+        Nothing rests on it: whoever takes a partition over reads its position where its effects
+        are. So a commit that the group refuses is left to the next one.
+        """
+        assigned = self.assignment()
+        positions = {
+            tp: position
+            for tp, position in self.app.partitions.positions().items()
+            if tp in assigned and self._committed.get(tp) != position
+        }
+        if not positions or self.app.rebalancing:
+            return False
+        try:
+            await self._thread.commit_positions(positions)
+        except KafkaError as error:
+            self.log.info("Positions were not committed: %r", error)
+            return False
+        self._committed.update(positions)
+        return True
 
     def wake(self) -> None:
         """Look for chunks again now: a partition has become active."""

@@ -40,7 +40,7 @@ APPS: Mapping[Role, str] = {
 
 Action = Literal["kill", "stop", "fail"]
 Moment = Literal["before", "after"]
-CommandStep = Literal["begin", "events", "changelog", "offsets", "commit", "apply"]
+CommandStep = Literal["begin", "events", "changelog", "commit", "apply"]
 ViewStep = Literal["bulk", "position"]
 TakeoverStep = Literal["fence", "restore"]
 
@@ -91,7 +91,6 @@ def arm(environment: Mapping[str, str] = os.environ) -> None:
     point = Point.read(environment[VARIABLE])
     _wrap(AIOKafkaProducer, "begin_transaction", "begin", point)
     _wrap_sending(point)
-    _wrap(AIOKafkaProducer, "send_offsets_to_transaction", "offsets", point)
     _wrap(AIOKafkaProducer, "commit_transaction", "commit", point)
     _wrap(CommandPartition, "_apply", "apply", point)
     _wrap(TransactionalProducer, "start", "fence", point)

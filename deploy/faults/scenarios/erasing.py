@@ -22,7 +22,6 @@ from streams.client import KafkaCommandBus
 from streams.commands import partition_of
 from streams.entity import Entity, encode_entity
 from streams.partition_driver import Fenced
-from streams.skip_expired import find_expired
 from streams.transactions import Output, TransactionalProducer
 
 _VERSION = 3
@@ -86,9 +85,8 @@ async def _write(deployed: Deployment, users: list[str], state: bytes | None) ->
             with attempt:
                 await producer.start()
                 try:
-                    position = (await find_expired(settings, names, partition)).position
                     record = Output(user.encode(), state)
-                    await producer.commit({names.changelog: [record]}, position)
+                    await producer.commit({names.changelog: [record]})
                 finally:
                     await producer.close()
 

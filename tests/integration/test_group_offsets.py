@@ -1,0 +1,48 @@
+"""The offsets of the workers' group: for tools that show its lag, and for nothing else."""
+
+from __future__ import annotations
+
+from aiokafka.structs import TopicPartition
+
+from agents.users import COMMAND_WORKER
+from deploy.faults.deployment import Deployment
+from deploy.faults.waiting import wait_until
+from deploy.generate import generate
+from streams.kafka import admin_client, new_producer
+from tests.conftest import Deploy
+from tests.faults.load import counting, send
+
+
+async def test_they_follow_a_worker(deploy: Deploy) -> None:
+    """They come after what is decided; nothing more has to be sent for it."""
+    deployed = deploy("commands", partitions=2)
+    await decide(deployed, 10)
+
+    async def no_lag() -> bool:
+        return await committed(deployed) == 10
+
+    await wait_until(no_lag)
+
+
+async def test_a_worker_that_stops_leaves_no_lag_behind(deploy: Deploy) -> None:
+    deployed = deploy("commands", partitions=2)
+    await decide(deployed, 10)
+    deployed.workers[0].terminate()
+    assert await committed(deployed) == 10
+
+
+async def decide(deployed: Deployment, commands: int) -> None:
+    async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
+        await send(producer, deployed, generate(commands))
+        await outcomes.reach(commands)
+
+
+async def committed(deployed: Deployment) -> int:
+    """How many commands the group has behind it, by its offsets."""
+    settings, names = deployed.settings, deployed.names
+    partitions = [TopicPartition(names.commands, n) for n in range(settings.partitions)]
+    async with admin_client(settings) as admin:
+        found = await admin.list_consumer_group_offsets(
+            settings.namespace + COMMAND_WORKER, partitions=partitions
+        )
+    return sum(max(0, one.offset) for one in found.values())

@@ -1,0 +1,109 @@
+"""What is changed of Faust and aiokafka, so that another release of them is noticed here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiokafka.errors import CommitFailedError
+from aiokafka.producer.sender import AddPartitionsToTxnHandler
+from faust.transport.consumer import Fetcher
+from faust.types import TP
+
+from streams import kafka
+from streams.transport import ChunkConsumer
+
+ONE, TWO = TP("things", 0), TP("things", 1)
+
+CONCURRENT_TRANSACTIONS = 51
+
+
+class FakeThread:
+    """Takes what is committed, unless it is told to refuse."""
+
+    def __init__(self) -> None:
+        self.committed: list[dict[TP, int]] = []
+        self.refuses = False
+
+    async def commit_positions(self, positions: Mapping[TP, int]) -> None:
+        if self.refuses:
+            raise CommitFailedError
+        self.committed.append(dict(positions))
+
+
+class Positions(ChunkConsumer):
+    """A consumer without Faust around it: what `commit` needs."""
+
+    def __init__(self, positions: dict[TP, int]) -> None:
+        self.now = positions
+        self.thread = FakeThread()
+        self._thread = cast(Any, self.thread)
+        self._committed = {}
+        self.app = cast(
+            Any,
+            SimpleNamespace(
+                rebalancing=False, partitions=SimpleNamespace(positions=lambda: self.now)
+            ),
+        )
+        self.log = cast(Any, SimpleNamespace(info=lambda *_: None))
+
+    def assignment(self) -> set[TP]:
+        return {ONE, TWO}
+
+
+async def test_only_positions_that_have_changed_are_committed() -> None:
+    consumer = Positions({ONE: 5, TWO: 7})
+    await consumer.commit()
+    await consumer.commit()
+    consumer.now = {ONE: 5, TWO: 9}
+    await consumer.commit()
+    assert consumer.thread.committed == [{ONE: 5, TWO: 7}, {TWO: 9}]
+
+
+async def test_a_refused_commit_is_left_to_the_next_one() -> None:
+    consumer = Positions({ONE: 5})
+    consumer.thread.refuses = True
+    assert not await consumer.commit()
+    consumer.thread.refuses = False
+    assert await consumer.commit()
+    assert consumer.thread.committed == [{ONE: 5}]
+
+
+async def test_nothing_is_committed_amid_a_rebalance_or_of_partitions_that_went() -> None:
+    consumer = Positions({ONE: 5, TP("things", 2): 3})
+    consumer.app.rebalancing = True
+    await consumer.commit()
+    assert consumer.thread.committed == []
+    consumer.app.rebalancing = False
+    await consumer.commit()
+    assert consumer.thread.committed == [{ONE: 5}]
+
+
+def test_a_transaction_waits_no_longer_than_its_predecessors_markers_take() -> None:
+    """aiokafka has 20 ms in its source; a module constant is all that it offers."""
+    sender = SimpleNamespace(
+        _retry_backoff=kafka.RETRY_BACKOFF_MS / 1000,
+        _txn_manager=SimpleNamespace(txn_partitions=set()),
+    )
+    answer = SimpleNamespace(errors=[("things", [(0, CONCURRENT_TRANSACTIONS)])])
+    assert AddPartitionsToTxnHandler(sender, set()).handle_response(answer) == 0.002
+
+
+@pytest.mark.parametrize("stopped", ["consumer", "fetcher"])
+async def test_faust_reads_by_the_loop_that_is_replaced(stopped: str) -> None:
+    """Its fetcher awaits `_drain_messages`, which ends when either of them is stopped."""
+    calls: list[Any] = []
+
+    async def drain(fetcher: Any) -> None:
+        calls.append(fetcher)
+
+    app = SimpleNamespace(consumer=SimpleNamespace(_drain_messages=drain))
+    fetcher = cast(Any, SimpleNamespace(app=app, set_shutdown=lambda: None))
+    await Fetcher._fetcher.fun(fetcher)
+    assert calls == [fetcher]
+    consumer = cast(Any, SimpleNamespace(should_stop=stopped == "consumer", app=app))
+    await ChunkConsumer._drain_messages(
+        consumer, cast(Any, SimpleNamespace(should_stop=stopped == "fetcher"))
+    )
