@@ -229,7 +229,7 @@ def event_decoder(types: Mapping[str, type[E]]) -> Callable[[bytes], EventRecord
     """
     makers = {_flat(event_type): _maker(event_type) for event_type in types.values()}
     wanted = (_Untyped, *makers)
-    decode: Any = msgspec.json.Decoder(Union[wanted]).decode
+    decode: Any = msgspec.json.Decoder(Union[wanted]).decode  # noqa: UP007 - of a tuple
 
     def read(value: bytes) -> EventRecord[E] | None:
         try:
@@ -258,7 +258,7 @@ def event_decoder(types: Mapping[str, type[E]]) -> Callable[[bytes], EventRecord
 _Whole = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-# What is skipped is not checked and may be no JSON at all, so an unknown field is for `parse_event`.
+# What is skipped is not checked, it may be no JSON at all: unknown fields are for `parse_event`.
 class _Source(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     topic: str
     partition: _Whole

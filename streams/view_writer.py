@@ -90,11 +90,8 @@ class PartitionWriter(Generic[E]):
 
     def _tally(self, records: Sequence[EventRecord[E]]) -> Tally:
         """What all events add up to with these."""
-        tally = self.progress.tally
-        for key in map(self._projection.key, records):
-            if key is not None:
-                tally = tally.plus(key)
-        return tally
+        keys = map(self._projection.key, records)
+        return self.progress.tally.plus_each([key for key in keys if key is not None])
 
     def forget(self) -> None:
         """Drop the documents that are kept: others may write them from now on."""
