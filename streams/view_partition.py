@@ -98,9 +98,15 @@ class ViewPartition(Generic[E]):
             for writer in self._writers:
                 refused.extend(await writer.write(readable, offsets, position))
         if refused:
-            places = {event.id: record for event, record in zip(readable, sources, strict=True)}
+            places = {
+                (event.aggregate_id, event.sequence): record
+                for event, record in zip(readable, sources, strict=True)
+            }
             dead.extend(
-                self._letter(places[event.id], Poison("refused-document", one.reason))
+                self._letter(
+                    places[event.aggregate_id, event.sequence],
+                    Poison("refused-document", one.reason),
+                )
                 for one in refused
                 for event in one.records
             )
