@@ -99,7 +99,8 @@ def is_tombstone(document: Mapping[str, Any]) -> bool:
 
 def format_milliseconds(at: datetime) -> str:
     """The one form of a time in documents, so that text and time sort alike: `...:00.123Z`."""
-    return at.isoformat(timespec="milliseconds")[:-6] + "Z"
+    text: str = msgspec.to_builtins(at)  # a fifth of the time of `isoformat`
+    return f"{text[:-4]}Z" if at.microsecond else f"{text[:-1]}.000Z"
 
 
 def _broken(record: EventRecord[UserEvent], fault: str) -> Fatal:

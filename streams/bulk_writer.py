@@ -38,7 +38,7 @@ class Answer(NamedTuple):
     reason: str = ""
 
 
-_WRITTEN, _STALE = Answer(Fate.WRITTEN), Answer(Fate.STALE)
+WRITTEN, _STALE = Answer(Fate.WRITTEN), Answer(Fate.STALE)
 
 
 class BulkWriter:
@@ -55,7 +55,7 @@ class BulkWriter:
 
     async def write(self, documents: Sequence[Document]) -> list[Answer]:
         """The answers, in the order of the documents. See `ViewStore.bulk_index`."""
-        answers = [_WRITTEN] * len(documents)
+        answers = [WRITTEN] * len(documents)
         requests: list[asyncio.Task[None]] = []
         try:
             for places, body in self._requests(documents, answers):
@@ -76,21 +76,22 @@ class BulkWriter:
     ) -> Iterable[tuple[list[int], bytes]]:
         """Bodies of bounded size, each with the places of its documents."""
         places: list[int] = []
-        body = bytearray()
+        lines: list[bytes] = []
+        size = 0
         for place, document in enumerate(documents):
             try:
-                lines = self._lines(document)
+                two = self._lines(document)
             except (ValueError, TypeError) as error:  # orjson's are both
                 answers[place] = Answer(Fate.REFUSED, f"cannot be encoded: {error}")
                 continue
-            full = len(places) == self._most or len(body) + len(lines) > _MOST_BYTES
-            if places and full:
-                yield places, bytes(body)
-                places, body = [], bytearray()
+            if places and (len(places) == self._most or size + len(two) > _MOST_BYTES):
+                yield places, b"".join(lines)
+                places, lines, size = [], [], 0
             places.append(place)
-            body += lines
+            lines.append(two)
+            size += len(two)
         if places:
-            yield places, bytes(body)
+            yield places, b"".join(lines)
 
     def _lines(self, document: Document) -> bytes:
         key = document["id"]

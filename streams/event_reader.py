@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 
 from models.errors import Poison
-from models.messages import Event, EventRecord, parse_event
+from models.messages import Event, EventRecord, event_decoder, parse_event
 from streams.aggregate import Names
 from streams.chunks import Record
 from streams.key_ring import KeyRing, open_key_ring
@@ -26,6 +26,7 @@ class EventReader(Generic[E]):
     def __init__(self, types: Mapping[str, type[E]], ring: KeyRing | None) -> None:
         self._types = types
         self._ring = ring
+        self._decode = event_decoder(types)
 
     async def read(self, records: Sequence[Record]) -> list[EventRecord[E] | Poison]:
         """For each record the event in it, or why there is none.
@@ -36,16 +37,25 @@ class EventReader(Generic[E]):
             Fatal: something is encrypted, and the master key is missing or another one.
             KafkaError, Transient: a key was missing, and the topic of the keys could not be read.
         """
-        if self._ring is not None:
-            for partition in {record.partition for record in records}:
-                of_it = (record for record in records if record.partition == partition)
+        events: list[EventRecord[E] | Poison | None] = [self._at_once(one) for one in records]
+        rest = [place for place, event in enumerate(events) if event is None]
+        if self._ring is not None and rest:
+            for partition in {records[place].partition for place in rest}:
+                of_it = (records[one] for one in rest if records[one].partition == partition)
                 await self._ring.have(partition, sealed_ids(of_it))
-        return [self._read(record) for record in records]
+        for place in rest:
+            events[place] = self._read(records[place])
+        return events  # type: ignore[return-value]  # of which none is None now
 
     async def forget(self, partition: int) -> None:
         """Drop the keys of a partition that others read from now on."""
         if self._ring is not None:
             await self._ring.forget(partition)
+
+    def _at_once(self, record: Record) -> EventRecord[E] | None:
+        """The event, if it is neither sealed nor wrong."""
+        event = None if record.value is None else self._decode(record.value)
+        return event if event is not None and event.aggregate_id.encode() == record.key else None
 
     def _read(self, record: Record) -> EventRecord[E] | Poison:
         try:

@@ -22,7 +22,7 @@ from tenacity.wait import wait_random_exponential
 
 from models.errors import Fatal, Transient
 from models.messages import Event, EventRecord
-from streams.bulk_writer import Fate
+from streams.bulk_writer import WRITTEN, Fate
 from streams.elasticsearch import let_go
 from streams.view import Projection
 from streams.view_index import REFUSED, Document
@@ -98,13 +98,18 @@ class Projector(Generic[E]):
             Fatal: The index is gone, the credentials are wrong, or the events contradict.
         """
         cache = self._caches.setdefault(partition, {})
-        documents = await self._load(cache, records)
-        due = self._fold(documents, records)
+        keys = list(map(self._projection.key, records))
+        documents = await self._load(cache, keys, records)
+        due = self._fold(documents, keys, records)
         writing = _Writing(self._store, {key: documents[key] for key in due})
         await self.patiently(writing.send)
         self._keep(cache, documents)
-        written = sum(len(due[key]) for key in due.keys() - writing.stale - writing.refused.keys())
-        refused = tuple(Refused(tuple(due[key]), reason) for key, reason in writing.refused.items())
+        refused = tuple(
+            Refused(_last(due[refused], refused, keys, records), reason)
+            for refused, reason in writing.refused.items()
+        )
+        not_written = sum(due[key] for key in writing.stale | writing.refused.keys())
+        written = sum(due.values()) - not_written
         skipped = len(records) - written - sum(len(item.records) for item in refused)
         return Projected(written, skipped, refused)
 
@@ -113,13 +118,15 @@ class Projector(Generic[E]):
         self._caches.pop(partition, None)
 
     async def _load(
-        self, cache: dict[str, Document], records: Sequence[EventRecord[E]]
+        self,
+        cache: dict[str, Document],
+        keys: Sequence[str | None],
+        records: Sequence[EventRecord[E]],
     ) -> dict[str, Document]:
         """The documents that the events apply to; one that does not exist yet is left out."""
         documents: dict[str, Document] = {}
         missing: dict[str, None] = {}
-        for record in records:
-            key = self._projection.key(record)
+        for key, record in zip(keys, records, strict=True):
             if key is None or key in documents or key in missing:
                 continue
             if key in cache:
@@ -136,27 +143,30 @@ class Projector(Generic[E]):
         return documents
 
     def _fold(
-        self, documents: dict[str, Document], records: Sequence[EventRecord[E]]
-    ) -> dict[str, list[EventRecord[E]]]:
-        """Applies the events that are due to `documents`; returns them by document."""
-        due: dict[str, list[EventRecord[E]]] = {}
-        for record in records:
-            key = self._projection.key(record)
+        self,
+        documents: dict[str, Document],
+        keys: Sequence[str | None],
+        records: Sequence[EventRecord[E]],
+    ) -> dict[str, int]:
+        """Applies the events that are due to `documents`; returns how many, by document."""
+        due: dict[str, int] = {}
+        projection = self._projection
+        for key, record in zip(keys, records, strict=True):
             if key is None:
                 continue
             document = documents.get(key) or None
             before = document["version"] if document else 0
-            version = self._projection.version(record)
+            version = projection.version(record)
             if version <= before:
                 continue
-            if self._projection.gapless and version > before + 1:
+            if version > before + 1 and projection.gapless:
                 raise SequenceGap(
                     f"The view has {key} at version {before} and the next event is number "
                     f"{version}: events are missing in between. Rebuild the view "
                     "(cqrs views rebuild)"
                 )
-            documents[key] = self._projection.fold(document, record)
-            due.setdefault(key, []).append(record)
+            documents[key] = projection.fold(document, record)
+            due[key] = due.get(key, 0) + 1
         return due
 
     def _keep(self, cache: dict[str, Document], documents: dict[str, Document]) -> None:
@@ -208,6 +218,13 @@ class Projector(Generic[E]):
         self._say_again_at = now + _SAY_AGAIN
 
 
+def _last(
+    count: int, key: str, keys: Sequence[str | None], records: Sequence[EventRecord[E]]
+) -> tuple[EventRecord[E], ...]:
+    """The last records of one document."""
+    return tuple(record for its, record in zip(keys, records, strict=True) if its == key)[-count:]
+
+
 def _passes(error: BaseException) -> bool:
     """Whether the same request may work later."""
     return isinstance(error, Transient) and not isinstance(error, IndexChanged)
@@ -229,6 +246,8 @@ class _Writing:
             sent, self._pending = self._pending, {}
             not_now = ""
             for (key, document), answer in zip(sent.items(), answers, strict=True):
+                if answer is WRITTEN:
+                    continue
                 if answer.fate is Fate.NOT_NOW:
                     self._pending[key] = document
                     not_now = answer.reason

@@ -38,7 +38,7 @@ from streams.view import View
 from streams.view_indices import IndexState, ViewIndices
 from streams.view_status import add_up
 from streams.view_store import ViewStore
-from streams.view_writer import PartitionWriter, Positioned
+from streams.view_writer import PartitionWriter
 
 logger = logging.getLogger(__name__)
 
@@ -157,15 +157,16 @@ class Rebuild(Generic[E]):
     async def _project(
         self, reader: EventReader[E], writer: PartitionWriter[E], records: list[Record]
     ) -> None:
-        events = []
+        events, offsets = [], []
         for record, event in zip(records, await reader.read(records), strict=True):
             if isinstance(event, Poison):  # the workers have put it into the dead letters
                 logger.warning(
                     "%s[%d] at %d: %s", record.topic, record.partition, record.offset, event
                 )
             else:
-                events.append(Positioned(record.offset, event))
-        for refused in await writer.write(events, records[-1].offset + 1):
+                events.append(event)
+                offsets.append(record.offset)
+        for refused in await writer.write(events, offsets, records[-1].offset + 1):
             logger.warning("%s: %s", refused.records[0].aggregate_id, refused.reason)
 
     async def _check_begin(

@@ -96,14 +96,21 @@ class Tally(NamedTuple):
     events: int = 0
     checksum: int = 0
 
-    def plus(self, key: str, events: int = 1) -> Tally:
+    def plus(self, key: str, events: int) -> Tally:
         """With so many more events of one document."""
-        digest = blake2b(key.encode(errors="surrogatepass"), digest_size=8).digest()
-        weight = int.from_bytes(digest, "big")
-        return Tally(self.events + events, (self.checksum + events * weight) % _MODULUS)
+        return Tally(self.events + events, (self.checksum + events * _hash(key)) % _MODULUS)
+
+    def plus_each(self, keys: Sequence[str]) -> Tally:
+        """With one more event of each of these documents; some may be there more than once."""
+        return Tally(self.events + len(keys), (self.checksum + sum(map(_hash, keys))) % _MODULUS)
 
 
 NOTHING = Tally()
+
+
+def _hash(key: str) -> int:
+    encoded = key.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "big")
 
 
 class DocumentTallies(Generic[E]):

@@ -131,18 +131,17 @@ class ViewIndices:
     async def create(self, number: int, wanted: Mapping[int, int], *, followed: bool) -> bool:
         """Make an index, and return when it works; False if there is one of that number already.
 
-        One that is not followed yet is set for loading: see `loaded`.
+        It is set for loading: nobody searches it before it is complete. See `loaded`.
         """
         name = f"{self.alias}-v{number}"
         ends = {str(partition): end for partition, end in wanted.items()}
         meta = {"definition": self._definition, "wanted": ends}
         aliases = [writes_alias(name), *([self._followed] if followed else [])]
-        settings = _SERVING_SETTINGS if followed else _LOADING_SETTINGS
         with translating(self._client):
             try:
                 await self._client.indices.create(
                     index=name,
-                    settings={"index": {**settings, **self._index.settings}},
+                    settings={"index": {**_LOADING_SETTINGS, **self._index.settings}},
                     mappings={**self._index.mappings(), "_meta": meta},
                     aliases={alias: {} for alias in aliases},
                 )
@@ -164,6 +163,7 @@ class ViewIndices:
 
     async def serve(self, name: str) -> None:
         """Let people read this index, and no other one from the same moment on."""
+        await self.loaded(name)
         await self._move(
             {"remove": {"index": f"{self.alias}-v*", "alias": self.alias, "must_exist": False}},
             {"add": {"index": name, "alias": self.alias}},

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaProducer
 from faust.types import TP
 
 from models.errors import Fatal, NoSuchView, Poison, Transient
-from models.messages import Event
+from models.messages import Event, EventRecord
 from streams.aggregate import Names
 from streams.app import StreamApp
 from streams.chunks import Record
@@ -22,7 +22,7 @@ from streams.transactions import Output
 from streams.view import View
 from streams.view_follow import ViewFollower
 from streams.view_progress import IndexChanged
-from streams.view_writer import PartitionWriter, Positioned
+from streams.view_writer import PartitionWriter
 
 logger = logging.getLogger(__name__)
 
@@ -82,25 +82,33 @@ class ViewPartition(Generic[E]):
 
     async def process(self, records: Sequence[Record], position: int) -> None:
         """Project a chunk and commit the position after it."""
-        readable: list[Positioned] = []
-        sources: dict[tuple[str, int], Record] = {}
+        readable: list[EventRecord[E]] = []
+        sources: list[Record] = []
         dead: list[Output] = []
         for record, event in zip(records, await self._reader.read(records), strict=True):
             if isinstance(event, Poison):
                 dead.append(self._letter(record, event))
             else:
-                readable.append(Positioned(record.offset, event))
-                sources[event.aggregate_id, event.sequence] = record
+                readable.append(event)
+                sources.append(record)
+        offsets = [record.offset for record in sources]
         refused: list[Refused] = []
         with _indices_may_go():
             # The newest first: a rebuilt index is never behind the one that it replaces.
             for writer in self._writers:
-                refused.extend(await writer.write(readable, position))
-        for reason, events in ((one.reason, one.records) for one in refused):
-            refusal = Poison("refused-document", reason)
+                refused.extend(await writer.write(readable, offsets, position))
+        if refused:
+            places = {
+                (event.aggregate_id, event.sequence): record
+                for event, record in zip(readable, sources, strict=True)
+            }
             dead.extend(
-                self._letter(sources[event.aggregate_id, event.sequence], refusal)
-                for event in events
+                self._letter(
+                    places[event.aggregate_id, event.sequence],
+                    Poison("refused-document", one.reason),
+                )
+                for one in refused
+                for event in one.records
             )
         if dead:
             await self._bury(dead)

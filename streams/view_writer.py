@@ -6,9 +6,10 @@ it has, it has. Whoever goes on, a worker or a rebuild, begins where the index s
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 from models.errors import Fatal
 from models.messages import Event, EventRecord
@@ -18,13 +19,6 @@ from streams.view_progress import Progress
 from streams.view_store import ViewStore
 
 E = TypeVar("E", bound=Event)
-
-
-class Positioned(NamedTuple):
-    """An event, and its offset in the event topic."""
-
-    offset: int
-    record: EventRecord[Any]
 
 
 class PartitionWriter(Generic[E]):
@@ -62,10 +56,12 @@ class PartitionWriter(Generic[E]):
             )
         return self.progress.position
 
-    async def write(self, events: Sequence[Positioned], end: int) -> tuple[Refused, ...]:
+    async def write(
+        self, events: Sequence[EventRecord[E]], offsets: Sequence[int], end: int
+    ) -> tuple[Refused, ...]:
         """Project a chunk, whose records end before the position `end`; waits as long as it takes.
 
-        Events that the index has are left out.
+        Events that the index has, as their offsets in the event topic say, are left out.
 
         Returns:
             What Elasticsearch refused for good.
@@ -77,7 +73,7 @@ class PartitionWriter(Generic[E]):
         before = self.progress
         if end <= before.position:
             return ()
-        records = [record for offset, record in events if offset >= before.position]
+        records = events[bisect_left(offsets, before.position) :]
         projected = await self._projector.project(self._partition, records)
         after = replace(before, position=end, cluster=self._cluster, tally=self._tally(records))
         if records:
@@ -90,11 +86,8 @@ class PartitionWriter(Generic[E]):
 
     def _tally(self, records: Sequence[EventRecord[E]]) -> Tally:
         """What all events add up to with these."""
-        tally = self.progress.tally
-        for key in map(self._projection.key, records):
-            if key is not None:
-                tally = tally.plus(key)
-        return tally
+        keys = map(self._projection.key, records)
+        return self.progress.tally.plus_each([key for key in keys if key is not None])
 
     def forget(self) -> None:
         """Drop the documents that are kept: others may write them from now on."""

@@ -12,7 +12,6 @@ next owner of the partition or by the broker, and done again.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn, cast
 import faust
 
 from models.errors import Fatal
+from streams.garbage import collect_seldom
 from streams.logs import log_defect
 
 if TYPE_CHECKING:
@@ -71,10 +71,7 @@ class StreamWorker(faust.Worker):
         """Check what the worker needs before anything of it starts."""
         await super().on_first_start()
         await cast("StreamApp", self.app).preflight()
-        # A chunk makes and drops tens of thousands of small objects without a cycle among them:
-        # collecting seldom is 7% of the throughput.
-        gc.freeze()
-        gc.set_threshold(50_000, 50, 100)
+        collect_seldom()
 
     @property
     def _failure(self) -> Fatal | None:

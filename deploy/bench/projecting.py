@@ -30,6 +30,7 @@ from streams.view_index import Document, writes_alias
 from streams.view_indices import ViewIndices
 
 DOCUMENTS_PER_SECOND = "documents/s"
+CPU_PER_DOCUMENT = "CPU µs/document"
 _BULK = 1400  # documents: 1 MiB, as ours; from there on the HTTP client warns
 _TIMEOUT = 60.0  # seconds for one request
 _PATIENCE = 600.0  # seconds
@@ -46,7 +47,7 @@ async def our_worker(ground: Ground) -> Figures:
     log = ground.folder / f"{settings.namespace}views.log"
     async with connect(settings, timeout=_TIMEOUT) as client:
         with contestant(command_line(ROLES["views"]), settings, log) as worker:
-            return await _rate(ground, settings, client, worker.check)
+            return await _rate(ground, settings, client, worker.check, worker.cpu_seconds)
 
 
 async def both_workers(ground: Ground) -> Figures:
@@ -61,10 +62,14 @@ async def both_workers(ground: Ground) -> Figures:
     decisions = ground.folder / f"{settings.namespace}commands.log"
     async with connect(settings, timeout=_TIMEOUT) as client:
         with (
-            contestant(command_line(ROLES["commands"]), settings, decisions),
+            contestant(command_line(ROLES["commands"]), settings, decisions) as deciding,
             contestant(command_line(ROLES["views"]), settings, log) as worker,
         ):
-            return await _rate(ground, settings, client, worker.check)
+
+            def cpu_seconds() -> float:
+                return deciding.cpu_seconds() + worker.cpu_seconds()
+
+            return await _rate(ground, settings, client, worker.check, cpu_seconds)
 
 
 async def plain_loop(ground: Ground) -> Figures:
@@ -153,16 +158,22 @@ async def _measured(
             writing.result()  # raises what ended it
 
     try:
-        return await _rate(ground, settings, client, check)
+        return await _rate(ground, settings, client, check, time.process_time)
     finally:
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
 
 
 async def _rate(
-    ground: Ground, settings: Settings, client: AsyncElasticsearch, check: Callable[[], None]
+    ground: Ground,
+    settings: Settings,
+    client: AsyncElasticsearch,
+    check: Callable[[], None],
+    cpu_seconds: Callable[[], float],
 ) -> Figures:
     """Documents per second after the warm-up, as Elasticsearch itself counts what it indexes.
+
+    And what the process has used for each; where that is this one, with looking how far it is.
 
     Our worker's notes of its progress, four for some thousands of documents, are counted as well.
 
@@ -179,20 +190,23 @@ async def _rate(
         total = found.body.get("_all", {}).get("primaries", {})
         return int(total["indexing"]["index_total"]) if total else 0
 
-    async def reached(number: int) -> tuple[float, int]:
-        async def enough() -> tuple[float, int] | None:
+    async def reached(number: int) -> tuple[float, float, int]:
+        async def enough() -> tuple[float, float, int] | None:
             count = await indexed()
-            return (time.perf_counter(), count) if count >= number else None
+            return (time.perf_counter(), cpu_seconds(), count) if count >= number else None
 
         what = f"{number} documents are indexed"
-        found: tuple[float, int] = await wait_until(enough, timeout=_PATIENCE, what=what)
+        found: tuple[float, float, int] = await wait_until(enough, timeout=_PATIENCE, what=what)
         return found
 
     documents = ground.size["documents"]
-    begin, first = await reached(ground.size["warm-up"])
-    end, last = await reached(documents)
+    begin, cpu_before, first = await reached(ground.size["warm-up"])
+    end, cpu_after, last = await reached(documents)
     await _until_all_are_found(client, index, documents)
-    return {DOCUMENTS_PER_SECOND: (last - first) / (end - begin)}
+    return {
+        DOCUMENTS_PER_SECOND: (last - first) / (end - begin),
+        CPU_PER_DOCUMENT: (cpu_after - cpu_before) / (last - first) * 1e6,
+    }
 
 
 async def _until_all_are_found(client: AsyncElasticsearch, index: str, documents: int) -> None:
@@ -209,8 +223,9 @@ PROJECTING = Benchmark(
     name="projecting",
     about=(
         "Documents written per second by one view worker, from a backlog of registrations on four "
-        "partitions, into a new index with all its search fields. Counted by Elasticsearch itself, "
-        "after a warm-up; at the end all documents have to be found."
+        "partitions, into a new index with all its search fields, which is not refreshed before it "
+        "is complete. Counted by Elasticsearch itself, after a warm-up; at the end all documents "
+        "have to be found. The CPU is that of the process, without Elasticsearch and the broker."
     ),
     sizes={
         "small": {"documents": 30_000, "warm-up": 10_000},

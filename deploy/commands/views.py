@@ -15,6 +15,7 @@ from deploy.connect import connect
 from deploy.examples import examples
 from deploy.progress import progress_bar
 from streams import rebuild as rebuilding
+from streams.garbage import collect_seldom
 from streams.view_status import IndexStatus, status_of
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def rebuild(view: str, timeout: float) -> None:
     where it was when it is run again. Run it when a worker says that the view was made by another
     program, with view workers of the new program beside those of the old one.
     """
+    collect_seldom()
     with progress_bar() as progress:
         state = asyncio.run(
             rebuilding.rebuild(connect(), VIEWS[view], timeout=timeout, progress=progress)

@@ -17,6 +17,7 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from deploy.workers import Role
+from models.messages import EventRecord
 from models.tokens import Token
 from streams import command_partition, recovery
 from streams.aggregate import Names
@@ -34,7 +35,7 @@ from streams.state_table import MemoryState
 from streams.transactions import Output, TransactionalProducer
 from streams.view_index import Document
 from streams.view_progress import Serving
-from streams.view_writer import PartitionWriter, Positioned
+from streams.view_writer import PartitionWriter
 
 VARIABLE = "CQRS_TEST_WITHOUT"
 
@@ -165,12 +166,14 @@ def commit_after_bulk(set_: Set) -> None:
     """Say that an index has a chunk before its documents are written."""
 
     async def save_first(
-        self: PartitionWriter[Any], events: Sequence[Positioned], end: int
+        self: PartitionWriter[Any],
+        events: Sequence[EventRecord[Any]],
+        offsets: Sequence[int],
+        end: int,
     ) -> tuple[Refused, ...]:
         after = replace(self.progress, position=end)
         self.progress = await self._store.save_progress(self._partition, after)
-        records = [record for _, record in events]
-        projected = await self._projector.project(self._partition, records)
+        projected = await self._projector.project(self._partition, events)
         return tuple(projected.refused)
 
     set_(PartitionWriter, "write", save_first)

@@ -140,7 +140,7 @@ def test_the_documents_add_up_to_the_events(history: list[Record]) -> None:
         key = PROJECTION.key(one)
         if key is not None:
             number = one.source.partition
-            expected[number] = expected[number].plus(key)
+            expected[number] = expected[number].plus(key, 1)
     documents: dict[str, Document] = {}
     project(documents, history)
     tallies = DocumentTallies(PROJECTION, PARTITIONS)

@@ -1,6 +1,8 @@
+from datetime import timezone
 from typing import Any
 from uuid import UUID, uuid5
 
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +17,11 @@ from models.events import (
     UserReactivated,
     UserRegistered,
 )
-from models.messages import Source, event_id, parse_event
+from models.messages import EventRecord, Source, event_decoder, event_id, parse_event
+from models.wire import encode
 from tests.unit.samples import ANNA, COMMAND_ID, keys, record, times, wire_of
+
+decode = event_decoder(USER_EVENTS)
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 events: st.SearchStrategy[UserEvent] = st.one_of(
@@ -57,28 +62,108 @@ def test_an_update_carries_only_what_changed() -> None:
     assert not {"email", "firstName", "correlationId", "causationId"} & set(data)
 
 
-@settings(deadline=None)
-@given(
-    event=events,
-    sequence=st.integers(1, 10**6),
-    fields=st.fixed_dictionaries(
-        {
-            "id": st.uuids(),
-            "aggregate_id": keys,
-            "timestamp": times,
-            "command_id": st.uuids(),
-            "correlation_id": st.none() | keys,
-            "causation_id": st.none() | keys,
-            "source": st.builds(Source, keys, st.integers(0, 999), st.integers(0, 2**63)),
-        }
-    ),
+envelopes = st.fixed_dictionaries(
+    {
+        "id": st.uuids(),
+        "aggregate_id": keys,
+        "timestamp": times,
+        "command_id": st.uuids(),
+        "correlation_id": st.none() | keys,
+        "causation_id": st.none() | keys,
+        "source": st.builds(Source, keys, st.integers(0, 999), st.integers(0, 2**63 - 1)),
+    }
 )
+
+
+@settings(deadline=None)
+@given(event=events, sequence=st.integers(1, 10**6), fields=envelopes)
 def test_an_event_survives_the_wire(
     event: UserEvent, sequence: int, fields: dict[str, Any]
 ) -> None:
     sent = record(event, sequence, **fields)
     assert parse_event(wire_of(sent), USER_EVENTS) == sent
+    assert decode(encode(sent.to_wire())) == sent
     assert sent.type in USER_EVENTS
+
+
+def explained(value: bytes) -> EventRecord[UserEvent] | None:
+    """What the checks that explain say of a record's value."""
+    try:
+        return parse_event(orjson.loads(value), USER_EVENTS)
+    except (orjson.JSONDecodeError, Poison):
+        return None
+
+
+# What may stand in the place of a field, most of it wrong there.
+odd: st.SearchStrategy[Any] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.sampled_from([0, -1, 1, 2, 2**63 - 1, 2**63, 2**64 - 1, 1.0, 1e300, 0.5]),
+    texts,
+    st.sampled_from(["1", "UserErased", "11111111111141118111111111111111"]),
+    st.sampled_from([f"{{{COMMAND_ID}}}", str(COMMAND_ID).upper(), f"urn:uuid:{COMMAND_ID}"]),
+    st.sampled_from(["2026-11-23T12:00:00" + end for end in ("", "Z", "z", ".1Z", ".1234567Z")]),
+    st.sampled_from(["2026-11-23T12:00:00" + end for end in ("+00:00", "-00:00", "+01:00")]),
+    st.sampled_from(
+        ["2026-11-23 12:00:00Z", "2026-11-23T12:00Z", "20261123T120000Z", "2026-11-23Z"]
+    ),
+    st.sampled_from([[], {}, {"topic": "t", "partition": 0, "offset": 1}]),
+    st.fixed_dictionaries(
+        {"topic": texts, "partition": st.integers(-1, 1) | st.just(1.0)},
+        optional={"offset": st.just(2**63), "more": st.just(0)},
+    ),
+)
+field_names = st.sampled_from(sorted(wire_of(record(ANNA, correlation_id="a", causation_id="b"))))
+
+
+@settings(deadline=None, max_examples=500)
+@given(
+    event=events,
+    fields=st.dictionaries(field_names | st.just("personal"), odd, max_size=2),
+    twice=st.dictionaries(field_names, odd, max_size=1),
+    missing=st.none() | field_names,
+)
+def test_what_is_decoded_at_once_is_what_the_checks_read(
+    event: UserEvent, fields: dict[str, Any], twice: dict[str, Any], missing: str | None
+) -> None:
+    """Whatever the values: the decoder may leave an event to the checks, never contradict them."""
+    data = {**wire_of(record(event)), **fields}
+    data.pop(missing or "", None)
+    value = orjson.dumps(data)
+    if twice:  # of a name that is there twice, the last one counts
+        value = value[:-1] + b"," + orjson.dumps(twice)[1:]
+    decoded = decode(value)
+    assert decoded is None or decoded == explained(value)
+    assert decoded is None or decoded.timestamp.tzinfo is timezone.utc
+
+
+@settings(deadline=None, max_examples=500)
+@given(at=st.integers(0), cut=st.integers(0, 3), put=st.binary(max_size=3), more=st.booleans())
+def test_no_damage_is_decoded_that_the_checks_would_see(
+    at: int, cut: int, put: bytes, more: bool
+) -> None:
+    """Whatever the bytes, such as UTF-8 that is none in a field that nobody knows."""
+    fields = {"mood": "good"} if more else {}
+    sound = orjson.dumps(wire_event(**fields))
+    place = at % len(sound)
+    value = sound[:place] + put + sound[place + cut :]
+    decoded = decode(value)
+    assert decoded is None or decoded == explained(value)
+
+
+@pytest.mark.parametrize("value", [b"", b"null", b"[]", b"{}", b"5", b'{"type":"UserErased"}'])
+def test_what_is_no_event_is_left_to_the_checks(value: bytes) -> None:
+    assert decode(value) is None
+    assert event_decoder({"UserErased": UserErased})(value) is None
+
+
+def test_an_aggregate_may_have_one_type_of_events() -> None:
+    erased = record(UserErased())
+    decode_one = event_decoder({"UserErased": UserErased})
+    assert decode_one(encode(erased.to_wire())) == erased
+    untyped = {name: value for name, value in wire_of(erased).items() if name != "type"}
+    assert decode_one(orjson.dumps(untyped)) is None
+    assert decode_one(encode(record(ANNA).to_wire())) is None
 
 
 def test_a_field_that_came_later_is_passed_over() -> None:

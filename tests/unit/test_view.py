@@ -88,7 +88,7 @@ def tally_of(documents: list[Any]) -> Tally:
 def test_documents_add_up_to_their_events(events: list[str]) -> None:
     expected = NOTHING
     for user in events:
-        expected = expected.plus(user)
+        expected = expected.plus(user, 1)
     assert tally_of(list(documents_of(events).values())) == expected
 
 

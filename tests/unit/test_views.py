@@ -2,6 +2,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 import pytest
+from hypothesis import given
 
 from agents.user_views import to_source
 from models.errors import Fatal
@@ -14,7 +15,7 @@ from models.events import (
     UserRegistered,
 )
 from models.views import UserReadModel, format_milliseconds, is_tombstone, project
-from tests.unit.samples import ANNA, NOON, record
+from tests.unit.samples import ANNA, NOON, record, times
 
 
 def projected(*events: UserEvent) -> dict[str, Any]:
@@ -99,6 +100,11 @@ def test_of_an_erased_user_a_tombstone_is_left(events: tuple[UserEvent, ...]) ->
     assert document == {"id": "user-1", "version": len(events)}
     assert is_tombstone(document)
     assert to_source(document) == document
+
+
+@given(times)
+def test_milliseconds_are_what_the_library_writes(at: datetime) -> None:
+    assert format_milliseconds(at) == at.isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def test_any_other_document_is_no_tombstone() -> None:
