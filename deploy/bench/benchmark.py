@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Literal
 
+from deploy.bench.extra import need
 from deploy.bench.machine import machine, versions
 from deploy.bench.result import Contest, Result
 from deploy.embedded.stack import EmbeddedStack
@@ -54,12 +55,14 @@ class Benchmark:
         about: What its figures mean and under which conditions they are taken.
         sizes: How much of everything, by the name of the size.
         contestants: Ours comes first; the others are its peers.
+        needs: The modules of the extra `bench` without which a contestant cannot run.
     """
 
     name: str
     about: str
     sizes: Mapping[SizeName, Size]
     contestants: tuple[Contestant, ...]
+    needs: tuple[str, ...] = ()
 
 
 async def run(
@@ -76,8 +79,9 @@ async def run(
     The first one is run once before that and not counted: servers that have just started are slow.
 
     Raises:
-        Fatal: a contestant failed, or did not do what it says.
+        Fatal: a package is missing, or a contestant failed, or did not do what it says.
     """
+    need(*benchmark.needs)
     size = benchmark.sizes[size_name]
     began = datetime.now(timezone.utc)
     load = os.getloadavg()[0]

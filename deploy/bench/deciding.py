@@ -17,6 +17,7 @@ from pydantic import SecretStr
 from agents.users import COMMAND_WORKER
 from deploy.bench.backlog import backlog, committed, new_deployment, rate, send
 from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
+from deploy.bench.extra import QUIXSTREAMS
 from deploy.bench.java import java_command
 from deploy.bench.process import RunningContestant, contestant
 from deploy.faults.waiting import wait_until
@@ -81,6 +82,13 @@ def kafka_streams(settings: Settings, folder: Path, cluster: str) -> Worker:
     where = settings.bootstrap_servers, settings.namespace, str(settings.partitions)
     command = java_command(folder, "users.Main", *where, cluster, str(folder / settings.namespace))
     return Worker(command, f"{settings.namespace}streams")
+
+
+def quixstreams(settings: Settings, folder: Path, cluster: str) -> Worker:
+    """The application of `peers/quix_deciding.py`."""
+    command = module_command("deploy.bench.peers.quix_deciding")
+    state = folder / f"{settings.namespace}quixstreams"
+    return Worker([*command, str(state)], f"{settings.namespace}quixstreams")
 
 
 async def decide(
@@ -219,5 +227,16 @@ DECIDING = Benchmark(
             "decisions of the plain loop. It decides a tenth of the commands.",
             partial(decide, new_worker=faust_agent, share=0.1),
         ),
+        *(
+            Contestant(
+                "Quix Streams",
+                "As its documentation teaches: exactly-once, stateful processing (RocksDB and a "
+                "changelog), a commit every 5 s (its default); the decisions of the plain loop. It "
+                "decides half of the commands.",
+                partial(decide, new_worker=quixstreams, share=0.5),
+            )
+            for _ in QUIXSTREAMS
+        ),
     ),
+    needs=QUIXSTREAMS,
 )

