@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from math import ceil
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from deploy.bench.extra import need
 from deploy.bench.machine import machine, versions
@@ -19,16 +21,26 @@ from streams.progress import Progress
 SizeName = Literal["small", "full"]
 Size = Mapping[str, int]
 Figures = Mapping[str, float]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What every contestant is given."""
+    """What every contestant is given; `kept` is closed after the last round."""
 
     stack: EmbeddedStack
     folder: Path  # for logs and the like; gone after the last round
     size: Size
     seed: int
+    kept: AsyncExitStack = field(default_factory=AsyncExitStack)
+    _opened: dict[Any, Any] = field(default_factory=dict)
+
+    async def once(self, opening: Callable[[Ground], AbstractAsyncContextManager[T]]) -> T:
+        """What takes long to make and is the same in all rounds; it is kept until the last."""
+        if opening not in self._opened:
+            self._opened[opening] = await self.kept.enter_async_context(opening(self))
+        opened: T = self._opened[opening]
+        return opened
 
 
 @dataclass(frozen=True)
@@ -65,6 +77,11 @@ class Benchmark:
     needs: tuple[str, ...] = ()
 
 
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The smallest of the values that so many percent do not exceed."""
+    return sorted(values)[max(0, ceil(len(values) * percent / 100) - 1)]
+
+
 async def run(
     benchmark: Benchmark,
     stack: EmbeddedStack,
@@ -89,15 +106,16 @@ async def run(
     total = 1 + rounds * len(contests)
     with tempfile.TemporaryDirectory(prefix="cqrs-bench-") as folder:
         ground = Ground(stack, Path(folder), size, seed)
-        progress(f"{benchmark.name}: warming up", 0, total)
-        await benchmark.contestants[0].measure(ground)
-        done = 1
-        for number in range(rounds):
-            for turn in range(len(contests)):
-                which = (turn + number) % len(contests)
-                progress(f"{benchmark.name}: {contests[which].name}", done, total)
-                contests[which].add(await benchmark.contestants[which].measure(ground))
-                done += 1
+        async with ground.kept:
+            progress(f"{benchmark.name}: warming up", 0, total)
+            await benchmark.contestants[0].measure(ground)
+            done = 1
+            for number in range(rounds):
+                for turn in range(len(contests)):
+                    which = (turn + number) % len(contests)
+                    progress(f"{benchmark.name}: {contests[which].name}", done, total)
+                    contests[which].add(await benchmark.contestants[which].measure(ground))
+                    done += 1
     return Result(
         benchmark=benchmark.name,
         about=benchmark.about,

@@ -8,5 +8,8 @@ from deploy.bench.benchmark import Benchmark
 from deploy.bench.deciding import DECIDING
 from deploy.bench.latency import LATENCY
 from deploy.bench.projecting import PROJECTING
+from deploy.bench.search import SEARCH
 
-BENCHMARKS: Mapping[str, Benchmark] = {one.name: one for one in (DECIDING, LATENCY, PROJECTING)}
+BENCHMARKS: Mapping[str, Benchmark] = {
+    one.name: one for one in (DECIDING, PROJECTING, SEARCH, LATENCY)
+}

