@@ -6,7 +6,7 @@ It refuses to run as root, so root runs it as `nobody`.
 from __future__ import annotations
 
 import os
-import shutil
+import pwd
 import subprocess
 import tarfile
 import tempfile
@@ -48,8 +48,9 @@ def postgres() -> Iterator[str]:
         _unpack(folder)
         user: Mapping[str, Any] = {}
         if os.geteuid() == 0:
-            user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
-            shutil.chown(folder, "nobody")
+            nobody = pwd.getpwnam("nobody")
+            user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            os.chown(folder, nobody.pw_uid, nobody.pw_gid)
         data = folder / "data"
         _run([str(folder / "bin" / "initdb"), f"--pgdata={data}", *_CLUSTER, *_LOCALE], user)
         settings = [f"--{what}={value}" for what, value in _SETTINGS.items()]
