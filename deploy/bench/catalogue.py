@@ -8,8 +8,9 @@ from deploy.bench.benchmark import Benchmark
 from deploy.bench.deciding import DECIDING
 from deploy.bench.latency import LATENCY
 from deploy.bench.projecting import PROJECTING
+from deploy.bench.scaling import SCALING
 from deploy.bench.search import SEARCH
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    one.name: one for one in (DECIDING, PROJECTING, SEARCH, LATENCY)
+    one.name: one for one in (DECIDING, SCALING, PROJECTING, SEARCH, LATENCY)
 }

@@ -1,0 +1,98 @@
+"""What a long-lived deployment has left on the changelog, without deciding all that led to it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from itertools import islice
+from uuid import UUID
+
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+
+from agents.users import COMMAND_WORKER, USERS
+from models.user import User
+from streams.aggregate import Names
+from streams.commands import partition_of
+from streams.entity import Answer, Entity, encode_entity
+from streams.log_reader import open_logs
+from streams.settings import Settings
+from streams.state_table import encode_position, position_key
+from streams.transactions import Output, TransactionalProducer
+
+_CHUNK = 2000  # records in a transaction, as a busy worker has
+_DIFFERENT = 997  # values, so that compressing them does not look easier than it is
+_AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def states(answers: int, seed: int, *, size: int = 0) -> list[bytes]:
+    """Records of the state table with so many answers in the dedupe window, at least `size` long.
+
+    Some hundred different ones.
+    """
+    rng = random.Random(seed)
+    return [_state(answers, rng, size) for _ in range(_DIFFERENT)]
+
+
+def _state(answers: int, rng: random.Random, size: int) -> bytes:
+    name = f"{rng.getrandbits(64):x}"
+    window: list[Answer] = [
+        [UUID(int=rng.getrandbits(128)).hex, number, 1, rng.randrange(10_000_000)]
+        for number in range(1, answers + 1)
+    ]
+
+    def encoded(last_name: str) -> bytes:
+        user = User(f"{name}@example.org", "Anna", last_name, "web", True, _AT, _AT)
+        return encode_entity(USERS, Entity(user, answers, window))
+
+    missing = max(0, size - len(encoded("")))
+    return encoded(f"{rng.getrandbits(4 * missing + 4):0{missing + 1}x}"[:missing])
+
+
+async def write_changelog(
+    settings: Settings, names: Names, *, aggregates: int, records: int, values: Sequence[bytes]
+) -> None:
+    """Give so many aggregates so many records in all, one after the other, again and again.
+
+    In the transactions of a worker, at the position where the command topic ends now.
+    """
+    keys: list[list[bytes]] = [[] for _ in range(settings.partitions)]
+    for number in range(aggregates):
+        key = b"user-%d" % number
+        keys[partition_of(key, settings.partitions)].append(key)
+    commands = [TopicPartition(names.commands, number) for number in range(settings.partitions)]
+    async with open_logs(settings, commands) as logs:
+        positions = await logs.ends(commands)
+    share = records / aggregates
+    await asyncio.gather(
+        *(
+            _write_partition(
+                settings,
+                names,
+                TP(*commands[number]),
+                _outputs(keys[number], round(share * len(keys[number])), values),
+                positions[commands[number]],
+            )
+            for number in range(settings.partitions)
+        )
+    )
+
+
+def _outputs(keys: Sequence[bytes], count: int, values: Sequence[bytes]) -> Iterator[Output]:
+    for number in range(count):
+        yield Output(keys[number % len(keys)], values[number % len(values)])
+
+
+async def _write_partition(
+    settings: Settings, names: Names, tp: TP, outputs: Iterator[Output], position: int
+) -> None:
+    producer = TransactionalProducer(settings, settings.namespace + COMMAND_WORKER, tp)
+    await producer.start()
+    try:
+        while chunk := list(islice(outputs, _CHUNK)):
+            chunk.append(Output(position_key(tp), encode_position(position)))
+            await producer.commit({names.changelog: chunk}, position)
+    finally:
+        await producer.close()
