@@ -10,7 +10,8 @@ from deploy.bench.latency import LATENCY
 from deploy.bench.projecting import PROJECTING
 from deploy.bench.scaling import SCALING
 from deploy.bench.search import SEARCH
+from deploy.bench.starting import STARTING
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    one.name: one for one in (DECIDING, SCALING, PROJECTING, SEARCH, LATENCY)
+    one.name: one for one in (DECIDING, SCALING, PROJECTING, SEARCH, LATENCY, STARTING)
 }

@@ -280,8 +280,8 @@ SEARCH = Benchmark(
         ),
         Contestant(
             "cqrs-streams, while indexing",
-            "The same, while a view worker writes 2,000 documents/s: changes of 20,000 of the users, "
-            "which come as events.",
+            "The same, while a view worker writes 2,000 documents/s: changes of 20,000 of the "
+            "users, which come as events.",
             while_indexing,
         ),
         Contestant(
