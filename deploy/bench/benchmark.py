@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar
 from deploy.bench.extra import need
 from deploy.bench.machine import machine, versions
 from deploy.bench.result import Contest, Result
+from deploy.bench.target import Target
 from deploy.embedded.stack import EmbeddedStack
 from streams.progress import Progress
 
@@ -67,6 +68,7 @@ class Benchmark:
         about: What its figures mean and under which conditions they are taken.
         sizes: How much of everything, by the name of the size.
         contestants: Ours comes first; the others are its peers.
+        targets: What it is meant to show.
         needs: The modules of the extra `bench` without which a contestant cannot run.
     """
 
@@ -74,6 +76,7 @@ class Benchmark:
     about: str
     sizes: Mapping[SizeName, Size]
     contestants: tuple[Contestant, ...]
+    targets: tuple[Target, ...] = ()
     needs: tuple[str, ...] = ()
 
 
@@ -93,7 +96,8 @@ async def run(
 ) -> Result:
     """Run every contestant in every round, each time in another order.
 
-    The first one is run once before that and not counted: servers that have just started are slow.
+    The first one is run once before that, at the small size, and not counted: servers that have
+    just started are slow.
 
     Raises:
         Fatal: a package is missing, or a contestant failed, or did not do what it says.
@@ -106,10 +110,12 @@ async def run(
     total = 1 + rounds * len(contests)
     with tempfile.TemporaryDirectory(prefix="cqrs-bench-") as folder:
         ground = Ground(stack, Path(folder), size, seed)
+        progress(f"{benchmark.name}: warming up", 0, total)
+        warm_up = Ground(stack, Path(folder), benchmark.sizes["small"], seed)
+        async with warm_up.kept:
+            await benchmark.contestants[0].measure(warm_up)
+        done = 1
         async with ground.kept:
-            progress(f"{benchmark.name}: warming up", 0, total)
-            await benchmark.contestants[0].measure(ground)
-            done = 1
             for number in range(rounds):
                 for turn in range(len(contests)):
                     which = (turn + number) % len(contests)

@@ -20,6 +20,7 @@ from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
 from deploy.bench.extra import QUIXSTREAMS
 from deploy.bench.java import java_command
 from deploy.bench.process import RunningContestant, contestant
+from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line, module_command
 from models.errors import Fatal
@@ -237,6 +238,11 @@ DECIDING = Benchmark(
             )
             for _ in QUIXSTREAMS
         ),
+    ),
+    targets=(
+        Target(COMMANDS_PER_SECOND, least=1.0, to="Kafka Streams"),
+        Target(COMMANDS_PER_SECOND, least=0.7, to="plain aiokafka loop"),
+        Target(COMMANDS_PER_SECOND, least=10, to="ordinary Faust agent"),
     ),
     needs=QUIXSTREAMS,
 )

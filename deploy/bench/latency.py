@@ -18,6 +18,7 @@ from deploy.bench.backlog import backlog, new_deployment
 from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground, percentile
 from deploy.bench.deciding import COMMANDS_PER_SECOND, decide, our_worker
 from deploy.bench.process import contestant
+from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line
 from models.commands import RegisterUser
@@ -242,5 +243,13 @@ LATENCY = Benchmark(
             "other and look for each: alone, and eight of them side by side.",
             until_found,
         ),
+    ),
+    targets=(
+        Target("at 20% load, p50 ms", most=12),
+        Target("at 20% load, p99 ms", most=40),
+        Target("at 5/s, p50 ms", most=12),
+        Target("at 5/s, p99 ms", most=40),
+        Target("first after idle time, ms", most=40),
+        Target("found by a search, p99 ms", most=400, of="cqrs-streams, until found"),
     ),
 )

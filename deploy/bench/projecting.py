@@ -20,6 +20,7 @@ from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
 from deploy.bench.extra import QUIXSTREAMS
 from deploy.bench.process import contestant
 from deploy.bench.registrations import registering, registrations
+from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line, module_command
 from models.errors import Fatal
@@ -266,5 +267,6 @@ PROJECTING = Benchmark(
             both_workers,
         ),
     ),
+    targets=(Target(DOCUMENTS_PER_SECOND, least=0.85, to="plain bulk loop"),),
     needs=QUIXSTREAMS,
 )

@@ -22,6 +22,7 @@ from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
 from deploy.bench.deciding import COMMANDS_PER_SECOND, CPU_PER_COMMAND
 from deploy.bench.histories import states, write_changelog
 from deploy.bench.process import RunningContestant, contestant
+from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line
 from streams.aggregate import Names
@@ -214,19 +215,22 @@ SCALING = Benchmark(
     },
     contestants=(
         Contestant(
-            "one worker",
-            "The command worker as it is.",
+            "cqrs-streams",
+            "One command worker as it is.",
             partial(scale, aggregates="aggregates", workers=1),
         ),
         Contestant(
-            "one worker, many aggregates",
+            "cqrs-streams, many aggregates",
             "The same, with the larger number of aggregates.",
             partial(scale, aggregates="many aggregates", workers=1),
         ),
         Contestant(
-            "two workers",
+            "cqrs-streams, two workers",
             "Two processes that share the four partitions, with the smaller number.",
             partial(scale, aggregates="aggregates", workers=2),
         ),
+    ),
+    targets=(
+        Target(CPU_PER_COMMAND, most=1.1, of="cqrs-streams, many aggregates", to="cqrs-streams"),
     ),
 )

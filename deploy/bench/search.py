@@ -21,6 +21,7 @@ from deploy.bench.backlog import new_deployment
 from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground, percentile
 from deploy.bench.process import contestant
 from deploy.bench.registrations import changes, registrations
+from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line
 from models.errors import Fatal
@@ -297,6 +298,11 @@ SEARCH = Benchmark(
             "the order of the list; vacuumed, analyzed, 512 MB of shared buffers.",
             trigrams_in_postgresql,
         ),
+    ),
+    targets=(
+        Target("p50 ms", most=3),
+        Target("p99 ms", most=10),
+        Target("p50 ms", most=1 / 25, to="wildcard query"),
     ),
     needs=("psycopg",),
 )

@@ -8,6 +8,7 @@ import time
 from statistics import median
 
 from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
+from deploy.bench.target import Target
 from deploy.embedded import temporary
 from deploy.embedded.stack import EmbeddedStack
 
@@ -46,4 +47,5 @@ STARTING = Benchmark(
     ),
     sizes={"small": {"calls": 5}, "full": {"calls": 15}},
     contestants=(Contestant("cqrs-streams", "As it is.", our_start),),
+    targets=(Target(UP, most=15), Target(HELP, most=0.3)),
 )
