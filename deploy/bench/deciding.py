@@ -74,8 +74,9 @@ def plain_loop(settings: Settings, folder: Path, cluster: str) -> Worker:
 
 def faust_agent(settings: Settings, folder: Path, cluster: str) -> Worker:
     """The agent of `peers/faust_agent.py`."""
-    command = command_line("deploy.bench.peers.faust_agent")
-    return Worker(command, f"{settings.namespace}faust-agent")
+    python, *faust = command_line("deploy.bench.peers.faust_agent")
+    where = "--datadir", str(folder / settings.namespace)  # or it makes one where we are
+    return Worker([python, *faust[:2], *where, *faust[2:]], f"{settings.namespace}faust-agent")
 
 
 def kafka_streams(settings: Settings, folder: Path, cluster: str) -> Worker:

@@ -120,7 +120,8 @@ async def quixstreams_sink(ground: Ground) -> Figures:
         await send(settings, topic, records)
         command = module_command("deploy.bench.peers.quix_projecting")
         log = ground.folder / f"{settings.namespace}quixstreams-sink.log"
-        with contestant([*command, topic, target, str(_BULK)], settings, log) as sink:
+        arguments = topic, target, str(_BULK), str(ground.folder / settings.namespace)
+        with contestant([*command, *arguments], settings, log) as sink:
             return await _rate(ground, settings, client, sink.check)
 
 

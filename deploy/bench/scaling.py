@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
@@ -44,6 +45,7 @@ class _Sample(NamedTuple):
     commands: int
     workers: Sequence[float]
     servers: float
+    disk: Mapping[str, int]  # bytes of each topic
 
 
 async def scale(ground: Ground, *, aggregates: str, workers: int) -> Figures:
@@ -96,6 +98,13 @@ class _Group:
         self._servers = ground.stack.kafka, ground.stack.elasticsearch
         self._name = settings.namespace + COMMAND_WORKER
         self._partitions = [TopicPartition(names.commands, n) for n in range(settings.partitions)]
+        self._topics = {
+            "commands": names.commands,
+            "events": names.events,
+            "outcomes": names.outcomes,
+            "changelog": names.changelog,
+        }
+        self._logs = ground.stack.home / "data" / "kafka"
         self._admin = admin
         self._processes = processes
 
@@ -125,7 +134,12 @@ class _Group:
                 for server in self._servers
                 if (running := server.process) and (used := running.cpu_times())
             ),
+            {name: self._disk(topic) for name, topic in self._topics.items()},
         )
+
+    def _disk(self, topic: str) -> int:
+        segments = self._logs.glob(f"{glob.escape(topic)}-*/*.log")
+        return sum(segment.stat().st_size for segment in segments)
 
     async def decide(self, commands: int) -> list[_Sample]:
         """Wait until so many commands are decided."""
@@ -175,6 +189,7 @@ async def _send_at_once(settings: Settings, topic: str, records: Sequence[_Recor
 
 def _figures(samples: Sequence[_Sample], warm_up: int) -> Figures:
     end = samples[-1]
+    decided = end.commands - samples[0].commands
     begin = next(one for one in samples if one.commands >= warm_up)
     if end.servers == begin.servers or end.workers == begin.workers:
         begin = samples[0]  # it went too fast to see
@@ -187,6 +202,10 @@ def _figures(samples: Sequence[_Sample], warm_up: int) -> Figures:
         "servers' CPU µs/command": servers / commands * 1e6,
         **{f"cores, worker {n}": used / seconds for n, used in enumerate(workers, 1)},
         "cores, servers": servers / seconds,
+        **{
+            f"{topic}, bytes on disk/command": (end.disk[topic] - samples[0].disk[topic]) / decided
+            for topic in end.disk
+        },
     }
 
 

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from deploy.bench.peers.pg_trgm import Users
 
 PAGE = 50
+ON_DISK = "bytes on disk/user"
 KINDS = ("domain", "name", "3-12 characters", "1-2 characters", "full", "upper case", "absent")
 _CHANGES = 2000  # documents/s while documents are indexed
 _BATCH = 100  # of these are sent together
@@ -70,6 +71,7 @@ class _Searched:
     settings: Settings
     client: AsyncElasticsearch
     store: ViewStore
+    size: int  # bytes on disk
     queries: QueryBus
     warm_up: Sequence[tuple[str, str]]
     fragments: Sequence[tuple[str, str]]
@@ -121,6 +123,8 @@ async def _searched(ground: Ground) -> AsyncIterator[_Searched]:
         store = ViewStore(client, index, name=f"{index.alias}-v1")
         addresses = await _load(store, _documents(ground))
         await _until_merged(client, store)
+        stats = await client.indices.stats(index=store.name, metric="store")
+        size = int(stats["_all"]["primaries"]["store"]["size_in_bytes"])
         queries = QueryBus()
         freshness = Freshness(store, names.commands, settings.partitions)
         UserQueryHandler(store).register_at(queries, freshness)
@@ -128,7 +132,7 @@ async def _searched(ground: Ground) -> AsyncIterator[_Searched]:
         warm_up = make_fragments(addresses, ground.size["warm-up"], chance)
         fragments = make_fragments(addresses, ground.size["fragments"], chance)
         changed = changes(min(_CHANGED, len(addresses)), ground.seed)
-        yield _Searched(settings, client, store, queries, warm_up, fragments, changed, {})
+        yield _Searched(settings, client, store, size, queries, warm_up, fragments, changed, {})
 
 
 async def _load(store: ViewStore, documents: Iterator[Document]) -> list[str]:
@@ -179,6 +183,10 @@ async def _asked(searched: _Searched, ask: Ask) -> Figures:
 async def our_query(ground: Ground) -> Figures:
     """`GetUsersByEmail`, through the query bus."""
     searched = await ground.once(_searched)
+    return {**await _through_the_bus(searched), ON_DISK: searched.size / ground.size["users"]}
+
+
+async def _through_the_bus(searched: _Searched) -> Figures:
 
     async def ask(fragment: str) -> Sequence[str]:
         page = await searched.queries.execute(GetUsersByEmail(fragment, PAGE))
@@ -206,7 +214,7 @@ async def while_indexing(ground: Ground) -> Figures:
                     return await _indexed(searched) >= before + _CHANGES
 
                 await wait_until(begun, what="the view worker writes")
-                figures = await our_query(ground)
+                figures = await _through_the_bus(searched)
             finally:
                 changing.cancel()
                 await asyncio.gather(changing, return_exceptions=True)
@@ -252,11 +260,12 @@ async def trigrams_in_postgresql(ground: Ground) -> Figures:
     """The same page from `peers/pg_trgm.py`."""
     searched = await ground.once(_searched)
     users = await ground.once(_in_postgresql)
+    size = await users.size()
 
     async def ask(fragment: str) -> Sequence[str]:
         return (await users.find(fragment, PAGE + 1))[:PAGE]
 
-    return await _asked(searched, ask)
+    return {**await _asked(searched, ask), ON_DISK: size / ground.size["users"]}
 
 
 SEARCH = Benchmark(

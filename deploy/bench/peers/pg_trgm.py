@@ -40,6 +40,13 @@ class Users:
         found = await self._connection.execute(_QUERY, (f"%{literal}%", limit))
         return [row[0] for row in await found.fetchall()]
 
+    async def size(self) -> int:
+        """Bytes on disk, indices included."""
+        found = await self._connection.execute("SELECT pg_total_relation_size('users')")
+        row = await found.fetchone()
+        assert row is not None
+        return int(row[0])
+
 
 @asynccontextmanager
 async def open_users(documents: Iterable[dict[str, Any]]) -> AsyncIterator[Users]:
