@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
+from operator import eq
 from typing import NamedTuple
 from uuid import UUID
 
@@ -191,7 +192,8 @@ def _figures(samples: Sequence[_Sample], warm_up: int) -> Figures:
     end = samples[-1]
     decided = end.commands - samples[0].commands
     begin = next(one for one in samples if one.commands >= warm_up)
-    if end.servers == begin.servers or end.workers == begin.workers:
+    used = [*end.workers, end.servers]
+    if any(map(eq, used, [*begin.workers, begin.servers])):
         begin = samples[0]  # it went too fast to see
     commands, seconds = end.commands - begin.commands, end.time - begin.time
     workers = [after - before for before, after in zip(begin.workers, end.workers, strict=True)]

@@ -41,7 +41,7 @@ TINY = {
     },
     # enough to take longer than the time between two looks
     "projecting": {"documents": 20_000, "warm-up": 500},
-    "scaling": {"aggregates": 200, "many aggregates": 400, "commands": 3000, "warm-up": 500},
+    "scaling": {"aggregates": 200, "many aggregates": 400, "commands": 8000, "warm-up": 500},
     "search": {"users": 2000, "fragments": 14, "warm-up": 7},
     "starting": {"calls": 1},
 }
