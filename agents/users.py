@@ -2,7 +2,7 @@
 
 from models.commands import USER_COMMANDS
 from models.events import USER_EVENTS
-from models.user import User, evolve, user_from_wire, user_to_wire
+from models.user import User, evolve
 from streams.aggregate import Aggregate
 
 # The app ids of the workers, which name their consumer groups and transactional ids. They never
@@ -15,7 +15,6 @@ USERS = Aggregate[User](
     name="users",
     commands=USER_COMMANDS,
     events=USER_EVENTS,
+    state=User,
     evolve=evolve,
-    state_to_wire=user_to_wire,
-    state_from_wire=user_from_wire,
 )

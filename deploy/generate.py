@@ -15,7 +15,6 @@ from typing import Any, Literal
 from uuid import UUID
 
 from deploy.poison import PLAIN
-from models.wire import format_time
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
 # A repeat comes at most this many new commands after the first. The window in which a repeat is
@@ -210,6 +209,6 @@ class _Scene:
             "type": name,
             "id": str(UUID(int=self.rng.getrandbits(128), version=4)),
             "aggregateId": aggregate_id,
-            "timestamp": format_time(self.now),
+            "timestamp": self.now.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z",
             **fields,
         }

@@ -5,9 +5,9 @@ and the key is destroyed, each of them reads as the empty string, which is no va
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import msgspec
 from typing_extensions import Self
 
 from models.wire import read_optional_text, read_text
@@ -15,10 +15,13 @@ from models.wire import read_optional_text, read_text
 _PROFILE = ("email", "firstName", "lastName")
 
 
-class _Impersonal:
+class _Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
+    """What all have in common: how they are written."""
+
+
+class _Impersonal(_Event, frozen=True):
     """An event without personal data."""
 
-    __slots__ = ()
     personal: ClassVar[tuple[str, ...]] = ()
     erases: ClassVar[bool] = False
 
@@ -27,9 +30,13 @@ class _Impersonal:
         """Never: there is nothing to be shredded."""
         return False
 
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        """The event, which has no fields."""
+        return cls()
 
-@dataclass(frozen=True, slots=True)
-class UserRegistered:
+
+class UserRegistered(_Event, frozen=True):
     """There is a new user, active."""
 
     personal: ClassVar[tuple[str, ...]] = _PROFILE
@@ -45,18 +52,9 @@ class UserRegistered:
         """Whether email and names were read without their key."""
         return self.email == ""
 
-    def to_wire(self) -> dict[str, Any]:
-        """All four fields."""
-        return {
-            "email": self.email,
-            "firstName": self.first_name,
-            "lastName": self.last_name,
-            "registrationSource": self.registration_source,
-        }
-
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_wire`. Raises Poison."""
+        """The event with these fields. Raises Poison."""
         return cls(
             email=read_text(data, "email"),
             first_name=read_text(data, "firstName"),
@@ -65,8 +63,7 @@ class UserRegistered:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class UserProfileUpdated:
+class UserProfileUpdated(_Event, frozen=True):
     """The fields that are not None have new values, different from the ones before.
 
     Of a shredded one nobody knows which these were: all three are the empty string.
@@ -84,20 +81,9 @@ class UserProfileUpdated:
         """Whether email and names were read without their key."""
         return self.email == ""
 
-    def to_wire(self) -> dict[str, Any]:
-        """The fields that changed."""
-        data = {}
-        if self.email is not None:
-            data["email"] = self.email
-        if self.first_name is not None:
-            data["firstName"] = self.first_name
-        if self.last_name is not None:
-            data["lastName"] = self.last_name
-        return data
-
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_wire`. Raises Poison."""
+        """The event with these fields. Raises Poison."""
         return cls(
             email=read_optional_text(data, "email"),
             first_name=read_optional_text(data, "firstName"),
@@ -105,48 +91,18 @@ class UserProfileUpdated:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class UserDeactivated(_Impersonal):
+class UserDeactivated(_Impersonal, frozen=True):
     """An active user is inactive now."""
 
-    def to_wire(self) -> dict[str, Any]:
-        """Nothing but that it happened."""
-        return {}
 
-    @classmethod
-    def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_wire`."""
-        return cls()
-
-
-@dataclass(frozen=True, slots=True)
-class UserReactivated(_Impersonal):
+class UserReactivated(_Impersonal, frozen=True):
     """An inactive user is active again."""
 
-    def to_wire(self) -> dict[str, Any]:
-        """Nothing but that it happened."""
-        return {}
 
-    @classmethod
-    def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_wire`."""
-        return cls()
-
-
-@dataclass(frozen=True, slots=True)
-class UserErased(_Impersonal):
+class UserErased(_Impersonal, frozen=True):
     """The user has ended. Nothing follows."""
 
     erases: ClassVar[bool] = True
-
-    def to_wire(self) -> dict[str, Any]:
-        """Nothing but that it happened."""
-        return {}
-
-    @classmethod
-    def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_wire`."""
-        return cls()
 
 
 UserEvent = UserRegistered | UserProfileUpdated | UserDeactivated | UserReactivated | UserErased

@@ -5,11 +5,12 @@ that type. Commands are accepted in either spelling of their fields, for they co
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime, timezone
+from hashlib import sha1
 from typing import Annotated, Any, ClassVar, Final, Generic, Literal, Protocol, TypeVar
 from uuid import UUID, uuid4, uuid5
 
+import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from typing_extensions import Self
@@ -17,7 +18,6 @@ from typing_extensions import Self
 from models.errors import Poison, Rejected
 from models.validation import Key, Time, explain, show_name
 from models.wire import (
-    format_time,
     read_object,
     read_optional_text,
     read_text,
@@ -30,6 +30,10 @@ SCHEMA_VERSION: Final = 1
 
 # The namespace of the ids of commands that came without one. It never changes.
 _COMMANDS = UUID("8a2f5bb1-4c1e-5d0c-9a3b-6f1f6f0c8e57")
+
+# All but version and variant of a UUID, and these two of version 5.
+_UUID_BITS = ~(0xF000 << 64 | 0xC000 << 48)
+_UUID_5 = 5 << 76 | 0x8000 << 48
 
 Version = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
 
@@ -99,21 +103,16 @@ def check_expected_version(command: Command, version: int) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True, gc=False):
     """Where on the log the command was that something came of."""
 
     topic: str
     partition: int
     offset: int
 
-    def to_wire(self) -> dict[str, Any]:
-        """The three as an object."""
-        return {"topic": self.topic, "partition": self.partition, "offset": self.offset}
-
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> "Source":
-        """The inverse of `to_wire`. Raises Poison."""
+        """The three out of an object. Raises Poison."""
         return cls(
             read_text(data, "topic"),
             read_whole(data, "partition", least=0),
@@ -127,12 +126,21 @@ def command_id_at(source: Source) -> UUID:
 
 
 def event_id(command_id: UUID, index: int) -> UUID:
-    """The id of the command's event at `index`, from 0: the same whenever it is decided again."""
-    return uuid5(command_id, str(index))
+    """The id of the command's event at `index`, from 0: the same whenever it is decided again.
+
+    It is the UUID of version 5 (RFC 9562, 5.5) of the index in the namespace of the command's id,
+    in half of the time of `uuid.uuid5`.
+    """
+    digest = sha1(command_id.bytes + b"%d" % index, usedforsecurity=False).digest()
+    number = int.from_bytes(digest[:16], "big")
+    return UUID(int=number & _UUID_BITS | _UUID_5)
 
 
 class Event(Protocol):
-    """What happened to one aggregate: domain fields only, named by its class."""
+    """What happened to one aggregate: domain fields only, named by its class.
+
+    A `msgspec.Struct` that is written in camelCase without what is not set.
+    """
 
     personal: ClassVar[tuple[str, ...]]
     """The fields, by their names on the wire, that are personal data.
@@ -146,20 +154,16 @@ class Event(Protocol):
     def is_shredded(self) -> bool:
         """Whether its personal fields were read without their key."""
 
-    def to_wire(self) -> dict[str, Any]:
-        """The fields that are set, in camelCase, JSON-ready."""
-
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        """The inverse of `to_wire`; other fields are passed over. Raises Poison."""
+        """The event in these fields; others are passed over. Raises Poison."""
 
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
 E = TypeVar("E", bound=Event)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventRecord(Generic[E_co]):
+class EventRecord(msgspec.Struct, Generic[E_co], frozen=True, kw_only=True):
     """An event in its envelope. `sequence` counts the events of its aggregate: 1, 2, 3 ..."""
 
     id: UUID
@@ -178,22 +182,22 @@ class EventRecord(Generic[E_co]):
         return type(self.event).__name__
 
     def to_wire(self) -> dict[str, Any]:
-        """The flat JSON-ready object, envelope and domain fields. What is not set is left out."""
+        """The flat object, for `encode`: envelope and fields. What is not set is left out."""
         data = {
             "type": type(self.event).__name__,
             "schemaVersion": SCHEMA_VERSION,
-            "id": str(self.id),
+            "id": self.id,
             "aggregateId": self.aggregate_id,
             "sequence": self.sequence,
-            "timestamp": format_time(self.timestamp),
-            "commandId": str(self.command_id),
-            "source": self.source.to_wire(),
+            "timestamp": self.timestamp,
+            "commandId": self.command_id,
+            "source": self.source,
         }
         if self.correlation_id is not None:
             data["correlationId"] = self.correlation_id
         if self.causation_id is not None:
             data["causationId"] = self.causation_id
-        data.update(self.event.to_wire())
+        data.update(msgspec.to_builtins(self.event))
         return data
 
 

@@ -1,61 +1,54 @@
 """The reply to a command. Each command on the topic gets exactly one of these four.
 
-They carry no personal data: the reasons are fixed sentences, or name a field and a rule.
+They carry no personal data: the reasons are fixed sentences, or name a field and a rule. On the
+wire (`models/wire.py`) they are objects with a `status` and camelCase names.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
+
+import msgspec
+from msgspec import Meta
 
 from models.errors import Poison
 from models.messages import Source
-from models.wire import (
-    format_time,
-    read_object,
-    read_optional_text,
-    read_text,
-    read_time,
-    read_uuid,
-    read_whole,
-)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Reply:
-    """What all four carry. A record that could not be read may have no ids."""
-
+class _Status(msgspec.Struct, frozen=True, tag_field="status", rename="camel", omit_defaults=True):
     status: ClassVar[str]
 
-    command_id: UUID | None
-    aggregate_id: str | None
-    timestamp: datetime
+
+class _Reply(_Status, frozen=True, kw_only=True):
+    """What all four carry. A record that could not be read may have no ids."""
+
+    command_id: UUID | None = None
+    aggregate_id: str | None = None
+    timestamp: Annotated[datetime, Meta(tz=True)]
     source: Source
     correlation_id: str | None = None
 
-    def to_wire(self) -> dict[str, Any]:
-        """A JSON-ready object. What is not set is left out."""
-        data: dict[str, Any] = {
-            "status": self.status,
-            "timestamp": format_time(self.timestamp),
-            "source": self.source.to_wire(),
-        }
-        if self.command_id is not None:
-            data["commandId"] = str(self.command_id)
-        if self.aggregate_id is not None:
-            data["aggregateId"] = self.aggregate_id
-        if self.correlation_id is not None:
-            data["correlationId"] = self.correlation_id
-        data.update(self._said())
-        return data
 
-    def _said(self) -> dict[str, Any]:
-        raise NotImplementedError
+class FirstAcceptance(_Status, frozen=True, kw_only=True, tag="accepted"):
+    """What an `Accepted` said to a command that came again."""
+
+    status: ClassVar[Literal["accepted"]] = "accepted"
+
+    sequence: Annotated[int, Meta(ge=1)]
+    event_ids: tuple[UUID, ...]
+    token: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Accepted(_Reply):
+class FirstRejection(_Status, frozen=True, kw_only=True, tag="rejected"):
+    """What a `Rejection` said to a command that came again."""
+
+    status: ClassVar[Literal["rejected"]] = "rejected"
+
+    code: str
+    reason: str
+
+
+class Accepted(_Reply, frozen=True, kw_only=True, tag="accepted"):
     """It happened. `sequence` is the aggregate's version now, that of the last of the events.
 
     A query that is given `token` (`models/tokens.py`) sees the write.
@@ -63,47 +56,33 @@ class Accepted(_Reply):
 
     status: ClassVar[Literal["accepted"]] = "accepted"
 
-    sequence: int
+    sequence: Annotated[int, Meta(ge=1)]
     event_ids: tuple[UUID, ...]
     token: str
 
-    def _said(self) -> dict[str, Any]:
-        return _acceptance(self)
+
+class _No(_Reply, frozen=True, kw_only=True):
+    code: str
+    reason: str
+
+    @property
+    def token(self) -> None:
+        """There is nothing to wait for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rejection(_Reply):
+class Rejection(_No, frozen=True, kw_only=True, tag="rejected"):
     """A rule forbade it: the code and the text of `Rejected`. Nothing changed."""
 
     status: ClassVar[Literal["rejected"]] = "rejected"
-    token: ClassVar[None] = None
-
-    code: str
-    reason: str
-
-    def _said(self) -> dict[str, Any]:
-        return {"code": self.code, "reason": self.reason}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FirstAcceptance:
-    """What an `Accepted` said to a command that came again."""
+class DeadLettered(_No, frozen=True, kw_only=True, tag="dead-lettered"):
+    """It could not be read or decided: the code and the text of `Poison`."""
 
-    sequence: int
-    event_ids: tuple[UUID, ...]
-    token: str
+    status: ClassVar[Literal["dead-lettered"]] = "dead-lettered"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FirstRejection:
-    """What a `Rejection` said to a command that came again."""
-
-    code: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Duplicate(_Reply):
+class Duplicate(_Reply, frozen=True, kw_only=True, tag="duplicate"):
     """The same command id was decided before. This repeats the answer and adds nothing."""
 
     status: ClassVar[Literal["duplicate"]] = "duplicate"
@@ -115,79 +94,15 @@ class Duplicate(_Reply):
         """That of the first outcome, if it was accepted."""
         return self.of.token if isinstance(self.of, FirstAcceptance) else None
 
-    def _said(self) -> dict[str, Any]:
-        if isinstance(self.of, FirstAcceptance):
-            first = {"status": Accepted.status, **_acceptance(self.of)}
-        else:
-            first = {"status": Rejection.status, "code": self.of.code, "reason": self.of.reason}
-        return {"of": first}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeadLettered(_Reply):
-    """It could not be read or decided: the code and the text of `Poison`."""
-
-    status: ClassVar[Literal["dead-lettered"]] = "dead-lettered"
-    token: ClassVar[None] = None
-
-    code: str
-    reason: str
-
-    def _said(self) -> dict[str, Any]:
-        return {"code": self.code, "reason": self.reason}
-
 
 Outcome = Accepted | Rejection | Duplicate | DeadLettered
 
-
-def parse_outcome(data: Mapping[str, Any]) -> Outcome:
-    """The inverse of `to_wire`. Raises Poison for anything that we do not write."""
-    common: dict[str, Any] = {
-        "command_id": None if data.get("commandId") is None else read_uuid(data, "commandId"),
-        "aggregate_id": read_optional_text(data, "aggregateId"),
-        "timestamp": read_time(data, "timestamp"),
-        "source": Source.from_wire(read_object(data, "source")),
-        "correlation_id": read_optional_text(data, "correlationId"),
-    }
-    status = read_text(data, "status")
-    if status == Accepted.status:
-        return Accepted(**common, **_read_acceptance(data))
-    if status == Rejection.status:
-        return Rejection(**common, **_read_no(data))
-    if status == Duplicate.status:
-        return Duplicate(**common, of=_read_first(read_object(data, "of")))
-    if status == DeadLettered.status:
-        return DeadLettered(**common, **_read_no(data))
-    raise Poison("unknown-type", "status: is no outcome known here")
+_decode: Any = msgspec.json.Decoder(Outcome).decode
 
 
-def _acceptance(said: Accepted | FirstAcceptance) -> dict[str, Any]:
-    return {
-        "sequence": said.sequence,
-        "eventIds": [str(id_) for id_ in said.event_ids],
-        "token": said.token,
-    }
-
-
-def _read_acceptance(data: Mapping[str, Any]) -> dict[str, Any]:
-    ids = data.get("eventIds")
-    if not isinstance(ids, list):
-        raise Poison("invalid-field", "eventIds: must be a list of UUIDs")
-    return {
-        "sequence": read_whole(data, "sequence", least=1),
-        "event_ids": tuple(read_uuid({"eventIds": id_}, "eventIds") for id_ in ids),
-        "token": read_text(data, "token"),
-    }
-
-
-def _read_no(data: Mapping[str, Any]) -> dict[str, Any]:
-    return {"code": read_text(data, "code"), "reason": read_text(data, "reason")}
-
-
-def _read_first(data: Mapping[str, Any]) -> FirstAcceptance | FirstRejection:
-    status = read_text(data, "status")
-    if status == Accepted.status:
-        return FirstAcceptance(**_read_acceptance(data))
-    if status == Rejection.status:
-        return FirstRejection(**_read_no(data))
-    raise Poison("unknown-type", "of.status: is no outcome that comes first")
+def parse_outcome(value: bytes) -> Outcome:
+    """An outcome as it was written. Raises Poison for anything that we do not write."""
+    try:
+        return _decode(value)  # type: ignore[no-any-return]
+    except ValueError as error:  # msgspec's own errors, and UTF-8 that is none
+        raise Poison("invalid-field", f"no outcome: {error}") from None

@@ -10,18 +10,18 @@ make their own query wait until its time is over, and nothing else.
 import json
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 from zlib import crc32
 
+import msgspec
+
 from models.errors import InvalidToken
 from models.messages import Source
+from models.wire import encode
 
 _VERSION = 1
 _CHECKSUM = 4  # bytes
 _LARGEST = 2**63 - 1
-
-_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Point(NamedTuple):
@@ -34,8 +34,7 @@ class Point(NamedTuple):
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(msgspec.Struct, frozen=True):
     """One or several writes to one Kafka cluster.
 
     Who has seen a command's events has seen those of all commands before it in its partition. So
@@ -65,8 +64,8 @@ class Token:
         return Token(self.cluster, tuple(last.values()))
 
     def __str__(self) -> str:
-        """The text; about two microseconds."""
-        data = _encode([_VERSION, self.cluster, *self.points]).encode()
+        """The text; about a microsecond."""
+        data = encode((_VERSION, self.cluster, *self.points))
         return urlsafe_b64encode(crc32(data).to_bytes(_CHECKSUM, "big") + data).decode().rstrip("=")
 
     @classmethod

@@ -14,13 +14,11 @@ from pydantic import (
     AwareDatetime,
     BaseModel,
     BeforeValidator,
-    PlainSerializer,
     StringConstraints,
     ValidationError,
 )
 
 from models.errors import PoisonCode
-from models.wire import format_time
 
 _KEY = r"^[^\s\p{Cc}](?:\P{Cc}*[^\s\p{Cc}])?$"
 _LINE = r"^\P{Cc}*$"
@@ -67,13 +65,15 @@ Time = Annotated[
     AwareDatetime,
     BeforeValidator(_only_iso),
     AfterValidator(_to_utc),
-    PlainSerializer(format_time, when_used="json"),
 ]
-# 128 characters are at most 512 bytes, which is what Elasticsearch takes as a document's id.
-Key = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=_KEY)]
+KEY_LENGTH = 128  # characters: at most 512 bytes, the longest id of a document in Elasticsearch
+LINE_LENGTH = 200
+
+Key = Annotated[str, StringConstraints(min_length=1, max_length=KEY_LENGTH, pattern=_KEY)]
 # One line that people typed.
 Line = Annotated[
-    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=_LINE)
+    str,
+    StringConstraints(strip_whitespace=True, min_length=1, max_length=LINE_LENGTH, pattern=_LINE),
 ]
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
@@ -87,7 +88,7 @@ def project(document: Mapping[str, Any] | None, record: EventRecord[UserEvent]) 
         case UserReactivated():
             changes = {"isActive": True}
         case UserProfileUpdated():
-            changes = event.to_wire()  # of the three fields, those that changed
+            changes = msgspec.to_builtins(event)  # of the three fields, those that changed
     return {**document, **changes, "lastUpdated": at, "version": record.sequence}
 
 

@@ -1,27 +1,26 @@
 """How single values look on the wire, and how the records that we wrote ourselves are read back.
 
-Times are UTC and ISO 8601 with milliseconds, or microseconds where there are any, and end in `Z`.
+Times are UTC and ISO 8601, with microseconds where the second is not a whole one, and end in `Z`.
 Commands come from anywhere and are read by pydantic (`messages.py`). Events, outcomes and state
 were written by us: the readers below check types and little more, and take well under a microsecond
 each.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from models.errors import Poison
 
-
-def format_time(at: datetime) -> str:
-    """A time in UTC as `2026-11-23T10:00:00.123Z`; microseconds are kept where there are any."""
-    precision = "microseconds" if at.microsecond % 1000 else "milliseconds"
-    return at.isoformat(timespec=precision)[:-6] + "Z"
+encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
+"""JSON of what we write: objects, structs, times, UUIDs. A lone surrogate raises ValueError."""
 
 
 def parse_time(text: str) -> datetime:
-    """The inverse of `format_time`. Raises ValueError for any other form."""
+    """A time as `encode` writes it. Raises ValueError for any other form."""
     if text[-1:] != "Z":
         raise ValueError("a time ends in Z")
     return datetime.fromisoformat(text[:-1] + "+00:00")  # Python 3.10 does not read the Z
@@ -58,7 +57,7 @@ def read_uuid(data: Mapping[str, Any], name: str) -> UUID:
 
 
 def read_time(data: Mapping[str, Any], name: str) -> datetime:
-    """A time as `format_time` writes it."""
+    """A time as `encode` writes it."""
     value = data.get(name)
     try:
         return parse_time(value)  # type: ignore[arg-type]  # anything but a string ends below

@@ -14,17 +14,16 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Aggregate(Generic[S]):
-    """One kind of aggregate: its name, its messages, and the fold and the form of its state.
+    """One kind of aggregate: its name, its messages, and the type and the fold of its state.
 
-    ``state_to_wire`` gives something that JSON can hold; ``state_from_wire`` is its inverse.
+    The state is anything that `msgspec` can write and read back, a frozen struct for instance.
     """
 
     name: str
     commands: Mapping[str, type[Command]]
     events: Mapping[str, type[Event]]
+    state: type[S]
     evolve: Callable[[S | None, Any, datetime], S]
-    state_to_wire: Callable[[S], Any]
-    state_from_wire: Callable[[Any], S]
 
     @property
     def is_personal(self) -> bool:

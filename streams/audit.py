@@ -76,7 +76,7 @@ class PartitionAudit(Generic[S]):
         finding = self._report.findings["I7"]
         for record in records:
             try:
-                outcome = parse_outcome(_object_in(record))
+                outcome = parse_outcome(record.value or b"")
             except Poison as error:
                 finding.violated(f"{_at(record)} cannot be read: {error}")
                 continue

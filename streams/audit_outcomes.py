@@ -10,9 +10,10 @@ from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import replace
 from typing import NamedTuple
 from uuid import UUID
+
+from msgspec.structs import replace
 
 from models.errors import InvalidToken
 from models.messages import Event, EventRecord

@@ -186,10 +186,10 @@ class KafkaCommandBus(CommandBus[Outcome]):
         """Give an outcome to the first who waits for it; most are for others."""
         if key not in self._waiting:
             return
-        said = orjson.loads(value)
+        outcome = parse_outcome(value)
         for waiting in self._waiting[key]:
-            if said.get("commandId") == str(waiting.command_id) and not waiting.outcome.done():
-                waiting.outcome.set_result(parse_outcome(said))
+            if outcome.command_id == waiting.command_id and not waiting.outcome.done():
+                waiting.outcome.set_result(outcome)
                 return
 
     async def _stop_reading(self) -> None:

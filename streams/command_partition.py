@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Generic, TypeVar
-from uuid import UUID
+from typing import Generic, TypeVar
 
-import orjson
 from faust.types import TP
 
 from models.errors import Poison, Rejected
 from models.messages import Command, Event, EventRecord, Source, check_expected_version, event_id
 from models.outcomes import Accepted, DeadLettered, Duplicate, Outcome, Rejection
 from models.tokens import Token
+from models.wire import encode
 from streams.aggregate import Aggregate, Names
 from streams.app import StreamApp
 from streams.buses import CommandBus
 from streams.chunks import Record
-from streams.commands import check_partition, identify, read_command, reply_key, source_of, time_of
+from streams.commands import CommandReader, check_partition, identify, reply_key, source_of, time_of
 from streams.dead_letters import dead_letter
-from streams.entity import Entity
+from streams.entity import Entity, No, Yes
 from streams.keys import Keys, master_key
 from streams.logs import log_defect
 from streams.recovery import recover_partition
@@ -65,6 +64,7 @@ class CommandPartition(Generic[S]):
         self._cluster = app.cluster
         self._aggregate = aggregate
         self._names = Names(app.settings.namespace, aggregate.name)
+        self._reader = CommandReader(aggregate.commands)
         self._table = table
         self._new_bus = new_bus
         self._tp = tp
@@ -94,7 +94,7 @@ class CommandPartition(Generic[S]):
         decisions = _Decisions()
         for record in records:
             outcome = await self._decide(record, decisions)
-            decisions.outcomes.append(Output(reply_key(record), orjson.dumps(outcome.to_wire())))
+            decisions.outcomes.append(Output(reply_key(record), encode(outcome)))
         changes = self._repository.staged()
         changes[position_key(self._tp)] = encode_position(position)
         await self._producer.commit(
@@ -124,7 +124,7 @@ class CommandPartition(Generic[S]):
     async def _decide(self, record: Record, decisions: _Decisions) -> Outcome:
         source = source_of(record)
         try:
-            command = _read(record, self._aggregate)
+            command = self._read(record)
             return await self._answer(command, record, source, decisions)
         except Poison as poison:
             decisions.dead.append(self._sealing.letter(dead_letter(record, poison)))
@@ -141,39 +141,74 @@ class CommandPartition(Generic[S]):
     async def _answer(
         self, command: Command, record: Record, source: Source, decisions: _Decisions
     ) -> Outcome:
-        said: dict[str, Any] = {
-            "command_id": command.id,
-            "aggregate_id": command.aggregate_id,
-            "timestamp": time_of(record),
-            "source": source,
-            "correlation_id": command.correlation_id,
-        }
         entity = self._repository.get(command.aggregate_id)
         if entity.version == 0:
             # An aggregate that exists here has had its partition checked.
             check_partition(record, self._settings.partitions)
         first = entity.answer_to(command.id, partial(self._token, command.aggregate_id))
         if first is not None:
-            return Duplicate(**said, of=first)
+            return Duplicate(
+                command_id=command.id,
+                aggregate_id=command.aggregate_id,
+                timestamp=time_of(record),
+                source=source,
+                correlation_id=command.correlation_id,
+                of=first,
+            )
         try:
             events = await self._dispatch(command, entity)
         except Rejected as rejected:
             if entity.version > 0:
                 self._repository.remember(
-                    command.aggregate_id, [command.id.hex, rejected.code, rejected.reason]
+                    command.aggregate_id, No(command.id.bytes, rejected.code, rejected.reason)
                 )
-            return Rejection(**said, code=rejected.code, reason=rejected.reason)
+            return Rejection(
+                command_id=command.id,
+                aggregate_id=command.aggregate_id,
+                timestamp=time_of(record),
+                source=source,
+                correlation_id=command.correlation_id,
+                code=rejected.code,
+                reason=rejected.reason,
+            )
         sequence = entity.version + len(events)
-        ids = tuple(event_id(command.id, index) for index in range(len(events)))
-        decisions.events.extend(
-            Output(record.key, self._sealing.event(envelope))
-            for envelope in _envelopes(command, source, entity.version, ids, events)
-        )
+        ids = tuple([event_id(command.id, index) for index in range(len(events))])
+        for number, (id_, event) in enumerate(zip(ids, events, strict=True), entity.version + 1):
+            envelope = EventRecord(
+                id=id_,
+                aggregate_id=command.aggregate_id,
+                sequence=number,
+                timestamp=command.timestamp,
+                command_id=command.id,
+                correlation_id=command.correlation_id,
+                causation_id=command.causation_id,
+                source=source,
+                event=event,
+            )
+            decisions.events.append(Output(record.key, self._sealing.event(envelope)))
         self._repository.remember(
-            command.aggregate_id, [command.id.hex, sequence, len(events), source.offset]
+            command.aggregate_id, Yes(command.id.bytes, sequence, len(events), source.offset)
         )
-        token = self._token(command.aggregate_id, source.offset, sequence)
-        return Accepted(**said, sequence=sequence, event_ids=ids, token=token)
+        return Accepted(
+            command_id=command.id,
+            aggregate_id=command.aggregate_id,
+            timestamp=time_of(record),
+            source=source,
+            correlation_id=command.correlation_id,
+            sequence=sequence,
+            event_ids=ids,
+            token=self._token(command.aggregate_id, source.offset, sequence),
+        )
+
+    def _read(self, record: Record) -> Command:
+        """The command in a record; a record that breaks the reading is poison, too."""
+        try:
+            return self._reader.read(record)
+        except Poison:
+            raise
+        except Exception as error:
+            log_defect(f"reading {record.topic}[{record.partition}] at {record.offset}", error)
+            raise Poison("unreadable", f"reading it raised {type(error).__name__}") from error
 
     def _token(self, aggregate_id: str, offset: int, sequence: int) -> str:
         source = Source(self._tp.topic, self._tp.partition, offset)
@@ -191,33 +226,3 @@ class CommandPartition(Generic[S]):
             self._repository.put(command.aggregate_id, entity)
             log_defect(f"deciding {type(command).__name__} {command.id}", error)
             raise Poison("decide-failed", f"deciding it raised {type(error).__name__}") from error
-
-
-def _read(record: Record, aggregate: Aggregate[Any]) -> Command:
-    """The command in a record; a record that breaks the reading is poison, too."""
-    try:
-        return read_command(record, aggregate.commands)
-    except Poison:
-        raise
-    except Exception as error:
-        log_defect(f"reading {record.topic}[{record.partition}] at {record.offset}", error)
-        raise Poison("unreadable", f"reading it raised {type(error).__name__}") from error
-
-
-def _envelopes(
-    command: Command, source: Source, version: int, ids: Sequence[UUID], events: Sequence[Event]
-) -> list[EventRecord[Event]]:
-    return [
-        EventRecord(
-            id=id_,
-            aggregate_id=command.aggregate_id,
-            sequence=sequence,
-            timestamp=command.timestamp,
-            command_id=command.id,
-            correlation_id=command.correlation_id,
-            causation_id=command.causation_id,
-            source=source,
-            event=event,
-        )
-        for sequence, (id_, event) in enumerate(zip(ids, events, strict=True), version + 1)
-    ]

@@ -62,7 +62,7 @@ class Repository(Generic[S]):
     def staged(self) -> dict[bytes, bytes]:
         """The state table's new records, of all aggregates that exist and were touched."""
         return {
-            key: self._sealing.state(key, encode_entity(self._aggregate, entity))
+            key: self._sealing.state(key, encode_entity(entity))
             for key, entity in ((name.encode(), entity) for name, entity in self._staged.items())
             if entity.version > 0
         }

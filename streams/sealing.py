@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import orjson
-
 from models.errors import Fatal
 from models.messages import Event, EventRecord
+from models.wire import encode
 from streams.dead_letters import sealed_letter
 from streams.keys import Keys
 from streams.personal import (
@@ -40,7 +39,7 @@ class Sealing:
         elif self._encrypt:
             key = self._key_of(envelope.aggregate_id.encode())
             seal_event(wire, envelope.event.personal, key)
-        return orjson.dumps(wire)
+        return encode(wire)
 
     def letter(self, letter: Output) -> Output:
         """A dead letter as it is written: of an aggregate without a key it stays as it is."""

@@ -7,16 +7,15 @@ import random
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import islice
-from uuid import UUID
 
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from agents.users import COMMAND_WORKER, USERS
+from agents.users import COMMAND_WORKER
 from models.user import User
 from streams.aggregate import Names
 from streams.commands import partition_of
-from streams.entity import Answer, Entity, encode_entity
+from streams.entity import Entity, Yes, encode_entity
 from streams.log_reader import open_logs
 from streams.settings import Settings
 from streams.state_table import encode_position, position_key
@@ -38,14 +37,14 @@ def states(answers: int, seed: int, *, size: int = 0) -> list[bytes]:
 
 def _state(answers: int, rng: random.Random, size: int) -> bytes:
     name = f"{rng.getrandbits(64):x}"
-    window: list[Answer] = [
-        [UUID(int=rng.getrandbits(128)).hex, number, 1, rng.randrange(10_000_000)]
+    window = tuple(
+        Yes(rng.randbytes(16), number, 1, rng.randrange(10_000_000))
         for number in range(1, answers + 1)
-    ]
+    )
 
     def encoded(last_name: str) -> bytes:
         user = User(f"{name}@example.org", "Anna", last_name, "web", True, _AT, _AT)
-        return encode_entity(USERS, Entity(user, answers, window))
+        return encode_entity(Entity(user, answers, window))
 
     missing = max(0, size - len(encoded("")))
     return encoded(f"{rng.getrandbits(4 * missing + 4):0{missing + 1}x}"[:missing])

@@ -25,6 +25,7 @@ from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line, module_command
 from models.errors import Fatal
 from models.views import project
+from models.wire import encode
 from streams.aggregate import Names
 from streams.elasticsearch import connect
 from streams.settings import Settings
@@ -41,7 +42,7 @@ async def our_worker(ground: Ground) -> Figures:
     """The view worker as it is, from the events."""
     settings, names = await new_deployment(ground)
     events = [
-        (one.aggregate_id.encode(), orjson.dumps(one.to_wire()))
+        (one.aggregate_id.encode(), encode(one.to_wire()))
         for one in registrations(ground.size["documents"], ground.seed)
     ]
     await send(settings, names.events, events)

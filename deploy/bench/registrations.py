@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import count, islice
 from typing import Any
 from uuid import UUID, uuid5
 
-import orjson
+from msgspec.structs import replace
 
 from deploy.generate import plan
 from models.events import UserEvent, UserProfileUpdated, UserRegistered
 from models.messages import EventRecord, Source
-from models.wire import parse_time
+from models.wire import encode, parse_time
 
 _SOURCE = Source("users.commands.v1", 0, 0)
 
@@ -63,4 +62,4 @@ def changes(users: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
                 sequence=sequence,
                 event=UserProfileUpdated(last_name=f"Number {sequence}"),
             )
-            yield one.aggregate_id.encode(), orjson.dumps(changed.to_wire())
+            yield one.aggregate_id.encode(), encode(changed.to_wire())

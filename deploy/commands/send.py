@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -20,6 +19,7 @@ from models.messages import Command
 from models.outcomes import Accepted, Duplicate, FirstAcceptance, Outcome
 from models.queries import GetActiveUsers
 from models.validation import explain
+from models.wire import encode
 from streams.buses import DEFAULT_WAIT
 
 
@@ -154,7 +154,7 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
     outcome = asyncio.run(_dispatch(command, common["timeout"]))
     token = outcome.token
     if common["as_json"]:
-        click.echo(json.dumps(outcome.to_wire()))
+        click.echo(encode(outcome).decode())
     elif token:
         click.echo(_describe(outcome))
     else:

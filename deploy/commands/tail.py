@@ -36,7 +36,7 @@ from streams.settings import Settings
 from streams.topics import check_topics, topic_specs
 
 # What an event carries beside its own fields.
-_ENVELOPE = {to_camel(name) for name in EventRecord.__slots__} | {"type", "schemaVersion"}
+_ENVELOPE = {to_camel(name) for name in EventRecord.__struct_fields__} | {"type", "schemaVersion"}
 
 Kind = Literal["events", "outcomes", "dead"]
 

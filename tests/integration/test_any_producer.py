@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
-import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import MessageSizeTooLargeError
@@ -108,7 +107,7 @@ class Outcomes:
         for records in (await self._consumer.getmany(timeout_ms=50)).values():
             for record in records:
                 if record.topic == self._deployed.names.outcomes:
-                    outcome = parse_outcome(orjson.loads(record.value))
+                    outcome = parse_outcome(record.value)
                     source = outcome.source
                     self._outcomes[Place(source.partition, source.offset)] = outcome
                 else:

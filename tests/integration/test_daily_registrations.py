@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from datetime import date, datetime, timezone
 from typing import Any
 
-import orjson
 import pytest
 from aiokafka.structs import TopicPartition
 
@@ -26,6 +25,7 @@ from models.errors import NoSuchView, Transient
 from models.events import USER_EVENTS, UserEvent, UserRegistered
 from models.messages import EventRecord
 from models.queries import GetDailyRegistrations, GetUserById
+from models.wire import encode
 from streams.commands import partition_of
 from streams.dead_letters import VIEW
 from streams.elasticsearch import connect
@@ -219,7 +219,7 @@ async def test_what_one_view_cannot_take_is_no_matter_of_the_other(deploy: Deplo
         open_queries(deployed.settings) as queries,
     ):
         for key, one in (("anna", immense), ("bert", event)):
-            value = orjson.dumps(record(key, 1, one).to_wire())
+            value = encode(record(key, 1, one).to_wire())
             await producer.send_and_wait(deployed.names.events, value, key.encode(), 0)
         for view in VIEWS.values():
             await has_all(deployed, view)

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.structs import ConsumerRecord
@@ -18,6 +17,7 @@ from deploy.faults.deployment import create_user_topics, new_settings
 from deploy.faults.waiting import wait_until
 from models.events import USER_EVENTS, UserEvent, UserRegistered
 from models.messages import EventRecord
+from models.wire import encode
 from streams.aggregate import Names
 from streams.event_reader import EventReader
 from streams.kafka import new_producer
@@ -61,7 +61,7 @@ def sealed(keys: Keys, wrapped: bytes) -> ConsumerRecord:
     """Anna's registration as it is on the topic."""
     wire = ANNA.to_wire()
     seal_event(wire, ANNA.event.personal, keys.unwrap(b"anna", wrapped))
-    value = orjson.dumps(wire)
+    value = encode(wire)
     return ConsumerRecord("t", PARTITION, 0, 0, 0, b"anna", value, None, 0, 0, ())
 
 

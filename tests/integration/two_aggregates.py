@@ -45,9 +45,6 @@ class Counted:
     def is_shredded(self) -> bool:
         return False
 
-    def to_wire(self) -> dict[str, Any]:
-        return {"by": self.by}
-
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
         return cls(data["by"])
@@ -61,9 +58,8 @@ COUNTERS = Aggregate[int](
     name="counters",
     commands={"Count": Count},
     events={"Counted": Counted},
+    state=int,
     evolve=add,
-    state_to_wire=lambda total: total,
-    state_from_wire=lambda data: int(data),
 )
 
 

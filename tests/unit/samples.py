@@ -1,5 +1,6 @@
 """Users, commands and events for tests that speak in them, and strategies that make up more."""
 
+import json
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from uuid import UUID
@@ -16,6 +17,7 @@ from models.commands import (
 from models.events import UserDeactivated, UserErased, UserEvent, UserRegistered
 from models.messages import Command, EventRecord, Source
 from models.user import User, evolve
+from models.wire import encode
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 COMMAND_ID = UUID("11111111-1111-4111-8111-111111111111")
@@ -23,6 +25,11 @@ EVENT_ID = UUID("22222222-2222-4222-8222-222222222222")
 SOURCE = Source("users.commands.v1", 3, 12345)
 
 ANNA = UserRegistered("Anna@example.org", "Anna", "Müller", "web")
+
+
+def wire_of(event: EventRecord[UserEvent]) -> dict[str, Any]:
+    """The event as JSON."""
+    return dict(json.loads(encode(event.to_wire())))
 
 
 def register(**fields: Any) -> RegisterUser:

@@ -245,7 +245,7 @@ def test_the_wire_has_camel_case_and_nothing_that_is_not_set() -> None:
         "schemaVersion": 1,
         "id": "11111111-1111-4111-8111-111111111111",
         "aggregateId": "user-1",
-        "timestamp": "2026-11-23T12:00:00.000Z",
+        "timestamp": "2026-11-23T12:00:00Z",
         "expectedVersion": 0,
         "firstName": "Anna",
     }

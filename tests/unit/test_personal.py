@@ -29,7 +29,7 @@ from streams.personal import (
     unseal,
 )
 from streams.sealing import Sealing
-from tests.unit.samples import ANNA, record
+from tests.unit.samples import ANNA, record, wire_of
 from tests.unit.test_verify import Line
 
 MASTER = new_key()
@@ -98,7 +98,7 @@ def test_a_plain_state_is_left_as_it_is() -> None:
 
 
 def sealed(event: Any, sequence: int = 1) -> dict[str, Any]:
-    wire = record(event, sequence).to_wire()
+    wire = wire_of(record(event, sequence))
     seal_event(wire, event.personal, KEY)
     return wire
 
@@ -108,11 +108,11 @@ def test_personal_fields_of_an_event_become_one() -> None:
     assert not {"email", "firstName", "lastName"} & wire.keys()
     assert wire["registrationSource"] == "web"
     open_event(wire, ANNA.personal, KEY)
-    assert wire == record(ANNA).to_wire()
+    assert wire == wire_of(record(ANNA))
 
 
 def test_an_event_without_personal_fields_is_plain() -> None:
-    assert sealed(UserDeactivated()) == record(UserDeactivated()).to_wire()
+    assert sealed(UserDeactivated()) == wire_of(record(UserDeactivated()))
 
 
 @pytest.mark.parametrize(
@@ -166,8 +166,8 @@ def test_an_event_whose_key_does_not_open_it_is_poison() -> None:
 def test_a_plain_event_needs_no_keys() -> None:
     line = written(ANNA, 1, Sealing())
     assert read_event(line, USER_EVENTS, None) == record(ANNA)
-    open_personal(data := record(ANNA).to_wire(), USER_EVENTS, None)
-    assert data == record(ANNA).to_wire()
+    open_personal(data := wire_of(record(ANNA)), USER_EVENTS, None)
+    assert data == wire_of(record(ANNA))
 
 
 def test_another_master_key_opens_no_key() -> None:

@@ -12,7 +12,7 @@ from deploy.poison import GIANTS, KINDS, Command
 from models.commands import USER_COMMANDS
 from models.errors import Poison
 from streams.chunks import Record
-from streams.commands import check_partition, partition_of, read_command
+from streams.commands import CommandReader, check_partition, partition_of
 
 PARTITIONS = 3
 COMMANDS: dict[str, Command] = {
@@ -34,7 +34,7 @@ def test_it_is_refused_for_that_reason(kind: str, command: Command) -> None:
 
 
 def read(record: Record) -> None:
-    read_command(record, USER_COMMANDS)
+    CommandReader(USER_COMMANDS).read(record)
     check_partition(record, PARTITIONS)
 
 

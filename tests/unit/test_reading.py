@@ -5,11 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timezone
 
 import pytest
+from aiokafka.partitioner import murmur2
 from aiokafka.structs import ConsumerRecord
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agents.user_commands import app
 from models.errors import Poison
-from streams.commands import reply_key, time_of
+from streams.commands import partition_of, reply_key, time_of
 from streams.dead_letters import CUT, CUT_KEY, REASON, dead_letter
 from streams.topics import OUTPUT_BYTES
 
@@ -33,6 +36,11 @@ def record(
 )
 def test_the_time_of_a_record(timestamp: int, time: datetime) -> None:
     assert time_of(record(timestamp=timestamp)) == time
+
+
+@given(st.binary(max_size=40), st.integers(1, 500))
+def test_a_key_belongs_where_every_other_client_puts_it(key: bytes, partitions: int) -> None:
+    assert partition_of(key, partitions) == (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def test_a_time_after_the_year_9999_is_its_end() -> None:

@@ -17,7 +17,7 @@ from streams.repository import Repository
 from streams.sealing import Sealing
 from streams.state_table import PartitionState
 from streams.transactions import Output
-from tests.unit.samples import ANNA, record, register
+from tests.unit.samples import ANNA, record, register, wire_of
 from tests.unit.test_verify import Line
 
 ID = b"user-1"
@@ -74,7 +74,7 @@ def test_a_key_goes_though_encryption_is_off_by_now(sealing: Sealing, keys: Keys
 
 def test_switched_off_nothing_is_sealed(keys: Keys) -> None:
     off = Sealing(keys)
-    assert orjson.loads(write(off, ANNA)) == record(ANNA).to_wire()
+    assert orjson.loads(write(off, ANNA)) == wire_of(record(ANNA))
     assert off.changes() == []
     assert off.state(ID, b"[]") == b"[]"
     assert off.letter(letter()) == letter()

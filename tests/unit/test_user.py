@@ -1,13 +1,14 @@
 """Given a user's events, when a command comes, then these events, or this rejection."""
 
-from dataclasses import asdict
 from datetime import timedelta
 
+import msgspec
 import pytest
 from hypothesis import given as given_any
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from msgspec.structs import asdict
 
 from models.commands import (
     USER_COMMANDS,
@@ -26,7 +27,7 @@ from models.events import (
     UserRegistered,
 )
 from models.messages import Command, check_expected_version, parse_command, to_wire
-from models.user import User, decide, evolve, user_from_wire, user_to_wire
+from models.user import User, decide, evolve
 from models.views import UserReadModel, project
 from tests.unit.samples import (
     ACTIVE,
@@ -280,7 +281,7 @@ class OneUser(RuleBasedStateMachine):
     @invariant()
     def the_state_survives_the_wire(self) -> None:
         if self.user is not None:
-            assert user_from_wire(user_to_wire(self.user)) == self.user
+            assert msgspec.msgpack.decode(msgspec.msgpack.encode(self.user), type=User) == self.user
 
 
 OneUser.TestCase.settings = settings(deadline=None, max_examples=60, stateful_step_count=20)

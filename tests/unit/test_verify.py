@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
-import orjson
 import pytest
+from msgspec.structs import replace
 
 from agents.users import USERS
 from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserReactivated
@@ -26,6 +26,7 @@ from models.outcomes import (
 from models.tokens import Token
 from models.user import User, evolve
 from models.views import project
+from models.wire import encode
 from streams.aggregate import Names
 from streams.audit import PartitionAudit
 from streams.audit_history import ViewDocuments, check_extra_documents
@@ -95,7 +96,7 @@ class History:
 
     def accept(self, user: str, *events: UserEvent, id_: UUID | None = None) -> None:
         said = self._said(user, id_)
-        old = self.users.get(user, Entity(None, 0, []))
+        old = self.users.get(user, Entity(None, 0, ()))
         state, document = old.state, self.documents.get(user)
         for index, event in enumerate(events):
             at = NOON + timedelta(seconds=len(self.events))
@@ -115,7 +116,7 @@ class History:
         assert state is not None
         assert document is not None
         version = old.version + len(events)
-        self.users[user] = Entity(state, version, [])
+        self.users[user] = Entity(state, version, ())
         self.documents[user] = document
         ids = tuple(event_id(said["command_id"], index) for index in range(len(events)))
         said["token"] = token(said["source"].offset, user, version)
@@ -165,7 +166,7 @@ class History:
         state = {id_.encode(): self._stored(id_, user) for id_, user in self.users.items()}
         audit.add_commands(self.commands)
         audit.add_outcomes(
-            Line(NAMES.outcomes, place, orjson.dumps(outcome.to_wire()))
+            Line(NAMES.outcomes, place, encode(outcome))
             for place, outcome in enumerate(self.outcomes)
         )
         audit.add_dead_letters(letter(source) for source in self.letters)
@@ -178,7 +179,7 @@ class History:
         return report
 
     def _stored(self, user: str, entity: Entity[User]) -> bytes:
-        value = encode_entity(USERS, entity)
+        value = encode_entity(entity)
         erased = entity.state is not None and entity.state.erased
         return value if erased else self.sealing.state(user.encode(), value)
 
@@ -230,13 +231,13 @@ def an_event_is_missing(history: History) -> None:
 
 def an_event_is_there_twice(history: History) -> None:
     again = history.events[2]
-    history.events.append(replace_event(again, sequence=3))
-    history.users["anna"] = Entity(history.users["anna"].state, 3, [])
+    history.events.append(replace(again, sequence=3))
+    history.users["anna"] = Entity(history.users["anna"].state, 3, ())
     history.documents["anna"]["version"] = 3
 
 
 def an_event_has_another_id(history: History) -> None:
-    history.events[0] = replace_event(history.events[0], id=id_of(99))
+    history.events[0] = replace(history.events[0], id=id_of(99))
 
 
 def a_command_was_accepted_twice(history: History) -> None:
@@ -284,32 +285,32 @@ def a_duplicate_of_nothing(history: History) -> None:
 
 
 def a_sequence_is_left_out(history: History) -> None:
-    history.events[2] = replace_event(history.events[2], sequence=3)
+    history.events[2] = replace(history.events[2], sequence=3)
 
 
 def commands_were_decided_out_of_order(history: History) -> None:
     history.accept("anna", UserReactivated())
-    moved = replace_event(history.events[-1], source=Source(NAMES.commands, NUMBER, 1))
+    moved = replace(history.events[-1], source=Source(NAMES.commands, NUMBER, 1))
     history.events[-1] = moved
 
 
 def an_event_comes_from_elsewhere(history: History) -> None:
-    moved = replace_event(history.events[4], source=Source(NAMES.commands, NUMBER + 1, 9))
+    moved = replace(history.events[4], source=Source(NAMES.commands, NUMBER + 1, 9))
     history.events[4] = moved
 
 
 def a_history_does_not_begin_with_registration(history: History) -> None:
-    history.events[0] = replace_event(history.events[0], event=UserDeactivated())
+    history.events[0] = replace(history.events[0], event=UserDeactivated())
 
 
 def the_state_is_behind(history: History) -> None:
     user = history.users["ben"]
-    history.users["ben"] = Entity(user.state, user.version - 1, [])
+    history.users["ben"] = Entity(user.state, user.version - 1, ())
 
 
 def the_state_is_another(history: History) -> None:
     other = evolve(history.users["ben"].state, UserProfileUpdated(last_name="X"), NOON)
-    history.users["ben"] = Entity(other, 3, [])
+    history.users["ben"] = Entity(other, 3, ())
 
 
 def a_state_is_missing(history: History) -> None:
@@ -554,15 +555,10 @@ def test_the_last_source_header_counts() -> None:
     report = Report()
     audit = PartitionAudit(USERS, NAMES, NUMBER, position=9, view_end=0, view=None, report=report)
     audit.add_commands([Line(NAMES.commands, 8)])
-    audit.add_outcomes([Line(NAMES.outcomes, 0, orjson.dumps(history.outcomes[7].to_wire()))])
+    audit.add_outcomes([Line(NAMES.outcomes, 0, encode(history.outcomes[7]))])
     audit.add_dead_letters([forged])
     audit.conclude({})
     assert report.first_violation is None
-
-
-def replace_event(record: EventRecord[UserEvent], **changes: Any) -> EventRecord[UserEvent]:
-    fields = {name: getattr(record, name) for name in EventRecord.__slots__}
-    return EventRecord(**{**fields, **changes})
 
 
 def rejection_of(

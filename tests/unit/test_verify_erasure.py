@@ -87,7 +87,7 @@ def test_a_state_of_an_erased_user_must_be_empty(gone: bool) -> None:
     state = made.users["anna"].state
     assert state is not None
     kept = User(ANNA.email, "", "", "web", False, state.registered_at, state.last_updated, True)
-    made.users["anna"] = Entity(kept, 3, [])
+    made.users["anna"] = Entity(kept, 3, ())
     assert violated(made.check()) == {"I3"}
 
 

@@ -10,7 +10,7 @@ from faust.types import TP
 from tenacity import AsyncRetrying, retry_if_exception_type
 
 from agents.user_client import open_commands
-from agents.users import COMMAND_WORKER, USERS
+from agents.users import COMMAND_WORKER
 from deploy.faults.deployment import Deployment, WorkerProcess
 from deploy.faults.scenario import Run, require
 from deploy.faults.waiting import wait_until
@@ -44,7 +44,7 @@ async def erase_users(run: Run, rng: random.Random) -> None:
     async with open_commands(deployed.settings) as commands:
         for _ in range(rounds):
             users = [_id_in(rng, partition, partitions) for partition in range(partitions)]
-            state = encode_entity(USERS, Entity(_USER, _VERSION, []))
+            state = encode_entity(Entity(_USER, _VERSION, ()))
             await _write(deployed, users, state)
             await _check_versions(commands, users, _VERSION)
             # One partition goes to another worker, and comes back.

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from itertools import chain, cycle, islice
 from typing import Any
 
-import orjson
 from aiokafka.structs import TopicPartition
 
 from deploy.faults.deployment import Deployment
@@ -84,7 +83,7 @@ async def _checked_letters(deployed: Deployment) -> Counter[str]:
         for commands, outcomes, letters in wanted:
             codes = {}
             async for record in _records(logs, outcomes):
-                outcome = parse_outcome(orjson.loads(record.value))
+                outcome = parse_outcome(record.value)
                 if isinstance(outcome, DeadLettered):
                     codes[outcome.source.offset] = outcome.code
             letters_of: dict[int, list[Any]] = defaultdict(list)

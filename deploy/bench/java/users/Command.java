@@ -47,8 +47,8 @@ record Command(
     private static final Pattern ADDRESS = Pattern.compile(
         ATOM + "(?:\\." + ATOM + ")*@(?:" + LABEL + DOT + ")+(?![0-9]+\\z)" + LABEL);
 
-    private static final DateTimeFormatter MILLISECONDS =
-        DateTimeFormatter.ofPattern("uuuu-MM-dd'T'HH:mm:ss.SSS'Z'").withZone(ZoneOffset.UTC);
+    private static final DateTimeFormatter SECONDS =
+        DateTimeFormatter.ofPattern("uuuu-MM-dd'T'HH:mm:ss'Z'").withZone(ZoneOffset.UTC);
     private static final DateTimeFormatter MICROSECONDS =
         DateTimeFormatter.ofPattern("uuuu-MM-dd'T'HH:mm:ss.SSSSSS'Z'").withZone(ZoneOffset.UTC);
 
@@ -108,7 +108,7 @@ record Command(
 
     /** A time in UTC; microseconds are kept where there are any. */
     static String format(Instant time) {
-        return (time.getNano() % 1_000_000 == 0 ? MILLISECONDS : MICROSECONDS).format(time);
+        return (time.getNano() == 0 ? SECONDS : MICROSECONDS).format(time);
     }
 
     /** A UUID in its usual form; null is none. */
