@@ -12,7 +12,6 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from deploy.bench.extra import need
 from deploy.bench.machine import machine, versions
 from deploy.bench.result import Contest, Result
 from deploy.bench.target import Target
@@ -100,9 +99,8 @@ async def run(
     just started are slow.
 
     Raises:
-        Fatal: a package is missing, or a contestant failed, or did not do what it says.
+        Fatal: a contestant failed, or did not do what it says.
     """
-    need(*benchmark.needs)
     size = benchmark.sizes[size_name]
     began = datetime.now(timezone.utc)
     load = os.getloadavg()[0]

@@ -9,6 +9,7 @@ import click
 
 from deploy.bench.benchmark import Benchmark, SizeName, run
 from deploy.bench.catalogue import BENCHMARKS
+from deploy.bench.extra import need
 from deploy.bench.plot import write_plot
 from deploy.bench.report import comparison_of, markdown_of, plot_name, table_of
 from deploy.bench.result import Result
@@ -47,6 +48,7 @@ def _command(benchmark: Benchmark) -> click.Command:
     @click.option("--seed", default=1, show_default=True, help="Determines every random choice.")
     @click.option("--json", "file", type=_NEW_FILE, help="Keep all figures there.")
     def measure(rounds: int, size: SizeName, seed: int, file: Path | None) -> None:
+        need(*benchmark.needs)
         with EmbeddedStack.temporary(TerminalProgress()) as stack, progress_bar() as progress:
             measuring = run(
                 benchmark,
