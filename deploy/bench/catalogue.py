@@ -10,7 +10,10 @@ from deploy.bench.latency import LATENCY
 from deploy.bench.memory import MEMORY
 from deploy.bench.projecting import PROJECTING
 from deploy.bench.recovery import RECOVERY
+from deploy.bench.scaling import SCALING
+from deploy.bench.search import SEARCH
+from deploy.bench.starting import STARTING
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    one.name: one for one in (DECIDING, LATENCY, MEMORY, PROJECTING, RECOVERY)
+    one.name: one for one in (DECIDING, SCALING, PROJECTING, SEARCH, LATENCY, RECOVERY, MEMORY, STARTING)
 }

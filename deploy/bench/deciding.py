@@ -17,8 +17,10 @@ from pydantic import SecretStr
 from agents.users import COMMAND_WORKER
 from deploy.bench.backlog import backlog, committed, new_deployment, rate, send
 from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
+from deploy.bench.extra import QUIXSTREAMS
 from deploy.bench.java import java_command
 from deploy.bench.process import RunningContestant, contestant
+from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line, module_command
 from models.errors import Fatal
@@ -72,8 +74,9 @@ def plain_loop(settings: Settings, folder: Path, cluster: str) -> Worker:
 
 def faust_agent(settings: Settings, folder: Path, cluster: str) -> Worker:
     """The agent of `peers/faust_agent.py`."""
-    command = command_line("deploy.bench.peers.faust_agent")
-    return Worker(command, f"{settings.namespace}faust-agent")
+    python, *faust = command_line("deploy.bench.peers.faust_agent")
+    where = "--datadir", str(folder / settings.namespace)  # or it makes one where we are
+    return Worker([python, *faust[:2], *where, *faust[2:]], f"{settings.namespace}faust-agent")
 
 
 def kafka_streams(settings: Settings, folder: Path, cluster: str) -> Worker:
@@ -81,6 +84,13 @@ def kafka_streams(settings: Settings, folder: Path, cluster: str) -> Worker:
     where = settings.bootstrap_servers, settings.namespace, str(settings.partitions)
     command = java_command(folder, "users.Main", *where, cluster, str(folder / settings.namespace))
     return Worker(command, f"{settings.namespace}streams")
+
+
+def quixstreams(settings: Settings, folder: Path, cluster: str) -> Worker:
+    """The application of `peers/quix_deciding.py`."""
+    command = module_command("deploy.bench.peers.quix_deciding")
+    state = folder / f"{settings.namespace}quixstreams"
+    return Worker([*command, str(state)], f"{settings.namespace}quixstreams")
 
 
 async def decide(
@@ -219,5 +229,21 @@ DECIDING = Benchmark(
             "decisions of the plain loop. It decides a tenth of the commands.",
             partial(decide, new_worker=faust_agent, share=0.1),
         ),
+        *(
+            Contestant(
+                "Quix Streams",
+                "As its documentation teaches: exactly-once, stateful processing (RocksDB and a "
+                "changelog), a commit every 5 s (its default); the decisions of the plain loop. It "
+                "decides half of the commands.",
+                partial(decide, new_worker=quixstreams, share=0.5),
+            )
+            for _ in QUIXSTREAMS
+        ),
     ),
+    targets=(
+        Target(COMMANDS_PER_SECOND, least=1.0, to="Kafka Streams"),
+        Target(COMMANDS_PER_SECOND, least=0.7, to="plain aiokafka loop"),
+        Target(COMMANDS_PER_SECOND, least=10, to="ordinary Faust agent"),
+    ),
+    needs=QUIXSTREAMS,
 )

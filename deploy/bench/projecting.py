@@ -17,13 +17,16 @@ from elasticsearch.helpers import async_bulk
 from agents.user_views import USER_VIEWS
 from deploy.bench.backlog import PARTITIONS, new_deployment, send
 from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
+from deploy.bench.extra import QUIXSTREAMS
 from deploy.bench.process import contestant
 from deploy.bench.registrations import registering, registrations
+from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
-from deploy.workers import ROLES, command_line
+from deploy.workers import ROLES, command_line, module_command
 from models.errors import Fatal
 from models.views import project
 from models.wire import encode
+from streams.aggregate import Names
 from streams.elasticsearch import connect
 from streams.settings import Settings
 from streams.view_index import Document, writes_alias
@@ -112,6 +115,20 @@ async def bulk_helper(ground: Ground) -> Figures:
             await async_bulk(client, actions, chunk_size=_BULK, stats_only=True)
 
         return await _measured(ground, settings, client, write())
+
+
+async def quixstreams_sink(ground: Ground) -> Figures:
+    """The application of `peers/quix_projecting.py`, from a topic of ready-made documents."""
+    documents = _documents(ground.size["documents"], ground.seed)
+    async with _new_index(ground) as (settings, client, target):
+        topic = Names(settings.namespace, "users").events
+        records = [(source["id"].encode(), orjson.dumps(source)) for source in documents]
+        await send(settings, topic, records)
+        command = module_command("deploy.bench.peers.quix_projecting")
+        log = ground.folder / f"{settings.namespace}quixstreams-sink.log"
+        arguments = topic, target, str(_BULK), str(ground.folder / settings.namespace)
+        with contestant([*command, *arguments], settings, log) as sink:
+            return await _rate(ground, settings, client, sink.check)
 
 
 @lru_cache(maxsize=1)
@@ -250,6 +267,16 @@ PROJECTING = Benchmark(
             "at a time. Reads no events and keeps no progress.",
             bulk_helper,
         ),
+        *(
+            Contestant(
+                "Quix Streams' sink",
+                "Its ElasticsearchSink, which reads the same documents, search fields ready-made, "
+                "from a topic and writes 1,400 at a time at each commit, every 5 s (its default). "
+                "Sends no versions: what is replayed goes back for a while.",
+                quixstreams_sink,
+            )
+            for _ in QUIXSTREAMS
+        ),
         Contestant(
             "cqrs-streams, from commands",
             "A command worker and a view worker at once, from a backlog of commands: what users "
@@ -257,4 +284,6 @@ PROJECTING = Benchmark(
             both_workers,
         ),
     ),
+    targets=(Target(DOCUMENTS_PER_SECOND, least=0.85, to="plain bulk loop"),),
+    needs=QUIXSTREAMS,
 )

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
+
+from msgspec.structs import replace
 
 from deploy.generate import plan
-from models.events import UserEvent, UserRegistered
+from models.events import UserEvent, UserProfileUpdated, UserRegistered
 from models.messages import EventRecord, Source
-from models.wire import parse_time
+from models.wire import encode, parse_time
 
 _SOURCE = Source("users.commands.v1", 0, 0)
 
@@ -47,3 +49,17 @@ def registrations(count: int, seed: int) -> Iterator[EventRecord[UserEvent]]:
                 command["registrationSource"],
             ),
         )
+
+
+def changes(users: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values of events that give the first of them other last names, for ever."""
+    registered = list(registrations(users, seed))
+    for sequence in count(2):
+        for one in registered:
+            changed = replace(
+                one,
+                id=uuid5(one.id, str(sequence)),
+                sequence=sequence,
+                event=UserProfileUpdated(last_name=f"Number {sequence}"),
+            )
+            yield one.aggregate_id.encode(), encode(changed.to_wire())

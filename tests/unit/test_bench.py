@@ -11,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.bench.backlog import backlog, rate
-from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground, run
+from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground, percentile, run
+from deploy.bench.catalogue import BENCHMARKS
 from deploy.bench.deciding import Sample, cpu_per_command
-from deploy.bench.latency import percentile
+from deploy.bench.extra import need
 from deploy.bench.machine import machine, versions
-from deploy.bench.report import changes, markdown_of, rows
+from deploy.bench.plot import write_plot
+from deploy.bench.report import changes, markdown_of, plot_name, rows
 from deploy.bench.result import Contest, Result, Spread
+from deploy.bench.target import Target
 from deploy.cli import cqrs
 from deploy.embedded.stack import EmbeddedStack
 from models.errors import Fatal
@@ -168,7 +171,9 @@ def test_the_page_says_what_on_what_and_how_to_do_it_again(tmp_path: Path) -> No
     asked = ["bench", "report", str(tmp_path / "result.json"), "--output", str(page)]
     assert CliRunner().invoke(cqrs, asked).exit_code == 0
     text = page.read_text()
-    assert text == markdown_of([RESULT])
+    assert text == markdown_of([RESULT], plots="page")
+    assert (tmp_path / "page-deciding.png").read_bytes().startswith(b"\x89PNG")
+    assert "![deciding: medians and spreads](page-deciding.png)" in text
     assert "| theirs | commands/s | 11,000 | 10,000 to 12,000 | 2.00 |" in text
     assert "cqrs bench deciding --size full --rounds 3 --seed 1 --json deciding.json" in text
     assert str(RESULT.machine["cpu"]) in " ".join(text.split())
@@ -176,5 +181,73 @@ def test_the_page_says_what_on_what_and_how_to_do_it_again(tmp_path: Path) -> No
 
 def test_the_page_in_docs_is_that_of_the_results_in_docs() -> None:
     docs = Path(__file__).parents[2] / "docs"
-    kept = [docs / "bench" / f"{name}.json" for name in ("deciding", "projecting", "latency")]
-    assert (docs / "performance.md").read_text() == markdown_of(list(map(Result.read, kept)))
+    files = [docs / "bench" / f"{name}.json" for name in BENCHMARKS]
+    kept = [Result.read(file) for file in files if file.exists()]
+    assert (docs / "performance.md").read_text() == markdown_of(kept, plots="performance")
+    for result in kept:
+        assert (docs / plot_name("performance", result)).exists()
+
+
+def test_every_kept_result_is_on_the_page() -> None:
+    docs = Path(__file__).parents[2] / "docs"
+    assert {file.stem for file in (docs / "bench").iterdir()} <= set(BENCHMARKS)
+
+
+def test_a_plot_without_shared_figures_shows_all_of_them(tmp_path: Path) -> None:
+    alone = replace(RESULT, contests=[Contest("ours", "All.", {"p50 ms": [1.0], "p99 ms": [3.0]})])
+    write_plot(alone, tmp_path / "plot.png")
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_target_is_a_bound_for_a_figure_or_for_a_ratio() -> None:
+    rate, ratio = (
+        Target("commands/s", least=22_000, of="ours"),
+        Target("commands/s", most=1.9, of="ours", to="theirs"),
+    )
+    assert rate.found(RESULT) == 22_000
+    assert rate.is_met(22_000)
+    assert not rate.is_met(21_999)
+    assert ratio.found(RESULT) == 2.0
+    assert ratio.is_met(1.9)
+    assert not ratio.is_met(2.0)
+    assert str(ratio) == "ours: commands/s: at most 1.9 times theirs"
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        Target("documents/s", least=1, of="ours"),
+        Target("commands/s", least=1, of="nobody"),
+        Target("commands/s", least=1, of="ours", to="nobody"),
+        Target("ms", least=1, of="ours", to="theirs"),
+    ],
+)
+def test_what_was_not_measured_is_neither_met_nor_missed(target: Target) -> None:
+    assert target.found(RESULT) is None
+
+
+def test_the_page_says_which_targets_are_met() -> None:
+    contests = [
+        Contest("cqrs-streams", "", {"commands/s": [20_000.0]}),
+        Contest("Kafka Streams", "", {"commands/s": [40_000.0]}),
+        Contest("ordinary Faust agent", "", {"commands/s": [2000.0]}),
+    ]
+    page = markdown_of([replace(RESULT, contests=contests)])
+    assert (
+        "| deciding | commands/s: at least 1 times Kafka Streams | 0.50 | **missed** |\n"
+        "| deciding | commands/s: at least 0.7 times plain aiokafka loop |  | not measured |\n"
+        "| deciding | commands/s: at least 10 times ordinary Faust agent | 10.00 | met |\n"
+    ) in page
+
+
+def test_a_missing_package_is_said_with_what_to_install() -> None:
+    need("click")
+    with pytest.raises(Fatal, match=r"no_such_module not found: .*cqrs-streams\[bench\]"):
+        need("click", "no_such_module")
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS.values(), ids=BENCHMARKS)
+def test_a_target_is_of_contestants_that_take_part(benchmark: Benchmark) -> None:
+    names = {contestant.name for contestant in benchmark.contestants}
+    for target in benchmark.targets:
+        assert {target.of, target.to or target.of} <= names

@@ -1,1 +1,0 @@
-"""Benchmarks: figures of the real pipeline on real servers, never asserted on."""
