@@ -15,5 +15,6 @@ from deploy.bench.search import SEARCH
 from deploy.bench.starting import STARTING
 
 BENCHMARKS: Mapping[str, Benchmark] = {
-    one.name: one for one in (DECIDING, SCALING, PROJECTING, SEARCH, LATENCY, RECOVERY, MEMORY, STARTING)
+    one.name: one
+    for one in (DECIDING, SCALING, PROJECTING, SEARCH, LATENCY, RECOVERY, MEMORY, STARTING)
 }

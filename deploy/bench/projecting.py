@@ -128,7 +128,7 @@ async def quixstreams_sink(ground: Ground) -> Figures:
         log = ground.folder / f"{settings.namespace}quixstreams-sink.log"
         arguments = topic, target, str(_BULK), str(ground.folder / settings.namespace)
         with contestant([*command, *arguments], settings, log) as sink:
-            return await _rate(ground, settings, client, sink.check)
+            return await _rate(ground, settings, client, sink.check, sink.cpu_seconds)
 
 
 @lru_cache(maxsize=1)
