@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from elasticsearch import AsyncElasticsearch
 
 from agents.user_views import ORDER, USER_VIEWS
 from deploy.faults.deployment import Servers
@@ -81,6 +82,25 @@ async def test_the_index_is_numbered_behind_its_alias(settings: Settings) -> Non
     assert name == f"{settings.namespace}user-views-v1"
     assert index["settings"]["index"]["sort"]["field"] == list(ORDER)
     assert index["settings"]["index"]["number_of_replicas"] == "0"  # one node
+
+
+async def test_an_index_is_refreshed_from_when_people_read_it(settings: Settings) -> None:
+    async with connect(settings, timeout=30) as client:
+        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        await indices.create(1, {}, followed=True)
+        (made,) = await indices.all()
+        store = indices.store(made.name)
+        await store.bulk_index([user("a")])
+        assert await refresh_interval(client, made.name) == "-1"
+        assert await store.count() == 0
+        await indices.serve(made.name)
+        assert await store.count() == 1
+        assert await refresh_interval(client, made.name) == "1s"
+
+
+async def refresh_interval(client: AsyncElasticsearch, name: str) -> str:
+    found = await client.indices.get_settings(index=name, name="index.refresh_interval")
+    return str(found[name]["settings"]["index"]["refresh_interval"])
 
 
 async def test_the_alias_moves_at_once(settings: Settings, store: ViewStore) -> None:
