@@ -20,6 +20,7 @@ from deploy.bench.deciding import COMMANDS_PER_SECOND, decide, our_worker
 from deploy.bench.histories import states, write_changelog
 from deploy.bench.process import contestant
 from deploy.bench.recovery import new_outcomes, until_deciding
+from deploy.bench.target import Target
 from deploy.faults.deployment import new_settings
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line
@@ -35,6 +36,7 @@ _LOAD = 0.5  # of the rate at which the worker decides a backlog
 _TICK = 0.02  # seconds
 _PATIENCE = 600.0  # seconds
 _SEGMENT = 64 << 20
+PER_USER = "bytes/user, full window"
 _MIB = 1 << 20
 
 
@@ -53,7 +55,7 @@ async def our_memory(ground: Ground, *, local_store: bool = False) -> Figures:
             rmtree(state_dir, ignore_errors=True)
     tenth = max(1, len(samples) // 10)
     return {
-        "bytes/user, full window": (full - none) / users,
+        PER_USER: (full - none) / users,
         "bytes/user, typical window": (typical - none) / users,
         "MiB at first, at 50% load": median(samples[:tenth]) / _MIB,
         "MiB at last, at 50% load": median(samples[-tenth:]) / _MIB,
@@ -196,4 +198,5 @@ MEMORY = Benchmark(
             partial(our_memory, local_store=True),
         ),
     ),
+    targets=(Target(PER_USER, most=1229),),
 )

@@ -16,6 +16,7 @@ from deploy.bench.backlog import new_deployment, send
 from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
 from deploy.bench.histories import states, write_changelog
 from deploy.bench.process import contestant
+from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line
 from models.errors import Fatal
@@ -162,4 +163,5 @@ RECOVERY = Benchmark(
             faust_recovery,
         ),
     ),
+    targets=(Target(FROM_CHANGELOG, most=30), Target(FROM_STORE, most=3)),
 )

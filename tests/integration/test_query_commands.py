@@ -73,8 +73,8 @@ def test_get_for_programs(run: Run) -> None:
         "firstName": "Anna",
         "lastName": "Müller",
         "isActive": False,
-        "registeredAt": "2026-11-23T12:00:01.000Z",
-        "lastUpdated": "2026-11-23T12:00:02.000Z",
+        "registeredAt": "2026-11-23T12:00:01Z",
+        "lastUpdated": "2026-11-23T12:00:02Z",
         "version": 2,
     }
 
