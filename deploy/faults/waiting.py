@@ -6,9 +6,11 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from models.errors import Fatal
+
+T = TypeVar("T")
 
 _POLL = 0.05
 
@@ -17,11 +19,11 @@ class NotInTime(Fatal):
     """What had to happen did not happen in time."""
 
 
-async def together(*work: Coroutine[Any, Any, Any]) -> None:
-    """Do all of this side by side; the first error ends the rest."""
+async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
+    """What all of this gives, done side by side; the first error ends the rest."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
-        await asyncio.gather(*tasks)
+        return await asyncio.gather(*tasks)
     finally:
         for task in tasks:
             task.cancel()

@@ -15,6 +15,7 @@ from agents.user_views import USER_VIEWS
 from deploy.faults.scenario import Run, Scenario, require
 from deploy.faults.traffic import open_traffic, records_of
 from deploy.faults.view_progress import ViewProgress, open_view_progress
+from deploy.faults.waiting import together
 from deploy.generate import generate
 from models.events import USER_EVENTS, UserEvent
 from models.messages import EventRecord, parse_event
@@ -61,7 +62,7 @@ async def replay_events(run: Run) -> None:
         begun = time.monotonic()
         async with watch.looking():
             seeds = [run.rng.random() for _ in range(2)]
-            replayed = await asyncio.gather(
+            replayed = await together(
                 _deliver(run, store, history, random.Random(seeds[0]), replaced=0.0),
                 _deliver(run, store, history, random.Random(seeds[1]), replaced=0.1),
             )

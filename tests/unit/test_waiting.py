@@ -1,0 +1,35 @@
+"""Doing things side by side, for the fault suite."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from deploy.faults.waiting import together
+
+
+async def give(value: int) -> int:
+    return value
+
+
+async def test_all_of_it_is_given_back_in_order() -> None:
+    assert await together(give(1), give(2)) == [1, 2]
+
+
+async def test_after_the_first_error_nothing_goes_on() -> None:
+    ended = asyncio.Event()
+
+    async def endless() -> int:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.set()
+        return 0
+
+    async def fail() -> int:
+        raise LookupError("gone")
+
+    with pytest.raises(LookupError, match="gone"):
+        await together(endless(), fail())
+    assert ended.is_set()
