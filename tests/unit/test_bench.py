@@ -24,6 +24,9 @@ from deploy.cli import cqrs
 from deploy.embedded.stack import EmbeddedStack
 from models.errors import Fatal
 from streams.progress import say_nothing
+from tests.support import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results"
 
 ROUNDS = st.lists(st.floats(min_value=0.001, max_value=1e9), min_size=1)
 
@@ -180,8 +183,8 @@ def test_the_page_says_what_on_what_and_how_to_do_it_again(tmp_path: Path) -> No
 
 
 def test_the_page_in_docs_is_that_of_the_results_in_docs() -> None:
-    docs = Path(__file__).parents[2] / "docs"
-    files = [docs / "bench" / f"{name}.json" for name in BENCHMARKS]
+    docs = ROOT / "docs"
+    files = [RESULTS / f"{name}.json" for name in BENCHMARKS]
     kept = [Result.read(file) for file in files if file.exists()]
     assert (docs / "performance.md").read_text() == markdown_of(kept, plots="performance")
     for result in kept:
@@ -189,8 +192,7 @@ def test_the_page_in_docs_is_that_of_the_results_in_docs() -> None:
 
 
 def test_every_kept_result_is_on_the_page() -> None:
-    docs = Path(__file__).parents[2] / "docs"
-    assert {file.stem for file in (docs / "bench").iterdir()} <= set(BENCHMARKS)
+    assert {file.stem for file in RESULTS.iterdir()} <= set(BENCHMARKS)
 
 
 def test_a_plot_without_shared_figures_shows_all_of_them(tmp_path: Path) -> None:
