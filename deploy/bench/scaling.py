@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import glob
 import random
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import count
-from operator import eq
 from typing import NamedTuple
 from uuid import UUID
 
@@ -19,7 +17,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from aiokafka.structs import TopicPartition
 
 from agents.users import COMMAND_WORKER
-from deploy.bench.backlog import new_deployment, send
+from deploy.bench.backlog import committed, new_deployment, rate, send
 from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
 from deploy.bench.deciding import COMMANDS_PER_SECOND, CPU_PER_COMMAND
 from deploy.bench.histories import states, write_changelog
@@ -40,10 +38,8 @@ _Record = tuple[bytes, bytes]
 
 
 class _Sample(NamedTuple):
-    """Where it stands: how many commands were decided, and the CPU seconds of each process."""
+    """The CPU seconds of each process so far, and what is on disk."""
 
-    time: float
-    commands: int
     workers: Sequence[float]
     servers: float
     disk: Mapping[str, int]  # bytes of each topic
@@ -79,10 +75,14 @@ async def scale(ground: Ground, *, aggregates: str, workers: int) -> Figures:
             await send(settings, names.commands, first)
             await group.decide(len(first))
             records = [next(changes) for _ in range(ground.size["commands"])]
-            begin = await group.sample()
+            begin = group.sample()
             await _send_at_once(settings, names.commands, records)
-            samples = [begin, *await group.decide(len(first) + len(records))]
-    return _figures(samples, len(first) + ground.size["warm-up"])
+            await group.decide(len(first) + len(records))
+            end = group.sample()
+    outcomes = await committed(settings, names.outcomes)
+    times = sorted(one.timestamp / 1000 for one in outcomes)
+    per_second = rate(times, len(first) + ground.size["warm-up"])
+    return _figures(begin, end, len(records), per_second)
 
 
 class _Group:
@@ -119,16 +119,9 @@ class _Group:
                     return bool(state == "Stable" and len(members) == len(self._processes))
         return False
 
-    async def sample(self) -> _Sample:
+    def sample(self) -> _Sample:
         """As of now."""
-        for process in self._processes:
-            process.check()
-        offsets = await self._admin.list_consumer_group_offsets(
-            self._name, partitions=self._partitions
-        )
         return _Sample(
-            time.perf_counter(),
-            sum(max(0, one.offset) for one in offsets.values()),
             [process.cpu_seconds() for process in self._processes],
             sum(
                 used.user + used.system
@@ -142,16 +135,18 @@ class _Group:
         segments = self._logs.glob(f"{glob.escape(topic)}-*/*.log")
         return sum(segment.stat().st_size for segment in segments)
 
-    async def decide(self, commands: int) -> list[_Sample]:
-        """Wait until so many commands are decided."""
-        samples: list[_Sample] = []
+    async def decide(self, commands: int) -> None:
+        """Wait until the group says that so many commands are decided: up to a second later."""
 
         async def decided() -> bool:
-            samples.append(await self.sample())
-            return samples[-1].commands >= commands
+            for process in self._processes:
+                process.check()
+            offsets = await self._admin.list_consumer_group_offsets(
+                self._name, partitions=self._partitions
+            )
+            return bool(sum(max(0, one.offset) for one in offsets.values()) >= commands)
 
         await wait_until(decided, timeout=_PATIENCE, what=f"{commands} commands are decided")
-        return samples
 
 
 def _changes(users: int, seed: int) -> Iterator[_Record]:
@@ -188,24 +183,20 @@ async def _send_at_once(settings: Settings, topic: str, records: Sequence[_Recor
         await sender.flush()
 
 
-def _figures(samples: Sequence[_Sample], warm_up: int) -> Figures:
-    end = samples[-1]
-    decided = end.commands - samples[0].commands
-    begin = next(one for one in samples if one.commands >= warm_up)
-    used = [*end.workers, end.servers]
-    if any(map(eq, used, [*begin.workers, begin.servers])):
-        begin = samples[0]  # it went too fast to see
-    commands, seconds = end.commands - begin.commands, end.time - begin.time
-    workers = [after - before for before, after in zip(begin.workers, end.workers, strict=True)]
-    servers = end.servers - begin.servers
+def _figures(begin: _Sample, end: _Sample, commands: int, per_second: float) -> Figures:
+    workers = [
+        (after - before) / commands
+        for before, after in zip(begin.workers, end.workers, strict=True)
+    ]
+    servers = (end.servers - begin.servers) / commands
     return {
-        COMMANDS_PER_SECOND: commands / seconds,
-        CPU_PER_COMMAND: sum(workers) / commands * 1e6,
-        "servers' CPU µs/command": servers / commands * 1e6,
-        **{f"cores, worker {n}": used / seconds for n, used in enumerate(workers, 1)},
-        "cores, servers": servers / seconds,
+        COMMANDS_PER_SECOND: per_second,
+        CPU_PER_COMMAND: sum(workers) * 1e6,
+        "servers' CPU µs/command": servers * 1e6,
+        **{f"cores, worker {n}": used * per_second for n, used in enumerate(workers, 1)},
+        "cores, servers": servers * per_second,
         **{
-            f"{topic}, bytes on disk/command": (end.disk[topic] - samples[0].disk[topic]) / decided
+            f"{topic}, bytes on disk/command": (end.disk[topic] - begin.disk[topic]) / commands
             for topic in end.disk
         },
     }
@@ -216,9 +207,9 @@ SCALING = Benchmark(
     about=(
         "What a command costs when the state holds more aggregates, and what a second worker "
         "brings: changes of random aggregates on four partitions, which all become visible at "
-        "once to workers that have restored their state and are idle. Counted after a warm-up, by "
-        "the positions that the group has committed. Cores are CPU seconds per second: of each "
-        "worker, and of Kafka and Elasticsearch, of which the latter has nothing to do."
+        "once to workers that have restored their state and are idle. Counted as in deciding, "
+        "after a warm-up; the CPU is that of all commands. Cores are CPU seconds per second: of "
+        "each worker, and of Kafka and Elasticsearch, of which the latter has nothing to do."
     ),
     sizes={
         "small": {
