@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Role = Literal["commands", "views", "registrations"]
 
@@ -55,11 +55,14 @@ def module_command(name: str) -> list[str]:
 
 @contextmanager
 def running(
-    command: Sequence[str], environment: Mapping[str, str], log: Path
+    command: Sequence[str], environment: Mapping[str, str], log: Path, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process for the time of the block; it ends with this process at the latest."""
+    """A process for the time of the block; it ends with this process at the latest.
+
+    `options` are further ones of `subprocess.Popen`.
+    """
     with log.open("wb") as output:
-        process = subprocess.Popen(
+        process: subprocess.Popen[bytes] = subprocess.Popen(
             command,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -67,6 +70,7 @@ def running(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             preexec_fn=partial(die_with, os.getpid()),
+            **options,
         )
     try:
         yield process

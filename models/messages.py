@@ -266,14 +266,14 @@ def event_decoder(types: Mapping[str, type[E]]) -> Callable[[bytes], EventRecord
     return read
 
 
-_Whole = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Whole = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 # What is skipped is not checked, it may be no JSON at all: unknown fields are for `parse_event`.
 class _Source(msgspec.Struct, gc=False, forbid_unknown_fields=True):
     topic: str
-    partition: _Whole
-    offset: _Whole
+    partition: Whole
+    offset: Whole
 
 
 _ENVELOPE: Final = (

@@ -7,13 +7,13 @@ says what is wrong with it (`parse_command`); a property test holds both to the 
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_type_hints
 from uuid import UUID
 
 import msgspec
 
 from models.email import Email, check_email
-from models.messages import SCHEMA_VERSION, Command, Version
+from models.messages import SCHEMA_VERSION, Command, Version, Whole
 from models.validation import KEY_LENGTH, LINE_LENGTH, Key, Line, Time
 
 _TIME_LENGTH = len("2026-11-23T10:00:00.123456Z")  # what is longer would have to be cut
@@ -39,7 +39,7 @@ _PLAIN: Mapping[Any, tuple[Any, Callable[[str], object] | None]] = {
     Line: (str, _is_line),
     Email: (str, check_email),
     Time: (str, _is_time),
-    Version: (Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)], None),
+    Version: (Whole, None),
     Literal[1]: (Literal[1], None),
 }
 

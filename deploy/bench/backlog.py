@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -50,19 +50,23 @@ def backlog(commands: int, seed: int) -> Backlog:
     return Backlog(records, statuses)
 
 
-async def new_deployment(ground: Ground) -> tuple[Settings, Names]:
+async def new_deployment(ground: Ground, **configs: Mapping[str, str]) -> tuple[Settings, Names]:
     """A namespace with topics of its own, as ours are, but for the times of the outcomes.
 
-    Those are the broker's, so that they mean the same whoever writes them.
+    Those are the broker's, so that they mean the same whoever writes them. `configs` has more that
+    is different, by what `Names` calls the topic.
     """
     settings = new_settings(
         ground.stack, partitions=PARTITIONS, session_timeout=10.0, transaction_timeout=15.0
     )
     names = Names(settings.namespace, "users")
+    special = {getattr(names, topic): changes for topic, changes in configs.items()}
+    special[names.outcomes] = {
+        **special.get(names.outcomes, {}),
+        "message.timestamp.type": "LogAppendTime",
+    }
     specs = [
-        replace(spec, configs={**spec.configs, "message.timestamp.type": "LogAppendTime"})
-        if spec.name == names.outcomes
-        else spec
+        replace(spec, configs={**spec.configs, **special.get(spec.name, {})})
         for spec in topic_specs(settings, names)
     ]
     await create_topics(settings, specs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import count, islice
 from pathlib import Path
@@ -14,22 +13,18 @@ from statistics import median
 
 from aiokafka import AIOKafkaConsumer
 
-from deploy.bench.backlog import PARTITIONS, new_deployment
+from deploy.bench.backlog import new_deployment
 from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
 from deploy.bench.deciding import COMMANDS_PER_SECOND, decide, our_worker
 from deploy.bench.histories import states, write_changelog
 from deploy.bench.process import contestant
 from deploy.bench.recovery import new_outcomes, until_deciding
 from deploy.bench.target import Target
-from deploy.faults.deployment import new_settings
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line
-from streams.aggregate import Names
 from streams.bulk import BulkSender
 from streams.entity import DEDUPE_WINDOW
 from streams.kafka import new_producer, started
-from streams.settings import Settings
-from streams.topics import create_topics, topic_specs
 
 _TYPICAL = 2  # commands that a user has had
 _LOAD = 0.5  # of the rate at which the worker decides a backlog
@@ -76,7 +71,10 @@ async def _with_users(ground: Ground, users: int, answers: int, state_dir: Path 
 
 async def _under_load(ground: Ground, rate: float, state_dir: Path | None) -> Sequence[int]:
     """Samples of the memory, one per second, while users change who all have full windows."""
-    settings, names = await _frugal_deployment(ground)
+    # All but the events, which nobody reads again, would fill the disk.
+    frugal = {"segment.bytes": str(_SEGMENT)}
+    short = {**frugal, "retention.bytes": str(4 * _SEGMENT)}
+    settings, names = await new_deployment(ground, commands=short, outcomes=short, changelog=frugal)
     settings = settings.model_copy(update={"state_dir": state_dir})
     users, seconds = ground.size["users at 50%"], ground.size["seconds at 50%"]
     changing = _changes(users)
@@ -146,23 +144,6 @@ def _changes(users: int) -> Iterator[tuple[bytes, bytes]]:
                 b'{"type":"UpdateUserProfile","aggregateId":"user-%d","firstName":"Anna %d"}'
                 % (number, change),
             )
-
-
-async def _frugal_deployment(ground: Ground) -> tuple[Settings, Names]:
-    """Topics that do not fill the disk with what nobody reads again, but for the events."""
-    settings = new_settings(
-        ground.stack, partitions=PARTITIONS, session_timeout=10.0, transaction_timeout=15.0
-    )
-    names = Names(settings.namespace, "users")
-    frugal = {"segment.bytes": str(_SEGMENT)}
-    short = {**frugal, "retention.bytes": str(4 * _SEGMENT)}
-    configs = {names.commands: short, names.outcomes: short, names.changelog: frugal}
-    specs = topic_specs(settings, names)
-    await create_topics(
-        settings,
-        [replace(one, configs={**one.configs, **configs.get(one.name, {})}) for one in specs],
-    )
-    return settings, names
 
 
 MEMORY = Benchmark(

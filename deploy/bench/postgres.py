@@ -13,13 +13,12 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from deploy.embedded.jars import ensure_jars, jar_folder
 from deploy.embedded.progress import TerminalProgress
-from deploy.workers import die_with
+from deploy.workers import running
 from models.errors import Fatal
 
 _CLUSTER = ("--username=bench", "--auth=trust", "--no-sync", "--encoding=UTF8")
@@ -32,7 +31,6 @@ _SETTINGS: Mapping[str, str] = {
     "max_wal_size": "4GB",
     "jit": "off",  # compiling takes longer than these queries
 }
-_STOP_SECONDS = 30
 
 
 @contextmanager
@@ -56,22 +54,8 @@ def postgres() -> Iterator[str]:
         settings = [f"--{what}={value}" for what, value in _SETTINGS.items()]
         program = str(folder / "bin" / "postgres")
         command = [program, "-D", str(data), "-k", name, *settings]
-        with (folder / "log").open("wb") as log:
-            server = subprocess.Popen(
-                command,
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=partial(die_with, os.getpid()),
-                **user,
-            )
-        try:
+        with running(command, os.environ, folder / "log", cwd=folder, **user):
             yield f"host={folder} user=bench dbname=postgres"
-        finally:
-            server.terminate()  # it waits for its clients, who have gone
-            server.wait(_STOP_SECONDS)
 
 
 def _unpack(folder: Path) -> None:
