@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from uuid import UUID
@@ -12,6 +12,7 @@ from deploy.faults.deployment import Servers, new_settings
 from models.events import UserEvent, UserRegistered
 from models.messages import EventRecord, Source
 from streams.elasticsearch import connect
+from streams.projector import Refused
 from streams.settings import Settings
 from streams.view_index import in_namespace
 from streams.view_indices import ViewIndices
@@ -42,6 +43,11 @@ def record(user_id: str, sequence: int, event: UserEvent, at: datetime = NOON) -
 def registered(email: str, last_name: str = "Müller") -> UserRegistered:
     """A registration of Anna with this address."""
     return UserRegistered(email, "Anna", last_name, "web")
+
+
+async def none_refused(refused: Sequence[Refused]) -> None:
+    """What the projector is given where Elasticsearch takes everything."""
+    raise AssertionError(refused)
 
 
 @asynccontextmanager

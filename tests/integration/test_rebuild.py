@@ -31,7 +31,7 @@ from streams.view_indices import IndexState, ViewIndices
 from streams.view_status import IndexStatus, status_of
 from tests.conftest import Deploy
 from tests.integration.louder_views_worker import LOUDER_VIEWS
-from tests.integration.read_side import record, registered
+from tests.integration.read_side import none_refused, record, registered
 from tests.support import ROOT, cqrs, cqrs_command
 
 LOUDER_APP = "tests.integration.louder_views_worker"
@@ -269,7 +269,7 @@ async def test_documents_of_a_chunk_at_work_are_no_fault(deploy: Deploy) -> None
         (state,) = await indices.all()
         store = indices.store(state.name)
         await Projector(store, USER_VIEWS.projection).project(
-            0, [record("x", 1, registered("x@y"))]
+            0, [record("x", 1, registered("x@y"))], none_refused
         )
         (found,) = await status(deployed)
         assert found.behind > 0
