@@ -20,7 +20,7 @@ from deploy.generate import generate
 from models.events import USER_EVENTS, UserEvent
 from models.messages import EventRecord, parse_event
 from streams.elasticsearch import connect
-from streams.projector import Projector, Refused
+from streams.projector import Projector
 from streams.view_index import in_namespace
 from streams.view_store import ViewStore
 
@@ -159,7 +159,7 @@ async def _deliver(
     return delivered
 
 
-async def _none_refused(refused: Sequence[Refused]) -> None:
+async def _none_refused(refused: Sequence[object]) -> None:
     raise Failed(f"{len(refused)} documents that the view had were refused")
 
 
