@@ -51,19 +51,23 @@ class Refused(NamedTuple):
     reason: str
 
 
+Bury = Callable[[Sequence[Refused]], Awaitable[None]]
+
+
 class Projected(NamedTuple):
     """What became of the events of a chunk; each of them is counted once."""
 
     written: int
     skipped: int
     """Seen before, as the version of the document says, or without a document."""
-    refused: tuple[Refused, ...]
+    refused: int
+    """Buried."""
 
 
 class Projector(Generic[E]):
     """Projects chunks; those of different partitions may run at the same time.
 
-    A document that Elasticsearch refuses for good is handed back with its events, and a stand-in
+    The events of a document that Elasticsearch refuses for good are buried, and then a stand-in
     takes its place (see `view_store`). Later events of the aggregate apply to it like to any other
     document, and if Elasticsearch takes the document that comes of them, it is complete again.
     """
@@ -89,14 +93,19 @@ class Projector(Generic[E]):
         """Whether Elasticsearch has not answered what it was last asked."""
         return self._down_since is not None
 
-    async def project(self, partition: int, records: Sequence[EventRecord[E]]) -> Projected:
+    async def project(
+        self, partition: int, records: Sequence[EventRecord[E]], bury: Bury
+    ) -> Projected:
         """Bring the documents of these events up to date; returns when Elasticsearch has them.
 
         Waits for Elasticsearch as long as it takes. The records are in the order of the partition.
+        `bury` is called when some are refused, and has to have made that known for good when it
+        returns: whoever projects them again later may see a stand-in and pass them over.
 
         Raises:
             SequenceGap: An event is missing in between; nothing of the chunk was written.
             Fatal: The index is gone, the credentials are wrong, or the events contradict.
+            Exception: What `bury` raises; there is no stand-in then.
         """
         cache = self._caches.setdefault(partition, {})
         keys = list(map(self._projection.key, records))
@@ -104,15 +113,21 @@ class Projector(Generic[E]):
         due = self._fold(documents, keys, records)
         writing = _Writing(self._store, {key: documents[key] for key in due})
         await self.patiently(writing.send)
+        if writing.refused:
+            await bury(
+                [
+                    Refused(_last(due[key], key, keys, records), reason)
+                    for key, reason in writing.refused.items()
+                ]
+            )
+            stand_ins = _Writing(
+                self._store, {key: _stand_in(documents[key]) for key in writing.refused}
+            )
+            await self.patiently(stand_ins.send)
         self._keep(cache, documents)
-        refused = tuple(
-            Refused(_last(due[refused], refused, keys, records), reason)
-            for refused, reason in writing.refused.items()
-        )
-        not_written = sum(due[key] for key in writing.stale | writing.refused.keys())
-        written = sum(due.values()) - not_written
-        skipped = len(records) - written - sum(len(item.records) for item in refused)
-        return Projected(written, skipped, refused)
+        refused = sum(due[key] for key in writing.refused)
+        written = sum(due.values()) - refused - sum(due[key] for key in writing.stale)
+        return Projected(written, len(records) - written - refused, refused)
 
     def forget(self, partition: int) -> None:
         """Drop what is kept of a partition that others may write to from now on."""
@@ -226,6 +241,10 @@ def _last(
     return tuple(record for its, record in zip(keys, records, strict=True) if its == key)[-count:]
 
 
+def _stand_in(document: Document) -> Document:
+    return {"id": document["id"], "version": document["version"], REFUSED: document}
+
+
 def _passes(error: BaseException) -> bool:
     """Whether the same request may work later."""
     return isinstance(error, Transient) and not isinstance(error, IndexChanged)
@@ -242,24 +261,18 @@ class _Writing:
 
     async def send(self) -> None:
         """Raises Transient when some have to be sent again."""
-        while self._pending:
-            answers = await self._store.bulk_index(list(self._pending.values()))
-            sent, self._pending = self._pending, {}
-            not_now = ""
-            for (key, document), answer in zip(sent.items(), answers, strict=True):
-                if answer is WRITTEN:
-                    continue
-                if answer.fate is Fate.NOT_NOW:
-                    self._pending[key] = document
-                    not_now = answer.reason
-                elif answer.fate is Fate.STALE:
-                    self.stale.add(key)
-                elif answer.fate is Fate.REFUSED and key not in self.refused:
-                    self.refused[key] = answer.reason
-                    self._pending[key] = {
-                        "id": key,
-                        "version": document["version"],
-                        REFUSED: document,
-                    }
-            if not_now:
-                raise Transient(f"Elasticsearch does not take all documents: {not_now}")
+        answers = await self._store.bulk_index(list(self._pending.values()))
+        sent, self._pending = self._pending, {}
+        not_now = ""
+        for (key, document), answer in zip(sent.items(), answers, strict=True):
+            if answer is WRITTEN:
+                continue
+            if answer.fate is Fate.NOT_NOW:
+                self._pending[key] = document
+                not_now = answer.reason
+            elif answer.fate is Fate.STALE:
+                self.stale.add(key)
+            elif answer.fate is Fate.REFUSED:
+                self.refused[key] = answer.reason
+        if not_now:
+            raise Transient(f"Elasticsearch does not take all documents: {not_now}")

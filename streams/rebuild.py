@@ -13,34 +13,33 @@ the index, and what it is stands in its aliases.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Collection, Mapping
 from typing import Any, Generic, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 from elasticsearch import AsyncElasticsearch
 
-from models.errors import Fatal, Poison
+from models.errors import Fatal, Transient
 from models.messages import Event
 from streams.aggregate import Names
 from streams.chunks import Record
 from streams.elasticsearch import connect
 from streams.event_reader import EventReader, open_event_reader
-from streams.kafka import admin_client, cluster_id, new_consumer, started
+from streams.kafka import admin_client, cluster_id, new_consumer, new_producer, started
 from streams.log_reader import last_positions
 from streams.progress import Progress
 from streams.projector import Projector
 from streams.settings import Settings
 from streams.view import View
 from streams.view_indices import IndexState, ViewIndices
+from streams.view_letters import ViewLetters
 from streams.view_status import add_up
 from streams.view_store import ViewStore
 from streams.view_writer import PartitionWriter
-
-logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Event)
 
@@ -114,17 +113,21 @@ class Rebuild(Generic[E]):
             cached_documents=self._settings.view_cache_documents,
         )
         cluster = await cluster_id(self._settings)
-        writers = {
-            number: PartitionWriter(store, projector, self._view.projection, number, cluster)
-            for number in self._numbers
-        }
         consuming = new_consumer(self._settings, max_poll_records=None)
         async with (
             started(consuming, self._settings) as consumer,
+            started(new_producer(self._settings), self._settings) as producer,
             open_event_reader(self._settings, self._names, self._view.events) as reader,
         ):
             partitions = [TopicPartition(self._names.events, number) for number in self._numbers]
             consumer.assign(partitions)
+            letters = ViewLetters(producer, self._names.dead_views, self._view.name)
+            writers = {
+                number: PartitionWriter(
+                    store, projector, self._view.projection, letters, number, cluster
+                )
+                for number in self._numbers
+            }
             for partition in partitions:
                 position = await writers[partition.partition].start()
                 await self._check_begin(consumer, partition, position)
@@ -157,17 +160,8 @@ class Rebuild(Generic[E]):
     async def _project(
         self, reader: EventReader[E], writer: PartitionWriter[E], records: list[Record]
     ) -> None:
-        events, offsets = [], []
-        for record, event in zip(records, await reader.read(records), strict=True):
-            if isinstance(event, Poison):  # the workers have put it into the dead letters
-                logger.warning(
-                    "%s[%d] at %d: %s", record.topic, record.partition, record.offset, event
-                )
-            else:
-                events.append(event)
-                offsets.append(record.offset)
-        for refused in await writer.write(events, offsets, records[-1].offset + 1):
-            logger.warning("%s: %s", refused.records[0].aggregate_id, refused.reason)
+        events, sources = await writer.letters.readable(reader, records)
+        await writer.write(events, sources, records[-1].offset + 1)
 
     async def _check_begin(
         self, consumer: AIOKafkaConsumer, partition: TopicPartition, position: int
@@ -282,8 +276,13 @@ async def rebuild(
     settings: Settings, view: View[E], *, timeout: float, progress: Progress
 ) -> IndexState:
     """See `Rebuild`; `timeout` are the seconds that the workers get to take the index over."""
-    async with connect(settings, timeout=_TIMEOUT) as client:
-        return await Rebuild(settings, client, view, timeout, progress).run()
+    try:
+        async with connect(settings, timeout=_TIMEOUT) as client:
+            return await Rebuild(settings, client, view, timeout, progress).run()
+    except KafkaError as error:
+        raise Transient(
+            f"Kafka failed while rebuilding: {type(error).__name__}; start it again"
+        ) from error
 
 
 async def _has_members(admin: AIOKafkaAdminClient, group: str) -> bool:

@@ -21,6 +21,7 @@ from streams.logs import log_defect
 from streams.topics import topic_specs
 from streams.view import View
 from streams.view_follow import ViewFollower
+from streams.view_letters import ViewLetters
 from streams.view_partition import ViewPartition
 
 E = TypeVar("E", bound=Event)
@@ -50,10 +51,11 @@ def add_view(app: StreamApp, view: View[E]) -> TopicT:
             open_event_reader(settings, names, view.events)
         )
         producer = await resources.enter_async_context(started(new_producer(settings), settings))
-        follower = ViewFollower(settings, client, view, app.cluster, wanted)
+        letters = ViewLetters(producer, names.dead_views, view.name)
+        follower = ViewFollower(settings, client, view, app.cluster, letters, wanted)
 
         def make(tp: TP) -> ViewPartition[E]:
-            return ViewPartition(app, names, view, reader, follower, producer, tp)
+            return ViewPartition(app, reader, follower, letters, tp)
 
         new_partition = make
         watching = asyncio.create_task(_watch(app, follower.watch(restart)))

@@ -20,6 +20,7 @@ from streams.projector import Projector
 from streams.settings import Settings
 from streams.view import View
 from streams.view_indices import IndexState, ViewIndices
+from streams.view_letters import ViewLetters
 from streams.view_store import ViewStore
 from streams.view_writer import PartitionWriter
 
@@ -42,6 +43,7 @@ class ViewFollower(Generic[E]):
         client: AsyncElasticsearch,
         view: View[E],
         cluster: str,
+        letters: ViewLetters,
         wanted: Callable[[], Awaitable[Mapping[int, int]]],
     ) -> None:
         """Of events from this Kafka cluster.
@@ -51,6 +53,7 @@ class ViewFollower(Generic[E]):
         self._settings = settings
         self._view = view
         self._cluster = cluster
+        self._letters = letters
         self._wanted = wanted
         self._indices = ViewIndices.of(settings, client, view)
         self._opened: dict[_Key, tuple[ViewStore, Projector[E]]] = {}
@@ -77,7 +80,7 @@ class ViewFollower(Generic[E]):
         for state in states:
             store, projector = self._open(state)
             writer = PartitionWriter(
-                store, projector, self._view.projection, partition, self._cluster
+                store, projector, self._view.projection, self._letters, partition, self._cluster
             )
             await writer.start()
             writers[state.key] = writer

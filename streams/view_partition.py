@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from aiokafka import AIOKafkaProducer
 from faust.types import TP
 
-from models.errors import Fatal, NoSuchView, Poison, Transient
-from models.messages import Event, EventRecord
-from streams.aggregate import Names
+from models.errors import Fatal, NoSuchView, Transient
+from models.messages import Event
 from streams.app import StreamApp
 from streams.chunks import Record
-from streams.dead_letters import VIEW, dead_letter
 from streams.event_reader import EventReader
-from streams.projector import Refused
-from streams.transactions import Output
-from streams.view import View
 from streams.view_follow import ViewFollower
+from streams.view_letters import ViewLetters
 from streams.view_progress import IndexChanged
 from streams.view_writer import PartitionWriter
-
-logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Event)
 
@@ -32,27 +24,23 @@ E = TypeVar("E", bound=Event)
 class ViewPartition(Generic[E]):
     """Projects chunks of events into every index that is followed, each by its own position.
 
-    An event that cannot be read, or whose document Elasticsearch refuses for good, goes to the
-    view's dead letters before the group's position passes it. That position is only for tools which
-    look at consumer groups: each index says itself how far it is.
+    An event that cannot be read, or whose document Elasticsearch refuses for good, is in the view's
+    dead letters before any index passes it. The group's position is only for tools which look at
+    consumer groups: each index says itself how far it is.
     """
 
     def __init__(
         self,
         app: StreamApp,
-        names: Names,
-        view: View[E],
         reader: EventReader[E],
         follower: ViewFollower[E],
-        producer: AIOKafkaProducer,
+        letters: ViewLetters,
         tp: TP,
     ) -> None:
         self._app = app
-        self._names = names
-        self._view = view
         self._reader = reader
         self._follower = follower
-        self._producer = producer
+        self._letters = letters
         self._tp = tp
         self._writers: Sequence[PartitionWriter[E]] = ()
 
@@ -82,62 +70,16 @@ class ViewPartition(Generic[E]):
 
     async def process(self, records: Sequence[Record], position: int) -> None:
         """Project a chunk."""
-        readable: list[EventRecord[E]] = []
-        sources: list[Record] = []
-        dead: list[Output] = []
-        for record, event in zip(records, await self._reader.read(records), strict=True):
-            if isinstance(event, Poison):
-                dead.append(self._letter(record, event))
-            else:
-                readable.append(event)
-                sources.append(record)
-        offsets = [record.offset for record in sources]
-        refused: list[Refused] = []
+        events, sources = await self._letters.readable(self._reader, records)
         with _indices_may_go():
             # The newest first: a rebuilt index is never behind the one that it replaces.
             for writer in self._writers:
-                refused.extend(await writer.write(readable, offsets, position))
-        if refused:
-            places = {
-                (event.aggregate_id, event.sequence): record
-                for event, record in zip(readable, sources, strict=True)
-            }
-            dead.extend(
-                self._letter(
-                    places[event.aggregate_id, event.sequence],
-                    Poison("refused-document", one.reason),
-                )
-                for one in refused
-                for event in one.records
-            )
-        if dead:
-            await self._bury(dead)
+                await writer.write(events, sources, position)
 
     async def close(self) -> None:
         """Forget the documents: others may write them from now on."""
         self._follower.release(self._tp.partition)
         await self._reader.forget(self._tp.partition)
-
-    def _letter(self, record: Record, poison: Poison) -> Output:
-        letter = dead_letter(record, poison)
-        return letter._replace(headers=[*letter.headers, (VIEW, self._view.name.encode())])
-
-    async def _bury(self, letters: Sequence[Output]) -> None:
-        for letter in letters:
-            await self._producer.send_and_wait(
-                self._names.dead_views,
-                letter.value,
-                letter.key,
-                partition=self._tp.partition,
-                headers=list(letter.headers),
-            )
-        logger.warning(
-            "%s[%d]: %d events went to %s",
-            self._tp.topic,
-            self._tp.partition,
-            len(letters),
-            self._names.dead_views,
-        )
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """One partition of the event topic on its way into one index: chunk by chunk, each once.
 
 A chunk's documents are written first and the index's progress after that, so what the index says
-it has, it has. Whoever goes on, a worker or a rebuild, begins where the index says it is.
+it has, it has. Whoever goes on, a worker or a rebuild, begins where the index says it is. What
+Elasticsearch refuses for good is in the view's dead letters before that.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Generic, TypeVar
 
-from models.errors import Fatal
+from models.errors import Fatal, Poison
 from models.messages import Event, EventRecord
+from streams.chunks import Record
 from streams.projector import Projector, Refused
 from streams.view import Projection, Tally
+from streams.view_letters import ViewLetters
 from streams.view_progress import Progress
 from streams.view_store import ViewStore
 
@@ -29,6 +32,7 @@ class PartitionWriter(Generic[E]):
         store: ViewStore,
         projector: Projector[E],
         projection: Projection[E],
+        letters: ViewLetters,
         partition: int,
         cluster: str,
     ) -> None:
@@ -38,6 +42,7 @@ class PartitionWriter(Generic[E]):
         self._projection = projection
         self._partition = partition
         self._cluster = cluster
+        self.letters = letters
         self.progress = Progress()
 
     async def start(self) -> int:
@@ -57,24 +62,39 @@ class PartitionWriter(Generic[E]):
         return self.progress.position
 
     async def write(
-        self, events: Sequence[EventRecord[E]], offsets: Sequence[int], end: int
-    ) -> tuple[Refused, ...]:
+        self, events: Sequence[EventRecord[E]], sources: Sequence[Record], end: int
+    ) -> None:
         """Project a chunk, whose records end before the position `end`; waits as long as it takes.
 
-        Events that the index has, as their offsets in the event topic say, are left out.
-
-        Returns:
-            What Elasticsearch refused for good.
+        Events that the index has, as the offsets of their `sources` say, are left out.
 
         Raises:
             IndexChanged: The index is not what this writer has left: start again.
             Fatal: It is gone (NoSuchView), or the events contradict.
+            KafkaError: Some were refused, and their letters could not be written.
         """
         before = self.progress
         if end <= before.position:
-            return ()
-        records = events[bisect_left(offsets, before.position) :]
-        projected = await self._projector.project(self._partition, records)
+            return
+        records = events[bisect_left(sources, before.position, key=_offset) :]
+
+        async def bury(refused: Sequence[Refused]) -> None:
+            places = {
+                (event.aggregate_id, event.sequence): source
+                for event, source in zip(events, sources, strict=True)
+            }
+            await self.letters.bury(
+                [
+                    (
+                        places[event.aggregate_id, event.sequence],
+                        Poison("refused-document", one.reason),
+                    )
+                    for one in refused
+                    for event in one.records
+                ]
+            )
+
+        await self._projector.project(self._partition, records, bury)
         after = replace(before, position=end, cluster=self._cluster, tally=self._tally(records))
         if records:
             last = records[-1]
@@ -82,7 +102,6 @@ class PartitionWriter(Generic[E]):
         self.progress = await self._projector.patiently(
             self._store.save_progress, self._partition, after
         )
-        return projected.refused
 
     def _tally(self, records: Sequence[EventRecord[E]]) -> Tally:
         """What all events add up to with these."""
@@ -92,3 +111,7 @@ class PartitionWriter(Generic[E]):
     def forget(self) -> None:
         """Drop the documents that are kept: others may write them from now on."""
         self._projector.forget(self._partition)
+
+
+def _offset(record: Record) -> int:
+    return record.offset

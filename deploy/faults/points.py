@@ -6,7 +6,8 @@ happens there, the variable `CQRS_FAULT_POINT` of the environment says.
 
 The steps, in their order: `begin` a transaction, send `events`, `changelog` and `offsets` (done
 when Kafka has acknowledged them), `commit`, `apply` to the local state; of a view worker, `bulk`
-and `position`. Of a takeover: `fence` earlier owners and `restore` the state.
+and `position`, and `letters` of what the view cannot take (done as above). Of a takeover: `fence`
+earlier owners and `restore` the state.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from deploy.workers import Role
 from streams import command_partition
 from streams.command_partition import CommandPartition
 from streams.transactions import TransactionalProducer
+from streams.view_letters import ViewLetters
 from streams.view_store import ViewStore
 
 VARIABLE = "CQRS_FAULT_POINT"
@@ -42,6 +44,7 @@ Action = Literal["kill", "stop", "fail"]
 Moment = Literal["before", "after"]
 CommandStep = Literal["begin", "events", "changelog", "commit", "apply"]
 ViewStep = Literal["bulk", "position"]
+LetterStep = Literal["letters"]
 TakeoverStep = Literal["fence", "restore"]
 
 # What is sent, by a part of its topic's name.
@@ -57,7 +60,7 @@ class Point:
 
     action: Action
     moment: Moment
-    step: CommandStep | ViewStep | TakeoverStep
+    step: CommandStep | ViewStep | LetterStep | TakeoverStep
     time: int = 1
 
     def environment(self) -> dict[str, str]:
@@ -97,6 +100,7 @@ def arm(environment: Mapping[str, str] = os.environ) -> None:
     _wrap(command_partition, "recover_partition", "restore", point)
     _wrap(AsyncElasticsearch, "bulk", "bulk", point)
     _wrap(ViewStore, "save_progress", "position", point)
+    _wrap(ViewLetters, "bury", "letters", point)
 
 
 def _wrap(owner: Any, name: str, step: str, point: Point) -> None:

@@ -17,7 +17,6 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from deploy.workers import Role
-from models.messages import EventRecord
 from models.tokens import Token
 from streams import command_partition, recovery
 from streams.aggregate import Names
@@ -28,7 +27,6 @@ from streams.freshness import Freshness
 from streams.kafka import admin_client
 from streams.local_store import LocalState
 from streams.partition_driver import Driver
-from streams.projector import Refused
 from streams.recovery import Recovered
 from streams.settings import Settings
 from streams.state_table import MemoryState
@@ -165,16 +163,14 @@ def external_version(set_: Set) -> None:
 def commit_after_bulk(set_: Set) -> None:
     """Say that an index has a chunk before its documents are written."""
 
-    async def save_first(
-        self: PartitionWriter[Any],
-        events: Sequence[EventRecord[Any]],
-        offsets: Sequence[int],
-        end: int,
-    ) -> tuple[Refused, ...]:
-        after = replace(self.progress, position=end)
-        self.progress = await self._store.save_progress(self._partition, after)
-        projected = await self._projector.project(self._partition, events)
-        return tuple(projected.refused)
+    write = PartitionWriter.write
+
+    async def save_first(self: PartitionWriter[Any], *chunk: Any) -> None:
+        before = self.progress
+        after = replace(before, position=chunk[-1])
+        saved = await self._store.save_progress(self._partition, after)
+        self.progress = replace(before, revision=saved.revision)
+        await write(self, *chunk)
 
     set_(PartitionWriter, "write", save_first)
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta, timezone
 from uuid import UUID
 
+from aiokafka.structs import TopicPartition
+from msgspec.structs import replace
+
 from agents.user_views import USER_VIEWS
-from deploy.faults.deployment import Servers, new_settings
-from models.events import UserEvent, UserRegistered
+from deploy.faults.deployment import Deployment, Servers, new_settings
+from models.events import UserEvent, UserProfileUpdated, UserRegistered
 from models.messages import EventRecord, Source
+from models.wire import encode
+from streams.dead_letters import CODE
 from streams.elasticsearch import connect
+from streams.kafka import new_producer, started
+from streams.log_reader import open_logs
+from streams.projector import Refused
 from streams.settings import Settings
 from streams.view_index import in_namespace
 from streams.view_indices import ViewIndices
@@ -42,6 +50,41 @@ def record(user_id: str, sequence: int, event: UserEvent, at: datetime = NOON) -
 def registered(email: str, last_name: str = "Müller") -> UserRegistered:
     """A registration of Anna with this address."""
     return UserRegistered(email, "Anna", last_name, "web")
+
+
+# No keyword has as many bytes as this name.
+REFUSED_UPDATE = UserProfileUpdated(last_name="x" * 40_000)
+
+
+def encoded(deployed: Deployment, user_id: str, sequence: int, event: UserEvent) -> bytes:
+    """An event for partition 0, of a command of its own."""
+    source = Source(deployed.names.commands, 0, sequence)
+    return encode(replace(record(user_id, sequence, event), source=source).to_wire())
+
+
+async def send_events(deployed: Deployment, *events: tuple[str, bytes]) -> None:
+    """Put these, each with its user's id, on partition 0 of the event topic."""
+    async with started(new_producer(deployed.settings), deployed.settings) as producer:
+        for user_id, value in events:
+            await producer.send(deployed.names.events, value, user_id.encode(), 0)
+        await producer.flush()
+
+
+async def view_letters(deployed: Deployment) -> list[tuple[bytes | None, bytes | None]]:
+    """Key and code of each dead letter of views, of partition 0."""
+    topic = TopicPartition(deployed.names.dead_views, 0)
+    async with open_logs(deployed.settings, [topic]) as logs:
+        end = (await logs.ends([topic]))[topic]
+        return [
+            (one.key, dict(one.headers)[CODE])
+            async for some in logs.read(topic, 0, end)
+            for one in some
+        ]
+
+
+async def none_refused(refused: Sequence[Refused]) -> None:
+    """What the projector is given where Elasticsearch takes everything."""
+    raise AssertionError(refused)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import tracemalloc
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
 
 from agents.user_views import USER_VIEWS
 from deploy.faults.deployment import Servers
@@ -17,13 +18,14 @@ from models.errors import Fatal
 from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserReactivated
 from models.views import project
 from streams.elasticsearch import connect
-from streams.projector import Projected, Projector, SequenceGap
+from streams.projector import Projected, Projector, Refused, SequenceGap
 from streams.settings import Settings
 from streams.view_index import REFUSED, Document
 from streams.view_store import ViewStore
 from tests.integration.read_side import (
     Record,
     namespace,
+    none_refused,
     record,
     registered,
     user_views,
@@ -79,14 +81,14 @@ ANNA = history("anna", registered("anna@example.org"), UserDeactivated(), UserRe
 async def test_a_chunk_becomes_documents(store: ViewStore) -> None:
     bert = history("bert", registered("bert@example.org"))
     chunk = [*ANNA[:2], *bert, *ANNA[2:]]
-    assert await projector(store).project(0, chunk) == Projected(4, 0, ())
+    assert await projector(store).project(0, chunk, none_refused) == Projected(4, 0, 0)
     assert await stored(store, chunk) == fold(chunk)
 
 
 async def test_chunks_go_on_from_memory(store: ViewStore, proxy: FaultProxy) -> None:
     projecting = projector(store)
     for one in ANNA:
-        assert await projecting.project(0, [one]) == Projected(1, 0, ())
+        assert await projecting.project(0, [one], none_refused) == Projected(1, 0, 0)
     assert await stored(store, ANNA) == fold(ANNA)
     assert proxy.requests["_mget"] == 1  # the line above
 
@@ -96,47 +98,47 @@ async def test_what_is_not_in_memory_is_read_back_at_once(
 ) -> None:
     bert = history("bert", registered("bert@example.org"), UserDeactivated())
     projecting = projector(store)
-    await projecting.project(0, [ANNA[0], bert[0]])
+    await projecting.project(0, [ANNA[0], bert[0]], none_refused)
     projecting.forget(0)
-    assert await projecting.project(0, [ANNA[1], bert[1]]) == Projected(2, 0, ())
+    assert await projecting.project(0, [ANNA[1], bert[1]], none_refused) == Projected(2, 0, 0)
     assert proxy.requests["_mget"] == 1
     assert await stored(store, bert) == fold(bert)
 
 
 async def test_a_rebuild_reads_nothing(store: ViewStore, proxy: FaultProxy) -> None:
     projecting = projector(store)
-    await projecting.project(0, ANNA)
+    await projecting.project(0, ANNA, none_refused)
     projecting.forget(0)
     # again from the start, into the same index: all of it is there already
-    assert await projecting.project(0, ANNA[:2]) == Projected(0, 2, ())
-    assert await projecting.project(0, ANNA[2:]) == Projected(0, 1, ())
+    assert await projecting.project(0, ANNA[:2], none_refused) == Projected(0, 2, 0)
+    assert await projecting.project(0, ANNA[2:], none_refused) == Projected(0, 1, 0)
     assert not proxy.requests["_mget"]
     assert await stored(store, ANNA) == fold(ANNA)
 
 
 async def test_events_that_were_seen_are_skipped(store: ViewStore, proxy: FaultProxy) -> None:
     projecting = projector(store)
-    await projecting.project(0, ANNA)
+    await projecting.project(0, ANNA, none_refused)
     before = proxy.requests.total()
-    assert await projecting.project(0, ANNA) == Projected(0, 3, ())
+    assert await projecting.project(0, ANNA, none_refused) == Projected(0, 3, 0)
     assert proxy.requests.total() == before
     more = [*ANNA, record("anna", 4, UserDeactivated())]
-    assert await projecting.project(0, more) == Projected(1, 3, ())
+    assert await projecting.project(0, more, none_refused) == Projected(1, 3, 0)
     assert await stored(store, more) == fold(more)
 
 
 @pytest.mark.parametrize("known", [0, 1])
 async def test_a_gap_stops_the_partition(store: ViewStore, known: int) -> None:
     projecting = projector(store)
-    await projecting.project(0, ANNA[:known])
+    await projecting.project(0, ANNA[:known], none_refused)
     bert = history("bert", registered("bert@example.org"))
     with pytest.raises(
         SequenceGap, match=f"anna at version {known} and the next event is number 3"
     ):
-        await projecting.project(0, [*bert, ANNA[2]])
+        await projecting.project(0, [*bert, ANNA[2]], none_refused)
     assert await stored(store, bert) == {}
     # and it goes on when the missing events turn up
-    await projecting.project(0, [*ANNA, *bert])
+    await projecting.project(0, [*ANNA, *bert], none_refused)
     assert await stored(store, [*ANNA, *bert]) == fold([*ANNA, *bert])
 
 
@@ -169,7 +171,7 @@ async def test_however_it_is_cut_and_repeated_the_view_is_the_fold(
     position = 0
     while position < len(records):
         end = position + chance.randint(1, 40)
-        task = asyncio.create_task(projecting.project(7, records[position:end]))
+        task = asyncio.create_task(projecting.project(7, records[position:end], none_refused))
         match chance.randrange(4):
             case 0:  # the partition moves on, somewhere amid the chunk
                 for _ in range(chance.randrange(30)):
@@ -198,10 +200,10 @@ async def test_cancelled_amid_a_request_it_comes_out_right_the_next_time(
     store: ViewStore, proxy: FaultProxy, paths: str, fault: Fault, new: bool
 ) -> None:
     projecting = projector(store)
-    await projecting.project(0, ANNA[:1])
+    await projecting.project(0, ANNA[:1], none_refused)
     projecting.forget(0)
     proxy.switch(fault, paths)
-    task = asyncio.create_task(projecting.project(0, ANNA[1:]))
+    task = asyncio.create_task(projecting.project(0, ANNA[1:], none_refused))
     await wait_until(lambda: proxy.met[fault])
     if fault == Stall("after") and paths == "_bulk":
         # Elasticsearch has done it, and nobody hears of it
@@ -213,10 +215,10 @@ async def test_cancelled_amid_a_request_it_comes_out_right_the_next_time(
     if new:
         projecting = projector(store)
     # the next chunk may end elsewhere
-    done = [await projecting.project(0, part) for part in (ANNA[1:2], ANNA[2:])]
+    done = [await projecting.project(0, part, none_refused) for part in (ANNA[1:2], ANNA[2:])]
     assert sum(one.written + one.skipped for one in done) == 2
     assert await stored(store, ANNA) == fold(ANNA)
-    await projecting.project(0, [record("anna", 4, UserDeactivated())])
+    await projecting.project(0, [record("anna", 4, UserDeactivated())], none_refused)
     assert await is_at_version(store, 4)
 
 
@@ -233,8 +235,10 @@ async def test_an_outage_is_waited_for_and_said_once(
     projecting = projector(store)
     proxy.switch(fault)
     tasks = [
-        asyncio.create_task(projecting.project(0, ANNA)),
-        asyncio.create_task(projecting.project(1, history("bert", registered("b@example.org")))),
+        asyncio.create_task(projecting.project(0, ANNA, none_refused)),
+        asyncio.create_task(
+            projecting.project(1, history("bert", registered("b@example.org")), none_refused)
+        ),
     ]
     await wait_until(lambda: proxy.met[fault] >= 8)
     assert not any(task.done() for task in tasks)
@@ -252,14 +256,16 @@ async def test_an_outage_lasts_as_long_as_some_request_waits(
 ) -> None:
     caplog.set_level(logging.INFO, "streams.projector")
     projecting = projector(store)
-    await projecting.project(0, ANNA[:1])
+    await projecting.project(0, ANNA[:1], none_refused)
     projecting.forget(0)
     proxy.switch(Refuse(503), "_mget")
-    reading_back = asyncio.create_task(projecting.project(0, ANNA[1:]))
+    reading_back = asyncio.create_task(projecting.project(0, ANNA[1:], none_refused))
     others = 0
     while proxy.met[Refuse(503)] < 5:  # another partition gets through all the while
         others += 1
-        await projecting.project(1, history(f"bert-{others}", registered("bert@example.org")))
+        await projecting.project(
+            1, history(f"bert-{others}", registered("bert@example.org")), none_refused
+        )
     proxy.switch(None)
     await reading_back
     first, last = [one.getMessage() for one in caplog.records]
@@ -286,7 +292,7 @@ async def test_failed_requests_are_not_kept(
         tracemalloc.start()
         try:
             proxy.switch(fault)
-            task = asyncio.create_task(projector(impatient).project(0, large))
+            task = asyncio.create_task(projector(impatient).project(0, large, none_refused))
             await wait_until(lambda: proxy.met[fault] >= 10)
             proxy.switch(None)
             await asyncio.wait_for(task, 60)
@@ -305,20 +311,29 @@ async def test_a_block_on_the_index_is_waited_for(
     async with connect(settings, timeout=30) as client:
         alias = f"{settings.namespace}user-views"
         await client.indices.put_settings(index=alias, settings={"index.blocks.write": True})
-        task = asyncio.create_task(projector(store).project(0, ANNA))
+        task = asyncio.create_task(projector(store).project(0, ANNA, none_refused))
         await wait_until(lambda: proxy.requests["_bulk"] >= 3)
         await client.indices.put_settings(index=alias, settings={"index.blocks.write": None})
-    assert await asyncio.wait_for(task, 30) == Projected(3, 0, ())
+    assert await asyncio.wait_for(task, 30) == Projected(3, 0, 0)
 
 
 async def test_a_lost_index_stops_the_projector(settings: Settings, store: ViewStore) -> None:
     async with connect(settings, timeout=30) as client:
         await client.indices.delete(index=f"{settings.namespace}user-views-v1")
     with pytest.raises(Fatal, match="has no index"):
-        await projector(store).project(0, ANNA)
+        await projector(store).project(0, ANNA, none_refused)
 
 
 # What Elasticsearch refuses for good
+
+
+class Letters(list[tuple[Record, ...]]):
+    """The events that were buried, a document's together."""
+
+    async def bury(self, refused: Sequence[Refused]) -> None:
+        self.extend(one.records for one in refused)
+        self.reason = refused[-1].reason
+
 
 RENAMED = [
     record("anna", 1, registered("anna@example.org")),
@@ -334,32 +349,52 @@ async def test_what_is_refused_comes_back_and_later_events_apply(
     store: ViewStore, remembers: bool
 ) -> None:
     bert = history("bert", registered("bert@example.org"))
+    letters = Letters()
     projecting = projector(store)
-    await projecting.project(0, RENAMED[:1])
+    await projecting.project(0, RENAMED[:1], none_refused)
 
     async def next_chunk(*chunk: Record) -> Projected:
         if not remembers:
             projecting.forget(0)
-        return await projecting.project(0, chunk)
+        return await projecting.project(0, chunk, letters.bury)
 
-    done = await next_chunk(RENAMED[1], *bert)
-    assert (done.written, done.skipped) == (1, 0)
-    ((records, reason),) = done.refused
-    assert records == (RENAMED[1],)
-    assert "lastName" in reason
+    assert await next_chunk(RENAMED[1], *bert) == Projected(1, 0, 1)
+    assert letters == [(RENAMED[1],)]
+    assert "lastName" in letters.reason
     assert await store.get("anna") is None
     assert await stored(store, bert) == fold(bert)
 
     # still too long
-    done = await next_chunk(RENAMED[2])
-    assert [refused.records for refused in done.refused] == [(RENAMED[2],)]
+    assert await next_chunk(RENAMED[2]) == Projected(0, 0, 1)
+    assert letters == [(RENAMED[1],), (RENAMED[2],)]
     assert (await store.fetch(["anna"]))["anna"][REFUSED] == fold(RENAMED[:3])["anna"]
 
     # an event that mends it makes the document complete
-    assert await next_chunk(RENAMED[3]) == Projected(1, 0, ())
+    assert await next_chunk(RENAMED[3]) == Projected(1, 0, 0)
     assert await stored(store, RENAMED) == fold(RENAMED[:4])
-    assert await next_chunk(RENAMED[4]) == Projected(1, 0, ())
+    assert await next_chunk(RENAMED[4]) == Projected(1, 0, 0)
     assert await stored(store, RENAMED) == fold(RENAMED)
+    assert len(letters) == 2
+
+
+async def test_nothing_stands_in_before_it_is_known_for_good(store: ViewStore) -> None:
+    """Else whoever comes next would take the events for seen, and nobody would bury them."""
+    bert = history("bert", registered("bert@example.org"))
+    projecting = projector(store)
+    await projecting.project(0, RENAMED[:1], none_refused)
+
+    async def fail(refused: Sequence[Refused]) -> None:
+        raise KafkaConnectionError
+
+    for _ in range(2):  # also by what it remembers
+        with pytest.raises(KafkaConnectionError):
+            await projecting.project(0, [RENAMED[1], *bert], fail)
+        assert await stored(store, RENAMED) == fold(RENAMED[:1])
+    letters = Letters()
+    # Bert's is written by now, which only Elasticsearch knows
+    assert await projecting.project(0, [RENAMED[1], *bert], letters.bury) == Projected(0, 1, 1)
+    assert letters == [(RENAMED[1],)]
+    assert (await store.fetch(["anna"]))["anna"][REFUSED] == fold(RENAMED[:2])["anna"]
 
 
 async def test_a_registration_may_be_refused(store: ViewStore) -> None:
@@ -370,24 +405,28 @@ async def test_a_registration_may_be_refused(store: ViewStore) -> None:
         UserProfileUpdated(email="anna@example.org"),
     )
     projecting = projector(store)
-    done = await projecting.project(0, unsearchable[:2])
-    assert [refused.records for refused in done.refused] == [tuple(unsearchable[:2])]
+    letters = Letters()
+    assert await projecting.project(0, unsearchable[:2], letters.bury) == Projected(0, 0, 2)
+    assert letters == [tuple(unsearchable[:2])]
     projecting.forget(0)
-    assert await projecting.project(0, unsearchable[2:]) == Projected(1, 0, ())
+    assert await projecting.project(0, unsearchable[2:], none_refused) == Projected(1, 0, 0)
     assert await stored(store, unsearchable) == fold(unsearchable)
 
 
 async def test_a_refused_document_never_replaces_a_newer_one(store: ViewStore) -> None:
-    await projector(store).project(0, RENAMED)
-    assert len((await projector(store).project(0, RENAMED[:2])).refused) == 1  # told once more
+    await projector(store).project(0, RENAMED, none_refused)
+    letters = Letters()
+    await projector(store).project(0, RENAMED[:2], letters.bury)
+    assert letters == [tuple(RENAMED[:2])]  # once more
     assert await stored(store, RENAMED) == fold(RENAMED)
 
 
 async def test_what_cannot_even_have_a_stand_in_is_refused_too(store: ViewStore) -> None:
     nameless = history("x" * 600, registered("anna@example.org"))
-    done = await projector(store).project(0, [*nameless, *ANNA])
-    assert [refused.records for refused in done.refused] == [tuple(nameless)]
-    assert "1 to 512 bytes" in done.refused[0].reason
+    letters = Letters()
+    await projector(store).project(0, [*nameless, *ANNA], letters.bury)
+    assert letters == [tuple(nameless)]
+    assert "1 to 512 bytes" in letters.reason
     assert await stored(store, ANNA) == fold(ANNA)
 
 
@@ -400,7 +439,7 @@ async def test_the_memory_is_bounded_over_all_partitions(store: ViewStore) -> No
         chunk = [
             record(f"user-{partition}-{n}", 1, registered("anna@example.org")) for n in range(8)
         ]
-        await projecting.project(partition, chunk)
+        await projecting.project(partition, chunk, none_refused)
         assert sum(map(len, projecting._caches.values())) <= 10
     last = next(reversed(projecting._caches[2]))
     assert last == "user-2-7"

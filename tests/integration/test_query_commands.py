@@ -15,7 +15,7 @@ from deploy.faults.deployment import Servers, new_settings
 from models.events import UserDeactivated
 from streams.projector import Projector
 from streams.settings import Settings
-from tests.integration.read_side import delete_view, record, registered, user_views
+from tests.integration.read_side import delete_view, none_refused, record, registered, user_views
 from tests.support import ROOT
 
 Run = Callable[..., tuple[int, str, str]]
@@ -33,7 +33,7 @@ def view(stack: Servers) -> Iterator[Settings]:
 
     async def fill() -> None:
         async with user_views(settings) as store:
-            await Projector(store, USER_VIEWS.projection).project(0, events)
+            await Projector(store, USER_VIEWS.projection).project(0, events, none_refused)
             await store.refresh()
 
     asyncio.run(fill())

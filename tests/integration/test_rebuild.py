@@ -10,6 +10,8 @@ from itertools import islice
 from typing import Any
 
 import pytest
+from aiokafka.admin import RecordsToDelete
+from aiokafka.structs import TopicPartition
 from elasticsearch import AsyncElasticsearch
 
 from agents.user_queries import all_users_by_email, open_queries
@@ -23,6 +25,7 @@ from deploy.generate import generate
 from models.errors import Fatal, NoSuchView, Transient
 from models.queries import GetUserById
 from streams.elasticsearch import connect
+from streams.kafka import admin_client
 from streams.progress import say_nothing
 from streams.projector import Projector
 from streams.rebuild import prune, rebuild, roll_back
@@ -31,7 +34,15 @@ from streams.view_indices import IndexState, ViewIndices
 from streams.view_status import IndexStatus, status_of
 from tests.conftest import Deploy
 from tests.integration.louder_views_worker import LOUDER_VIEWS
-from tests.integration.read_side import record, registered
+from tests.integration.read_side import (
+    REFUSED_UPDATE,
+    encoded,
+    none_refused,
+    record,
+    registered,
+    send_events,
+    view_letters,
+)
 from tests.support import ROOT, cqrs, cqrs_command
 
 LOUDER_APP = "tests.integration.louder_views_worker"
@@ -269,7 +280,7 @@ async def test_documents_of_a_chunk_at_work_are_no_fault(deploy: Deploy) -> None
         (state,) = await indices.all()
         store = indices.store(state.name)
         await Projector(store, USER_VIEWS.projection).project(
-            0, [record("x", 1, registered("x@y"))]
+            0, [record("x", 1, registered("x@y"))], none_refused
         )
         (found,) = await status(deployed)
         assert found.behind > 0
@@ -305,6 +316,31 @@ async def test_a_deleted_index_is_made_again_and_shown_when_it_is_complete(
         assert state.uuid != lost.uuid
     await has_all(deployed)
     assert "there is no index; making" in deployed.of("views")[0].log_text
+
+
+async def test_a_rebuild_writes_the_dead_letters_of_its_index(deploy: Deploy) -> None:
+    """Whatever has become of those of the workers: here they have expired."""
+    deployed = deploy("views", partitions=1)
+    await send_events(
+        deployed,
+        ("anna", encoded(deployed, "anna", 1, registered("anna@example.org"))),
+        ("anna", encoded(deployed, "anna", 2, REFUSED_UPDATE)),
+        ("carl", b"no event"),
+    )
+    letters = {(b"anna", b"refused-document"), (b"carl", b"malformed-json")}
+    assert (await verify_users(deployed.settings)).known_missing == 1
+    assert set(await view_letters(deployed)) == letters
+    async with admin_client(deployed.settings) as admin:
+        topic = TopicPartition(deployed.names.dead_views, 0)
+        await admin.delete_records({topic: RecordsToDelete(-1)})  # all
+    found = (await verify_users(deployed.settings)).findings["I4"]
+    assert found.first == "the document anna was refused, and no dead letter of the view says so"
+
+    assert (await made_anew(deployed)).number == 2
+    report = await verify_users(deployed.settings)
+    assert report.findings["I4"].first is None
+    assert report.known_missing == 1
+    assert set(await view_letters(deployed)) == letters
 
 
 @asynccontextmanager
@@ -351,11 +387,6 @@ async def test_an_index_from_an_old_snapshot_gets_what_it_misses(
 
 
 async def test_events_that_are_gone_are_a_line_and_no_gap(deploy: Deploy) -> None:
-    from aiokafka.admin import RecordsToDelete
-    from aiokafka.structs import TopicPartition
-
-    from streams.kafka import admin_client
-
     deployed = deploy("commands", "views", partitions=1)
     await fill(deployed, 100)
     async with admin_client(deployed.settings) as admin:

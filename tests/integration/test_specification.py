@@ -16,7 +16,7 @@ from streams.elasticsearch import connect
 from streams.projector import Projector
 from streams.settings import Settings
 from streams.view_store import open_view_store
-from tests.integration.read_side import namespace, record, registered, user_views
+from tests.integration.read_side import namespace, none_refused, record, registered, user_views
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def settings(stack: Servers) -> AsyncIterator[Settings]:
         ]
         async with user_views(settings) as store:
             events = [record(*event) for event in history]
-            await Projector(store, USER_VIEWS.projection).project(0, events)
+            await Projector(store, USER_VIEWS.projection).project(0, events, none_refused)
             await store.refresh()
         yield settings
 

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import orjson
 
 from agents.user_views import USER_VIEWS
-from deploy.faults.scenario import Run, Scenario, require
+from deploy.faults.scenario import Failed, Run, Scenario, require
 from deploy.faults.traffic import open_traffic, records_of
 from deploy.faults.view_progress import ViewProgress, open_view_progress
 from deploy.faults.waiting import together
@@ -148,16 +148,19 @@ async def _deliver(
         begin = positions[partition]
         end = begin + int(2 ** rng.uniform(0, _LARGEST_CHUNK))
         chunk = [_read(value) for value in history[partition][begin:end]]
-        projected = await projector.project(partition, chunk)
+        projected = await projector.project(partition, chunk, _none_refused)
         require(
             projected.skipped == len(chunk),
-            f"of {len(chunk)} events that the view had, {projected.written} were written again "
-            f"and {len(projected.refused)} documents refused",
+            f"of {len(chunk)} events that the view had, {projected.written} were written again",
         )
         positions[partition] += len(chunk)
         delivered += len(chunk)
         run.say(delivered, total)
     return delivered
+
+
+async def _none_refused(refused: Sequence[object]) -> None:
+    raise Failed(f"{len(refused)} documents that the view had were refused")
 
 
 def _read(value: bytes) -> EventRecord[UserEvent]:
