@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from deploy.faults.waiting import together
+from streams.together import together
 
 
 async def give(value: int) -> int:
