@@ -8,7 +8,7 @@ from models.examples import EXAMPLES
 from models.messages import EventRecord
 from models.queries import MAX_LIMIT
 from models.views import is_tombstone, project
-from streams.fragments import ANALYSIS, MAPPING, fragment_source
+from streams.fragments import ANALYSIS, MAPPING, fragment_text
 from streams.view import AggregateProjection, View
 from streams.view_index import Document, ViewIndex
 
@@ -23,7 +23,7 @@ def to_source(document: Document) -> Document:
     """The document with what the search for fragments needs; a tombstone is not to be found."""
     if is_tombstone(document):
         return document
-    return {**document, EMAIL_FRAGMENTS: fragment_source(document["email"])}
+    return {**document, EMAIL_FRAGMENTS: fragment_text(document["email"])}
 
 
 _INDEX = ViewIndex(

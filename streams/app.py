@@ -173,10 +173,6 @@ class StreamApp(faust.App):
         """The first position that the broker still has, and the one after the last."""
         return await self._chunk_consumer.log_bounds(tp)
 
-    async def commit_position(self, tp: TP, position: int) -> None:
-        """Commit the group's position; raises KafkaError if that was refused or failed."""
-        await self._chunk_consumer.commit_position(tp, position)
-
     async def rejoin(self) -> None:
         """Ask the consumer group for a new assignment."""
         await self._chunk_consumer.rejoin()

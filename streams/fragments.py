@@ -1,9 +1,10 @@
 """Substring search in a text field: every 3-gram in order, asked for as a sparse phrase.
 
-A `wildcard` query reads every value and grows with the index. Here a value is written as all its
-3-grams, in order, in a field with positions; a fragment is a phrase of every third of its grams
-with holes between, so that a search touches a few posting lists only. Fragments of one or two
-characters are looked up in a second field. Only features of Elasticsearch's core are used.
+A `wildcard` query reads every value and grows with the index. Here the characters of a value are
+sent as words, of which Elasticsearch makes all 3-grams, in order, in a field with positions; a
+fragment is a phrase of every third of its grams with holes between, so that a search touches a few
+posting lists only. Fragments of one or two characters are looked up in a second field of the same
+text. Only features of Elasticsearch's core are used: there, 3-grams are shingles of three words.
 
 What matches: `fold(fragment) in fold(value)`, nothing else. `fold` is Unicode's full case folding
 (`str.casefold`), one character at a time and without regard to language or neighbours, so any
@@ -15,7 +16,6 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping
-from operator import add
 from typing import Any
 
 from models.errors import QueryError
@@ -24,40 +24,45 @@ LONGEST = 1000
 """Most characters of a folded value. A longer fragment is part of no value."""
 
 _HOLE = "H"  # no gram is this: see _CodeWords
-_SEARCH_ANALYZER = "fragment_search"
+_GRAMS, _SHORT, _SEARCH = "fragment_grams", "fragment_short", "fragment_search"  # analyzers
 
 ANALYSIS: Mapping[str, Any] = {
-    # A stop filter drops the holes of the phrase and keeps their positions. The tokenizer has to
-    # be `standard`: the `whitespace` one can be named in an analyzer of one's own only where the
-    # analysis-common module is installed.
-    "filter": {"fragment_hole": {"type": "stop", "stopwords": [_HOLE]}},
+    "filter": {
+        _GRAMS: {
+            "type": "shingle",
+            "min_shingle_size": 3,
+            "max_shingle_size": 3,
+            "output_unigrams": False,
+            "token_separator": "",
+        },
+        _SHORT: {
+            "type": "shingle",
+            "min_shingle_size": 2,
+            "max_shingle_size": 2,
+            "output_unigrams": True,
+            "token_separator": "",
+        },
+        # drops the holes of a phrase and keeps their positions
+        _SEARCH: {"type": "stop", "stopwords": [_HOLE]},
+    },
+    # The tokenizer has to be `standard`: in an analyzer of one's own any other one, like `ngram`,
+    # needs the analysis-common module.
     "analyzer": {
-        _SEARCH_ANALYZER: {
-            "type": "custom",
-            "tokenizer": "standard",
-            "filter": ["fragment_hole"],
-        }
+        name: {"type": "custom", "tokenizer": "standard", "filter": [name]}
+        for name in (_GRAMS, _SHORT, _SEARCH)
     },
 }
 """The `analysis` settings of an index with fragment fields."""
 
 MAPPING: Mapping[str, Any] = {
-    "properties": {
-        "grams": {
-            "type": "text",
-            "analyzer": "whitespace",
-            "search_analyzer": _SEARCH_ANALYZER,
-            "index_options": "positions",
-            "norms": False,
-        },
-        # words of a text loaded 1.3 times as fast as values of a keyword, and took less disk
-        "short": {
-            "type": "text",
-            "analyzer": "whitespace",
-            "index_options": "docs",
-            "norms": False,
-        },
-    }
+    "type": "text",
+    "analyzer": _GRAMS,
+    "search_analyzer": _SEARCH,
+    "index_options": "positions",
+    "norms": False,
+    "fields": {
+        "short": {"type": "text", "analyzer": _SHORT, "index_options": "docs", "norms": False}
+    },
 }
 """The mapping of a fragment field. Leave the field out of `_source`: it is only searched."""
 
@@ -65,9 +70,9 @@ MAPPING: Mapping[str, Any] = {
 class _CodeWords(dict[str, str]):
     """The code word of each character, made when it is first met.
 
-    A tokenizer has to keep a gram in one piece, so a code word has letters and digits only: `a`-`z`
-    and `0`-`9` are their own, any other character is `X`, its code point in hexadecimal, `Z`. No
-    code word begins another one, so different texts never have the same code.
+    A tokenizer has to keep it in one piece, so a code word has letters and digits only: `a`-`z` and
+    `0`-`9` are their own, any other character is `X`, its code point in hexadecimal, `Z`. No code
+    word begins another one, so different texts never have the same code.
     """
 
     def __missing__(self, character: str) -> str:
@@ -83,8 +88,8 @@ def fold(text: str) -> str:
     return text.casefold()
 
 
-def fragment_source(value: str) -> dict[str, str]:
-    """What a document carries in a fragment field so that `value` is found.
+def fragment_text(value: str) -> str:
+    """What a document carries in a fragment field so that `value` is found: its code words.
 
     Raises:
         ValueError: The value has more than `LONGEST` characters after folding.
@@ -92,10 +97,7 @@ def fragment_source(value: str) -> dict[str, str]:
     folded = fold(value)
     if len(folded) > LONGEST:
         raise ValueError(f"a value of {len(folded)} characters; at most {LONGEST} are searchable")
-    codes = [_code_words[character] for character in folded]
-    pairs = list(map(add, codes, codes[1:]))
-    grams = map(add, pairs, codes[2:])
-    return {"grams": " ".join(grams), "short": " ".join(dict.fromkeys((*codes, *pairs)))}
+    return " ".join(map(_code_words.__getitem__, folded))
 
 
 def fragment_query(field: str, fragment: str) -> dict[str, Any]:
@@ -118,5 +120,5 @@ def fragment_query(field: str, fragment: str) -> dict[str, Any]:
         for start in range(last + 1)
     ]
     # `constant_score`: whether a document matches is all there is to know, so nothing is scored
-    phrase = {"match_phrase": {f"{field}.grams": " ".join(words)}}
+    phrase = {"match_phrase": {field: " ".join(words)}}
     return {"constant_score": {"filter": phrase}}

@@ -314,10 +314,6 @@ class ChunkConsumer(driver.Consumer):
         """The first position that the broker still has, and the one after the last."""
         return await self._thread.log_bounds(tp)
 
-    async def commit_position(self, tp: TP, position: int) -> None:
-        """Commit the group's position."""
-        await self._thread.commit_positions({tp: position})
-
     async def commit(
         self, topics: TPorTopicSet | None = None, start_new_transaction: bool = True
     ) -> bool:

@@ -81,7 +81,7 @@ class ViewPartition(Generic[E]):
         return position
 
     async def process(self, records: Sequence[Record], position: int) -> None:
-        """Project a chunk and commit the position after it."""
+        """Project a chunk."""
         readable: list[EventRecord[E]] = []
         sources: list[Record] = []
         dead: list[Output] = []
@@ -112,7 +112,6 @@ class ViewPartition(Generic[E]):
             )
         if dead:
             await self._bury(dead)
-        await self._app.commit_position(self._tp, position)
 
     async def close(self) -> None:
         """Forget the documents: others may write them from now on."""

@@ -6,6 +6,7 @@ import random
 import re
 import sys
 from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail, Page
 from models.views import UserReadModel
 from streams.buses import QueryBus
 from streams.elasticsearch import connect
-from streams.fragments import ANALYSIS, fold, fragment_query, fragment_source
+from streams.fragments import fold, fragment_query, fragment_text
 from streams.freshness import Freshness
 from streams.settings import Settings
 from streams.view_index import REFUSED, Document
@@ -139,17 +140,29 @@ async def test_fragments_find_what_brute_force_finds(store: ViewStore, queries: 
         assert await emails(queries, fragment) == expected, fragment
 
 
-async def test_the_tokenizer_keeps_every_word_whole(settings: Settings, store: ViewStore) -> None:
-    """Whatever the character: the search analyzer of the real node gives back what it is given."""
+async def test_the_analyzers_keep_every_character(settings: Settings, store: ViewStore) -> None:
+    """Whatever the character: on the real node its code word stays whole, and in its place."""
     chance = random.Random(2)
-    text = "".join(map(chr, [*range(0x250), *chance.sample(range(sys.maxunicode), 700)]))
-    words = fragment_source(text[:400])["grams"] + " " + fragment_source(text[400:999])["grams"]
+    characters = [*range(0x250), *chance.sample(range(sys.maxunicode), 700)]
+    # in pieces, since there may be thousands of characters in one after folding
+    for start in range(0, len(characters), 300):
+        text = fragment_text("".join(map(chr, characters[start : start + 300])))
+        words = text.split()
+        grams = list(map("".join, zip(words, words[1:], words[2:])))  # noqa: B905
+        pairs = list(map("".join, pairwise(words)))
+        assert await _analyzed(settings, "fragment_search", text) == list(enumerate(words))
+        assert await _analyzed(settings, "fragment_grams", text) == list(enumerate(grams))
+        short = [token for _, token in await _analyzed(settings, "fragment_short", text)]
+        assert sorted(short) == sorted([*words, *pairs])
+
+
+async def _analyzed(settings: Settings, analyzer: str, text: str) -> list[tuple[int, str]]:
+    """Positions and tokens, as the analyzer of the index makes them."""
     async with connect(settings, timeout=30) as client:
-        for analyzer in (next(iter(ANALYSIS["analyzer"])), "whitespace"):
-            answer = await client.indices.analyze(
-                index=f"{settings.namespace}user-views", analyzer=analyzer, text=words
-            )
-            assert [token["token"] for token in answer["tokens"]] == words.split()
+        answer = await client.indices.analyze(
+            index=f"{settings.namespace}user-views", analyzer=analyzer, text=text
+        )
+    return [(token["position"], token["token"]) for token in answer["tokens"]]
 
 
 async def test_the_longest_fragment_is_found(store: ViewStore) -> None:

@@ -4,6 +4,7 @@
 """
 
 import sys
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import QueryError
-from streams.fragments import ANALYSIS, LONGEST, fold, fragment_query, fragment_source
+from streams.fragments import ANALYSIS, LONGEST, fold, fragment_query, fragment_text
 
-HOLE = ANALYSIS["filter"]["fragment_hole"]["stopwords"][0]
+HOLE = ANALYSIS["filter"]["fragment_search"]["stopwords"][0]
 
 # What operators, code words, the hole and case folding could stumble over
 TRICKY = "aAbBzZhHxX029"
@@ -24,12 +25,12 @@ values = st.text(st.sampled_from(TRICKY), max_size=24) | st.text(max_size=24)
 def finds(value: str, fragment: str) -> bool:
     """What Elasticsearch answers: the same words at the same distances, anything in the holes."""
     [(kind, clause)] = fragment_query("field", fragment).items()
-    source = fragment_source(value)
+    codes = fragment_text(value).split()
     if kind == "term":
-        return clause["field.short"] in source["short"].split()
-    phrase: str = clause["filter"]["match_phrase"]["field.grams"]
+        return clause["field.short"] in {*codes, *map("".join, pairwise(codes))}
+    phrase: str = clause["filter"]["match_phrase"]["field"]
     wanted = [(place, word) for place, word in enumerate(phrase.split(" ")) if word != HOLE]
-    grams = source["grams"].split()
+    grams = list(map("".join, zip(codes, codes[1:], codes[2:])))  # noqa: B905
     return any(
         all(start + place < len(grams) and grams[start + place] == word for place, word in wanted)
         for start in range(len(grams))
@@ -99,14 +100,14 @@ def test_examples(value: str, fragment: str, found: bool) -> None:
 
 
 def test_words_are_letters_and_digits_only() -> None:
-    source = fragment_source(TRICKY)
-    assert all(word.isascii() and word.isalnum() for word in source["grams"].split())
-    assert all(word.isascii() and word.isalnum() for word in source["short"].split())
+    words = fragment_text(TRICKY).split(" ")
+    assert len(words) == len(fold(TRICKY))
+    assert all(word.isascii() and word.isalnum() for word in words)
 
 
 def test_a_long_fragment_asks_for_every_third_gram_only() -> None:
     query: dict[str, Any] = fragment_query("field", "abcdefgh")
-    phrase = query["constant_score"]["filter"]["match_phrase"]["field.grams"]
+    phrase = query["constant_score"]["filter"]["match_phrase"]["field"]
     assert phrase == f"abc {HOLE} {HOLE} def {HOLE} fgh"
 
 
@@ -118,11 +119,12 @@ def test_an_empty_fragment_is_an_error() -> None:
 def test_a_fragment_longer_than_any_value_finds_nothing() -> None:
     assert fragment_query("field", "x" * (LONGEST + 1)) == {"match_none": {}}
     with pytest.raises(ValueError, match="at most 1000"):
-        fragment_source("x" * (LONGEST + 1))
+        fragment_text("x" * (LONGEST + 1))
 
 
 def test_values_too_short_for_grams() -> None:
-    assert fragment_source("") == {"grams": "", "short": ""}
+    assert fragment_text("") == ""
+    assert not finds("", "a")
     assert finds("a", "A")
     assert finds("ab", "AB")
     assert not finds("ab", "abc")
