@@ -12,7 +12,7 @@ still has something to apply to.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
@@ -196,7 +196,7 @@ class ViewStore:
                 return sums
             groups["after"] = found["after_key"]
 
-    async def scan(self) -> AsyncIterator[Document]:
+    async def scan(self) -> AsyncGenerator[Document, None]:
         """Every document, stand-ins included, as of one moment, in no order."""
         with translating(self._client):
             opened = await self._client.open_point_in_time(index=self.name, keep_alive="2m")

@@ -284,6 +284,11 @@ async def test_scan_gives_every_document_once(store: ViewStore) -> None:
     scanned = [document["id"] async for document in store.scan()]
     assert sorted(scanned) == sorted(document["id"] for document in documents)
     assert await store.count({"term": {"isActive": True}}) == 2100
+    # one that is given up leaves nothing behind, though its next page was asked for
+    scan = store.scan()
+    await anext(scan)
+    await scan.aclose()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 # What can be wrong with Elasticsearch

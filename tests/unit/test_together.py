@@ -1,4 +1,4 @@
-"""Doing things side by side, for the fault suite."""
+"""Doing things side by side."""
 
 from __future__ import annotations
 
