@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
@@ -176,7 +177,7 @@ class Projector(Generic[E]):
         excess = sum(map(len, self._caches.values())) - self._most
         while excess > 0:
             largest = max(self._caches.values(), key=len)
-            for key in list(largest)[: max(1, excess)]:
+            for key in list(islice(largest, excess)):
                 del largest[key]
             excess = sum(map(len, self._caches.values())) - self._most
 
