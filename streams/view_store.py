@@ -11,8 +11,7 @@ still has something to apply to.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
@@ -196,40 +195,31 @@ class ViewStore:
                 return sums
             groups["after"] = found["after_key"]
 
-    async def scan(self) -> AsyncGenerator[Document, None]:
+    async def scan(self) -> AsyncIterator[Document]:
         """Every document, stand-ins included, as of one moment, in no order."""
         with translating(self._client):
             opened = await self._client.open_point_in_time(index=self.name, keep_alive="2m")
             point = opened["id"]
-            page = asyncio.create_task(self._page(point, None))
             try:
+                after = None
                 while True:
-                    hits = await page
-                    if hits:  # Elasticsearch reads the next ones while these are looked at
-                        page = asyncio.create_task(self._page(point, hits[-1]["sort"]))
-                        await asyncio.sleep(0)  # let it go out
+                    response = await self._client.search(
+                        pit={"id": point, "keep_alive": "2m"},
+                        size=_PAGE,
+                        sort=["_shard_doc"],
+                        search_after=after,
+                        track_total_hits=False,
+                        allow_partial_search_results=False,
+                    )
+                    hits = response["hits"]["hits"]
                     for hit in hits:
                         if PROGRESS not in hit["_source"]:
                             yield hit["_source"]
-                    if not hits:
+                    if len(hits) < _PAGE:
                         return
+                    after = hits[-1]["sort"]
             finally:
-                page.cancel()
-                await asyncio.gather(page, return_exceptions=True)
                 await self._client.close_point_in_time(id=point)
-
-    async def _page(self, point: str, after: Sequence[Any] | None) -> list[dict[str, Any]]:
-        """The next hits behind `after` of this moment, in the order of the shard."""
-        response = await self._client.search(
-            pit={"id": point, "keep_alive": "2m"},
-            size=_PAGE,
-            sort=["_shard_doc"],
-            search_after=after,
-            track_total_hits=False,
-            allow_partial_search_results=False,
-        )
-        hits: list[dict[str, Any]] = response["hits"]["hits"]
-        return hits
 
     async def count(self, query: Mapping[str, Any] | None = None) -> int:
         """How many documents match and have been refreshed, stand-ins included."""

@@ -286,25 +286,6 @@ async def test_scan_gives_every_document_once(store: ViewStore) -> None:
     assert await store.count({"term": {"isActive": True}}) == 2100
 
 
-async def test_a_scan_that_is_given_up_leaves_nothing_behind(
-    store: ViewStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await store.bulk_index([user("a")])
-    await store.refresh()
-    page = ViewStore._page
-
-    async def first_page(self: ViewStore, point: str, after: Any) -> list[dict[str, Any]]:
-        if after is not None:
-            await asyncio.get_running_loop().create_future()  # the next one never comes
-        return await page(self, point, after)
-
-    monkeypatch.setattr(ViewStore, "_page", first_page)
-    scan = store.scan()
-    assert (await anext(scan))["id"] == "a"
-    await scan.aclose()
-    assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
 # What can be wrong with Elasticsearch
 
 
