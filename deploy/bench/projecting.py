@@ -204,12 +204,12 @@ PROJECTING = Benchmark(
         Contestant(
             "plain bulk loop",
             "The limit: the same documents, encoded before the clock starts, sent by `client.bulk` "
-            "in bodies of 1 MiB, four requests at a time. Reads no events and keeps no progress.",
+            "in bodies of 2,000, four requests at a time. Reads no events and keeps no progress.",
             plain_loop,
         ),
         Contestant(
             "async_bulk",
-            "The client's helper with the same documents as dicts, search fields ready-made, 1,400 "
+            "The client's helper with the same documents as dicts, search fields ready-made, 2,000 "
             "at a time. Reads no events and keeps no progress.",
             bulk_helper,
         ),
@@ -217,7 +217,7 @@ PROJECTING = Benchmark(
             Contestant(
                 "Quix Streams' sink",
                 "Its ElasticsearchSink, which reads the same documents, search fields ready-made, "
-                "from a topic and writes 1,400 at a time at each commit, every 5 s (its default). "
+                "from a topic and writes 2,000 at a time at each commit, every 5 s (its default). "
                 "Sends no versions: what is replayed goes back for a while.",
                 quixstreams_sink,
             )

@@ -129,7 +129,7 @@ REBUILDING = Benchmark(
         Contestant(
             "plain bulk loop",
             "The limit: the same documents, encoded before the clock starts, sent by `client.bulk` "
-            "in bodies of 1 MiB, four requests at a time, into an index that is there, until a "
+            "in bodies of 2,000, four requests at a time, into an index that is there, until a "
             "search counts them all. Reads no events, checks nothing, and nobody goes on with it.",
             plain_loop,
         ),
