@@ -34,6 +34,7 @@ from streams.log_reader import last_positions
 from streams.progress import Progress
 from streams.projector import Projector
 from streams.settings import Settings
+from streams.together import together
 from streams.view import View
 from streams.view_indices import IndexState, ViewIndices
 from streams.view_letters import ViewLetters
@@ -133,29 +134,32 @@ class Rebuild(Generic[E]):
                 await self._check_begin(consumer, partition, position)
                 consumer.seek(partition, position)
             ends = await last_positions(self._settings, self._names.events)
-            await self._follow_to(consumer, reader, writers, ends)
+            await together(
+                *(self._load_partition(tp, consumer, reader, writers, ends) for tp in partitions)
+            )
 
-    async def _follow_to(
+    async def _load_partition(
         self,
+        partition: TopicPartition,
         consumer: AIOKafkaConsumer,
         reader: EventReader[E],
         writers: Mapping[int, PartitionWriter[E]],
         ends: Mapping[int, int],
     ) -> None:
-        total = sum(ends.values())
-        while True:
-            positions = {number: writers[number].progress.position for number in ends}
-            done = sum(min(positions[number], end) for number, end in ends.items())
-            self._progress("Projecting events", done, total)
-            if done == total:
-                return
-            found = await consumer.getmany(timeout_ms=_FETCH)
-            await asyncio.gather(
-                *(
-                    self._project(reader, writers[tp.partition], records)
-                    for tp, records in found.items()
-                )
-            )
+        """To its end. While one is read and waits, Elasticsearch has documents of the others."""
+        writer, end = writers[partition.partition], ends[partition.partition]
+        self._say_how_far(writers, ends)
+        while writer.progress.position < end:
+            found = await consumer.getmany(partition, timeout_ms=_FETCH)
+            for records in found.values():
+                await self._project(reader, writer, records)
+            self._say_how_far(writers, ends)
+
+    def _say_how_far(
+        self, writers: Mapping[int, PartitionWriter[E]], ends: Mapping[int, int]
+    ) -> None:
+        done = sum(min(writers[number].progress.position, end) for number, end in ends.items())
+        self._progress("Projecting events", done, sum(ends.values()))
 
     async def _project(
         self, reader: EventReader[E], writer: PartitionWriter[E], records: list[Record]

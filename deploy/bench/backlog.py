@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -73,7 +73,7 @@ async def new_deployment(ground: Ground, **configs: Mapping[str, str]) -> tuple[
     return settings, names
 
 
-async def send(settings: Settings, topic: str, records: Sequence[tuple[bytes, bytes]]) -> None:
+async def send(settings: Settings, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
     """Put records on a topic."""
     async with started(new_producer(settings), settings) as producer:
         sender = BulkSender(producer, topic, settings.partitions)

@@ -9,6 +9,7 @@ from deploy.bench.deciding import DECIDING
 from deploy.bench.latency import LATENCY
 from deploy.bench.memory import MEMORY
 from deploy.bench.projecting import PROJECTING
+from deploy.bench.rebuilding import REBUILDING
 from deploy.bench.recovery import RECOVERY
 from deploy.bench.scaling import SCALING
 from deploy.bench.search import SEARCH
@@ -16,5 +17,15 @@ from deploy.bench.starting import STARTING
 
 BENCHMARKS: Mapping[str, Benchmark] = {
     one.name: one
-    for one in (DECIDING, SCALING, PROJECTING, SEARCH, LATENCY, RECOVERY, MEMORY, STARTING)
+    for one in (
+        DECIDING,
+        SCALING,
+        PROJECTING,
+        REBUILDING,
+        SEARCH,
+        LATENCY,
+        RECOVERY,
+        MEMORY,
+        STARTING,
+    )
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from subprocess import Popen
 import psutil  # type: ignore[import-untyped]
 
 from deploy.connect import environment
+from deploy.faults.waiting import wait_until
 from deploy.workers import running
 from models.errors import Fatal
 from streams.settings import Settings
@@ -18,7 +20,7 @@ _LOG_LINES = 20
 
 
 class RunningContestant:
-    """A process that should not end by itself."""
+    """A process, which should not end by itself unless `finished` is what is waited for."""
 
     def __init__(self, process: Popen[bytes], log: Path) -> None:
         self._process = process
@@ -27,9 +29,29 @@ class RunningContestant:
     def check(self) -> None:
         """Raises Fatal, with its last words, if it has ended."""
         if self._process.poll() is not None:
-            last = "\n".join(self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
-            code = self._process.returncode
-            raise Fatal(f"{self._log.stem} ended with code {code}: {last}")
+            raise self._failure()
+
+    async def finished(self, *, timeout: float) -> float:
+        """Wait until it has ended; the CPU seconds that all its threads have used.
+
+        No other child of this process may end meanwhile.
+
+        Raises:
+            Fatal: it did not within `timeout` seconds, or its code is not 0.
+        """
+        before = _children()
+        await wait_until(self._has_ended, timeout=timeout, what=f"{self._log.stem} ends")
+        if self._process.returncode != 0:
+            raise self._failure()
+        return _children() - before
+
+    def _has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def _failure(self) -> Fatal:
+        last = "\n".join(self._log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+        code = self._process.returncode
+        return Fatal(f"{self._log.stem} ended with code {code}: {last}")
 
     def cpu_seconds(self) -> float:
         """What all its threads have used so far."""
@@ -48,3 +70,9 @@ def contestant(
     """The process for the time of the block."""
     with running(command, environment(settings), log) as process:
         yield RunningContestant(process, log)
+
+
+def _children() -> float:
+    """The CPU seconds of all children that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

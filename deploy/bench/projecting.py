@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from functools import lru_cache
-from itertools import islice
 from typing import Any
 
 import orjson
@@ -15,28 +13,24 @@ from elasticsearch import AsyncElasticsearch
 from elasticsearch.helpers import async_bulk
 
 from agents.user_views import USER_VIEWS
-from deploy.bench.backlog import PARTITIONS, new_deployment, send
+from deploy.bench.backlog import new_deployment, send
 from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground
+from deploy.bench.bulk_loop import BULK, bodies, send_bodies, sources
 from deploy.bench.extra import QUIXSTREAMS
+from deploy.bench.indices import PATIENCE, TIMEOUT, new_index, until_all_are_found
 from deploy.bench.process import contestant
 from deploy.bench.registrations import registering, registrations
 from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line, module_command
-from models.errors import Fatal
-from models.views import project
 from models.wire import encode
 from streams.aggregate import Names
 from streams.elasticsearch import connect
 from streams.settings import Settings
 from streams.view_index import Document, writes_alias
-from streams.view_indices import ViewIndices
 
 DOCUMENTS_PER_SECOND = "documents/s"
 CPU_PER_DOCUMENT = "CPU µs/document"
-_BULK = 1400  # documents: 1 MiB, as ours; from there on the HTTP client warns
-_TIMEOUT = 60.0  # seconds for one request
-_PATIENCE = 600.0  # seconds
 
 
 async def our_worker(ground: Ground) -> Figures:
@@ -48,7 +42,7 @@ async def our_worker(ground: Ground) -> Figures:
     ]
     await send(settings, names.events, events)
     log = ground.folder / f"{settings.namespace}views.log"
-    async with connect(settings, timeout=_TIMEOUT) as client:
+    async with connect(settings, timeout=TIMEOUT) as client:
         with contestant(command_line(ROLES["views"]), settings, log) as worker:
             return await _rate(ground, settings, client, worker.check, worker.cpu_seconds)
 
@@ -63,7 +57,7 @@ async def both_workers(ground: Ground) -> Figures:
     await send(settings, names.commands, commands)
     log = ground.folder / f"{settings.namespace}views.log"
     decisions = ground.folder / f"{settings.namespace}commands.log"
-    async with connect(settings, timeout=_TIMEOUT) as client:
+    async with connect(settings, timeout=TIMEOUT) as client:
         with (
             contestant(command_line(ROLES["commands"]), settings, decisions) as deciding,
             contestant(command_line(ROLES["views"]), settings, log) as worker,
@@ -77,42 +71,28 @@ async def both_workers(ground: Ground) -> Figures:
 
 async def plain_loop(ground: Ground) -> Figures:
     """Ready-made bytes by `client.bulk`, one request at a time for each partition."""
-    bodies = iter(_bodies(ground.size["documents"], ground.seed))
-    async with _new_index(ground) as (settings, client, target):
-
-        async def write_some() -> None:
-            for body in bodies:
-                answer = await client.bulk(
-                    operations=body,  # type: ignore[arg-type]  # bytes are passed on as they are
-                    index=target,
-                    filter_path="errors",
-                )
-                if answer["errors"]:
-                    raise Fatal("Elasticsearch did not take all documents")
-
-        async def write() -> None:
-            await asyncio.gather(*(write_some() for _ in range(PARTITIONS)))
-
-        return await _measured(ground, settings, client, write())
+    ready = bodies(ground.size["documents"], ground.seed)
+    async with new_index(ground) as (settings, client, index):
+        return await _measured(ground, settings, client, send_bodies(client, index, ready))
 
 
 async def bulk_helper(ground: Ground) -> Figures:
     """`async_bulk` of the same documents as dicts, as its documentation teaches."""
-    sources = _documents(ground.size["documents"], ground.seed)
-    async with _new_index(ground) as (settings, client, target):
+    documents = _documents(ground.size["documents"], ground.seed)
+    async with new_index(ground) as (settings, client, index):
         actions = (
             {
-                "_index": target,
+                "_index": writes_alias(index),
                 "_id": source["id"],
                 "version": source["version"],
                 "version_type": "external",
                 "_source": source,
             }
-            for source in sources
+            for source in documents
         )
 
         async def write() -> None:
-            await async_bulk(client, actions, chunk_size=_BULK, stats_only=True)
+            await async_bulk(client, actions, chunk_size=BULK, stats_only=True)
 
         return await _measured(ground, settings, client, write())
 
@@ -120,45 +100,21 @@ async def bulk_helper(ground: Ground) -> Figures:
 async def quixstreams_sink(ground: Ground) -> Figures:
     """The application of `peers/quix_projecting.py`, from a topic of ready-made documents."""
     documents = _documents(ground.size["documents"], ground.seed)
-    async with _new_index(ground) as (settings, client, target):
+    async with new_index(ground) as (settings, client, index):
         topic = Names(settings.namespace, "users").events
         records = [(source["id"].encode(), orjson.dumps(source)) for source in documents]
         await send(settings, topic, records)
         command = module_command("deploy.bench.peers.quix_projecting")
         log = ground.folder / f"{settings.namespace}quixstreams-sink.log"
-        arguments = topic, target, str(_BULK), str(ground.folder / settings.namespace)
+        arguments = topic, writes_alias(index), str(BULK), str(ground.folder / settings.namespace)
         with contestant([*command, *arguments], settings, log) as sink:
             return await _rate(ground, settings, client, sink.check, sink.cpu_seconds)
 
 
 @lru_cache(maxsize=1)
 def _documents(count: int, seed: int) -> Sequence[Document]:
-    """What is sent: the documents with what their search needs."""
-    events = registrations(count, seed)
-    return [USER_VIEWS.index.to_source(project(None, event)) for event in events]
-
-
-@lru_cache(maxsize=1)
-def _bodies(count: int, seed: int) -> Sequence[bytes]:
-    documents = iter(_documents(count, seed))
-    return [
-        b"".join(some) for some in iter(lambda: list(islice(map(_lines, documents), _BULK)), [])
-    ]
-
-
-def _lines(source: Document) -> bytes:
-    action = {"_id": source["id"], "version": source["version"], "version_type": "external"}
-    return b"%b\n%b\n" % (orjson.dumps({"index": action}), orjson.dumps(source))
-
-
-@asynccontextmanager
-async def _new_index(ground: Ground) -> AsyncIterator[tuple[Settings, AsyncElasticsearch, str]]:
-    """An index like that of our worker, and the alias to write to it."""
-    settings, _ = await new_deployment(ground)
-    async with connect(settings, timeout=_TIMEOUT) as client:
-        indices = ViewIndices.of(settings, client, USER_VIEWS)
-        await indices.create(1, {}, followed=True)
-        yield settings, client, writes_alias(f"{indices.alias}-v1")
+    """What is sent, kept for all rounds."""
+    return list(sources(count, seed))
 
 
 async def _measured(
@@ -213,27 +169,17 @@ async def _rate(
             return (time.perf_counter(), cpu_seconds(), count) if count >= number else None
 
         what = f"{number} documents are indexed"
-        found: tuple[float, float, int] = await wait_until(enough, timeout=_PATIENCE, what=what)
+        found: tuple[float, float, int] = await wait_until(enough, timeout=PATIENCE, what=what)
         return found
 
     documents = ground.size["documents"]
     begin, cpu_before, first = await reached(ground.size["warm-up"])
     end, cpu_after, last = await reached(documents)
-    await _until_all_are_found(client, index, documents)
+    await until_all_are_found(client, index, documents)
     return {
         DOCUMENTS_PER_SECOND: (last - first) / (end - begin),
         CPU_PER_DOCUMENT: (cpu_after - cpu_before) / (last - first) * 1e6,
     }
-
-
-async def _until_all_are_found(client: AsyncElasticsearch, index: str, documents: int) -> None:
-    async def all_are_found() -> bool:
-        await client.indices.refresh(index=index)
-        users = {"exists": {"field": "email"}}
-        found = await client.count(index=index, query=users)
-        return bool(found["count"] == documents)
-
-    await wait_until(all_are_found, what=f"{documents} documents are found")
 
 
 PROJECTING = Benchmark(
@@ -258,12 +204,12 @@ PROJECTING = Benchmark(
         Contestant(
             "plain bulk loop",
             "The limit: the same documents, encoded before the clock starts, sent by `client.bulk` "
-            "in bodies of 1 MiB, four requests at a time. Reads no events and keeps no progress.",
+            "in bodies of 2,000, four requests at a time. Reads no events and keeps no progress.",
             plain_loop,
         ),
         Contestant(
             "async_bulk",
-            "The client's helper with the same documents as dicts, search fields ready-made, 1,400 "
+            "The client's helper with the same documents as dicts, search fields ready-made, 2,000 "
             "at a time. Reads no events and keeps no progress.",
             bulk_helper,
         ),
@@ -271,7 +217,7 @@ PROJECTING = Benchmark(
             Contestant(
                 "Quix Streams' sink",
                 "Its ElasticsearchSink, which reads the same documents, search fields ready-made, "
-                "from a topic and writes 1,400 at a time at each commit, every 5 s (its default). "
+                "from a topic and writes 2,000 at a time at each commit, every 5 s (its default). "
                 "Sends no versions: what is replayed goes back for a while.",
                 quixstreams_sink,
             )

@@ -20,6 +20,7 @@ from agents.user_views import ORDER, USER_VIEWS
 from agents.users import USERS
 from deploy.bench.backlog import new_deployment
 from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground, percentile
+from deploy.bench.indices import TIMEOUT, until_merged
 from deploy.bench.process import contestant
 from deploy.bench.registrations import changes, registrations
 from deploy.bench.target import Target
@@ -52,8 +53,6 @@ _CHANGED = 20_000  # users, in turns
 _MOST_SECONDS = 30  # of that
 _LOADING = 4  # requests at a time
 _CHUNK = 2000  # documents
-_TIMEOUT = 60.0  # seconds for one request
-_MERGED = 300.0  # seconds until the index is left alone
 
 Ask = Callable[[str], Awaitable[Sequence[str]]]
 """From a fragment to the ids of the first page."""
@@ -119,13 +118,13 @@ async def _searched(ground: Ground, number: str = "users") -> AsyncIterator[_Sea
     users = ground.size[number]
     settings, names = await new_deployment(ground)
     index = replace(_INDEX, alias=settings.namespace + _INDEX.alias)
-    async with connect(settings, timeout=_TIMEOUT) as client:
+    async with connect(settings, timeout=TIMEOUT) as client:
         # of our definition, so that a view worker brings it up to date
         indices = ViewIndices(client, index, USER_VIEWS.definition)
         await indices.create(1, {}, followed=True)
         store = ViewStore(client, index, name=f"{index.alias}-v1")
         addresses = await _load(store, _documents(ground, users))
-        await _until_merged(client, store)
+        await until_merged(client, store.name)
         stats = await client.indices.stats(index=store.name, metric="store")
         size = int(stats["_all"]["primaries"]["store"]["size_in_bytes"])
         queries = QueryBus()
@@ -155,14 +154,6 @@ async def _load(store: ViewStore, documents: Iterator[Document]) -> list[str]:
     await asyncio.gather(*(write_some() for _ in range(_LOADING)))
     await store.refresh()
     return addresses
-
-
-async def _until_merged(client: AsyncElasticsearch, store: ViewStore) -> None:
-    async def merged() -> bool:
-        found = await client.indices.stats(index=store.name, metric="merge")
-        return bool(found["_all"]["total"]["merges"]["current"] == 0)
-
-    await wait_until(merged, timeout=_MERGED, what="its segments are merged")
 
 
 async def _asked(searched: _Searched, ask: Ask) -> Figures:

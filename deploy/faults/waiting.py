@@ -5,29 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 from models.errors import Fatal
-
-T = TypeVar("T")
 
 _POLL = 0.05
 
 
 class NotInTime(Fatal):
     """What had to happen did not happen in time."""
-
-
-async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
-    """What all of this gives, done side by side; the first error ends the rest."""
-    tasks = [asyncio.create_task(one) for one in work]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def wait_until(condition: Callable[[], Any], *, timeout: float = 30, what: str = "") -> Any:

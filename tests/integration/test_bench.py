@@ -48,6 +48,7 @@ TINY = {
         "users at 50%": 20,
         "seconds at 50%": 1,
     },
+    "rebuilding": {"users": 2000},
     "recovery": {"records": 3000, "aggregates": 1000},
     "scaling": {"aggregates": 200, "many aggregates": 400, "commands": 8000, "warm-up": 500},
     "search": {"users": 2000, "many users": 3000, "fragments": 14, "warm-up": 7},

@@ -28,7 +28,7 @@ from streams.elasticsearch import connect
 from streams.kafka import admin_client
 from streams.progress import say_nothing
 from streams.projector import Projector
-from streams.rebuild import prune, rebuild, roll_back
+from streams.rebuild import Rebuild, prune, rebuild, roll_back
 from streams.view import View
 from streams.view_indices import IndexState, ViewIndices
 from streams.view_status import IndexStatus, status_of
@@ -265,6 +265,30 @@ async def test_an_index_that_does_not_add_up_is_never_read(
         await made_anew(deployed)
     assert await states(deployed) == {1: "serving", 2: "building"}
     assert [one.complete for one in await status(deployed)] == [True, False]
+
+
+async def test_when_a_partition_cannot_go_on_the_others_stop(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployed = deploy("commands", "views", partitions=2)
+    await fill(deployed, 100)
+    at_work, stopped = asyncio.Event(), asyncio.Event()
+
+    async def project(_self: object, _reader: object, _writer: object, records: list[Any]) -> None:
+        if records[0].partition == 0:
+            await at_work.wait()
+            raise Fatal("the first one fails")
+        at_work.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            stopped.set()
+
+    monkeypatch.setattr(Rebuild, "_project", project)
+    with pytest.raises(Fatal, match="the first one fails"):
+        await made_anew(deployed)
+    assert stopped.is_set()
+    assert await states(deployed) == {1: "serving", 2: "building"}
 
 
 async def test_documents_of_a_chunk_at_work_are_no_fault(deploy: Deploy) -> None:

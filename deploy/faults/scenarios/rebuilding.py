@@ -24,10 +24,11 @@ from deploy.faults.rebuild_watch import Lag, Loading, Swaps
 from deploy.faults.scenario import Run, Scenario, require
 from deploy.faults.traffic import open_traffic, records_of
 from deploy.faults.view_progress import open_view_progress
-from deploy.faults.waiting import together, wait_until
+from deploy.faults.waiting import wait_until
 from deploy.generate import plan
 from deploy.workers import die_with
 from streams.elasticsearch import connect
+from streams.together import together
 from streams.view_store import open_view_store
 
 _TIMEOUT = 60.0  # seconds for one request

@@ -15,12 +15,12 @@ from agents.user_views import USER_VIEWS
 from deploy.faults.scenario import Failed, Run, Scenario, require
 from deploy.faults.traffic import open_traffic, records_of
 from deploy.faults.view_progress import ViewProgress, open_view_progress
-from deploy.faults.waiting import together
 from deploy.generate import generate
 from models.events import USER_EVENTS, UserEvent
 from models.messages import EventRecord, parse_event
 from streams.elasticsearch import connect
 from streams.projector import Projector
+from streams.together import together
 from streams.view_index import in_namespace
 from streams.view_store import ViewStore
 

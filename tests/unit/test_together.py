@@ -1,4 +1,4 @@
-"""Doing things side by side, for the fault suite."""
+"""Doing things side by side."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from deploy.faults.waiting import together
+from streams.together import together
 
 
 async def give(value: int) -> int:
