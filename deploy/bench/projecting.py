@@ -192,7 +192,7 @@ PROJECTING = Benchmark(
     ),
     sizes={
         "small": {"documents": 30_000, "warm-up": 10_000},
-        "full": {"documents": 100_000, "warm-up": 30_000},
+        "full": {"documents": 400_000, "warm-up": 100_000},
     },
     contestants=(
         Contestant(
