@@ -50,7 +50,6 @@ KINDS = ("domain", "name", "3-12 characters", "1-2 characters", "full", "upper c
 _CHANGES = 2000  # documents/s while documents are indexed
 _BATCH = 100  # of these are sent together
 _CHANGED = 20_000  # users, in turns
-_MOST_SECONDS = 30  # of that
 _LOADING = 4  # requests at a time
 _CHUNK = 2000  # documents
 
@@ -202,12 +201,12 @@ async def while_indexing(ground: Ground) -> Figures:
     searched = await ground.once(_searched)
     settings = searched.settings
     topic = Names(settings.namespace, USERS.name).events
-    records = list(islice(searched.changes, _CHANGES * _MOST_SECONDS))
     log = ground.folder / f"{settings.namespace}views.log"
     async with started(new_producer(settings), settings) as producer:
         sender = BulkSender(producer, topic, settings.partitions)
         with contestant(command_line(ROLES["views"]), settings, log) as worker:
-            changing = asyncio.create_task(_change(sender, records))
+            enough = asyncio.Event()
+            changing = asyncio.create_task(_change(sender, searched.changes, enough))
             try:
                 before = await _indexed(searched)
 
@@ -218,19 +217,23 @@ async def while_indexing(ground: Ground) -> Figures:
                 await wait_until(begun, what="the view worker writes")
                 figures = await _through_the_bus(searched)
             finally:
-                changing.cancel()
-                await asyncio.gather(changing, return_exceptions=True)
+                enough.set()
+                await changing
     return figures
 
 
-async def _change(sender: BulkSender, records: Sequence[tuple[bytes, bytes]]) -> None:
-    """Send so many per second, and as fast as it goes if it was late."""
-    begin = time.perf_counter()
-    for number, (key, value) in enumerate(records):
-        if number % _BATCH == 0:
-            await sender.hand_over()
-            await asyncio.sleep(max(0, begin + number / _CHANGES - time.perf_counter()))
-        await sender.add(key, value)
+async def _change(
+    sender: BulkSender, changes: Iterator[tuple[bytes, bytes]], enough: asyncio.Event
+) -> None:
+    """Send so many per second, and as fast as it goes if it was late; none is left out."""
+    begin, sent = time.perf_counter(), 0
+    while not enough.is_set():
+        for key, value in islice(changes, _BATCH):
+            await sender.add(key, value)
+        await sender.hand_over()
+        sent += _BATCH
+        await asyncio.sleep(max(0, begin + sent / _CHANGES - time.perf_counter()))
+    await sender.flush()
 
 
 async def _indexed(searched: _Searched) -> int:
