@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 from faust.types import TP
 
 from models.errors import Fatal
+from streams import partition_driver
 from streams.chunks import Chunk, Record
 from streams.partition_driver import Driver, Fenced, Standing
 from streams.partitions import Partitions
@@ -118,6 +120,66 @@ async def driver(worker: FakeWorker, partition: FakePartition) -> Driver:
     driver.start()
     await idle(driver)
     return driver
+
+
+class Clock:
+    """Time that passes when the test says so."""
+
+    def __init__(self) -> None:
+        self.passed = asyncio.Event()
+        self.pauses = 0
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses += 1
+        await self.passed.wait()
+
+
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(partition_driver, "time", SimpleNamespace(monotonic=lambda: 1000.0))
+    monkeypatch.setattr(
+        partition_driver, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": clock.sleep})
+    )
+    return clock
+
+
+async def test_what_comes_soon_after_a_chunk_is_joined_with_what_follows(
+    driver: Driver, partition: FakePartition, clock: Clock
+) -> None:
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    driver.submit(chunk(12, 13))
+    await asyncio.sleep(0)
+    driver.submit(chunk(13, 14))
+    assert clock.pauses == 1
+    clock.passed.set()
+    await idle(driver)
+    assert partition.chunks == [[10, 11], [12, 13]]
+
+
+async def test_a_full_chunk_does_not_wait(
+    driver: Driver, partition: FakePartition, clock: Clock
+) -> None:
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    driver.submit(chunk(12, 16))
+    await idle(driver)
+    assert (clock.pauses, partition.chunks) == (0, [[10, 11], [12, 13, 14, 15]])
+
+
+async def test_chunks_that_are_dropped_during_the_pause_are_not_processed(
+    driver: Driver, partition: FakePartition, clock: Clock
+) -> None:
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    driver.submit(chunk(12, 13))
+    await asyncio.sleep(0)
+    settling = asyncio.create_task(driver.settle(timeout=60))
+    await asyncio.sleep(0)
+    clock.passed.set()
+    await settling
+    assert (driver.position, partition.chunks) == (12, [[10, 11]])
 
 
 async def test_starts_at_the_position_of_its_partition(driver: Driver, worker: FakeWorker) -> None:
