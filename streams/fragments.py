@@ -24,7 +24,8 @@ LONGEST = 1000
 """Most characters of a folded value. A longer fragment is part of no value."""
 
 _HOLE = "H"  # no gram is this: see _CodeWords
-_GRAMS, _SHORT, _SEARCH = "fragment_grams", "fragment_short", "fragment_search"  # analyzers
+# The analyzers; each has a filter of the same name.
+_GRAMS, _SHORT, _SEARCH = "fragment_grams", "fragment_short", "fragment_search"
 
 ANALYSIS: Mapping[str, Any] = {
     "filter": {

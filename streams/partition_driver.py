@@ -57,8 +57,8 @@ _MOST_DEFECTS = 5
 
 _LONGEST_WAIT = 10.0  # seconds between two attempts
 
-# Seconds between two chunks of a partition, unless so many records wait. What comes so soon after a
-# chunk makes one with what follows it: at a fifth of the load that is a third fewer transactions,
+# Seconds between two chunks of a partition, unless that many records wait. What comes so soon after
+# a chunk makes one with what follows it: at a fifth of the load that is a third fewer transactions,
 # and whoever waits for an outcome has it sooner, for the broker and the event loop have less to do.
 _PAUSE = 0.004
 _NO_PAUSE_FROM = 200
@@ -275,7 +275,7 @@ class Driver:
     async def _chunks_wait(self) -> bool:
         """Whether there is something to do, after the pause if it is little."""
         pause = self._processed_at + _PAUSE - time.monotonic()
-        if pause > 0 and 0 < self._records_waiting < min(_NO_PAUSE_FROM, self._max_records):
+        if pause > 0 and 0 < self._records_waiting < _NO_PAUSE_FROM and self.ready:
             await asyncio.sleep(pause)
         return bool(self._waiting)
 

@@ -126,34 +126,38 @@ class Clock:
     """Time that passes when the test says so."""
 
     def __init__(self) -> None:
-        self.passed = asyncio.Event()
-        self.pauses = 0
+        self.pausing = asyncio.Event()
+        self._passed = asyncio.Event()
 
     async def sleep(self, seconds: float) -> None:
-        self.pauses += 1
-        await self.passed.wait()
+        self.pausing.set()
+        await self._passed.wait()
+
+    async def go_on(self) -> None:
+        self._passed.set()
 
 
 @pytest.fixture
-async def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+async def clock(driver: Driver, partition: FakePartition, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """At the moment at which the driver has been through a first chunk."""
     clock = Clock()
     monkeypatch.setattr(partition_driver, "time", SimpleNamespace(monotonic=lambda: 1000.0))
     monkeypatch.setattr(
         partition_driver, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": clock.sleep})
     )
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert partition.chunks == [[10, 11]]
     return clock
 
 
 async def test_what_comes_soon_after_a_chunk_is_joined_with_what_follows(
     driver: Driver, partition: FakePartition, clock: Clock
 ) -> None:
-    driver.submit(chunk(10, 12))
-    await idle(driver)
     driver.submit(chunk(12, 13))
-    await asyncio.sleep(0)
+    await asyncio.wait_for(clock.pausing.wait(), 10)
     driver.submit(chunk(13, 14))
-    assert clock.pauses == 1
-    clock.passed.set()
+    await clock.go_on()
     await idle(driver)
     assert partition.chunks == [[10, 11], [12, 13]]
 
@@ -161,24 +165,18 @@ async def test_what_comes_soon_after_a_chunk_is_joined_with_what_follows(
 async def test_a_full_chunk_does_not_wait(
     driver: Driver, partition: FakePartition, clock: Clock
 ) -> None:
-    driver.submit(chunk(10, 12))
-    await idle(driver)
     driver.submit(chunk(12, 16))
     await idle(driver)
-    assert (clock.pauses, partition.chunks) == (0, [[10, 11], [12, 13, 14, 15]])
+    assert not clock.pausing.is_set()
+    assert partition.chunks == [[10, 11], [12, 13, 14, 15]]
 
 
 async def test_chunks_that_are_dropped_during_the_pause_are_not_processed(
     driver: Driver, partition: FakePartition, clock: Clock
 ) -> None:
-    driver.submit(chunk(10, 12))
-    await idle(driver)
     driver.submit(chunk(12, 13))
-    await asyncio.sleep(0)
-    settling = asyncio.create_task(driver.settle(timeout=60))
-    await asyncio.sleep(0)
-    clock.passed.set()
-    await settling
+    await asyncio.wait_for(clock.pausing.wait(), 10)
+    await asyncio.gather(driver.settle(timeout=60), clock.go_on())  # in this order
     assert (driver.position, partition.chunks) == (12, [[10, 11]])
 
 
