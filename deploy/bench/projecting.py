@@ -19,11 +19,10 @@ from deploy.bench.bulk_loop import BULK, bodies, send_bodies, sources
 from deploy.bench.extra import QUIXSTREAMS
 from deploy.bench.indices import PATIENCE, TIMEOUT, new_index, until_all_are_found
 from deploy.bench.process import contestant
-from deploy.bench.registrations import registering, registrations
+from deploy.bench.registrations import key_and_value, registering, registrations
 from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line, module_command
-from models.wire import encode
 from streams.aggregate import Names
 from streams.elasticsearch import connect
 from streams.settings import Settings
@@ -36,10 +35,7 @@ CPU_PER_DOCUMENT = "CPU µs/document"
 async def our_worker(ground: Ground) -> Figures:
     """The view worker as it is, from the events."""
     settings, names = await new_deployment(ground)
-    events = [
-        (one.aggregate_id.encode(), encode(one.to_wire()))
-        for one in registrations(ground.size["documents"], ground.seed)
-    ]
+    events = [*map(key_and_value, registrations(ground.size["documents"], ground.seed))]
     await send(settings, names.events, events)
     log = ground.folder / f"{settings.namespace}views.log"
     async with connect(settings, timeout=TIMEOUT) as client:

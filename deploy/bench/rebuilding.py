@@ -21,20 +21,18 @@ from deploy.bench.indices import (
     until_merged,
 )
 from deploy.bench.process import contestant
-from deploy.bench.registrations import registrations
+from deploy.bench.projecting import CPU_PER_DOCUMENT, DOCUMENTS_PER_SECOND
+from deploy.bench.registrations import key_and_value, registrations
 from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line, module_command
 from models.errors import Fatal
-from models.wire import encode
 from streams.elasticsearch import connect
 from streams.rebuild import prune
 from streams.settings import Settings
 from streams.view_indices import IndexState, ViewIndices
 
 SECONDS = "s"
-DOCUMENTS_PER_SECOND = "documents/s"
-CPU_PER_DOCUMENT = "CPU µs/document"
 
 
 class _View(NamedTuple):
@@ -52,8 +50,7 @@ async def _served(ground: Ground) -> AsyncIterator[_View]:
     """The events of all users, the index that people read, and the worker that follows it."""
     settings, names = await new_deployment(ground)
     events = registrations(ground.size["users"], ground.seed)
-    records = ((one.aggregate_id.encode(), encode(one.to_wire())) for one in events)
-    await send(settings, names.events, records)
+    await send(settings, names.events, map(key_and_value, events))
     log = ground.folder / f"{settings.namespace}views.log"
     async with connect(settings, timeout=TIMEOUT) as client:
         view = _View(settings, client, ViewIndices.of(settings, client, USER_VIEWS))

@@ -51,6 +51,11 @@ def registrations(count: int, seed: int) -> Iterator[EventRecord[UserEvent]]:
         )
 
 
+def key_and_value(event: EventRecord[UserEvent]) -> tuple[bytes, bytes]:
+    """The record of an event."""
+    return event.aggregate_id.encode(), encode(event.to_wire())
+
+
 def changes(users: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
     """Keys and values of events that give the first of them other last names, for ever."""
     registered = list(registrations(users, seed))
@@ -62,4 +67,4 @@ def changes(users: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
                 sequence=sequence,
                 event=UserProfileUpdated(last_name=f"Number {sequence}"),
             )
-            yield one.aggregate_id.encode(), encode(changed.to_wire())
+            yield key_and_value(changed)
