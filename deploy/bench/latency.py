@@ -123,13 +123,15 @@ async def until_decided(ground: Ground) -> Figures:
     full = (await decide(ground, new_worker=our_worker))[COMMANDS_PER_SECOND]
     settings, names = await new_deployment(ground)
     log = ground.folder / f"{settings.namespace}commands.log"
-    records = backlog(size["commands"], ground.seed).records
+    many = int(full * _LOAD * size["seconds at 20%"])
+    needed = size["settling"] + size["at 5/s"] + size["at 50/s"] + many + 1
+    records = backlog(needed, ground.seed).records
     async with _open(settings, names, records) as commands:
         with contestant(command_line(ROLES["commands"]), settings, log):
             await commands.send(size["settling"], 200)
             seldom = await commands.send(size["at 5/s"], 5)
             slow = await commands.send(size["at 50/s"], 50)
-            loaded = await commands.send(int(full * _LOAD * size["seconds at 20%"]), full * _LOAD)
+            loaded = await commands.send(many, full * _LOAD)
             await asyncio.sleep(size["idle seconds"])
             first = await commands.send(1, 1)
     return {
