@@ -32,10 +32,6 @@ SCHEMA_VERSION: Final = 1
 # The namespace of the ids of commands that came without one. It never changes.
 _COMMANDS = UUID("8a2f5bb1-4c1e-5d0c-9a3b-6f1f6f0c8e57")
 
-# All but version and variant of a UUID, and these two of version 5.
-_UUID_BITS = ~(0xF000 << 64 | 0xC000 << 48)
-_UUID_5 = 5 << 76 | 0x8000 << 48
-
 Version = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
 
 
@@ -133,8 +129,10 @@ def event_id(command_id: UUID, index: int) -> UUID:
     in half of the time of `uuid.uuid5`.
     """
     digest = sha1(command_id.bytes + b"%d" % index, usedforsecurity=False).digest()
-    number = int.from_bytes(digest[:16], "big")
-    return UUID(int=number & _UUID_BITS | _UUID_5)
+    number = bytearray(digest[:16])
+    number[6] = number[6] & 0x0F | 0x50  # the version
+    number[8] = number[8] & 0x3F | 0x80  # the variant
+    return msgspec.convert(bytes(number), UUID)
 
 
 class Event(Protocol):

@@ -64,9 +64,8 @@ class Token(msgspec.Struct, frozen=True):
         return Token(self.cluster, tuple(last.values()))
 
     def __str__(self) -> str:
-        """The text; about a microsecond."""
-        data = encode((_VERSION, self.cluster, *self.points))
-        return urlsafe_b64encode(crc32(data).to_bytes(_CHECKSUM, "big") + data).decode().rstrip("=")
+        """The text."""
+        return _text(self.cluster, *self.points)
 
     @classmethod
     def parse(cls, text: str) -> "Token":
@@ -83,6 +82,12 @@ class Token(msgspec.Struct, frozen=True):
         raise InvalidToken("this is no token: give one as it was given to you, whole and unchanged")
 
 
+def token_text(cluster: str, source: Source, aggregate_id: str, sequence: int) -> str:
+    """What `str` makes of `Token.of` the same, in half of the time: about a microsecond."""
+    point = (source.topic, source.partition, source.offset, aggregate_id, sequence)
+    return _text(cluster, point)
+
+
 def join(tokens: Iterable[Token | str]) -> Token | None:
     """All of them as one, or None if there are none. Raises InvalidToken."""
     joined: Token | None = None
@@ -90,6 +95,11 @@ def join(tokens: Iterable[Token | str]) -> Token | None:
         token = each if isinstance(each, Token) else Token.parse(each)
         joined = token if joined is None else joined | token
     return joined
+
+
+def _text(cluster: str, *points: tuple[str, int, int, str, int]) -> str:
+    data = encode((_VERSION, cluster, *points))
+    return urlsafe_b64encode(crc32(data).to_bytes(_CHECKSUM, "big") + data).decode().rstrip("=")
 
 
 def _read(data: Any) -> Token:

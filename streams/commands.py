@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from functools import lru_cache
 from struct import unpack_from
 from uuid import UUID
 
@@ -98,8 +99,12 @@ def reply_key(record: Record) -> bytes | None:
 
 def time_of(record: Record) -> datetime:
     """The record's timestamp; the nearest time that there is, for one that is none."""
-    milliseconds = min(max(record.timestamp, 0), _LATEST)
-    return datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    return _time(record.timestamp)
+
+
+@lru_cache(maxsize=256)  # those that come one after the other are often of the same millisecond
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(min(max(milliseconds, 0), _LATEST) / 1000, timezone.utc)
 
 
 def source_of(record: Record) -> Source:

@@ -54,17 +54,11 @@ class Entity(msgspec.Struct, Generic[S], frozen=True, array_like=True):
     version: int
     answers: tuple[Answer, ...]
 
-    def answer_to(
-        self, command_id: UUID, token: Callable[[int, int], str]
-    ) -> FirstAcceptance | FirstRejection | None:
-        """What was answered to this command, if it is remembered.
-
-        `token` makes the token of this aggregate's command at an offset, with its sequence.
-        """
-        wanted = command_id.bytes
+    def answer_to(self, command_id: bytes) -> Answer | None:
+        """What was answered to the command of this id, if it is remembered."""
         for answer in self.answers:
-            if answer.command == wanted:
-                return _first_answer(command_id, answer, token)
+            if answer.command == command_id:
+                return answer
         return None
 
     def remembering(self, answer: Answer) -> Entity[S]:
@@ -75,9 +69,13 @@ class Entity(msgspec.Struct, Generic[S], frozen=True, array_like=True):
 NO_ENTITY: Entity[Any] = Entity(None, 0, ())
 
 
-def _first_answer(
+def first_answer(
     command_id: UUID, answer: Answer, token: Callable[[int, int], str]
 ) -> FirstAcceptance | FirstRejection:
+    """What the command's outcome said.
+
+    `token` makes the token of the aggregate's command at an offset, with its sequence.
+    """
     if isinstance(answer, No):
         return FirstRejection(code=answer.code, reason=answer.reason)
     return FirstAcceptance(

@@ -10,8 +10,9 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
+import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
 from faust.types import TP
@@ -29,7 +30,7 @@ T = TypeVar("T")
 _ABORT_TIMEOUT = 1.0
 
 
-class Output(NamedTuple):
+class Output(msgspec.Struct, frozen=True, gc=False):
     """A record to write, in the partition of the input."""
 
     key: bytes | None
@@ -124,11 +125,10 @@ class TransactionalProducer:
 def _batches(producer: AIOKafkaProducer, records: Sequence[Output]) -> list[object]:
     batches = []
     batch = None
-    for key, value, headers in records:
-        if batch is None or not batch.append(
-            key=key, value=value, timestamp=None, headers=list(headers)
-        ):
+    for record in records:
+        fields = {"key": record.key, "value": record.value, "headers": list(record.headers)}
+        if batch is None or not batch.append(timestamp=None, **fields):
             batch = producer.create_batch()
             batches.append(batch)
-            batch.append(key=key, value=value, timestamp=None, headers=list(headers))
+            batch.append(timestamp=None, **fields)
     return batches

@@ -13,7 +13,16 @@ from agents.users import USERS
 from models.events import UserDeactivated
 from models.outcomes import FirstAcceptance, FirstRejection
 from models.user import User
-from streams.entity import DEDUPE_WINDOW, Answer, Entity, No, Yes, decode_entity, encode_entity
+from streams.entity import (
+    DEDUPE_WINDOW,
+    Answer,
+    Entity,
+    No,
+    Yes,
+    decode_entity,
+    encode_entity,
+    first_answer,
+)
 from tests.unit.samples import ANNA, COMMAND_ID, EVENT_ID, keys, times
 from tests.unit.samples import given as user_of
 
@@ -52,13 +61,17 @@ def test_the_window_keeps_the_last_answers() -> None:
 
 
 def test_a_command_that_came_again_is_told_what_it_was_told_first() -> None:
+    yes = Yes(COMMAND_ID.bytes, 4, 2, 17)
     no = No(EVENT_ID.bytes, "user-exists", "User already exists")
-    entity = Entity(user_of(ANNA), 4, (Yes(COMMAND_ID.bytes, 4, 2, 17), no))
-    first = entity.answer_to(COMMAND_ID, token)
+    entity = Entity(user_of(ANNA), 4, (yes, no))
+    assert entity.answer_to(COMMAND_ID.bytes) == yes
+    assert entity.answer_to(EVENT_ID.bytes) == no
+    assert Entity(user_of(ANNA), 4, ()).answer_to(COMMAND_ID.bytes) is None
+    first = first_answer(COMMAND_ID, yes, token)
     assert isinstance(first, FirstAcceptance)
     assert (first.sequence, len(first.event_ids), first.token) == (4, 2, "17/4")
-    assert entity.answer_to(EVENT_ID, token) == FirstRejection(code=no.code, reason=no.reason)
-    assert Entity(user_of(ANNA), 4, ()).answer_to(COMMAND_ID, token) is None
+    refusal = FirstRejection(code=no.code, reason=no.reason)
+    assert first_answer(EVENT_ID, no, token) == refusal
 
 
 def token(offset: int, sequence: int) -> str:

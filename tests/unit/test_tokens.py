@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from models.errors import InvalidToken
 from models.messages import Source
-from models.tokens import Point, Token, join
+from models.tokens import Point, Token, join, token_text
 from tests.unit.samples import SOURCE
 
 CLUSTER = "MkU3OEVBNTcwNTJENDM2Qg"
@@ -43,6 +43,7 @@ def written(data: object) -> str:
 def test_a_token_says_which_command_it_was() -> None:
     assert Token(CLUSTER, (Point("users.commands.v1", 3, 12345, "user-1", 4),)) == TOKEN
     assert set(str(TOKEN)) <= set(LETTERS)
+    assert token_text(CLUSTER, SOURCE, "user-1", 4) == str(TOKEN)
     assert len(str(TOKEN)) < 150
 
 

@@ -1,0 +1,171 @@
+"""What comes of the commands of a partition, however they are cut into chunks and groups."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any, cast
+
+import orjson
+import pytest
+from aiokafka.structs import ConsumerRecord
+from faust.types import TP
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from agents.user_commands import user_command_bus
+from agents.users import USERS
+from deploy.generate import malformed, plan
+from models.user import User
+from streams import command_partition
+from streams.aggregate import Names
+from streams.command_partition import CommandPartition
+from streams.dead_letters import SEALED
+from streams.keys import new_master_key
+from streams.recovery import Recovered
+from streams.settings import Settings
+from streams.state_table import MemoryState
+from streams.transactions import Output
+
+NAMES = Names("", "users")
+TOPIC = TP(NAMES.commands, 0)
+MORE_THAN_A_GROUP = 3 * command_partition._GROUP
+
+
+class Written:
+    """Takes the outputs in the place of the producer; each transaction is committed."""
+
+    def __init__(self, *_: object) -> None:
+        self.topics: dict[str, list[Output]] = defaultdict(list)
+
+    async def start(self) -> None:
+        """There is nobody to be fenced."""
+
+    async def commit(self, outputs: Mapping[str, Sequence[Output]]) -> Mapping[str, int]:
+        """Keep them."""
+        begins = {topic: len(self.topics[topic]) for topic in outputs}
+        for topic, records in outputs.items():
+            self.topics[topic] += records
+        return begins
+
+
+@pytest.fixture(autouse=True)
+def without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What becomes of a transaction is shown by the tests with a real Kafka."""
+
+    async def from_nothing(*_: object) -> Recovered:
+        return Recovered(MemoryState(), 0, {})
+
+    monkeypatch.setattr(command_partition, "TransactionalProducer", Written)
+    monkeypatch.setattr(command_partition, "recover_partition", from_nothing)
+
+
+def written(chunks: Iterable[Sequence[ConsumerRecord]], **changes: Any) -> dict[str, list[Output]]:
+    """What is on each topic when these chunks were processed."""
+
+    async def process() -> dict[str, list[Output]]:
+        settings = Settings(partitions=1, **changes)
+        app = SimpleNamespace(settings=settings, cluster="cluster", conf=SimpleNamespace(id="app"))
+        table = SimpleNamespace(owned={}, changelog=NAMES.changelog)
+        partition = CommandPartition[User](
+            cast("Any", app), USERS, cast("Any", table), user_command_bus, TOPIC
+        )
+        await partition.start()
+        for chunk in chunks:
+            await partition.process(chunk, chunk[-1].offset + 1)
+        return cast("Any", partition._producer).topics  # type: ignore[no-any-return]
+
+    return asyncio.run(process())
+
+
+def record(offset: int, key: bytes, value: bytes) -> ConsumerRecord:
+    return ConsumerRecord(
+        topic=TOPIC.topic,
+        partition=TOPIC.partition,
+        offset=offset,
+        timestamp=1_790_000_000_000 + offset // 3,
+        timestamp_type=0,
+        key=key,
+        value=value,
+        checksum=None,
+        serialized_key_size=len(key),
+        serialized_value_size=len(value),
+        headers=(),
+    )
+
+
+def command(offset: int, type_: str, user: str, **fields: str) -> ConsumerRecord:
+    data = {"type": type_, "aggregateId": user, **fields}
+    return record(offset, user.encode(), orjson.dumps(data))
+
+
+def register(offset: int, user: str) -> ConsumerRecord:
+    return command(
+        offset,
+        "RegisterUser",
+        user,
+        email=f"{user}@example.org",
+        firstName="Anna",
+        lastName="Müller",
+        registrationSource="web",
+    )
+
+
+def mixed(seed: int) -> list[ConsumerRecord]:
+    """Commands of all kinds with no commands among them, more than are decided at a time."""
+    bad = malformed(MORE_THAN_A_GROUP // 10, seed + 1)
+    records = []
+    for offset, (wire, _) in enumerate(plan(MORE_THAN_A_GROUP, seed, duplicates=0.1)):
+        if offset % 10 == 9:
+            key, value = next(bad)
+            records.append(record(offset, key, value))
+        else:
+            records.append(record(offset, wire["aggregateId"].encode(), orjson.dumps(wire)))
+    return records
+
+
+@hypothesis_settings(deadline=None, max_examples=20)
+@given(st.integers(0, 1000), st.lists(st.integers(1, MORE_THAN_A_GROUP - 1)))
+def test_how_commands_are_cut_into_chunks_changes_nothing(seed: int, cuts: list[int]) -> None:
+    records = mixed(seed)
+    places = sorted({0, len(records), *cuts})
+    chunks = [records[a:b] for a, b in pairwise(places)]
+    one_by_one, cut = written([record] for record in records), written(chunks)
+    for topic in (NAMES.events, NAMES.outcomes, NAMES.dead_commands):
+        assert one_by_one[topic]
+        assert cut[topic] == one_by_one[topic]
+    assert _last(cut[NAMES.changelog]) == _last(one_by_one[NAMES.changelog])
+
+
+def test_each_command_of_a_chunk_sees_what_the_ones_before_it_did() -> None:
+    again = register(1, "u")
+    topics = written([[register(0, "u"), again, command(2, "DeactivateUser", "u"), again]])
+    outcomes = [orjson.loads(one.value or b"") for one in topics[NAMES.outcomes]]
+    assert [one["status"] for one in outcomes] == ["accepted", "rejected", "accepted", "duplicate"]
+    assert outcomes[3]["of"] == {"status": "rejected"} | {
+        name: outcomes[1][name] for name in ("code", "reason")
+    }
+
+
+def test_a_letter_is_sealed_where_the_user_is_erased_later_in_the_chunk() -> None:
+    no_command = record(1, b"u", b'{"type": "RegisterUser", "aggregateId": "u", "email": 1}')
+    erase = command(2, "EraseUser", "u")
+    late = record(3, b"u", no_command.value)
+    topics = written(
+        [[register(0, "u"), no_command, erase, late]],
+        encrypt_personal_data=True,
+        master_key=SecretStr(new_master_key()),
+    )
+    sealed = [SEALED in dict(letter.headers) for letter in topics[NAMES.dead_commands]]
+    assert sealed == [True, False]
+    keys = [(one.key, one.value) for one in topics[NAMES.keys]]
+    assert keys == [(b"u", None)]
+
+
+def _last(changelog: Iterable[Output]) -> dict[bytes | None, bytes | None]:
+    return {one.key: one.value for one in changelog}
