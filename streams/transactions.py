@@ -15,6 +15,7 @@ from typing import TypeVar
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
+from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.types import TP
 
 from models.errors import Transient
@@ -122,13 +123,22 @@ class TransactionalProducer:
                 await stop(producer)
 
 
-def _batches(producer: AIOKafkaProducer, records: Sequence[Output]) -> list[object]:
-    batches = []
+def _batches(producer: AIOKafkaProducer, records: Sequence[Output]) -> list[BatchBuilder]:
+    batches: list[BatchBuilder] = []
     batch = None
     for record in records:
-        fields = {"key": record.key, "value": record.value, "headers": list(record.headers)}
-        if batch is None or not batch.append(timestamp=None, **fields):
+        if batch is None or not _append(batch, record):
             batch = producer.create_batch()
             batches.append(batch)
-            batch.append(timestamp=None, **fields)
+            _append(batch, record)
     return batches
+
+
+def _append(batch: BatchBuilder, record: Output) -> bool:
+    """Whether there was room."""
+    return (
+        batch.append(
+            key=record.key, value=record.value, timestamp=None, headers=list(record.headers)
+        )
+        is not None
+    )
