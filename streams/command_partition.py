@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -101,6 +102,8 @@ class CommandPartition(Generic[S]):
         """Decide and commit a chunk."""
         outputs = _Outputs()
         for start in range(0, len(records), _GROUP):
+            if start:
+                await asyncio.sleep(0)  # meanwhile the transactions of other partitions get on
             await self._process_group(records[start : start + _GROUP], outputs)
         changes = self._repository.staged()
         changes[position_key(self._tp)] = encode_position(position)
