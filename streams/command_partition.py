@@ -40,7 +40,7 @@ DecisionBus = CommandBus[Sequence[Event]]
 _Verdict = tuple[Sequence[Event], Yes] | Answer | Rejected | Poison
 
 # So many commands are read, then decided, then answered: the code of one step and the data of so
-# few stay in the processor's caches. One after the other takes a sixth longer.
+# few stay in the processor's caches. One by one they take a quarter longer.
 _GROUP = 64
 
 
