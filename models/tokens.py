@@ -48,12 +48,6 @@ class Token(msgspec.Struct, frozen=True):
     cluster: str
     points: tuple[Point, ...]
 
-    @classmethod
-    def of(cls, cluster: str, source: Source, aggregate_id: str, sequence: int) -> "Token":
-        """The token of one command; `sequence` is that of its last event."""
-        point = Point(source.topic, source.partition, source.offset, aggregate_id, sequence)
-        return cls(cluster, (point,))
-
     def __or__(self, other: "Token") -> "Token":
         """Both together. Raises InvalidToken if they are of different clusters."""
         if self.cluster != other.cluster:
@@ -83,9 +77,11 @@ class Token(msgspec.Struct, frozen=True):
 
 
 def token_text(cluster: str, source: Source, aggregate_id: str, sequence: int) -> str:
-    """What `str` makes of `Token.of` the same, in half of the time: about a microsecond."""
-    point = (source.topic, source.partition, source.offset, aggregate_id, sequence)
-    return _text(cluster, point)
+    """The token of one command, as text; `sequence` is that of its last event.
+
+    Made without a `Token`, which takes twice as long: about a microsecond.
+    """
+    return _text(cluster, (source.topic, source.partition, source.offset, aggregate_id, sequence))
 
 
 def join(tokens: Iterable[Token | str]) -> Token | None:

@@ -5,9 +5,8 @@ import pytest
 
 from models.commands import DeactivateUser, RegisterUser
 from models.errors import InvalidToken, NoCommandHandler, NoQueryHandler, QueryError
-from models.messages import Source
 from models.queries import GetActiveUsers, GetUserById
-from models.tokens import Token
+from models.tokens import Point, Token, token_text
 from streams.buses import CommandBus, QueryBus
 from tests.unit.samples import SOURCE
 
@@ -75,7 +74,7 @@ async def test_a_handlers_error_reaches_the_caller() -> None:
         await bus.execute(GetUserById("u-1"))
 
 
-TOKEN = Token.of("cluster", SOURCE, "u-1", 4)
+TOKEN = Token.parse(token_text("cluster", SOURCE, "u-1", 4))
 
 
 def waiting_bus() -> tuple[QueryBus, list[tuple[Token, float]]]:
@@ -103,7 +102,7 @@ async def test_a_query_waits_for_a_token(at_least: Any) -> None:
 
 async def test_several_tokens_are_waited_for_as_one() -> None:
     bus, waited = waiting_bus()
-    other = Token.of("cluster", Source("users.commands.v1", 1, 7), "u-2", 1)
+    other = Token("cluster", (Point("users.commands.v1", 1, 7, "u-2", 1),))
     await bus.execute(GetUserById("u-1"), at_least=[str(TOKEN), other])
     assert waited == [(TOKEN | other, 10)]
 

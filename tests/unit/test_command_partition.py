@@ -31,6 +31,7 @@ from streams.recovery import Recovered
 from streams.settings import Settings
 from streams.state_table import MemoryState
 from streams.transactions import Output
+from tests.unit.samples import wire_register
 
 NAMES = Names("", "users")
 TOPIC = TP(NAMES.commands, 0)
@@ -84,36 +85,17 @@ def written(chunks: Iterable[Sequence[ConsumerRecord]], **changes: Any) -> dict[
 
 
 def record(offset: int, key: bytes, value: bytes) -> ConsumerRecord:
-    return ConsumerRecord(
-        topic=TOPIC.topic,
-        partition=TOPIC.partition,
-        offset=offset,
-        timestamp=1_790_000_000_000 + offset // 3,
-        timestamp_type=0,
-        key=key,
-        value=value,
-        checksum=None,
-        serialized_key_size=len(key),
-        serialized_value_size=len(value),
-        headers=(),
-    )
+    sizes = len(key), len(value)
+    time = 1_790_000_000_000 + offset // 3
+    return ConsumerRecord(*TOPIC, offset, time, 0, key, value, None, *sizes, ())
 
 
-def command(offset: int, type_: str, user: str, **fields: str) -> ConsumerRecord:
-    data = {"type": type_, "aggregateId": user, **fields}
-    return record(offset, user.encode(), orjson.dumps(data))
+def command(offset: int, type_: str) -> ConsumerRecord:
+    return record(offset, b"u", orjson.dumps({"type": type_, "aggregateId": "u"}))
 
 
-def register(offset: int, user: str) -> ConsumerRecord:
-    return command(
-        offset,
-        "RegisterUser",
-        user,
-        email=f"{user}@example.org",
-        firstName="Anna",
-        lastName="Müller",
-        registrationSource="web",
-    )
+def register(offset: int) -> ConsumerRecord:
+    return record(offset, b"u", orjson.dumps(wire_register(aggregateId="u", id=None)))
 
 
 def mixed(seed: int) -> list[ConsumerRecord]:
@@ -143,8 +125,8 @@ def test_how_commands_are_cut_into_chunks_changes_nothing(seed: int, cuts: list[
 
 
 def test_each_command_of_a_chunk_sees_what_the_ones_before_it_did() -> None:
-    again = register(1, "u")
-    topics = written([[register(0, "u"), again, command(2, "DeactivateUser", "u"), again]])
+    again = register(1)
+    topics = written([[register(0), again, command(2, "DeactivateUser"), again]])
     outcomes = [orjson.loads(one.value or b"") for one in topics[NAMES.outcomes]]
     assert [one["status"] for one in outcomes] == ["accepted", "rejected", "accepted", "duplicate"]
     assert outcomes[3]["of"] == {"status": "rejected"} | {
@@ -154,10 +136,10 @@ def test_each_command_of_a_chunk_sees_what_the_ones_before_it_did() -> None:
 
 def test_a_letter_is_sealed_where_the_user_is_erased_later_in_the_chunk() -> None:
     no_command = record(1, b"u", b'{"type": "RegisterUser", "aggregateId": "u", "email": 1}')
-    erase = command(2, "EraseUser", "u")
+    erase = command(2, "EraseUser")
     late = record(3, b"u", no_command.value)
     topics = written(
-        [[register(0, "u"), no_command, erase, late]],
+        [[register(0), no_command, erase, late]],
         encrypt_personal_data=True,
         master_key=SecretStr(new_master_key()),
     )

@@ -9,8 +9,7 @@ from typing import cast
 import pytest
 
 from models.errors import InvalidToken, NoSuchView, Transient, ViewBehind
-from models.messages import Source
-from models.tokens import Token
+from models.tokens import Point, Token
 from streams.commands import partition_of
 from streams.freshness import Freshness
 from streams.view_progress import Progress, Serving
@@ -45,8 +44,8 @@ class View:
 
 
 def token(user: str, offset: int, sequence: int = 1, cluster: str = CLUSTER) -> Token:
-    source = Source(TOPIC, partition_of(user.encode(), PARTITIONS), offset)
-    return Token.of(cluster, source, user, sequence)
+    partition = partition_of(user.encode(), PARTITIONS)
+    return Token(cluster, (Point(TOPIC, partition, offset, user, sequence),))
 
 
 def at(decided: int, sequence: int = 1, name: str = "v1", cluster: str = CLUSTER) -> Serving:

@@ -11,20 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import InvalidToken
-from models.messages import Source
 from models.tokens import Point, Token, join, token_text
 from tests.unit.samples import SOURCE
 
 CLUSTER = "MkU3OEVBNTcwNTJENDM2Qg"
-TOKEN = Token.of(CLUSTER, SOURCE, "user-1", 4)
+TOKEN = Token.parse(token_text(CLUSTER, SOURCE, "user-1", 4))
 LETTERS = string.ascii_letters + string.digits + "-_"
 
 ids = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 numbers = st.integers(0, 2**63 - 1)
 singles = st.builds(
-    lambda topic, partition, offset, user, sequence: Token.of(
-        CLUSTER, Source(topic, partition, offset), user, sequence
-    ),
+    lambda *point: Token(CLUSTER, (Point(*point),)),
     st.sampled_from(["users.commands.v1", "ä-orgs.commands.v1"]),
     st.integers(0, 3),
     st.integers(0, 5) | numbers,
@@ -78,7 +75,7 @@ def test_none_joined_is_none() -> None:
 
 def test_clusters_do_not_join() -> None:
     with pytest.raises(InvalidToken, match="different Kafka clusters"):
-        TOKEN | Token.of("other", SOURCE, "user-1", 4)
+        TOKEN | Token("other", TOKEN.points)
 
 
 def is_none(text: str) -> bool:

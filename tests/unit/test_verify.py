@@ -23,7 +23,7 @@ from models.outcomes import (
     Outcome,
     Rejection,
 )
-from models.tokens import Token
+from models.tokens import token_text
 from models.user import User, evolve
 from models.views import project
 from models.wire import encode
@@ -63,7 +63,7 @@ def id_of(number: int) -> UUID:
 
 def token(offset: int, user: str, sequence: int) -> str:
     """What is said to the command at this offset."""
-    return str(Token.of("cluster", Source(NAMES.commands, NUMBER, offset), user, sequence))
+    return token_text("cluster", Source(NAMES.commands, NUMBER, offset), user, sequence)
 
 
 def yes(number: int, sequence: int, user: str = "anna") -> FirstAcceptance:
