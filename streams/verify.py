@@ -154,24 +154,25 @@ class _Verification(Generic[S]):
     async def _wait_for_view(
         self, store: ViewStore, ends: Mapping[TopicPartition, int], deadline: float
     ) -> None:
-        """Wait until the index that people read is behind the last events."""
+        """Wait until the index that people read is there, and behind the last events."""
         last = {tp.partition: await self._logs.last(tp, end) for tp, end in ends.items()}
-        wanted = {one: record.offset + 1 for one, record in last.items() if record is not None}
+        wanted = {one: record.offset + 1 if record else 0 for one, record in last.items()}
 
         async def missing() -> int:
             try:
                 found = (await store.serving(wanted)).progress
             except NoSuchView:  # not complete yet
-                return sum(wanted.values())
+                if not any(wanted.values()) and time.monotonic() > deadline:
+                    raise
+                return sum(wanted.values()) or 1
             return sum(max(0, position - found[one].position) for one, position in wanted.items())
 
-        if wanted:
-            await self._wait(
-                missing,
-                deadline,
-                f"{self._names.events}: {{}} positions are not in the view in time; is a view "
-                "worker running (`cqrs worker views`)?",
-            )
+        await self._wait(
+            missing,
+            deadline,
+            f"{self._names.events}: {{}} positions are not in the view in time; is a view "
+            "worker running (`cqrs worker views`)?",
+        )
 
     async def _wait(
         self, missing: Callable[[], Awaitable[int]], deadline: float, line: str

@@ -13,6 +13,7 @@ from agents.user_views import USER_VIEWS
 from deploy.embedded.stack import EmbeddedStack
 from deploy.faults.deployment import Deployment
 from deploy.generate import malformed, plan, tally
+from models.errors import NoSuchView
 from streams.commands import partition_of
 from streams.elasticsearch import connect
 from streams.findings import NotCaughtUp
@@ -91,3 +92,14 @@ async def test_workers_that_do_not_run_are_named(deploy: Deploy) -> None:
     await send(deployed)
     with pytest.raises(NotCaughtUp, match="is a command worker running"):
         await verify_users(deployed.settings, timeout=0.1)
+
+
+async def test_the_view_may_be_on_its_way_though_nothing_is_on_the_log(deploy: Deploy) -> None:
+    deployed = deploy()
+    with pytest.raises(NoSuchView, match="a view worker makes it"):
+        await verify_users(deployed.settings, timeout=0.1)
+    verifying = asyncio.create_task(verify_users(deployed.settings))
+    deployed.start("views")
+    report = await verifying
+    assert report.ok
+    assert report.commands == report.documents == 0
