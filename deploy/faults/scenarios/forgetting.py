@@ -149,15 +149,21 @@ async def _expire(deployed: Deployment, traffic: Traffic, amount: int, *, suspen
         worker.suspend()
     else:
         worker.kill()
-    # The first of them may be on its way to a suspended worker.
+    # The first of them may be on its way to a suspended worker. Two stay behind what expires.
+    decided = traffic.decided + 1
     await _send(deployed, traffic, 1, end + 1)
-    await _send(deployed, traffic, amount, end + 1 + amount)
+    await _send(deployed, traffic, amount + 1, end + amount + 2)
     await _delete_commands(deployed, before=end + amount)
     if suspended:
         worker.resume()
     else:
         worker.start()
-    await wait_until(lambda: worker.exit_code is not None, timeout=60, what="the worker ends")
+    await wait_until(
+        lambda: worker.exit_code is not None or traffic.decided > decided,
+        timeout=60,
+        what="the worker ends",
+    )
+    require(worker.exit_code is not None, "the worker goes on behind what expired")
     expired = await find_expired(settings, names, 0)
     _check_end(worker, expired.count)
     require(
