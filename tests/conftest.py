@@ -9,7 +9,7 @@ import pytest
 from deploy.embedded.stack import EmbeddedStack
 from deploy.faults.deployment import Deployment, worker_logs
 from deploy.workers import Role
-from tests.support import deployment
+from tests.support import deployment, empty, run_apart
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,10 +26,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[EmbeddedStack]:
-    """A real Kafka and a real Elasticsearch for all tests; each test takes names of its own."""
+def servers() -> Iterator[EmbeddedStack]:
+    """A real Kafka and a real Elasticsearch for all tests."""
     with EmbeddedStack.temporary() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def stack(servers: EmbeddedStack) -> Iterator[EmbeddedStack]:
+    """The servers, for the tests of a module; each test takes names of its own.
+
+    They are emptied after it: with what all tests leave behind, a server that is killed takes half
+    a minute to come back.
+    """
+    yield servers
+    run_apart(empty(servers))
 
 
 class Deploy(Protocol):

@@ -23,6 +23,7 @@ from deploy.faults.deployment import (
 from deploy.faults.waiting import wait_until
 from deploy.workers import Role
 from models.errors import Fatal
+from streams.elasticsearch import connect
 from streams.kafka import admin_client
 from streams.settings import Settings
 
@@ -35,6 +36,17 @@ def run_apart(work: Coroutine[Any, Any, T]) -> T:
     """Run this to its end, whether or not an event loop runs here."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()
+
+
+async def empty(servers: Servers) -> None:
+    """Delete all topics and indices."""
+    settings = new_settings(servers)
+    async with admin_client(settings) as admin:
+        topics = await admin.list_topics()
+        await admin.delete_topics([topic for topic in topics if not topic.startswith("__")])
+    async with connect(settings, timeout=30) as client:
+        for index in await client.indices.get(index="*"):
+            await client.indices.delete(index=index)
 
 
 def cqrs(
