@@ -47,7 +47,7 @@ class Record(Protocol):
 
 
 class FetchedRecord(msgspec.Struct, frozen=True, gc=False):
-    """A `Record`, made in a sixth of the time of aiokafka's, which has more fields."""
+    """A `Record`, made in a quarter of the time of aiokafka's, which has more fields."""
 
     topic: str
     partition: int
