@@ -21,6 +21,7 @@ from deploy.faults.scenarios.zombies import wake_amid_the_takeover
 from deploy.faults.traffic import open_traffic, records_of
 from deploy.faults.waiting import wait_until
 from deploy.generate import generate
+from deploy.workers import Role
 from tests.faults.protections import APPS, PROTECTIONS, VARIABLE
 
 _COMMANDS = 3_000  # so many that no poll brings all of their states
@@ -41,30 +42,19 @@ async def restart_after_a_long_history(run: Run) -> None:
     await run.verify(deployed)
 
 
-async def die_before_a_commit(run: Run) -> None:
-    """A worker with a local store is killed between sending a chunk and committing it."""
-    deployed = await run.deploy("views", partitions=1, state_dir=run.new_folder())
-    stream = registering(900, run.seed)  # a view goes on when some users are missing altogether
-    async with open_traffic(deployed, records_of(stream)) as traffic:
-        worker = run.start(deployed, "commands", Point("kill", "before", "commit", 2))
+async def die(run: Run, role: Role, point: Point) -> None:
+    """The only worker of this role is killed at a point, and started again, while users register.
+
+    No other events: a view stops when some of a user's are missing, and goes on when all are.
+    """
+    others: Role = "views" if role == "commands" else "commands"
+    deployed = await run.deploy(others, partitions=1, state_dir=run.new_folder())
+    async with open_traffic(deployed, records_of(registering(900, run.seed))) as traffic:
+        worker = run.start(deployed, role, point)
         traffic.burst(300)
         await traffic.wait_for_decided(1)
         traffic.burst(300)
-        await wait_until(lambda: not worker.is_running, what="it is killed before its commit")
-        worker.start()
-        traffic.burst(300)
-        await traffic.finish()
-    await run.verify(deployed)
-
-
-async def die_before_a_bulk(run: Run) -> None:
-    """A view worker is killed before it writes a chunk's documents."""
-    deployed = await run.deploy("commands", partitions=1)
-    stream = registering(600, run.seed)  # no event comes later for a user who is missing
-    async with open_traffic(deployed, records_of(stream)) as traffic:
-        worker = run.start(deployed, "views", Point("kill", "before", "bulk"))
-        traffic.burst(300)
-        await wait_until(lambda: not worker.is_running, what="it is killed before its bulk")
+        await wait_until(lambda: not worker.is_running, what=f"it is killed: {point}")
         worker.start()
         traffic.burst(300)
         await traffic.finish()
@@ -96,14 +86,20 @@ REVERTS: dict[str, tuple[Callable[[Run], Awaitable[None]], str]] = {
         r"^I\d is broken",
     ),
     "end_offset_in_recovery": (restart_after_a_long_history, r"^I\d is broken"),
-    "apply_after_commit": (die_before_a_commit, r"^I\d is broken"),
+    "apply_after_commit": (
+        partial(die, role="commands", point=Point("kill", "before", "commit", 2)),
+        r"^I\d is broken",
+    ),
     "identity_of_the_store": (get_a_foreign_store, r"^I\d is broken"),
     "gap_check": (
         partial(expire_commands, rng=random.Random(1)),
         r"goes on behind what expired$",
     ),
     "external_version": (replay_events, r"went back from version|were written again"),
-    "commit_after_bulk": (die_before_a_bulk, r"^I4 is broken"),
+    "commit_after_bulk": (
+        partial(die, role="views", point=Point("kill", "before", "bulk")),
+        r"^I4 is broken",
+    ),
     "wait_for_the_view": (read_what_was_written, r"with their token finds"),
     "refresh_after_the_wait": (read_what_was_written, r"search with their token finds"),
 }
