@@ -16,6 +16,7 @@ from deploy.embedded.processes import ServerProcess
 from deploy.faults.deployment import (
     Deployment,
     Servers,
+    WorkerProcess,
     create_user_topics,
     new_settings,
     open_deployment,
@@ -79,6 +80,11 @@ def deployment(servers: Servers, *roles: Role, **changes: Any) -> Iterator[Deplo
     run_apart(create_user_topics(settings))
     with open_deployment(settings, roles) as deployed:
         yield deployed
+
+
+async def going_on(worker: WorkerProcess, partitions: int = 1) -> None:
+    """Wait until it has begun to work on so many partitions."""
+    await wait_until(lambda: worker.log_text.count("going on at position") >= partitions)
 
 
 @asynccontextmanager

@@ -13,18 +13,13 @@ from deploy.generate import generate
 from streams.kafka import new_consumer, new_producer, started
 from tests.conftest import Deploy
 from tests.faults.load import check, counting, send
-from tests.support import suspended
+from tests.support import going_on, suspended
 
 STALL = 3.0  # seconds
 
 
 def start_defective(deployed: Deployment, defect: str) -> WorkerProcess:
     return deployed.start("commands", app="tests.integration.defective_worker", DEFECT=defect)
-
-
-async def started_at(worker: WorkerProcess, count: int = 1) -> None:
-    """Wait until it has started so many partitions."""
-    await wait_until(lambda: worker.log_text.count("going on at position") >= count)
 
 
 def keeps_running(worker: WorkerProcess, timeout: float) -> None:
@@ -45,7 +40,7 @@ def keeps_running(worker: WorkerProcess, timeout: float) -> None:
 async def test_commands_that_are_not_worked_off_end_the_worker(deploy: Deploy, defect: str) -> None:
     deployed = deploy(partitions=1, stall_timeout=STALL)
     worker = start_defective(deployed, defect)
-    await started_at(worker)
+    await going_on(worker)
     async with new_producer(deployed.settings) as producer:
         await send(producer, deployed, generate(10))
     assert worker.wait() == 1
@@ -116,7 +111,7 @@ async def test_aborted_records_at_the_end_are_no_work(deploy: Deploy) -> None:
 async def test_a_view_waits_for_elasticsearch(stack: EmbeddedStack, deploy: Deploy) -> None:
     deployed = deploy("commands", "views", partitions=1, stall_timeout=STALL)
     views = deployed.workers[1]
-    await started_at(views)
+    await going_on(views)
     async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
         stack.elasticsearch.kill()
         try:
@@ -134,6 +129,7 @@ async def test_a_commit_that_is_not_answered_is_given_up(
 ) -> None:
     """After a transaction's time the broker has aborted it: the partition starts again."""
     deployed = deploy("views", partitions=1, transaction_timeout=3.0)
+    await going_on(deployed.workers[0])
     before_commit = Point("stop", "before", "commit").environment()
     worker = deployed.start("commands", app=APPS["commands"], **before_commit)
     async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:

@@ -22,7 +22,7 @@ from deploy.workers import Role
 from streams.kafka import new_producer
 from tests.conftest import Deploy
 from tests.faults.load import check, counting, send
-from tests.support import suspended
+from tests.support import going_on, suspended
 
 IN_GOOD_ORDER = 0
 TOO_LATE = 124
@@ -40,10 +40,13 @@ def stop(worker: WorkerProcess, number: signal.Signals = signal.SIGTERM) -> int:
 async def about_to(
     step: CommandStep | TakeoverStep | ViewStep, role: Role, deploy: Deploy
 ) -> tuple[Deployment, WorkerProcess]:
-    """A deployment with 100 commands, whose worker of this role is suspended before a step."""
+    """A deployment with 100 commands, whose worker of this role is suspended before a step.
+
+    The worker of the other role is at work: one that starts may well end when a server is gone.
+    """
     deployed = deploy(partitions=1)
+    await going_on(deployed.start("views" if role == "commands" else "commands"))
     worker = deployed.start(role, app=APPS[role], **Point("stop", "before", step).environment())
-    deployed.start("views" if role == "commands" else "commands")
     async with new_producer(deployed.settings) as producer:
         await send(producer, deployed, generate(100))
     await wait_until(lambda: worker.is_suspended, what=f"it is about to {step}")
@@ -53,7 +56,7 @@ async def about_to(
 async def all_is_kept(deployed: Deployment, worker: WorkerProcess, commands: int) -> None:
     """The next worker takes over what the one that has left was at."""
     successor = deployed.start(worker.role)
-    await wait_until(lambda: "going on at" in successor.log_text)
+    await going_on(successor)
     async with counting(deployed) as outcomes:
         await outcomes.reach(commands)
         assert outcomes.total == commands
@@ -65,7 +68,7 @@ async def all_is_kept(deployed: Deployment, worker: WorkerProcess, commands: int
 async def test_idle(deploy: Deploy, number: signal.Signals) -> None:
     deployed = deploy("commands", "views")
     for worker in deployed.workers:
-        await wait_until(lambda: "going on at" in worker.log_text)  # noqa: B023
+        await going_on(worker)
         assert stop(worker, number) == IN_GOOD_ORDER
 
 
@@ -112,7 +115,7 @@ async def test_idle_and_kafka_does_not_answer(stack: EmbeddedStack, deploy: Depl
     """Nobody hears that it leaves the group, and it does not wait for an answer."""
     deployed = deploy("commands", "views")
     for worker in deployed.workers:
-        await wait_until(lambda: "going on at" in worker.log_text)  # noqa: B023
+        await going_on(worker)
     async with suspended(stack.kafka, deployed.settings):
         for worker in deployed.workers:
             assert stop(worker) == IN_GOOD_ORDER
