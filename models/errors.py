@@ -24,6 +24,8 @@ programs and never change. The texts are for people, and carry no personal data.
 from collections.abc import Sequence
 from typing import Literal
 
+from typing_extensions import Self
+
 PoisonCode = Literal[
     "malformed-json",
     "not-an-object",
@@ -55,6 +57,10 @@ class _Coded(CqrsError):
 
     def __str__(self) -> str:
         return self.reason
+
+    def bare(self) -> Self:
+        """The same to be kept: a traceback would keep everything that was at work."""
+        return type(self)(self.code, self.reason)
 
 
 class Rejected(_Coded):

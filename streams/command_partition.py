@@ -146,7 +146,7 @@ class CommandPartition(Generic[S]):
         try:
             return self._reader.read(record)
         except Poison as poison:
-            return poison
+            return poison.bare()
         except Exception as error:
             log_defect(f"reading {record.topic}[{record.partition}] at {record.offset}", error)
             return Poison("unreadable", f"reading it raised {type(error).__name__}")
@@ -162,7 +162,7 @@ class CommandPartition(Generic[S]):
             try:
                 check_partition(record, self._settings.partitions)
             except Poison as poison:
-                return poison
+                return poison.bare()
         first = entity.answer_to(id_)
         if first is not None:
             return first
@@ -173,7 +173,7 @@ class CommandPartition(Generic[S]):
             self._repository.put(aggregate_id, entity)
             if entity.version > 0:
                 self._repository.remember(aggregate_id, No(id_, rejected.code, rejected.reason))
-            return rejected
+            return rejected.bare()
         except Exception as error:
             self._repository.put(aggregate_id, entity)
             log_defect(f"deciding {type(command).__name__} {command.id}", error)

@@ -62,7 +62,7 @@ class EventReader(Generic[E]):
             keys = None if self._ring is None else self._ring.of(record.partition)
             return read_event(record, self._types, keys)
         except Poison as poison:
-            return poison
+            return poison.bare()
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -21,6 +22,7 @@ from pydantic import SecretStr
 from agents.user_commands import user_command_bus
 from agents.users import USERS
 from deploy.generate import malformed, plan
+from models.messages import Command
 from models.user import User
 from streams import command_partition
 from streams.aggregate import Names
@@ -147,6 +149,23 @@ def test_a_letter_is_sealed_where_the_user_is_erased_later_in_the_chunk() -> Non
     assert sealed == [True, False]
     keys = [(one.key, one.value) for one in topics[NAMES.keys]]
     assert keys == [(b"u", None)]
+
+
+def test_nothing_of_a_chunk_is_left_to_the_garbage_collector() -> None:
+    """A traceback has the frames that were at work, and they have all commands around it."""
+    gc.collect()
+    gc.disable()
+    try:
+        written([mixed(seed=1)])
+        left = _commands()
+        gc.collect()
+        assert _commands() == left
+    finally:
+        gc.enable()
+
+
+def _commands() -> int:
+    return sum(issubclass(type(one), Command) for one in gc.get_objects())
 
 
 def _last(changelog: Iterable[Output]) -> dict[bytes | None, bytes | None]:
