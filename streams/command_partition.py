@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import starmap
 from typing import Generic, TypeVar
 
 from faust.types import TP
@@ -39,14 +40,15 @@ DecisionBus = CommandBus[Sequence[Event]]
 # was remembered, or why there is none.
 _Verdict = tuple[Sequence[Event], Yes] | Answer | Rejected | Poison
 
-# So many commands are read, then decided, then answered: the code of one step and the data of so
-# few stay in the processor's caches. One by one they take a quarter longer.
+# So many commands are read, then decided, then answered, then put into batches: the code of a step
+# and the data of so few stay in the processor's caches. One by one they take a quarter longer, with
+# batches made at the end of the chunk 5%.
 _GROUP = 64
 
 
 @dataclass
 class _Outputs:
-    """What a chunk brings about, before it is written."""
+    """What a group of commands brings about."""
 
     events: list[Output] = field(default_factory=list)
     outcomes: list[Output] = field(default_factory=list)
@@ -100,20 +102,24 @@ class CommandPartition(Generic[S]):
 
     async def process(self, records: Sequence[Record], position: int) -> None:
         """Decide and commit a chunk."""
-        outputs = _Outputs()
+        new = self._producer.batches
+        events, outcomes, dead = new(), new(), new()
         for start in range(0, len(records), _GROUP):
             if start:
                 await asyncio.sleep(0)  # meanwhile the transactions of other partitions get on
-            await self._process_group(records[start : start + _GROUP], outputs)
+            outputs = await self._process_group(records[start : start + _GROUP])
+            events.extend(outputs.events)
+            outcomes.extend(outputs.outcomes)
+            dead.extend(outputs.dead)
         changes = self._repository.staged()
         changes[position_key(self._tp)] = encode_position(position)
         offsets = await self._producer.commit(
             {
-                self._names.keys: self._sealing.changes(),
-                self._names.events: outputs.events,
-                self._names.outcomes: outputs.outcomes,
-                self._names.dead_commands: outputs.dead,
-                self._table.changelog: [Output(key, value) for key, value in changes.items()],
+                self._names.keys: new(self._sealing.changes()),
+                self._names.events: events,
+                self._names.outcomes: outcomes,
+                self._names.dead_commands: dead,
+                self._table.changelog: new(starmap(Output, changes.items())),
             }
         )
         self._apply(changes, offsets[self._table.changelog] + len(changes))
@@ -134,12 +140,14 @@ class CommandPartition(Generic[S]):
         self._repository.clear()
         self._sealing.clear()
 
-    async def _process_group(self, records: Sequence[Record], outputs: _Outputs) -> None:
+    async def _process_group(self, records: Sequence[Record]) -> _Outputs:
+        outputs = _Outputs()
         commands = [self._read(record) for record in records]
         verdicts = [await self._decide(*read) for read in zip(records, commands, strict=True)]
         for record, command, verdict in zip(records, commands, verdicts, strict=True):
             outcome = self._answer(record, command, verdict, outputs)
             outputs.outcomes.append(Output(reply_key(record), encode(outcome)))
+        return outputs
 
     def _read(self, record: Record) -> Command | Poison:
         """The command in a record; one that breaks the reading is poison, too."""

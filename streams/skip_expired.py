@@ -78,7 +78,7 @@ async def skip_expired(settings: Settings, names: Names, partition: int, worker:
                 expired = await find_expired(settings, names, partition)
                 if expired.count:
                     position = Output(position_key(tp), encode_position(expired.begin))
-                    await producer.commit({names.changelog: [position]})
+                    await producer.commit({names.changelog: producer.batches([position])})
     except Fenced:
         raise Fatal(
             f"{names.commands}[{partition}] was taken over by a worker whenever its position was "

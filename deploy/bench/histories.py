@@ -92,6 +92,6 @@ async def _write_partition(
     try:
         while chunk := list(islice(outputs, _CHUNK)):
             chunk.append(Output(position_key(tp), encode_position(position)))
-            await producer.commit({names.changelog: chunk})
+            await producer.commit({names.changelog: producer.batches(chunk)})
     finally:
         await producer.close()

@@ -29,8 +29,8 @@ from streams.local_store import LocalState
 from streams.partition_driver import Driver
 from streams.recovery import Recovered
 from streams.settings import Settings
-from streams.state_table import MemoryState
-from streams.transactions import Output, TransactionalProducer
+from streams.state_table import MemoryState, encode_position, position_key
+from streams.transactions import Batches, TransactionalProducer
 from streams.view_index import Document
 from streams.view_progress import Serving
 from streams.view_writer import PartitionWriter
@@ -108,13 +108,14 @@ def apply_after_commit(set_: Set) -> None:
         store = self._stored
         assert isinstance(store, LocalState)
 
-        async def apply_and_commit(
-            outputs: Mapping[str, Sequence[Output]], *rest: Any
-        ) -> Mapping[str, int]:
-            changes = {one.key or b"": one.value for one in outputs[self._table.changelog]}
+        async def apply_and_commit(outputs: Mapping[str, Batches]) -> Mapping[str, int]:
+            changes = {
+                **self._repository.staged(),
+                position_key(self._tp): encode_position(position),
+            }
             store.apply(changes, store.end)
             store._db.flush()
-            return await commit(outputs, *rest)
+            return await commit(outputs)
 
         vars(self._producer)["commit"] = apply_and_commit
         await process(self, records, position)

@@ -49,6 +49,10 @@ class Written:
     async def start(self) -> None:
         """There is nobody to be fenced."""
 
+    def batches(self, records: Iterable[Output] = ()) -> list[Output]:
+        """Of any size, and they stay records."""
+        return list(records)
+
     async def commit(self, outputs: Mapping[str, Sequence[Output]]) -> Mapping[str, int]:
         """Keep them."""
         begins = {topic: len(self.topics[topic]) for topic in outputs}

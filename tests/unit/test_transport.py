@@ -16,9 +16,9 @@ from aiokafka.structs import TopicPartition
 from faust.transport.consumer import Fetcher
 from faust.types import TP
 
-from streams import kafka, transactions, transport
+from streams import kafka, transport
 from streams.chunks import FetchedRecord
-from streams.transactions import Output
+from streams.transactions import Batches, Output
 from streams.transport import ChunkConsumer
 
 ONE, TWO = TP("things", 0), TP("things", 1)
@@ -123,8 +123,9 @@ def test_what_is_put_into_batches_is_what_is_fetched(amount: int) -> None:
         Output(None, bytes(5000), [("a", b"b"), ("a", None)]),
         Output(b"gone", None),
     ]
-    producer = SimpleNamespace(create_batch=lambda: BatchBuilder(1000, 0, is_transactional=1))
-    batches = transactions._batches(cast(Any, producer), outputs)
+    few = Batches(new_batch, outputs[:3])
+    few.extend(outputs[3:])
+    batches = few.close()
     assert sum(batch.record_count() for batch in batches) == len(outputs)
     fetched = [record for batch in batches for record in fetch(batch)]
     assert [Output(one.key, one.value, [*one.headers]) for one in fetched] == [
@@ -133,6 +134,14 @@ def test_what_is_put_into_batches_is_what_is_fetched(amount: int) -> None:
     assert {type(one) for one in fetched} == {FetchedRecord}
     assert {(one.topic, one.partition) for one in fetched} == {ONE}
     assert all(one.timestamp > 1_700_000_000_000 for one in fetched)
+
+
+def test_nothing_makes_no_batch() -> None:
+    assert Batches(new_batch, []).close() == []
+
+
+def new_batch() -> BatchBuilder:
+    return BatchBuilder(1000, 0, is_transactional=1)
 
 
 def fetch(batch: BatchBuilder) -> list[Any]:

@@ -86,7 +86,7 @@ async def _write(deployed: Deployment, users: list[str], state: bytes | None) ->
                 await producer.start()
                 try:
                     record = Output(user.encode(), state)
-                    await producer.commit({names.changelog: [record]})
+                    await producer.commit({names.changelog: producer.batches([record])})
                 finally:
                     await producer.close()
 
