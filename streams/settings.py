@@ -49,7 +49,7 @@ class Settings(BaseSettings):
         None, ge=0, le=65535, description="port of a worker's /health; 0: any free one"
     )
     max_chunk_records: int = Field(
-        2000, ge=1, le=100_000, description="most records decided in one transaction"
+        4000, ge=1, le=100_000, description="most records decided in one transaction"
     )
 
     # State
