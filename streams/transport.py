@@ -251,6 +251,7 @@ class ChunkConsumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._committed: dict[TP, int] = {}  # as far as this process has committed them
+        self._resumed = asyncio.Event()
 
     def _new_consumer_thread(self) -> ChunkConsumerThread:
         return ChunkConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -265,7 +266,8 @@ class ChunkConsumer(driver.Consumer):
         if not self.flow_active:
             await self.wait(self.can_resume_flow)  # type: ignore[arg-type] # as in Faust
         if not self.active_partitions:
-            await self.sleep(FETCH_WAIT)
+            self._resumed.clear()
+            await self.wait(self._resumed, timeout=FETCH_WAIT)  # type: ignore[arg-type] # as above
             return
         chunks = await self._thread.getmany(self.active_partitions, FETCH_WAIT)
         for chunk in chunks:
@@ -307,6 +309,7 @@ class ChunkConsumer(driver.Consumer):
     def resume_partitions(self, tps: Iterable[TP]) -> None:
         """Resume those that are ready; the others resume themselves once restored."""
         super().resume_partitions({tp for tp in tps if self.app.partitions.is_ready(tp)})
+        self._resumed.set()
 
     async def perform_seek(self) -> None:
         """Seek the partitions that were kept over a rebalance back to their positions."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
@@ -57,6 +58,37 @@ class Positions(ChunkConsumer):
 
     def assignment(self) -> set[TP]:
         return {ONE, TWO}
+
+
+class Full(ChunkConsumer):
+    """A consumer without Faust around it, of which no partition wants more chunks by now."""
+
+    def __init__(self) -> None:
+        self.flow_active = True
+        self._active_partitions: set[TP] = set()
+        self._paused_partitions = {ONE, TWO}
+        self._resumed = asyncio.Event()
+        self.app = cast(
+            Any, SimpleNamespace(partitions=SimpleNamespace(is_ready=lambda tp: tp == ONE))
+        )
+
+    async def wait(self, *events: Any, timeout: Any = None) -> Any:
+        """As long as it takes: here no time is ever over."""
+        await events[0].wait()
+
+    async def sleep(self, _: Any) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_partition_that_wants_more_wakes_who_waits_for_one() -> None:
+    """It would starve for a quarter of a second, with chunks that were fetched."""
+    consumer = Full()
+    reading = asyncio.ensure_future(anext(consumer.getmany(1), None))
+    await asyncio.sleep(0)
+    assert not reading.done()
+    consumer.resume_partitions({ONE, TWO})
+    await asyncio.wait_for(reading, 5)
+    assert consumer.active_partitions == {ONE}
 
 
 async def test_only_positions_that_have_changed_are_committed() -> None:
