@@ -76,9 +76,6 @@ class Full(ChunkConsumer):
         """As long as it takes: here no time is ever over."""
         await events[0].wait()
 
-    async def sleep(self, _: Any) -> None:
-        await asyncio.Event().wait()
-
 
 async def test_a_partition_that_wants_more_wakes_who_waits_for_one() -> None:
     """It would starve for a quarter of a second, with chunks that were fetched."""
