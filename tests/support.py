@@ -82,9 +82,9 @@ def deployment(servers: Servers, *roles: Role, **changes: Any) -> Iterator[Deplo
         yield deployed
 
 
-async def going_on(worker: WorkerProcess, partitions: int = 1) -> None:
-    """Wait until it has begun to work on so many partitions."""
-    await wait_until(lambda: worker.log_text.count("going on at position") >= partitions)
+async def going_on(worker: WorkerProcess) -> None:
+    """Wait until it has begun to work on a partition."""
+    await wait_until(lambda: worker.has_begun)
 
 
 @asynccontextmanager

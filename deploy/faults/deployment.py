@@ -115,6 +115,11 @@ class WorkerProcess:
         """All that it has logged, over all its starts."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it has begun to work on a partition, in any of its starts."""
+        return "going on at position" in self.log_text
+
     def start(self, **extra: str) -> None:
         """Start the process, or start it again after it ended. Does not wait.
 

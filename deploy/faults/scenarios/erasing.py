@@ -60,7 +60,7 @@ async def erase_users(run: Run, rng: random.Random) -> None:
 
 async def _until_at_work(worker: WorkerProcess) -> None:
     await wait_until(
-        lambda: "going on at position" in worker.log_text,
+        lambda: worker.has_begun,
         timeout=60,
         what="the other worker gets a partition",
     )

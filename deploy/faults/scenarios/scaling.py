@@ -80,7 +80,7 @@ async def _start(deployed: Deployment, workers: int) -> None:
     new = [deployed.start("commands") for _ in range(workers)]
 
     def take_part() -> bool:
-        return all("going on at position" in worker.log_text for worker in new)
+        return all(worker.has_begun for worker in new)
 
     await wait_until(take_part, timeout=60, what="new workers get partitions")
 
