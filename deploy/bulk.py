@@ -18,10 +18,10 @@ from deploy.progress import progress_bar
 from models.errors import InvalidCommand
 from streams.aggregate import Names
 from streams.bulk import BulkSender, read_line
-from streams.kafka import new_producer, started
+from streams.kafka.clients import new_producer, started
+from streams.kafka.topics import COMMAND_BYTES, check_topics, topic_specs
 from streams.progress import Progress
 from streams.settings import Settings
-from streams.topics import COMMAND_BYTES, check_topics, topic_specs
 
 
 @dataclass

@@ -28,7 +28,7 @@ from streams.aggregate import Names
 from streams.bulk import BulkSender
 from streams.buses import QueryBus
 from streams.findings import Report
-from streams.kafka import new_consumer, new_producer
+from streams.kafka.clients import new_consumer, new_producer
 from streams.progress import Progress
 from streams.settings import Settings
 from streams.view_store import open_view_store

@@ -18,12 +18,12 @@ from faust.types import TP, AgentT, TopicT
 
 from models.errors import Fatal
 from streams.health import serving_health
-from streams.kafka import cluster_id
+from streams.kafka.clients import cluster_id
+from streams.kafka.topics import TopicSpec, check_topics
 from streams.logs import log_defect, logging_config
 from streams.partition_driver import Partition
 from streams.partitions import Partitions
 from streams.settings import Settings
-from streams.topics import TopicSpec, check_topics
 from streams.transport import ChunkConsumer, ChunkSchema, ChunkTransport
 from streams.worker import StreamWorker
 

@@ -16,10 +16,10 @@ from models.outcomes import parse_outcome
 from streams.aggregate import Aggregate, Names
 from streams.audit_history import HistoryAudit, ViewDocuments
 from streams.audit_outcomes import OutcomeAudit
-from streams.chunks import Record
-from streams.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
 from streams.event_reader import open_personal
 from streams.findings import Checked, Finding, Report
+from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
+from streams.kafka.records import Record
 from streams.keys import Keys
 
 S = TypeVar("S")

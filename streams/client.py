@@ -26,10 +26,10 @@ from models.messages import Command, to_wire
 from models.outcomes import Outcome, parse_outcome
 from streams.aggregate import Aggregate, Names
 from streams.buses import CommandBus
-from streams.commands import partition_of
-from streams.kafka import new_consumer, new_producer, started
+from streams.kafka.clients import new_consumer, new_producer, started
+from streams.kafka.partitioner import partition_of
+from streams.kafka.topics import COMMAND_BYTES, check_topics, topic_specs
 from streams.settings import Settings
-from streams.topics import COMMAND_BYTES, check_topics, topic_specs
 
 
 def encode_command(command: Command) -> tuple[bytes, bytes]:

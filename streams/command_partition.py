@@ -19,17 +19,18 @@ from models.wire import encode
 from streams.aggregate import Aggregate, Names
 from streams.app import StreamApp
 from streams.buses import CommandBus
-from streams.chunks import Record
-from streams.commands import CommandReader, check_partition, identify, reply_key, source_of, time_of
-from streams.dead_letters import dead_letter
+from streams.commands import CommandReader, identify
 from streams.entity import Answer, No, Yes, first_answer
+from streams.kafka.dead_letters import dead_letter
+from streams.kafka.partitioner import check_partition
+from streams.kafka.records import Record, reply_key, source_of, time_of
+from streams.kafka.transactions import Output, TransactionalProducer
 from streams.keys import Keys, master_key
 from streams.logs import log_defect
 from streams.recovery import recover_partition
 from streams.repository import Repository
 from streams.sealing import Sealing
 from streams.state_table import StateTable, encode_position, position_key
-from streams.transactions import Output, TransactionalProducer
 
 S = TypeVar("S")
 

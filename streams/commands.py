@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timezone
-from functools import lru_cache
 from uuid import UUID
 
 import orjson
-from murmurhash2 import murmurhash2
 
 from models.errors import Poison
-from models.messages import Command, Source, command_id_at, parse_command
+from models.messages import Command, command_id_at, parse_command
 from models.plain_commands import PlainCommands
-from streams.chunks import Record
-
-# The last millisecond of the year 9999, the end of `datetime`.
-_LATEST = 253402300799999
-
-# Bytes. No aggregate id is longer: it has 128 characters (`models/validation.py`).
-_LONGEST_KEY = 512
-
-_SEED = 0x9747B28C  # of Kafka's murmur2
+from streams.kafka.records import Record, source_of, time_of
 
 # What headers may repeat of the value, by the wire name, and where the command has it.
 _REPEATABLE = {
@@ -86,51 +75,6 @@ def identify(record: Record) -> tuple[UUID | None, str | None]:
         return UUID(data["id"]), str(Command(aggregate_id=data["aggregateId"]).aggregate_id)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None, None
-
-
-def reply_key(record: Record) -> bytes | None:
-    """The key of what is said of a record: its own, but never longer than an aggregate id.
-
-    A compressed record may have a key that no topic takes again.
-    """
-    return None if record.key is None else record.key[:_LONGEST_KEY]
-
-
-def time_of(record: Record) -> datetime:
-    """The record's timestamp; the nearest time that there is, for one that is none."""
-    return _time(record.timestamp)
-
-
-@lru_cache(maxsize=256)  # those that come one after the other are often of the same millisecond
-def _time(milliseconds: int) -> datetime:
-    return datetime.fromtimestamp(min(max(milliseconds, 0), _LATEST) / 1000, timezone.utc)
-
-
-def source_of(record: Record) -> Source:
-    """Where the record lies."""
-    return Source(record.topic, record.partition, record.offset)
-
-
-def check_partition(record: Record, partitions: int) -> None:
-    """Check that the record lies where its key belongs by murmur2, the partitioner of Kafka.
-
-    Raises:
-        Poison: another partition owns the aggregate.
-    """
-    assert record.key is not None
-    partition = partition_of(record.key, partitions)
-    if partition != record.partition:
-        raise Poison(
-            "wrong-partition",
-            f"the key belongs to partition {partition}, the record was sent to "
-            f"{record.partition}: set the producer's partitioner to murmur2 "
-            "(librdkafka: partitioner=murmur2_random)",
-        )
-
-
-def partition_of(key: bytes, partitions: int) -> int:
-    """The partition that a key belongs to."""
-    return (murmurhash2(key, _SEED) & 0x7FFFFFFF) % partitions
 
 
 def _check_headers(record: Record, command: Command) -> None:

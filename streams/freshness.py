@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from models.errors import InvalidToken, Transient, ViewBehind
 from models.tokens import Point, Token
-from streams.commands import partition_of
+from streams.kafka.partitioner import partition_of
 from streams.shared import Shared
 from streams.view_progress import Serving
 from streams.view_store import ViewStore

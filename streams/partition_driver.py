@@ -37,7 +37,9 @@ from aiokafka.errors import (
 from faust.types import TP
 
 from models.errors import Fatal, Transient
-from streams.chunks import MOST_BYTES, Chunk, Record
+from streams.chunks import MOST_BYTES, Chunk
+from streams.kafka.records import Record
+from streams.kafka.transactions import Fenced
 from streams.logs import log_defect
 
 logger = logging.getLogger(__name__)
@@ -62,10 +64,6 @@ _LONGEST_WAIT = 10.0  # seconds between two attempts
 # and whoever waits for an outcome has it sooner, for the broker and the event loop have less to do.
 _PAUSE = 0.004
 _NO_PAUSE_FROM = 200
-
-
-class Fenced(Exception):  # noqa: N818 - named as Kafka names it
-    """The partition's transactional id has a newer owner, or its transaction took too long."""
 
 
 class Standing(NamedTuple):

@@ -13,11 +13,11 @@ from elasticsearch import ApiError
 
 from streams.aggregate import Aggregate, Names
 from streams.elasticsearch import connect, translating
-from streams.log_reader import open_logs
+from streams.kafka.log_reader import open_logs
+from streams.kafka.topics import check_topics, describe_topics, topic_specs
 from streams.places import Place, Proof
 from streams.settings import Settings
 from streams.topic_search import TopicSearch
-from streams.topics import check_topics, describe_topics, topic_specs
 from streams.view_index import ViewIndex
 
 _INDEX_TIMEOUT = 120.0  # seconds; a merge takes its time

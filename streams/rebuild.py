@@ -26,11 +26,11 @@ from elasticsearch import AsyncElasticsearch
 from models.errors import Fatal, Transient
 from models.messages import Event
 from streams.aggregate import Names
-from streams.chunks import Record
 from streams.elasticsearch import connect
 from streams.event_reader import EventReader, open_event_reader
-from streams.kafka import admin_client, cluster_id, new_consumer, new_producer, started
-from streams.log_reader import last_positions
+from streams.kafka.clients import admin_client, cluster_id, new_consumer, new_producer, started
+from streams.kafka.log_reader import last_positions
+from streams.kafka.records import Record
 from streams.progress import Progress
 from streams.projector import Projector
 from streams.settings import Settings

@@ -15,12 +15,12 @@ from faust.types import TP
 
 from models.errors import Fatal, Transient
 from streams.aggregate import Names
-from streams.kafka import new_consumer, stop
+from streams.kafka.clients import new_consumer, stop
+from streams.kafka.log_reader import read_to
+from streams.kafka.topic_ids import topic_id
 from streams.local_store import Identity, open_local_state
-from streams.log_reader import read_to
 from streams.settings import Settings
 from streams.state_table import MemoryState, PartitionState, restore
-from streams.topic_ids import topic_id
 
 logger = logging.getLogger(__name__)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from models.errors import Fatal
 from models.messages import Event, EventRecord
 from models.wire import encode
-from streams.dead_letters import sealed_letter
+from streams.kafka.dead_letters import sealed_letter
+from streams.kafka.transactions import Output
 from streams.keys import Keys
 from streams.personal import (
     BrokenSeal,
@@ -15,7 +16,6 @@ from streams.personal import (
     seal_letter,
     seal_state,
 )
-from streams.transactions import Output
 
 
 class Sealing:

@@ -14,11 +14,10 @@ from tenacity.stop import stop_after_attempt
 
 from models.errors import Fatal
 from streams.aggregate import Names
-from streams.log_reader import open_logs
-from streams.partition_driver import Fenced
+from streams.kafka.log_reader import open_logs
+from streams.kafka.transactions import Fenced, Output, TransactionalProducer
 from streams.settings import Settings
 from streams.state_table import MemoryState, encode_position, position_key, restore
-from streams.transactions import Output, TransactionalProducer
 
 # A supervisor may go on starting workers, each of which takes the partition over before it ends.
 _MOST_ATTEMPTS = 5

@@ -19,7 +19,7 @@ from faust.tables.table import Table
 from faust.types import TP
 
 from models.errors import Fatal
-from streams.log_reader import read_to
+from streams.kafka.log_reader import read_to
 
 # Keys that start with this byte are the table's own. Aggregate ids have no control characters.
 OWN = b"\x00"

@@ -18,13 +18,14 @@ from pydantic.alias_generators import to_snake
 
 from models.messages import Event
 from streams.aggregate import Aggregate, Names
-from streams.chunks import Record
-from streams.commands import partition_of
-from streams.dead_letters import SEALED
 from streams.entity import decode_entity
-from streams.kafka import new_producer, started
+from streams.kafka.clients import new_producer, started
+from streams.kafka.dead_letters import SEALED
+from streams.kafka.log_reader import LogReader
+from streams.kafka.partitioner import partition_of
+from streams.kafka.records import Record
+from streams.kafka.topics import TopicSpec
 from streams.keys import Keys, master_key
-from streams.log_reader import LogReader
 from streams.personal import (
     PERSONAL,
     BrokenSeal,
@@ -35,7 +36,6 @@ from streams.personal import (
 )
 from streams.places import Place, Proof
 from streams.settings import Settings
-from streams.topics import TopicSpec
 
 S = TypeVar("S")
 

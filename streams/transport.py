@@ -34,8 +34,9 @@ from faust.types import TP, ConsumerMessage
 from faust.types.transports import TPorTopicSet
 from mode import Service, ServiceT
 
-from streams.chunks import MOST_BYTES, Chunk, FetchedRecord, Record, size_of
-from streams.kafka import stop
+from streams.chunks import MOST_BYTES, Chunk
+from streams.kafka.clients import stop
+from streams.kafka.records import FetchedRecord, Record, size_of
 from streams.watchdog import Watchdog
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import orjson
 
 from models.messages import Event, EventRecord
-from streams.commands import partition_of
+from streams.kafka.partitioner import partition_of
 from streams.view_index import REFUSED, Document, ViewIndex
 
 E = TypeVar("E", bound=Event)

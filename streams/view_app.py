@@ -15,10 +15,10 @@ from streams.aggregate import Names
 from streams.app import StreamApp
 from streams.elasticsearch import connect
 from streams.event_reader import open_event_reader
-from streams.kafka import new_producer, started
-from streams.log_reader import last_positions
+from streams.kafka.clients import new_producer, started
+from streams.kafka.log_reader import last_positions
+from streams.kafka.topics import topic_specs
 from streams.logs import log_defect
-from streams.topics import topic_specs
 from streams.view import View
 from streams.view_follow import ViewFollower
 from streams.view_letters import ViewLetters

@@ -11,7 +11,7 @@ from aiokafka.structs import TopicPartition
 
 from streams.aggregate import Names
 from streams.elasticsearch import connect
-from streams.log_reader import LogReader, open_logs
+from streams.kafka.log_reader import LogReader, open_logs
 from streams.progress import Progress
 from streams.settings import Settings
 from streams.view import DocumentTallies, Tally, View

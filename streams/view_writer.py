@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 from models.errors import Fatal, Poison
 from models.messages import Event, EventRecord
-from streams.chunks import Record
+from streams.kafka.records import Record
 from streams.projector import Projector, Refused
 from streams.view import Projection, Tally
 from streams.view_letters import ViewLetters

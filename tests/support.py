@@ -25,7 +25,7 @@ from deploy.faults.waiting import wait_until
 from deploy.workers import Role
 from models.errors import Fatal
 from streams.elasticsearch import connect
-from streams.kafka import admin_client
+from streams.kafka.clients import admin_client
 from streams.settings import Settings
 
 T = TypeVar("T")

@@ -17,10 +17,10 @@ from deploy.faults.deployment import new_settings
 from deploy.generate import malformed, plan
 from streams.aggregate import Names
 from streams.bulk import BulkSender
-from streams.kafka import new_producer, started
-from streams.log_reader import open_logs
+from streams.kafka.clients import new_producer, started
+from streams.kafka.log_reader import open_logs
+from streams.kafka.topics import create_topics, topic_specs
 from streams.settings import Settings
-from streams.topics import create_topics, topic_specs
 
 PARTITIONS = 4
 _MALFORMED_EVERY = 200  # records

@@ -29,8 +29,8 @@ from streams.aggregate import Names
 from streams.bulk import BulkSender
 from streams.buses import QueryBus
 from streams.client import KafkaCommandBus
-from streams.commands import partition_of
-from streams.kafka import new_consumer, new_producer, started
+from streams.kafka.clients import new_consumer, new_producer, started
+from streams.kafka.partitioner import partition_of
 from streams.settings import Settings
 
 _LOAD = 0.2  # of the rate at which the worker decides a backlog

@@ -21,10 +21,10 @@ from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line
 from models.errors import Fatal
 from streams.aggregate import Names
-from streams.commands import partition_of
-from streams.kafka import new_consumer, started
+from streams.kafka.clients import new_consumer, started
+from streams.kafka.partitioner import partition_of
+from streams.kafka.topics import create_topics, topic_specs
 from streams.settings import Settings
-from streams.topics import create_topics, topic_specs
 
 RESTORED = "records/s, from start to deciding"
 FROM_CHANGELOG = "s to deciding, state in memory"

@@ -27,8 +27,8 @@ from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line
 from streams.aggregate import Names
 from streams.bulk import BulkSender
-from streams.commands import partition_of
-from streams.kafka import admin_client, new_producer, started
+from streams.kafka.clients import admin_client, new_producer, started
+from streams.kafka.partitioner import partition_of
 from streams.settings import Settings
 
 _ANSWERS = 3  # in the dedupe window of each aggregate

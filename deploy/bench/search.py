@@ -34,7 +34,7 @@ from streams.bulk import BulkSender
 from streams.buses import QueryBus
 from streams.elasticsearch import connect
 from streams.freshness import Freshness
-from streams.kafka import new_producer, started
+from streams.kafka.clients import new_producer, started
 from streams.settings import Settings
 from streams.view_index import Document
 from streams.view_indices import ViewIndices

@@ -25,9 +25,9 @@ from deploy.workers import Role, running_worker
 from models.errors import CqrsError, Fatal
 from streams.aggregate import Names
 from streams.elasticsearch import connect as connect_elasticsearch
-from streams.kafka import admin_client
+from streams.kafka.clients import admin_client
+from streams.kafka.topics import create_topics, topic_specs
 from streams.settings import Settings
-from streams.topics import create_topics, topic_specs
 from streams.view_indices import ViewIndices
 
 if TYPE_CHECKING:

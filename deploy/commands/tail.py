@@ -20,7 +20,9 @@ from deploy.connect import connect
 from deploy.examples import examples
 from models.messages import EventRecord
 from streams.aggregate import Names
-from streams.dead_letters import (
+from streams.event_reader import open_personal
+from streams.kafka.clients import new_consumer, started
+from streams.kafka.dead_letters import (
     CODE,
     REASON,
     SEALED,
@@ -28,12 +30,10 @@ from streams.dead_letters import (
     SOURCE_PARTITION,
     SOURCE_TOPIC,
 )
-from streams.event_reader import open_personal
-from streams.kafka import new_consumer, started
+from streams.kafka.topics import check_topics, topic_specs
 from streams.key_ring import KeyRing, open_key_ring
 from streams.personal import may_be_sealed, open_letter
 from streams.settings import Settings
-from streams.topics import check_topics, topic_specs
 
 # What an event carries beside its own fields.
 _ENVELOPE = {to_camel(name) for name in EventRecord.__struct_fields__} | {"type", "schemaVersion"}

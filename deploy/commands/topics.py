@@ -11,7 +11,7 @@ from deploy.connect import connect
 from deploy.examples import examples
 from streams import skip_expired as expired
 from streams.aggregate import Names
-from streams.topics import check_topics, create_topics, topic_specs
+from streams.kafka.topics import check_topics, create_topics, topic_specs
 
 
 @click.group()

@@ -29,8 +29,8 @@ from deploy.faults.waiting import NotInTime
 from deploy.workers import ROLES, Role, command_line, die_with
 from models.errors import Fatal
 from streams.aggregate import Names
+from streams.kafka.topics import create_topics, topic_specs
 from streams.settings import Settings
-from streams.topics import create_topics, topic_specs
 
 
 class Servers(Protocol):

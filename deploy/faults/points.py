@@ -28,7 +28,7 @@ from elasticsearch import AsyncElasticsearch
 from deploy.workers import Role
 from streams import command_partition
 from streams.command_partition import CommandPartition
-from streams.transactions import TransactionalProducer
+from streams.kafka.transactions import TransactionalProducer
 from streams.view_letters import ViewLetters
 from streams.view_store import ViewStore
 

@@ -17,8 +17,8 @@ from aiokafka.structs import TopicPartition
 
 from deploy.faults.deployment import Deployment
 from deploy.faults.waiting import NotInTime, wait_until
-from streams.commands import partition_of
-from streams.kafka import new_consumer, new_producer, started
+from streams.kafka.clients import new_consumer, new_producer, started
+from streams.kafka.partitioner import partition_of
 
 _TICK = 0.01  # seconds between two looks at what is due
 _SILENCE = 20.0  # seconds without an outcome after which none is to come: longer than any session

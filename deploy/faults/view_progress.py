@@ -13,7 +13,7 @@ from deploy.faults.deployment import Deployment, Servers
 from deploy.faults.waiting import wait_until
 from models.errors import NoSuchView
 from streams.elasticsearch import connect, translating
-from streams.log_reader import LogReader, open_logs
+from streams.kafka.log_reader import LogReader, open_logs
 from streams.view_index import in_namespace
 from streams.view_store import ViewStore
 

@@ -14,9 +14,9 @@ from aiokafka.structs import TopicPartition
 from agents.user_verify import verify_users
 from deploy.faults.deployment import Deployment
 from deploy.faults.waiting import wait_until
-from streams.commands import partition_of
 from streams.findings import Report
-from streams.kafka import new_consumer
+from streams.kafka.clients import new_consumer
+from streams.kafka.partitioner import partition_of
 
 
 async def send(

@@ -24,13 +24,13 @@ from streams.bulk_writer import BulkWriter
 from streams.chunks import Chunk
 from streams.command_partition import CommandPartition
 from streams.freshness import Freshness
-from streams.kafka import admin_client
+from streams.kafka.clients import admin_client
+from streams.kafka.transactions import Batches, TransactionalProducer
 from streams.local_store import LocalState
 from streams.partition_driver import Driver
 from streams.recovery import Recovered
 from streams.settings import Settings
 from streams.state_table import MemoryState, encode_position, position_key
-from streams.transactions import Batches, TransactionalProducer
 from streams.view_index import Document
 from streams.view_progress import Serving
 from streams.view_writer import PartitionWriter

@@ -14,7 +14,7 @@ from deploy.faults.waiting import wait_until
 from models.commands import DeactivateUser
 from models.errors import OutcomeTimeout
 from models.outcomes import Rejection
-from streams.kafka import RETRY_BACKOFF_MS, new_producer, started
+from streams.kafka.clients import RETRY_BACKOFF_MS, new_producer, started
 from tests.conftest import Deploy
 
 

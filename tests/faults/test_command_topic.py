@@ -12,7 +12,7 @@ from aiokafka.structs import TopicPartition
 
 from deploy.faults.deployment import Deployment
 from deploy.generate import generate
-from streams.kafka import admin_client, new_producer
+from streams.kafka.clients import admin_client, new_producer
 from streams.settings import Settings
 from tests.conftest import Deploy
 from tests.faults.load import check, counting, send

@@ -15,8 +15,8 @@ from models.messages import Command
 from models.outcomes import Accepted, DeadLettered, Rejection
 from streams.aggregate import Aggregate, Names
 from streams.client import KafkaCommandBus
-from streams.kafka import new_consumer
-from streams.topics import create_topics, topic_specs
+from streams.kafka.clients import new_consumer
+from streams.kafka.topics import create_topics, topic_specs
 from tests.conftest import Deploy
 from tests.integration.two_aggregates import COUNTERS, Count
 

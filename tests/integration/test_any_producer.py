@@ -24,9 +24,9 @@ from deploy.faults.deployment import Deployment
 from deploy.faults.waiting import wait_until
 from models.messages import Source, command_id_at
 from models.outcomes import Accepted, DeadLettered, Duplicate, Outcome, Rejection, parse_outcome
-from streams.commands import partition_of
-from streams.kafka import new_consumer, new_producer, started
-from streams.topics import COMMAND_BYTES
+from streams.kafka.clients import new_consumer, new_producer, started
+from streams.kafka.partitioner import partition_of
+from streams.kafka.topics import COMMAND_BYTES
 from tests.support import deployment
 from tests.unit.samples import wire_register
 

@@ -25,7 +25,7 @@ from deploy.bench.deciding import (
 from deploy.embedded.stack import EmbeddedStack
 from models.errors import Fatal
 from models.tokens import Token
-from streams.dead_letters import CODE
+from streams.kafka.dead_letters import CODE
 
 TINY = {
     "deciding": {"commands": 2000, "warm-up": 200},

@@ -21,7 +21,7 @@ from deploy.connect import environment
 from deploy.embedded.stack import EmbeddedStack
 from deploy.faults.deployment import Deployment, new_settings
 from deploy.faults.waiting import wait_until
-from streams.kafka import new_producer, started
+from streams.kafka.clients import new_producer, started
 from streams.settings import Settings
 from streams.view_store import open_view_store
 from tests.conftest import Deploy

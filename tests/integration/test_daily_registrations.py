@@ -26,12 +26,12 @@ from models.events import USER_EVENTS, UserEvent, UserRegistered
 from models.messages import EventRecord
 from models.queries import GetDailyRegistrations, GetUserById
 from models.wire import encode
-from streams.commands import partition_of
-from streams.dead_letters import VIEW
 from streams.elasticsearch import connect
 from streams.event_reader import read_event
-from streams.kafka import new_producer, started
-from streams.log_reader import open_logs
+from streams.kafka.clients import new_producer, started
+from streams.kafka.dead_letters import VIEW
+from streams.kafka.log_reader import open_logs
+from streams.kafka.partitioner import partition_of
 from streams.progress import say_nothing
 from streams.rebuild import rebuild
 from streams.view import View

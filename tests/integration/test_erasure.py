@@ -26,8 +26,8 @@ from models.commands import (
 )
 from models.outcomes import Accepted, Rejection
 from streams.elasticsearch import connect
-from streams.kafka import admin_client, new_producer
-from streams.topics import topic_specs
+from streams.kafka.clients import admin_client, new_producer
+from streams.kafka.topics import topic_specs
 from streams.view_progress import progress_id
 from streams.view_store import open_view_store
 from tests.conftest import Deploy

@@ -8,7 +8,7 @@ from agents.users import COMMAND_WORKER
 from deploy.faults.deployment import Deployment
 from deploy.faults.waiting import wait_until
 from deploy.generate import generate
-from streams.kafka import admin_client, new_producer
+from streams.kafka.clients import admin_client, new_producer
 from tests.conftest import Deploy
 from tests.faults.load import counting, send
 

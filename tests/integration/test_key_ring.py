@@ -20,7 +20,7 @@ from models.messages import EventRecord
 from models.wire import encode
 from streams.aggregate import Names
 from streams.event_reader import EventReader
-from streams.kafka import new_producer
+from streams.kafka.clients import new_producer
 from streams.key_ring import KeyRing, open_key_ring
 from streams.keys import Keys, master_key, new_master_key
 from streams.personal import seal_event

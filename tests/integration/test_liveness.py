@@ -10,7 +10,7 @@ from deploy.faults.deployment import Deployment, WorkerProcess
 from deploy.faults.points import APPS, Point
 from deploy.faults.waiting import NotInTime, wait_until
 from deploy.generate import generate
-from streams.kafka import new_consumer, new_producer, started
+from streams.kafka.clients import new_consumer, new_producer, started
 from tests.conftest import Deploy
 from tests.faults.load import check, counting, send
 from tests.support import going_on, suspended

@@ -29,9 +29,9 @@ from models.tokens import Token, join
 from streams.aggregate import Names
 from streams.buses import QueryBus
 from streams.client import KafkaCommandBus
-from streams.commands import partition_of
 from streams.elasticsearch import connect
 from streams.freshness import Freshness
+from streams.kafka.partitioner import partition_of
 from streams.view_store import open_view_store
 from tests.conftest import Deploy
 from tests.support import cqrs, deployment, run_apart

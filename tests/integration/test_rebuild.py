@@ -25,7 +25,7 @@ from deploy.generate import generate
 from models.errors import Fatal, NoSuchView, Transient
 from models.queries import GetUserById
 from streams.elasticsearch import connect
-from streams.kafka import admin_client
+from streams.kafka.clients import admin_client
 from streams.progress import say_nothing
 from streams.projector import Projector
 from streams.rebuild import Rebuild, prune, rebuild, roll_back

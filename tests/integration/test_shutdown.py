@@ -19,7 +19,7 @@ from deploy.faults.points import APPS, CommandStep, Point, TakeoverStep, ViewSte
 from deploy.faults.waiting import wait_until
 from deploy.generate import generate
 from deploy.workers import Role
-from streams.kafka import new_producer
+from streams.kafka.clients import new_producer
 from tests.conftest import Deploy
 from tests.faults.load import check, counting, send
 from tests.support import going_on, suspended

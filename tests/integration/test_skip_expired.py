@@ -16,10 +16,10 @@ from agents.users import COMMAND_WORKER, USERS
 from models.errors import Fatal
 from streams import skip_expired as skipping
 from streams.findings import Checked
-from streams.kafka import admin_client
+from streams.kafka.clients import admin_client
+from streams.kafka.transactions import TransactionalProducer
 from streams.settings import Settings
 from streams.skip_expired import Expired, find_expired, skip_expired
-from streams.transactions import TransactionalProducer
 from streams.verify import verify
 from tests.conftest import Deploy
 from tests.support import cqrs

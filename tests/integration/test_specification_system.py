@@ -24,7 +24,7 @@ from models.queries import GetUserById
 from models.views import UserReadModel
 from streams.buses import QueryBus
 from streams.client import KafkaCommandBus
-from streams.kafka import new_consumer
+from streams.kafka.clients import new_consumer
 from tests.support import deployment
 
 

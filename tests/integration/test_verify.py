@@ -14,10 +14,10 @@ from deploy.embedded.stack import EmbeddedStack
 from deploy.faults.deployment import Deployment
 from deploy.generate import malformed, plan, tally
 from models.errors import NoSuchView
-from streams.commands import partition_of
 from streams.elasticsearch import connect
 from streams.findings import NotCaughtUp
-from streams.kafka import new_producer, started
+from streams.kafka.clients import new_producer, started
+from streams.kafka.partitioner import partition_of
 from streams.view_index import in_namespace
 from streams.view_store import ViewStore
 from tests.conftest import Deploy

@@ -10,8 +10,8 @@ import pytest
 
 from models.errors import InvalidToken, NoSuchView, Transient, ViewBehind
 from models.tokens import Point, Token
-from streams.commands import partition_of
 from streams.freshness import Freshness
+from streams.kafka.partitioner import partition_of
 from streams.view_progress import Progress, Serving
 from streams.view_store import ViewStore
 

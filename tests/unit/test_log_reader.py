@@ -8,8 +8,8 @@ import pytest
 from aiokafka.structs import TopicPartition
 
 from models.errors import Transient
-from streams import log_reader
-from streams.log_reader import read_to
+from streams.kafka import log_reader
+from streams.kafka.log_reader import read_to
 
 PARTITION = TopicPartition("things.state-changelog.v1", 0)
 

@@ -12,8 +12,10 @@ from faust.types import TP
 
 from models.errors import Fatal
 from streams import partition_driver
-from streams.chunks import Chunk, Record
-from streams.partition_driver import Driver, Fenced, Standing
+from streams.chunks import Chunk
+from streams.kafka.records import Record
+from streams.kafka.transactions import Fenced
+from streams.partition_driver import Driver, Standing
 from streams.partitions import Partitions
 
 TOPIC = TP("things.commands.v1", 0)

@@ -11,8 +11,9 @@ from deploy.generate import generate
 from deploy.poison import GIANTS, KINDS, Command
 from models.commands import USER_COMMANDS
 from models.errors import Poison
-from streams.chunks import Record
-from streams.commands import CommandReader, check_partition, partition_of
+from streams.commands import CommandReader
+from streams.kafka.partitioner import check_partition, partition_of
+from streams.kafka.records import Record
 
 PARTITIONS = 3
 COMMANDS: dict[str, Command] = {

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from agents.user_commands import app
 from models.errors import Poison
-from streams.commands import partition_of, reply_key, time_of
-from streams.dead_letters import CUT, CUT_KEY, REASON, dead_letter
-from streams.topics import OUTPUT_BYTES
+from streams.kafka.dead_letters import CUT, CUT_KEY, REASON, dead_letter
+from streams.kafka.partitioner import partition_of
+from streams.kafka.records import reply_key, time_of
+from streams.kafka.topics import OUTPUT_BYTES
 
 
 def record(

@@ -17,7 +17,7 @@ from models.commands import USER_COMMANDS, UpdateUserProfile
 from models.errors import InvalidCommand
 from streams.bulk import read_line
 from streams.client import check_size, encode_command
-from streams.topics import COMMAND_BYTES
+from streams.kafka.topics import COMMAND_BYTES
 from tests.unit.samples import register, wire_register
 
 

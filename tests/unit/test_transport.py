@@ -17,9 +17,10 @@ from aiokafka.structs import TopicPartition
 from faust.transport.consumer import Fetcher
 from faust.types import TP
 
-from streams import kafka, transport
-from streams.chunks import FetchedRecord
-from streams.transactions import Batches, Output
+from streams import transport
+from streams.kafka import clients as kafka
+from streams.kafka.records import FetchedRecord
+from streams.kafka.transactions import Batches, Output
 from streams.transport import ChunkConsumer
 
 ONE, TWO = TP("things", 0), TP("things", 1)

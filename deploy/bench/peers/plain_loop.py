@@ -19,7 +19,7 @@ from aiokafka.structs import TopicPartition
 
 from deploy.bench.peers.rules import Json, decide, event_of, evolve, outcome_of
 from streams.aggregate import Names
-from streams.kafka import RETRY_BACKOFF_MS, new_consumer, new_producer
+from streams.kafka.clients import RETRY_BACKOFF_MS, new_consumer, new_producer
 from streams.settings import Settings, settings
 
 _KEYED = list[tuple[bytes, bytes]]

@@ -15,7 +15,7 @@ from deploy.faults.scenario import Run, Scenario
 from deploy.faults.traffic import Traffic, open_traffic, records_of
 from deploy.faults.waiting import wait_until
 from deploy.generate import generate
-from streams.kafka import admin_client
+from streams.kafka.clients import admin_client
 from streams.settings import Settings
 
 _RATE = 100.0

@@ -15,9 +15,9 @@ from deploy.faults.traffic import Record, open_traffic, record_of
 from deploy.generate import plan, tally
 from deploy.poison import GIANTS, KINDS, Command, Kind
 from models.outcomes import DeadLettered, parse_outcome
-from streams.commands import partition_of
-from streams.dead_letters import CODE, CUT, CUT_KEY, SOURCE_OFFSET
-from streams.log_reader import LogReader, open_logs
+from streams.kafka.dead_letters import CODE, CUT, CUT_KEY, SOURCE_OFFSET
+from streams.kafka.log_reader import LogReader, open_logs
+from streams.kafka.partitioner import partition_of
 
 _RATE = 100.0
 _ALL: Mapping[str, Kind] = {**KINDS, **GIANTS}

@@ -19,8 +19,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.types import TP
 
 from models.errors import Transient
-from streams.kafka import RETRY_BACKOFF_MS, new_producer, stop
-from streams.partition_driver import Fenced
+from streams.kafka.clients import RETRY_BACKOFF_MS, new_producer, stop
 from streams.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -29,6 +28,10 @@ T = TypeVar("T")
 
 # Seconds for an abort. What is left behind the next owner ends, or the transaction's timeout.
 _ABORT_TIMEOUT = 1.0
+
+
+class Fenced(Exception):  # noqa: N818 - named as Kafka names it
+    """The partition's transactional id has a newer owner, or its transaction took too long."""
 
 
 class Output(msgspec.Struct, frozen=True, gc=False):

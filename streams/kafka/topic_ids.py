@@ -19,7 +19,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from streams.kafka import admin_client
+from streams.kafka.clients import admin_client
 from streams.settings import Settings
 
 _UUID = Schema(("high", Int64), ("low", Int64))

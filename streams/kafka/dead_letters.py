@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from models.errors import Poison
-from streams.chunks import Record
-from streams.commands import reply_key
-from streams.topics import OUTPUT_BYTES
-from streams.transactions import Output
+from streams.kafka.records import Record, reply_key
+from streams.kafka.topics import OUTPUT_BYTES
+from streams.kafka.transactions import Output
 
 # Headers that a dead letter adds behind the record's own.
 CODE = "cqrs-dead-code"

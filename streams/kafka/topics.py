@@ -14,7 +14,7 @@ from tenacity.wait import wait_fixed
 
 from models.errors import Fatal, Transient
 from streams.aggregate import Names
-from streams.kafka import admin_client
+from streams.kafka.clients import admin_client
 from streams.settings import Settings
 
 MIB = 1024 * 1024

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from models.errors import Transient
-from streams.kafka import new_consumer, started
+from streams.kafka.clients import new_consumer, started
 from streams.settings import Settings
 
 # How long nothing may come although there is something. The longest open transaction is shorter.
