@@ -9,8 +9,8 @@ from agents.users import REGISTRATIONS_WORKER, USERS
 from models import daily_registrations
 from models.events import USER_EVENTS, UserEvent
 from models.messages import EventRecord
+from streams.elasticsearch.index import Document, ViewIndex
 from streams.view import Projection, View
-from streams.view_index import Document, ViewIndex
 
 _INDEX = ViewIndex(
     alias="daily-registrations",

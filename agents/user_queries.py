@@ -20,7 +20,7 @@ from models.queries import MAX_LIMIT, GetActiveUsers, GetUserById, GetUsersByEma
 from models.views import UserReadModel, is_tombstone
 from streams.aggregate import Names
 from streams.buses import QueryBus
-from streams.fragments import fragment_query
+from streams.elasticsearch.substring import fragment_query
 from streams.freshness import Freshness
 from streams.settings import Settings
 from streams.view_store import ViewStore, open_view_store
@@ -55,7 +55,7 @@ class UserQueryHandler:
         return UserReadModel.model_validate(document)
 
     async def get_by_email(self, query: GetUsersByEmail) -> Page[UserReadModel]:
-        """A page of the users whose email contains the text (`streams/fragments.py` says how)."""
+        """A page of the users whose email contains the text; see `streams.elasticsearch.substring`."""
         wanted = fragment_query(EMAIL_FRAGMENTS, query.email)
         return await self._page(wanted, query.limit, _position(query.cursor))
 

@@ -8,9 +8,9 @@ from models.examples import EXAMPLES
 from models.messages import EventRecord
 from models.queries import MAX_LIMIT
 from models.views import is_tombstone, project
-from streams.fragments import ANALYSIS, MAPPING, fragment_text
+from streams.elasticsearch.index import Document, ViewIndex
+from streams.elasticsearch.substring import ANALYSIS, MAPPING, fragment_text
 from streams.view import AggregateProjection, View
-from streams.view_index import Document, ViewIndex
 
 EMAIL_FRAGMENTS = "emailFragments"
 """The field in which fragments of the email address are looked up."""

@@ -23,10 +23,10 @@ from tenacity.wait import wait_random_exponential
 
 from models.errors import Fatal, Transient
 from models.messages import Event, EventRecord
-from streams.bulk_writer import WRITTEN, Fate
-from streams.elasticsearch import let_go
+from streams.elasticsearch.bulk_writer import WRITTEN, Fate
+from streams.elasticsearch.connection import let_go
+from streams.elasticsearch.index import REFUSED, Document
 from streams.view import Projection
-from streams.view_index import REFUSED, Document
 from streams.view_progress import IndexChanged
 from streams.view_store import ViewStore
 

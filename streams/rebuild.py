@@ -26,7 +26,7 @@ from elasticsearch import AsyncElasticsearch
 from models.errors import Fatal, Transient
 from models.messages import Event
 from streams.aggregate import Names
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
 from streams.event_reader import EventReader, open_event_reader
 from streams.kafka.clients import admin_client, cluster_id, new_consumer, new_producer, started
 from streams.kafka.log_reader import last_positions

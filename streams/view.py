@@ -17,8 +17,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import orjson
 
 from models.messages import Event, EventRecord
+from streams.elasticsearch.index import REFUSED, Document, ViewIndex
 from streams.kafka.partitioner import partition_of
-from streams.view_index import REFUSED, Document, ViewIndex
 
 E = TypeVar("E", bound=Event)
 

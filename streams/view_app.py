@@ -13,7 +13,7 @@ from models.errors import Fatal
 from models.messages import Event
 from streams.aggregate import Names
 from streams.app import StreamApp
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
 from streams.event_reader import open_event_reader
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import last_positions

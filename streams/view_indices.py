@@ -19,10 +19,10 @@ from elasticsearch import AsyncElasticsearch, BadRequestError
 from typing_extensions import Self
 
 from models.errors import Fatal
-from streams.elasticsearch import translating
+from streams.elasticsearch.connection import translating
+from streams.elasticsearch.index import ViewIndex, in_namespace, writes_alias
 from streams.settings import Settings
 from streams.view import View
-from streams.view_index import ViewIndex, in_namespace, writes_alias
 from streams.view_store import ViewStore
 
 _SERVING_SETTINGS: Mapping[str, Any] = {

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from models.errors import Fatal, Transient
+from streams.elasticsearch.index import PROGRESS
 from streams.view import NOTHING, Tally
-from streams.view_index import PROGRESS
 
 
 class IndexChanged(Transient):

@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka.structs import TopicPartition
 
 from streams.aggregate import Names
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.progress import Progress
 from streams.settings import Settings

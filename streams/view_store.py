@@ -19,11 +19,18 @@ from typing import Any, NamedTuple, NoReturn
 from elasticsearch import AsyncElasticsearch
 
 from models.errors import Transient
-from streams.bulk_writer import Answer, BulkWriter, is_possible_id
-from streams.elasticsearch import connect, missing_index, translating
+from streams.elasticsearch.bulk_writer import Answer, BulkWriter, is_possible_id
+from streams.elasticsearch.connection import connect, missing_index, translating
+from streams.elasticsearch.index import (
+    PROGRESS,
+    REFUSED,
+    Document,
+    ViewIndex,
+    in_namespace,
+    writes_alias,
+)
 from streams.settings import Settings
 from streams.view import View
-from streams.view_index import PROGRESS, REFUSED, Document, ViewIndex, in_namespace, writes_alias
 from streams.view_progress import (
     IndexChanged,
     Progress,

@@ -24,7 +24,7 @@ from deploy.faults.deployment import (
 from deploy.faults.waiting import wait_until
 from deploy.workers import Role
 from models.errors import Fatal
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
 from streams.kafka.clients import admin_client
 from streams.settings import Settings
 

@@ -15,7 +15,7 @@ from deploy.bench.backlog import PARTITIONS
 from deploy.bench.registrations import registrations
 from models.errors import Fatal
 from models.views import project
-from streams.view_index import Document, writes_alias
+from streams.elasticsearch.index import Document, writes_alias
 
 BULK = 2000  # documents, as ours: 0.8 MB; from 1 MiB on the HTTP client warns
 

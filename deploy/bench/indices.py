@@ -11,7 +11,7 @@ from agents.user_views import USER_VIEWS
 from deploy.bench.backlog import new_deployment
 from deploy.bench.benchmark import Ground
 from deploy.faults.waiting import wait_until
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
 from streams.settings import Settings
 from streams.view_indices import ViewIndices
 

@@ -24,9 +24,9 @@ from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line, module_command
 from streams.aggregate import Names
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
+from streams.elasticsearch.index import Document, writes_alias
 from streams.settings import Settings
-from streams.view_index import Document, writes_alias
 
 DOCUMENTS_PER_SECOND = "documents/s"
 CPU_PER_DOCUMENT = "CPU µs/document"

@@ -27,7 +27,7 @@ from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line, module_command
 from models.errors import Fatal
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
 from streams.rebuild import prune
 from streams.settings import Settings
 from streams.view_indices import IndexState, ViewIndices

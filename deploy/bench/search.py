@@ -32,11 +32,11 @@ from models.views import project
 from streams.aggregate import Names
 from streams.bulk import BulkSender
 from streams.buses import QueryBus
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
+from streams.elasticsearch.index import Document
 from streams.freshness import Freshness
 from streams.kafka.clients import new_producer, started
 from streams.settings import Settings
-from streams.view_index import Document
 from streams.view_indices import ViewIndices
 from streams.view_store import ViewStore
 

@@ -24,7 +24,7 @@ from deploy.progress import progress_bar
 from deploy.workers import Role, running_worker
 from models.errors import CqrsError, Fatal
 from streams.aggregate import Names
-from streams.elasticsearch import connect as connect_elasticsearch
+from streams.elasticsearch.connection import connect as connect_elasticsearch
 from streams.kafka.clients import admin_client
 from streams.kafka.topics import create_topics, topic_specs
 from streams.settings import Settings

@@ -11,7 +11,7 @@ from elasticsearch import AsyncElasticsearch
 from agents.user_views import USER_VIEWS
 from deploy.faults.deployment import Deployment
 from deploy.faults.view_progress import ViewProgress
-from streams.elasticsearch import translating
+from streams.elasticsearch.connection import translating
 from streams.view_indices import ViewIndices
 
 _BETWEEN_SEARCHES = 0.01  # seconds

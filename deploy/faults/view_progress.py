@@ -12,9 +12,9 @@ from agents.user_views import USER_VIEWS
 from deploy.faults.deployment import Deployment, Servers
 from deploy.faults.waiting import wait_until
 from models.errors import NoSuchView
-from streams.elasticsearch import connect, translating
+from streams.elasticsearch.connection import connect, translating
+from streams.elasticsearch.index import in_namespace
 from streams.kafka.log_reader import LogReader, open_logs
-from streams.view_index import in_namespace
 from streams.view_store import ViewStore
 
 Positions = Mapping[TopicPartition, int]

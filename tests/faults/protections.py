@@ -20,9 +20,10 @@ from deploy.workers import Role
 from models.tokens import Token
 from streams import command_partition, recovery
 from streams.aggregate import Names
-from streams.bulk_writer import BulkWriter
 from streams.chunks import Chunk
 from streams.command_partition import CommandPartition
+from streams.elasticsearch.bulk_writer import BulkWriter
+from streams.elasticsearch.index import Document
 from streams.freshness import Freshness
 from streams.kafka.clients import admin_client
 from streams.kafka.transactions import Batches, TransactionalProducer
@@ -31,7 +32,6 @@ from streams.partition_driver import Driver
 from streams.recovery import Recovered
 from streams.settings import Settings
 from streams.state_table import MemoryState, encode_position, position_key
-from streams.view_index import Document
 from streams.view_progress import Serving
 from streams.view_writer import PartitionWriter
 

@@ -11,9 +11,9 @@ from models.events import UserEvent
 from models.messages import EventRecord
 from streams.app import StreamApp
 from streams.chunks import Chunk
+from streams.elasticsearch.index import Document
 from streams.settings import settings
 from streams.view_app import add_view
-from streams.view_index import Document
 
 
 class LouderProjection(UserProjection):

@@ -15,13 +15,13 @@ from deploy.faults.deployment import Deployment, Servers, new_settings
 from models.events import UserEvent, UserProfileUpdated, UserRegistered
 from models.messages import EventRecord, Source
 from models.wire import encode
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
+from streams.elasticsearch.index import in_namespace
 from streams.kafka.clients import new_producer, started
 from streams.kafka.dead_letters import CODE
 from streams.kafka.log_reader import open_logs
 from streams.projector import Refused
 from streams.settings import Settings
-from streams.view_index import in_namespace
 from streams.view_indices import ViewIndices
 from streams.view_store import ViewStore
 

@@ -310,7 +310,7 @@ class TestGenerateAndVerify:
 
 
 async def lose_a_document(settings: Settings) -> None:
-    from streams.elasticsearch import connect
+    from streams.elasticsearch.connection import connect
 
     async with open_view_store(settings, USER_VIEWS, timeout=10) as store:
         some = await anext(store.scan())

@@ -26,7 +26,7 @@ from models.events import USER_EVENTS, UserEvent, UserRegistered
 from models.messages import EventRecord
 from models.queries import GetDailyRegistrations, GetUserById
 from models.wire import encode
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
 from streams.event_reader import read_event
 from streams.kafka.clients import new_producer, started
 from streams.kafka.dead_letters import VIEW

@@ -25,7 +25,7 @@ from models.commands import (
     UpdateUserProfile,
 )
 from models.outcomes import Accepted, Rejection
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
 from streams.kafka.clients import admin_client, new_producer
 from streams.kafka.topics import topic_specs
 from streams.view_progress import progress_id

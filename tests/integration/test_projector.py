@@ -17,10 +17,10 @@ from deploy.faults.waiting import wait_until
 from models.errors import Fatal
 from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserReactivated
 from models.views import project
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
+from streams.elasticsearch.index import REFUSED, Document
 from streams.projector import Projected, Projector, Refused, SequenceGap
 from streams.settings import Settings
-from streams.view_index import REFUSED, Document
 from streams.view_store import ViewStore
 from tests.integration.read_side import (
     Record,

@@ -29,7 +29,7 @@ from models.tokens import Token, join
 from streams.aggregate import Names
 from streams.buses import QueryBus
 from streams.client import KafkaCommandBus
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
 from streams.freshness import Freshness
 from streams.kafka.partitioner import partition_of
 from streams.view_store import open_view_store

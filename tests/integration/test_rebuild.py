@@ -24,7 +24,7 @@ from deploy.faults.waiting import wait_until
 from deploy.generate import generate
 from models.errors import Fatal, NoSuchView, Transient
 from models.queries import GetUserById
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
 from streams.kafka.clients import admin_client
 from streams.progress import say_nothing
 from streams.projector import Projector

@@ -12,7 +12,7 @@ from models.events import UserDeactivated, UserEvent
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from models.views import UserReadModel
 from streams.buses import QueryBus
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
 from streams.projector import Projector
 from streams.settings import Settings
 from streams.view_store import open_view_store

@@ -18,11 +18,11 @@ from models.errors import Fatal, QueryError, Transient
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail, Page
 from models.views import UserReadModel
 from streams.buses import QueryBus
-from streams.elasticsearch import connect
-from streams.fragments import fold, fragment_query, fragment_text
+from streams.elasticsearch.connection import connect
+from streams.elasticsearch.index import REFUSED, Document
+from streams.elasticsearch.substring import fold, fragment_query, fragment_text
 from streams.freshness import Freshness
 from streams.settings import Settings
-from streams.view_index import REFUSED, Document
 from streams.view_store import ViewStore
 from tests.integration.read_side import namespace, user_views
 from tests.support import ROOT

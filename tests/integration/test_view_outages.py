@@ -18,7 +18,7 @@ from deploy.faults.proxy import Cut, Fault, FaultProxy, Refuse
 from deploy.faults.traffic import open_traffic, records_of
 from deploy.faults.waiting import wait_until
 from deploy.generate import generate
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
 from tests.conftest import Deploy
 
 

@@ -15,11 +15,11 @@ from agents.user_views import ORDER, USER_VIEWS
 from deploy.faults.deployment import Servers
 from deploy.faults.proxy import Cut, Fault, FaultProxy, Refuse, Stall
 from models.errors import CqrsError, Fatal, NoSuchView, Transient
-from streams.bulk_writer import Fate
-from streams.elasticsearch import connect
+from streams.elasticsearch.bulk_writer import Fate
+from streams.elasticsearch.connection import connect
+from streams.elasticsearch.index import REFUSED, Document
 from streams.settings import Settings
 from streams.view import Tally
-from streams.view_index import REFUSED, Document
 from streams.view_indices import ViewIndices
 from streams.view_progress import IndexChanged, Progress
 from streams.view_store import ViewStore, open_view_store

@@ -13,8 +13,8 @@ from models.daily_registrations import count, document_id
 from models.errors import Fatal
 from models.events import UserDeactivated, UserEvent, UserRegistered
 from models.messages import EventRecord, Source
+from streams.elasticsearch.index import Document
 from streams.view import NOTHING, DocumentTallies
-from streams.view_index import Document
 from tests.unit.samples import NOON, names, record
 
 Record = EventRecord[UserEvent]

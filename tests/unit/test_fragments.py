@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import QueryError
-from streams.fragments import ANALYSIS, LONGEST, fold, fragment_query, fragment_text
+from streams.elasticsearch.substring import ANALYSIS, LONGEST, fold, fragment_query, fragment_text
 
 HOLE = ANALYSIS["filter"]["fragment_search"]["stopwords"][0]
 

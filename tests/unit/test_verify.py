@@ -30,12 +30,12 @@ from models.wire import encode
 from streams.aggregate import Names
 from streams.audit import PartitionAudit
 from streams.audit_history import ViewDocuments, check_extra_documents
+from streams.elasticsearch.index import REFUSED, Document
 from streams.entity import DEDUPE_WINDOW, Entity, encode_entity
 from streams.findings import Report
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
 from streams.keys import Keys
 from streams.sealing import Sealing
-from streams.view_index import REFUSED, Document
 from tests.unit.samples import ANNA, NOON
 
 NAMES = Names("", "users")

@@ -9,12 +9,12 @@ import pytest
 
 from models.events import UserDeactivated, UserErased, UserProfileUpdated
 from models.user import User
+from streams.elasticsearch.index import Document
 from streams.entity import Entity
 from streams.findings import Report
 from streams.keys import Keys
 from streams.personal import new_key
 from streams.sealing import Sealing
-from streams.view_index import Document
 from tests.unit.samples import ANNA
 from tests.unit.test_verify import History
 

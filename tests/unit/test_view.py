@@ -15,8 +15,8 @@ from agents.user_views import USER_VIEWS, UserProjection
 from models.events import UserEvent
 from models.examples import EXAMPLES
 from models.messages import EventRecord
+from streams.elasticsearch.index import REFUSED, Document
 from streams.view import NOTHING, DocumentTallies, Tally, View
-from streams.view_index import REFUSED, Document
 
 Views = View[UserEvent]
 

@@ -23,7 +23,7 @@ from models.commands import EraseUser
 from models.messages import to_wire
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from streams.buses import QueryBus
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
 from streams.keys import new_master_key
 from streams.view_indices import ViewIndices
 from streams.view_progress import progress_id

@@ -27,7 +27,7 @@ from deploy.faults.view_progress import open_view_progress
 from deploy.faults.waiting import wait_until
 from deploy.generate import plan
 from deploy.workers import die_with
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
 from streams.together import together
 from streams.view_store import open_view_store
 

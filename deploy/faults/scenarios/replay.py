@@ -18,10 +18,10 @@ from deploy.faults.view_progress import ViewProgress, open_view_progress
 from deploy.generate import generate
 from models.events import USER_EVENTS, UserEvent
 from models.messages import EventRecord, parse_event
-from streams.elasticsearch import connect
+from streams.elasticsearch.connection import connect
+from streams.elasticsearch.index import in_namespace
 from streams.projector import Projector
 from streams.together import together
-from streams.view_index import in_namespace
 from streams.view_store import ViewStore
 
 _RATE = 100.0

@@ -11,8 +11,8 @@ import orjson
 from elasticsearch import AsyncElasticsearch
 
 from models.errors import Fatal
-from streams.elasticsearch import is_passing, missing_index, translating
-from streams.view_index import REFUSED, Document, ViewIndex
+from streams.elasticsearch.connection import is_passing, missing_index, translating
+from streams.elasticsearch.index import REFUSED, Document, ViewIndex
 
 _MOST_BYTES = 1024 * 1024  # of a body; from there on the HTTP client warns that it blocks the loop
 _IN_FLIGHT = 2  # while one request is indexed the next one is encoded and sent: 1.3 to 1.8 times
