@@ -16,11 +16,11 @@ from models.outcomes import parse_outcome
 from streams.aggregate import Aggregate, Names
 from streams.audit_history import HistoryAudit, ViewDocuments
 from streams.audit_outcomes import OutcomeAudit
+from streams.encryption.keys import Keys
 from streams.event_reader import open_personal
 from streams.findings import Checked, Finding, Report
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
 from streams.kafka.records import Record
-from streams.keys import Keys
 
 S = TypeVar("S")
 

@@ -21,10 +21,10 @@ from models.errors import Fatal
 from models.messages import Event, EventRecord
 from streams.aggregate import Aggregate
 from streams.elasticsearch.index import REFUSED, Document
-from streams.entity import Entity, decode_entity
+from streams.encryption.cipher import BrokenSeal, is_sealed_state, open_state
+from streams.encryption.keys import Keys, no_master_key
 from streams.findings import Report
-from streams.keys import Keys, no_master_key
-from streams.personal import BrokenSeal, is_sealed_state, open_state
+from streams.state.snapshot import Entity, decode_entity
 
 S = TypeVar("S")
 

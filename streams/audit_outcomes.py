@@ -27,8 +27,8 @@ from models.outcomes import (
     Rejection,
 )
 from models.tokens import Point, Token
-from streams.entity import DEDUPE_WINDOW
 from streams.findings import Kind, Report
+from streams.state.snapshot import DEDUPE_WINDOW
 
 First = FirstAcceptance | FirstRejection
 

@@ -20,17 +20,18 @@ from streams.aggregate import Aggregate, Names
 from streams.app import StreamApp
 from streams.buses import CommandBus
 from streams.commands import CommandReader, identify
-from streams.entity import Answer, No, Yes, first_answer
+from streams.encryption.keys import Keys, master_key
+from streams.encryption.sealer import Sealing
 from streams.kafka.dead_letters import dead_letter
 from streams.kafka.partitioner import check_partition
 from streams.kafka.records import Record, reply_key, source_of, time_of
 from streams.kafka.transactions import Output, TransactionalProducer
-from streams.keys import Keys, master_key
 from streams.logs import log_defect
-from streams.recovery import recover_partition
 from streams.repository import Repository
-from streams.sealing import Sealing
-from streams.state_table import StateTable, encode_position, position_key
+from streams.state.recovery import recover_partition
+from streams.state.snapshot import Answer, No, Yes, first_answer
+from streams.state.store import encode_position, position_key
+from streams.state.table import StateTable
 
 S = TypeVar("S")
 

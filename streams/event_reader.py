@@ -11,10 +11,10 @@ import orjson
 from models.errors import Poison
 from models.messages import Event, EventRecord, event_decoder, parse_event
 from streams.aggregate import Names
+from streams.encryption.cipher import PERSONAL, BrokenSeal, may_be_sealed, open_event
+from streams.encryption.key_ring import KeyRing, open_key_ring
+from streams.encryption.keys import Keys, no_master_key
 from streams.kafka.records import Record
-from streams.key_ring import KeyRing, open_key_ring
-from streams.keys import Keys, no_master_key
-from streams.personal import PERSONAL, BrokenSeal, may_be_sealed, open_event
 from streams.settings import Settings
 
 E = TypeVar("E", bound=Event)

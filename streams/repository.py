@@ -7,9 +7,9 @@ from typing import Generic, TypeVar
 
 from models.messages import Command, Event
 from streams.aggregate import Aggregate
-from streams.entity import Answer, Entity, decode_entity, encode_entity
-from streams.sealing import Sealing
-from streams.state_table import PartitionState
+from streams.encryption.sealer import Sealing
+from streams.state.snapshot import Answer, Entity, decode_entity, encode_entity
+from streams.state.store import PartitionState
 
 S = TypeVar("S")
 

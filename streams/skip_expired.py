@@ -17,7 +17,8 @@ from streams.aggregate import Names
 from streams.kafka.log_reader import open_logs
 from streams.kafka.transactions import Fenced, Output, TransactionalProducer
 from streams.settings import Settings
-from streams.state_table import MemoryState, encode_position, position_key, restore
+from streams.state.changelog import restore
+from streams.state.store import MemoryState, encode_position, position_key
 
 # A supervisor may go on starting workers, each of which takes the partition over before it ends.
 _MOST_ATTEMPTS = 5

@@ -18,15 +18,7 @@ from pydantic.alias_generators import to_snake
 
 from models.messages import Event
 from streams.aggregate import Aggregate, Names
-from streams.entity import decode_entity
-from streams.kafka.clients import new_producer, started
-from streams.kafka.dead_letters import SEALED
-from streams.kafka.log_reader import LogReader
-from streams.kafka.partitioner import partition_of
-from streams.kafka.records import Record
-from streams.kafka.topics import TopicSpec
-from streams.keys import Keys, master_key
-from streams.personal import (
+from streams.encryption.cipher import (
     PERSONAL,
     BrokenSeal,
     is_sealed_state,
@@ -34,8 +26,16 @@ from streams.personal import (
     open_letter,
     open_state,
 )
+from streams.encryption.keys import Keys, master_key
+from streams.kafka.clients import new_producer, started
+from streams.kafka.dead_letters import SEALED
+from streams.kafka.log_reader import LogReader
+from streams.kafka.partitioner import partition_of
+from streams.kafka.records import Record
+from streams.kafka.topics import TopicSpec
 from streams.places import Place, Proof
 from streams.settings import Settings
+from streams.state.snapshot import decode_entity
 
 S = TypeVar("S")
 

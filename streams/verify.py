@@ -21,16 +21,17 @@ from models.errors import NoSuchView, Transient
 from streams.aggregate import Aggregate, Names
 from streams.audit import PartitionAudit
 from streams.audit_history import ViewDocuments, check_extra_documents
+from streams.encryption.cipher import is_sealed_state
+from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.event_reader import sealed_ids
 from streams.findings import NotCaughtUp, Report
 from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.topics import check_topics, topic_specs
-from streams.key_ring import KeyRing, open_key_ring
-from streams.personal import is_sealed_state
 from streams.progress import Progress, say_nothing
 from streams.settings import Settings
-from streams.state_table import MemoryState, position_key, restore
+from streams.state.changelog import restore
+from streams.state.store import MemoryState, position_key
 from streams.view import View
 from streams.view_status import status_of
 from streams.view_store import ViewStore, open_view_store

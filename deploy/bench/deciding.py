@@ -25,9 +25,9 @@ from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line, module_command
 from models.errors import Fatal
 from streams.aggregate import Names
+from streams.encryption.keys import new_master_key
 from streams.kafka.clients import admin_client, cluster_id
 from streams.kafka.log_reader import open_logs
-from streams.keys import new_master_key
 from streams.settings import Settings
 
 COMMANDS_PER_SECOND = "commands/s"

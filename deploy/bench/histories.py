@@ -14,12 +14,12 @@ from faust.types import TP
 from agents.users import COMMAND_WORKER
 from models.user import User
 from streams.aggregate import Names
-from streams.entity import Entity, Yes, encode_entity
 from streams.kafka.log_reader import open_logs
 from streams.kafka.partitioner import partition_of
 from streams.kafka.transactions import Output, TransactionalProducer
 from streams.settings import Settings
-from streams.state_table import encode_position, position_key
+from streams.state.snapshot import Entity, Yes, encode_entity
+from streams.state.store import encode_position, position_key
 
 _CHUNK = 2000  # records in a transaction, as a busy worker has
 _DIFFERENT = 997  # values, so that compressing them does not look easier than it is

@@ -23,8 +23,8 @@ from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line
 from streams.bulk import BulkSender
-from streams.entity import DEDUPE_WINDOW
 from streams.kafka.clients import new_producer, started
+from streams.state.snapshot import DEDUPE_WINDOW
 
 _TYPICAL = 2  # commands that a user has had
 _LOAD = 0.5  # of the rate at which the worker decides a backlog

@@ -19,6 +19,6 @@ def new() -> None:
     Keep it apart from Kafka's data and from its backups, and keep it well: without it nobody reads
     personal data again. It is for the life of a deployment.
     """
-    from streams.keys import new_master_key
+    from streams.encryption.keys import new_master_key
 
     click.echo(f"export CQRS_MASTER_KEY={new_master_key()}")

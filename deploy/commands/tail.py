@@ -20,6 +20,8 @@ from deploy.connect import connect
 from deploy.examples import examples
 from models.messages import EventRecord
 from streams.aggregate import Names
+from streams.encryption.cipher import may_be_sealed, open_letter
+from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.event_reader import open_personal
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.dead_letters import (
@@ -31,8 +33,6 @@ from streams.kafka.dead_letters import (
     SOURCE_TOPIC,
 )
 from streams.kafka.topics import check_topics, topic_specs
-from streams.key_ring import KeyRing, open_key_ring
-from streams.personal import may_be_sealed, open_letter
 from streams.settings import Settings
 
 # What an event carries beside its own fields.

@@ -11,8 +11,8 @@ from deploy.connect import connect, environment
 from deploy.examples import examples
 from deploy.workers import ROLES, Role, Supervisor, command_line
 from streams.aggregate import Names
+from streams.encryption.key_ring import check_master_key
 from streams.kafka.topics import check_topics, topic_specs
-from streams.key_ring import check_master_key
 from streams.settings import Settings
 
 

@@ -18,7 +18,7 @@ from faust.types import TP
 
 from deploy.workers import Role
 from models.tokens import Token
-from streams import command_partition, recovery
+from streams import command_partition
 from streams.aggregate import Names
 from streams.chunks import Chunk
 from streams.command_partition import CommandPartition
@@ -27,11 +27,12 @@ from streams.elasticsearch.index import Document
 from streams.freshness import Freshness
 from streams.kafka.clients import admin_client
 from streams.kafka.transactions import Batches, TransactionalProducer
-from streams.local_store import LocalState
 from streams.partition_driver import Driver
-from streams.recovery import Recovered
 from streams.settings import Settings
-from streams.state_table import MemoryState, encode_position, position_key
+from streams.state import recovery
+from streams.state.recovery import Recovered
+from streams.state.rocksdb import LocalState
+from streams.state.store import MemoryState, encode_position, position_key
 from streams.view_progress import Serving
 from streams.view_writer import PartitionWriter
 

@@ -20,10 +20,10 @@ from models.messages import Command
 from models.outcomes import Outcome
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from streams.elasticsearch.index import Document
+from streams.encryption.keys import new_master_key
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import open_logs
 from streams.kafka.partitioner import partition_of
-from streams.keys import new_master_key
 from streams.view_store import open_view_store
 
 ZSOFIA = {"email": "ZsaZsa@example.org", "first_name": "Zsófia", "last_name": "Győr"}

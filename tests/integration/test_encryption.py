@@ -9,8 +9,8 @@ from deploy.faults.waiting import wait_until
 from deploy.generate import generate
 from models.commands import DeactivateUser, UpdateUserProfile
 from models.outcomes import Accepted, Rejection
+from streams.encryption.cipher import is_sealed_state
 from streams.kafka.clients import new_producer
-from streams.personal import is_sealed_state
 from tests.conftest import Deploy
 from tests.faults.load import check, counting, send
 from tests.integration.erasure import (

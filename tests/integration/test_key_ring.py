@@ -19,11 +19,11 @@ from models.events import USER_EVENTS, UserEvent, UserRegistered
 from models.messages import EventRecord
 from models.wire import encode
 from streams.aggregate import Names
+from streams.encryption.cipher import seal_event
+from streams.encryption.key_ring import KeyRing, open_key_ring
+from streams.encryption.keys import Keys, master_key, new_master_key
 from streams.event_reader import EventReader
 from streams.kafka.clients import new_producer
-from streams.key_ring import KeyRing, open_key_ring
-from streams.keys import Keys, master_key, new_master_key
-from streams.personal import seal_event
 from streams.settings import Settings
 from tests.integration.read_side import record, registered
 

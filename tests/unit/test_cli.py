@@ -9,7 +9,7 @@ import pytest
 from deploy.cli import COMMANDS, main
 from deploy.commands.stack import Tail
 from models.errors import Fatal
-from streams.keys import master_key
+from streams.encryption.keys import master_key
 from streams.settings import Settings
 
 

@@ -27,12 +27,12 @@ from models.user import User
 from streams import command_partition
 from streams.aggregate import Names
 from streams.command_partition import CommandPartition
+from streams.encryption.keys import new_master_key
 from streams.kafka.dead_letters import SEALED
 from streams.kafka.transactions import Output
-from streams.keys import new_master_key
-from streams.recovery import Recovered
 from streams.settings import Settings
-from streams.state_table import MemoryState
+from streams.state.recovery import Recovered
+from streams.state.store import MemoryState
 from tests.unit.samples import wire_register
 
 NAMES = Names("", "users")

@@ -14,7 +14,7 @@ from deploy.connect import connect, environment
 from deploy.embedded import stack
 from deploy.embedded.stack import StackAddress
 from models.errors import Fatal
-from streams.keys import master_key, new_master_key
+from streams.encryption.keys import master_key, new_master_key
 from streams.settings import Settings
 
 RUNNING = StackAddress("127.0.0.1:1111", "http://127.0.0.1:2222")

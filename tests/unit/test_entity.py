@@ -13,7 +13,7 @@ from agents.users import USERS
 from models.events import UserDeactivated
 from models.outcomes import FirstAcceptance, FirstRejection
 from models.user import User
-from streams.entity import (
+from streams.state.snapshot import (
     DEDUPE_WINDOW,
     Answer,
     Entity,

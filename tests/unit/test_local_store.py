@@ -15,9 +15,9 @@ import pytest
 from faust.types import TP
 
 from models.errors import Fatal, Transient
-from streams import local_store
-from streams.local_store import Identity, LocalState, open_local_state
-from streams.state_table import MemoryState, PartitionState, encode_position, position_key
+from streams.state import rocksdb as local_store
+from streams.state.rocksdb import Identity, LocalState, open_local_state
+from streams.state.store import MemoryState, PartitionState, encode_position, position_key
 
 COMMANDS = TP("users.commands.v1", 1)
 IDENTITY = Identity("a" * 32, 1)

@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 from models.errors import Fatal, Poison
 from models.events import USER_EVENTS, UserDeactivated, UserProfileUpdated, UserRegistered
 from models.messages import EventRecord
-from streams.event_reader import open_personal, read_event
-from streams.keys import Keys
-from streams.personal import (
+from streams.encryption.cipher import (
     PERSONAL,
     BrokenSeal,
     is_sealed_state,
@@ -28,7 +26,9 @@ from streams.personal import (
     seal_state,
     unseal,
 )
-from streams.sealing import Sealing
+from streams.encryption.keys import Keys
+from streams.encryption.sealer import Sealing
+from streams.event_reader import open_personal, read_event
 from tests.unit.samples import ANNA, record, wire_of
 from tests.unit.test_verify import Line
 

@@ -14,9 +14,9 @@ from models.events import UserProfileUpdated
 from models.messages import Command, Event
 from models.user import User
 from streams.buses import CommandBus
-from streams.entity import decode_entity
 from streams.repository import Repository
-from streams.state_table import MemoryState
+from streams.state.snapshot import decode_entity
+from streams.state.store import MemoryState
 from tests.unit.samples import ANNA, register
 
 

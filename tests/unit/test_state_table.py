@@ -6,7 +6,8 @@ import pytest
 from faust.types import TP
 
 from agents.user_commands import app
-from streams.state_table import MemoryState, StateTable, encode_position, position_key
+from streams.state.store import MemoryState, encode_position, position_key
+from streams.state.table import StateTable
 
 COMMANDS = TP("users.commands.v1", 1)
 

@@ -31,11 +31,11 @@ from streams.aggregate import Names
 from streams.audit import PartitionAudit
 from streams.audit_history import ViewDocuments, check_extra_documents
 from streams.elasticsearch.index import REFUSED, Document
-from streams.entity import DEDUPE_WINDOW, Entity, encode_entity
+from streams.encryption.keys import Keys
+from streams.encryption.sealer import Sealing
 from streams.findings import Report
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
-from streams.keys import Keys
-from streams.sealing import Sealing
+from streams.state.snapshot import DEDUPE_WINDOW, Entity, encode_entity
 from tests.unit.samples import ANNA, NOON
 
 NAMES = Names("", "users")

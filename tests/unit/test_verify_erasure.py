@@ -10,11 +10,11 @@ import pytest
 from models.events import UserDeactivated, UserErased, UserProfileUpdated
 from models.user import User
 from streams.elasticsearch.index import Document
-from streams.entity import Entity
+from streams.encryption.cipher import new_key
+from streams.encryption.keys import Keys
+from streams.encryption.sealer import Sealing
 from streams.findings import Report
-from streams.keys import Keys
-from streams.personal import new_key
-from streams.sealing import Sealing
+from streams.state.snapshot import Entity
 from tests.unit.samples import ANNA
 from tests.unit.test_verify import History
 

@@ -19,9 +19,9 @@ from models.errors import Transient
 from models.outcomes import Rejection
 from models.user import User
 from streams.client import KafkaCommandBus
-from streams.entity import Entity, encode_entity
 from streams.kafka.partitioner import partition_of
 from streams.kafka.transactions import Fenced, Output, TransactionalProducer
+from streams.state.snapshot import Entity, encode_entity
 
 _VERSION = 3
 _NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)

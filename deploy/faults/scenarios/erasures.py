@@ -24,7 +24,7 @@ from models.messages import to_wire
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from streams.buses import QueryBus
 from streams.elasticsearch.connection import connect
-from streams.keys import new_master_key
+from streams.encryption.keys import new_master_key
 from streams.view_indices import ViewIndices
 from streams.view_progress import progress_id
 from streams.view_store import ViewStore

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 
 from models.errors import Fatal
-from streams.personal import KEY_BYTES, BrokenSeal, new_key, seal, unseal
+from streams.encryption.cipher import KEY_BYTES, BrokenSeal, new_key, seal, unseal
 from streams.settings import Settings
 
 

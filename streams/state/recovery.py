@@ -18,9 +18,10 @@ from streams.aggregate import Names
 from streams.kafka.clients import new_consumer, stop
 from streams.kafka.log_reader import read_to
 from streams.kafka.topic_ids import topic_id
-from streams.local_store import Identity, open_local_state
 from streams.settings import Settings
-from streams.state_table import MemoryState, PartitionState, restore
+from streams.state.changelog import restore
+from streams.state.rocksdb import Identity, open_local_state
+from streams.state.store import MemoryState, PartitionState
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from models.errors import Fatal
 from models.messages import Event, EventRecord
 from models.wire import encode
-from streams.kafka.dead_letters import sealed_letter
-from streams.kafka.transactions import Output
-from streams.keys import Keys
-from streams.personal import (
+from streams.encryption.cipher import (
     BrokenSeal,
     is_sealed_state,
     open_state,
@@ -16,6 +13,9 @@ from streams.personal import (
     seal_letter,
     seal_state,
 )
+from streams.encryption.keys import Keys
+from streams.kafka.dead_letters import sealed_letter
+from streams.kafka.transactions import Output
 
 
 class Sealing:

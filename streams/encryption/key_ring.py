@@ -12,9 +12,9 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from streams.aggregate import Names
+from streams.encryption.keys import Keys, master_key
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.log_reader import open_logs, read_to
-from streams.keys import Keys, master_key
 from streams.settings import Settings
 
 _FOLLOW = 1.0  # seconds after which a key that was destroyed has left the memory

@@ -39,7 +39,7 @@ from rocksdict import (
 )
 
 from models.errors import Fatal, Transient
-from streams.state_table import OWN, PartitionState, decode_position, position_key
+from streams.state.store import OWN, PartitionState, decode_position, position_key
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Envelope encryption of personal data: a data key per aggregate, wrapped by a master key."""

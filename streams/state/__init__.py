@@ -1,0 +1,1 @@
+"""The state of aggregates: snapshots in a store per partition, restored from a changelog."""
