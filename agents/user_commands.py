@@ -14,12 +14,12 @@ from models.commands import USER_COMMANDS
 from models.events import UserEvent
 from models.messages import Command, Event
 from models.user import User, decide
-from streams.app import StreamApp
 from streams.buses import CommandBus
-from streams.chunks import Chunk
 from streams.command_app import add_aggregate
 from streams.repository import Repository
 from streams.settings import settings
+from streams.worker.app import StreamApp
+from streams.worker.chunks import Chunk
 
 
 class UserCommandHandler:

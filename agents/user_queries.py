@@ -55,7 +55,7 @@ class UserQueryHandler:
         return UserReadModel.model_validate(document)
 
     async def get_by_email(self, query: GetUsersByEmail) -> Page[UserReadModel]:
-        """A page of the users whose email contains the text (`streams/elasticsearch/substring.py`)."""
+        """A page of the users whose email contains the text; see `elasticsearch/substring.py`."""
         wanted = fragment_query(EMAIL_FRAGMENTS, query.email)
         return await self._page(wanted, query.limit, _position(query.cursor))
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from faust.types import StreamT
 
 from agents.user_views import USER_VIEWS
-from streams.app import StreamApp
-from streams.chunks import Chunk
 from streams.settings import settings
 from streams.view_app import add_view
+from streams.worker.app import StreamApp
+from streams.worker.chunks import Chunk
 
 app = StreamApp(USER_VIEWS.group, settings())
 user_events = add_view(app, USER_VIEWS)

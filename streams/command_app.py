@@ -9,12 +9,12 @@ from typing import TypeVar
 from faust.types import TP, TopicT
 
 from streams.aggregate import Aggregate, Names
-from streams.app import StreamApp
 from streams.command_partition import CommandPartition, DecisionBus
 from streams.encryption.key_ring import check_master_key
 from streams.kafka.topics import topic_specs
 from streams.repository import Repository
 from streams.state.table import StateTable
+from streams.worker.app import StreamApp
 
 S = TypeVar("S")
 

@@ -17,7 +17,6 @@ from models.outcomes import Accepted, DeadLettered, Duplicate, Outcome, Rejectio
 from models.tokens import token_text
 from models.wire import encode
 from streams.aggregate import Aggregate, Names
-from streams.app import StreamApp
 from streams.buses import CommandBus
 from streams.commands import CommandReader, identify
 from streams.encryption.keys import Keys, master_key
@@ -26,12 +25,13 @@ from streams.kafka.dead_letters import dead_letter
 from streams.kafka.partitioner import check_partition
 from streams.kafka.records import Record, reply_key, source_of, time_of
 from streams.kafka.transactions import Output, TransactionalProducer
-from streams.logs import log_defect
 from streams.repository import Repository
 from streams.state.recovery import recover_partition
 from streams.state.snapshot import Answer, No, Yes, first_answer
 from streams.state.store import encode_position, position_key
 from streams.state.table import StateTable
+from streams.worker.app import StreamApp
+from streams.worker.logs import log_defect
 
 S = TypeVar("S")
 

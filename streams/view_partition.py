@@ -10,13 +10,13 @@ from faust.types import TP
 
 from models.errors import Fatal, NoSuchView, Transient
 from models.messages import Event
-from streams.app import StreamApp
 from streams.event_reader import EventReader
 from streams.kafka.records import Record
 from streams.view_follow import ViewFollower
 from streams.view_letters import ViewLetters
 from streams.view_progress import IndexChanged
 from streams.view_writer import PartitionWriter
+from streams.worker.app import StreamApp
 
 E = TypeVar("E", bound=Event)
 

@@ -15,8 +15,8 @@ from deploy.connect import connect
 from deploy.examples import examples
 from deploy.progress import progress_bar
 from streams import rebuild as rebuilding
-from streams.garbage import collect_seldom
 from streams.view_status import IndexStatus, status_of
+from streams.worker.process import collect_seldom
 
 if TYPE_CHECKING:
     from rich.table import Table

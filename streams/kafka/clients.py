@@ -11,12 +11,12 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
-from aiokafka.producer import sender
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_fixed
 
 from models.errors import Fatal
+from streams.kafka.aiokafka_patches import shorten_wait_for_markers, wait_before_reconnecting
 from streams.settings import Settings
 
 # It logs every failed attempt, and what is raised says it again: only who sets up logging sees it.
@@ -33,14 +33,6 @@ _STOP_TIMEOUT = 2.0
 # aiokafka waits this long after a refusal that only asks for patience, of which the broker's
 # transaction check sends one per new transaction: at the default of 100 ms it is the latency.
 RETRY_BACKOFF_MS = 5
-
-# Seconds that it waits when a transaction follows the one before before the broker has written that
-# one's markers. They are written in a millisecond or two; aiokafka has 20 ms, and no setting.
-sender.BACKOFF_OVERRIDE = 0.002
-
-# Seconds until a broker that cannot be reached is tried again. aiokafka knows only the wait above,
-# with which the producers of one worker tried a thousand times per second.
-_RECONNECT_BACKOFF = 0.1
 
 # Seconds that a broker which answers has until its cluster lets it in.
 _LET_IN = 10.0
@@ -77,15 +69,8 @@ def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
             **options,
         },
     )
-    connect = producer.client._get_conn
-
-    async def connect_patiently(*args: Any, **kwargs: Any) -> Any:
-        connection = await connect(*args, **kwargs)
-        if connection is None:
-            await asyncio.sleep(_RECONNECT_BACKOFF)
-        return connection
-
-    producer.client._get_conn = connect_patiently
+    shorten_wait_for_markers(producer)
+    wait_before_reconnecting(producer)
     return producer
 
 

@@ -20,14 +20,12 @@ from deploy.workers import Role
 from models.tokens import Token
 from streams import command_partition
 from streams.aggregate import Names
-from streams.chunks import Chunk
 from streams.command_partition import CommandPartition
 from streams.elasticsearch.bulk_writer import BulkWriter
 from streams.elasticsearch.index import Document
 from streams.freshness import Freshness
 from streams.kafka.clients import admin_client
 from streams.kafka.transactions import Batches, TransactionalProducer
-from streams.partition_driver import Driver
 from streams.settings import Settings
 from streams.state import recovery
 from streams.state.recovery import Recovered
@@ -35,6 +33,8 @@ from streams.state.rocksdb import LocalState
 from streams.state.store import MemoryState, encode_position, position_key
 from streams.view_progress import Serving
 from streams.view_writer import PartitionWriter
+from streams.worker.chunks import Chunk
+from streams.worker.driver import Driver
 
 VARIABLE = "CQRS_TEST_WITHOUT"
 

@@ -18,12 +18,12 @@ from agents.users import COMMAND_WORKER, USERS
 from deploy.faults.waiting import wait_until
 from models.messages import Command, Event
 from models.user import User
-from streams.app import StreamApp
 from streams.buses import CommandBus
-from streams.chunks import Chunk
 from streams.command_app import add_aggregate
 from streams.repository import Repository
 from streams.settings import settings
+from streams.worker.app import StreamApp
+from streams.worker.chunks import Chunk
 
 DEFECT = os.environ["DEFECT"]
 

@@ -9,11 +9,11 @@ from faust.types import StreamT
 from agents.user_views import USER_VIEWS, UserProjection
 from models.events import UserEvent
 from models.messages import EventRecord
-from streams.app import StreamApp
-from streams.chunks import Chunk
 from streams.elasticsearch.index import Document
 from streams.settings import settings
 from streams.view_app import add_view
+from streams.worker.app import StreamApp
+from streams.worker.chunks import Chunk
 
 
 class LouderProjection(UserProjection):

@@ -18,12 +18,12 @@ from agents.users import USERS
 from models.errors import Rejected
 from models.messages import Command, Event
 from streams.aggregate import Aggregate
-from streams.app import StreamApp
 from streams.buses import CommandBus
-from streams.chunks import Chunk
 from streams.command_app import add_aggregate
 from streams.repository import Repository
 from streams.settings import settings
+from streams.worker.app import StreamApp
+from streams.worker.chunks import Chunk
 
 
 class Count(Command):

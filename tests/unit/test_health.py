@@ -3,8 +3,8 @@ import pytest
 from faust.types import TP
 
 from models.errors import Fatal
-from streams.health import health_of, serving_health
-from streams.partition_driver import Standing
+from streams.worker.health import health_of, serving_health
+from streams.worker.partition import Standing
 
 FIRST, SECOND = TP("users.events.v1", 0), TP("users.events.v1", 1)
 

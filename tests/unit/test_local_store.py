@@ -89,7 +89,7 @@ ENDLESS = f"""
 from itertools import count
 from pathlib import Path
 from typing import Any
-from streams import local_store
+from streams.state import rocksdb as local_store
 from streams.local_store import Identity, open_local_state
 local_store._UNWRITTEN_EACH = 64 << 10
 state = open_local_state(Path({{folder!r}}), Identity({IDENTITY.topic_id!r}, 1), 0, {END})

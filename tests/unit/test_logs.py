@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from streams.logs import logging_config
+from streams.worker.logs import logging_config
 
 AWAY = "Unable connect to node with id 1: [Errno 111] Connection refused"
 
@@ -34,7 +34,7 @@ def test_something_else_is_said_at_once(news: logging.Filter) -> None:
 
 
 def test_what_others_repeat_is_left_to_them(news: logging.Filter) -> None:
-    for name in ("streams.partition_driver", "faust.transport"):
+    for name in ("streams.worker.driver", "faust.transport"):
         assert all(is_written(news, AWAY, at=0.0, name=name) for _ in range(3))
 
 

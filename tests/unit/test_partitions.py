@@ -11,12 +11,13 @@ import pytest
 from faust.types import TP
 
 from models.errors import Fatal
-from streams import partition_driver
-from streams.chunks import Chunk
 from streams.kafka.records import Record
 from streams.kafka.transactions import Fenced
-from streams.partition_driver import Driver, Standing
-from streams.partitions import Partitions
+from streams.worker import driver as partition_driver
+from streams.worker.chunks import Chunk
+from streams.worker.driver import Driver
+from streams.worker.partition import Standing
+from streams.worker.partitions import Partitions
 
 TOPIC = TP("things.commands.v1", 0)
 

@@ -17,11 +17,12 @@ from aiokafka.structs import TopicPartition
 from faust.transport.consumer import Fetcher
 from faust.types import TP
 
-from streams import transport
+from streams.kafka import aiokafka_patches
 from streams.kafka import clients as kafka
 from streams.kafka.records import FetchedRecord
 from streams.kafka.transactions import Batches, Output
-from streams.transport import ChunkConsumer
+from streams.worker import fetcher
+from streams.worker.transport import ChunkConsumer
 
 ONE, TWO = TP("things", 0), TP("things", 1)
 
@@ -109,22 +110,24 @@ async def test_a_refused_commit_is_left_to_the_next_one() -> None:
 
 async def test_nothing_is_committed_amid_a_rebalance_or_of_partitions_that_went() -> None:
     consumer = Positions({ONE: 5, TP("things", 2): 3})
-    consumer.app.rebalancing = True
+    cast(Any, consumer.app).rebalancing = True
     await consumer.commit()
     assert consumer.thread.committed == []
-    consumer.app.rebalancing = False
+    cast(Any, consumer.app).rebalancing = False
     await consumer.commit()
     assert consumer.thread.committed == [{ONE: 5}]
 
 
 def test_a_transaction_waits_no_longer_than_its_predecessors_markers_take() -> None:
-    """aiokafka has 20 ms in its source; a module constant is all that it offers."""
+    """aiokafka has 20 ms in its source, and keeps them for everybody else's producers."""
     sender = SimpleNamespace(
         _retry_backoff=kafka.RETRY_BACKOFF_MS / 1000,
         _txn_manager=SimpleNamespace(txn_partitions=set()),
     )
-    answer = SimpleNamespace(errors=[("things", [(0, CONCURRENT_TRANSACTIONS)])])
-    assert AddPartitionsToTxnHandler(sender, set()).handle_response(answer) == 0.002
+    refusal = SimpleNamespace(errors=[("things", [(0, CONCURRENT_TRANSACTIONS)])])
+    ours = aiokafka_patches._AddPartitionsToTxnHandler(sender, set())
+    assert ours.handle_response(refusal) == 0.002
+    assert AddPartitionsToTxnHandler(sender, set()).handle_response(refusal) == 0.02
 
 
 @pytest.mark.parametrize("stopped", ["consumer", "fetcher"])
@@ -184,6 +187,6 @@ def fetch(batch: BatchBuilder) -> list[Any]:
         tp, MemoryRecords(bytes(batch._build())), [], 0, None, None, True, READ_COMMITTED
     )
     result = FetchResult(tp, assignment=assignment, partition_records=records, backoff=0)
-    fetched = list(transport._take(result, None))
+    fetched = list(fetcher._take(result, None))
     assert [one.offset for one in fetched] == list(range(position.position))
     return fetched

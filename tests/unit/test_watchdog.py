@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
-from streams.watchdog import Due, Watchdog
+from streams.worker.watchdog import Due, Watchdog
 
 WhatIsDue = dict[TP | None, Due]
 

@@ -1,6 +1,6 @@
 """The Faust app of a worker: settings, transport, and how it starts, fails and stops.
 
-The process around it is in `streams/worker.py`.
+The process around it is in `streams/worker/process.py`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import faust
 from faust.types import TP, AgentT, TopicT
 
 from models.errors import Fatal
-from streams.health import serving_health
 from streams.kafka.clients import cluster_id
 from streams.kafka.topics import TopicSpec, check_topics
-from streams.logs import log_defect, logging_config
-from streams.partition_driver import Partition
-from streams.partitions import Partitions
 from streams.settings import Settings
-from streams.transport import ChunkConsumer, ChunkSchema, ChunkTransport
-from streams.worker import StreamWorker
+from streams.worker.health import serving_health
+from streams.worker.logs import log_defect, logging_config
+from streams.worker.partition import Partition
+from streams.worker.partitions import Partitions
+from streams.worker.process import StreamWorker
+from streams.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
 
 logger = logging.getLogger(__name__)
 

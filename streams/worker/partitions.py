@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Iterable
 
 from faust.types import TP
 
-from streams.chunks import Chunk
-from streams.partition_driver import Driver, Partition, Standing, Worker
+from streams.worker.chunks import Chunk
+from streams.worker.driver import Driver
+from streams.worker.partition import Partition, Standing, Worker
 
 
 class Partitions:

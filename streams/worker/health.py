@@ -16,7 +16,7 @@ from aiohttp import web
 from faust.types import TP
 
 from models.errors import Fatal
-from streams.partition_driver import Standing
+from streams.worker.partition import Standing
 
 Standings = Mapping[TP, Standing]
 

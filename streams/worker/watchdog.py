@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from models.errors import Fatal
-
-if TYPE_CHECKING:
-    from streams.app import StreamApp
+from streams.worker.host import Host
 
 _LOOKS = 12  # in one timeout
 _PATIENCE = 5.0  # seconds that the brokers have to answer a look
@@ -44,7 +42,7 @@ class Watchdog:
     """
 
     def __init__(
-        self, app: StreamApp, consumer: AIOKafkaConsumer, reached: Callable[[TP, int], int]
+        self, app: Host, consumer: AIOKafkaConsumer, reached: Callable[[TP, int], int]
     ) -> None:
         """Watch what ``consumer`` is assigned as the app's member of its group.
 

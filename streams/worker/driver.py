@@ -22,8 +22,8 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Coroutine
+from typing import Any
 
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
@@ -37,10 +37,10 @@ from aiokafka.errors import (
 from faust.types import TP
 
 from models.errors import Fatal, Transient
-from streams.chunks import MOST_BYTES, Chunk
-from streams.kafka.records import Record
 from streams.kafka.transactions import Fenced
-from streams.logs import log_defect
+from streams.worker.chunks import MOST_BYTES, Chunk
+from streams.worker.logs import log_defect
+from streams.worker.partition import Partition, Standing, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -64,65 +64,6 @@ _LONGEST_WAIT = 10.0  # seconds between two attempts
 # and whoever waits for an outcome has it sooner, for the broker and the event loop have less to do.
 _PAUSE = 0.004
 _NO_PAUSE_FROM = 200
-
-
-class Standing(NamedTuple):
-    """How far a partition is, for who watches whether it gets on."""
-
-    position: int | None = None
-    """None while it is not started."""
-    failures: int = 0
-    """Since the last chunk that was processed."""
-    waits: bool = False
-    """Whether it does what may take long, and says so."""
-
-
-class Partition(Protocol):
-    """What a worker does with one input partition."""
-
-    @property
-    def waits(self) -> bool:
-        """Whether it waits for a server as long as it takes, and has said so."""
-
-    async def start(self) -> int:
-        """Take the partition over, restore what it needs, and return the position to read from.
-
-        Called again after any failure; it starts from nothing then.
-        """
-
-    async def process(self, records: Sequence[Record], position: int) -> None:
-        """Process records in order and make their effect durable together with ``position``.
-
-        Raises:
-            Fenced: the partition belongs to somebody else now.
-            Fatal: the worker has to stop.
-            Exception: anything else; the partition starts again and the records come again.
-        """
-
-    async def close(self) -> None:
-        """Give the partition up; what is not durable is thrown away."""
-
-
-class Worker(Protocol):
-    """What the drivers need of the app."""
-
-    async def read_from(self, tp: TP, position: int) -> None:
-        """Deliver this partition's chunks from ``position`` on."""
-
-    async def log_bounds(self, tp: TP) -> tuple[int, int]:
-        """The first position that the broker still has, and the one after the last."""
-
-    def pause(self, tp: TP) -> None:
-        """Deliver no more chunks of this partition."""
-
-    def resume(self, tp: TP) -> None:
-        """Deliver chunks of this partition again."""
-
-    async def rejoin(self) -> None:
-        """Ask the consumer group for a new assignment."""
-
-    def fail(self, error: Fatal) -> None:
-        """Stop the worker with this one line."""
 
 
 class Driver:

@@ -1,0 +1,214 @@
+"""Chunks out of aiokafka's fetcher, in the thread of Faust's consumer.
+
+Each chunk has the positions around its records: commit markers, aborted transactions and compaction
+leave holes between offsets, so only positions tell whether a record is missing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, cast
+
+import aiokafka
+from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import ConsumerStoppedError
+from aiokafka.structs import TopicPartition
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from mode import Service
+
+from streams.kafka.aiokafka_patches import yield_fetched_records
+from streams.kafka.clients import stop
+from streams.kafka.records import Record, size_of
+from streams.worker.chunks import MOST_BYTES, Chunk
+from streams.worker.host import Host
+from streams.worker.watchdog import Watchdog
+
+# Faust's services name their logger after their module; what these say is Faust's news.
+faust_logger = logging.getLogger("faust.transport")
+
+# How long the broker holds a fetch that finds nothing. aiokafka has one fetch per broker under way;
+# a partition that was not part of it (it was paused, or sought) waits for it to return.
+BROKER_WAIT_MS = 50
+
+# Records that are unpacked between two looks at how many bytes they are.
+_STEP = 32
+
+
+class _Consumer(Protocol):
+    """The consumer that chunks are fetched for."""
+
+    @property
+    def flow_active(self) -> bool:
+        """Whether anything may be fetched now (Faust's)."""
+
+    @property
+    def active_partitions(self) -> set[TP]:
+        """Partitions that chunks may be taken from now."""
+
+
+class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
+    """Takes chunks with their positions out of aiokafka's fetcher."""
+
+    logger = faust_logger
+
+    def __post_init__(self) -> None:
+        """Prepare the record of skipped ranges."""
+        super().__post_init__()
+        # Ranges without records (markers, aborted transactions) that the position has passed
+        # since the last chunk: partition -> (from, to). They belong to the next chunk.
+        self._passed: dict[TP, tuple[int, int]] = {}
+
+    @property
+    def _fetched_for(self) -> _Consumer:
+        return cast("_Consumer", self.consumer)
+
+    def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_consumer(loop)
+        consumer._fetch_max_wait_ms = BROKER_WAIT_MS  # Faust fixes it at 1,500
+        # Faust takes round robin where it has no changelogs to look after; that moves most
+        # partitions whenever a worker comes or goes.
+        consumer._partition_assignment_strategy = (StickyPartitionAssignor,)
+        return consumer
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group, if the broker answers; what is still asked of it then fails."""
+        if self._consumer is not None:
+            await stop(self._consumer)
+        await super().on_thread_stop()
+
+    async def getmany(  # type: ignore[override]
+        self, active_partitions: set[TP] | None, timeout: float
+    ) -> list[Chunk]:
+        """The next chunks; none if there are none in so many seconds.
+
+        It does not queue behind other calls, of which each takes a thread's worker for its time.
+        """
+        fetching = asyncio.run_coroutine_threadsafe(self._fetch(timeout), self.thread_loop)
+        return await asyncio.wrap_future(fetching)
+
+    async def _fetch(self, timeout: float) -> list[Chunk]:
+        """Like ``Fetcher.fetched_records``, with the positions around each partition's records."""
+        consumer = self._ensure_consumer()
+        most = self.app.conf.broker_max_poll_records
+        fetcher = consumer._fetcher
+        if not self._fetched_for.flow_active:
+            return []
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError
+        with fetcher._subscriptions.fetch_context():
+            if fetcher._subscriptions.reassignment_in_progress:
+                await fetcher._subscriptions.wait_for_assignment()
+            chunks = self._drain(fetcher, most)
+            if not chunks:
+                waiter = fetcher._create_fetch_waiter()
+                done, _ = await asyncio.wait([waiter], timeout=timeout)
+                if not done:
+                    waiter.cancel()
+                    return []
+                waiter.result()  # raises what the fetcher failed with
+                if not fetcher._subscriptions.reassignment_in_progress:
+                    chunks = self._drain(fetcher, most)
+        return chunks
+
+    def _drain(self, fetcher: Any, max_records: int | None) -> list[Chunk]:
+        active = self._fetched_for.active_partitions
+        chunks: list[Chunk] = []
+        for topic_partition in list(fetcher._records):
+            tp = TP(topic_partition.topic, topic_partition.partition)
+            if tp not in active:
+                if not fetcher._subscriptions.is_assigned(topic_partition):
+                    del fetcher._records[topic_partition]
+                continue
+            result = fetcher._records[topic_partition]
+            if type(result) is not FetchResult:
+                if chunks:
+                    break  # the error is raised by the next call
+                del fetcher._records[topic_partition]
+                fetcher._notify(fetcher._wait_consume_future)
+                result.check_raise()
+                continue
+            state = fetcher._subscriptions.subscription.assignment.state_value(topic_partition)
+            before = state.position if state is not None and state.has_valid_position else None
+            records = _take(result, max_records)
+            if not result.has_more():
+                del fetcher._records[topic_partition]
+                fetcher._notify(fetcher._wait_consume_future)
+            if before is None or state.position == before:
+                continue
+            passed = self._passed.pop(tp, None)
+            start = passed[0] if passed is not None and passed[1] == before else before
+            if records:
+                chunks.append(Chunk(tp, records, start, state.position))
+            else:
+                self._passed[tp] = (start, state.position)
+        return chunks
+
+    async def committed(self, tp: TP) -> int | None:
+        """The group's position, if it has one."""
+        partition = TopicPartition(tp.topic, tp.partition)
+        return await self.call_thread(  # type: ignore[no-any-return]
+            self._ensure_consumer().committed, partition
+        )
+
+    async def log_bounds(self, tp: TP) -> tuple[int, int]:
+        """The first position that the broker still has, and the one after the last."""
+        return await self.call_thread(self._log_bounds, tp)  # type: ignore[no-any-return]
+
+    async def _log_bounds(self, tp: TP) -> tuple[int, int]:
+        consumer = self._ensure_consumer()
+        partition = TopicPartition(tp.topic, tp.partition)
+        begin = await consumer.beginning_offsets([partition])
+        end = await consumer.end_offsets([partition])
+        return begin[partition], end[partition]
+
+    @Service.task
+    async def _watch(self) -> None:
+        """End the worker when something here has ended, or no longer gets on."""
+        host = cast("Host", self.app)
+        await Watchdog(host, self._ensure_consumer(), self._reached).run()
+
+    def _reached(self, tp: TP, position: int) -> int:
+        """Where a partition stands that is done with all records before ``position``."""
+        start, end = self._passed.get(tp, (position, position))
+        return end if start <= position < end else position
+
+    async def commit_positions(self, positions: Mapping[TP, int]) -> None:
+        """Commit the group's positions."""
+        partitions = {TopicPartition(tp.topic, tp.partition): at for tp, at in positions.items()}
+        await self.call_thread(self._ensure_consumer().commit, partitions)
+
+    def wake(self) -> None:
+        """Let a wait for records look again: a partition has become active."""
+        self.thread_loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        fetcher = self._ensure_consumer()._fetcher
+        for waiter in fetcher._fetch_waiters:
+            fetcher._notify(waiter)
+
+    async def rejoin(self) -> None:
+        """Ask for a rebalance of the group."""
+        await self.call_thread(self._rejoin)
+
+    async def _rejoin(self) -> None:
+        self._ensure_consumer()._coordinator.request_rejoin()
+
+
+def _take(result: FetchResult, most: int | None) -> Sequence[Record]:
+    """The next records of a fetch, no more than a chunk may have.
+
+    A fetch is bounded as it was sent: compressed records may be a thousand times as large.
+    """
+    records: list[Record] = []
+    size = 0
+    if result.has_more():
+        yield_fetched_records(result)
+    while result.has_more() and size < MOST_BYTES and (most is None or len(records) < most):
+        taken = result.getall(_STEP if most is None else min(_STEP, most - len(records)))
+        records += taken
+        size += size_of(taken)
+    return records

@@ -1,0 +1,208 @@
+"""Faust's transport, changed to deliver one message per fetched chunk instead of one per record.
+
+Faust's path per message costs more than everything else together; a chunk takes it once per
+hundreds of records. The consumer still is Faust's: its thread, its group membership, its flow
+control. What changes:
+
+- ``Consumer.getmany`` yields one message per (partition, fetched chunk); its value is a `Chunk`.
+- What Faust does for single messages between the consumer's thread and the agents is left out: it
+  takes dozens of turns of an event loop that is busy deciding.
+- The group's committed offsets follow the partitions' positions, for tools that show the lag.
+- Partitions stay with the worker that has them, as far as balance allows: their state is there.
+- Where to read on is told by the app's `Partitions`, not by the group's committed offsets.
+- ``TransactionManager`` is only the hook that Faust awaits on a rebalance, before anything is
+  read again (`processing_guarantee="exactly_once"` switches it on, and ``read_committed`` with
+  it). Faust's own transactions lose and duplicate; none of their code runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, cast
+
+import faust
+from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
+from faust.transport.consumer import TransactionManager
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+from faust.types.transports import TPorTopicSet
+from mode import ServiceT
+
+from streams.worker.chunks import Chunk
+from streams.worker.fetcher import ChunkConsumerThread, faust_logger
+from streams.worker.host import Host
+
+# How long one wait for records may take. Partitions that become active meanwhile are seen by the
+# next wait, so it bounds what a restored partition waits for its first chunk.
+FETCH_WAIT = 0.25
+
+
+class ChunkSchema(faust.Schema[Any, Any]):
+    """Hands the chunk on as it is; records are decoded inside the agents."""
+
+    def loads_key(self, app: Any, message: Any, **kwargs: Any) -> Any:
+        """A chunk has no key."""
+        return None
+
+    def loads_value(self, app: Any, message: Any, **kwargs: Any) -> Any:
+        """The chunk itself."""
+        return message.value
+
+
+class ChunkConsumer(driver.Consumer):
+    """Faust's consumer, yielding chunks and reading on from where the partitions say."""
+
+    logger = faust_logger
+    _thread: ChunkConsumerThread
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._committed: dict[TP, int] = {}  # as far as this process has committed them
+        self._resumed = asyncio.Event()
+
+    @property
+    def _host(self) -> Host:
+        return cast("Host", self.app)
+
+    def _new_consumer_thread(self) -> ChunkConsumerThread:
+        return ChunkConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    @property
+    def active_partitions(self) -> set[TP]:
+        """Partitions that chunks may be taken from now."""
+        return self._active_partitions
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        """Yield a message per fetched chunk."""
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)  # type: ignore[arg-type] # as in Faust
+        if not self.active_partitions:
+            self._resumed.clear()
+            await self.wait(self._resumed, timeout=FETCH_WAIT)  # type: ignore[arg-type] # as above
+            return
+        chunks = await self._thread.getmany(self.active_partitions, FETCH_WAIT)
+        for chunk in chunks:
+            if self.should_stop or not self.flow_active:
+                return  # a gap now: the rebalance that stopped the flow seeks back
+            yield chunk.tp, self._chunk_message(chunk)
+
+    async def _drain_messages(self, fetcher: ServiceT) -> None:
+        """Hand each chunk to its agent until the fetcher or this is stopped.
+
+        Faust's stream gives its agent one message per turn of the event loop. Who is faster fills
+        its queue, where chunks wait that would have been one.
+        """
+        try:
+            while not (self.should_stop or fetcher.should_stop):
+                async for _, message in self.getmany(FETCH_WAIT):
+                    await self.callback(message)
+                    await asyncio.sleep(0)
+        except (asyncio.CancelledError, ConsumerStoppedError):
+            if not self._host.should_stop:
+                raise
+
+    def _chunk_message(self, chunk: Chunk) -> ConsumerMessage:
+        last = chunk.records[-1]
+        return ConsumerMessage(
+            chunk.tp.topic,
+            chunk.tp.partition,
+            last.offset,
+            last.timestamp / 1000.0,
+            0,
+            None,
+            None,
+            cast("bytes", chunk),  # `ChunkSchema` takes it out again
+            None,
+            tp=chunk.tp,
+            generation_id=self._host.consumer_generation_id,
+        )
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Resume those that are ready; the others resume themselves once restored."""
+        super().resume_partitions({tp for tp in tps if self._host.partitions.is_ready(tp)})
+        self._resumed.set()
+
+    async def perform_seek(self) -> None:
+        """Seek the partitions that were kept over a rebalance back to their positions."""
+        await self.seek_to(self._host.partitions.positions())
+
+    async def seek_to(self, positions: Mapping[TP, int]) -> None:
+        """Read on from these positions; partitions that are no longer ours are left alone."""
+        assigned = self.assignment()
+        positions = {tp: position for tp, position in positions.items() if tp in assigned}
+        try:
+            await self.seek_wait(positions)
+        except IllegalStateError:
+            self.log.info("Partitions moved while seeking; the rebalance decides")
+
+    async def committed(self, tp: TP) -> int | None:
+        """The group's position, if it has one."""
+        return await self._thread.committed(tp)
+
+    async def log_bounds(self, tp: TP) -> tuple[int, int]:
+        """The first position that the broker still has, and the one after the last."""
+        return await self._thread.log_bounds(tp)
+
+    async def commit(
+        self, topics: TPorTopicSet | None = None, start_new_transaction: bool = True
+    ) -> bool:
+        """Commit the positions that have changed; Faust calls this once in `COMMIT_INTERVAL`.
+
+        Nothing rests on it: whoever takes a partition over reads its position where its effects
+        are. So a commit that the group refuses is left to the next one.
+        """
+        assigned = self.assignment()
+        positions = {
+            tp: position
+            for tp, position in self._host.partitions.positions().items()
+            if tp in assigned and self._committed.get(tp) != position
+        }
+        if not positions or self._host.rebalancing:
+            return False
+        try:
+            await self._thread.commit_positions(positions)
+        except KafkaError as error:
+            self.log.info("Positions were not committed: %r", error)
+            return False
+        self._committed.update(positions)
+        return True
+
+    def wake(self) -> None:
+        """Look for chunks again now: a partition has become active."""
+        self._thread.wake()
+
+    async def rejoin(self) -> None:
+        """Ask for a rebalance of the group."""
+        await self._thread.rejoin()
+
+
+class RebalanceHook(TransactionManager):
+    """Where Faust tells of revoked and assigned partitions, and waits."""
+
+    logger = faust_logger
+
+    @property
+    def _host(self) -> Host:
+        return cast("Host", self.app)
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Let running chunks finish; called before the group moves on."""
+        await self._host.partitions.revoke(revoked)
+
+    async def on_rebalance(
+        self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP]
+    ) -> None:
+        """Take over what is assigned and drop the rest; called before reading starts again."""
+        # By this the group's leader tells claims of an earlier assignment from current ones;
+        # aiokafka 0.14 leaves it out (its issue 1176).
+        StickyPartitionAssignor.on_generation_assignment(self._host.consumer_generation_id)
+        await self._host.partitions.assign(assigned)
+
+
+class ChunkTransport(driver.Transport):
+    """The transport of a `StreamApp`."""
+
+    Consumer = ChunkConsumer
+    TransactionManager = RebalanceHook
