@@ -10,7 +10,7 @@ from models import daily_registrations
 from models.events import USER_EVENTS, UserEvent
 from models.messages import EventRecord
 from streams.elasticsearch.index import Document, ViewIndex
-from streams.view import Projection, View
+from streams.views.projection import Projection, View
 
 _INDEX = ViewIndex(
     alias="daily-registrations",

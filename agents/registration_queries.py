@@ -7,8 +7,8 @@ from typing import Any
 from models.daily_registrations import DailyRegistrations
 from models.queries import GetDailyRegistrations
 from streams.buses import QueryBus
-from streams.freshness import Freshness
-from streams.view_store import ViewStore
+from streams.views.read_your_writes import Freshness
+from streams.views.store import ViewStore
 
 
 class RegistrationQueryHandler:

@@ -8,7 +8,7 @@ from agents.users import USERS
 from models.commands import RegisterUser, UpdateUserProfile
 from models.errors import InvalidCommand
 from models.messages import Command
-from streams.client import KafkaCommandBus
+from streams.commands.client import KafkaCommandBus
 from streams.settings import Settings
 
 

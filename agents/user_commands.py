@@ -15,8 +15,8 @@ from models.events import UserEvent
 from models.messages import Command, Event
 from models.user import User, decide
 from streams.buses import CommandBus
-from streams.command_app import add_aggregate
-from streams.repository import Repository
+from streams.commands.repository import Repository
+from streams.commands.wiring import add_aggregate
 from streams.settings import settings
 from streams.worker.app import StreamApp
 from streams.worker.chunks import Chunk

@@ -10,17 +10,17 @@ from agents.user_views import USER_VIEWS
 from agents.users import USERS
 from models.errors import Fatal, Transient
 from models.views import is_tombstone
-from streams.places import Proof
-from streams.proof import prove
+from streams.audit.erasure import prove
+from streams.audit.erasure_report import Proof
 from streams.settings import Settings
-from streams.view_store import open_view_store
+from streams.views.store import open_view_store
 
 _POLL = 0.1
 _TIMEOUT = 10.0  # seconds of one request
 
 
 async def prove_erased(settings: Settings, user_id: str) -> Proof:
-    """Where there still is personal data of a user, and until when; see `streams.proof.prove`."""
+    """Look where personal data of a user still is, and until when; see `streams.audit.erasure`."""
     return await prove(settings, USERS, USER_VIEWS.index, user_id)
 
 

@@ -21,9 +21,9 @@ from models.views import UserReadModel, is_tombstone
 from streams.aggregate import Names
 from streams.buses import QueryBus
 from streams.elasticsearch.substring import fragment_query
-from streams.freshness import Freshness
 from streams.settings import Settings
-from streams.view_store import ViewStore, open_view_store
+from streams.views.read_your_writes import Freshness
+from streams.views.store import ViewStore, open_view_store
 
 _TIMEOUT = 10.0  # seconds; a search takes milliseconds
 _ACTIVE: Mapping[str, Any] = {"term": {"isActive": True}}

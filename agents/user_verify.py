@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from agents.user_views import USER_VIEWS
 from agents.users import USERS
-from streams.findings import Report
+from streams.audit.report import Report
+from streams.audit.verify import verify
 from streams.progress import Progress, say_nothing
 from streams.settings import Settings
-from streams.verify import verify
 
 
 async def verify_users(
@@ -16,5 +16,5 @@ async def verify_users(
     timeout: float = 60,
     progress: Progress = say_nothing,
 ) -> Report:
-    """Check all invariants of users and their view; see `streams.verify.verify`."""
+    """Check all invariants of users and their view; see `streams.audit.verify.verify`."""
     return await verify(settings, USERS, USER_VIEWS, timeout=timeout, progress=progress)

@@ -10,7 +10,7 @@ from models.queries import MAX_LIMIT
 from models.views import is_tombstone, project
 from streams.elasticsearch.index import Document, ViewIndex
 from streams.elasticsearch.substring import ANALYSIS, MAPPING, fragment_text
-from streams.view import AggregateProjection, View
+from streams.views.projection import AggregateProjection, View
 
 EMAIL_FRAGMENTS = "emailFragments"
 """The field in which fragments of the email address are looked up."""

@@ -9,7 +9,7 @@ from faust.types import StreamT
 
 from agents.user_views import USER_VIEWS
 from streams.settings import settings
-from streams.view_app import add_view
+from streams.views.wiring import add_view
 from streams.worker.app import StreamApp
 from streams.worker.chunks import Chunk
 

@@ -17,7 +17,7 @@ from deploy.lines import Lines, read_available
 from deploy.progress import progress_bar
 from models.errors import InvalidCommand
 from streams.aggregate import Names
-from streams.bulk import BulkSender, read_line
+from streams.commands.bulk_sender import BulkSender, read_line
 from streams.kafka.clients import new_producer, started
 from streams.kafka.topics import COMMAND_BYTES, check_topics, topic_specs
 from streams.progress import Progress

@@ -25,13 +25,13 @@ from models.errors import Fatal, Transient
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from models.views import UserReadModel
 from streams.aggregate import Names
-from streams.bulk import BulkSender
+from streams.audit.report import Report
 from streams.buses import QueryBus
-from streams.findings import Report
+from streams.commands.bulk_sender import BulkSender
 from streams.kafka.clients import new_consumer, new_producer
 from streams.progress import Progress
 from streams.settings import Settings
-from streams.view_store import open_view_store
+from streams.views.store import open_view_store
 
 SEED = 2026
 COMMANDS = 20_000

@@ -16,7 +16,7 @@ from deploy.bench.benchmark import Ground
 from deploy.faults.deployment import new_settings
 from deploy.generate import malformed, plan
 from streams.aggregate import Names
-from streams.bulk import BulkSender
+from streams.commands.bulk_sender import BulkSender
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import open_logs
 from streams.kafka.topics import create_topics, topic_specs

@@ -13,7 +13,7 @@ from deploy.bench.benchmark import Ground
 from deploy.faults.waiting import wait_until
 from streams.elasticsearch.connection import connect
 from streams.settings import Settings
-from streams.view_indices import ViewIndices
+from streams.views.indices import ViewIndices
 
 TIMEOUT = 60.0  # seconds for one request
 PATIENCE = 600.0  # seconds for what has to be done with every document

@@ -26,9 +26,9 @@ from models.errors import Fatal, NoSuchView
 from models.outcomes import Accepted
 from models.queries import GetUserById, GetUsersByEmail
 from streams.aggregate import Names
-from streams.bulk import BulkSender
 from streams.buses import QueryBus
-from streams.client import KafkaCommandBus
+from streams.commands.bulk_sender import BulkSender
+from streams.commands.client import KafkaCommandBus
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
 from streams.settings import Settings

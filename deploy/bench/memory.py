@@ -22,7 +22,7 @@ from deploy.bench.recovery import new_outcomes, until_deciding
 from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line
-from streams.bulk import BulkSender
+from streams.commands.bulk_sender import BulkSender
 from streams.kafka.clients import new_producer, started
 from streams.state.snapshot import DEDUPE_WINDOW
 

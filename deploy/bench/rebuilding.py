@@ -28,9 +28,9 @@ from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line, module_command
 from models.errors import Fatal
 from streams.elasticsearch.connection import connect
-from streams.rebuild import prune
 from streams.settings import Settings
-from streams.view_indices import IndexState, ViewIndices
+from streams.views.cutover import prune
+from streams.views.indices import IndexState, ViewIndices
 
 SECONDS = "s"
 

@@ -26,7 +26,7 @@ from deploy.bench.target import Target
 from deploy.faults.waiting import wait_until
 from deploy.workers import ROLES, command_line
 from streams.aggregate import Names
-from streams.bulk import BulkSender
+from streams.commands.bulk_sender import BulkSender
 from streams.kafka.clients import admin_client, new_producer, started
 from streams.kafka.partitioner import partition_of
 from streams.settings import Settings

@@ -30,15 +30,15 @@ from models.errors import Fatal
 from models.queries import GetUsersByEmail
 from models.views import project
 from streams.aggregate import Names
-from streams.bulk import BulkSender
 from streams.buses import QueryBus
+from streams.commands.bulk_sender import BulkSender
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import Document
-from streams.freshness import Freshness
 from streams.kafka.clients import new_producer, started
 from streams.settings import Settings
-from streams.view_indices import ViewIndices
-from streams.view_store import ViewStore
+from streams.views.indices import ViewIndices
+from streams.views.read_your_writes import Freshness
+from streams.views.store import ViewStore
 
 if TYPE_CHECKING:
     from deploy.bench.peers.pg_trgm import Users

@@ -28,7 +28,7 @@ from streams.elasticsearch.connection import connect as connect_elasticsearch
 from streams.kafka.clients import admin_client
 from streams.kafka.topics import create_topics, topic_specs
 from streams.settings import Settings
-from streams.view_indices import ViewIndices
+from streams.views.indices import ViewIndices
 
 if TYPE_CHECKING:
     from models.views import UserReadModel

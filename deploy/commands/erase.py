@@ -15,7 +15,7 @@ from models.commands import EraseUser
 from models.errors import Fatal, InvalidCommand
 from models.outcomes import Accepted, Outcome
 from models.validation import explain
-from streams.places import Proof
+from streams.audit.erasure_report import Proof
 from streams.settings import Settings
 
 

@@ -22,7 +22,6 @@ from models.messages import EventRecord
 from streams.aggregate import Names
 from streams.encryption.cipher import may_be_sealed, open_letter
 from streams.encryption.key_ring import KeyRing, open_key_ring
-from streams.event_reader import open_personal
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.dead_letters import (
     CODE,
@@ -34,6 +33,7 @@ from streams.kafka.dead_letters import (
 )
 from streams.kafka.topics import check_topics, topic_specs
 from streams.settings import Settings
+from streams.views.event_reader import open_personal
 
 # What an event carries beside its own fields.
 _ENVELOPE = {to_camel(name) for name in EventRecord.__struct_fields__} | {"type", "schemaVersion"}

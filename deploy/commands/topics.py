@@ -9,8 +9,8 @@ import click
 from agents.users import COMMAND_WORKER, USERS
 from deploy.connect import connect
 from deploy.examples import examples
-from streams import skip_expired as expired
 from streams.aggregate import Names
+from streams.commands import skip_expired as expired
 from streams.kafka.topics import check_topics, create_topics, topic_specs
 
 

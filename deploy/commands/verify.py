@@ -13,7 +13,7 @@ from deploy.commands.views import table_of
 from deploy.connect import connect
 from deploy.examples import examples
 from deploy.progress import progress_bar
-from streams.findings import Report
+from streams.audit.report import Report
 
 
 @click.command(epilog=examples("cqrs verify", "cqrs verify --json | jq .findings.I4"))

@@ -14,8 +14,9 @@ from agents.views import VIEWS
 from deploy.connect import connect
 from deploy.examples import examples
 from deploy.progress import progress_bar
-from streams import rebuild as rebuilding
-from streams.view_status import IndexStatus, status_of
+from streams.views import cutover
+from streams.views import rebuild as rebuilding
+from streams.views.status import IndexStatus, status_of
 from streams.worker.process import collect_seldom
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def rollback(view: str, timeout: float) -> None:
     """Have people read the index again that they read before the last rebuild."""
     with progress_bar() as progress:
         state = asyncio.run(
-            rebuilding.roll_back(connect(), VIEWS[view], timeout=timeout, progress=progress)
+            cutover.roll_back(connect(), VIEWS[view], timeout=timeout, progress=progress)
         )
     click.echo(f"{view} is {state.name} again")
 
@@ -103,7 +104,7 @@ def prune(view: str, yes: bool) -> None:
         return
     if not yes:
         click.confirm(f"Delete {', '.join(names)}?", abort=True)
-    asyncio.run(rebuilding.prune(settings, VIEWS[view], names))
+    asyncio.run(cutover.prune(settings, VIEWS[view], names))
     click.echo(f"{view}: deleted {', '.join(names)}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from deploy.faults.scenario import require
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from streams.buses import QueryBus
-from streams.together import together
+from streams.concurrency import together
 
 _PAUSE = 0.01  # seconds between two queries of a kind
 _MATCHES = 1000  # users that one address may be a part of, at most

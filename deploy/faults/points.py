@@ -26,11 +26,11 @@ from aiokafka.errors import KafkaError
 from elasticsearch import AsyncElasticsearch
 
 from deploy.workers import Role
-from streams import command_partition
-from streams.command_partition import CommandPartition
+from streams.commands import partition as command_partition
+from streams.commands.partition import CommandPartition
 from streams.kafka.transactions import TransactionalProducer
-from streams.view_letters import ViewLetters
-from streams.view_store import ViewStore
+from streams.views.dead_letters import ViewLetters
+from streams.views.store import ViewStore
 
 VARIABLE = "CQRS_FAULT_POINT"
 

@@ -12,7 +12,7 @@ from agents.user_views import USER_VIEWS
 from deploy.faults.deployment import Deployment
 from deploy.faults.view_progress import ViewProgress
 from streams.elasticsearch.connection import translating
-from streams.view_indices import ViewIndices
+from streams.views.indices import ViewIndices
 
 _BETWEEN_SEARCHES = 0.01  # seconds
 _BETWEEN_LOOKS = 0.1

@@ -31,7 +31,7 @@ from deploy.faults.deployment import (
 from deploy.faults.points import APPS, Point
 from deploy.workers import Role
 from models.errors import CqrsError, Fatal
-from streams.findings import Report
+from streams.audit.report import Report
 from streams.progress import Progress
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from models.errors import NoSuchView
 from streams.elasticsearch.connection import connect, translating
 from streams.elasticsearch.index import in_namespace
 from streams.kafka.log_reader import LogReader, open_logs
-from streams.view_store import ViewStore
+from streams.views.store import ViewStore
 
 Positions = Mapping[TopicPartition, int]
 

@@ -14,7 +14,7 @@ from aiokafka.structs import TopicPartition
 from agents.user_verify import verify_users
 from deploy.faults.deployment import Deployment
 from deploy.faults.waiting import wait_until
-from streams.findings import Report
+from streams.audit.report import Report
 from streams.kafka.clients import new_consumer
 from streams.kafka.partitioner import partition_of
 

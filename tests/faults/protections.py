@@ -18,12 +18,11 @@ from faust.types import TP
 
 from deploy.workers import Role
 from models.tokens import Token
-from streams import command_partition
 from streams.aggregate import Names
-from streams.command_partition import CommandPartition
+from streams.commands import partition as command_partition
+from streams.commands.partition import CommandPartition
 from streams.elasticsearch.bulk_writer import BulkWriter
 from streams.elasticsearch.index import Document
-from streams.freshness import Freshness
 from streams.kafka.clients import admin_client
 from streams.kafka.transactions import Batches, TransactionalProducer
 from streams.settings import Settings
@@ -31,8 +30,9 @@ from streams.state import recovery
 from streams.state.recovery import Recovered
 from streams.state.rocksdb import LocalState
 from streams.state.store import MemoryState, encode_position, position_key
-from streams.view_progress import Serving
-from streams.view_writer import PartitionWriter
+from streams.views.checkpoint import Serving
+from streams.views.read_your_writes import Freshness
+from streams.views.writer import PartitionWriter
 from streams.worker.chunks import Chunk
 from streams.worker.driver import Driver
 

@@ -24,7 +24,7 @@ from streams.encryption.keys import new_master_key
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import open_logs
 from streams.kafka.partitioner import partition_of
-from streams.view_store import open_view_store
+from streams.views.store import open_view_store
 
 ZSOFIA = {"email": "ZsaZsa@example.org", "first_name": "Zsófia", "last_name": "Győr"}
 PERSONAL = tuple(text.encode() for text in ("zsazsa", "Zsófia", "Győr"))

@@ -11,7 +11,7 @@ from models.events import UserEvent
 from models.messages import EventRecord
 from streams.elasticsearch.index import Document
 from streams.settings import settings
-from streams.view_app import add_view
+from streams.views.wiring import add_view
 from streams.worker.app import StreamApp
 from streams.worker.chunks import Chunk
 

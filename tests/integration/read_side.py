@@ -20,10 +20,10 @@ from streams.elasticsearch.index import in_namespace
 from streams.kafka.clients import new_producer, started
 from streams.kafka.dead_letters import CODE
 from streams.kafka.log_reader import open_logs
-from streams.projector import Refused
 from streams.settings import Settings
-from streams.view_indices import ViewIndices
-from streams.view_store import ViewStore
+from streams.views.indices import ViewIndices
+from streams.views.projector import Refused
+from streams.views.store import ViewStore
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
 _ID = UUID("22222222-2222-4222-8222-222222222222")

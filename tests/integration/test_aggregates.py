@@ -14,7 +14,7 @@ from models.commands import RegisterUser
 from models.messages import Command
 from models.outcomes import Accepted, DeadLettered, Rejection
 from streams.aggregate import Aggregate, Names
-from streams.client import KafkaCommandBus
+from streams.commands.client import KafkaCommandBus
 from streams.kafka.clients import new_consumer
 from streams.kafka.topics import create_topics, topic_specs
 from tests.conftest import Deploy

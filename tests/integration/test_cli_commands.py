@@ -23,7 +23,7 @@ from deploy.faults.deployment import Deployment, new_settings
 from deploy.faults.waiting import wait_until
 from streams.kafka.clients import new_producer, started
 from streams.settings import Settings
-from streams.view_store import open_view_store
+from streams.views.store import open_view_store
 from tests.conftest import Deploy
 from tests.support import ROOT, cqrs, cqrs_command, deployment, run_apart
 from tests.unit.samples import wire_register

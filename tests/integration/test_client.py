@@ -17,7 +17,7 @@ from models.errors import Fatal, InvalidCommand, NoCommandHandler, OutcomeTimeou
 from models.messages import Command
 from models.outcomes import Accepted, Duplicate, FirstAcceptance, FirstRejection, Rejection
 from models.tokens import Token
-from streams.client import KafkaCommandBus
+from streams.commands.client import KafkaCommandBus
 from tests.conftest import Deploy
 from tests.support import deployment
 

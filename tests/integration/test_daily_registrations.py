@@ -27,16 +27,16 @@ from models.messages import EventRecord
 from models.queries import GetDailyRegistrations, GetUserById
 from models.wire import encode
 from streams.elasticsearch.connection import connect
-from streams.event_reader import read_event
 from streams.kafka.clients import new_producer, started
 from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import open_logs
 from streams.kafka.partitioner import partition_of
 from streams.progress import say_nothing
-from streams.rebuild import rebuild
-from streams.view import View
-from streams.view_status import status_of
-from streams.view_store import open_view_store
+from streams.views.event_reader import read_event
+from streams.views.projection import View
+from streams.views.rebuild import rebuild
+from streams.views.status import status_of
+from streams.views.store import open_view_store
 from tests.conftest import Deploy
 from tests.integration.read_side import record, registered
 from tests.support import cqrs

@@ -28,8 +28,8 @@ from models.outcomes import Accepted, Rejection
 from streams.elasticsearch.connection import connect
 from streams.kafka.clients import admin_client, new_producer
 from streams.kafka.topics import topic_specs
-from streams.view_progress import progress_id
-from streams.view_store import open_view_store
+from streams.views.checkpoint import progress_id
+from streams.views.store import open_view_store
 from tests.conftest import Deploy
 from tests.faults.load import check, counting, send
 from tests.integration.erasure import (

@@ -22,9 +22,9 @@ from streams.aggregate import Names
 from streams.encryption.cipher import seal_event
 from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.encryption.keys import Keys, master_key, new_master_key
-from streams.event_reader import EventReader
 from streams.kafka.clients import new_producer
 from streams.settings import Settings
+from streams.views.event_reader import EventReader
 from tests.integration.read_side import record, registered
 
 PARTITION = 1

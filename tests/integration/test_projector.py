@@ -19,9 +19,9 @@ from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserRe
 from models.views import project
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import REFUSED, Document
-from streams.projector import Projected, Projector, Refused, SequenceGap
 from streams.settings import Settings
-from streams.view_store import ViewStore
+from streams.views.projector import Projected, Projector, Refused, SequenceGap
+from streams.views.store import ViewStore
 from tests.integration.read_side import (
     Record,
     namespace,
@@ -231,7 +231,7 @@ async def test_an_outage_is_waited_for_and_said_once(
     fault: Fault,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level(logging.INFO, "streams.projector")
+    caplog.set_level(logging.INFO, "streams.views.projector")
     projecting = projector(store)
     proxy.switch(fault)
     tasks = [
@@ -254,7 +254,7 @@ async def test_an_outage_is_waited_for_and_said_once(
 async def test_an_outage_lasts_as_long_as_some_request_waits(
     store: ViewStore, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "streams.projector")
+    caplog.set_level(logging.INFO, "streams.views.projector")
     projecting = projector(store)
     await projecting.project(0, ANNA[:1], none_refused)
     projecting.forget(0)

@@ -13,8 +13,8 @@ from deploy.cli import main
 from deploy.connect import environment
 from deploy.faults.deployment import Servers, new_settings
 from models.events import UserDeactivated
-from streams.projector import Projector
 from streams.settings import Settings
+from streams.views.projector import Projector
 from tests.integration.read_side import delete_view, none_refused, record, registered, user_views
 from tests.support import ROOT
 

@@ -28,11 +28,11 @@ from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from models.tokens import Token, join
 from streams.aggregate import Names
 from streams.buses import QueryBus
-from streams.client import KafkaCommandBus
+from streams.commands.client import KafkaCommandBus
 from streams.elasticsearch.connection import connect
-from streams.freshness import Freshness
 from streams.kafka.partitioner import partition_of
-from streams.view_store import open_view_store
+from streams.views.read_your_writes import Freshness
+from streams.views.store import open_view_store
 from tests.conftest import Deploy
 from tests.support import cqrs, deployment, run_apart
 

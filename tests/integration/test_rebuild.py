@@ -27,11 +27,12 @@ from models.queries import GetUserById
 from streams.elasticsearch.connection import connect
 from streams.kafka.clients import admin_client
 from streams.progress import say_nothing
-from streams.projector import Projector
-from streams.rebuild import Rebuild, prune, rebuild, roll_back
-from streams.view import View
-from streams.view_indices import IndexState, ViewIndices
-from streams.view_status import IndexStatus, status_of
+from streams.views.cutover import prune, roll_back
+from streams.views.indices import IndexState, ViewIndices
+from streams.views.projection import View
+from streams.views.projector import Projector
+from streams.views.rebuild import Rebuild, rebuild
+from streams.views.status import IndexStatus, status_of
 from tests.conftest import Deploy
 from tests.integration.louder_views_worker import LOUDER_VIEWS
 from tests.integration.read_side import (

@@ -14,13 +14,13 @@ from faust.types import TP
 
 from agents.users import COMMAND_WORKER, USERS
 from models.errors import Fatal
-from streams import skip_expired as skipping
-from streams.findings import Checked
+from streams.audit.report import Checked
+from streams.audit.verify import verify
+from streams.commands import skip_expired as skipping
+from streams.commands.skip_expired import Expired, find_expired, skip_expired
 from streams.kafka.clients import admin_client
 from streams.kafka.transactions import TransactionalProducer
 from streams.settings import Settings
-from streams.skip_expired import Expired, find_expired, skip_expired
-from streams.verify import verify
 from tests.conftest import Deploy
 from tests.support import cqrs
 from tests.unit.samples import wire_register

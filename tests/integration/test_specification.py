@@ -13,9 +13,9 @@ from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from models.views import UserReadModel
 from streams.buses import QueryBus
 from streams.elasticsearch.connection import connect
-from streams.projector import Projector
 from streams.settings import Settings
-from streams.view_store import open_view_store
+from streams.views.projector import Projector
+from streams.views.store import open_view_store
 from tests.integration.read_side import namespace, none_refused, record, registered, user_views
 
 

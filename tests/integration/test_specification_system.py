@@ -23,7 +23,7 @@ from models.outcomes import Accepted
 from models.queries import GetUserById
 from models.views import UserReadModel
 from streams.buses import QueryBus
-from streams.client import KafkaCommandBus
+from streams.commands.client import KafkaCommandBus
 from streams.kafka.clients import new_consumer
 from tests.support import deployment
 

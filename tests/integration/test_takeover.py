@@ -18,12 +18,12 @@ from deploy.faults.waiting import wait_until
 from deploy.generate import generate
 from models.errors import Fatal
 from streams.aggregate import Names
+from streams.audit.verify import verify
 from streams.kafka.clients import admin_client, new_producer
 from streams.kafka.log_reader import open_logs
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import MIB, create_topics, topic_specs
 from streams.settings import Settings
-from streams.verify import verify
 from tests.conftest import Deploy
 from tests.faults.load import counting, send
 

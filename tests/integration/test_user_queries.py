@@ -21,9 +21,9 @@ from streams.buses import QueryBus
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import REFUSED, Document
 from streams.elasticsearch.substring import fold, fragment_query, fragment_text
-from streams.freshness import Freshness
 from streams.settings import Settings
-from streams.view_store import ViewStore
+from streams.views.read_your_writes import Freshness
+from streams.views.store import ViewStore
 from tests.integration.read_side import namespace, user_views
 from tests.support import ROOT
 

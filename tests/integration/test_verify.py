@@ -14,12 +14,12 @@ from deploy.embedded.stack import EmbeddedStack
 from deploy.faults.deployment import Deployment
 from deploy.generate import malformed, plan, tally
 from models.errors import NoSuchView
+from streams.audit.report import NotCaughtUp
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import in_namespace
-from streams.findings import NotCaughtUp
 from streams.kafka.clients import new_producer, started
 from streams.kafka.partitioner import partition_of
-from streams.view_store import ViewStore
+from streams.views.store import ViewStore
 from tests.conftest import Deploy
 from tests.support import deployment
 

@@ -19,10 +19,10 @@ from streams.elasticsearch.bulk_writer import Fate
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import REFUSED, Document
 from streams.settings import Settings
-from streams.view import Tally
-from streams.view_indices import ViewIndices
-from streams.view_progress import IndexChanged, Progress
-from streams.view_store import ViewStore, open_view_store
+from streams.views.checkpoint import IndexChanged, Progress
+from streams.views.indices import ViewIndices
+from streams.views.store import ViewStore, open_view_store
+from streams.views.tally import Tally
 from tests.integration.read_side import delete_view, namespace, user_views
 
 

@@ -24,9 +24,9 @@ from agents.users import USERS
 from deploy.generate import malformed, plan
 from models.messages import Command
 from models.user import User
-from streams import command_partition
 from streams.aggregate import Names
-from streams.command_partition import CommandPartition
+from streams.commands import partition as command_partition
+from streams.commands.partition import CommandPartition
 from streams.encryption.keys import new_master_key
 from streams.kafka.dead_letters import SEALED
 from streams.kafka.transactions import Output

@@ -14,7 +14,7 @@ from models.errors import Fatal
 from models.events import UserDeactivated, UserEvent, UserRegistered
 from models.messages import EventRecord, Source
 from streams.elasticsearch.index import Document
-from streams.view import NOTHING, DocumentTallies
+from streams.views.tally import NOTHING, DocumentTallies
 from tests.unit.samples import NOON, names, record
 
 Record = EventRecord[UserEvent]

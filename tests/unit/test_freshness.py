@@ -10,10 +10,10 @@ import pytest
 
 from models.errors import InvalidToken, NoSuchView, Transient, ViewBehind
 from models.tokens import Point, Token
-from streams.freshness import Freshness
 from streams.kafka.partitioner import partition_of
-from streams.view_progress import Progress, Serving
-from streams.view_store import ViewStore
+from streams.views.checkpoint import Progress, Serving
+from streams.views.read_your_writes import Freshness
+from streams.views.store import ViewStore
 
 TOPIC = "users.commands.v1"
 PARTITIONS = 2

@@ -15,7 +15,7 @@ import pytest
 from faust.types import TP
 
 from models.errors import Fatal, Transient
-from streams.state import rocksdb as local_store
+from streams.state import rocksdb
 from streams.state.rocksdb import Identity, LocalState, open_local_state
 from streams.state.store import MemoryState, PartitionState, encode_position, position_key
 
@@ -89,9 +89,9 @@ ENDLESS = f"""
 from itertools import count
 from pathlib import Path
 from typing import Any
-from streams.state import rocksdb as local_store
-from streams.local_store import Identity, open_local_state
-local_store._UNWRITTEN_EACH = 64 << 10
+from streams.state import rocksdb
+from streams.state.rocksdb import Identity, open_local_state
+rocksdb._UNWRITTEN_EACH = 64 << 10
 state = open_local_state(Path({{folder!r}}), Identity({IDENTITY.topic_id!r}, 1), 0, {END})
 for number in count(state.end + 1):
     value = b"%d" % number
@@ -223,7 +223,7 @@ def test_a_store_of_another_format(
     reopen: Reopen, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reopen().apply({b"anna": b"1"}, 5)
-    monkeypatch.setattr(local_store, "FORMAT", 2)
+    monkeypatch.setattr(rocksdb, "FORMAT", 2)
     assert reopen().end == 0
     assert "its format is 1, not 2" in caplog.text
 

@@ -28,7 +28,7 @@ from streams.encryption.cipher import (
 )
 from streams.encryption.keys import Keys
 from streams.encryption.sealer import Sealing
-from streams.event_reader import open_personal, read_event
+from streams.views.event_reader import open_personal, read_event
 from tests.unit.samples import ANNA, record, wire_of
 from tests.unit.test_verify import Line
 

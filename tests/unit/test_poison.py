@@ -11,7 +11,7 @@ from deploy.generate import generate
 from deploy.poison import GIANTS, KINDS, Command
 from models.commands import USER_COMMANDS
 from models.errors import Poison
-from streams.commands import CommandReader
+from streams.commands.reader import CommandReader
 from streams.kafka.partitioner import check_partition, partition_of
 from streams.kafka.records import Record
 

@@ -10,12 +10,12 @@ from models.errors import Fatal, Poison
 from models.events import UserDeactivated, UserErased
 from models.messages import Event
 from models.user import User
+from streams.commands.repository import Repository
 from streams.encryption.cipher import PERSONAL, is_sealed_state, new_key, open_letter
 from streams.encryption.keys import Keys
 from streams.encryption.sealer import Sealing
 from streams.kafka.dead_letters import SEALED, dead_letter
 from streams.kafka.transactions import Output
-from streams.repository import Repository
 from streams.state.store import MemoryState
 from tests.unit.samples import ANNA, record, register, wire_of
 from tests.unit.test_verify import Line

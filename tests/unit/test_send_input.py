@@ -15,8 +15,8 @@ from deploy.generate import generate, malformed
 from deploy.lines import Lines, read_available
 from models.commands import USER_COMMANDS, UpdateUserProfile
 from models.errors import InvalidCommand
-from streams.bulk import read_line
-from streams.client import check_size, encode_command
+from streams.commands.bulk_sender import read_line
+from streams.commands.client import check_size, encode_command
 from streams.kafka.topics import COMMAND_BYTES
 from tests.unit.samples import register, wire_register
 

@@ -3,7 +3,7 @@
 import asyncio
 from itertools import pairwise
 
-from streams.shared import Shared
+from streams.concurrency import Shared
 
 
 class Counted:

@@ -14,7 +14,7 @@ from models.events import UserProfileUpdated
 from models.messages import Command, Event
 from models.user import User
 from streams.buses import CommandBus
-from streams.repository import Repository
+from streams.commands.repository import Repository
 from streams.state.snapshot import decode_entity
 from streams.state.store import MemoryState
 from tests.unit.samples import ANNA, register

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from streams.together import together
+from streams.concurrency import together
 
 
 async def give(value: int) -> int:

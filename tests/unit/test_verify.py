@@ -28,12 +28,12 @@ from models.user import User, evolve
 from models.views import project
 from models.wire import encode
 from streams.aggregate import Names
-from streams.audit import PartitionAudit
-from streams.audit_history import ViewDocuments, check_extra_documents
+from streams.audit.history import ViewDocuments, check_extra_documents
+from streams.audit.partition import PartitionAudit
+from streams.audit.report import Report
 from streams.elasticsearch.index import REFUSED, Document
 from streams.encryption.keys import Keys
 from streams.encryption.sealer import Sealing
-from streams.findings import Report
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
 from streams.state.snapshot import DEDUPE_WINDOW, Entity, encode_entity
 from tests.unit.samples import ANNA, NOON

@@ -9,11 +9,11 @@ import pytest
 
 from models.events import UserDeactivated, UserErased, UserProfileUpdated
 from models.user import User
+from streams.audit.report import Report
 from streams.elasticsearch.index import Document
 from streams.encryption.cipher import new_key
 from streams.encryption.keys import Keys
 from streams.encryption.sealer import Sealing
-from streams.findings import Report
 from streams.state.snapshot import Entity
 from tests.unit.samples import ANNA
 from tests.unit.test_verify import History

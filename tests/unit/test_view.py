@@ -16,7 +16,8 @@ from models.events import UserEvent
 from models.examples import EXAMPLES
 from models.messages import EventRecord
 from streams.elasticsearch.index import REFUSED, Document
-from streams.view import NOTHING, DocumentTallies, Tally, View
+from streams.views.projection import View
+from streams.views.tally import NOTHING, DocumentTallies, Tally
 
 Views = View[UserEvent]
 

@@ -18,7 +18,7 @@ from models.commands import DeactivateUser
 from models.errors import Transient
 from models.outcomes import Rejection
 from models.user import User
-from streams.client import KafkaCommandBus
+from streams.commands.client import KafkaCommandBus
 from streams.kafka.partitioner import partition_of
 from streams.kafka.transactions import Fenced, Output, TransactionalProducer
 from streams.state.snapshot import Entity, encode_entity

@@ -25,9 +25,9 @@ from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from streams.buses import QueryBus
 from streams.elasticsearch.connection import connect
 from streams.encryption.keys import new_master_key
-from streams.view_indices import ViewIndices
-from streams.view_progress import progress_id
-from streams.view_store import ViewStore
+from streams.views.checkpoint import progress_id
+from streams.views.indices import ViewIndices
+from streams.views.store import ViewStore
 
 _TIMEOUT = 60.0  # seconds for one request
 _PATIENCE = 600.0  # seconds that the workers get

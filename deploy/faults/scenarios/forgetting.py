@@ -20,10 +20,10 @@ from deploy.faults.scenarios.erasing import erase_users
 from deploy.faults.traffic import Traffic, open_traffic, records_of
 from deploy.faults.waiting import wait_until
 from deploy.generate import generate
+from streams.commands.skip_expired import find_expired, skip_expired
 from streams.kafka.clients import admin_client
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.topics import topic_specs
-from streams.skip_expired import find_expired, skip_expired
 
 _RATE = 100.0
 

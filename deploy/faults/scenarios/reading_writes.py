@@ -21,7 +21,7 @@ from models.outcomes import Accepted
 from models.queries import GetUserById, GetUsersByEmail
 from models.tokens import Token, join
 from streams.buses import QueryBus
-from streams.client import KafkaCommandBus
+from streams.commands.client import KafkaCommandBus
 
 _CLIENTS = 8
 _RATE = 200.0  # commands per second of others

@@ -27,9 +27,9 @@ from deploy.faults.view_progress import open_view_progress
 from deploy.faults.waiting import wait_until
 from deploy.generate import plan
 from deploy.workers import die_with
+from streams.concurrency import together
 from streams.elasticsearch.connection import connect
-from streams.together import together
-from streams.view_store import open_view_store
+from streams.views.store import open_view_store
 
 _TIMEOUT = 60.0  # seconds for one request
 _PATIENCE = 3600.0  # seconds for what has to be done with every user

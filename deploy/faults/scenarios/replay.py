@@ -18,11 +18,11 @@ from deploy.faults.view_progress import ViewProgress, open_view_progress
 from deploy.generate import generate
 from models.events import USER_EVENTS, UserEvent
 from models.messages import EventRecord, parse_event
+from streams.concurrency import together
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import in_namespace
-from streams.projector import Projector
-from streams.together import together
-from streams.view_store import ViewStore
+from streams.views.projector import Projector
+from streams.views.store import ViewStore
 
 _RATE = 100.0
 _TIMEOUT = 30.0  # seconds that a request to Elasticsearch may take

@@ -9,10 +9,10 @@ from typing import TypeVar
 from faust.types import TP, TopicT
 
 from streams.aggregate import Aggregate, Names
-from streams.command_partition import CommandPartition, DecisionBus
+from streams.commands.partition import CommandPartition, DecisionBus
+from streams.commands.repository import Repository
 from streams.encryption.key_ring import check_master_key
 from streams.kafka.topics import topic_specs
-from streams.repository import Repository
 from streams.state.table import StateTable
 from streams.worker.app import StreamApp
 

@@ -14,13 +14,13 @@ from models.errors import Poison
 from models.messages import Source, parse_event
 from models.outcomes import parse_outcome
 from streams.aggregate import Aggregate, Names
-from streams.audit_history import HistoryAudit, ViewDocuments
-from streams.audit_outcomes import OutcomeAudit
+from streams.audit.history import HistoryAudit, ViewDocuments
+from streams.audit.outcomes import OutcomeAudit
+from streams.audit.report import Checked, Finding, Report
 from streams.encryption.keys import Keys
-from streams.event_reader import open_personal
-from streams.findings import Checked, Finding, Report
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
 from streams.kafka.records import Record
+from streams.views.event_reader import open_personal
 
 S = TypeVar("S")
 

@@ -12,13 +12,13 @@ from aiokafka.structs import TopicPartition
 from elasticsearch import ApiError
 
 from streams.aggregate import Aggregate, Names
+from streams.audit.erasure_report import Place, Proof
+from streams.audit.erasure_search import TopicSearch
 from streams.elasticsearch.connection import connect, translating
 from streams.elasticsearch.index import ViewIndex
 from streams.kafka.log_reader import open_logs
 from streams.kafka.topics import check_topics, describe_topics, topic_specs
-from streams.places import Place, Proof
 from streams.settings import Settings
-from streams.topic_search import TopicSearch
 
 _INDEX_TIMEOUT = 120.0  # seconds; a merge takes its time
 

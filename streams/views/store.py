@@ -30,8 +30,7 @@ from streams.elasticsearch.index import (
     writes_alias,
 )
 from streams.settings import Settings
-from streams.view import View
-from streams.view_progress import (
+from streams.views.checkpoint import (
     IndexChanged,
     Progress,
     Revision,
@@ -39,6 +38,7 @@ from streams.view_progress import (
     progress_id,
     read_progress,
 )
+from streams.views.projection import View
 
 _PAGE = 2000  # documents of one answer when all are read
 

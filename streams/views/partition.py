@@ -10,12 +10,12 @@ from faust.types import TP
 
 from models.errors import Fatal, NoSuchView, Transient
 from models.messages import Event
-from streams.event_reader import EventReader
 from streams.kafka.records import Record
-from streams.view_follow import ViewFollower
-from streams.view_letters import ViewLetters
-from streams.view_progress import IndexChanged
-from streams.view_writer import PartitionWriter
+from streams.views.checkpoint import IndexChanged
+from streams.views.dead_letters import ViewLetters
+from streams.views.event_reader import EventReader
+from streams.views.follower import ViewFollower
+from streams.views.writer import PartitionWriter
 from streams.worker.app import StreamApp
 
 E = TypeVar("E", bound=Event)

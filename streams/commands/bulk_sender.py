@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from models.errors import InvalidCommand, Poison, Transient
 from models.messages import Command, parse_command
-from streams.client import check_size
+from streams.commands.client import check_size
 from streams.kafka.partitioner import partition_of
 
 # Of each partition: full batches that were handed over and not acknowledged yet.

@@ -1,11 +1,11 @@
-"""One run of an action for all who want it at the same time."""
+"""Coroutines that run at the same time: one for all who wait, or several as one."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -39,3 +39,14 @@ class Shared(Generic[T]):
                 self._result = await self._action()
                 self._done = self._begun
             return self._result
+
+
+async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
+    """What all of this gives, done side by side; the first error ends the rest."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -27,7 +27,7 @@ from models.outcomes import (
     Rejection,
 )
 from models.tokens import Point, Token
-from streams.findings import Kind, Report
+from streams.audit.report import Kind, Report
 from streams.state.snapshot import DEDUPE_WINDOW
 
 First = FirstAcceptance | FirstRejection

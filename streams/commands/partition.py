@@ -18,14 +18,14 @@ from models.tokens import token_text
 from models.wire import encode
 from streams.aggregate import Aggregate, Names
 from streams.buses import CommandBus
-from streams.commands import CommandReader, identify
+from streams.commands.reader import CommandReader, identify
+from streams.commands.repository import Repository
 from streams.encryption.keys import Keys, master_key
 from streams.encryption.sealer import Sealing
 from streams.kafka.dead_letters import dead_letter
 from streams.kafka.partitioner import check_partition
 from streams.kafka.records import Record, reply_key, source_of, time_of
 from streams.kafka.transactions import Output, TransactionalProducer
-from streams.repository import Repository
 from streams.state.recovery import recover_partition
 from streams.state.snapshot import Answer, No, Yes, first_answer
 from streams.state.store import encode_position, position_key

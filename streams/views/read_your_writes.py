@@ -15,10 +15,10 @@ from typing import TypeVar
 
 from models.errors import InvalidToken, Transient, ViewBehind
 from models.tokens import Point, Token
+from streams.concurrency import Shared
 from streams.kafka.partitioner import partition_of
-from streams.shared import Shared
-from streams.view_progress import Serving
-from streams.view_store import ViewStore
+from streams.views.checkpoint import Serving
+from streams.views.store import ViewStore
 
 R = TypeVar("R")
 

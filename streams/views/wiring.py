@@ -13,14 +13,14 @@ from models.errors import Fatal
 from models.messages import Event
 from streams.aggregate import Names
 from streams.elasticsearch.connection import connect
-from streams.event_reader import open_event_reader
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import last_positions
 from streams.kafka.topics import topic_specs
-from streams.view import View
-from streams.view_follow import ViewFollower
-from streams.view_letters import ViewLetters
-from streams.view_partition import ViewPartition
+from streams.views.dead_letters import ViewLetters
+from streams.views.event_reader import open_event_reader
+from streams.views.follower import ViewFollower
+from streams.views.partition import ViewPartition
+from streams.views.projection import View
 from streams.worker.app import StreamApp
 from streams.worker.logs import log_defect
 

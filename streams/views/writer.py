@@ -15,11 +15,12 @@ from typing import Generic, TypeVar
 from models.errors import Fatal, Poison
 from models.messages import Event, EventRecord
 from streams.kafka.records import Record
-from streams.projector import Projector, Refused
-from streams.view import Projection, Tally
-from streams.view_letters import ViewLetters
-from streams.view_progress import Progress
-from streams.view_store import ViewStore
+from streams.views.checkpoint import Progress
+from streams.views.dead_letters import ViewLetters
+from streams.views.projection import Projection
+from streams.views.projector import Projector, Refused
+from streams.views.store import ViewStore
+from streams.views.tally import Tally
 
 E = TypeVar("E", bound=Event)
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from models.errors import Fatal, Transient
 from streams.elasticsearch.index import PROGRESS
-from streams.view import NOTHING, Tally
+from streams.views.tally import NOTHING, Tally
 
 
 class IndexChanged(Transient):

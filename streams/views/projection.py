@@ -11,18 +11,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from hashlib import blake2b, sha256
-from typing import Any, Generic, NamedTuple, TypeVar
+from hashlib import sha256
+from typing import Any, Generic, TypeVar
 
 import orjson
 
 from models.messages import Event, EventRecord
-from streams.elasticsearch.index import REFUSED, Document, ViewIndex
+from streams.elasticsearch.index import Document, ViewIndex
 from streams.kafka.partitioner import partition_of
 
 E = TypeVar("E", bound=Event)
-
-_MODULUS = 1 << 64
 
 
 class Projection(ABC, Generic[E]):
@@ -84,48 +82,6 @@ class AggregateProjection(Projection[E]):
     def partition(self, document: Document, partitions: int) -> int:
         """That of the aggregate."""
         return partition_of(document["id"].encode(), partitions)
-
-
-class Tally(NamedTuple):
-    """A sum over events, or over the documents that came of them, which has to be the same.
-
-    `events` counts them. `checksum` is the sum of a hash of each event's document, modulo 2^64: it
-    differs if a document is missing, extra, or of another version.
-    """
-
-    events: int = 0
-    checksum: int = 0
-
-    def plus(self, key: str, events: int) -> Tally:
-        """With so many more events of one document."""
-        return Tally(self.events + events, (self.checksum + events * _hash(key)) % _MODULUS)
-
-    def plus_each(self, keys: Sequence[str]) -> Tally:
-        """With one more event of each of these documents; some may be there more than once."""
-        return Tally(self.events + len(keys), (self.checksum + sum(map(_hash, keys))) % _MODULUS)
-
-
-NOTHING = Tally()
-
-
-def _hash(key: str) -> int:
-    encoded = key.encode("utf-8", "surrogatepass")
-    return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "big")
-
-
-class DocumentTallies(Generic[E]):
-    """What the documents of an index add up to, by partition of the event topic."""
-
-    def __init__(self, projection: Projection[E], partitions: int) -> None:
-        self._projection = projection
-        self.by_partition = [NOTHING] * partitions
-
-    def add(self, found: Document) -> None:
-        """One more document; a stand-in counts as what it stands for."""
-        document = found.get(REFUSED, found)
-        number = self._projection.partition(document, len(self.by_partition))
-        events = self._projection.events_in(document)
-        self.by_partition[number] = self.by_partition[number].plus(document["id"], events)
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from models.errors import Fatal
 from streams.elasticsearch.connection import translating
 from streams.elasticsearch.index import ViewIndex, in_namespace, writes_alias
 from streams.settings import Settings
-from streams.view import View
-from streams.view_store import ViewStore
+from streams.views.projection import View
+from streams.views.store import ViewStore
 
 _SERVING_SETTINGS: Mapping[str, Any] = {
     # no replica on one node, one as soon as there are two

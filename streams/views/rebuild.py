@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -26,27 +26,28 @@ from elasticsearch import AsyncElasticsearch
 from models.errors import Fatal, Transient
 from models.messages import Event
 from streams.aggregate import Names
+from streams.concurrency import together
 from streams.elasticsearch.connection import connect
-from streams.event_reader import EventReader, open_event_reader
 from streams.kafka.clients import admin_client, cluster_id, new_consumer, new_producer, started
 from streams.kafka.log_reader import last_positions
 from streams.kafka.records import Record
 from streams.progress import Progress
-from streams.projector import Projector
 from streams.settings import Settings
-from streams.together import together
-from streams.view import View
-from streams.view_indices import IndexState, ViewIndices
-from streams.view_letters import ViewLetters
-from streams.view_status import add_up
-from streams.view_store import ViewStore
-from streams.view_writer import PartitionWriter
+from streams.views.cutover import move_to
+from streams.views.dead_letters import ViewLetters
+from streams.views.event_reader import EventReader, open_event_reader
+from streams.views.indices import IndexState, ViewIndices
+from streams.views.projection import View
+from streams.views.projector import Projector
+from streams.views.status import add_up
+from streams.views.store import ViewStore
+from streams.views.writer import PartitionWriter
 
 E = TypeVar("E", bound=Event)
 
-_TIMEOUT = 60.0  # seconds for one request to Elasticsearch
-_POLL = 0.2
-_FETCH = 1000  # milliseconds
+_REQUEST_TIMEOUT_S = 60.0  # of one request to Elasticsearch
+_POLL_INTERVAL_S = 0.2
+_FETCH_WAIT_MS = 1000
 
 
 class Rebuild(Generic[E]):
@@ -150,7 +151,7 @@ class Rebuild(Generic[E]):
         writer, end = writers[partition.partition], ends[partition.partition]
         self._say_how_far(writers, ends)
         while writer.progress.position < end:
-            found = await consumer.getmany(partition, timeout_ms=_FETCH)
+            found = await consumer.getmany(partition, timeout_ms=_FETCH_WAIT_MS)
             for records in found.values():
                 await self._project(reader, writer, records)
             self._say_how_far(writers, ends)
@@ -204,76 +205,7 @@ class Rebuild(Generic[E]):
                         "would be old at once: start a view worker of this program (`cqrs worker "
                         f"{self._view.role}`), then run this again; it goes on where it is"
                     )
-                await asyncio.sleep(_POLL)
-
-
-async def move_to(
-    settings: Settings,
-    view: View[Any],
-    indices: ViewIndices,
-    state: IndexState,
-    deadline: float,
-    progress: Progress,
-) -> None:
-    """Have people read this followed index, as soon as it is nowhere behind the one they read.
-
-    Raises:
-        Fatal: It is not by the deadline (of `time.monotonic`).
-    """
-    numbers = range(settings.partitions)
-    serving = [one.name for one in await indices.all() if one.serving and one.name != state.name]
-    while True:
-        # The position of one may be behind a marker that the other has not passed yet. What counts
-        # is which commands their events are of.
-        read = (await indices.store(serving[0]).serving(numbers)).progress if serving else {}
-        new = (await indices.store(state.name).serving(numbers)).progress
-        behind = sum(one.decided > new[number].decided for number, one in read.items())
-        if not behind:
-            await indices.serve(state.name)
-            return
-        progress("Catching up", len(read) - behind, len(read))
-        if time.monotonic() > deadline:
-            raise Fatal(
-                f"{state.name} is behind in {behind} partitions and does not catch up: is a view "
-                f"worker of the program that made it running (`cqrs worker {view.role}`)?"
-            )
-        await asyncio.sleep(_POLL)
-
-
-async def roll_back(
-    settings: Settings, view: View[Any], *, timeout: float, progress: Progress
-) -> IndexState:
-    """Have people read the index again that they read before; it has been followed all the while.
-
-    Returns:
-        That index.
-
-    Raises:
-        Fatal: There is none, or nobody follows it.
-    """
-    async with connect(settings, timeout=_TIMEOUT) as client:
-        indices = ViewIndices.of(settings, client, view)
-        former = [one for one in await indices.all() if one.served and not one.serving]
-        if not former:
-            raise Fatal(f"there is no former index of {view.name} to go back to")
-        deadline = time.monotonic() + timeout
-        await move_to(settings, view, indices, former[-1], deadline, progress)
-        return former[-1]
-
-
-async def prune(settings: Settings, view: View[Any], names: Collection[str]) -> None:
-    """Delete these indices, which nobody reads.
-
-    Raises:
-        Fatal: People read one of them.
-    """
-    async with connect(settings, timeout=_TIMEOUT) as client:
-        indices = ViewIndices.of(settings, client, view)
-        for state in await indices.all():
-            if state.name in names and state.serving:
-                raise Fatal(f"people read {state.name} by now: look at `cqrs views status`")
-        for name in names:
-            await indices.drop(name)
+                await asyncio.sleep(_POLL_INTERVAL_S)
 
 
 async def rebuild(
@@ -281,7 +213,7 @@ async def rebuild(
 ) -> IndexState:
     """See `Rebuild`; `timeout` are the seconds that the workers get to take the index over."""
     try:
-        async with connect(settings, timeout=_TIMEOUT) as client:
+        async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
             return await Rebuild(settings, client, view, timeout, progress).run()
     except KafkaError as error:
         raise Transient(

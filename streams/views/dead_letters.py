@@ -15,9 +15,9 @@ from aiokafka import AIOKafkaProducer
 
 from models.errors import Poison
 from models.messages import Event, EventRecord
-from streams.event_reader import EventReader
 from streams.kafka.dead_letters import VIEW, dead_letter
 from streams.kafka.records import Record
+from streams.views.event_reader import EventReader
 
 logger = logging.getLogger(__name__)
 

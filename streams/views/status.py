@@ -14,10 +14,11 @@ from streams.elasticsearch.connection import connect
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.progress import Progress
 from streams.settings import Settings
-from streams.view import DocumentTallies, Tally, View
-from streams.view_indices import IndexState, ViewIndices
-from streams.view_progress import Progress as Reached
-from streams.view_store import ViewStore
+from streams.views.checkpoint import Progress as Reached
+from streams.views.indices import IndexState, ViewIndices
+from streams.views.projection import View
+from streams.views.store import ViewStore
+from streams.views.tally import DocumentTallies, Tally
 
 _TIMEOUT = 60.0  # seconds for one request
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from models.errors import Fatal
-from streams.view_status import IndexStatus
+from streams.views.status import IndexStatus
 
 INVARIANTS: Mapping[str, str] = {
     "I1": "an accepted command has its events once and one acceptance",

@@ -16,13 +16,13 @@ from elasticsearch import AsyncElasticsearch
 
 from models.errors import Fatal, NoSuchView, Transient
 from models.messages import Event
-from streams.projector import Projector
 from streams.settings import Settings
-from streams.view import View
-from streams.view_indices import IndexState, ViewIndices
-from streams.view_letters import ViewLetters
-from streams.view_store import ViewStore
-from streams.view_writer import PartitionWriter
+from streams.views.dead_letters import ViewLetters
+from streams.views.indices import IndexState, ViewIndices
+from streams.views.projection import View
+from streams.views.projector import Projector
+from streams.views.store import ViewStore
+from streams.views.writer import PartitionWriter
 
 logger = logging.getLogger(__name__)
 

@@ -18,6 +18,7 @@ from pydantic.alias_generators import to_snake
 
 from models.messages import Event
 from streams.aggregate import Aggregate, Names
+from streams.audit.erasure_report import Place, Proof
 from streams.encryption.cipher import (
     PERSONAL,
     BrokenSeal,
@@ -33,7 +34,6 @@ from streams.kafka.log_reader import LogReader
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.kafka.topics import TopicSpec
-from streams.places import Place, Proof
 from streams.settings import Settings
 from streams.state.snapshot import decode_entity
 

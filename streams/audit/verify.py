@@ -19,12 +19,11 @@ from faust.types import TP
 
 from models.errors import NoSuchView, Transient
 from streams.aggregate import Aggregate, Names
-from streams.audit import PartitionAudit
-from streams.audit_history import ViewDocuments, check_extra_documents
+from streams.audit.history import ViewDocuments, check_extra_documents
+from streams.audit.partition import PartitionAudit
+from streams.audit.report import NotCaughtUp, Report
 from streams.encryption.cipher import is_sealed_state
 from streams.encryption.key_ring import KeyRing, open_key_ring
-from streams.event_reader import sealed_ids
-from streams.findings import NotCaughtUp, Report
 from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.topics import check_topics, topic_specs
@@ -32,9 +31,10 @@ from streams.progress import Progress, say_nothing
 from streams.settings import Settings
 from streams.state.changelog import restore
 from streams.state.store import MemoryState, position_key
-from streams.view import View
-from streams.view_status import status_of
-from streams.view_store import ViewStore, open_view_store
+from streams.views.event_reader import sealed_ids
+from streams.views.projection import View
+from streams.views.status import status_of
+from streams.views.store import ViewStore, open_view_store
 
 S = TypeVar("S")
 

@@ -26,9 +26,9 @@ from models.messages import Event, EventRecord
 from streams.elasticsearch.bulk_writer import WRITTEN, Fate
 from streams.elasticsearch.connection import let_go
 from streams.elasticsearch.index import REFUSED, Document
-from streams.view import Projection
-from streams.view_progress import IndexChanged
-from streams.view_store import ViewStore
+from streams.views.checkpoint import IndexChanged
+from streams.views.projection import Projection
+from streams.views.store import ViewStore
 
 logger = logging.getLogger(__name__)
 

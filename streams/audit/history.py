@@ -20,10 +20,10 @@ import orjson
 from models.errors import Fatal
 from models.messages import Event, EventRecord
 from streams.aggregate import Aggregate
+from streams.audit.report import Report
 from streams.elasticsearch.index import REFUSED, Document
 from streams.encryption.cipher import BrokenSeal, is_sealed_state, open_state
 from streams.encryption.keys import Keys, no_master_key
-from streams.findings import Report
 from streams.state.snapshot import Entity, decode_entity
 
 S = TypeVar("S")

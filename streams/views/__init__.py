@@ -1,0 +1,1 @@
+"""Projecting events into the documents of views: followed, rebuilt, searched, waited for."""
