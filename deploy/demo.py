@@ -20,7 +20,7 @@ from agents.user_queries import open_queries
 from agents.user_verify import verify_users
 from agents.user_views import USER_VIEWS
 from agents.users import USERS
-from deploy.generate import Expected, malformed, plan, tally
+from deploy.samples.commands import Expected, malformed, plan, tally
 from models.errors import Fatal, Transient
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from models.views import UserReadModel

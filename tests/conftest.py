@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import pytest
 
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.deployment import Deployment, worker_logs
-from deploy.workers import Role
+from deploy.ephemeral import Deployment, worker_logs
+from deploy.supervisor import Role
 from tests.support import deployment, empty, run_apart
 
 

@@ -1,4 +1,4 @@
-"""What integration and fault tests stand on, beside `deploy.faults`: deployments and the CLI."""
+"""What integration and fault tests stand on, beside `tests.harness`: deployments and the CLI."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from deploy.connect import environment
 from deploy.embedded.processes import ServerProcess
-from deploy.faults.deployment import (
+from deploy.environment import environment
+from deploy.ephemeral import (
     Deployment,
     Servers,
     WorkerProcess,
@@ -21,8 +21,8 @@ from deploy.faults.deployment import (
     new_settings,
     open_deployment,
 )
-from deploy.faults.waiting import wait_until
-from deploy.workers import Role
+from deploy.supervisor import Role
+from deploy.waiting import wait_until
 from models.errors import Fatal
 from streams.elasticsearch.connection import connect
 from streams.kafka.clients import admin_client

@@ -16,12 +16,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from deploy.embedded import kafka, temporary
+from deploy.embedded import kafka
+from deploy.embedded import temporary_homes as temporary
 from deploy.embedded.jars import ensure_jars
 from deploy.embedded.ports import HOST, free_ports
+from deploy.embedded.preconditions import require_disk, require_memory
 from deploy.embedded.processes import ServerProcess, start_together
-from deploy.embedded.progress import Progress
-from deploy.embedded.resources import require_disk, require_memory
+from deploy.embedded.start_progress import Progress
 
 _NODES = 3
 

@@ -11,8 +11,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from deploy.embedded.files import write_atomically
 from deploy.embedded.ports import HOST
+from deploy.embedded.shared_files import write_atomically
 from models.errors import Fatal
 
 _SETTINGS = "config/elasticsearch.json"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
-from deploy.embedded.files import write_atomically
 from deploy.embedded.ports import HOST
+from deploy.embedded.shared_files import write_atomically
 
 _PROPERTIES = "config/kafka.properties"
 _FORMAT = "config/kafka-format.json"  # the arguments that a new node's storage is formatted with

@@ -8,7 +8,7 @@ import socket
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from deploy.embedded.files import write_atomically
+from deploy.embedded.shared_files import write_atomically
 from models.errors import Fatal
 
 HOST = "127.0.0.1"

@@ -22,8 +22,8 @@ from uuid import uuid4
 
 import psutil  # type: ignore[import-untyped]
 
-from deploy.embedded.files import write_atomically
 from deploy.embedded.jars import jar_folder
+from deploy.embedded.shared_files import write_atomically
 from models.errors import Fatal
 
 SERVERS = ("kafka", "elasticsearch")
@@ -141,7 +141,7 @@ class ServerProcess:
         arguments = [self.name, jar_folder(self.name), self.heap_mb, os.getpid(), uuid4().hex]
         with self._output.open("wb") as output:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "deploy.embedded.node", *map(str, arguments)],
+                [sys.executable, "-m", "deploy.embedded.jvm", *map(str, arguments)],
                 cwd=self._home,
                 stdin=subprocess.PIPE,
                 stdout=output,

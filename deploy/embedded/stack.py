@@ -8,7 +8,7 @@
         stack.kafka.kill()
         stack.kafka.start()                      # the same port, the same data
 
-Both servers are started by `deploy.embedded.processes` and run in `deploy.embedded.node`.
+Both servers are started by `deploy.embedded.processes` and run in `deploy.embedded.jvm`.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from pathlib import Path
 
 import platformdirs
 
-from deploy.embedded import elasticsearch, kafka, temporary
-from deploy.embedded.files import locked
+from deploy.embedded import elasticsearch, kafka
+from deploy.embedded import temporary_homes as temporary
 from deploy.embedded.jars import ensure_jars
 from deploy.embedded.ports import Ports, choose_ports, require_free
+from deploy.embedded.preconditions import require_disk, require_memory
 from deploy.embedded.processes import ServerProcess, start_together
-from deploy.embedded.progress import Progress
-from deploy.embedded.resources import require_disk, require_memory
+from deploy.embedded.shared_files import locked
+from deploy.embedded.start_progress import Progress
 from deploy.embedded.status import StackStatus, status_of
 from models.errors import Fatal
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.embedded.ports import Ports
+from deploy.embedded.preconditions import size_mb
 from deploy.embedded.processes import ServerProcess
-from deploy.embedded.resources import size_mb
 
 
 @dataclass(frozen=True)

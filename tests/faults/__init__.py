@@ -1,0 +1,1 @@
+"""The fault suite: scenarios that break things amid work, and a checker that decides."""

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from deploy.workers import Role
+from deploy.supervisor import Role
 from models.tokens import Token
 from streams.aggregate import Names
 from streams.commands import partition as command_partition
@@ -40,8 +40,8 @@ VARIABLE = "CQRS_TEST_WITHOUT"
 
 # The modules of the workers that look at the variable.
 APPS: Mapping[Role, str] = {
-    "commands": "tests.faults.commands_worker",
-    "views": "tests.faults.views_worker",
+    "commands": "tests.faults.unprotected_commands_worker",
+    "views": "tests.faults.unprotected_views_worker",
 }
 
 Set = Callable[[Any, str, Any], None]

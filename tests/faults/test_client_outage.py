@@ -10,7 +10,7 @@ import pytest
 
 from agents.user_client import open_commands
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.waiting import wait_until
+from deploy.waiting import wait_until
 from models.commands import DeactivateUser
 from models.errors import OutcomeTimeout
 from models.outcomes import Rejection

@@ -10,12 +10,12 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
-from deploy.faults.deployment import Deployment
-from deploy.generate import generate
+from deploy.ephemeral import Deployment
+from deploy.samples.commands import generate
 from streams.kafka.clients import admin_client, new_producer
 from streams.settings import Settings
 from tests.conftest import Deploy
-from tests.faults.load import check, counting, send
+from tests.harness.traffic import check, counting, send
 
 
 @pytest.fixture

@@ -9,20 +9,20 @@ from functools import partial
 
 import pytest
 
-from deploy.bench.registrations import registering
+from benchmarks.rig.sample_users import registering
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.points import Point
-from deploy.faults.scenario import Result, Run, Scenario, play
-from deploy.faults.scenarios.forgetting import expire_commands, lose_offsets
-from deploy.faults.scenarios.local_stores import Stores, foreign_stores
-from deploy.faults.scenarios.reading_writes import read_what_was_written
-from deploy.faults.scenarios.replay import replay_events
-from deploy.faults.scenarios.zombies import wake_amid_the_takeover
-from deploy.faults.traffic import open_traffic, records_of
-from deploy.faults.waiting import wait_until
-from deploy.generate import generate
-from deploy.workers import Role
+from deploy.samples.commands import generate
+from deploy.supervisor import Role
+from deploy.waiting import wait_until
 from tests.faults.protections import APPS, PROTECTIONS, VARIABLE
+from tests.faults.scenario import Result, Run, Scenario, play
+from tests.faults.scenarios.forgetting import expire_commands, lose_offsets
+from tests.faults.scenarios.local_stores import Stores, foreign_stores
+from tests.faults.scenarios.reading_writes import read_what_was_written
+from tests.faults.scenarios.replay import replay_events
+from tests.faults.scenarios.zombies import wake_amid_the_takeover
+from tests.harness.crash_points import Point
+from tests.harness.traffic import open_traffic, records_of
 
 _COMMANDS = 3_000  # so many that no poll brings all of their states
 

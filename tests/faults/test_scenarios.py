@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.catalogue import SCENARIOS
-from deploy.faults.scenario import play
+from tests.faults.catalogue import SCENARIOS
+from tests.faults.scenario import play
 
 SMOKE = ("F1", "F3", "F9", "F12")
 

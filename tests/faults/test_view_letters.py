@@ -7,16 +7,10 @@ import signal
 import pytest
 
 from agents.user_verify import verify_users
-from deploy.faults.points import APPS, Point
-from deploy.faults.waiting import wait_until
+from deploy.waiting import wait_until
 from tests.conftest import Deploy
-from tests.integration.read_side import (
-    REFUSED_UPDATE,
-    encoded,
-    registered,
-    send_events,
-    view_letters,
-)
+from tests.harness.crash_points import APPS, Point
+from tests.harness.read_side import REFUSED_UPDATE, encoded, registered, send_events, view_letters
 
 
 @pytest.mark.parametrize(

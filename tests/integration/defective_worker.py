@@ -15,7 +15,7 @@ from faust.types import StreamT
 
 from agents.user_commands import user_command_bus
 from agents.users import COMMAND_WORKER, USERS
-from deploy.faults.waiting import wait_until
+from deploy.waiting import wait_until
 from models.messages import Command, Event
 from models.user import User
 from streams.buses import CommandBus

@@ -12,8 +12,8 @@ from pydantic import SecretStr
 from agents.user_client import open_commands
 from agents.user_queries import open_queries
 from agents.user_views import USER_VIEWS
-from deploy.faults.deployment import Deployment
-from deploy.faults.waiting import wait_until
+from deploy.ephemeral import Deployment
+from deploy.waiting import wait_until
 from models.commands import RegisterUser
 from models.errors import Fatal, Transient
 from models.messages import Command

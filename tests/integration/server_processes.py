@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-SERVER = "deploy.embedded.node"
+SERVER = "deploy.embedded.jvm"
 
 
 def eventually(condition: Callable[[], object], within: float = 60) -> None:

@@ -9,7 +9,7 @@ import pytest
 from aiokafka.structs import TopicPartition
 
 from agents.users import USERS
-from deploy.faults.deployment import Deployment
+from deploy.ephemeral import Deployment
 from models.commands import RegisterUser
 from models.messages import Command
 from models.outcomes import Accepted, DeadLettered, Rejection

@@ -20,8 +20,8 @@ from confluent_kafka import Message, Producer
 
 from agents.user_verify import verify_users
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.deployment import Deployment
-from deploy.faults.waiting import wait_until
+from deploy.ephemeral import Deployment
+from deploy.waiting import wait_until
 from models.messages import Source, command_id_at
 from models.outcomes import Accepted, DeadLettered, Duplicate, Outcome, Rejection, parse_outcome
 from streams.kafka.clients import new_consumer, new_producer, started

@@ -10,10 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from deploy.bench.backlog import backlog, committed
-from deploy.bench.benchmark import Ground
-from deploy.bench.catalogue import BENCHMARKS
-from deploy.bench.deciding import (
+from benchmarks.catalogue import BENCHMARKS
+from benchmarks.deciding import (
     NewWorker,
     Worker,
     decide,
@@ -22,6 +20,8 @@ from deploy.bench.deciding import (
     our_worker,
     plain_loop,
 )
+from benchmarks.rig.backlog import backlog, committed
+from benchmarks.rig.runner import Ground
 from deploy.embedded.stack import EmbeddedStack
 from models.errors import Fatal
 from models.tokens import Token

@@ -17,10 +17,10 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from agents.user_views import USER_VIEWS
-from deploy.connect import environment
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.deployment import Deployment, new_settings
-from deploy.faults.waiting import wait_until
+from deploy.environment import environment
+from deploy.ephemeral import Deployment, new_settings
+from deploy.waiting import wait_until
 from streams.kafka.clients import new_producer, started
 from streams.settings import Settings
 from streams.views.store import open_view_store

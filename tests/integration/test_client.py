@@ -11,7 +11,7 @@ import pytest
 
 from agents.user_client import open_commands
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.deployment import Deployment, new_settings
+from deploy.ephemeral import Deployment, new_settings
 from models.commands import DeactivateUser, RegisterUser, UpdateUserProfile
 from models.errors import Fatal, InvalidCommand, NoCommandHandler, OutcomeTimeout
 from models.messages import Command

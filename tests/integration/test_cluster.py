@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from deploy.embedded import temporary
+from deploy.embedded import temporary_homes as temporary
 from deploy.embedded.cluster import EmbeddedCluster
 from tests.integration.server_processes import eventually, python, servers_of
 

@@ -17,10 +17,9 @@ from agents.user_queries import open_queries
 from agents.user_verify import verify_users
 from agents.user_views import USER_VIEWS
 from agents.views import VIEWS
-from deploy.faults.deployment import Deployment
-from deploy.faults.traffic import Record, Traffic, open_traffic, records_of
-from deploy.faults.waiting import wait_until
-from deploy.generate import generate
+from deploy.ephemeral import Deployment
+from deploy.samples.commands import generate
+from deploy.waiting import wait_until
 from models.errors import NoSuchView, Transient
 from models.events import USER_EVENTS, UserEvent, UserRegistered
 from models.messages import EventRecord
@@ -38,7 +37,8 @@ from streams.views.rebuild import rebuild
 from streams.views.status import status_of
 from streams.views.store import open_view_store
 from tests.conftest import Deploy
-from tests.integration.read_side import record, registered
+from tests.harness.read_side import record, registered
+from tests.harness.traffic import Record, Traffic, open_traffic, records_of
 from tests.support import cqrs
 
 NEARLY_MIDNIGHT = datetime(2026, 1, 1, 23, 59, 40, tzinfo=timezone.utc)

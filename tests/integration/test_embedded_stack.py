@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from elasticsearch import Elasticsearch
 
-from deploy.embedded import temporary
+from deploy.embedded import temporary_homes as temporary
 from deploy.embedded.stack import EmbeddedStack, StackAddress, running_address
 from models.errors import Fatal
 from tests.integration.server_processes import eventually, python, servers_of

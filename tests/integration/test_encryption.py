@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from itertools import chain
 
-from deploy.faults.waiting import wait_until
-from deploy.generate import generate
+from deploy.samples.commands import generate
+from deploy.waiting import wait_until
 from models.commands import DeactivateUser, UpdateUserProfile
 from models.outcomes import Accepted, Rejection
 from streams.encryption.cipher import is_sealed_state
 from streams.kafka.clients import new_producer
 from tests.conftest import Deploy
-from tests.faults.load import check, counting, send
+from tests.harness.traffic import check, counting, send
 from tests.integration.erasure import (
     PERSONAL,
     dispatch,

@@ -14,10 +14,9 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from agents.user_erasure import prove_erased
 from agents.user_views import USER_VIEWS
-from deploy.faults.deployment import Deployment
-from deploy.faults.points import APPS, Point
-from deploy.faults.waiting import wait_until
-from deploy.generate import generate
+from deploy.ephemeral import Deployment
+from deploy.samples.commands import generate
+from deploy.waiting import wait_until
 from models.commands import (
     DeactivateUser,
     EraseUser,
@@ -31,7 +30,8 @@ from streams.kafka.topics import topic_specs
 from streams.views.checkpoint import progress_id
 from streams.views.store import open_view_store
 from tests.conftest import Deploy
-from tests.faults.load import check, counting, send
+from tests.harness.crash_points import APPS, Point
+from tests.harness.traffic import check, counting, send
 from tests.integration.erasure import (
     dispatch,
     document_of,

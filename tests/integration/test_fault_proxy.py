@@ -13,9 +13,17 @@ import aiohttp
 import orjson
 import pytest
 
-from deploy.faults.deployment import Servers
-from deploy.faults.proxy import Cut, Delay, Fault, FaultProxy, Refuse, RejectItems, Stall
-from deploy.faults.waiting import wait_until
+from deploy.ephemeral import Servers
+from deploy.waiting import wait_until
+from tests.harness.elasticsearch_proxy import (
+    Cut,
+    Delay,
+    Fault,
+    FaultProxy,
+    Refuse,
+    RejectItems,
+    Stall,
+)
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from aiokafka.structs import TopicPartition
 
 from agents.users import COMMAND_WORKER
-from deploy.faults.deployment import Deployment
-from deploy.faults.waiting import wait_until
-from deploy.generate import generate
+from deploy.ephemeral import Deployment
+from deploy.samples.commands import generate
+from deploy.waiting import wait_until
 from streams.kafka.clients import admin_client, new_producer
 from tests.conftest import Deploy
-from tests.faults.load import counting, send
+from tests.harness.traffic import counting, send
 
 
 async def test_they_follow_a_worker(deploy: Deploy) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from deploy.embedded import jars
+from deploy.embedded import jars, maven
 from deploy.embedded.jars import ensure_jars, jar_folder
-from deploy.embedded.progress import Progress
+from deploy.embedded.start_progress import Progress
 from models.errors import Fatal
 
 JARS = {"kafka": b"the broker" * 1000, "elasticsearch": b"the search engine" * 1000}
@@ -122,7 +122,7 @@ def test_several_starts_at_once_download_each_jar_once(repository: Repository) -
 
 
 def test_what_a_killed_download_left_is_removed(repository: Repository) -> None:
-    left_over = jars.cache_home() / "jars" / f"{jars.SCRATCH}x"
+    left_over = jars.cache_home() / "jars" / f"{maven.SCRATCH}x"
     left_over.mkdir(parents=True)
     ensure_jars(Progress())
     assert not left_over.exists()

@@ -13,8 +13,8 @@ from aiokafka.structs import ConsumerRecord
 from pydantic import SecretStr
 
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.deployment import create_user_topics, new_settings
-from deploy.faults.waiting import wait_until
+from deploy.ephemeral import create_user_topics, new_settings
+from deploy.waiting import wait_until
 from models.events import USER_EVENTS, UserEvent, UserRegistered
 from models.messages import EventRecord
 from models.wire import encode
@@ -25,7 +25,7 @@ from streams.encryption.keys import Keys, master_key, new_master_key
 from streams.kafka.clients import new_producer
 from streams.settings import Settings
 from streams.views.event_reader import EventReader
-from tests.integration.read_side import record, registered
+from tests.harness.read_side import record, registered
 
 PARTITION = 1
 ANNA = record("anna", 1, registered("anna@example.org"))

@@ -6,13 +6,13 @@ import pytest
 from aiokafka.structs import TopicPartition
 
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.deployment import Deployment, WorkerProcess
-from deploy.faults.points import APPS, Point
-from deploy.faults.waiting import NotInTime, wait_until
-from deploy.generate import generate
+from deploy.ephemeral import Deployment, WorkerProcess
+from deploy.samples.commands import generate
+from deploy.waiting import NotInTime, wait_until
 from streams.kafka.clients import new_consumer, new_producer, started
 from tests.conftest import Deploy
-from tests.faults.load import check, counting, send
+from tests.harness.crash_points import APPS, Point
+from tests.harness.traffic import check, counting, send
 from tests.support import going_on, suspended
 
 STALL = 3.0  # seconds

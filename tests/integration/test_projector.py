@@ -11,9 +11,8 @@ import pytest
 from aiokafka.errors import KafkaConnectionError
 
 from agents.user_views import USER_VIEWS
-from deploy.faults.deployment import Servers
-from deploy.faults.proxy import Cut, Fault, FaultProxy, Refuse, Stall
-from deploy.faults.waiting import wait_until
+from deploy.ephemeral import Servers
+from deploy.waiting import wait_until
 from models.errors import Fatal
 from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserReactivated
 from models.views import project
@@ -22,14 +21,8 @@ from streams.elasticsearch.index import REFUSED, Document
 from streams.settings import Settings
 from streams.views.projector import Projected, Projector, Refused, SequenceGap
 from streams.views.store import ViewStore
-from tests.integration.read_side import (
-    Record,
-    namespace,
-    none_refused,
-    record,
-    registered,
-    user_views,
-)
+from tests.harness.elasticsearch_proxy import Cut, Fault, FaultProxy, Refuse, Stall
+from tests.harness.read_side import Record, namespace, none_refused, record, registered, user_views
 
 # A surname that Elasticsearch refuses for good: a keyword may not have more than 32,766 bytes
 IMMENSE = "x" * 33_000

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from agents.user_views import USER_VIEWS
-from deploy.cli import main
-from deploy.connect import environment
-from deploy.faults.deployment import Servers, new_settings
+from deploy.cli.main import main
+from deploy.environment import environment
+from deploy.ephemeral import Servers, new_settings
 from models.events import UserDeactivated
 from streams.settings import Settings
 from streams.views.projector import Projector
-from tests.integration.read_side import delete_view, none_refused, record, registered, user_views
+from tests.harness.read_side import delete_view, none_refused, record, registered, user_views
 from tests.support import ROOT
 
 Run = Callable[..., tuple[int, str, str]]

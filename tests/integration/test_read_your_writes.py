@@ -18,8 +18,8 @@ from agents.user_queries import open_queries, pages_by_email
 from agents.user_views import USER_VIEWS
 from agents.users import USERS
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.deployment import Deployment
-from deploy.faults.waiting import wait_until
+from deploy.ephemeral import Deployment
+from deploy.waiting import wait_until
 from models.commands import RegisterUser, UpdateUserProfile
 from models.errors import InvalidToken, NoSuchView, ViewBehind
 from models.messages import Command

@@ -17,11 +17,10 @@ from elasticsearch import AsyncElasticsearch
 from agents.user_queries import all_users_by_email, open_queries
 from agents.user_verify import verify_users
 from agents.user_views import USER_VIEWS
-from deploy.connect import environment
-from deploy.faults.deployment import Deployment
-from deploy.faults.traffic import Traffic, open_traffic, records_of
-from deploy.faults.waiting import wait_until
-from deploy.generate import generate
+from deploy.environment import environment
+from deploy.ephemeral import Deployment
+from deploy.samples.commands import generate
+from deploy.waiting import wait_until
 from models.errors import Fatal, NoSuchView, Transient
 from models.queries import GetUserById
 from streams.elasticsearch.connection import connect
@@ -34,8 +33,7 @@ from streams.views.projector import Projector
 from streams.views.rebuild import Rebuild, rebuild
 from streams.views.status import IndexStatus, status_of
 from tests.conftest import Deploy
-from tests.integration.louder_views_worker import LOUDER_VIEWS
-from tests.integration.read_side import (
+from tests.harness.read_side import (
     REFUSED_UPDATE,
     encoded,
     none_refused,
@@ -44,6 +42,8 @@ from tests.integration.read_side import (
     send_events,
     view_letters,
 )
+from tests.harness.traffic import Traffic, open_traffic, records_of
+from tests.integration.louder_views_worker import LOUDER_VIEWS
 from tests.support import ROOT, cqrs, cqrs_command
 
 LOUDER_APP = "tests.integration.louder_views_worker"

@@ -14,14 +14,14 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.deployment import Deployment, WorkerProcess
-from deploy.faults.points import APPS, CommandStep, Point, TakeoverStep, ViewStep
-from deploy.faults.waiting import wait_until
-from deploy.generate import generate
-from deploy.workers import Role
+from deploy.ephemeral import Deployment, WorkerProcess
+from deploy.samples.commands import generate
+from deploy.supervisor import Role
+from deploy.waiting import wait_until
 from streams.kafka.clients import new_producer
 from tests.conftest import Deploy
-from tests.faults.load import check, counting, send
+from tests.harness.crash_points import APPS, CommandStep, Point, TakeoverStep, ViewStep
+from tests.harness.traffic import check, counting, send
 from tests.support import going_on, suspended
 
 IN_GOOD_ORDER = 0

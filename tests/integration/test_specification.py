@@ -6,7 +6,7 @@ import pytest
 
 from agents.user_queries import UserQueryHandler, all_users_by_email, open_queries
 from agents.user_views import USER_VIEWS
-from deploy.faults.deployment import Servers
+from deploy.ephemeral import Servers
 from models.errors import NoQueryHandler
 from models.events import UserDeactivated, UserEvent
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
@@ -16,7 +16,7 @@ from streams.elasticsearch.connection import connect
 from streams.settings import Settings
 from streams.views.projector import Projector
 from streams.views.store import open_view_store
-from tests.integration.read_side import namespace, none_refused, record, registered, user_views
+from tests.harness.read_side import namespace, none_refused, record, registered, user_views
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from agents.user_client import open_commands
 from agents.user_queries import open_queries
 from agents.user_verify import verify_users
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.deployment import Deployment
-from deploy.faults.waiting import wait_until
+from deploy.ephemeral import Deployment
+from deploy.waiting import wait_until
 from models.commands import RegisterUser, UpdateUserProfile
 from models.errors import Fatal
 from models.outcomes import Accepted

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
-from deploy.faults.waiting import wait_until
+from deploy.waiting import wait_until
 from tests.support import ROOT
 
 # A supervisor of two children that run the given script; what it says goes to standard output.
@@ -105,7 +105,7 @@ async def test_a_second_signal_kills(tmp_path: Path) -> None:
 
 
 async def test_one_that_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
-    impatient = "import deploy.workers; deploy.workers._STOP_SECONDS = 0.5"
+    impatient = "import deploy.supervisor; deploy.supervisor._STOP_SECONDS = 0.5"
     with supervised(STUBBORN, tmp_path, impatient) as (process, pids):
         children = await started(pids, 2)
         process.terminate()

@@ -13,9 +13,9 @@ from aiokafka.structs import TopicPartition
 
 from agents.users import USERS
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.deployment import WorkerProcess, create_user_topics, new_settings
-from deploy.faults.waiting import wait_until
-from deploy.generate import generate
+from deploy.ephemeral import WorkerProcess, create_user_topics, new_settings
+from deploy.samples.commands import generate
+from deploy.waiting import wait_until
 from models.errors import Fatal
 from streams.aggregate import Names
 from streams.audit.verify import verify
@@ -25,7 +25,7 @@ from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import MIB, create_topics, topic_specs
 from streams.settings import Settings
 from tests.conftest import Deploy
-from tests.faults.load import counting, send
+from tests.harness.traffic import counting, send
 
 
 async def test_partitions_stay_where_their_state_is(deploy: Deploy) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from agents.user_queries import UserQueryHandler, all_users_by_email, open_queries
 from agents.user_views import EMAIL_FRAGMENTS, USER_VIEWS
-from deploy.faults.deployment import Servers
+from deploy.ephemeral import Servers
 from models.errors import Fatal, QueryError, Transient
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail, Page
 from models.views import UserReadModel
@@ -24,7 +24,7 @@ from streams.elasticsearch.substring import fold, fragment_query, fragment_text
 from streams.settings import Settings
 from streams.views.read_your_writes import Freshness
 from streams.views.store import ViewStore
-from tests.integration.read_side import namespace, user_views
+from tests.harness.read_side import namespace, user_views
 from tests.support import ROOT
 
 

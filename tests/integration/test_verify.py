@@ -11,8 +11,8 @@ import pytest
 from agents.user_verify import verify_users
 from agents.user_views import USER_VIEWS
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.deployment import Deployment
-from deploy.generate import malformed, plan, tally
+from deploy.ephemeral import Deployment
+from deploy.samples.commands import malformed, plan, tally
 from models.errors import NoSuchView
 from streams.audit.report import NotCaughtUp
 from streams.elasticsearch.connection import connect

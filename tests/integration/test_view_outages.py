@@ -13,13 +13,13 @@ import pytest
 from agents.user_verify import verify_users
 from agents.user_views import USER_VIEWS
 from deploy.embedded.ports import choose_ports
-from deploy.faults.deployment import Deployment
-from deploy.faults.proxy import Cut, Fault, FaultProxy, Refuse
-from deploy.faults.traffic import open_traffic, records_of
-from deploy.faults.waiting import wait_until
-from deploy.generate import generate
+from deploy.ephemeral import Deployment
+from deploy.samples.commands import generate
+from deploy.waiting import wait_until
 from streams.elasticsearch.connection import connect
 from tests.conftest import Deploy
+from tests.harness.elasticsearch_proxy import Cut, Fault, FaultProxy, Refuse
+from tests.harness.traffic import open_traffic, records_of
 
 
 async def health(deployed: Deployment) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from aiohttp import web
 from elasticsearch import AsyncElasticsearch
 
 from agents.user_views import ORDER, USER_VIEWS
-from deploy.faults.deployment import Servers
-from deploy.faults.proxy import Cut, Fault, FaultProxy, Refuse, Stall
+from deploy.ephemeral import Servers
 from models.errors import CqrsError, Fatal, NoSuchView, Transient
 from streams.elasticsearch.bulk_writer import Fate
 from streams.elasticsearch.connection import connect
@@ -23,7 +22,8 @@ from streams.views.checkpoint import IndexChanged, Progress
 from streams.views.indices import ViewIndices
 from streams.views.store import ViewStore, open_view_store
 from streams.views.tally import Tally
-from tests.integration.read_side import delete_view, namespace, user_views
+from tests.harness.elasticsearch_proxy import Cut, Fault, FaultProxy, Refuse, Stall
+from tests.harness.read_side import delete_view, namespace, user_views
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 
 from deploy.embedded.ports import choose_ports
 from deploy.embedded.stack import EmbeddedStack
-from deploy.faults.deployment import WorkerProcess, new_settings
-from deploy.workers import ROLES, Role
+from deploy.ephemeral import WorkerProcess, new_settings
+from deploy.supervisor import ROLES, Role
 from streams.settings import Settings
 from tests.conftest import Deploy
 

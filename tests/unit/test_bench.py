@@ -10,17 +10,17 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.bench.backlog import backlog, rate
-from deploy.bench.benchmark import Benchmark, Contestant, Figures, Ground, percentile, run
-from deploy.bench.catalogue import BENCHMARKS
-from deploy.bench.deciding import Sample, cpu_per_command
-from deploy.bench.extra import need
-from deploy.bench.machine import machine, versions
-from deploy.bench.plot import write_plot
-from deploy.bench.report import changes, markdown_of, plot_name, rows
-from deploy.bench.result import Contest, Result, Spread
-from deploy.bench.target import Target
-from deploy.cli import cqrs
+from benchmarks.catalogue import BENCHMARKS
+from benchmarks.deciding import Sample, cpu_per_command
+from benchmarks.peers.extra import need
+from benchmarks.plot import write_plot
+from benchmarks.report import changes, markdown_of, plot_name, rows
+from benchmarks.rig.backlog import backlog, rate
+from benchmarks.rig.machine import machine, versions
+from benchmarks.rig.result import Contest, Result, Spread
+from benchmarks.rig.runner import Benchmark, Contestant, Figures, Ground, percentile, run
+from benchmarks.rig.target import Target
+from deploy.cli.main import cqrs
 from deploy.embedded.stack import EmbeddedStack
 from models.errors import Fatal
 from streams.progress import say_nothing

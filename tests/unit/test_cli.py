@@ -6,8 +6,8 @@ from pathlib import Path
 import click
 import pytest
 
-from deploy.cli import COMMANDS, main
-from deploy.commands.stack import Tail
+from deploy.cli.main import COMMANDS, main
+from deploy.cli.stack import Tail
 from models.errors import Fatal
 from streams.encryption.keys import master_key
 from streams.settings import Settings
@@ -35,7 +35,7 @@ def test_help_names_every_command_with_its_line(capsys: pytest.CaptureFixture[st
 
 def test_help_imports_no_command() -> None:
     heavy = {"rich", "pydantic", "psutil", "faust", "aiokafka", "elasticsearch", "jpype", "jgo"}
-    script = "import sys, deploy.cli; print(*sys.modules)"
+    script = "import sys, deploy.cli.main; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     ).stdout.split()

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from agents.user_commands import user_command_bus
 from agents.users import USERS
-from deploy.generate import malformed, plan
+from deploy.samples.commands import malformed, plan
 from models.messages import Command
 from models.user import User
 from streams.aggregate import Names

@@ -10,9 +10,9 @@ from unittest.mock import patch
 import pytest
 from pydantic import ValidationError
 
-from deploy.connect import connect, environment
 from deploy.embedded import stack
 from deploy.embedded.stack import StackAddress
+from deploy.environment import connect, environment
 from models.errors import Fatal
 from streams.encryption.keys import master_key, new_master_key
 from streams.settings import Settings

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner
 from click.testing import Result as Answer
 
-from deploy.cli import cqrs
-from deploy.faults.catalogue import SCENARIOS
-from deploy.faults.report import Results, markdown_of
-from deploy.faults.scenario import Result
+from deploy.cli.main import cqrs
 from models.errors import Fatal
+from tests.faults.catalogue import SCENARIOS
+from tests.faults.report import Results, markdown_of
+from tests.faults.scenario import Result
 
 PASSED = Result(
     scenario="F1",

@@ -6,7 +6,7 @@ from itertools import islice
 import pytest
 from email_validator import validate_email
 
-from deploy.generate import Expected, generate, malformed, plan, tally
+from deploy.samples.commands import Expected, generate, malformed, plan, tally
 from models.commands import USER_COMMANDS, RegisterUser, UpdateUserProfile
 from models.errors import Poison, Rejected
 from models.messages import check_expected_version, parse_command

@@ -7,8 +7,8 @@ from uuid import UUID
 import pytest
 from aiokafka.structs import ConsumerRecord
 
-from deploy.generate import generate
-from deploy.poison import GIANTS, KINDS, Command
+from deploy.samples.commands import generate
+from deploy.samples.poison import GIANTS, KINDS, Command
 from models.commands import USER_COMMANDS
 from models.errors import Poison
 from streams.commands.reader import CommandReader

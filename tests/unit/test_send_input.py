@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.user_client import check_typed
-from deploy.generate import generate, malformed
-from deploy.lines import Lines, read_available
+from deploy.cli.line_reader import Lines, read_available
+from deploy.samples.commands import generate, malformed
 from models.commands import USER_COMMANDS, UpdateUserProfile
 from models.errors import InvalidCommand
 from streams.commands.bulk_sender import read_line

@@ -1,0 +1,103 @@
+"""`cqrs bench`: how fast it is, beside its peers."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import click
+
+from benchmarks.catalogue import BENCHMARKS
+from benchmarks.peers.extra import need
+from benchmarks.plot import write_plot
+from benchmarks.report import comparison_of, markdown_of, plot_name, table_of
+from benchmarks.rig.result import Result
+from benchmarks.rig.runner import Benchmark, SizeName, run
+from deploy.cli.terminal import examples, progress_bar
+from deploy.embedded.stack import EmbeddedStack
+from deploy.embedded.start_progress import TerminalProgress
+
+_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_NEW_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group(
+    epilog=examples(
+        "cqrs bench deciding --size full --json deciding.json",
+        "cqrs bench compare before.json deciding.json",
+        "cqrs bench report deciding.json --output performance.md",
+    )
+)
+def bench() -> None:
+    """Measure on servers of its own, each contestant in turn, round after round.
+
+    Leave the machine alone meanwhile. The servers' and the peers' jars are downloaded once.
+    """
+
+
+def _command(benchmark: Benchmark) -> click.Command:
+    @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100))
+    @click.option(
+        "--size",
+        default="small",
+        show_default=True,
+        type=click.Choice(list(benchmark.sizes)),
+        help="How much of everything; small is for a first look.",
+    )
+    @click.option("--seed", default=1, show_default=True, help="Determines every random choice.")
+    @click.option("--json", "file", type=_NEW_FILE, help="Keep all figures there.")
+    def measure(rounds: int, size: SizeName, seed: int, file: Path | None) -> None:
+        need(*benchmark.needs)
+        with EmbeddedStack.temporary(TerminalProgress()) as stack, progress_bar() as progress:
+            measuring = run(
+                benchmark,
+                stack,
+                rounds=rounds,
+                size_name=size,
+                seed=seed,
+                progress=progress,
+            )
+            result = asyncio.run(measuring)
+        if file is not None:
+            result.write(file)
+        _print(table_of(result))
+
+    return click.command(benchmark.name, help=benchmark.about)(measure)
+
+
+for _benchmark in BENCHMARKS.values():
+    bench.add_command(_command(_benchmark))
+
+
+@bench.command()
+@click.argument("before", type=_FILE)
+@click.argument("after", type=_FILE)
+def compare(before: Path, after: Path) -> None:
+    """Show what changed between two runs of one benchmark.
+
+    A change is clear when no round of one run is within the other's spread.
+    """
+    _print(comparison_of(Result.read(before), Result.read(after)))
+
+
+@bench.command()
+@click.argument("results", nargs=-1, required=True, type=_FILE)
+@click.option("--output", type=_NEW_FILE, help="Write it there instead of showing it.")
+def report(results: tuple[Path, ...], output: Path | None) -> None:
+    """Make a page in Markdown of the results of several benchmarks.
+
+    In a file it has pictures, which are written beside it.
+    """
+    found = [Result.read(one) for one in results]
+    if output is None:
+        click.echo(markdown_of(found), nl=False)
+        return
+    for one in found:
+        write_plot(one, output.with_name(plot_name(output.stem, one)))
+    output.write_text(markdown_of(found, plots=output.stem))
+
+
+def _print(table: object) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(table)

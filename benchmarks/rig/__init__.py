@@ -1,0 +1,1 @@
+"""What every benchmark stands on: runs, results, processes, sample data."""

@@ -1,0 +1,150 @@
+"""`cqrs demo`: everything once, from commands to searches, and an account that has to add up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import click
+
+from agents.user_views import USER_VIEWS
+from agents.users import USERS
+from deploy.cli.terminal import progress_bar
+from deploy.cli.verify import print_report
+from deploy.demo import COMMANDS, DemoResult, percentiles, run_demo
+from deploy.embedded.stack import EmbeddedStack, running_address
+from deploy.embedded.start_progress import TerminalProgress
+from deploy.environment import connect, environment
+from deploy.supervisor import Role, running_worker
+from models.errors import CqrsError, Fatal
+from streams.aggregate import Names
+from streams.elasticsearch.connection import connect as connect_elasticsearch
+from streams.kafka.clients import admin_client
+from streams.kafka.topics import create_topics, topic_specs
+from streams.settings import Settings
+from streams.views.indices import ViewIndices
+
+if TYPE_CHECKING:
+    from models.views import UserReadModel
+
+_ROLES: Sequence[Role] = ("commands", "views")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs: the figures as an object.")
+def demo(as_json: bool) -> None:
+    """Send 20,000 commands through real servers and workers, search, and check everything.
+
+    Uses the stack that runs (`cqrs up`), in a namespace of its own that is removed at the end, or
+    starts one for itself. Exit code 0 only if everything adds up. Nothing is left running.
+    """
+    with ExitStack() as resources:
+        settings = resources.enter_context(_servers())
+        names = Names(settings.namespace, USERS.name)
+        asyncio.run(_create_topics(settings, names))
+        resources.callback(lambda: asyncio.run(_remove(settings, names)))
+        folder = Path(resources.enter_context(TemporaryDirectory(prefix="cqrs-demo-")))
+        logs = [folder / role for role in _ROLES]
+        for role, log in zip(_ROLES, logs, strict=True):
+            resources.enter_context(running_worker(role, environment(settings), log))
+        with progress_bar() as progress:
+            try:
+                result = asyncio.run(run_demo(settings, progress))
+            except (CqrsError, asyncio.TimeoutError) as error:
+                raise Fatal(f"the demo failed: {error!r}\n{_last_lines(logs)}") from error
+    if as_json:
+        click.echo(json.dumps(_figures(result)))
+    else:
+        _print(result)
+    result.check()
+
+
+@contextmanager
+def _servers() -> Iterator[Settings]:
+    """A namespace on the running stack, or on one that ends with the demo."""
+    namespace = f"demo-{uuid4().hex[:8]}-"
+    if running_address() is not None:
+        yield connect().model_copy(update={"namespace": namespace})
+        return
+    with EmbeddedStack.temporary(TerminalProgress()) as stack:
+        yield Settings(
+            bootstrap_servers=stack.bootstrap_servers,
+            elasticsearch_url=stack.elasticsearch_url,
+            namespace=namespace,
+        )
+
+
+async def _create_topics(settings: Settings, names: Names) -> None:
+    await create_topics(settings, topic_specs(settings, names))
+
+
+async def _remove(settings: Settings, names: Names) -> None:
+    """Leave nothing on a stack that goes on."""
+    async with admin_client(settings) as admin:
+        await admin.delete_topics([spec.name for spec in topic_specs(settings, names)])
+    async with connect_elasticsearch(settings, timeout=30) as client:
+        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        for state in await indices.all():
+            await indices.drop(state.name)
+
+
+def _last_lines(logs: list[Path]) -> str:
+    """What the workers said last, for the person whose demo failed."""
+    lines = (log.read_text(errors="replace").splitlines()[-3:] for log in logs)
+    return "\n".join(line for last in lines for line in last)
+
+
+def _figures(result: DemoResult) -> dict[str, float | int | None]:
+    searchable, searches = percentiles(result.searchable), percentiles(result.searches)
+    report = result.report
+    return {
+        "commands": report.commands,
+        "accepted": report.accepted,
+        "rejected": report.rejected,
+        "duplicate": report.duplicate,
+        "dead_lettered": report.dead,
+        "events": report.events,
+        "documents": report.documents,
+        "commands_per_second": round(result.decided_per_second),
+        "produced_to_searchable_p50_ms": round(searchable[0]),
+        "produced_to_searchable_p99_ms": round(searchable[1]),
+        "search_p50_ms": round(searches[0], 1),
+        "search_p99_ms": round(searches[1], 1),
+    }
+
+
+def _print(result: DemoResult) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    users = Table("query", "id", "name", "email", "active", title="What the queries found")
+    for query, found in (
+        ("by id", (result.by_id,)),
+        (f"email contains {result.fragment}", result.by_email),
+        ("active, first five", result.active),
+    ):
+        for user in found:
+            if user is not None:
+                users.add_row(query, *_row(user))
+                query = ""
+        users.add_section()
+    console.print(users)
+
+    figures = Table("", "", title=f"{COMMANDS:,} commands", show_header=False)
+    figures.columns[1].justify = "right"
+    for name, value in _figures(result).items():
+        figures.add_row(name.replace("_", " "), f"{value:,}")
+    console.print(figures)
+    print_report(result.report)
+
+
+def _row(user: UserReadModel) -> tuple[str, str, str, str]:
+    name = f"{user.first_name} {user.last_name}"
+    return user.id, name, user.email, "yes" if user.is_active else "no"

@@ -1,0 +1,185 @@
+"""`cqrs get`, `search` and `active`: the queries from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from agents.user_queries import open_queries, pages_by_email
+from deploy.cli.terminal import examples
+from deploy.environment import connect
+from models.queries import (
+    DEFAULT_LIMIT,
+    MAX_LIMIT,
+    GetActiveUsers,
+    GetUserById,
+    GetUsersByEmail,
+    Page,
+)
+from models.views import UserReadModel
+from streams.buses import DEFAULT_WAIT
+
+_LIMIT = click.option(
+    "--limit",
+    default=DEFAULT_LIMIT,
+    show_default=True,
+    type=click.IntRange(1, MAX_LIMIT),
+    help="Users on a page.",
+)
+
+
+def waiting_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The options with which every query waits for writes."""
+    for option in (
+        click.option(
+            "--timeout",
+            default=DEFAULT_WAIT,
+            show_default=True,
+            type=click.FloatRange(min=0, min_open=True),
+            help="Seconds to wait for what --at-least says.",
+        ),
+        click.option(
+            "--at-least",
+            multiple=True,
+            metavar="TOKEN",
+            help="Wait until the answer has this write: the token of its outcome, as cqrs send "
+            "--wait prints it. May be given several times.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@click.command(epilog=examples("cqrs get anna", "cqrs get anna --json --at-least TOKEN"))
+@click.argument("user_id", metavar="ID")
+@waiting_options
+@click.option("--json", "as_json", is_flag=True, help="For programs: the user as an object.")
+@click.pass_context
+def get(ctx: click.Context, /, user_id: str, as_json: bool, **waiting: Any) -> None:
+    """Show one user, active or not; exit code 1 if there is none."""
+    user: UserReadModel | None = execute(GetUserById(user_id), waiting)
+    if user is None:
+        click.echo(f"cqrs: no user has the id {user_id}", err=True)
+        ctx.exit(1)
+    elif as_json:
+        click.echo(user.model_dump_json())
+    else:
+        _print_user(user)
+
+
+@click.group()
+def search() -> None:
+    """Find users by a piece of one of their fields."""
+
+
+@search.command(
+    epilog=examples(
+        "cqrs search email .mueller@EX",
+        "cqrs search email .mueller@EX --at-least TOKEN --timeout 5",
+    )
+)
+@click.argument("fragment")
+@_LIMIT
+@waiting_options
+@click.option("--cursor", help="Go on behind a page: the cursor that it ended with.")
+@click.option("--all", "everything", is_flag=True, help="All pages.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="For programs: an object with items and cursor; with --all one user a line.",
+)
+def email(
+    fragment: str,
+    limit: int,
+    cursor: str | None,
+    everything: bool,
+    as_json: bool,
+    **waiting: Any,
+) -> None:
+    """Find the users, active or not, whose email address contains FRAGMENT.
+
+    Upper and lower case are alike, and every character stands for itself: `.`, `*` and `?` too.
+    """
+    query = GetUsersByEmail(fragment, MAX_LIMIT if everything and as_json else limit, cursor)
+    if not everything:
+        page = execute(query, waiting)
+        _print_page(page, as_json, more=f"--cursor {page.cursor}")
+        return
+
+    async def print_all() -> None:
+        async with open_queries(connect()) as queries:
+            async for page in pages_by_email(queries, query, **waiting):
+                if as_json:
+                    for user in page.items:
+                        click.echo(user.model_dump_json())
+                else:
+                    _print_page(page, as_json=False, more="")
+
+    asyncio.run(print_all())
+
+
+@click.command(epilog=examples("cqrs active --limit 10 --offset 100"))
+@_LIMIT
+@waiting_options
+@click.option("--offset", default=0, show_default=True, type=click.IntRange(0), help="To skip.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="For programs: an object with items and cursor."
+)
+def active(limit: int, offset: int, as_json: bool, **waiting: Any) -> None:
+    """List the active users in the order of their registration."""
+    page = execute(GetActiveUsers(limit, offset), waiting)
+    _print_page(page, as_json, more=f"--offset {offset + limit}")
+
+
+def execute(query: object, waiting: dict[str, Any]) -> Any:
+    """The answer to a query; `waiting` is what `waiting_options` gives."""
+
+    async def ask() -> Any:
+        async with open_queries(connect()) as queries:
+            return await queries.execute(query, **waiting)
+
+    return asyncio.run(ask())
+
+
+def _print_user(user: UserReadModel) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None)
+    for name, value in user.model_dump(mode="json").items():
+        table.add_row(Text(name, style="bold"), Text(str(value), overflow="fold"))
+    Console().print(table)
+
+
+def _print_page(page: Page[UserReadModel], as_json: bool, more: str) -> None:
+    """`more`: what to add to the command to see the next page, if there is one."""
+    if as_json:
+        items = [user.model_dump(mode="json") for user in page.items]
+        click.echo(json.dumps({"items": items, "cursor": page.cursor}, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("id", "email", "name", "active", "registered")
+    for user in page.items:
+        cells = (
+            user.id,
+            user.email,
+            f"{user.first_name} {user.last_name}",
+            "yes" if user.is_active else "no",
+            f"{user.registered_at:%Y-%m-%d %H:%M:%S}",
+        )
+        # as Text, for in a str rich takes [brackets] for markup
+        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
+    if page.items:
+        Console().print(table)
+    count = len(page.items)
+    found = {0: "no users", 1: "1 user"}.get(count, f"{count} users")
+    click.echo(f"{found}; for more add {more}" if page.cursor and more else found)

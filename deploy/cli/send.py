@@ -1,0 +1,198 @@
+"""`cqrs send`: one command and its outcome, or a file of commands."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+import click
+from pydantic import ValidationError
+
+from deploy.cli.terminal import examples
+from deploy.environment import connect
+from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
+from models.errors import InvalidCommand
+from models.messages import Command
+from models.outcomes import Accepted, Duplicate, FirstAcceptance, Outcome
+from models.queries import GetActiveUsers
+from models.validation import explain
+from models.wire import encode
+from streams.buses import DEFAULT_WAIT
+
+
+@click.group(
+    invoke_without_command=True,
+    epilog=examples(
+        "cqrs send register --id anna --email anna@example.org --first-name Anna --last-name Li",
+        "cqrs send update --id anna --email anna.mueller@example.org --wait",
+        "cqrs generate 100000 | cqrs send --from -",
+    ),
+)
+@click.option(
+    "--from",
+    "source",
+    type=click.File("rb"),
+    help="Newline-delimited JSON, one command a line; - for standard input.",
+)
+@click.option("--json", "as_json", is_flag=True, help="With --from: the summary for programs.")
+@click.pass_context
+def send(ctx: click.Context, source: BinaryIO | None, as_json: bool) -> None:
+    """Send a command and show what came of it, or send a file of them.
+
+    Of a file, lines that are no commands are reported with their numbers, and the rest is sent.
+    What comes of them is on the outcome topic (`cqrs tail outcomes`). Exit code 1 if a line was
+    refused.
+    """
+    if ctx.invoked_subcommand is None:
+        if source is None:
+            raise click.UsageError("say what to send: a command, or --from FILE")
+        from deploy.cli.send_file import send_lines
+
+        ctx.exit(send_lines(source, as_json))
+    elif source is not None:
+        raise click.UsageError("either a command or --from FILE")
+
+
+def _common(function: Callable[..., None]) -> Callable[..., None]:
+    """The options of every command."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="The outcome for programs."),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            help="Seconds to wait for the outcome, and with --wait for searches. "
+            "[default: CQRS_OUTCOME_TIMEOUT, or 30; 10 for searches]",
+        ),
+        click.option(
+            "--wait",
+            is_flag=True,
+            help="Print the token, for --at-least of queries, and wait until searches see the "
+            "change.",
+        ),
+        click.option(
+            "--expected-version",
+            type=click.IntRange(min=0),
+            help="Only if the user has had this many changes; 0: does not exist.",
+        ),
+        click.option(
+            "--command-id",
+            type=click.UUID,
+            help="Of the command. One that was sent before is answered as it was then.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+@send.command(
+    epilog=examples("cqrs send register --email anna@example.org --first-name Anna --last-name Li")
+)
+@click.option("--id", "user", help="Of the new user. [default: a new UUID]")
+@click.option("--email", required=True, help="As name@example.org.")
+@click.option("--first-name", required=True)
+@click.option("--last-name", required=True)
+@click.option("--source", default="cli", show_default=True, help="Where the user registered.")
+@_common
+def register(
+    user: str | None, email: str, first_name: str, last_name: str, source: str, **common: Any
+) -> None:
+    """Register a user."""
+    _send(
+        RegisterUser,
+        common,
+        aggregate_id=user or str(uuid4()),
+        email=email,
+        first_name=first_name,
+        last_name=last_name,
+        registration_source=source,
+    )
+
+
+@send.command(epilog=examples("cqrs send update --id anna --email anna.mueller@example.org"))
+@click.option("--id", "user", required=True, help="Of the user.")
+@click.option("--email", help="The new one.")
+@click.option("--first-name", help="The new one.")
+@click.option("--last-name", help="The new one.")
+@_common
+def update(
+    user: str, email: str | None, first_name: str | None, last_name: str | None, **common: Any
+) -> None:
+    """Change the profile of a user; what is not given stays."""
+    changes = {"email": email, "first_name": first_name, "last_name": last_name}
+    _send(UpdateUserProfile, common, aggregate_id=user, **changes)
+
+
+@send.command(epilog=examples("cqrs send deactivate --id anna --expected-version 2"))
+@click.option("--id", "user", required=True, help="Of the user.")
+@_common
+def deactivate(user: str, **common: Any) -> None:
+    """Make a user inactive."""
+    _send(DeactivateUser, common, aggregate_id=user)
+
+
+@send.command(epilog=examples("cqrs send reactivate --id anna --wait"))
+@click.option("--id", "user", required=True, help="Of the user.")
+@_common
+def reactivate(user: str, **common: Any) -> None:
+    """Make an inactive user active again."""
+    _send(ReactivateUser, common, aggregate_id=user)
+
+
+def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) -> None:
+    given = {
+        "id": common["command_id"] or uuid4(),
+        "expected_version": common["expected_version"],
+        **fields,
+    }
+    try:
+        command = command_type(**given)
+    except ValidationError as error:
+        raise InvalidCommand(explain(error, command_type)[1]) from None
+    outcome = asyncio.run(_dispatch(command, common["timeout"]))
+    token = outcome.token
+    if common["as_json"]:
+        click.echo(encode(outcome).decode())
+    elif token:
+        click.echo(_describe(outcome))
+    else:
+        click.echo(f"cqrs: {_describe(outcome)}", err=True)
+    if token is None:
+        sys.exit(1)
+    if common["wait"]:
+        if not common["as_json"]:
+            click.echo(token)  # before the wait: should that fail, it is needed most
+        asyncio.run(_wait(token, common["timeout"] or DEFAULT_WAIT))
+
+
+async def _dispatch(command: Command, timeout: float | None) -> Outcome:
+    from agents.user_client import open_commands
+
+    settings = connect()
+    if timeout is not None:
+        settings = settings.model_copy(update={"outcome_timeout": timeout})
+    async with open_commands(settings) as commands:
+        return await commands.dispatch(command)
+
+
+async def _wait(token: str, timeout: float) -> None:
+    """Return when any search sees the write: as soon as one was answered that had to."""
+    from agents.user_queries import open_queries
+
+    async with open_queries(connect()) as queries:
+        await queries.execute(GetActiveUsers(limit=1), at_least=token, timeout=timeout)
+
+
+def _describe(outcome: Outcome) -> str:
+    if isinstance(outcome, Accepted):
+        return f"accepted: user {outcome.aggregate_id} is at version {outcome.sequence}"
+    if isinstance(outcome, Duplicate):
+        if isinstance(outcome.of, FirstAcceptance):
+            return (
+                f"duplicate: was accepted before, with version {outcome.of.sequence} of user "
+                f"{outcome.aggregate_id}"
+            )
+        return f"duplicate: was rejected before: {outcome.of.reason}"
+    return f"{outcome.status}: {outcome.reason}"

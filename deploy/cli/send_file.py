@@ -1,0 +1,100 @@
+"""Sending a file of commands, with a progress bar on a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from typing import BinaryIO
+
+import click
+
+from agents.users import USERS
+from deploy.cli.line_reader import Lines, read_available
+from deploy.cli.terminal import progress_bar
+from deploy.environment import connect
+from models.errors import InvalidCommand
+from streams.aggregate import Names
+from streams.commands.bulk_sender import BulkSender, read_line
+from streams.kafka.clients import new_producer, started
+from streams.kafka.topics import COMMAND_BYTES, check_topics, topic_specs
+from streams.progress import Progress
+from streams.settings import Settings
+
+
+@dataclass
+class Sent:
+    """What became of the lines."""
+
+    lines: int = 0
+    sent: int = 0
+    refused: int = 0
+    seconds: float = 0.0
+
+    @property
+    def per_second(self) -> int:
+        """Commands sent."""
+        return round(self.sent / self.seconds) if self.seconds else 0
+
+
+def send_lines(source: BinaryIO, as_json: bool) -> int:
+    """Send the lines of a file and say how many; the exit code."""
+    with progress_bar() as progress:
+        total = asyncio.run(_send(connect(), source, progress))
+    if as_json:
+        click.echo(json.dumps({**asdict(total), "perSecond": total.per_second}))
+    else:
+        refused = f", {total.refused:,} lines refused" if total.refused else ""
+        click.echo(
+            f"sent {total.sent:,} commands in {total.seconds:.1f} s "
+            f"({total.per_second:,}/s){refused}"
+        )
+    return 1 if total.refused else 0
+
+
+async def _send(settings: Settings, source: BinaryIO, progress: Progress) -> Sent:
+    names = Names(settings.namespace, USERS.name)
+    await check_topics(
+        settings, [spec for spec in topic_specs(settings, names) if spec.name == names.commands]
+    )
+    total = Sent()
+    lines = Lines(COMMAND_BYTES)
+    read, size = 0, _size_of(source)
+    async with started(new_producer(settings), settings) as producer:
+        begun = time.monotonic()
+        sender = BulkSender(producer, names.commands, settings.partitions)
+
+        async def add(number: int, line: bytes | None) -> None:
+            total.lines = number
+            try:
+                if line is None:
+                    raise InvalidCommand([f"a command may take {COMMAND_BYTES} bytes"])
+                if line.strip():
+                    await sender.add(*read_line(line, USERS.commands))
+            except InvalidCommand as error:
+                total.refused += 1
+                click.echo(f"line {number}: {error}", err=True)
+
+        async for data in read_available(source):
+            if not data:
+                await sender.hand_over()  # the pipe is slow: do not hold back what there is
+            for number, line in lines.feed(data):
+                await add(number, line)
+            read += len(data)
+            progress("Sending commands", total.lines, total.lines * size // read if read else 0)
+        for number, line in lines.end():
+            await add(number, line)
+        await sender.flush()
+        total.sent = sender.sent
+        total.seconds = time.monotonic() - begun
+    return total
+
+
+def _size_of(source: BinaryIO) -> int:
+    """Of a file, in bytes; a pipe has 0."""
+    try:
+        return os.fstat(source.fileno()).st_size
+    except OSError:
+        return 0

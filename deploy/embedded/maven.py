@@ -1,0 +1,115 @@
+"""Maven artifacts by their coordinates, through jgo: the only module that touches the network.
+
+`python -m deploy.embedded.maven` resolves them all anew and writes `jars.lock`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deploy.embedded.lockfile import LOCK, NETTY_MODULE, ROOTS, Jar, sha256_of
+from deploy.embedded.shared_files import write_atomically
+from models.errors import Fatal
+
+if TYPE_CHECKING:
+    from jgo.maven import MavenContext
+
+SCRATCH = ".download-"  # how the name of a folder of unfinished downloads begins
+_ATTEMPTS = 3
+_TIMEOUT_S = 30
+
+
+def fetch(jar: Jar, path: Path, cache: Path) -> Jar:
+    """Download one jar to `path`: verified first, then renamed.
+
+    Raises:
+        Fatal: it cannot be downloaded, or is not the one that the lock names.
+    """
+    import requests
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for attempt in range(1, _ATTEMPTS + 1):
+        with _registry(cache) as registry:
+            try:
+                downloaded = _artifact(registry, jar.coordinates)
+                found = sha256_of(downloaded)
+                if found == jar.sha256:
+                    downloaded.replace(path)
+                    return jar
+            except (requests.RequestException, RuntimeError) as error:  # the second is jgo's
+                if attempt == _ATTEMPTS:
+                    raise Fatal(f"cannot download {jar.name}: {_reason(error)}") from error
+    raise Fatal(
+        f"{jar.name} is not the pinned jar: its SHA-256 is {found}, jars.lock says {jar.sha256}; "
+        "it was changed on its way, and is not used"
+    )
+
+
+@contextmanager
+def _registry(cache: Path) -> Iterator[MavenContext]:
+    """A Maven context that keeps what it downloads in a folder of its own, gone afterwards.
+
+    jgo writes in place and takes whatever is there for complete, so a shared repository folder
+    would keep a jar that an interrupted download cut short.
+    """
+    from jgo.config import GlobalSettings
+    from jgo.constants import MAVEN_CENTRAL_URL
+    from jgo.maven import MavenContext
+
+    mirrors = GlobalSettings.load().repositories  # of the user's own jgo configuration
+    folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=cache))
+    try:
+        yield MavenContext(
+            repo_cache=folder,
+            remote_repos={**mirrors, "central": MAVEN_CENTRAL_URL},
+            timeout=_TIMEOUT_S,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _artifact(registry: MavenContext, coordinates: str) -> Path:
+    group, artifact, version = coordinates.split(":")
+    path: Path = registry.project(group, artifact).at_version(version).artifact().resolve()
+    return path
+
+
+def _reason(error: Exception) -> str:
+    """One line without the nest of objects that a connection error prints."""
+    import requests
+
+    if isinstance(error, requests.ConnectionError | requests.Timeout):
+        return "no connection to the Maven repository, which only the first start needs"
+    if isinstance(error, requests.RequestException):
+        return f"the connection broke ({type(error).__name__})"
+    return "no Maven repository has it"
+
+
+def write_lock() -> None:
+    """Resolve everything with all its dependencies and record every jar."""
+    import jgo
+
+    lines = []
+    with tempfile.TemporaryDirectory() as scratch, _registry(Path(scratch)) as registry:
+        for server, roots in ROOTS.items():
+            # Each root by itself: resolved together, one's managed versions change the other's.
+            versions: dict[str, str] = {}
+            for artifact in (artifact for root in roots for artifact in jgo.resolve(root)):
+                versions.setdefault(f"{artifact.groupId}:{artifact.artifactId}", artifact.version)
+            for library, version in versions.items():
+                netty = library.startswith(("io.netty:", "org.elasticsearch.plugin:transport-"))
+                folder = NETTY_MODULE if netty else "lib"
+                path = _artifact(registry, f"{library}:{version}")
+                pinned = f"{sha256_of(path)} {path.stat().st_size}"
+                lines.append(f"{server} {folder} {library}:{version} {pinned}")
+    header = "# server, folder, group:artifact:version, SHA-256, bytes; written by maven.py"
+    write_atomically(LOCK, "\n".join([header, *sorted(lines)]) + "\n")
+
+
+if __name__ == "__main__":
+    write_lock()

@@ -1,0 +1,49 @@
+"""Folders of temporary stacks: each held by its owner's lock, removed when the owner is gone."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from deploy.embedded.processes import SERVERS, ServerProcess
+from deploy.embedded.shared_files import locked
+
+_OWNER = "owner.lock"
+
+
+@contextmanager
+def home() -> Iterator[Path]:
+    """A new folder for a stack; gone after the block, or at the next call after a kill -9.
+
+    The servers of a killed owner end by themselves (`deploy.embedded.jvm`), unless they were
+    suspended at that time: the next call ends those too.
+    """
+    parent = Path(tempfile.gettempdir()) / f"cqrs-streams-{os.getuid()}"
+    parent.mkdir(mode=0o700, exist_ok=True)
+    with locked(parent / ".lock"):  # nobody may take a folder for abandoned before it is owned
+        _remove_abandoned(parent)
+        folder = Path(tempfile.mkdtemp(prefix="stack-", dir=parent))
+        owner = (folder / _OWNER).open("w")
+        fcntl.flock(owner, fcntl.LOCK_EX)
+    try:
+        yield folder
+    finally:
+        owner.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    for lock in parent.glob(f"stack-*/{_OWNER}"):
+        with lock.open("w") as owner:
+            try:
+                fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            for server in SERVERS:
+                ServerProcess(server, lock.parent).kill()
+            shutil.rmtree(lock.parent, ignore_errors=True)

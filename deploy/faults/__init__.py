@@ -1,1 +1,0 @@
-"""Proof under fire: scenarios that break things amid work, and a checker that decides."""

@@ -1,0 +1,1 @@
+"""Sample commands: users that live, and records that no worker can read."""

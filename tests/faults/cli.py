@@ -1,0 +1,107 @@
+"""`cqrs faults`: break things amid work, and let the checker decide."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from deploy.cli.terminal import examples, progress_bar
+from deploy.embedded.stack import EmbeddedStack
+from deploy.embedded.start_progress import TerminalProgress
+from tests.faults.catalogue import SCENARIOS
+from tests.faults.report import Results, markdown_of, tables_of
+from tests.faults.scenario import Result, Scale, Scenario, play
+
+_LIST = "\b\nScenarios:\n" + "\n".join(f"  {one.name:4}{one.title}" for one in SCENARIOS.values())
+
+
+@click.command(
+    epilog=_LIST
+    + "\n\n"
+    + examples(
+        "cqrs faults --scenario F1",
+        "cqrs faults --scenario F1 --local-store",
+        "cqrs faults --scale full --resume results.json --report report.md",
+    )
+)
+@click.option(
+    "--scenario",
+    "names",
+    multiple=True,
+    type=click.Choice(list(SCENARIOS), case_sensitive=False),
+    help="Run this one; may be given several times.  [default: all]",
+)
+@click.option("--seed", default=1, show_default=True, help="Determines every random choice.")
+@click.option(
+    "--scale",
+    default="small",
+    show_default=True,
+    type=click.Choice(["small", "full"]),
+    help="Minutes in all, or up to an hour and a half.",
+)
+@click.option("--local-store", is_flag=True, help="Let command workers keep their state on disk.")
+@click.option(
+    "--resume",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Keep the results in this file, and leave out what it says has passed.",
+)
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a page in Markdown there.",
+)
+@click.option("--json", "as_json", is_flag=True, help="The results for programs.")
+@click.pass_context
+def faults(
+    ctx: click.Context,
+    names: tuple[str, ...],
+    seed: int,
+    scale: Scale,
+    local_store: bool,
+    resume: Path | None,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    """Kill, suspend and starve workers and servers under load, and check that nothing was lost.
+
+    Each scenario starts a Kafka and an Elasticsearch of its own, breaks something amid work, lets
+    the system recover by itself, and has `cqrs verify` decide. Exit code 1 if a promise was broken.
+    """
+    results = Results(resume)
+    played = [
+        _play(SCENARIOS[name], scale, seed, local_store, results) for name in names or SCENARIOS
+    ]
+    if report is not None:
+        report.write_text(markdown_of([one for one in results.all if one.scale == scale]))
+    if as_json:
+        click.echo(json.dumps([asdict(result) for result in played], indent=1))
+    else:
+        from rich.console import Console
+
+        Console(highlight=False).print(*tables_of(played))
+    for result in played:
+        if not result.ok:
+            click.echo(f"cqrs: {result.scenario} failed: {result.failure}", err=True)
+            ctx.exit(1)
+
+
+def _play(
+    scenario: Scenario, scale: Scale, seed: int, local_store: bool, results: Results
+) -> Result:
+    """Run one that has not passed yet, and say what is wrong as soon as it is known."""
+    earlier = results.passed(scenario.name, scale, seed, local_store)
+    if earlier is not None:
+        return earlier
+    with EmbeddedStack.temporary(TerminalProgress()) as stack, progress_bar() as progress:
+        playing = play(
+            scenario, stack, scale=scale, seed=seed, progress=progress, local_store=local_store
+        )
+        result = asyncio.run(playing)
+    results.add(result)
+    for title, lines in result.logs.items():
+        click.echo(f"--- {title}\n{lines}", err=True)
+    return result

@@ -1,0 +1,179 @@
+"""A scenario: what it is given, what it finds, and how one is run.
+
+A scenario is an async function that makes deployments, sends commands, breaks something, lets the
+system recover, and then has `Run.verify` decide. Every random choice comes from `Run.rng`, which
+the seed alone determines. It fails by raising; what it measures goes into `Run.figures`.
+"""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, TypeVar
+
+from agents.user_verify import verify_users
+from deploy.embedded.stack import EmbeddedStack
+from deploy.ephemeral import (
+    Deployment,
+    Servers,
+    WorkerProcess,
+    create_user_topics,
+    new_settings,
+    open_deployment,
+    worker_logs,
+)
+from deploy.supervisor import Role
+from models.errors import CqrsError
+from streams.audit.report import Report
+from streams.progress import Progress
+from tests.harness.checks import require
+from tests.harness.crash_points import APPS, Point
+
+T = TypeVar("T")
+
+Scale = Literal["small", "full"]
+
+
+@dataclass
+class Result:
+    """What a run of a scenario found. Lost, doubled and diverged are counts of `verify`."""
+
+    scenario: str
+    title: str
+    scale: Scale
+    seed: int
+    local_store: bool = False
+    """Whether the command workers kept their state on disk."""
+    ok: bool = False
+    failure: str | None = None
+    seconds: float = 0.0
+    faults: int = 0
+    """How often something was broken."""
+    commands: int = 0
+    events: int = 0
+    lost: int = 0
+    doubled: int = 0
+    diverged: int = 0
+    figures: dict[str, float | int | str] = field(default_factory=dict)
+    logs: dict[str, str] = field(default_factory=dict)
+    """The last lines of each worker, if it failed."""
+
+
+@dataclass
+class Run:
+    """One run of a scenario: what it may use, and where it says what it found."""
+
+    stack: EmbeddedStack
+    scale: Scale
+    seed: int
+    result: Result
+    resources: ExitStack
+    progress: Progress
+    apps: Mapping[Role, str]
+    """Other modules for the apps of the workers; the tests take protections away with them."""
+
+    def __post_init__(self) -> None:
+        """The seed and the scenario's name determine all choices."""
+        self.rng = random.Random(f"{self.result.scenario}/{self.seed}")
+
+    def pick(self, small: T, full: T) -> T:
+        """The value for this run's scale."""
+        return small if self.scale == "small" else full
+
+    def say(self, done: int, total: int, what: str = "") -> None:
+        """How far it is, for people who wait."""
+        self.progress(f"{self.result.scenario} {what or self.result.title}", done, total)
+
+    async def deploy(
+        self, *roles: Role, servers: Servers | None = None, **changes: Any
+    ) -> Deployment:
+        """A deployment with workers of these roles and other settings; gone with the run."""
+        if self.result.local_store:
+            changes = {"state_dir": self.new_folder(), **changes}
+        settings = new_settings(servers or self.stack, **changes)
+        await create_user_topics(settings)
+        return self.resources.enter_context(open_deployment(settings, roles, self.apps))
+
+    def new_folder(self) -> Path:
+        """An empty folder; gone with the run."""
+        folder = tempfile.TemporaryDirectory(prefix="cqrs-faults-")
+        return Path(self.resources.enter_context(folder))
+
+    def start(self, deployed: Deployment, role: Role, point: Point) -> WorkerProcess:
+        """One more worker, which comes to a point."""
+        app = self.apps.get(role, APPS[role])
+        return deployed.start(role, app=app, **point.environment())
+
+    async def verify(
+        self, deployed: Deployment, *, sent: int | None = None, timeout: float = 120
+    ) -> Report:
+        """Let the checker decide, and see that the workers have gone on by themselves.
+
+        `sent` is how many commands it has to have checked, where that is known.
+
+        Raises:
+            Failed: an invariant is broken, or a worker has ended.
+            NotCaughtUp: the workers did not get to the end in time.
+        """
+        report = await verify_users(deployed.settings, timeout=timeout, progress=self.progress)
+        self.result.commands += report.commands
+        self.result.events += report.events
+        self.result.lost += report.lost
+        self.result.doubled += report.doubled
+        self.result.diverged += report.diverged
+        require(report.ok, str(report.first_violation))
+        require(sent in (None, report.commands), "not every command was checked")
+        for worker in deployed.workers:
+            require(worker.is_running, f"a {worker.role} worker has ended: {_last_line(worker)}")
+        return report
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One kind of fault, by the name that the issue of the fault suite gives it."""
+
+    name: str
+    title: str
+    play: Callable[[Run], Awaitable[None]]
+
+
+async def play(
+    scenario: Scenario,
+    stack: EmbeddedStack,
+    *,
+    scale: Scale,
+    seed: int,
+    progress: Progress = lambda _what, _done, _total: None,
+    apps: Mapping[Role, str] = MappingProxyType({}),
+    local_store: bool = False,
+) -> Result:
+    """Run a scenario on a stack that nobody else uses meanwhile.
+
+    With `local_store` the command workers of a deployment keep their state in one folder, as those
+    of one host do.
+
+    Returns the result, also when a promise was broken or a server did not do its part.
+    """
+    title = scenario.title + (", state on disk" if local_store else "")
+    result = Result(scenario.name, title, scale, seed, local_store)
+    begin = time.monotonic()
+    with ExitStack() as resources:
+        run = Run(stack, scale, seed, result, resources, progress, apps)
+        try:
+            await scenario.play(run)
+            result.ok = True
+        except CqrsError as error:
+            result.failure = str(error)
+            result.logs = dict(worker_logs())
+        result.seconds = round(time.monotonic() - begin, 1)
+    return result
+
+
+def _last_line(worker: WorkerProcess) -> str:
+    return (worker.log_text.splitlines() or ["it said nothing"])[-1]

@@ -1,0 +1,1 @@
+"""What the fault suite and the other tests stand on: traffic, crash points, a proxy."""

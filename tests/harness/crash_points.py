@@ -1,0 +1,142 @@
+"""Points in the work of a worker at which its process can be made to die, stop or fail.
+
+Only the worker modules beside this one have them: `arm` wraps the steps of their transactions and
+views from outside, so that the workers which people run know nothing of it. Which point, and what
+happens there, the variable `CQRS_FAULT_POINT` of the environment says.
+
+The steps, in their order: `begin` a transaction, send `events`, `changelog` and `offsets` (done
+when Kafka has acknowledged them), `commit`, `apply` to the local state; of a view worker, `bulk`
+and `position`, and `letters` of what the view cannot take (done as above). Of a takeover: `fence`
+earlier owners and `restore` the state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Literal, get_args
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from elasticsearch import AsyncElasticsearch
+
+from deploy.supervisor import Role
+from streams.commands import partition as command_partition
+from streams.commands.partition import CommandPartition
+from streams.kafka.transactions import TransactionalProducer
+from streams.views.dead_letters import ViewLetters
+from streams.views.store import ViewStore
+
+VARIABLE = "CQRS_FAULT_POINT"
+
+# The modules of the workers that have them.
+APPS: Mapping[Role, str] = {
+    "commands": "tests.harness.crashing_commands_worker",
+    "views": "tests.harness.crashing_views_worker",
+}
+
+Action = Literal["kill", "stop", "fail"]
+Moment = Literal["before", "after"]
+CommandStep = Literal["begin", "events", "changelog", "commit", "apply"]
+ViewStep = Literal["bulk", "position"]
+LetterStep = Literal["letters"]
+TakeoverStep = Literal["fence", "restore"]
+
+# What is sent, by a part of its topic's name.
+_OUTPUTS = {".events.": "events", ".state-changelog.": "changelog"}
+
+COMMAND_STEPS: tuple[CommandStep, ...] = get_args(CommandStep)
+VIEW_STEPS: tuple[ViewStep, ...] = get_args(ViewStep)
+
+
+@dataclass
+class Point:
+    """`action`, when the process comes `before` or `after` a step for the `time`th time."""
+
+    action: Action
+    moment: Moment
+    step: CommandStep | ViewStep | LetterStep | TakeoverStep
+    time: int = 1
+
+    def environment(self) -> dict[str, str]:
+        """What a worker is started with."""
+        return {VARIABLE: f"{self.action} {self.moment} {self.step} {self.time}"}
+
+    @classmethod
+    def read(cls, text: str) -> Point:
+        """The inverse of `environment`."""
+        action, moment, step, time = text.split()
+        return cls(action, moment, step, int(time))  # type: ignore[arg-type]
+
+    def reached(self, moment: Moment, step: str) -> None:
+        """The process is there: do it if it is the one."""
+        if (moment, step) != (self.moment, self.step):
+            return
+        self.time -= 1
+        if self.time == 0:
+            self._act()
+
+    def _act(self) -> None:
+        if self.action == "fail":
+            raise KafkaError(f"made to fail {self.moment} {self.step}")
+        os.kill(os.getpid(), signal.SIGKILL if self.action == "kill" else signal.SIGSTOP)
+
+
+def arm(environment: Mapping[str, str] = os.environ) -> None:
+    """Wrap the steps, if the environment names a point."""
+    if VARIABLE not in environment:
+        return
+    point = Point.read(environment[VARIABLE])
+    _wrap(AIOKafkaProducer, "begin_transaction", "begin", point)
+    _wrap_sending(point)
+    _wrap(AIOKafkaProducer, "commit_transaction", "commit", point)
+    _wrap(CommandPartition, "_apply", "apply", point)
+    _wrap(TransactionalProducer, "start", "fence", point)
+    _wrap(command_partition, "recover_partition", "restore", point)
+    _wrap(AsyncElasticsearch, "bulk", "bulk", point)
+    _wrap(ViewStore, "save_progress", "position", point)
+    _wrap(ViewLetters, "bury", "letters", point)
+
+
+def _wrap(owner: Any, name: str, step: str, point: Point) -> None:
+    """Let `owner.name`, which may be async, come to the point before and after."""
+    inner: Callable[..., Any] = getattr(owner, name)
+
+    @wraps(inner)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        point.reached("before", step)
+        result = inner(*args, **kwargs)
+        if inspect.isawaitable(result):
+            return _awaited(result)
+        point.reached("after", step)
+        return result
+
+    async def _awaited(result: Awaitable[Any]) -> Any:
+        value = await result
+        point.reached("after", step)
+        return value
+
+    setattr(owner, name, wrapped)
+
+
+def _wrap_sending(point: Point) -> None:
+    """The same for the outputs of a transaction: sent is what Kafka has acknowledged."""
+    inner = AIOKafkaProducer.send_batch
+
+    async def send_batch(
+        self: AIOKafkaProducer, batch: Any, topic: str, *, partition: int
+    ) -> asyncio.Future[Any]:
+        step = next((step for name, step in _OUTPUTS.items() if name in topic), "other")
+        point.reached("before", step)
+        acknowledged: asyncio.Future[Any] = await inner(self, batch, topic, partition=partition)
+        if (point.moment, point.step) == ("after", step):
+            await acknowledged
+        point.reached("after", step)
+        return acknowledged
+
+    AIOKafkaProducer.send_batch = send_batch

@@ -1,0 +1,95 @@
+"""How far a view is, as Kafka and Elasticsearch themselves say, past any proxy."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+
+from aiokafka.structs import TopicPartition
+from elasticsearch import AsyncElasticsearch
+
+from agents.user_views import USER_VIEWS
+from deploy.ephemeral import Deployment, Servers
+from deploy.waiting import wait_until
+from models.errors import NoSuchView
+from streams.elasticsearch.connection import connect, translating
+from streams.elasticsearch.index import in_namespace
+from streams.kafka.log_reader import LogReader, open_logs
+from streams.views.store import ViewStore
+
+Positions = Mapping[TopicPartition, int]
+
+_PATIENCE = 600.0  # seconds that a view gets to catch up
+_TIMEOUT = 60.0  # seconds for one request
+
+
+class ViewProgress:
+    """Of a deployment's view; `open_view_progress` makes it. Call one method at a time."""
+
+    def __init__(
+        self,
+        deployed: Deployment,
+        logs: LogReader,
+        client: AsyncElasticsearch,
+    ) -> None:
+        self.logs = logs
+        self._alias = deployed.settings.namespace + USER_VIEWS.name
+        self._store = ViewStore(client, in_namespace(deployed.settings, USER_VIEWS.index))
+        self._partitions = _partitions(deployed)
+        self._client = client
+
+    async def positions(self) -> Positions:
+        """What the index that people read has of each partition of the event topic."""
+        try:
+            found = await self._store.serving(tp.partition for tp in self._partitions)
+        except NoSuchView:  # not complete yet
+            return dict.fromkeys(self._partitions, 0)
+        return {tp: found.progress[tp.partition].position for tp in self._partitions}
+
+    async def ends(self) -> Positions:
+        """Where the view is when it has all events that there are now."""
+        return await self.logs.reached(self._partitions)
+
+    async def catch_up(self) -> None:
+        """Wait until the view has all events that there are now."""
+        ends = await self.ends()
+
+        async def reached() -> bool:
+            positions = await self.positions()
+            return all(positions[tp] >= end for tp, end in ends.items())
+
+        await wait_until(reached, timeout=_PATIENCE, what="the view has all events")
+
+    async def versions(self, ids: Collection[str]) -> Mapping[str, int]:
+        """The versions of the documents that exist, refreshed or not."""
+        if not ids:
+            return {}
+        with translating(self._client):
+            found = await self._client.mget(index=self._alias, ids=list(ids), source=["version"])
+        return {
+            item["_id"]: item["_source"]["version"] for item in found["docs"] if item.get("found")
+        }
+
+    async def written(self) -> int:
+        """How many documents Elasticsearch has written since it started."""
+        with translating(self._client):
+            found = await self._client.indices.stats(index=self._alias, metric="indexing")
+        return int(found["_all"]["primaries"]["indexing"]["index_total"])
+
+
+@asynccontextmanager
+async def open_view_progress(deployed: Deployment, servers: Servers) -> AsyncIterator[ViewProgress]:
+    """What a deployment's view has of its events; `servers` are where they really are."""
+    settings = deployed.settings.model_copy(update={"elasticsearch_url": servers.elasticsearch_url})
+    async with (
+        open_logs(settings, _partitions(deployed)) as logs,
+        connect(settings, timeout=_TIMEOUT) as client,
+    ):
+        yield ViewProgress(deployed, logs, client)
+
+
+def _partitions(deployed: Deployment) -> list[TopicPartition]:
+    return [
+        TopicPartition(deployed.names.events, number)
+        for number in range(deployed.settings.partitions)
+    ]
