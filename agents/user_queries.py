@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 
-from agents.daily_registrations import DAILY_REGISTRATIONS
-from agents.registration_queries import RegistrationQueryHandler
-from agents.user_views import EMAIL_FRAGMENTS, ORDER, USER_VIEWS
-from agents.users import USERS
+from agents.user_views import EMAIL_FRAGMENTS, ORDER
 from models.errors import QueryError
 from models.queries import MAX_LIMIT, GetActiveUsers, GetUserById, GetUsersByEmail, Page
-from models.views import UserReadModel, is_tombstone
-from streams.aggregate import Names
+from models.user_view import UserReadModel, is_tombstone
 from streams.buses import QueryBus
 from streams.elasticsearch.substring import fragment_query
-from streams.settings import Settings
 from streams.views.read_your_writes import Freshness
-from streams.views.store import ViewStore, open_view_store
+from streams.views.store import ViewStore
 
-_TIMEOUT = 10.0  # seconds; a search takes milliseconds
 _ACTIVE: Mapping[str, Any] = {"term": {"isActive": True}}
 
 
@@ -85,51 +77,6 @@ class UserQueryHandler:
         hits = await self._store.search(wanted, sort=ORDER, limit=limit + 1, after=after)
         items = tuple(UserReadModel.model_validate(hit.document) for hit in hits[:limit])
         return Page(items, _cursor(hits[limit - 1].position) if len(hits) > limit else None)
-
-
-@asynccontextmanager
-async def open_queries(settings: Settings) -> AsyncIterator[QueryBus]:
-    """A query bus that answers all queries, with connections of its own.
-
-    Raises:
-        Fatal: The address in the settings is none. Nothing is sent before the first query, which
-            raises Transient when Elasticsearch is down and Fatal when there is no such index.
-    """
-    async with (
-        open_view_store(settings, USER_VIEWS, timeout=_TIMEOUT) as users,
-        open_view_store(settings, DAILY_REGISTRATIONS, timeout=_TIMEOUT) as registrations,
-    ):
-        queries = QueryBus()
-        commands = Names(settings.namespace, USERS.name).commands
-        UserQueryHandler(users).register_at(
-            queries, Freshness(users, commands, settings.partitions)
-        )
-        RegistrationQueryHandler(registrations).register_at(
-            queries, Freshness(registrations, commands, settings.partitions)
-        )
-        yield queries
-
-
-async def pages_by_email(
-    queries: QueryBus, query: GetUsersByEmail, **waiting: Any
-) -> AsyncIterator[Page[UserReadModel]]:
-    """The page that the query asks for, and all that follow it.
-
-    `waiting` are the `at_least` and the `timeout` of `QueryBus.execute`.
-    """
-    while True:
-        page: Page[UserReadModel] = await queries.execute(query, **waiting)
-        yield page
-        if page.cursor is None:
-            return
-        query = replace(query, cursor=page.cursor)
-
-
-async def all_users_by_email(queries: QueryBus, fragment: str) -> AsyncIterator[UserReadModel]:
-    """Every user whose email contains the text, in the order of the pages."""
-    async for page in pages_by_email(queries, GetUsersByEmail(fragment, limit=1000)):
-        for user in page.items:
-            yield user
 
 
 def _cursor(position: Sequence[Any]) -> str:

@@ -1,13 +1,13 @@
-"""The view `user-views`: its index; how events become its documents is in `models/views.py`."""
+"""The view `user-views`: its index; how events become its documents is in `models/user_view.py`."""
 
 from __future__ import annotations
 
 from agents.users import USERS, VIEW_WORKER
 from models.events import USER_EVENTS, UserEvent
-from models.examples import EXAMPLES
 from models.messages import EventRecord
 from models.queries import MAX_LIMIT
-from models.views import is_tombstone, project
+from models.user_history import EXAMPLES
+from models.user_view import is_tombstone, project
 from streams.elasticsearch.index import Document, ViewIndex
 from streams.elasticsearch.substring import ANALYSIS, MAPPING, fragment_text
 from streams.views.projection import AggregateProjection, View

@@ -12,8 +12,7 @@ from itertools import count, islice
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from agents.user_client import open_commands
-from agents.user_queries import open_queries
+from agents.client import open_commands, open_queries
 from benchmarks.deciding import COMMANDS_PER_SECOND, decide, our_worker
 from benchmarks.rig.backlog import backlog, new_deployment
 from benchmarks.rig.process import contestant

@@ -28,7 +28,7 @@ from deploy.supervisor import ROLES, command_line
 from deploy.waiting import wait_until
 from models.errors import Fatal
 from models.queries import GetUsersByEmail
-from models.views import project
+from models.user_view import project
 from streams.aggregate import Names
 from streams.buses import QueryBus
 from streams.commands.bulk_sender import BulkSender

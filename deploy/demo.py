@@ -16,14 +16,14 @@ from uuid import uuid4
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from agents.user_queries import open_queries
-from agents.user_verify import verify_users
+from agents.client import open_queries
+from agents.user_audit import verify_users
 from agents.user_views import USER_VIEWS
 from agents.users import USERS
 from deploy.samples.commands import Expected, malformed, plan, tally
 from models.errors import Fatal, Transient
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
-from models.views import UserReadModel
+from models.user_view import UserReadModel
 from streams.aggregate import Names
 from streams.audit.report import Report
 from streams.buses import QueryBus

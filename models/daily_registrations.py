@@ -99,4 +99,4 @@ EXAMPLES: tuple[EventRecord[UserEvent], ...] = tuple(
     )
     for offset, (at, event) in enumerate(_HISTORY)
 )
-"""What this view's definition is known by, as `models/examples.py` is for users."""
+"""What this view's definition is known by, as `models/user_history.py` is for users."""

@@ -8,12 +8,15 @@ each.
 
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 
 from models.errors import Poison
+
+Whole = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A whole number as msgspec checks it."""
 
 encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
 """JSON of what we write: objects, structs, times, UUIDs. A lone surrogate raises ValueError."""

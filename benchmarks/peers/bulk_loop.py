@@ -14,7 +14,7 @@ from agents.user_views import USER_VIEWS
 from benchmarks.rig.backlog import PARTITIONS
 from benchmarks.rig.sample_users import registrations
 from models.errors import Fatal
-from models.views import project
+from models.user_view import project
 from streams.elasticsearch.index import Document, writes_alias
 
 BULK = 2000  # documents, as ours: 0.8 MB; from 1 MiB on the HTTP client warns

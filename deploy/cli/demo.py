@@ -31,7 +31,7 @@ from streams.settings import Settings
 from streams.views.indices import ViewIndices
 
 if TYPE_CHECKING:
-    from models.views import UserReadModel
+    from models.user_view import UserReadModel
 
 _ROLES: Sequence[Role] = ("commands", "views")
 

@@ -72,8 +72,8 @@ def erase(
 async def _erase(
     settings: Settings, command: EraseUser, prove: bool, timeout: float
 ) -> tuple[int, Proof | None]:
-    from agents.user_client import open_commands
-    from agents.user_erasure import prove_erased, wait_for_tombstone
+    from agents.client import open_commands
+    from agents.user_audit import prove_erased, wait_for_tombstone
 
     user = command.aggregate_id
     async with open_commands(settings) as commands:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from agents.user_queries import open_queries, pages_by_email
+from agents.client import open_queries, pages_by_email
 from deploy.cli.terminal import examples
 from deploy.environment import connect
 from models.queries import (
@@ -20,7 +20,7 @@ from models.queries import (
     GetUsersByEmail,
     Page,
 )
-from models.views import UserReadModel
+from models.user_view import UserReadModel
 from streams.buses import DEFAULT_WAIT
 
 _LIMIT = click.option(

@@ -168,7 +168,7 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
 
 
 async def _dispatch(command: Command, timeout: float | None) -> Outcome:
-    from agents.user_client import open_commands
+    from agents.client import open_commands
 
     settings = connect()
     if timeout is not None:
@@ -179,7 +179,7 @@ async def _dispatch(command: Command, timeout: float | None) -> Outcome:
 
 async def _wait(token: str, timeout: float) -> None:
     """Return when any search sees the write: as soon as one was answered that had to."""
-    from agents.user_queries import open_queries
+    from agents.client import open_queries
 
     async with open_queries(connect()) as queries:
         await queries.execute(GetActiveUsers(limit=1), at_least=token, timeout=timeout)

@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 import click
 
-from agents.user_verify import verify_users
+from agents.user_audit import verify_users
 from deploy.cli.terminal import examples, progress_bar
 from deploy.cli.views import table_of
 from deploy.environment import connect

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import orjson
 
+from models.command_decoder import PlainCommands
 from models.errors import Poison
 from models.messages import Command, command_id_at, parse_command
-from models.plain_commands import PlainCommands
 from streams.kafka.records import Record, source_of, time_of
 
 # What headers may repeat of the value, by the wire name, and where the command has it.

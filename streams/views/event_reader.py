@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 import orjson
 
 from models.errors import Poison
-from models.messages import Event, EventRecord, event_decoder, parse_event
+from models.event_decoder import event_decoder
+from models.messages import Event, EventRecord, parse_event
 from streams.aggregate import Names
 from streams.encryption.cipher import PERSONAL, BrokenSeal, may_be_sealed, open_event
 from streams.encryption.key_ring import KeyRing, open_key_ring

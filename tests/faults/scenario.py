@@ -17,7 +17,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from agents.user_verify import verify_users
+from agents.user_audit import verify_users
 from deploy.embedded.stack import EmbeddedStack
 from deploy.ephemeral import (
     Deployment,

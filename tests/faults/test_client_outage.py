@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from agents.user_client import open_commands
+from agents.client import open_commands
 from deploy.embedded.stack import EmbeddedStack
 from deploy.waiting import wait_until
 from models.commands import DeactivateUser

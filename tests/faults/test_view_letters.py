@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from agents.user_verify import verify_users
+from agents.user_audit import verify_users
 from deploy.waiting import wait_until
 from tests.conftest import Deploy
 from tests.harness.crash_points import APPS, Point

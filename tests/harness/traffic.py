@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
-from agents.user_verify import verify_users
+from agents.user_audit import verify_users
 from deploy.ephemeral import Deployment
 from deploy.waiting import NotInTime, wait_until
 from streams.audit.report import Report

@@ -9,8 +9,7 @@ from typing import Any
 from aiokafka.structs import TopicPartition
 from pydantic import SecretStr
 
-from agents.user_client import open_commands
-from agents.user_queries import open_queries
+from agents.client import open_commands, open_queries
 from agents.user_views import USER_VIEWS
 from deploy.ephemeral import Deployment
 from deploy.waiting import wait_until

@@ -18,7 +18,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.structs import TopicPartition
 from confluent_kafka import Message, Producer
 
-from agents.user_verify import verify_users
+from agents.user_audit import verify_users
 from deploy.embedded.stack import EmbeddedStack
 from deploy.ephemeral import Deployment
 from deploy.waiting import wait_until

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from agents.user_client import open_commands
+from agents.client import open_commands
 from deploy.embedded.stack import EmbeddedStack
 from deploy.ephemeral import Deployment, new_settings
 from models.commands import DeactivateUser, RegisterUser, UpdateUserProfile

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from aiokafka.structs import TopicPartition
 
+from agents.client import open_queries
 from agents.daily_registrations import DAILY_REGISTRATIONS
-from agents.user_queries import open_queries
-from agents.user_verify import verify_users
+from agents.user_audit import verify_users
 from agents.user_views import USER_VIEWS
 from agents.views import VIEWS
 from deploy.ephemeral import Deployment

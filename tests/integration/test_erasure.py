@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from agents.user_erasure import prove_erased
+from agents.user_audit import prove_erased
 from agents.user_views import USER_VIEWS
 from deploy.ephemeral import Deployment
 from deploy.samples.commands import generate

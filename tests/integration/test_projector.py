@@ -15,7 +15,7 @@ from deploy.ephemeral import Servers
 from deploy.waiting import wait_until
 from models.errors import Fatal
 from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserReactivated
-from models.views import project
+from models.user_view import project
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import REFUSED, Document
 from streams.settings import Settings

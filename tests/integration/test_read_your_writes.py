@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 from elasticsearch import AsyncElasticsearch
 
-from agents.user_client import open_commands
-from agents.user_queries import open_queries, pages_by_email
+from agents.client import open_commands, open_queries, pages_by_email
 from agents.user_views import USER_VIEWS
 from agents.users import USERS
 from deploy.embedded.stack import EmbeddedStack

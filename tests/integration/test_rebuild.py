@@ -14,8 +14,8 @@ from aiokafka.admin import RecordsToDelete
 from aiokafka.structs import TopicPartition
 from elasticsearch import AsyncElasticsearch
 
-from agents.user_queries import all_users_by_email, open_queries
-from agents.user_verify import verify_users
+from agents.client import all_users_by_email, open_queries
+from agents.user_audit import verify_users
 from agents.user_views import USER_VIEWS
 from deploy.environment import environment
 from deploy.ephemeral import Deployment

@@ -4,13 +4,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from agents.user_queries import UserQueryHandler, all_users_by_email, open_queries
+from agents.client import all_users_by_email, open_queries
+from agents.user_queries import UserQueryHandler
 from agents.user_views import USER_VIEWS
 from deploy.ephemeral import Servers
 from models.errors import NoQueryHandler
 from models.events import UserDeactivated, UserEvent
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
-from models.views import UserReadModel
+from models.user_view import UserReadModel
 from streams.buses import QueryBus
 from streams.elasticsearch.connection import connect
 from streams.settings import Settings

@@ -11,9 +11,8 @@ import orjson
 import pytest
 from aiokafka.structs import TopicPartition
 
-from agents.user_client import open_commands
-from agents.user_queries import open_queries
-from agents.user_verify import verify_users
+from agents.client import open_commands, open_queries
+from agents.user_audit import verify_users
 from deploy.embedded.stack import EmbeddedStack
 from deploy.ephemeral import Deployment
 from deploy.waiting import wait_until
@@ -21,7 +20,7 @@ from models.commands import RegisterUser, UpdateUserProfile
 from models.errors import Fatal
 from models.outcomes import Accepted
 from models.queries import GetUserById
-from models.views import UserReadModel
+from models.user_view import UserReadModel
 from streams.buses import QueryBus
 from streams.commands.client import KafkaCommandBus
 from streams.kafka.clients import new_consumer

@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
-from agents.user_queries import UserQueryHandler, all_users_by_email, open_queries
+from agents.client import all_users_by_email, open_queries
+from agents.user_queries import UserQueryHandler
 from agents.user_views import EMAIL_FRAGMENTS, USER_VIEWS
 from deploy.ephemeral import Servers
 from models.errors import Fatal, QueryError, Transient
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail, Page
-from models.views import UserReadModel
+from models.user_view import UserReadModel
 from streams.buses import QueryBus
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import REFUSED, Document

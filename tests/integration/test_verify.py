@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import orjson
 import pytest
 
-from agents.user_verify import verify_users
+from agents.user_audit import verify_users
 from agents.user_views import USER_VIEWS
 from deploy.embedded.stack import EmbeddedStack
 from deploy.ephemeral import Deployment

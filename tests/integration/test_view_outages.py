@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from agents.user_verify import verify_users
+from agents.user_audit import verify_users
 from agents.user_views import USER_VIEWS
 from deploy.embedded.ports import choose_ports
 from deploy.ephemeral import Deployment

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import Poison
+from models.event_decoder import event_decoder
 from models.events import (
     USER_EVENTS,
     UserDeactivated,
@@ -17,7 +18,7 @@ from models.events import (
     UserReactivated,
     UserRegistered,
 )
-from models.messages import EventRecord, Source, event_decoder, event_id, parse_event
+from models.messages import EventRecord, Source, event_id, parse_event
 from models.wire import encode
 from tests.unit.samples import ANNA, COMMAND_ID, keys, record, times, wire_of
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.command_decoder import PlainCommands
 from models.commands import USER_COMMANDS, RegisterUser
 from models.errors import Poison
 from models.messages import Command, parse_command
-from models.plain_commands import PlainCommands
 from tests.unit.samples import COMMAND_ID, NOON, wire_register
 
 PLAIN = PlainCommands(USER_COMMANDS)

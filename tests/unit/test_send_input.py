@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.user_client import check_typed
+from agents.client import check_typed
 from deploy.cli.line_reader import Lines, read_available
 from deploy.samples.commands import generate, malformed
 from models.commands import USER_COMMANDS, UpdateUserProfile

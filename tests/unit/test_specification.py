@@ -12,7 +12,7 @@ from models.errors import Rejected
 from models.events import UserProfileUpdated, UserRegistered
 from models.messages import Command, parse_command
 from models.user import decide, evolve
-from models.views import UserReadModel
+from models.user_view import UserReadModel
 from tests.unit.samples import ACTIVE, ANNA, NOON, register, wire_register
 
 
@@ -63,7 +63,7 @@ def test_user_aggregate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("models.user", "models.views"), ("models.views", "models.user")]
+    ("one", "other"), [("models.user", "models.user_view"), ("models.user_view", "models.user")]
 )
 def test_separate_models(one: str, other: str) -> None:
     """Neither imports the other, nor anything that does."""

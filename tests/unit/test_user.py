@@ -28,7 +28,7 @@ from models.events import (
 )
 from models.messages import Command, check_expected_version, parse_command, to_wire
 from models.user import User, decide, evolve
-from models.views import UserReadModel, project
+from models.user_view import UserReadModel, project
 from tests.unit.samples import (
     ACTIVE,
     ANNA,

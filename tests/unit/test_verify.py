@@ -25,7 +25,7 @@ from models.outcomes import (
 )
 from models.tokens import token_text
 from models.user import User, evolve
-from models.views import project
+from models.user_view import project
 from models.wire import encode
 from streams.aggregate import Names
 from streams.audit.history import ViewDocuments, check_extra_documents

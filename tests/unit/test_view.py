@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from agents.user_views import USER_VIEWS, UserProjection
 from models.events import UserEvent
-from models.examples import EXAMPLES
 from models.messages import EventRecord
+from models.user_history import EXAMPLES
 from streams.elasticsearch.index import REFUSED, Document
 from streams.views.projection import View
 from streams.views.tally import NOTHING, DocumentTallies, Tally

@@ -14,7 +14,7 @@ from models.events import (
     UserReactivated,
     UserRegistered,
 )
-from models.views import UserReadModel, format_milliseconds, is_tombstone, project
+from models.user_view import UserReadModel, format_milliseconds, is_tombstone, project
 from tests.unit.samples import ANNA, NOON, record, times
 
 

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from faust.types import TP
 from tenacity import AsyncRetrying, retry_if_exception_type
 
-from agents.user_client import open_commands
+from agents.client import open_commands
 from agents.users import COMMAND_WORKER
 from deploy.ephemeral import Deployment, WorkerProcess
 from deploy.waiting import wait_until

@@ -12,8 +12,8 @@ from uuid import UUID
 
 from pydantic import SecretStr
 
-from agents.user_erasure import prove_erased
-from agents.user_queries import open_queries
+from agents.client import open_queries
+from agents.user_audit import prove_erased
 from agents.user_views import USER_VIEWS
 from deploy.samples.commands import plan
 from models.commands import EraseUser

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from uuid import UUID
 
-from agents.user_client import open_commands
-from agents.user_queries import open_queries
+from agents.client import open_commands, open_queries
 from models.commands import RegisterUser, UpdateUserProfile
 from models.messages import Command
 from models.outcomes import Accepted, Outcome, Rejection

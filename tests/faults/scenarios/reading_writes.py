@@ -10,8 +10,7 @@ from itertools import count, islice
 from statistics import quantiles
 from typing import Literal
 
-from agents.user_client import open_commands
-from agents.user_queries import open_queries
+from agents.client import open_commands, open_queries
 from deploy.samples.commands import generate
 from models.commands import RegisterUser
 from models.outcomes import Accepted

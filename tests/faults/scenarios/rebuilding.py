@@ -15,7 +15,7 @@ from typing import Any
 
 from elasticsearch import AsyncElasticsearch
 
-from agents.user_queries import open_queries
+from agents.client import open_queries
 from agents.user_views import USER_VIEWS
 from deploy.environment import environment
 from deploy.ephemeral import Deployment

@@ -13,8 +13,9 @@ from uuid import UUID
 import msgspec
 
 from models.email import Email, check_email
-from models.messages import SCHEMA_VERSION, Command, Version, Whole
+from models.messages import SCHEMA_VERSION, Command, Version
 from models.validation import KEY_LENGTH, LINE_LENGTH, Key, Line, Time
+from models.wire import Whole
 
 _TIME_LENGTH = len("2026-11-23T10:00:00.123456Z")  # what is longer would have to be cut
 

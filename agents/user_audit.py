@@ -1,4 +1,4 @@
-"""Erasing a user: until the view has forgotten, and what is left where."""
+"""Checking users: all invariants, and what is left of one who was erased."""
 
 from __future__ import annotations
 
@@ -9,14 +9,27 @@ from contextlib import suppress
 from agents.user_views import USER_VIEWS
 from agents.users import USERS
 from models.errors import Fatal, Transient
-from models.views import is_tombstone
+from models.user_view import is_tombstone
 from streams.audit.erasure import prove
 from streams.audit.erasure_report import Proof
+from streams.audit.report import Report
+from streams.audit.verify import verify
+from streams.progress import Progress, say_nothing
 from streams.settings import Settings
 from streams.views.store import open_view_store
 
 _POLL = 0.1
 _TIMEOUT = 10.0  # seconds of one request
+
+
+async def verify_users(
+    settings: Settings,
+    *,
+    timeout: float = 60,
+    progress: Progress = say_nothing,
+) -> Report:
+    """Check all invariants of users and their view; see `streams.audit.verify.verify`."""
+    return await verify(settings, USERS, USER_VIEWS, timeout=timeout, progress=progress)
 
 
 async def prove_erased(settings: Settings, user_id: str) -> Proof:

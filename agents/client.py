@@ -1,0 +1,98 @@
+"""All that a Python user needs: a command bus and a query bus for users.
+
+from agents.client import open_commands, open_queries
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+from email_validator import EmailNotValidError, validate_email
+
+from agents.daily_registrations import DAILY_REGISTRATIONS
+from agents.daily_registrations_queries import RegistrationQueryHandler
+from agents.user_queries import UserQueryHandler
+from agents.user_views import USER_VIEWS
+from agents.users import USERS
+from models.commands import RegisterUser, UpdateUserProfile
+from models.errors import InvalidCommand
+from models.messages import Command
+from models.queries import GetUsersByEmail, Page
+from models.user_view import UserReadModel
+from streams.aggregate import Names
+from streams.buses import QueryBus
+from streams.commands.client import KafkaCommandBus
+from streams.settings import Settings
+from streams.views.read_your_writes import Freshness
+from streams.views.store import open_view_store
+
+_REQUEST_TIMEOUT_S = 10.0  # of one request to Elasticsearch; a search takes milliseconds
+
+
+def check_typed(command: Command) -> None:
+    """Check what people type more strictly than the worker has time for: the email address.
+
+    Raises:
+        InvalidCommand: with the rule that the address breaks.
+    """
+    if isinstance(command, RegisterUser | UpdateUserProfile) and command.email is not None:
+        try:
+            validate_email(command.email, check_deliverability=False)
+        except EmailNotValidError as error:
+            raise InvalidCommand([f"email: {error}"]) from None
+
+
+def open_commands(settings: Settings) -> KafkaCommandBus:
+    """A command bus for users, an async context manager.
+
+    ``async with open_commands(settings) as commands: outcome = await commands.dispatch(...)``
+    """
+    return KafkaCommandBus(settings, USERS, check=check_typed)
+
+
+@asynccontextmanager
+async def open_queries(settings: Settings) -> AsyncIterator[QueryBus]:
+    """A query bus that answers all queries, with connections of its own.
+
+    Raises:
+        Fatal: The address in the settings is none. Nothing is sent before the first query, which
+            raises Transient when Elasticsearch is down and Fatal when there is no such index.
+    """
+    async with (
+        open_view_store(settings, USER_VIEWS, timeout=_REQUEST_TIMEOUT_S) as users,
+        open_view_store(settings, DAILY_REGISTRATIONS, timeout=_REQUEST_TIMEOUT_S) as registrations,
+    ):
+        queries = QueryBus()
+        commands = Names(settings.namespace, USERS.name).commands
+        UserQueryHandler(users).register_at(
+            queries, Freshness(users, commands, settings.partitions)
+        )
+        RegistrationQueryHandler(registrations).register_at(
+            queries, Freshness(registrations, commands, settings.partitions)
+        )
+        yield queries
+
+
+async def pages_by_email(
+    queries: QueryBus, query: GetUsersByEmail, **waiting: Any
+) -> AsyncIterator[Page[UserReadModel]]:
+    """The page that the query asks for, and all that follow it.
+
+    `waiting` are the `at_least` and the `timeout` of `QueryBus.execute`.
+    """
+    while True:
+        page: Page[UserReadModel] = await queries.execute(query, **waiting)
+        yield page
+        if page.cursor is None:
+            return
+        query = replace(query, cursor=page.cursor)
+
+
+async def all_users_by_email(queries: QueryBus, fragment: str) -> AsyncIterator[UserReadModel]:
+    """Every user whose email contains the text, in the order of the pages."""
+    async for page in pages_by_email(queries, GetUsersByEmail(fragment, limit=1000)):
+        for user in page.items:
+            yield user
