@@ -22,7 +22,7 @@ from models.errors import InvalidCommand
 from models.messages import Command
 from models.queries import GetUsersByEmail, Page
 from models.user_view import UserReadModel
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.buses import QueryBus
 from streams.commands.client import KafkaCommandBus
 from streams.settings import Settings
@@ -66,7 +66,7 @@ async def open_queries(settings: Settings) -> AsyncIterator[QueryBus]:
         open_view_store(settings, DAILY_REGISTRATIONS, timeout=_REQUEST_TIMEOUT_S) as registrations,
     ):
         queries = QueryBus()
-        commands = Names(settings.namespace, USERS.name).commands
+        commands = TopicNames(settings.namespace, USERS.name).commands
         UserQueryHandler(users).register_at(
             queries, Freshness(users, commands, settings.partitions)
         )

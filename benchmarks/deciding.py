@@ -24,7 +24,7 @@ from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line, module_command
 from deploy.waiting import wait_until
 from models.errors import Fatal
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.encryption.keys import new_master_key
 from streams.kafka.clients import admin_client, cluster_id
 from streams.kafka.log_reader import open_logs
@@ -53,7 +53,7 @@ class Decided(NamedTuple):
     """Where all was decided, and how that went."""
 
     settings: Settings
-    names: Names
+    names: TopicNames
     samples: Sequence[Sample]
 
 
@@ -157,7 +157,7 @@ def cpu_per_command(samples: Sequence[Sample], warm_up: int) -> float:
 
 
 async def _until_decided(
-    settings: Settings, names: Names, group: str, process: RunningContestant
+    settings: Settings, names: TopicNames, group: str, process: RunningContestant
 ) -> list[Sample]:
     """Wait until the group has committed the ends of the command topic.
 

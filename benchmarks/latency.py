@@ -24,7 +24,7 @@ from models.commands import RegisterUser
 from models.errors import Fatal, NoSuchView
 from models.outcomes import Accepted
 from models.queries import GetUserById, GetUsersByEmail
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.buses import QueryBus
 from streams.commands.bulk_sender import BulkSender
 from streams.commands.client import KafkaCommandBus
@@ -47,7 +47,7 @@ class _Commands:
     def __init__(
         self,
         settings: Settings,
-        names: Names,
+        names: TopicNames,
         producer: AIOKafkaProducer,
         consumer: AIOKafkaConsumer,
         records: Sequence[tuple[bytes, bytes]],
@@ -100,7 +100,7 @@ class _Commands:
 
 @asynccontextmanager
 async def _open(
-    settings: Settings, names: Names, records: Sequence[tuple[bytes, bytes]]
+    settings: Settings, names: TopicNames, records: Sequence[tuple[bytes, bytes]]
 ) -> AsyncIterator[_Commands]:
     async with (
         started(new_producer(settings), settings) as producer,

@@ -23,7 +23,7 @@ from benchmarks.rig.sample_users import key_and_value, registering, registration
 from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line, module_command
 from deploy.waiting import wait_until
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import Document, writes_alias
 from streams.settings import Settings
@@ -97,7 +97,7 @@ async def quixstreams_sink(ground: Ground) -> Figures:
     """The application of `peers/quix_projecting.py`, from a topic of ready-made documents."""
     documents = _documents(ground.size["documents"], ground.seed)
     async with new_index(ground) as (settings, client, index):
-        topic = Names(settings.namespace, "users").events
+        topic = TopicNames(settings.namespace, "users").events
         records = [(source["id"].encode(), orjson.dumps(source)) for source in documents]
         await send(settings, topic, records)
         command = module_command("benchmarks.peers.quix_projecting")

@@ -20,7 +20,7 @@ from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line
 from deploy.waiting import wait_until
 from models.errors import Fatal
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.partitioner import partition_of
 from streams.kafka.topics import create_topics, topic_specs
@@ -82,7 +82,7 @@ async def faust_recovery(ground: Ground) -> Figures:
 async def until_deciding(
     ground: Ground,
     settings: Settings,
-    names: Names,
+    names: TopicNames,
     command: Sequence[str],
     *,
     users: int | None = None,
@@ -128,7 +128,7 @@ def _one_for_each(settings: Settings) -> Mapping[int, tuple[bytes, bytes]]:
 
 
 @asynccontextmanager
-async def new_outcomes(settings: Settings, names: Names) -> AsyncIterator[AIOKafkaConsumer]:
+async def new_outcomes(settings: Settings, names: TopicNames) -> AsyncIterator[AIOKafkaConsumer]:
     """A reader of what is decided from now on."""
     partitions = [TopicPartition(names.outcomes, n) for n in range(settings.partitions)]
     async with started(new_consumer(settings, fetch_max_wait_ms=50), settings) as consumer:

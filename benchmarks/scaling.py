@@ -25,7 +25,7 @@ from benchmarks.rig.runner import Benchmark, Contestant, Figures, Ground
 from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line
 from deploy.waiting import wait_until
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.commands.bulk_sender import BulkSender
 from streams.kafka.clients import admin_client, new_producer, started
 from streams.kafka.partitioner import partition_of
@@ -92,7 +92,7 @@ class _Group:
         self,
         ground: Ground,
         settings: Settings,
-        names: Names,
+        names: TopicNames,
         admin: AIOKafkaAdminClient,
         processes: Sequence[RunningContestant],
     ) -> None:

@@ -29,7 +29,7 @@ from deploy.waiting import wait_until
 from models.errors import Fatal
 from models.queries import GetUsersByEmail
 from models.user_view import project
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.buses import QueryBus
 from streams.commands.bulk_sender import BulkSender
 from streams.elasticsearch.connection import connect
@@ -200,7 +200,7 @@ async def while_indexing(ground: Ground) -> Figures:
     """The same, while a view worker writes changes of users, from their events."""
     searched = await ground.once(_searched)
     settings = searched.settings
-    topic = Names(settings.namespace, USERS.name).events
+    topic = TopicNames(settings.namespace, USERS.name).events
     log = ground.folder / f"{settings.namespace}views.log"
     async with started(new_producer(settings), settings) as producer:
         sender = BulkSender(producer, topic, settings.partitions)

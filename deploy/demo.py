@@ -24,7 +24,7 @@ from deploy.samples.commands import Expected, malformed, plan, tally
 from models.errors import Fatal, Transient
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from models.user_view import UserReadModel
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.audit.report import Report
 from streams.buses import QueryBus
 from streams.commands.bulk_sender import BulkSender
@@ -85,7 +85,7 @@ async def run_demo(settings: Settings, progress: Progress) -> DemoResult:
 
     The topics of ``settings`` have seen no command before.
     """
-    names = Names(settings.namespace, USERS.name)
+    names = TopicNames(settings.namespace, USERS.name)
     async with AsyncExitStack() as resources:
         producer = await resources.enter_async_context(new_producer(settings))
         consumer = await resources.enter_async_context(new_consumer(settings))

@@ -28,7 +28,7 @@ from deploy.environment import environment
 from deploy.supervisor import ROLES, Role, command_line, die_with
 from deploy.waiting import NotInTime
 from models.errors import Fatal
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.kafka.topics import create_topics, topic_specs
 from streams.settings import Settings
 
@@ -62,7 +62,7 @@ def new_settings(servers: Servers, **changes: Any) -> Settings:
 
 async def create_user_topics(settings: Settings) -> None:
     """All topics of users in the settings' namespace."""
-    await create_topics(settings, topic_specs(settings, Names(settings.namespace, USERS.name)))
+    await create_topics(settings, topic_specs(settings, TopicNames(settings.namespace, USERS.name)))
 
 
 class WorkerProcess:
@@ -180,7 +180,7 @@ class Deployment:
     """A namespace with its topics, and the workers that were started in it."""
 
     settings: Settings
-    names: Names
+    names: TopicNames
     folder: Path
     workers: list[WorkerProcess] = field(default_factory=list)
 
@@ -212,7 +212,7 @@ def open_deployment(
 ) -> Iterator[Deployment]:
     """Workers of these roles, on topics that exist; `apps` names other modules for their apps."""
     with tempfile.TemporaryDirectory(prefix="cqrs-faults-") as folder:
-        deployed = Deployment(settings, Names(settings.namespace, USERS.name), Path(folder))
+        deployed = Deployment(settings, TopicNames(settings.namespace, USERS.name), Path(folder))
         Deployment.open.append(deployed)
         try:
             for role in roles:

@@ -32,7 +32,7 @@ class Aggregate(Generic[S]):
 
 
 @dataclass(frozen=True)
-class Names:
+class TopicNames:
     """The names of everything an aggregate owns on the servers."""
 
     namespace: str

@@ -7,10 +7,10 @@ import orjson
 from faust.types import StreamT
 
 from benchmarks.peers.rules import decide, event_of, evolve, outcome_of
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.settings import settings
 
-_names = Names(settings().namespace, "users")
+_names = TopicNames(settings().namespace, "users")
 
 app = faust.App(
     f"{settings().namespace}faust-agent",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import faust
 from faust.types import StreamT
 
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.settings import settings
 
-_names = Names(settings().namespace, "users")
+_names = TopicNames(settings().namespace, "users")
 
 app = faust.App(
     f"{settings().namespace}faust-table",

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.structs import TopicPartition
 
 from benchmarks.peers.rules import Json, decide, event_of, evolve, outcome_of
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.kafka.clients import RETRY_BACKOFF_MS, new_consumer, new_producer
 from streams.settings import Settings, settings
 
@@ -27,7 +27,7 @@ _KEYED = list[tuple[bytes, bytes]]
 
 async def run(where: Settings) -> None:
     """Decide until the process is ended."""
-    names = Names(where.namespace, "users")
+    names = TopicNames(where.namespace, "users")
     partitions = [TopicPartition(names.commands, n) for n in range(where.partitions)]
     async with new_consumer(where) as consumer:
         consumer.assign(partitions)
@@ -35,7 +35,7 @@ async def run(where: Settings) -> None:
 
 
 async def _loop(
-    where: Settings, names: Names, consumer: AIOKafkaConsumer, tp: TopicPartition
+    where: Settings, names: TopicNames, consumer: AIOKafkaConsumer, tp: TopicPartition
 ) -> None:
     users: dict[str, Json] = {}
     group = f"{where.namespace}plain-loop"

@@ -13,7 +13,7 @@ import orjson
 from quixstreams import Application, State
 
 from benchmarks.peers.rules import Json, decide, event_of, evolve, outcome_of
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.settings import Settings, settings
 
 EVENT, OUTCOME = 0, 1
@@ -22,7 +22,7 @@ _Answer = tuple[int, Json]
 
 def run(where: Settings, folder: str) -> None:
     """Decide until the process is ended."""
-    names = Names(where.namespace, "users")
+    names = TopicNames(where.namespace, "users")
     app = Application(
         broker_address=where.bootstrap_servers,
         consumer_group=f"{where.namespace}quixstreams",

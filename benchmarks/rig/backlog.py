@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition
 from benchmarks.rig.runner import Ground
 from deploy.ephemeral import new_settings
 from deploy.samples.commands import malformed, plan
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.commands.bulk_sender import BulkSender
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import open_logs
@@ -50,7 +50,9 @@ def backlog(commands: int, seed: int) -> Backlog:
     return Backlog(records, statuses)
 
 
-async def new_deployment(ground: Ground, **configs: Mapping[str, str]) -> tuple[Settings, Names]:
+async def new_deployment(
+    ground: Ground, **configs: Mapping[str, str]
+) -> tuple[Settings, TopicNames]:
     """A namespace with topics of its own, as ours are, but for the times of the outcomes.
 
     Those are the broker's, so that they mean the same whoever writes them. `configs` has more that
@@ -59,7 +61,7 @@ async def new_deployment(ground: Ground, **configs: Mapping[str, str]) -> tuple[
     settings = new_settings(
         ground.stack, partitions=PARTITIONS, session_timeout=10.0, transaction_timeout=15.0
     )
-    names = Names(settings.namespace, "users")
+    names = TopicNames(settings.namespace, "users")
     special = {getattr(names, topic): changes for topic, changes in configs.items()}
     special[names.outcomes] = {
         **special.get(names.outcomes, {}),

@@ -13,7 +13,7 @@ from faust.types import TP
 
 from agents.users import COMMAND_WORKER
 from models.user import User
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.kafka.log_reader import open_logs
 from streams.kafka.partitioner import partition_of
 from streams.kafka.transactions import Output, TransactionalProducer
@@ -51,7 +51,7 @@ def _state(answers: int, rng: random.Random, size: int) -> bytes:
 
 
 async def write_changelog(
-    settings: Settings, names: Names, *, aggregates: int, records: int, values: Sequence[bytes]
+    settings: Settings, names: TopicNames, *, aggregates: int, records: int, values: Sequence[bytes]
 ) -> None:
     """Give so many aggregates so many records in all, one after the other, again and again.
 
@@ -85,7 +85,7 @@ def _outputs(keys: Sequence[bytes], count: int, values: Sequence[bytes]) -> Iter
 
 
 async def _write_partition(
-    settings: Settings, names: Names, tp: TP, outputs: Iterator[Output], position: int
+    settings: Settings, names: TopicNames, tp: TP, outputs: Iterator[Output], position: int
 ) -> None:
     producer = TransactionalProducer(settings, settings.namespace + COMMAND_WORKER, tp)
     await producer.start()

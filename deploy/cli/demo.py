@@ -23,7 +23,7 @@ from deploy.embedded.start_progress import TerminalProgress
 from deploy.environment import connect, environment
 from deploy.supervisor import Role, running_worker
 from models.errors import CqrsError, Fatal
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connect as connect_elasticsearch
 from streams.kafka.clients import admin_client
 from streams.kafka.topics import create_topics, topic_specs
@@ -46,7 +46,7 @@ def demo(as_json: bool) -> None:
     """
     with ExitStack() as resources:
         settings = resources.enter_context(_servers())
-        names = Names(settings.namespace, USERS.name)
+        names = TopicNames(settings.namespace, USERS.name)
         asyncio.run(_create_topics(settings, names))
         resources.callback(lambda: asyncio.run(_remove(settings, names)))
         folder = Path(resources.enter_context(TemporaryDirectory(prefix="cqrs-demo-")))
@@ -80,11 +80,11 @@ def _servers() -> Iterator[Settings]:
         )
 
 
-async def _create_topics(settings: Settings, names: Names) -> None:
+async def _create_topics(settings: Settings, names: TopicNames) -> None:
     await create_topics(settings, topic_specs(settings, names))
 
 
-async def _remove(settings: Settings, names: Names) -> None:
+async def _remove(settings: Settings, names: TopicNames) -> None:
     """Leave nothing on a stack that goes on."""
     async with admin_client(settings) as admin:
         await admin.delete_topics([spec.name for spec in topic_specs(settings, names)])

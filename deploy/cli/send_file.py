@@ -16,7 +16,7 @@ from deploy.cli.line_reader import Lines, read_available
 from deploy.cli.terminal import progress_bar
 from deploy.environment import connect
 from models.errors import InvalidCommand
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.commands.bulk_sender import BulkSender, read_line
 from streams.kafka.clients import new_producer, started
 from streams.kafka.topics import COMMAND_BYTES, check_topics, topic_specs
@@ -55,7 +55,7 @@ def send_lines(source: BinaryIO, as_json: bool) -> int:
 
 
 async def _send(settings: Settings, source: BinaryIO, progress: Progress) -> Sent:
-    names = Names(settings.namespace, USERS.name)
+    names = TopicNames(settings.namespace, USERS.name)
     await check_topics(
         settings, [spec for spec in topic_specs(settings, names) if spec.name == names.commands]
     )

@@ -19,7 +19,7 @@ from agents.users import USERS
 from deploy.cli.terminal import examples
 from deploy.environment import connect
 from models.messages import EventRecord
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.encryption.cipher import may_be_sealed, open_letter
 from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.kafka.clients import new_consumer, started
@@ -66,7 +66,7 @@ async def _tail(
     limit: int | None,
     show: Callable[[Any], str],
 ) -> None:
-    names = Names(settings.namespace, USERS.name)
+    names = TopicNames(settings.namespace, USERS.name)
     topic = {"events": names.events, "outcomes": names.outcomes, "dead": names.dead_commands}[kind]
     await check_topics(
         settings, [spec for spec in topic_specs(settings, names) if spec.name == topic]

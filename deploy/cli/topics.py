@@ -9,7 +9,7 @@ import click
 from agents.users import COMMAND_WORKER, USERS
 from deploy.cli.terminal import examples
 from deploy.environment import connect
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.commands import skip_expired as expired
 from streams.kafka.topics import check_topics, create_topics, topic_specs
 
@@ -34,7 +34,7 @@ def create() -> None:
     from rich.table import Table
 
     settings = connect()
-    specs = topic_specs(settings, Names(settings.namespace, USERS.name))
+    specs = topic_specs(settings, TopicNames(settings.namespace, USERS.name))
     created = asyncio.run(create_topics(settings, specs))
     table = Table("topic", "partitions", "cleanup", "")
     for spec in specs:
@@ -55,7 +55,7 @@ def skip_expired(partition: int, yes: bool) -> None:
     settings = connect()
     if partition >= settings.partitions:
         raise click.UsageError(f"the partitions are 0 to {settings.partitions - 1}")
-    names = Names(settings.namespace, USERS.name)
+    names = TopicNames(settings.namespace, USERS.name)
     asyncio.run(check_topics(settings, topic_specs(settings, names)))
     found = asyncio.run(expired.find_expired(settings, names, partition))
     where = f"{names.commands}[{partition}]"

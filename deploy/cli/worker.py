@@ -10,7 +10,7 @@ from agents.users import USERS
 from deploy.cli.terminal import examples
 from deploy.environment import connect, environment
 from deploy.supervisor import ROLES, Role, Supervisor, command_line
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.encryption.key_ring import check_master_key
 from streams.kafka.topics import check_topics, topic_specs
 from streams.settings import Settings
@@ -49,6 +49,6 @@ def worker(ctx: click.Context, role: Role, processes: int) -> None:
 
 
 async def _check(settings: Settings) -> None:
-    names = Names(settings.namespace, USERS.name)
+    names = TopicNames(settings.namespace, USERS.name)
     await check_topics(settings, topic_specs(settings, names))
     await check_master_key(settings, names)

@@ -11,7 +11,7 @@ from typing import Any
 from aiokafka.structs import TopicPartition
 from elasticsearch import ApiError
 
-from streams.aggregate import Aggregate, Names
+from streams.aggregate import Aggregate, TopicNames
 from streams.audit.erasure_report import Place, Proof
 from streams.audit.erasure_search import TopicSearch
 from streams.elasticsearch.connection import connect, translating
@@ -33,7 +33,7 @@ async def prove(
             master key or another one.
         Transient: a server failed meanwhile.
     """
-    names = Names(settings.namespace, aggregate.name)
+    names = TopicNames(settings.namespace, aggregate.name)
     specs = topic_specs(settings, names)
     await check_topics(settings, specs)
     partitions = [

@@ -17,7 +17,7 @@ from aiokafka.structs import TopicPartition
 from pydantic.alias_generators import to_snake
 
 from models.messages import Event
-from streams.aggregate import Aggregate, Names
+from streams.aggregate import Aggregate, TopicNames
 from streams.audit.erasure_report import Place, Proof
 from streams.encryption.cipher import (
     PERSONAL,
@@ -63,7 +63,7 @@ class TopicSearch(Generic[S]):
         self,
         settings: Settings,
         aggregate: Aggregate[S],
-        names: Names,
+        names: TopicNames,
         logs: LogReader,
         configs: Mapping[str, TopicSpec],
         aggregate_id: str,

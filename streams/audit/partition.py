@@ -13,7 +13,7 @@ import orjson
 from models.errors import Poison
 from models.messages import Source, parse_event
 from models.outcomes import parse_outcome
-from streams.aggregate import Aggregate, Names
+from streams.aggregate import Aggregate, TopicNames
 from streams.audit.history import HistoryAudit, ViewDocuments
 from streams.audit.outcomes import OutcomeAudit
 from streams.audit.report import Checked, Finding, Report
@@ -44,7 +44,7 @@ class PartitionAudit(Generic[S]):
     def __init__(
         self,
         aggregate: Aggregate[S],
-        names: Names,
+        names: TopicNames,
         number: int,
         *,
         position: int,

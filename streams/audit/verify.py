@@ -18,7 +18,7 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from models.errors import NoSuchView, Transient
-from streams.aggregate import Aggregate, Names
+from streams.aggregate import Aggregate, TopicNames
 from streams.audit.history import ViewDocuments, check_extra_documents
 from streams.audit.partition import PartitionAudit
 from streams.audit.report import NotCaughtUp, Report
@@ -64,7 +64,7 @@ async def verify(
         Fatal: a server does not answer, or a topic or the index is missing.
         Transient: a server failed meanwhile.
     """
-    names = Names(settings.namespace, aggregate.name)
+    names = TopicNames(settings.namespace, aggregate.name)
     specs = topic_specs(settings, names)
     await check_topics(settings, specs)
     partitions = [
@@ -89,7 +89,7 @@ class _Verification(Generic[S]):
         self,
         settings: Settings,
         aggregate: Aggregate[S],
-        names: Names,
+        names: TopicNames,
         logs: LogReader,
         progress: Progress,
         ring: KeyRing | None,

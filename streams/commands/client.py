@@ -24,7 +24,7 @@ from typing_extensions import Self
 from models.errors import InvalidCommand, OutcomeTimeout, Transient
 from models.messages import Command, to_wire
 from models.outcomes import Outcome, parse_outcome
-from streams.aggregate import Aggregate, Names
+from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
@@ -84,7 +84,7 @@ class KafkaCommandBus(CommandBus[Outcome]):
         """
         super().__init__()
         self._settings = settings
-        self._names = Names(settings.namespace, aggregate.name)
+        self._names = TopicNames(settings.namespace, aggregate.name)
         self._check = check
         # Those who wait, by the key of their records, in the order of their sending.
         self._waiting: dict[bytes, list[_Waiting]] = defaultdict(list)

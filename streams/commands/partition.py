@@ -16,7 +16,7 @@ from models.messages import Command, Event, EventRecord, Source, check_expected_
 from models.outcomes import Accepted, DeadLettered, Duplicate, Outcome, Rejection
 from models.tokens import token_text
 from models.wire import encode
-from streams.aggregate import Aggregate, Names
+from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.commands.reader import CommandReader, identify
 from streams.commands.repository import Repository
@@ -76,7 +76,7 @@ class CommandPartition(Generic[S]):
         self._settings = app.settings
         self._cluster = app.cluster
         self._aggregate = aggregate
-        self._names = Names(app.settings.namespace, aggregate.name)
+        self._names = TopicNames(app.settings.namespace, aggregate.name)
         self._reader = CommandReader(aggregate.commands)
         self._table = table
         self._new_bus = new_bus

@@ -13,7 +13,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_after_attempt
 
 from models.errors import Fatal
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.kafka.log_reader import open_logs
 from streams.kafka.transactions import Fenced, Output, TransactionalProducer
 from streams.settings import Settings
@@ -37,7 +37,7 @@ class Expired:
         return max(0, self.begin - self.position)
 
 
-async def find_expired(settings: Settings, names: Names, partition: int) -> Expired:
+async def find_expired(settings: Settings, names: TopicNames, partition: int) -> Expired:
     """What of a partition of the command topic expired before it was decided."""
     commands, changelog = (
         TopicPartition(topic, partition) for topic in (names.commands, names.changelog)
@@ -50,7 +50,9 @@ async def find_expired(settings: Settings, names: Names, partition: int) -> Expi
     return Expired(begin if position is None else position, begin)
 
 
-async def skip_expired(settings: Settings, names: Names, partition: int, worker: str) -> Expired:
+async def skip_expired(
+    settings: Settings, names: TopicNames, partition: int, worker: str
+) -> Expired:
     """Give up the commands of a partition that expired undecided, and return which those were.
 
     The position moves to the begin of the log in a transaction as the worker's own would be:

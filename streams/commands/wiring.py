@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from faust.types import TP, TopicT
 
-from streams.aggregate import Aggregate, Names
+from streams.aggregate import Aggregate, TopicNames
 from streams.commands.partition import CommandPartition, DecisionBus
 from streams.commands.repository import Repository
 from streams.encryption.key_ring import check_master_key
@@ -28,7 +28,7 @@ def add_aggregate(
 
     Returns the channel of its command topic, for an agent that hands on the chunks.
     """
-    names = Names(app.settings.namespace, aggregate.name)
+    names = TopicNames(app.settings.namespace, aggregate.name)
     table = StateTable(app, f"{aggregate.name}-state", names.changelog)
 
     def new_partition(tp: TP) -> CommandPartition[S]:

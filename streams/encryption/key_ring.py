@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.encryption.keys import Keys, master_key
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.log_reader import open_logs, read_to
@@ -120,7 +120,7 @@ class KeyRing:
                 keys.apply(record.key, record.value)
 
 
-async def check_master_key(settings: Settings, names: Names) -> None:
+async def check_master_key(settings: Settings, names: TopicNames) -> None:
     """Check the master key of the settings, if there is one, on any key that is there already.
 
     Before a worker makes new keys: those of two master keys on one topic would be beyond repair.
@@ -143,7 +143,7 @@ async def check_master_key(settings: Settings, names: Names) -> None:
 
 @asynccontextmanager
 async def open_key_ring(
-    settings: Settings, names: Names, *, remember: bool = False
+    settings: Settings, names: TopicNames, *, remember: bool = False
 ) -> AsyncIterator[KeyRing | None]:
     """A ring for all partitions, with connections of its own; None if there is no master key.
 

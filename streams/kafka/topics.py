@@ -13,7 +13,7 @@ from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_fixed
 
 from models.errors import Fatal, Transient
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.kafka.clients import admin_client
 from streams.settings import Settings
 
@@ -35,7 +35,7 @@ class TopicSpec:
     configs: Mapping[str, str]
 
 
-def topic_specs(settings: Settings, names: Names) -> tuple[TopicSpec, ...]:
+def topic_specs(settings: Settings, names: TopicNames) -> tuple[TopicSpec, ...]:
     """All topics of one aggregate."""
     # One replica may be away; with fewer than three that would be none.
     in_sync = max(1, settings.replication_factor - 1)

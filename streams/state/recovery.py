@@ -14,7 +14,7 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from models.errors import Fatal, Transient
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.kafka.clients import new_consumer, stop
 from streams.kafka.log_reader import read_to
 from streams.kafka.topic_ids import topic_id
@@ -40,7 +40,7 @@ class Recovered:
     """Wrapped, by aggregate id."""
 
 
-async def recover_partition(settings: Settings, names: Names, tp: TP) -> Recovered:
+async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Recovered:
     """Restore the state of an input partition whose earlier owners have been fenced.
 
     Raises:

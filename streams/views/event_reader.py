@@ -11,7 +11,7 @@ import orjson
 from models.errors import Poison
 from models.event_decoder import event_decoder
 from models.messages import Event, EventRecord, parse_event
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.encryption.cipher import PERSONAL, BrokenSeal, may_be_sealed, open_event
 from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.encryption.keys import Keys, no_master_key
@@ -68,7 +68,7 @@ class EventReader(Generic[E]):
 
 @asynccontextmanager
 async def open_event_reader(
-    settings: Settings, names: Names, types: Mapping[str, type[E]]
+    settings: Settings, names: TopicNames, types: Mapping[str, type[E]]
 ) -> AsyncIterator[EventReader[E]]:
     """A reader of an aggregate's events, with connections of its own. Raises Fatal."""
     async with open_key_ring(settings, names) as ring:

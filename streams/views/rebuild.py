@@ -25,7 +25,7 @@ from elasticsearch import AsyncElasticsearch
 
 from models.errors import Fatal, Transient
 from models.messages import Event
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.concurrency import together
 from streams.elasticsearch.connection import connect
 from streams.kafka.clients import admin_client, cluster_id, new_consumer, new_producer, started
@@ -65,7 +65,7 @@ class Rebuild(Generic[E]):
         self._client = client
         self._view = view
         self._progress = progress
-        self._names = Names(settings.namespace, view.aggregate)
+        self._names = TopicNames(settings.namespace, view.aggregate)
         self._indices = ViewIndices.of(settings, client, view)
         self._numbers = range(settings.partitions)
         self._timeout = timeout

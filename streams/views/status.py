@@ -9,7 +9,7 @@ from typing import Any
 
 from aiokafka.structs import TopicPartition
 
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connect
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.progress import Progress
@@ -64,7 +64,7 @@ async def status_of(
     Raises:
         Transient, Fatal: A server failed, or says no.
     """
-    events = Names(settings.namespace, view.aggregate).events
+    events = TopicNames(settings.namespace, view.aggregate).events
     partitions = [TopicPartition(events, number) for number in range(settings.partitions)]
     async with (
         connect(settings, timeout=_TIMEOUT) as client,

@@ -11,7 +11,7 @@ from faust.types import TP, TopicT
 
 from models.errors import Fatal
 from models.messages import Event
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connect
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import last_positions
@@ -35,7 +35,7 @@ def add_view(app: StreamApp, view: View[E]) -> TopicT:
     Returns the channel of its event topic, for an agent that hands on the chunks.
     """
     settings = app.settings
-    names = Names(settings.namespace, view.aggregate)
+    names = TopicNames(settings.namespace, view.aggregate)
     new_partition: Callable[[TP], ViewPartition[E]]
 
     async def wanted() -> Mapping[int, int]:

@@ -18,7 +18,7 @@ from faust.types import TP
 
 from deploy.supervisor import Role
 from models.tokens import Token
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.commands import partition as command_partition
 from streams.commands.partition import CommandPartition
 from streams.elasticsearch.bulk_writer import BulkWriter
@@ -55,7 +55,7 @@ def fencing_before_recovery(set_: Set) -> None:
     async def postpone(self: TransactionalProducer) -> None:
         postponed.append(self)
 
-    async def recover_then_fence(settings: Settings, names: Names, tp: TP) -> Recovered:
+    async def recover_then_fence(settings: Settings, names: TopicNames, tp: TP) -> Recovered:
         recovered = await recover(settings, names, tp)
         await start(postponed.pop())
         return recovered
@@ -68,7 +68,7 @@ def position_in_the_state(set_: Set) -> None:
     """Go on at the group's committed offset, as Kafka's consumers do."""
     recover = _recover()
 
-    async def at_the_groups_offset(settings: Settings, names: Names, tp: TP) -> Recovered:
+    async def at_the_groups_offset(settings: Settings, names: TopicNames, tp: TP) -> Recovered:
         recovered = await recover(settings, names, tp)
         partition = TopicPartition(tp.topic, tp.partition)
         async with admin_client(settings) as admin:
@@ -145,7 +145,7 @@ def gap_check(set_: Set) -> None:
     set_(Driver, "_process", without_gap)
 
 
-def _recover() -> Callable[[Settings, Names, TP], Awaitable[Recovered]]:
+def _recover() -> Callable[[Settings, TopicNames, TP], Awaitable[Recovered]]:
     """What restores a partition, with the point that a scenario may have put there."""
     recover: Callable[..., Awaitable[Recovered]] = vars(command_partition)["recover_partition"]
     return recover

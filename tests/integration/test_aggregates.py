@@ -13,7 +13,7 @@ from deploy.ephemeral import Deployment
 from models.commands import RegisterUser
 from models.messages import Command
 from models.outcomes import Accepted, DeadLettered, Rejection
-from streams.aggregate import Aggregate, Names
+from streams.aggregate import Aggregate, TopicNames
 from streams.commands.client import KafkaCommandBus
 from streams.kafka.clients import new_consumer
 from streams.kafka.topics import create_topics, topic_specs
@@ -25,7 +25,7 @@ from tests.integration.two_aggregates import COUNTERS, Count
 async def deployed(deploy: Deploy) -> Deployment:
     """One worker that decides users and counters."""
     deployed = deploy(partitions=2)
-    counters = Names(deployed.settings.namespace, COUNTERS.name)
+    counters = TopicNames(deployed.settings.namespace, COUNTERS.name)
     await create_topics(deployed.settings, topic_specs(deployed.settings, counters))
     deployed.start("commands", app="tests.integration.two_aggregates")
     return deployed
@@ -68,7 +68,7 @@ async def test_a_decision_that_raises_harms_no_other_command(deployed: Deploymen
 
 
 async def dead_letters(deployed: Deployment) -> int:
-    names = Names(deployed.settings.namespace, COUNTERS.name)
+    names = TopicNames(deployed.settings.namespace, COUNTERS.name)
     consumer = new_consumer(deployed.settings)
     await consumer.start()
     try:

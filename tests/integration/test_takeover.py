@@ -17,7 +17,7 @@ from deploy.ephemeral import WorkerProcess, create_user_topics, new_settings
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
 from models.errors import Fatal
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.audit.verify import verify
 from streams.kafka.clients import admin_client, new_producer
 from streams.kafka.log_reader import open_logs
@@ -121,7 +121,7 @@ async def test_topics_that_were_made_anew_have_nothing_of_a_local_store(
     assert (await verify(settings, USERS)).events == 10
 
 
-async def make_anew(settings: Settings, names: Names, topic: str) -> None:
+async def make_anew(settings: Settings, names: TopicNames, topic: str) -> None:
     """Delete a topic and create it again, empty."""
     async with admin_client(settings) as admin:
         await admin.delete_topics([topic])
@@ -135,7 +135,7 @@ async def make_anew(settings: Settings, names: Names, topic: str) -> None:
 
 async def test_an_event_topic_that_forgets_is_refused(stack: EmbeddedStack) -> None:
     settings = new_settings(stack)
-    names = Names(settings.namespace, "users")
+    names = TopicNames(settings.namespace, "users")
     async with admin_client(settings) as admin:
         configs = {"max.message.bytes": str(4 * 1024 * 1024), "retention.ms": "604800000"}
         await admin.create_topics([NewTopic(names.events, 2, 1, topic_configs=configs)])

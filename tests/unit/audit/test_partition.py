@@ -27,7 +27,7 @@ from models.tokens import token_text
 from models.user import User, evolve
 from models.user_view import project
 from models.wire import encode
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.audit.history import ViewDocuments, check_extra_documents
 from streams.audit.partition import PartitionAudit
 from streams.audit.report import Report
@@ -38,7 +38,7 @@ from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_T
 from streams.state.snapshot import DEDUPE_WINDOW, Entity, encode_entity
 from tests.unit.samples import ANNA, NOON
 
-NAMES = Names("", "users")
+NAMES = TopicNames("", "users")
 NO = FirstRejection(code="no", reason="No")
 NUMBER = 3
 

@@ -29,8 +29,8 @@ from streams.encryption.cipher import (
 from streams.encryption.keys import Keys
 from streams.encryption.sealer import Sealing
 from streams.views.event_reader import open_personal, read_event
+from tests.unit.audit.test_partition import Line
 from tests.unit.samples import ANNA, record, wire_of
-from tests.unit.test_verify import Line
 
 MASTER = new_key()
 KEY, OTHER = new_key(), new_key()

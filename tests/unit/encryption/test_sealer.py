@@ -17,8 +17,8 @@ from streams.encryption.sealer import Sealing
 from streams.kafka.dead_letters import SEALED, dead_letter
 from streams.kafka.transactions import Output
 from streams.state.store import MemoryState
+from tests.unit.audit.test_partition import Line
 from tests.unit.samples import ANNA, record, register, wire_of
-from tests.unit.test_verify import Line
 
 ID = b"user-1"
 

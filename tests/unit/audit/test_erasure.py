@@ -15,8 +15,8 @@ from streams.encryption.cipher import new_key
 from streams.encryption.keys import Keys
 from streams.encryption.sealer import Sealing
 from streams.state.snapshot import Entity
+from tests.unit.audit.test_partition import History
 from tests.unit.samples import ANNA
-from tests.unit.test_verify import History
 
 MASTER = new_key()
 TOMBSTONE: Document = {"id": "anna", "version": 3}

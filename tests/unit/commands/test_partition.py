@@ -24,7 +24,7 @@ from agents.users import USERS
 from deploy.samples.commands import malformed, plan
 from models.messages import Command
 from models.user import User
-from streams.aggregate import Names
+from streams.aggregate import TopicNames
 from streams.commands import partition as command_partition
 from streams.commands.partition import CommandPartition
 from streams.encryption.keys import new_master_key
@@ -35,7 +35,7 @@ from streams.state.recovery import Recovered
 from streams.state.store import MemoryState
 from tests.unit.samples import wire_register
 
-NAMES = Names("", "users")
+NAMES = TopicNames("", "users")
 TOPIC = TP(NAMES.commands, 0)
 MORE_THAN_A_GROUP = 3 * command_partition._GROUP
 
