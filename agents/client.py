@@ -26,7 +26,7 @@ from streams.aggregate import TopicNames
 from streams.buses import QueryBus
 from streams.commands.client import KafkaCommandBus
 from streams.settings import Settings
-from streams.views.read_your_writes import Freshness
+from streams.views.read_your_writes import ReadYourWrites
 from streams.views.store import open_view_store
 
 _REQUEST_TIMEOUT_S = 10.0  # of one request to Elasticsearch; a search takes milliseconds
@@ -68,10 +68,10 @@ async def open_queries(settings: Settings) -> AsyncIterator[QueryBus]:
         queries = QueryBus()
         commands = TopicNames(settings.namespace, USERS.name).commands
         UserQueryHandler(users).register_at(
-            queries, Freshness(users, commands, settings.partitions)
+            queries, ReadYourWrites(users, commands, settings.partitions)
         )
         RegistrationQueryHandler(registrations).register_at(
-            queries, Freshness(registrations, commands, settings.partitions)
+            queries, ReadYourWrites(registrations, commands, settings.partitions)
         )
         yield queries
 

@@ -9,10 +9,10 @@ from agents.users import REGISTRATIONS_WORKER, USERS
 from models import daily_registrations
 from models.events import USER_EVENTS, UserEvent
 from models.messages import EventRecord
-from streams.elasticsearch.index import Document, ViewIndex
+from streams.elasticsearch.index import Document, IndexDefinition
 from streams.views.projection import Projection, View
 
-_INDEX = ViewIndex(
+_INDEX = IndexDefinition(
     alias="daily-registrations",
     properties={
         "day": {"type": "date", "format": "strict_date"},
@@ -52,7 +52,7 @@ DAILY_REGISTRATIONS = View(
     events=USER_EVENTS,
     index=_INDEX,
     projection=RegistrationsProjection(),
-    worker=REGISTRATIONS_WORKER,
+    app_id=REGISTRATIONS_WORKER,
     role="registrations",
     examples=daily_registrations.EXAMPLES,
 )

@@ -7,7 +7,7 @@ from typing import Any
 from models.daily_registrations import DailyRegistrations
 from models.queries import GetDailyRegistrations
 from streams.buses import QueryBus
-from streams.views.read_your_writes import Freshness
+from streams.views.read_your_writes import ReadYourWrites
 from streams.views.store import ViewStore
 
 
@@ -20,9 +20,9 @@ class RegistrationQueryHandler:
     def __init__(self, store: ViewStore) -> None:
         self._store = store
 
-    def register_at(self, queries: QueryBus, freshness: Freshness) -> None:
+    def register_at(self, queries: QueryBus, freshness: ReadYourWrites) -> None:
         """Make this the handler."""
-        queries.register(GetDailyRegistrations, self.get_daily, after=freshness.searchable)
+        queries.register(GetDailyRegistrations, self.get_daily, after=freshness.once_searchable)
 
     async def get_daily(self, query: GetDailyRegistrations) -> tuple[DailyRegistrations, ...]:
         """By day, then by source; days and sources without registrations are left out."""

@@ -10,11 +10,11 @@ from agents.user_views import USER_VIEWS
 from agents.users import USERS
 from models.errors import Fatal, Transient
 from models.user_view import is_tombstone
-from streams.audit.erasure import prove
-from streams.audit.erasure_report import Proof
+from streams.audit.erasure import check_erasure
+from streams.audit.erasure_report import ErasureReport
 from streams.audit.report import Report
 from streams.audit.verify import verify
-from streams.progress import Progress, say_nothing
+from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
 from streams.views.store import open_view_store
 
@@ -26,15 +26,15 @@ async def verify_users(
     settings: Settings,
     *,
     timeout: float = 60,
-    progress: Progress = say_nothing,
+    progress: ProgressCallback = no_progress,
 ) -> Report:
     """Check all invariants of users and their view; see `streams.audit.verify.verify`."""
     return await verify(settings, USERS, USER_VIEWS, timeout=timeout, progress=progress)
 
 
-async def prove_erased(settings: Settings, user_id: str) -> Proof:
+async def check_user_erasure(settings: Settings, user_id: str) -> ErasureReport:
     """Look where personal data of a user still is, and until when; see `streams.audit.erasure`."""
-    return await prove(settings, USERS, USER_VIEWS.index, user_id)
+    return await check_erasure(settings, USERS, USER_VIEWS.index, user_id)
 
 
 async def wait_for_tombstone(settings: Settings, user_id: str, *, timeout: float) -> int:

@@ -15,7 +15,7 @@ from models.queries import MAX_LIMIT, GetActiveUsers, GetUserById, GetUsersByEma
 from models.user_view import UserReadModel, is_tombstone
 from streams.buses import QueryBus
 from streams.elasticsearch.substring import fragment_query
-from streams.views.read_your_writes import Freshness
+from streams.views.read_your_writes import ReadYourWrites
 from streams.views.store import ViewStore
 
 _ACTIVE: Mapping[str, Any] = {"term": {"isActive": True}}
@@ -33,11 +33,11 @@ class UserQueryHandler:
     def __init__(self, store: ViewStore) -> None:
         self._store = store
 
-    def register_at(self, queries: QueryBus, freshness: Freshness) -> None:
+    def register_at(self, queries: QueryBus, freshness: ReadYourWrites) -> None:
         """Make this the handler of all three."""
-        queries.register(GetUserById, self.get_by_id, after=freshness.written)
-        queries.register(GetUsersByEmail, self.get_by_email, after=freshness.searchable)
-        queries.register(GetActiveUsers, self.get_active, after=freshness.searchable)
+        queries.register(GetUserById, self.get_by_id, after=freshness.once_projected)
+        queries.register(GetUsersByEmail, self.get_by_email, after=freshness.once_searchable)
+        queries.register(GetActiveUsers, self.get_active, after=freshness.once_searchable)
 
     async def get_by_id(self, query: GetUserById) -> UserReadModel | None:
         """The user, active or not, or None, also for one who was erased."""

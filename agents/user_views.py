@@ -8,7 +8,7 @@ from models.messages import EventRecord
 from models.queries import MAX_LIMIT
 from models.user_history import EXAMPLES
 from models.user_view import is_tombstone, project
-from streams.elasticsearch.index import Document, ViewIndex
+from streams.elasticsearch.index import Document, IndexDefinition
 from streams.elasticsearch.substring import ANALYSIS, MAPPING, fragment_text
 from streams.views.projection import AggregateProjection, View
 
@@ -26,7 +26,7 @@ def to_source(document: Document) -> Document:
     return {**document, EMAIL_FRAGMENTS: fragment_text(document["email"])}
 
 
-_INDEX = ViewIndex(
+_INDEX = IndexDefinition(
     alias="user-views",
     properties={
         "email": {"type": "keyword"},
@@ -37,7 +37,7 @@ _INDEX = ViewIndex(
         "lastUpdated": {"type": "date"},
         EMAIL_FRAGMENTS: MAPPING,
     },
-    hidden=(EMAIL_FRAGMENTS,),
+    search_only=(EMAIL_FRAGMENTS,),
     # Sorted like every list, so that the first page is at the front and a search can end there
     settings={
         "sort": {"field": list(ORDER)},
@@ -62,7 +62,7 @@ USER_VIEWS = View(
     events=USER_EVENTS,
     index=_INDEX,
     projection=UserProjection(),
-    worker=VIEW_WORKER,
+    app_id=VIEW_WORKER,
     role="views",
     examples=EXAMPLES,
 )

@@ -19,7 +19,7 @@ from benchmarks.peers.extra import QUIXSTREAMS
 from benchmarks.peers.kafka_streams import java_command
 from benchmarks.rig.backlog import backlog, committed, new_deployment, rate, send
 from benchmarks.rig.process import RunningContestant, contestant
-from benchmarks.rig.runner import Benchmark, Contestant, Figures, Ground
+from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
 from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line, module_command
 from deploy.waiting import wait_until
@@ -94,7 +94,7 @@ def quixstreams(settings: Settings, folder: Path, cluster: str) -> Worker:
 
 
 async def decide(
-    ground: Ground,
+    ground: BenchContext,
     *,
     new_worker: NewWorker,
     share: float = 1.0,
@@ -125,7 +125,7 @@ async def decide(
 
 
 async def let_decide(
-    ground: Ground,
+    ground: BenchContext,
     new_worker: NewWorker,
     records: Sequence[tuple[bytes, bytes]],
     *,
@@ -165,7 +165,7 @@ async def _until_decided(
     """
     partitions = [TopicPartition(names.commands, n) for n in range(settings.partitions)]
     async with open_logs(settings, partitions) as logs, admin_client(settings) as admin:
-        ends = sum((await logs.ends(partitions)).values())
+        ends = sum((await logs.end_offsets(partitions)).values())
 
         samples = [Sample(0, 0.0)]
 

@@ -16,7 +16,7 @@ from agents.client import open_commands, open_queries
 from benchmarks.deciding import COMMANDS_PER_SECOND, decide, our_worker
 from benchmarks.rig.backlog import backlog, new_deployment
 from benchmarks.rig.process import contestant
-from benchmarks.rig.runner import Benchmark, Contestant, Figures, Ground, percentile
+from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures, percentile
 from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line
 from deploy.waiting import wait_until
@@ -116,7 +116,7 @@ async def _open(
             await asyncio.gather(listening, return_exceptions=True)
 
 
-async def until_decided(ground: Ground) -> Figures:
+async def until_decided(ground: BenchContext) -> Figures:
     """At 5 and 50 commands/s, at 20% of a backlog's rate, and after idle time."""
     size = ground.size
     full = (await decide(ground, new_worker=our_worker))[COMMANDS_PER_SECOND]
@@ -142,7 +142,7 @@ async def until_decided(ground: Ground) -> Figures:
     }
 
 
-async def until_found(ground: Ground) -> Figures:
+async def until_found(ground: BenchContext) -> Figures:
     """Register users, and look for each with the token of its outcome."""
     settings, _ = await new_deployment(ground)
     decisions = ground.folder / f"{settings.namespace}commands.log"

@@ -18,7 +18,7 @@ from benchmarks.recovery import new_outcomes, until_deciding
 from benchmarks.rig.backlog import new_deployment
 from benchmarks.rig.changelog_history import states, write_changelog
 from benchmarks.rig.process import contestant
-from benchmarks.rig.runner import Benchmark, Contestant, Figures, Ground
+from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
 from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line
 from deploy.waiting import wait_until
@@ -35,7 +35,7 @@ PER_USER = "bytes/user, full window"
 _MIB = 1 << 20
 
 
-async def our_memory(ground: Ground, *, local_store: bool = False) -> Figures:
+async def our_memory(ground: BenchContext, *, local_store: bool = False) -> Figures:
     """For a user with a full and with a typical dedupe window, and for some time under load."""
     state_dir = ground.folder / "state" if local_store else None
     users = ground.size["users"]
@@ -58,7 +58,9 @@ async def our_memory(ground: Ground, *, local_store: bool = False) -> Figures:
     }
 
 
-async def _with_users(ground: Ground, users: int, answers: int, state_dir: Path | None) -> int:
+async def _with_users(
+    ground: BenchContext, users: int, answers: int, state_dir: Path | None
+) -> int:
     """The memory of a worker that has restored so many users and decided a command."""
     settings, names = await new_deployment(ground)
     settings = settings.model_copy(update={"state_dir": state_dir})
@@ -69,7 +71,7 @@ async def _with_users(ground: Ground, users: int, answers: int, state_dir: Path 
     return (await until_deciding(ground, settings, names, command)).memory
 
 
-async def _under_load(ground: Ground, rate: float, state_dir: Path | None) -> Sequence[int]:
+async def _under_load(ground: BenchContext, rate: float, state_dir: Path | None) -> Sequence[int]:
     """Samples of the memory, one per second, while users change who all have full windows."""
     # All but the events, which nobody reads again, would fill the disk.
     frugal = {"segment.bytes": str(_SEGMENT)}

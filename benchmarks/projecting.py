@@ -18,7 +18,7 @@ from benchmarks.peers.extra import QUIXSTREAMS
 from benchmarks.rig.backlog import new_deployment, send
 from benchmarks.rig.indices import PATIENCE, TIMEOUT, new_index, until_all_are_found
 from benchmarks.rig.process import contestant
-from benchmarks.rig.runner import Benchmark, Contestant, Figures, Ground
+from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
 from benchmarks.rig.sample_users import key_and_value, registering, registrations
 from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line, module_command
@@ -32,7 +32,7 @@ DOCUMENTS_PER_SECOND = "documents/s"
 CPU_PER_DOCUMENT = "CPU µs/document"
 
 
-async def our_worker(ground: Ground) -> Figures:
+async def our_worker(ground: BenchContext) -> Figures:
     """The view worker as it is, from the events."""
     settings, names = await new_deployment(ground)
     events = [*map(key_and_value, registrations(ground.size["documents"], ground.seed))]
@@ -43,7 +43,7 @@ async def our_worker(ground: Ground) -> Figures:
             return await _rate(ground, settings, client, worker.check, worker.cpu_seconds)
 
 
-async def both_workers(ground: Ground) -> Figures:
+async def both_workers(ground: BenchContext) -> Figures:
     """A command worker and a view worker at once, from the commands."""
     settings, names = await new_deployment(ground)
     commands = [
@@ -65,14 +65,14 @@ async def both_workers(ground: Ground) -> Figures:
             return await _rate(ground, settings, client, worker.check, cpu_seconds)
 
 
-async def plain_loop(ground: Ground) -> Figures:
+async def plain_loop(ground: BenchContext) -> Figures:
     """Ready-made bytes by `client.bulk`, one request at a time for each partition."""
     ready = bodies(ground.size["documents"], ground.seed)
     async with new_index(ground) as (settings, client, index):
         return await _measured(ground, settings, client, send_bodies(client, index, ready))
 
 
-async def bulk_helper(ground: Ground) -> Figures:
+async def bulk_helper(ground: BenchContext) -> Figures:
     """`async_bulk` of the same documents as dicts, as its documentation teaches."""
     documents = _documents(ground.size["documents"], ground.seed)
     async with new_index(ground) as (settings, client, index):
@@ -93,7 +93,7 @@ async def bulk_helper(ground: Ground) -> Figures:
         return await _measured(ground, settings, client, write())
 
 
-async def quixstreams_sink(ground: Ground) -> Figures:
+async def quixstreams_sink(ground: BenchContext) -> Figures:
     """The application of `peers/quix_projecting.py`, from a topic of ready-made documents."""
     documents = _documents(ground.size["documents"], ground.seed)
     async with new_index(ground) as (settings, client, index):
@@ -114,7 +114,7 @@ def _documents(count: int, seed: int) -> Sequence[Document]:
 
 
 async def _measured(
-    ground: Ground,
+    ground: BenchContext,
     settings: Settings,
     client: AsyncElasticsearch,
     write: Coroutine[Any, Any, None],
@@ -134,7 +134,7 @@ async def _measured(
 
 
 async def _rate(
-    ground: Ground,
+    ground: BenchContext,
     settings: Settings,
     client: AsyncElasticsearch,
     check: Callable[[], None],

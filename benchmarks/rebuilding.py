@@ -15,7 +15,7 @@ from benchmarks.projecting import CPU_PER_DOCUMENT, DOCUMENTS_PER_SECOND
 from benchmarks.rig.backlog import new_deployment, send
 from benchmarks.rig.indices import PATIENCE, TIMEOUT, new_index, until_all_are_found, until_merged
 from benchmarks.rig.process import contestant
-from benchmarks.rig.runner import Benchmark, Contestant, Figures, Ground
+from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
 from benchmarks.rig.sample_users import key_and_value, registrations
 from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line, module_command
@@ -40,14 +40,14 @@ class _View(NamedTuple):
 
 
 @asynccontextmanager
-async def _served(ground: Ground) -> AsyncIterator[_View]:
+async def _served(ground: BenchContext) -> AsyncIterator[_View]:
     """The events of all users, the index that people read, and the worker that follows it."""
     settings, names = await new_deployment(ground)
     events = registrations(ground.size["users"], ground.seed)
     await send(settings, names.events, map(key_and_value, events))
     log = ground.folder / f"{settings.namespace}views.log"
     async with connect(settings, timeout=TIMEOUT) as client:
-        view = _View(settings, client, ViewIndices.of(settings, client, USER_VIEWS))
+        view = _View(settings, client, ViewIndices.from_settings(settings, client, USER_VIEWS))
         with contestant(command_line(ROLES["views"]), settings, log) as worker:
 
             async def is_served() -> bool:
@@ -59,7 +59,7 @@ async def _served(ground: Ground) -> AsyncIterator[_View]:
             yield view
 
 
-async def our_rebuild(ground: Ground) -> Figures:
+async def our_rebuild(ground: BenchContext) -> Figures:
     """`cqrs views rebuild`, from its start to its end."""
     view = await ground.once(_served)
     settings, users = view.settings, ground.size["users"]
@@ -79,7 +79,7 @@ async def our_rebuild(ground: Ground) -> Figures:
     return _figures(users, seconds, cpu_seconds)
 
 
-async def plain_loop(ground: Ground) -> Figures:
+async def plain_loop(ground: BenchContext) -> Figures:
     """Ready-made bytes into an index of the same definition, until a search finds all."""
     users = ground.size["users"]
     ready = bodies(users, ground.seed)

@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition
 from benchmarks.rig.backlog import new_deployment, send
 from benchmarks.rig.changelog_history import states, write_changelog
 from benchmarks.rig.process import contestant
-from benchmarks.rig.runner import Benchmark, Contestant, Figures, Ground
+from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
 from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line
 from deploy.waiting import wait_until
@@ -42,7 +42,7 @@ class Decides(NamedTuple):
     memory: int  # bytes
 
 
-async def our_recovery(ground: Ground) -> Figures:
+async def our_recovery(ground: BenchContext) -> Figures:
     """In memory, then into an empty local store, then with that."""
     settings, names = await new_deployment(ground)
     records, aggregates = ground.size["records"], ground.size["aggregates"]
@@ -64,7 +64,7 @@ async def our_recovery(ground: Ground) -> Figures:
     }
 
 
-async def faust_recovery(ground: Ground) -> Figures:
+async def faust_recovery(ground: BenchContext) -> Figures:
     """The table of `peers/faust_table.py`, with a tenth of the records."""
     settings, names = await new_deployment(ground)
     records, aggregates = ground.size["records"] // 10, ground.size["aggregates"] // 10
@@ -80,7 +80,7 @@ async def faust_recovery(ground: Ground) -> Figures:
 
 
 async def until_deciding(
-    ground: Ground,
+    ground: BenchContext,
     settings: Settings,
     names: TopicNames,
     command: Sequence[str],

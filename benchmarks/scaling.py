@@ -21,7 +21,7 @@ from benchmarks.deciding import COMMANDS_PER_SECOND, CPU_PER_COMMAND
 from benchmarks.rig.backlog import committed, new_deployment, rate, send
 from benchmarks.rig.changelog_history import states, write_changelog
 from benchmarks.rig.process import RunningContestant, contestant
-from benchmarks.rig.runner import Benchmark, Contestant, Figures, Ground
+from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
 from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line
 from deploy.waiting import wait_until
@@ -45,7 +45,7 @@ class _Sample(NamedTuple):
     disk: Mapping[str, int]  # bytes of each topic
 
 
-async def scale(ground: Ground, *, aggregates: str, workers: int) -> Figures:
+async def scale(ground: BenchContext, *, aggregates: str, workers: int) -> Figures:
     """Let so many workers decide changes of random aggregates, which they know from before.
 
     `aggregates` is how the size calls their number.
@@ -90,7 +90,7 @@ class _Group:
 
     def __init__(
         self,
-        ground: Ground,
+        ground: BenchContext,
         settings: Settings,
         names: TopicNames,
         admin: AIOKafkaAdminClient,

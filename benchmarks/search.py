@@ -21,7 +21,7 @@ from agents.users import USERS
 from benchmarks.rig.backlog import new_deployment
 from benchmarks.rig.indices import TIMEOUT, until_merged
 from benchmarks.rig.process import contestant
-from benchmarks.rig.runner import Benchmark, Contestant, Figures, Ground, percentile
+from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures, percentile
 from benchmarks.rig.sample_users import changes, registrations
 from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line
@@ -37,7 +37,7 @@ from streams.elasticsearch.index import Document
 from streams.kafka.clients import new_producer, started
 from streams.settings import Settings
 from streams.views.indices import ViewIndices
-from streams.views.read_your_writes import Freshness
+from streams.views.read_your_writes import ReadYourWrites
 from streams.views.store import ViewStore
 
 if TYPE_CHECKING:
@@ -107,12 +107,12 @@ def wildcard(fragment: str) -> Mapping[str, Any]:
     return {"wildcard": {"email.lower": {"value": f"*{literal}*"}}}
 
 
-def _documents(ground: Ground, users: int) -> Iterator[Document]:
+def _documents(ground: BenchContext, users: int) -> Iterator[Document]:
     return (project(None, event) for event in registrations(users, ground.seed))
 
 
 @asynccontextmanager
-async def _searched(ground: Ground, number: str = "users") -> AsyncIterator[_Searched]:
+async def _searched(ground: BenchContext, number: str = "users") -> AsyncIterator[_Searched]:
     """An index with all users, written as the view worker writes them."""
     users = ground.size[number]
     settings, names = await new_deployment(ground)
@@ -127,7 +127,7 @@ async def _searched(ground: Ground, number: str = "users") -> AsyncIterator[_Sea
         stats = await client.indices.stats(index=store.name, metric="store")
         size = int(stats["_all"]["primaries"]["store"]["size_in_bytes"])
         queries = QueryBus()
-        freshness = Freshness(store, names.commands, settings.partitions)
+        freshness = ReadYourWrites(store, names.commands, settings.partitions)
         UserQueryHandler(store).register_at(queries, freshness)
         chance = random.Random(ground.seed)
         warm_up = make_fragments(addresses, ground.size["warm-up"], chance)
@@ -178,12 +178,12 @@ async def _asked(searched: _Searched, ask: Ask) -> Figures:
     }
 
 
-async def our_query(ground: Ground) -> Figures:
+async def our_query(ground: BenchContext) -> Figures:
     """`GetUsersByEmail`, through the query bus."""
     return await _through_the_bus(await ground.once(_searched))
 
 
-async def of_many_users(ground: Ground) -> Figures:
+async def of_many_users(ground: BenchContext) -> Figures:
     """The same, of many more users."""
     return await _through_the_bus(await ground.once(_searched_of_many))
 
@@ -196,7 +196,7 @@ async def _through_the_bus(searched: _Searched) -> Figures:
     return {**await _asked(searched, ask), ON_DISK: searched.size / searched.users}
 
 
-async def while_indexing(ground: Ground) -> Figures:
+async def while_indexing(ground: BenchContext) -> Figures:
     """The same, while a view worker writes changes of users, from their events."""
     searched = await ground.once(_searched)
     settings = searched.settings
@@ -242,7 +242,7 @@ async def _indexed(searched: _Searched) -> int:
     return int(found["_all"]["primaries"]["indexing"]["index_total"])
 
 
-async def wildcard_query(ground: Ground) -> Figures:
+async def wildcard_query(ground: BenchContext) -> Figures:
     """The same page by a `wildcard` query."""
     searched = await ground.once(_searched)
 
@@ -254,14 +254,14 @@ async def wildcard_query(ground: Ground) -> Figures:
 
 
 @asynccontextmanager
-async def _in_postgresql(ground: Ground) -> AsyncIterator[Users]:
+async def _in_postgresql(ground: BenchContext) -> AsyncIterator[Users]:
     from benchmarks.peers.pg_trgm import open_users
 
     async with open_users(_documents(ground, ground.size["users"])) as users:
         yield users
 
 
-async def trigrams_in_postgresql(ground: Ground) -> Figures:
+async def trigrams_in_postgresql(ground: BenchContext) -> Figures:
     """The same page from `peers/pg_trgm.py`."""
     searched = await ground.once(_searched)
     users = await ground.once(_in_postgresql)

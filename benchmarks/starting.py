@@ -7,7 +7,7 @@ import sys
 import time
 from statistics import median
 
-from benchmarks.rig.runner import Benchmark, Contestant, Figures, Ground
+from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
 from benchmarks.rig.target import Target
 from deploy.embedded import temporary_homes as temporary
 from deploy.embedded.stack import EmbeddedStack
@@ -17,7 +17,7 @@ HELP = "cqrs --help, s"
 _HELP = [sys.executable, "-c", "from deploy.cli.main import main; main()", "--help"]
 
 
-async def our_start(ground: Ground) -> Figures:
+async def our_start(ground: BenchContext) -> Figures:
     """A stack that has run before, and the median of some calls of the command line."""
     return {UP: _up(), HELP: median(_help() for _ in range(ground.size["calls"]))}
 

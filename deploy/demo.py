@@ -29,7 +29,7 @@ from streams.audit.report import Report
 from streams.buses import QueryBus
 from streams.commands.bulk_sender import BulkSender
 from streams.kafka.clients import new_consumer, new_producer
-from streams.progress import Progress
+from streams.progress import ProgressCallback
 from streams.settings import Settings
 from streams.views.store import open_view_store
 
@@ -80,7 +80,7 @@ class DemoResult:
                 raise Fatal(f"it does not add up: {found} {name}, {wanted} were expected")
 
 
-async def run_demo(settings: Settings, progress: Progress) -> DemoResult:
+async def run_demo(settings: Settings, progress: ProgressCallback) -> DemoResult:
     """Send seeded commands to workers that run, wait for the views, search, and verify.
 
     The topics of ``settings`` have seen no command before.
@@ -129,7 +129,7 @@ def _records() -> Iterator[tuple[bytes, bytes]]:
 
 
 async def _decided_per_second(
-    consumer: AIOKafkaConsumer, commands: int, progress: Progress
+    consumer: AIOKafkaConsumer, commands: int, progress: ProgressCallback
 ) -> float:
     """Wait for so many outcomes; their rate by the times of their records."""
     times: list[int] = []
@@ -140,7 +140,7 @@ async def _decided_per_second(
     return 1000 * commands / max(1, max(times) - min(times))
 
 
-async def _projected(settings: Settings, documents: int, progress: Progress) -> None:
+async def _projected(settings: Settings, documents: int, progress: ProgressCallback) -> None:
     """Wait until the view has so many documents."""
     deadline = time.monotonic() + _PATIENCE
     async with open_view_store(settings, USER_VIEWS, timeout=10) as store:
@@ -154,7 +154,7 @@ async def _projected(settings: Settings, documents: int, progress: Progress) -> 
             await asyncio.sleep(0.05)
 
 
-async def _probe(sender: BulkSender, queries: QueryBus, progress: Progress) -> list[float]:
+async def _probe(sender: BulkSender, queries: QueryBus, progress: ProgressCallback) -> list[float]:
     """Seconds from the sending of a registration until a search finds the user."""
     found: list[float] = []
 
@@ -189,7 +189,7 @@ async def _until_found(queries: QueryBus, fragment: str) -> None:
         await asyncio.sleep(0.01)
 
 
-async def _search(queries: QueryBus, result: DemoResult, progress: Progress) -> None:
+async def _search(queries: QueryBus, result: DemoResult, progress: ProgressCallback) -> None:
     """The three queries, then many searches for fragments of addresses that exist."""
     choice = random.Random(SEED)
     emails = [

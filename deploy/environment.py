@@ -11,7 +11,7 @@ from models.errors import Fatal
 from streams.settings import Settings
 
 
-def connect() -> Settings:
+def load_settings() -> Settings:
     """The settings: what the environment says (`CQRS_*`), else the running embedded stack.
 
     Without either it is the defaults, which are the usual ports of this machine.
@@ -36,7 +36,7 @@ def connect() -> Settings:
     return Settings(**{**asdict(stack), **given.model_dump(include=given.model_fields_set)})
 
 
-def environment(settings: Settings) -> dict[str, str]:
+def child_environment(settings: Settings) -> dict[str, str]:
     """The environment of a child process that has to work with the same settings."""
     said = {
         f"CQRS_{name.upper()}": value.get_secret_value()

@@ -24,7 +24,7 @@ import psutil  # type: ignore[import-untyped]
 from typing_extensions import Self
 
 from agents.users import USERS
-from deploy.environment import environment
+from deploy.environment import child_environment
 from deploy.supervisor import ROLES, Role, command_line, die_with
 from deploy.waiting import NotInTime
 from models.errors import Fatal
@@ -129,7 +129,7 @@ class WorkerProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command_line(self._app),
-                env={**environment(self.settings), **extra},
+                env={**child_environment(self.settings), **extra},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -81,7 +81,7 @@ def _plain(name: str, model: type[Command]) -> _Plain | None:
     return _Plain(model, struct, tuple(checks), set(model.model_fields))
 
 
-class PlainCommands:
+class CommandDecoder:
     """Reads the plain commands of some types."""
 
     def __init__(self, types: Mapping[str, type[Command]]) -> None:

@@ -58,7 +58,7 @@ class _Coded(CqrsError):
     def __str__(self) -> str:
         return self.reason
 
-    def bare(self) -> Self:
+    def without_traceback(self) -> Self:
         """The same to be kept: a traceback would keep everything that was at work."""
         return type(self)(self.code, self.reason)
 

@@ -19,7 +19,7 @@ class _Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc
     """What all have in common: how they are written."""
 
 
-class _Impersonal(_Event, frozen=True):
+class _WithoutPersonalData(_Event, frozen=True):
     """An event without personal data."""
 
     personal: ClassVar[tuple[str, ...]] = ()
@@ -91,15 +91,15 @@ class UserProfileUpdated(_Event, frozen=True):
         )
 
 
-class UserDeactivated(_Impersonal, frozen=True):
+class UserDeactivated(_WithoutPersonalData, frozen=True):
     """An active user is inactive now."""
 
 
-class UserReactivated(_Impersonal, frozen=True):
+class UserReactivated(_WithoutPersonalData, frozen=True):
     """An inactive user is active again."""
 
 
-class UserErased(_Impersonal, frozen=True):
+class UserErased(_WithoutPersonalData, frozen=True):
     """The user has ended. Nothing follows."""
 
     erases: ClassVar[bool] = True

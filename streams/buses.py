@@ -51,7 +51,7 @@ class CommandBus(Generic[R]):
         return await handler(command)
 
 
-class Wait(Protocol):
+class WaitForToken(Protocol):
     """Lets a query be answered when what a token stands for can be seen (`freshness.py`)."""
 
     async def __call__(
@@ -62,7 +62,7 @@ class Wait(Protocol):
 
 class _QueryHandler(NamedTuple):
     handle: Callable[[Any], Awaitable[Any]]
-    after: Wait | None
+    after: WaitForToken | None
 
 
 class QueryBus:
@@ -76,7 +76,7 @@ class QueryBus:
         query_type: type[Q],
         handler: Callable[[Q], Awaitable[Any]],
         *,
-        after: Wait | None = None,
+        after: WaitForToken | None = None,
     ) -> None:
         """Let `handler` answer every query of exactly this type.
 

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 T = TypeVar("T")
 
 
-class Shared(Generic[T]):
+class Coalesced(Generic[T]):
     """An action that many wait for, each for a run that begins after they asked.
 
     At most one run is under way and one is due behind it, however many wait, and nothing runs when
@@ -18,10 +18,10 @@ class Shared(Generic[T]):
     if that one gives up or fails, the next one does.
     """
 
-    def __init__(self, action: Callable[[], Awaitable[T]], *, apart: float) -> None:
+    def __init__(self, action: Callable[[], Awaitable[T]], *, min_interval: float) -> None:
         """`apart`: seconds between the beginnings of two runs, at least."""
         self._action = action
-        self._apart = apart
+        self._apart = min_interval
         self._lock = asyncio.Lock()
         self._begun = 0
         self._done = 0
@@ -41,7 +41,7 @@ class Shared(Generic[T]):
             return self._result
 
 
-async def together(*work: Coroutine[Any, Any, T]) -> list[T]:
+async def gather_or_cancel(*work: Coroutine[Any, Any, T]) -> list[T]:
     """What all of this gives, done side by side; the first error ends the rest."""
     tasks = [asyncio.create_task(one) for one in work]
     try:

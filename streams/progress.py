@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 # Told what is being done, how much of it is done, and how much it is (0: not known).
-Progress = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 
 
-def say_nothing(_what: str, _done: int, _total: int) -> None:
+def no_progress(_what: str, _done: int, _total: int) -> None:
     """For who does not want to know."""

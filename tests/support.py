@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from deploy.embedded.processes import ServerProcess
-from deploy.environment import environment
+from deploy.environment import child_environment
 from deploy.ephemeral import (
     Deployment,
     Servers,
@@ -57,7 +57,7 @@ def cqrs(
     done = subprocess.run(
         cqrs_command(*arguments),
         cwd=ROOT,
-        env=environment(settings),
+        env=child_environment(settings),
         input=given,
         capture_output=True,
         timeout=timeout,

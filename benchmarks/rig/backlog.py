@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 from aiokafka.structs import TopicPartition
 
-from benchmarks.rig.runner import Ground
+from benchmarks.rig.runner import BenchContext
 from deploy.ephemeral import new_settings
 from deploy.samples.commands import malformed, plan
 from streams.aggregate import TopicNames
@@ -51,7 +51,7 @@ def backlog(commands: int, seed: int) -> Backlog:
 
 
 async def new_deployment(
-    ground: Ground, **configs: Mapping[str, str]
+    ground: BenchContext, **configs: Mapping[str, str]
 ) -> tuple[Settings, TopicNames]:
     """A namespace with topics of its own, as ours are, but for the times of the outcomes.
 
@@ -90,7 +90,7 @@ async def committed(settings: Settings, topic: str) -> list[Any]:
     async with open_logs(settings, partitions) as logs:
         return [
             record
-            for tp, end in sorted((await logs.ends(partitions)).items())
+            for tp, end in sorted((await logs.end_offsets(partitions)).items())
             async for records in logs.read(tp, 0, end)
             for record in records
         ]

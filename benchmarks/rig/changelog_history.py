@@ -16,9 +16,9 @@ from models.user import User
 from streams.aggregate import TopicNames
 from streams.kafka.log_reader import open_logs
 from streams.kafka.partitioner import partition_of
-from streams.kafka.transactions import Output, TransactionalProducer
+from streams.kafka.transactions import OutputRecord, TransactionalProducer
 from streams.settings import Settings
-from streams.state.snapshot import Entity, Yes, encode_entity
+from streams.state.snapshot import RememberedAcceptance, Snapshot, encode_snapshot
 from streams.state.store import encode_position, position_key
 
 _CHUNK = 2000  # records in a transaction, as a busy worker has
@@ -38,13 +38,13 @@ def states(answers: int, seed: int, *, size: int = 0) -> list[bytes]:
 def _state(answers: int, rng: random.Random, size: int) -> bytes:
     name = f"{rng.getrandbits(64):x}"
     window = tuple(
-        Yes(rng.randbytes(16), number, 1, rng.randrange(10_000_000))
+        RememberedAcceptance(rng.randbytes(16), number, 1, rng.randrange(10_000_000))
         for number in range(1, answers + 1)
     )
 
     def encoded(last_name: str) -> bytes:
         user = User(f"{name}@example.org", "Anna", last_name, "web", True, _AT, _AT)
-        return encode_entity(Entity(user, answers, window))
+        return encode_snapshot(Snapshot(user, answers, window))
 
     missing = max(0, size - len(encoded("")))
     return encoded(f"{rng.getrandbits(4 * missing + 4):0{missing + 1}x}"[:missing])
@@ -63,7 +63,7 @@ async def write_changelog(
         keys[partition_of(key, settings.partitions)].append(key)
     commands = [TopicPartition(names.commands, number) for number in range(settings.partitions)]
     async with open_logs(settings, commands) as logs:
-        positions = await logs.ends(commands)
+        positions = await logs.end_offsets(commands)
     share = records / aggregates
     await asyncio.gather(
         *(
@@ -79,19 +79,19 @@ async def write_changelog(
     )
 
 
-def _outputs(keys: Sequence[bytes], count: int, values: Sequence[bytes]) -> Iterator[Output]:
+def _outputs(keys: Sequence[bytes], count: int, values: Sequence[bytes]) -> Iterator[OutputRecord]:
     for number in range(count):
-        yield Output(keys[number % len(keys)], values[number % len(values)])
+        yield OutputRecord(keys[number % len(keys)], values[number % len(values)])
 
 
 async def _write_partition(
-    settings: Settings, names: TopicNames, tp: TP, outputs: Iterator[Output], position: int
+    settings: Settings, names: TopicNames, tp: TP, outputs: Iterator[OutputRecord], position: int
 ) -> None:
     producer = TransactionalProducer(settings, settings.namespace + COMMAND_WORKER, tp)
     await producer.start()
     try:
         while chunk := list(islice(outputs, _CHUNK)):
-            chunk.append(Output(position_key(tp), encode_position(position)))
+            chunk.append(OutputRecord(position_key(tp), encode_position(position)))
             await producer.commit({names.changelog: producer.batches(chunk)})
     finally:
         await producer.close()

@@ -9,7 +9,7 @@ from elasticsearch import AsyncElasticsearch
 
 from agents.user_views import USER_VIEWS
 from benchmarks.rig.backlog import new_deployment
-from benchmarks.rig.runner import Ground
+from benchmarks.rig.runner import BenchContext
 from deploy.waiting import wait_until
 from streams.elasticsearch.connection import connect
 from streams.settings import Settings
@@ -20,11 +20,13 @@ PATIENCE = 600.0  # seconds for what has to be done with every document
 
 
 @asynccontextmanager
-async def new_index(ground: Ground) -> AsyncIterator[tuple[Settings, AsyncElasticsearch, str]]:
+async def new_index(
+    ground: BenchContext,
+) -> AsyncIterator[tuple[Settings, AsyncElasticsearch, str]]:
     """An index of our definition, set for loading, and its name; it is gone afterwards."""
     settings, _ = await new_deployment(ground)
     async with connect(settings, timeout=TIMEOUT) as client:
-        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        indices = ViewIndices.from_settings(settings, client, USER_VIEWS)
         await indices.create(1, {}, followed=True)
         name = f"{indices.alias}-v1"
         yield settings, client, name

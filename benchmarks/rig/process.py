@@ -10,7 +10,7 @@ from subprocess import Popen
 
 import psutil  # type: ignore[import-untyped]
 
-from deploy.environment import environment
+from deploy.environment import child_environment
 from deploy.supervisor import running
 from deploy.waiting import wait_until
 from models.errors import Fatal
@@ -68,7 +68,7 @@ def contestant(
     command: Sequence[str], settings: Settings, log: Path
 ) -> Iterator[RunningContestant]:
     """The process for the time of the block."""
-    with running(command, environment(settings), log) as process:
+    with running(command, child_environment(settings), log) as process:
         yield RunningContestant(process, log)
 
 

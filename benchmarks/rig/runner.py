@@ -16,7 +16,7 @@ from benchmarks.rig.machine import machine, versions
 from benchmarks.rig.result import Contest, Result
 from benchmarks.rig.target import Target
 from deploy.embedded.stack import EmbeddedStack
-from streams.progress import Progress
+from streams.progress import ProgressCallback
 
 SizeName = Literal["small", "full"]
 Size = Mapping[str, int]
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Ground:
+class BenchContext:
     """What every contestant is given; `kept` is closed after the last round."""
 
     stack: EmbeddedStack
@@ -35,7 +35,7 @@ class Ground:
     kept: AsyncExitStack = field(default_factory=AsyncExitStack)
     _opened: dict[Any, Any] = field(default_factory=dict)
 
-    async def once(self, opening: Callable[[Ground], AbstractAsyncContextManager[T]]) -> T:
+    async def once(self, opening: Callable[[BenchContext], AbstractAsyncContextManager[T]]) -> T:
         """What takes long to make and is the same in all rounds; it is kept until the last."""
         if opening not in self._opened:
             self._opened[opening] = await self.kept.enter_async_context(opening(self))
@@ -55,7 +55,7 @@ class Contestant:
 
     name: str
     does: str
-    measure: Callable[[Ground], Awaitable[Figures]]
+    measure: Callable[[BenchContext], Awaitable[Figures]]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ async def run(
     rounds: int,
     size_name: SizeName,
     seed: int,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> Result:
     """Run every contestant in every round, each time in another order.
 
@@ -107,9 +107,9 @@ async def run(
     contests = [Contest(one.name, one.does) for one in benchmark.contestants]
     total = 1 + rounds * len(contests)
     with tempfile.TemporaryDirectory(prefix="cqrs-bench-") as folder:
-        ground = Ground(stack, Path(folder), size, seed)
+        ground = BenchContext(stack, Path(folder), size, seed)
         progress(f"{benchmark.name}: warming up", 0, total)
-        warm_up = Ground(stack, Path(folder), benchmark.sizes["small"], seed)
+        warm_up = BenchContext(stack, Path(folder), benchmark.sizes["small"], seed)
         async with warm_up.kept:
             await benchmark.contestants[0].measure(warm_up)
         done = 1

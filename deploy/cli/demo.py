@@ -20,7 +20,7 @@ from deploy.cli.verify import print_report
 from deploy.demo import COMMANDS, DemoResult, percentiles, run_demo
 from deploy.embedded.stack import EmbeddedStack, running_address
 from deploy.embedded.start_progress import TerminalProgress
-from deploy.environment import connect, environment
+from deploy.environment import child_environment, load_settings
 from deploy.supervisor import Role, running_worker
 from models.errors import CqrsError, Fatal
 from streams.aggregate import TopicNames
@@ -52,7 +52,7 @@ def demo(as_json: bool) -> None:
         folder = Path(resources.enter_context(TemporaryDirectory(prefix="cqrs-demo-")))
         logs = [folder / role for role in _ROLES]
         for role, log in zip(_ROLES, logs, strict=True):
-            resources.enter_context(running_worker(role, environment(settings), log))
+            resources.enter_context(running_worker(role, child_environment(settings), log))
         with progress_bar() as progress:
             try:
                 result = asyncio.run(run_demo(settings, progress))
@@ -70,7 +70,7 @@ def _servers() -> Iterator[Settings]:
     """A namespace on the running stack, or on one that ends with the demo."""
     namespace = f"demo-{uuid4().hex[:8]}-"
     if running_address() is not None:
-        yield connect().model_copy(update={"namespace": namespace})
+        yield load_settings().model_copy(update={"namespace": namespace})
         return
     with EmbeddedStack.temporary(TerminalProgress()) as stack:
         yield Settings(
@@ -89,7 +89,7 @@ async def _remove(settings: Settings, names: TopicNames) -> None:
     async with admin_client(settings) as admin:
         await admin.delete_topics([spec.name for spec in topic_specs(settings, names)])
     async with connect_elasticsearch(settings, timeout=30) as client:
-        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        indices = ViewIndices.from_settings(settings, client, USER_VIEWS)
         for state in await indices.all():
             await indices.drop(state.name)
 

@@ -10,12 +10,12 @@ import click
 from pydantic import ValidationError
 
 from deploy.cli.terminal import examples
-from deploy.environment import connect
+from deploy.environment import load_settings
 from models.commands import EraseUser
 from models.errors import Fatal, InvalidCommand
 from models.outcomes import Accepted, Outcome
 from models.validation import explain
-from streams.audit.erasure_report import Proof
+from streams.audit.erasure_report import ErasureReport
 from streams.settings import Settings
 
 
@@ -50,7 +50,7 @@ def erase(
         raise InvalidCommand(explain(error, EraseUser)[1]) from None
     if not yes:
         click.confirm(f"Erase user {user} for good?", abort=True)
-    settings = connect()
+    settings = load_settings()
     version, proof = asyncio.run(_erase(settings, command, prove, timeout))
     if as_json:
         click.echo(json.dumps({"id": user, "version": version, **_as_wire(proof)}))
@@ -71,15 +71,15 @@ def erase(
 
 async def _erase(
     settings: Settings, command: EraseUser, prove: bool, timeout: float
-) -> tuple[int, Proof | None]:
+) -> tuple[int, ErasureReport | None]:
     from agents.client import open_commands
-    from agents.user_audit import prove_erased, wait_for_tombstone
+    from agents.user_audit import check_user_erasure, wait_for_tombstone
 
     user = command.aggregate_id
     async with open_commands(settings) as commands:
         _check(await commands.dispatch(command))
     version = await wait_for_tombstone(settings, user, timeout=timeout)
-    return version, await prove_erased(settings, user) if prove else None
+    return version, await check_user_erasure(settings, user) if prove else None
 
 
 def _check(outcome: Outcome) -> None:
@@ -89,7 +89,7 @@ def _check(outcome: Outcome) -> None:
     raise Fatal(f"{outcome.status}: {getattr(outcome, 'reason', 'the id of the command is taken')}")
 
 
-def _as_wire(proof: Proof | None) -> dict[str, Any]:
+def _as_wire(proof: ErasureReport | None) -> dict[str, Any]:
     if proof is None:
         return {}
     places = [
@@ -98,7 +98,7 @@ def _as_wire(proof: Proof | None) -> dict[str, Any]:
             "records": place.records,
             "readable": place.readable,
             "gone": not place.readable,
-            "goneBy": None if place.gone_by is None else place.gone_by.isoformat(),
+            "goneBy": None if place.expires_at is None else place.expires_at.isoformat(),
             "note": place.note,
         }
         for place in proof.places
@@ -106,7 +106,7 @@ def _as_wire(proof: Proof | None) -> dict[str, Any]:
     return {"ok": proof.ok, "places": places}
 
 
-def _print(proof: Proof) -> None:
+def _print(proof: ErasureReport) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -11,7 +11,7 @@ import click
 
 from agents.client import open_queries, pages_by_email
 from deploy.cli.terminal import examples
-from deploy.environment import connect
+from deploy.environment import load_settings
 from models.queries import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -112,7 +112,7 @@ def email(
         return
 
     async def print_all() -> None:
-        async with open_queries(connect()) as queries:
+        async with open_queries(load_settings()) as queries:
             async for page in pages_by_email(queries, query, **waiting):
                 if as_json:
                     for user in page.items:
@@ -140,7 +140,7 @@ def execute(query: object, waiting: dict[str, Any]) -> Any:
     """The answer to a query; `waiting` is what `waiting_options` gives."""
 
     async def ask() -> Any:
-        async with open_queries(connect()) as queries:
+        async with open_queries(load_settings()) as queries:
             return await queries.execute(query, **waiting)
 
     return asyncio.run(ask())

@@ -12,7 +12,7 @@ import click
 from pydantic import ValidationError
 
 from deploy.cli.terminal import examples
-from deploy.environment import connect
+from deploy.environment import load_settings
 from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
 from models.errors import InvalidCommand
 from models.messages import Command
@@ -170,7 +170,7 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
 async def _dispatch(command: Command, timeout: float | None) -> Outcome:
     from agents.client import open_commands
 
-    settings = connect()
+    settings = load_settings()
     if timeout is not None:
         settings = settings.model_copy(update={"outcome_timeout": timeout})
     async with open_commands(settings) as commands:
@@ -181,7 +181,7 @@ async def _wait(token: str, timeout: float) -> None:
     """Return when any search sees the write: as soon as one was answered that had to."""
     from agents.client import open_queries
 
-    async with open_queries(connect()) as queries:
+    async with open_queries(load_settings()) as queries:
         await queries.execute(GetActiveUsers(limit=1), at_least=token, timeout=timeout)
 
 

@@ -14,13 +14,13 @@ import click
 from agents.users import USERS
 from deploy.cli.line_reader import Lines, read_available
 from deploy.cli.terminal import progress_bar
-from deploy.environment import connect
+from deploy.environment import load_settings
 from models.errors import InvalidCommand
 from streams.aggregate import TopicNames
 from streams.commands.bulk_sender import BulkSender, read_line
 from streams.kafka.clients import new_producer, started
 from streams.kafka.topics import COMMAND_BYTES, check_topics, topic_specs
-from streams.progress import Progress
+from streams.progress import ProgressCallback
 from streams.settings import Settings
 
 
@@ -42,7 +42,7 @@ class Sent:
 def send_lines(source: BinaryIO, as_json: bool) -> int:
     """Send the lines of a file and say how many; the exit code."""
     with progress_bar() as progress:
-        total = asyncio.run(_send(connect(), source, progress))
+        total = asyncio.run(_send(load_settings(), source, progress))
     if as_json:
         click.echo(json.dumps({**asdict(total), "perSecond": total.per_second}))
     else:
@@ -54,7 +54,7 @@ def send_lines(source: BinaryIO, as_json: bool) -> int:
     return 1 if total.refused else 0
 
 
-async def _send(settings: Settings, source: BinaryIO, progress: Progress) -> Sent:
+async def _send(settings: Settings, source: BinaryIO, progress: ProgressCallback) -> Sent:
     names = TopicNames(settings.namespace, USERS.name)
     await check_topics(
         settings, [spec for spec in topic_specs(settings, names) if spec.name == names.commands]

@@ -17,10 +17,10 @@ from pydantic.alias_generators import to_camel
 
 from agents.users import USERS
 from deploy.cli.terminal import examples
-from deploy.environment import connect
+from deploy.environment import load_settings
 from models.messages import EventRecord
 from streams.aggregate import TopicNames
-from streams.encryption.cipher import may_be_sealed, open_letter
+from streams.encryption.cipher import may_be_sealed, open_dead_letter
 from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.dead_letters import (
@@ -56,7 +56,7 @@ def tail(kind: Kind, from_beginning: bool, limit: int | None, as_json: bool) -> 
     """
     show = _SHOW[kind][as_json]
     with suppress(KeyboardInterrupt):  # the way to end it
-        asyncio.run(_tail(connect(), kind, from_beginning, limit, show))
+        asyncio.run(_tail(load_settings(), kind, from_beginning, limit, show))
 
 
 async def _tail(
@@ -99,7 +99,7 @@ async def _opened(record: Any, ring: KeyRing | None) -> Any:
     is_letter = SEALED in dict(record.headers)
     if ring is None or not (is_letter or may_be_sealed(record.value)):
         return record
-    await ring.have(record.partition, {record.key})
+    await ring.ensure_loaded(record.partition, {record.key})
     keys = ring.of(record.partition)
     if not is_letter:
         event = orjson.loads(record.value)
@@ -109,7 +109,7 @@ async def _opened(record: Any, ring: KeyRing | None) -> Any:
     if key is None:
         return record
     headers = tuple(header for header in record.headers if header[0] != SEALED)
-    return replace(record, value=open_letter(record.value, record.key, key), headers=headers)
+    return replace(record, value=open_dead_letter(record.value, record.key, key), headers=headers)
 
 
 def _event(record: Any) -> str:

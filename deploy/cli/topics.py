@@ -8,7 +8,7 @@ import click
 
 from agents.users import COMMAND_WORKER, USERS
 from deploy.cli.terminal import examples
-from deploy.environment import connect
+from deploy.environment import load_settings
 from streams.aggregate import TopicNames
 from streams.commands import skip_expired as expired
 from streams.kafka.topics import check_topics, create_topics, topic_specs
@@ -33,7 +33,7 @@ def create() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    settings = connect()
+    settings = load_settings()
     specs = topic_specs(settings, TopicNames(settings.namespace, USERS.name))
     created = asyncio.run(create_topics(settings, specs))
     table = Table("topic", "partitions", "cleanup", "")
@@ -52,7 +52,7 @@ def skip_expired(partition: int, yes: bool) -> None:
     A worker that finds such a gap stops, for nobody will ever know what those commands were. This
     lets it go on at the first command that is left.
     """
-    settings = connect()
+    settings = load_settings()
     if partition >= settings.partitions:
         raise click.UsageError(f"the partitions are 0 to {settings.partitions - 1}")
     names = TopicNames(settings.namespace, USERS.name)

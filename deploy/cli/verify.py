@@ -11,7 +11,7 @@ import click
 from agents.user_audit import verify_users
 from deploy.cli.terminal import examples, progress_bar
 from deploy.cli.views import table_of
-from deploy.environment import connect
+from deploy.environment import load_settings
 from streams.audit.report import Report
 
 
@@ -32,7 +32,7 @@ def verify(ctx: click.Context, as_json: bool, timeout: float) -> None:
     coming. Exit code 1 if an invariant is broken, named by its number in the design.
     """
     with progress_bar() as progress:
-        report = asyncio.run(verify_users(connect(), timeout=timeout, progress=progress))
+        report = asyncio.run(verify_users(load_settings(), timeout=timeout, progress=progress))
     if as_json:
         click.echo(json.dumps({"ok": report.ok, **asdict(report)}))
     else:

@@ -12,11 +12,11 @@ import click
 
 from agents.views import VIEWS
 from deploy.cli.terminal import examples, progress_bar
-from deploy.environment import connect
+from deploy.environment import load_settings
 from streams.views import cutover
 from streams.views import rebuild as rebuilding
 from streams.views.status import IndexStatus, status_of
-from streams.worker.process import collect_seldom
+from streams.worker.process import tune_gc
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,7 +51,7 @@ def status(ctx: click.Context, view: str, check: bool, as_json: bool) -> None:
     Exit code 1 if one that was checked does not add up to its events.
     """
     with progress_bar() as progress:
-        found = asyncio.run(status_of(connect(), VIEWS[view], check=check, progress=progress))
+        found = asyncio.run(status_of(load_settings(), VIEWS[view], check=check, progress=progress))
     if as_json:
         click.echo(json.dumps([asdict(one) for one in found]))
     else:
@@ -69,10 +69,10 @@ def rebuild(view: str, timeout: float) -> None:
     where it was when it is run again. Run it when a worker says that the view was made by another
     program, with view workers of the new program beside those of the old one.
     """
-    collect_seldom()
+    tune_gc()
     with progress_bar() as progress:
         state = asyncio.run(
-            rebuilding.rebuild(connect(), VIEWS[view], timeout=timeout, progress=progress)
+            rebuilding.rebuild(load_settings(), VIEWS[view], timeout=timeout, progress=progress)
         )
     click.echo(f"{view} is {state.name} now; `cqrs views prune {view}` deletes the former one")
 
@@ -84,7 +84,7 @@ def rollback(view: str, timeout: float) -> None:
     """Have people read the index again that they read before the last rebuild."""
     with progress_bar() as progress:
         state = asyncio.run(
-            cutover.roll_back(connect(), VIEWS[view], timeout=timeout, progress=progress)
+            cutover.roll_back(load_settings(), VIEWS[view], timeout=timeout, progress=progress)
         )
     click.echo(f"{view} is {state.name} again")
 
@@ -94,7 +94,7 @@ def rollback(view: str, timeout: float) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def prune(view: str, yes: bool) -> None:
     """Delete the indices of a view that nobody reads: former ones, and unfinished rebuilds."""
-    settings = connect()
+    settings = load_settings()
     with progress_bar() as progress:
         found = asyncio.run(status_of(settings, VIEWS[view], check=False, progress=progress))
     names = [one.name for one in found if one.state != "serving"]

@@ -8,7 +8,7 @@ import click
 
 from agents.users import USERS
 from deploy.cli.terminal import examples
-from deploy.environment import connect, environment
+from deploy.environment import child_environment, load_settings
 from deploy.supervisor import ROLES, Role, Supervisor, command_line
 from streams.aggregate import TopicNames
 from streams.encryption.key_ring import check_master_key
@@ -36,13 +36,13 @@ def worker(ctx: click.Context, role: Role, processes: int) -> None:
     Each is a plain `faust worker`; one that fails is started again. Ctrl-C or SIGTERM stops them in
     good order, a second one kills them, which does no harm either.
     """
-    settings = connect()
+    settings = load_settings()
     # What no new start can mend is said once, here.
     asyncio.run(_check(settings))
     supervisor = Supervisor(
         command_line(ROLES[role]),
         processes,
-        environment(settings),
+        child_environment(settings),
         lambda line: click.echo(f"cqrs worker {role}: {line}", err=True),
     )
     ctx.exit(asyncio.run(supervisor.run()))

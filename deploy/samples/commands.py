@@ -80,7 +80,7 @@ def plan(
     Of them the shares `rejected` and `duplicates`, as far as chance goes. Times begin at `start`
     (in UTC) and only go forward, except that a repeat is the same command, time and all.
     """
-    scene = _Scene(random.Random(seed), start)
+    scene = _ExpectedUsers(random.Random(seed), start)
     recent: deque[dict[str, Any]] = deque(maxlen=_REPEAT_WITHIN)
     status: Expectation
     for _ in range(count):
@@ -112,7 +112,7 @@ def tally(planned: Iterable[tuple[dict[str, Any], Expectation]]) -> Expected:
 
 def malformed(count: int, seed: int = 1) -> Iterator[tuple[bytes, bytes]]:
     """`count` records, key and value, of which every one has to end in the dead letters."""
-    scene = _Scene(random.Random(seed), START)
+    scene = _ExpectedUsers(random.Random(seed), START)
     for kind in islice(cycle(PLAIN.values()), count):
         bad = kind.spoil(scene.accepted(register=True))
         assert bad.key is not None
@@ -132,7 +132,7 @@ class _Person:
     version: int = 1
 
 
-class _Scene:
+class _ExpectedUsers:
     """Users as they have to be after the commands so far, told without the code under test."""
 
     def __init__(self, rng: random.Random, start: datetime) -> None:

@@ -12,10 +12,10 @@ from aiokafka.structs import TopicPartition
 from elasticsearch import ApiError
 
 from streams.aggregate import Aggregate, TopicNames
-from streams.audit.erasure_report import Place, Proof
-from streams.audit.erasure_search import TopicSearch
+from streams.audit.erasure_report import ErasureFinding, ErasureReport
+from streams.audit.erasure_search import PersonalDataSearch
 from streams.elasticsearch.connection import connect, translating
-from streams.elasticsearch.index import ViewIndex
+from streams.elasticsearch.index import IndexDefinition
 from streams.kafka.log_reader import open_logs
 from streams.kafka.topics import check_topics, describe_topics, topic_specs
 from streams.settings import Settings
@@ -23,9 +23,9 @@ from streams.settings import Settings
 _INDEX_TIMEOUT = 120.0  # seconds; a merge takes its time
 
 
-async def prove(
-    settings: Settings, aggregate: Aggregate[Any], index: ViewIndex, aggregate_id: str
-) -> Proof:
+async def check_erasure(
+    settings: Settings, aggregate: Aggregate[Any], index: IndexDefinition, aggregate_id: str
+) -> ErasureReport:
     """Look everywhere, as far as the logs and the index go now.
 
     Raises:
@@ -41,7 +41,7 @@ async def prove(
     ]
     configs = await describe_topics(settings, specs)
     async with open_logs(settings, partitions) as logs:
-        search = TopicSearch(settings, aggregate, names, logs, configs, aggregate_id)
+        search = PersonalDataSearch(settings, aggregate, names, logs, configs, aggregate_id)
         proof = await search.run()
     if settings.state_dir is not None:
         [keys] = [place for place in proof.places if place.name == names.keys]
@@ -50,28 +50,30 @@ async def prove(
     return proof
 
 
-def _in_local_stores(settings: Settings, keys: Place) -> Place:
+def _in_local_stores(settings: Settings, keys: ErasureFinding) -> ErasureFinding:
     """What the workers' disks may hold: beside the last state, replaced ones of before.
 
     Nobody looks there; encrypted, they are of use as long as the key is.
     """
-    place = Place("CQRS_STATE_DIR of command workers", records=1)
+    place = ErasureFinding("CQRS_STATE_DIR of command workers", records=1)
     place.note = "not looked at: replaced states stay until RocksDB compacts its files"
     if settings.encrypt_personal_data:
-        place.readable, place.gone_by = min(1, keys.readable), keys.gone_by
+        place.readable, place.expires_at = min(1, keys.readable), keys.expires_at
     else:
         place.readable = 1
         place.note += "; stop the worker and remove its folder"
     return place
 
 
-async def _look_into_index(settings: Settings, index: ViewIndex, aggregate_id: str) -> Place:
+async def _look_into_index(
+    settings: Settings, index: IndexDefinition, aggregate_id: str
+) -> ErasureFinding:
     """Let the view's indices drop their deleted documents, then look for the one of this id."""
     alias = settings.namespace + index.alias
     indices = f"{alias}-v*"  # also those that are not read by now
     async with connect(settings, timeout=_INDEX_TIMEOUT) as client:
         with translating(client):
-            place = Place(alias)
+            place = ErasureFinding(alias)
             setting = "index.merge.policy.expunge_deletes_allowed"  # percent of a segment
             try:
                 await client.indices.put_settings(index=indices, settings={setting: 0})

@@ -7,7 +7,7 @@ from datetime import datetime
 
 
 @dataclass
-class Place:
+class ErasureFinding:
     """What was found in one place.
 
     Attributes:
@@ -21,31 +21,31 @@ class Place:
     name: str
     records: int = 0
     readable: int = 0
-    gone_by: datetime | None = None
+    expires_at: datetime | None = None
     note: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether it is gone, or will be by a stated time."""
-        return not self.readable or self.gone_by is not None
+        return not self.readable or self.expires_at is not None
 
     @property
     def verdict(self) -> str:
         """In words."""
         if not self.readable:
             return "gone"
-        if self.gone_by is None:
+        if self.expires_at is None:
             return "NOT gone"
-        return f"gone by {self.gone_by:%Y-%m-%d %H:%M} UTC"
+        return f"gone by {self.expires_at:%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass
-class Proof:
+class ErasureReport:
     """What was found of one aggregate; `erased` says whether an event has ended it."""
 
     aggregate_id: str
     erased: bool = False
-    places: list[Place] = field(default_factory=list)
+    places: list[ErasureFinding] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:

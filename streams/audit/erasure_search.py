@@ -18,16 +18,16 @@ from pydantic.alias_generators import to_snake
 
 from models.messages import Event
 from streams.aggregate import Aggregate, TopicNames
-from streams.audit.erasure_report import Place, Proof
+from streams.audit.erasure_report import ErasureFinding, ErasureReport
 from streams.encryption.cipher import (
     PERSONAL,
-    BrokenSeal,
+    DecryptionError,
     is_sealed_state,
+    open_dead_letter,
     open_event,
-    open_letter,
     open_state,
 )
-from streams.encryption.keys import Keys, master_key
+from streams.encryption.keys import PartitionKeys, master_key
 from streams.kafka.clients import new_producer, started
 from streams.kafka.dead_letters import SEALED
 from streams.kafka.log_reader import LogReader
@@ -35,7 +35,7 @@ from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.kafka.topics import TopicSpec
 from streams.settings import Settings
-from streams.state.snapshot import decode_entity
+from streams.state.snapshot import decode_snapshot
 
 S = TypeVar("S")
 
@@ -56,7 +56,7 @@ class _Holds(Enum):
     PLAIN = "in the clear"
 
 
-class TopicSearch(Generic[S]):
+class PersonalDataSearch(Generic[S]):
     """Looks through the topics for one aggregate; `run` it once."""
 
     def __init__(
@@ -83,7 +83,7 @@ class TopicSearch(Generic[S]):
         personal = {name for event in aggregate.events.values() for name in event.personal}
         self._personal = personal | {to_snake(name) for name in personal}
 
-    async def run(self) -> Proof:
+    async def run(self) -> ErasureReport:
         """All topics, in an order in which each can use what those before it have told."""
         names = self._names
         keys = await self._look_for_keys()
@@ -97,10 +97,10 @@ class TopicSearch(Generic[S]):
         if commands.readable:
             commands.note = "what producers wrote stays until the topic's retention ends"
         places = [keys, events, outcomes, changelog, dead, dead_views, commands]
-        return Proof(self._id, self._erased_at is not None, places)
+        return ErasureReport(self._id, self._erased_at is not None, places)
 
-    async def _look_for_keys(self) -> Place:
-        place, opener = Place(self._names.keys), Keys(master_key(self._settings))
+    async def _look_for_keys(self) -> ErasureFinding:
+        place, opener = ErasureFinding(self._names.keys), PartitionKeys(master_key(self._settings))
         last: Record | None = None
         async for record in self._records(place.name):
             place.records += 1
@@ -109,11 +109,11 @@ class TopicSearch(Generic[S]):
                 self._keys.append(opener.unwrap(self._key, record.value))
         place.readable = len(self._keys)
         if self._keys and last is not None and last.value is None:
-            place.gone_by = self._keys_gone_by = await self._compacted_by(place, last)
+            place.expires_at = self._keys_gone_by = await self._compacted_by(place, last)
         return place
 
-    async def _look_into_changelog(self) -> Place:
-        place = Place(self._names.changelog)
+    async def _look_into_changelog(self) -> ErasureFinding:
+        place = ErasureFinding(self._names.changelog)
         holds, last = _Holds.NOTHING, None
         sealed = plain = 0
         async for record in self._records(place.name):
@@ -125,14 +125,14 @@ class TopicSearch(Generic[S]):
         if last is not None and place.readable:
             superseded = holds is _Holds.NOTHING
             compacted = await self._compacted_by(place, last) if superseded else None
-            place.gone_by = compacted if plain else _earlier(compacted, self._keys_gone_by)
+            place.expires_at = compacted if plain else _earlier(compacted, self._keys_gone_by)
         return place
 
     async def _look(
         self, topic: str, holds: Callable[[Record], _Holds], *, everywhere: bool = False
-    ) -> Place:
+    ) -> ErasureFinding:
         """A topic that only its retention shortens."""
-        place = Place(topic)
+        place = ErasureFinding(topic)
         dates: list[datetime | None] = []
         async for record in self._records(topic, everywhere=everywhere):
             place.records += 1
@@ -143,7 +143,7 @@ class TopicSearch(Generic[S]):
                 dates.append(_earlier(expires and expires + _SLACK, by_key))
         place.readable = len(dates)
         if None not in dates:
-            place.gone_by = max((date for date in dates if date is not None), default=None)
+            place.expires_at = max((date for date in dates if date is not None), default=None)
         return place
 
     async def _records(self, topic: str, *, everywhere: bool = False) -> AsyncIterator[Record]:
@@ -154,7 +154,7 @@ class TopicSearch(Generic[S]):
         )
         for number in numbers:
             partition = TopicPartition(topic, number)
-            end = (await self._logs.ends([partition]))[partition]
+            end = (await self._logs.end_offsets([partition]))[partition]
             async for records in self._logs.read(partition, 0, end):
                 for record in records:
                     if record.key == self._key or (everywhere and quoted in (record.value or b"")):
@@ -178,14 +178,14 @@ class TopicSearch(Generic[S]):
             return _Holds.NOTHING
         if is_sealed_state(value):
             return self._tried(lambda key: open_state(value, self._key, key))
-        version = decode_entity(self._aggregate, value).version
+        version = decode_snapshot(self._aggregate, value).version
         ended = self._erased_at is not None and version >= self._erased_at
         return _Holds.NOTHING if ended else _Holds.PLAIN
 
     def _in_letter(self, record: Record) -> _Holds:
         value = record.value
         if value is not None and SEALED in dict(record.headers):
-            return self._tried(lambda key: open_letter(value, record.key or b"", key))
+            return self._tried(lambda key: open_dead_letter(value, record.key or b"", key))
         return self._in_command(record)
 
     def _in_command(self, record: Record) -> _Holds:
@@ -199,12 +199,12 @@ class TopicSearch(Generic[S]):
         for key in self._keys:
             try:
                 opened_with(key)
-            except BrokenSeal:
+            except DecryptionError:
                 continue
             return _Holds.SEALED
         return _Holds.NOTHING
 
-    async def _compacted_by(self, place: Place, last: Record) -> datetime | None:
+    async def _compacted_by(self, place: ErasureFinding, last: Record) -> datetime | None:
         """When what lies before the aggregate's last record will be gone from a compacted topic."""
         rolled = self._after(place.name, last, "segment.ms")
         by = self._after(place.name, last, "segment.ms", "max.compaction.lag.ms")

@@ -22,9 +22,9 @@ from models.messages import Event, EventRecord
 from streams.aggregate import Aggregate
 from streams.audit.report import Report
 from streams.elasticsearch.index import REFUSED, Document
-from streams.encryption.cipher import BrokenSeal, is_sealed_state, open_state
-from streams.encryption.keys import Keys, no_master_key
-from streams.state.snapshot import Entity, decode_entity
+from streams.encryption.cipher import DecryptionError, is_sealed_state, open_state
+from streams.encryption.keys import PartitionKeys, no_master_key
+from streams.state.snapshot import Snapshot, decode_snapshot
 
 S = TypeVar("S")
 
@@ -87,7 +87,7 @@ class HistoryAudit(Generic[S]):
         view_end: int,
         view: ViewDocuments | None,
         report: Report,
-        keys: Keys | None = None,
+        keys: PartitionKeys | None = None,
     ) -> None:
         self._aggregate = aggregate
         self._keys = keys
@@ -196,7 +196,7 @@ class HistoryAudit(Generic[S]):
         fold = self._folds.get(aggregate_id) or _Fold[S]()
         try:
             entity = self._decode(aggregate_id, value)
-        except BrokenSeal as error:
+        except DecryptionError as error:
             if fold.ended or not fold.erased:
                 self._i3.violated(f"{aggregate_id}: its state cannot be read: {error}")
             return
@@ -214,13 +214,13 @@ class HistoryAudit(Generic[S]):
                 "events"
             )
 
-    def _decode(self, aggregate_id: str, value: bytes) -> Entity[S]:
+    def _decode(self, aggregate_id: str, value: bytes) -> Snapshot[S]:
         if is_sealed_state(value):
             if self._keys is None:
                 raise no_master_key()
             key = aggregate_id.encode()
             value = open_state(value, key, self._keys.get(key))
-        return decode_entity(self._aggregate, value)
+        return decode_snapshot(self._aggregate, value)
 
     def _check_document(self, view: ViewDocuments, aggregate_id: str, fold: _Fold[S]) -> None:
         if not fold.due and not fold.seen:

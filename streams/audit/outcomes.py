@@ -27,13 +27,13 @@ from models.outcomes import (
     Rejection,
 )
 from models.tokens import Point, Token
-from streams.audit.report import Kind, Report
+from streams.audit.report import Report, ViolationKind
 from streams.state.snapshot import DEDUPE_WINDOW
 
 First = FirstAcceptance | FirstRejection
 
 
-class _Answer(NamedTuple):
+class _SeenOutcome(NamedTuple):
     """An outcome, as far as it is checked; a million of them have to fit in memory."""
 
     offset: int
@@ -45,7 +45,7 @@ class _Answer(NamedTuple):
     """The offset of the command that its token names; None without one, or if it is another's."""
 
 
-class _Happened(NamedTuple):
+class _SeenEvent(NamedTuple):
     """The same of an event."""
 
     sequence: int
@@ -62,8 +62,8 @@ class OutcomeAudit:
         self._report = report
         self._i1, self._i5, self._i7 = (report.findings[name] for name in ("I1", "I5", "I7"))
         self._commands = array("q")
-        self._answers: dict[int, list[_Answer]] = defaultdict(list)
-        self._events: dict[int, list[_Happened]] = defaultdict(list)
+        self._answers: dict[int, list[_SeenOutcome]] = defaultdict(list)
+        self._events: dict[int, list[_SeenEvent]] = defaultdict(list)
         self._letters: Counter[int] = Counter()
 
     def add_command(self, offset: int) -> None:
@@ -89,14 +89,16 @@ class OutcomeAudit:
             named = _named(said, outcome)
             said = replace(said, token="")  # half of the memory, and not needed any more
         self._answers[outcome.source.offset].append(
-            _Answer(offset, outcome.status, outcome.command_id, outcome.aggregate_id, said, named)
+            _SeenOutcome(
+                offset, outcome.status, outcome.command_id, outcome.aggregate_id, said, named
+            )
         )
 
     def add_event(self, event: EventRecord[Event]) -> None:
         """The next event."""
         if event.source.offset < self._position:
             self._events[event.source.offset].append(
-                _Happened(event.sequence, event.id, event.command_id, event.aggregate_id)
+                _SeenEvent(event.sequence, event.id, event.command_id, event.aggregate_id)
             )
 
     def add_dead_letter(self, source: int) -> None:
@@ -156,7 +158,7 @@ class OutcomeAudit:
                 "doubled" if answers else "lost",
             )
 
-    def _count(self, answer: _Answer) -> None:
+    def _count(self, answer: _SeenOutcome) -> None:
         match answer.status:
             case Accepted.status:
                 self._report.accepted += 1
@@ -167,7 +169,7 @@ class OutcomeAudit:
             case _:
                 self._report.dead += 1
 
-    def _check_answer(self, source: int, answer: _Answer, remembered: _Remembered) -> None:
+    def _check_answer(self, source: int, answer: _SeenOutcome, remembered: _Remembered) -> None:
         events = self._events.get(source, [])
         match answer.status:
             case Accepted.status:
@@ -190,12 +192,12 @@ class OutcomeAudit:
         if fault is not None:
             self._i1.violated(*fault)
 
-    def _check_events(self, source: int, answer: _Answer, events: list[_Happened]) -> None:
+    def _check_events(self, source: int, answer: _SeenOutcome, events: list[_SeenEvent]) -> None:
         assert isinstance(answer.said, FirstAcceptance)
         last, ids = answer.said.sequence, answer.said.event_ids
         first = last - len(ids) + 1
         expected = [
-            _Happened(first + index, id_, answer.command_id, answer.aggregate_id)  # type: ignore[arg-type]
+            _SeenEvent(first + index, id_, answer.command_id, answer.aggregate_id)  # type: ignore[arg-type]
             for index, id_ in enumerate(ids)
         ]
         if events != expected:
@@ -243,9 +245,9 @@ class _Remembered:
     def __init__(self, exists_at: Callable[[str, int], bool], *, complete: bool) -> None:
         self._exists_at = exists_at
         self._complete = complete
-        self._answers: dict[str, list[_Answer]] = defaultdict(list)
+        self._answers: dict[str, list[_SeenOutcome]] = defaultdict(list)
 
-    def fault_of(self, source: int, answer: _Answer) -> tuple[str, Kind] | None:
+    def fault_of(self, source: int, answer: _SeenOutcome) -> tuple[str, ViolationKind] | None:
         """Takes in the next answer in the order of the commands; what is wrong with it."""
         if answer.said is None or answer.aggregate_id is None:
             return None
@@ -280,9 +282,9 @@ def _named(accepted: FirstAcceptance, outcome: Outcome) -> int | None:
     return point.offset if point == fits else None
 
 
-def _kind(surplus: int) -> Kind:
+def _kind(surplus: int) -> ViolationKind:
     return "diverged" if surplus == 0 else "doubled" if surplus > 0 else "lost"
 
 
-def _numbers(events: list[_Happened]) -> str:
+def _numbers(events: list[_SeenEvent]) -> str:
     return ", ".join(f"{event.sequence} of {event.aggregate_id}" for event in events) or "none"

@@ -16,8 +16,8 @@ from models.outcomes import parse_outcome
 from streams.aggregate import Aggregate, TopicNames
 from streams.audit.history import HistoryAudit, ViewDocuments
 from streams.audit.outcomes import OutcomeAudit
-from streams.audit.report import Checked, Finding, Report
-from streams.encryption.keys import Keys
+from streams.audit.report import CheckedRange, InvariantResult, Report
+from streams.encryption.keys import PartitionKeys
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
 from streams.kafka.records import Record
 from streams.views.event_reader import open_personal
@@ -51,7 +51,7 @@ class PartitionAudit(Generic[S]):
         view_end: int,
         view: ViewDocuments | None,
         report: Report,
-        keys: Keys | None = None,
+        keys: PartitionKeys | None = None,
     ) -> None:
         self._aggregate = aggregate
         self._names = names
@@ -136,9 +136,9 @@ class PartitionAudit(Generic[S]):
             letters_from=self._first_letter if letters_from else 0,
             exists_at=self._history.exists_at,
         )
-        self._report.ranges.append(Checked(self._number, start, max(start, self._position)))
+        self._report.ranges.append(CheckedRange(self._number, start, max(start, self._position)))
 
-    def _is_of_here(self, record: Record, source: Source, finding: Finding) -> bool:
+    def _is_of_here(self, record: Record, source: Source, finding: InvariantResult) -> bool:
         if (source.topic, source.partition) == (self._names.commands, self._number):
             return True
         finding.violated(f"{_at(record)} is of a command of {source.topic}[{source.partition}]")

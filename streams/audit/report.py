@@ -23,7 +23,7 @@ INVARIANTS: Mapping[str, str] = {
 
 
 # What a violation is: something is missing, there twice, or other than it has to be.
-Kind = Literal["lost", "doubled", "diverged"]
+ViolationKind = Literal["lost", "doubled", "diverged"]
 
 
 class NotCaughtUp(Fatal):
@@ -31,7 +31,7 @@ class NotCaughtUp(Fatal):
 
 
 @dataclass
-class Finding:
+class InvariantResult:
     """What was found of one invariant."""
 
     name: str
@@ -50,7 +50,7 @@ class Finding:
         """Whether nothing broke it."""
         return not self.violations
 
-    def violated(self, line: str, kind: Kind = "diverged") -> None:
+    def violated(self, line: str, kind: ViolationKind = "diverged") -> None:
         """Something breaks it."""
         self.violations += 1
         self.lost += kind == "lost"
@@ -60,7 +60,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedRange:
     """The commands of a partition that retention still let us check: `start` <= offset < `end`."""
 
     partition: int
@@ -87,9 +87,11 @@ class Report:
     known_missing: int = 0  # documents that Elasticsearch refused, with their dead letters
     lag: int = 0  # positions of the command topic behind the checked range by now
     indices: list[IndexStatus] = field(default_factory=list)  # of the view, if it was looked at
-    ranges: list[Checked] = field(default_factory=list)
-    findings: dict[str, Finding] = field(
-        default_factory=lambda: {name: Finding(name, says) for name, says in INVARIANTS.items()}
+    ranges: list[CheckedRange] = field(default_factory=list)
+    findings: dict[str, InvariantResult] = field(
+        default_factory=lambda: {
+            name: InvariantResult(name, says) for name, says in INVARIANTS.items()
+        }
     )
 
     @property

@@ -27,10 +27,10 @@ from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.topics import check_topics, topic_specs
-from streams.progress import Progress, say_nothing
+from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
 from streams.state.changelog import restore
-from streams.state.store import MemoryState, position_key
+from streams.state.store import MemoryStore, position_key
 from streams.views.event_reader import sealed_ids
 from streams.views.projection import View
 from streams.views.status import status_of
@@ -48,7 +48,7 @@ async def verify(
     view: View[Any] | None = None,
     *,
     timeout: float = 60,
-    progress: Progress = say_nothing,
+    progress: ProgressCallback = no_progress,
 ) -> Report:
     """Check everything that there is now; I4 only with a view.
 
@@ -91,7 +91,7 @@ class _Verification(Generic[S]):
         aggregate: Aggregate[S],
         names: TopicNames,
         logs: LogReader,
-        progress: Progress,
+        progress: ProgressCallback,
         ring: KeyRing | None,
     ) -> None:
         self._settings = settings
@@ -106,7 +106,7 @@ class _Verification(Generic[S]):
     async def run(self, view: View[Any] | None, deadline: float) -> Report:
         """All of it, in order."""
         await self._wait_for_commands(deadline)
-        view_ends = await self._logs.ends(self._partitions(self._names.events))
+        view_ends = await self._logs.end_offsets(self._partitions(self._names.events))
         documents = None
         if view is not None:
             async with open_view_store(self._settings, view, timeout=_VIEW_TIMEOUT) as store:
@@ -119,7 +119,7 @@ class _Verification(Generic[S]):
         if view is not None and documents is not None:
             check_extra_documents(documents, self._report)
             await self._check_indices(view)
-        ends = await self._logs.ends(self._partitions(self._names.commands))
+        ends = await self._logs.end_offsets(self._partitions(self._names.commands))
         self._report.lag = sum(ends.values()) - sum(part.end for part in self._report.ranges)
         return self._report
 
@@ -128,9 +128,9 @@ class _Verification(Generic[S]):
 
     async def _wait_for_commands(self, deadline: float) -> None:
         """Wait until the state tables stand behind the last command that there is now."""
-        ends = await self._logs.ends(self._partitions(self._names.commands))
+        ends = await self._logs.end_offsets(self._partitions(self._names.commands))
         for source, end in ends.items():
-            last = await self._logs.last(source, end)
+            last = await self._logs.last_record(source, end)
             if last is None:
                 continue
 
@@ -148,20 +148,20 @@ class _Verification(Generic[S]):
         """The newest position record in the changelog."""
         changelog = TopicPartition(self._names.changelog, number)
         key = position_key(TP(self._names.commands, number))
-        end = (await self._logs.ends([changelog]))[changelog]
-        record = await self._logs.last(changelog, end, lambda record: record.key == key)
+        end = (await self._logs.end_offsets([changelog]))[changelog]
+        record = await self._logs.last_record(changelog, end, lambda record: record.key == key)
         return 0 if record is None else int(orjson.loads(record.value)["position"])
 
     async def _wait_for_view(
         self, store: ViewStore, ends: Mapping[TopicPartition, int], deadline: float
     ) -> None:
         """Wait until the index that people read is there, and behind the last events."""
-        last = {tp.partition: await self._logs.last(tp, end) for tp, end in ends.items()}
+        last = {tp.partition: await self._logs.last_record(tp, end) for tp, end in ends.items()}
         wanted = {one: record.offset + 1 if record else 0 for one, record in last.items()}
 
         async def missing() -> int:
             try:
-                found = (await store.serving(wanted)).progress
+                found = (await store.checkpoints(wanted)).checkpoints
             except NoSuchView:  # not complete yet
                 if not any(wanted.values()) and time.monotonic() > deadline:
                     raise
@@ -192,7 +192,7 @@ class _Verification(Generic[S]):
             documents.add(document)
             if len(documents.documents) % 1000 == 0:
                 self._progress("Reading the view", len(documents.documents), 0)
-        dead = await self._logs.ends(self._partitions(self._names.dead_views))
+        dead = await self._logs.end_offsets(self._partitions(self._names.dead_views))
         for partition, end in dead.items():
             async for records in self._logs.read(partition, 0, end):
                 documents.dead.update(
@@ -222,10 +222,10 @@ class _Verification(Generic[S]):
             await self._ring.catch_up(number)
         self._logs.consumer.assign([changelog])
         # Up to the last stable offset, which never is in the midst of a transaction.
-        state = await restore(self._logs.consumer, changelog, MemoryState())
+        state = await restore(self._logs.consumer, changelog, MemoryStore())
         position = state.position(TP(*commands)) or 0
         # All that came of the commands below that position was written before it was committed.
-        ends = await self._logs.ends([outcomes, letters, events])
+        ends = await self._logs.end_offsets([outcomes, letters, events])
         audit = PartitionAudit(
             self._aggregate,
             names,
@@ -244,12 +244,12 @@ class _Verification(Generic[S]):
             audit.add_dead_letters(records)
         async for records in self._read(events, ends[events]):
             if self._ring is not None:
-                await self._ring.have(number, sealed_ids(records))
+                await self._ring.ensure_loaded(number, sealed_ids(records))
             audit.add_events(records)
         if self._ring is not None:
             sealed = {key for key, value in state.records.items() if is_sealed_state(value)}
-            await self._ring.have(number, sealed)
-        begins = await self._logs.begins([commands, outcomes, letters])
+            await self._ring.ensure_loaded(number, sealed)
+        begins = await self._logs.begin_offsets([commands, outcomes, letters])
         audit.conclude(
             state.records,
             commands_from=begins[commands],
@@ -278,5 +278,8 @@ class _Verification(Generic[S]):
         names = self._names
         for topic in (names.commands, names.outcomes, names.dead_commands, names.events):
             partitions = self._partitions(topic)
-            begins, ends = await self._logs.begins(partitions), await self._logs.ends(partitions)
+            begins, ends = (
+                await self._logs.begin_offsets(partitions),
+                await self._logs.end_offsets(partitions),
+            )
             self._total += sum(ends.values()) - sum(begins.values())

@@ -53,7 +53,7 @@ def check_size(key: bytes, value: bytes) -> None:
         )
 
 
-class _Waiting(NamedTuple):
+class _PendingCommand(NamedTuple):
     """Somebody who has sent a command."""
 
     command_id: UUID
@@ -87,7 +87,7 @@ class KafkaCommandBus(CommandBus[Outcome]):
         self._names = TopicNames(settings.namespace, aggregate.name)
         self._check = check
         # Those who wait, by the key of their records, in the order of their sending.
-        self._waiting: dict[bytes, list[_Waiting]] = defaultdict(list)
+        self._waiting: dict[bytes, list[_PendingCommand]] = defaultdict(list)
         for command_type in aggregate.commands.values():
             self.register(command_type, self._send)
 
@@ -127,7 +127,7 @@ class KafkaCommandBus(CommandBus[Outcome]):
         """
         self._check(command)
         key, value = encode_command(command)
-        waiting = _Waiting(command.id, asyncio.get_running_loop().create_future())
+        waiting = _PendingCommand(command.id, asyncio.get_running_loop().create_future())
         self._waiting[key].append(waiting)
         try:
             return await asyncio.wait_for(

@@ -20,14 +20,19 @@ from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.commands.reader import CommandReader, identify
 from streams.commands.repository import Repository
-from streams.encryption.keys import Keys, master_key
-from streams.encryption.sealer import Sealing
+from streams.encryption.keys import PartitionKeys, master_key
+from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import dead_letter
 from streams.kafka.partitioner import check_partition
 from streams.kafka.records import Record, reply_key, source_of, time_of
-from streams.kafka.transactions import Output, TransactionalProducer
+from streams.kafka.transactions import OutputRecord, TransactionalProducer
 from streams.state.recovery import recover_partition
-from streams.state.snapshot import Answer, No, Yes, first_answer
+from streams.state.snapshot import (
+    Remembered,
+    RememberedAcceptance,
+    RememberedRejection,
+    first_answer,
+)
 from streams.state.store import encode_position, position_key
 from streams.state.table import StateTable
 from streams.worker.app import StreamApp
@@ -40,7 +45,7 @@ DecisionBus = CommandBus[Sequence[Event]]
 
 # What deciding gives: the events with the answer that is remembered from now on, the answer that
 # was remembered, or why there is none.
-_Verdict = tuple[Sequence[Event], Yes] | Answer | Rejected | Poison
+_Verdict = tuple[Sequence[Event], RememberedAcceptance] | Remembered | Rejected | Poison
 
 # So many commands are read, then decided, then answered, then put into batches: the code of a step
 # and the data of so few stay in the processor's caches. One by one they take a quarter longer, with
@@ -52,9 +57,9 @@ _GROUP = 64
 class _Outputs:
     """What a group of commands brings about."""
 
-    events: list[Output] = field(default_factory=list)
-    outcomes: list[Output] = field(default_factory=list)
-    dead: list[Output] = field(default_factory=list)
+    events: list[OutputRecord] = field(default_factory=list)
+    outcomes: list[OutputRecord] = field(default_factory=list)
+    dead: list[OutputRecord] = field(default_factory=list)
 
 
 class CommandPartition(Generic[S]):
@@ -86,7 +91,7 @@ class CommandPartition(Generic[S]):
         self._producer = TransactionalProducer(app.settings, app.conf.id, tp)
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Never: what the broker does not do in a transaction's time has failed."""
         return False
 
@@ -97,7 +102,9 @@ class CommandPartition(Generic[S]):
         recovered = await recover_partition(self._settings, self._names, self._tp)
         self._stored = recovered.state
         self._table.owned[self._tp.partition] = recovered.state
-        self._sealing = Sealing(Keys(self._master, recovered.keys), encrypt=self._encrypt)
+        self._sealing = PartitionSealer(
+            PartitionKeys(self._master, recovered.keys), encrypt=self._encrypt
+        )
         self._repository = Repository(self._aggregate, recovered.state, self._sealing)
         self._bus = self._new_bus(self._repository)
         return recovered.position
@@ -121,7 +128,7 @@ class CommandPartition(Generic[S]):
                 self._names.events: events,
                 self._names.outcomes: outcomes,
                 self._names.dead_commands: dead,
-                self._table.changelog: new(starmap(Output, changes.items())),
+                self._table.changelog: new(starmap(OutputRecord, changes.items())),
             }
         )
         self._apply(changes, offsets[self._table.changelog] + len(changes))
@@ -148,7 +155,7 @@ class CommandPartition(Generic[S]):
         verdicts = [await self._decide(*read) for read in zip(records, commands, strict=True)]
         for record, command, verdict in zip(records, commands, verdicts, strict=True):
             outcome = self._answer(record, command, verdict, outputs)
-            outputs.outcomes.append(Output(reply_key(record), encode(outcome)))
+            outputs.outcomes.append(OutputRecord(reply_key(record), encode(outcome)))
         return outputs
 
     def _read(self, record: Record) -> Command | Poison:
@@ -156,7 +163,7 @@ class CommandPartition(Generic[S]):
         try:
             return self._reader.read(record)
         except Poison as poison:
-            return poison.bare()
+            return poison.without_traceback()
         except Exception as error:
             log_defect(f"reading {record.topic}[{record.partition}] at {record.offset}", error)
             return Poison("unreadable", f"reading it raised {type(error).__name__}")
@@ -172,8 +179,8 @@ class CommandPartition(Generic[S]):
             try:
                 check_partition(record, self._settings.partitions)
             except Poison as poison:
-                return poison.bare()
-        first = entity.answer_to(id_)
+                return poison.without_traceback()
+        first = entity.reply_to(id_)
         if first is not None:
             return first
         try:
@@ -182,13 +189,15 @@ class CommandPartition(Generic[S]):
         except Rejected as rejected:
             self._repository.put(aggregate_id, entity)
             if entity.version > 0:
-                self._repository.remember(aggregate_id, No(id_, rejected.code, rejected.reason))
-            return rejected.bare()
+                self._repository.remember(
+                    aggregate_id, RememberedRejection(id_, rejected.code, rejected.reason)
+                )
+            return rejected.without_traceback()
         except Exception as error:
             self._repository.put(aggregate_id, entity)
             log_defect(f"deciding {type(command).__name__} {command.id}", error)
             return Poison("decide-failed", f"deciding it raised {type(error).__name__}")
-        answer = Yes(id_, entity.version + len(events), len(events), record.offset)
+        answer = RememberedAcceptance(id_, entity.version + len(events), len(events), record.offset)
         self._repository.remember(aggregate_id, answer)
         return events, answer
 
@@ -198,7 +207,7 @@ class CommandPartition(Generic[S]):
         """The reply to a command; the events or the dead letter are added to the outputs."""
         source, at = source_of(record), time_of(record)
         if isinstance(verdict, Poison):
-            outputs.dead.append(self._sealing.letter(dead_letter(record, verdict)))
+            outputs.dead.append(self._sealing.seal_dead_letter(dead_letter(record, verdict)))
             command_id, aggregate_id = identify(record)
             return DeadLettered(
                 command_id=command_id,
@@ -219,7 +228,7 @@ class CommandPartition(Generic[S]):
                 code=verdict.code,
                 reason=verdict.reason,
             )
-        if isinstance(verdict, Yes | No):
+        if isinstance(verdict, RememberedAcceptance | RememberedRejection):
             return Duplicate(
                 command_id=command.id,
                 aggregate_id=command.aggregate_id,
@@ -243,7 +252,7 @@ class CommandPartition(Generic[S]):
                 source=source,
                 event=event,
             )
-            outputs.events.append(Output(record.key, self._sealing.event(envelope)))
+            outputs.events.append(OutputRecord(record.key, self._sealing.seal_event(envelope)))
         return Accepted(
             command_id=command.id,
             aggregate_id=command.aggregate_id,

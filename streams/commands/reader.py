@@ -7,7 +7,7 @@ from uuid import UUID
 
 import orjson
 
-from models.command_decoder import PlainCommands
+from models.command_decoder import CommandDecoder
 from models.errors import Poison
 from models.messages import Command, command_id_at, parse_command
 from streams.kafka.records import Record, source_of, time_of
@@ -28,7 +28,7 @@ class CommandReader:
 
     def __init__(self, types: Mapping[str, type[Command]]) -> None:
         self._types = types
-        self._plain = PlainCommands(types)
+        self._plain = CommandDecoder(types)
 
     def read(self, record: Record) -> Command:
         """The command in a record.

@@ -7,9 +7,9 @@ from typing import Generic, TypeVar
 
 from models.messages import Command, Event
 from streams.aggregate import Aggregate
-from streams.encryption.sealer import Sealing
-from streams.state.snapshot import Answer, Entity, decode_entity, encode_entity
-from streams.state.store import PartitionState
+from streams.encryption.sealer import PartitionSealer
+from streams.state.snapshot import Remembered, Snapshot, decode_snapshot, encode_snapshot
+from streams.state.store import StateStore
 
 S = TypeVar("S")
 
@@ -21,13 +21,13 @@ class Repository(Generic[S]):
     """
 
     def __init__(
-        self, aggregate: Aggregate[S], stored: PartitionState, sealing: Sealing | None = None
+        self, aggregate: Aggregate[S], stored: StateStore, sealing: PartitionSealer | None = None
     ) -> None:
         """The aggregates that are `stored`, sealed like this or not at all."""
         self._aggregate = aggregate
         self._stored = stored
-        self._sealing = sealing or Sealing()
-        self._staged: dict[str, Entity[S]] = {}
+        self._sealing = sealing or PartitionSealer()
+        self._staged: dict[str, Snapshot[S]] = {}
 
     def load(self, aggregate_id: str) -> S | None:
         """The aggregate's state, a fold of its events, or None if it does not exist."""
@@ -39,30 +39,32 @@ class Repository(Generic[S]):
         state = entity.state
         for event in events:
             state = self._aggregate.evolve(state, event, command.timestamp)
-        self.put(command.aggregate_id, Entity(state, entity.version + len(events), entity.answers))
+        self.put(
+            command.aggregate_id, Snapshot(state, entity.version + len(events), entity.remembered)
+        )
 
-    def get(self, aggregate_id: str) -> Entity[S]:
+    def get(self, aggregate_id: str) -> Snapshot[S]:
         """The aggregate with its version and dedupe window; version 0 if it does not exist."""
         entity = self._staged.get(aggregate_id)
         if entity is None:
             key = aggregate_id.encode()
-            stored = self._sealing.opened(key, self._stored.get(key))
-            entity = decode_entity(self._aggregate, stored)
+            stored = self._sealing.open_state(key, self._stored.get(key))
+            entity = decode_snapshot(self._aggregate, stored)
             self._staged[aggregate_id] = entity
         return entity
 
-    def put(self, aggregate_id: str, entity: Entity[S]) -> None:
+    def put(self, aggregate_id: str, entity: Snapshot[S]) -> None:
         """Stage this entity, or take back what was staged since it was got."""
         self._staged[aggregate_id] = entity
 
-    def remember(self, aggregate_id: str, answer: Answer) -> None:
+    def remember(self, aggregate_id: str, answer: Remembered) -> None:
         """Add an answer to the aggregate's dedupe window."""
         self.put(aggregate_id, self.get(aggregate_id).remembering(answer))
 
     def staged(self) -> dict[bytes, bytes]:
         """The state table's new records, of all aggregates that exist and were touched."""
         return {
-            key: self._sealing.state(key, encode_entity(entity))
+            key: self._sealing.seal_state(key, encode_snapshot(entity))
             for key, entity in ((name.encode(), entity) for name, entity in self._staged.items())
             if entity.version > 0
         }

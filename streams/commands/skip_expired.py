@@ -15,10 +15,10 @@ from tenacity.stop import stop_after_attempt
 from models.errors import Fatal
 from streams.aggregate import TopicNames
 from streams.kafka.log_reader import open_logs
-from streams.kafka.transactions import Fenced, Output, TransactionalProducer
+from streams.kafka.transactions import Fenced, OutputRecord, TransactionalProducer
 from streams.settings import Settings
 from streams.state.changelog import restore
-from streams.state.store import MemoryState, encode_position, position_key
+from streams.state.store import MemoryStore, encode_position, position_key
 
 # A supervisor may go on starting workers, each of which takes the partition over before it ends.
 _MOST_ATTEMPTS = 5
@@ -44,8 +44,8 @@ async def find_expired(settings: Settings, names: TopicNames, partition: int) ->
     )
     async with open_logs(settings, [commands, changelog]) as logs:
         logs.consumer.assign([changelog])
-        state = await restore(logs.consumer, changelog, MemoryState())
-        begin = (await logs.begins([commands]))[commands]
+        state = await restore(logs.consumer, changelog, MemoryStore())
+        begin = (await logs.begin_offsets([commands]))[commands]
     position = state.position(TP(*commands))
     return Expired(begin if position is None else position, begin)
 
@@ -79,7 +79,7 @@ async def skip_expired(
                 await producer.start()
                 expired = await find_expired(settings, names, partition)
                 if expired.count:
-                    position = Output(position_key(tp), encode_position(expired.begin))
+                    position = OutputRecord(position_key(tp), encode_position(expired.begin))
                     await producer.commit({names.changelog: producer.batches([position])})
     except Fenced:
         raise Fatal(

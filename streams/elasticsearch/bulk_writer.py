@@ -12,14 +12,14 @@ from elasticsearch import AsyncElasticsearch
 
 from models.errors import Fatal
 from streams.elasticsearch.connection import is_passing, missing_index, translating
-from streams.elasticsearch.index import REFUSED, Document, ViewIndex
+from streams.elasticsearch.index import REFUSED, Document, IndexDefinition
 
 _MOST_BYTES = 1024 * 1024  # of a body; from there on the HTTP client warns that it blocks the loop
 _IN_FLIGHT = 2  # while one request is indexed the next one is encoded and sent: 1.3 to 1.8 times
 _LONGEST_ID = 512  # bytes; Elasticsearch takes no longer one
 
 
-class Fate(Enum):
+class WriteStatus(Enum):
     """What became of a document that was sent."""
 
     WRITTEN = "written"
@@ -27,25 +27,25 @@ class Fate(Enum):
     """This version or a later one is there already: as good as written."""
     REFUSED = "refused"
     """For good: the same document will never be taken."""
-    NOT_NOW = "not now"
+    RETRY = "not now"
     """Overload, a missing shard, a block on the index: send it again."""
 
 
-class Answer(NamedTuple):
+class WriteResult(NamedTuple):
     """Elasticsearch's answer for one document; the reason names no values."""
 
-    fate: Fate
+    fate: WriteStatus
     reason: str = ""
 
 
-WRITTEN, _STALE = Answer(Fate.WRITTEN), Answer(Fate.STALE)
+WRITTEN, _STALE = WriteResult(WriteStatus.WRITTEN), WriteResult(WriteStatus.STALE)
 
 
 class BulkWriter:
     """Bulk requests of at most `most` documents."""
 
     def __init__(
-        self, client: AsyncElasticsearch, index: ViewIndex, target: str, *, most: int
+        self, client: AsyncElasticsearch, index: IndexDefinition, target: str, *, most: int
     ) -> None:
         """`target` is the alias by which the index is written to."""
         self._client = client
@@ -53,7 +53,7 @@ class BulkWriter:
         self._index = index
         self._most = most
 
-    async def write(self, documents: Sequence[Document]) -> list[Answer]:
+    async def write(self, documents: Sequence[Document]) -> list[WriteResult]:
         """The answers, in the order of the documents. See `ViewStore.bulk_index`."""
         answers = [WRITTEN] * len(documents)
         requests: list[asyncio.Task[None]] = []
@@ -72,7 +72,7 @@ class BulkWriter:
         return answers
 
     def _requests(
-        self, documents: Sequence[Document], answers: list[Answer]
+        self, documents: Sequence[Document], answers: list[WriteResult]
     ) -> Iterable[tuple[list[int], bytes]]:
         """Bodies of bounded size, each with the places of its documents."""
         places: list[int] = []
@@ -82,7 +82,7 @@ class BulkWriter:
             try:
                 two = self._lines(document)
             except (ValueError, TypeError) as error:  # orjson's are both
-                answers[place] = Answer(Fate.REFUSED, f"cannot be encoded: {error}")
+                answers[place] = WriteResult(WriteStatus.REFUSED, f"cannot be encoded: {error}")
                 continue
             if places and (len(places) == self._most or size + len(two) > _MOST_BYTES):
                 yield places, b"".join(lines)
@@ -102,7 +102,7 @@ class BulkWriter:
         action = {"_id": key, "version": document["version"], "version_type": "external"}
         return b"%b\n%b\n" % (orjson.dumps({"index": action}), orjson.dumps(source))
 
-    async def _send(self, body: bytes, places: list[int], answers: list[Answer]) -> None:
+    async def _send(self, body: bytes, places: list[int], answers: list[WriteResult]) -> None:
         with translating(self._client):
             response = await self._client.bulk(
                 operations=body,  # type: ignore[arg-type]  # bytes are passed on as they are
@@ -116,7 +116,7 @@ class BulkWriter:
             if result["status"] >= 300:
                 answers[place] = self._answer(result["status"], result.get("error", {}))
 
-    def _answer(self, status: int, error: Mapping[str, str]) -> Answer:
+    def _answer(self, status: int, error: Mapping[str, str]) -> WriteResult:
         kind = error.get("type", "unknown")
         if status == 409:
             return _STALE
@@ -126,8 +126,8 @@ class BulkWriter:
             raise Fatal(f"Elasticsearch refuses to write to {self._target}: check the privileges")
         reason = f"{status} {kind}: {_without_values(error.get('reason', ''))}"
         if is_passing(status, kind) or status != 400:
-            return Answer(Fate.NOT_NOW, reason)
-        return Answer(Fate.REFUSED, reason)
+            return WriteResult(WriteStatus.RETRY, reason)
+        return WriteResult(WriteStatus.REFUSED, reason)
 
 
 def is_possible_id(key: str) -> bool:

@@ -85,10 +85,10 @@ def translating(client: AsyncElasticsearch, *, starting: bool = False) -> Iterat
     try:
         yield
     except ApiError as error:
-        let_go(error)
+        clear_traceback(error)
         raise _api_failure(error, address(client)) from error
     except TransportError as error:
-        let_go(error)
+        clear_traceback(error)
         if starting and isinstance(error.__context__, ClientConnectorDNSError):
             raise Fatal(
                 f"The host of {address(client)} is not known: check CQRS_ELASTICSEARCH_URL"
@@ -96,7 +96,7 @@ def translating(client: AsyncElasticsearch, *, starting: bool = False) -> Iterat
         raise _transport_failure(error, address(client)) from error
 
 
-def let_go(error: BaseException | None) -> None:
+def clear_traceback(error: BaseException | None) -> None:
     """Empty the frames that a failure has passed, for whoever is going to try again.
 
     They hold the body of the request, up to a MiB, in cycles (an error in a frame of its own

@@ -23,7 +23,7 @@ PROGRESS = "progress"
 
 
 @dataclass(frozen=True)
-class ViewIndex:
+class IndexDefinition:
     """The definition of a view's index.
 
     Attributes:
@@ -37,7 +37,7 @@ class ViewIndex:
 
     alias: str
     properties: Mapping[str, Any]
-    hidden: tuple[str, ...] = ()
+    search_only: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     to_source: Callable[[Document], Document] = lambda document: document
 
@@ -45,7 +45,7 @@ class ViewIndex:
         """The mapping of all fields."""
         return {
             "dynamic": "strict",
-            "_source": {"excludes": list(self.hidden)},
+            "_source": {"excludes": list(self.search_only)},
             "properties": {
                 "id": {"type": "keyword"},
                 "version": {"type": "long"},
@@ -61,6 +61,6 @@ def writes_alias(name: str) -> str:
     return f"{name}-writes"
 
 
-def in_namespace(settings: Settings, index: ViewIndex) -> ViewIndex:
+def in_namespace(settings: Settings, index: IndexDefinition) -> IndexDefinition:
     """The same for one deployment."""
     return replace(index, alias=settings.namespace + index.alias)

@@ -30,7 +30,7 @@ _SEALED = b"\x01"
 _NONCE_BYTES = 12
 
 
-class BrokenSeal(ValueError):  # noqa: N818 - it is the seal that is broken
+class DecryptionError(ValueError):
     """It was sealed with another key or for another place, was changed, or its key is gone."""
 
 
@@ -50,7 +50,7 @@ def unseal(key: bytes, sealed: bytes, place: bytes) -> bytes:
     try:
         return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place)
     except (InvalidTag, ValueError):  # the latter for what is too short
-        raise BrokenSeal("it does not open") from None
+        raise DecryptionError("it does not open") from None
 
 
 def may_be_sealed(value: bytes | None) -> bool:
@@ -81,7 +81,7 @@ def open_event(wire: dict[str, Any], personal: Collection[str], key: bytes | Non
     try:
         raw = base64.b64decode(sealed, validate=True)
     except (binascii.Error, TypeError, ValueError):
-        raise BrokenSeal("it is not base64") from None
+        raise DecryptionError("it is not base64") from None
     wire.update(orjson.loads(unseal(key, raw, _place_of_event(wire))))
 
 
@@ -104,17 +104,17 @@ def open_state(value: bytes, aggregate_id: bytes, key: bytes | None) -> bytes:
     if not is_sealed_state(value):
         return value
     if key is None:
-        raise BrokenSeal("its key is gone")
+        raise DecryptionError("its key is gone")
     return unseal(key, value[len(_SEALED) :], _place(b"state", aggregate_id))
 
 
-def seal_letter(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
+def seal_dead_letter(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
     """The value of a dead letter, sealed."""
     return seal(key, value, _place(b"dead letter", aggregate_id))
 
 
-def open_letter(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
-    """The inverse of `seal_letter`. Raises BrokenSeal."""
+def open_dead_letter(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
+    """The inverse of `seal_dead_letter`. Raises BrokenSeal."""
     return unseal(key, value, _place(b"dead letter", aggregate_id))
 
 

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from streams.aggregate import TopicNames
-from streams.encryption.keys import Keys, master_key
+from streams.encryption.keys import PartitionKeys, master_key
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.log_reader import open_logs, read_to
 from streams.settings import Settings
@@ -42,19 +42,19 @@ class KeyRing:
         self._topic = topic
         self._master = master
         self._remember = remember
-        self._keys: dict[int, Keys] = {}
+        self._keys: dict[int, PartitionKeys] = {}
         self._loaded: set[int] = set()  # partitions that were read to their end once
         self._reading = asyncio.Lock()
 
-    def of(self, partition: int) -> Keys:
+    def of(self, partition: int) -> PartitionKeys:
         """The keys of a partition, as far as they were read."""
         keys = self._keys.get(partition)
         if keys is None:
-            keys = self._keys[partition] = Keys(self._master)
+            keys = self._keys[partition] = PartitionKeys(self._master)
             self._committed.resume(TopicPartition(self._topic, partition))
         return keys
 
-    async def have(self, partition: int, ids: Collection[bytes]) -> None:
+    async def ensure_loaded(self, partition: int, ids: Collection[bytes]) -> None:
         """See to the keys of these aggregates, of which something encrypted was seen already.
 
         A key that is not there afterwards is gone: all that was on the topic, committed or not,
@@ -133,11 +133,11 @@ async def check_master_key(settings: Settings, names: TopicNames) -> None:
         return
     partitions = [TopicPartition(names.keys, number) for number in range(settings.partitions)]
     async with open_logs(settings, partitions) as logs:
-        for partition, end in (await logs.ends(partitions)).items():
+        for partition, end in (await logs.end_offsets(partitions)).items():
             async for records in logs.read(partition, 0, end):
                 for record in records:
                     if record.value is not None:
-                        Keys(master).unwrap(record.key, record.value)
+                        PartitionKeys(master).unwrap(record.key, record.value)
                         return
 
 

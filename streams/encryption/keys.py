@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 
 from models.errors import Fatal
-from streams.encryption.cipher import KEY_BYTES, BrokenSeal, new_key, seal, unseal
+from streams.encryption.cipher import KEY_BYTES, DecryptionError, new_key, seal, unseal
 from streams.settings import Settings
 
 
@@ -37,7 +37,7 @@ def master_key(settings: Settings) -> bytes | None:
     return None
 
 
-class Keys:
+class PartitionKeys:
     """The keys of one partition by aggregate id, wrapped; each is unwrapped when it is used.
 
     To unwrap one takes a microsecond, so no key lies in memory in the clear.
@@ -77,7 +77,7 @@ class Keys:
             raise no_master_key()
         try:
             return unseal(self._master, wrapped, aggregate_id)
-        except BrokenSeal:
+        except DecryptionError:
             raise Fatal(
                 "CQRS_MASTER_KEY is not the one that the keys of this deployment were made with: "
                 "set that one"

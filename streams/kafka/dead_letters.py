@@ -5,7 +5,7 @@ from __future__ import annotations
 from models.errors import Poison
 from streams.kafka.records import Record, reply_key
 from streams.kafka.topics import OUTPUT_BYTES
-from streams.kafka.transactions import Output
+from streams.kafka.transactions import OutputRecord
 
 # Headers that a dead letter adds behind the record's own.
 CODE = "cqrs-dead-code"
@@ -31,7 +31,7 @@ _MOST_BYTES = OUTPUT_BYTES - 64 * 1024
 _HEADER_BYTES = 10  # the lengths of a header's two parts, at most; millions of empty ones add up
 
 
-def dead_letter(record: Record, poison: Poison) -> Output:
+def dead_letter(record: Record, poison: Poison) -> OutputRecord:
     """The record's own key, value and headers, and why and where it came from.
 
     A record that is too large for that loses its headers, the end of its value, and of its key
@@ -45,7 +45,7 @@ def dead_letter(record: Record, poison: Poison) -> Output:
         headers = [(CUT, _length(value)), (CUT_KEY, _length(key))]
         key = reply_key(record)
         value = None if value is None else value[: _MOST_BYTES - len(key or b"")]
-    return Output(
+    return OutputRecord(
         key,
         value,
         [
@@ -60,9 +60,9 @@ def dead_letter(record: Record, poison: Poison) -> Output:
     )
 
 
-def sealed_letter(letter: Output, value: bytes) -> Output:
+def sealed_letter(letter: OutputRecord, value: bytes) -> OutputRecord:
     """The same with its value sealed, and a header that says so."""
-    return Output(letter.key, value, [*letter.headers, (SEALED, b"1")])
+    return OutputRecord(letter.key, value, [*letter.headers, (SEALED, b"1")])
 
 
 def _length(part: bytes | None) -> bytes:

@@ -61,12 +61,16 @@ class LogReader:
         self.consumer = committed
         self._bounds = bounds
 
-    async def begins(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+    async def begin_offsets(
+        self, partitions: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, int]:
         """The first positions that retention has left."""
         found: dict[TopicPartition, int] = await self._bounds.beginning_offsets(partitions)
         return found
 
-    async def ends(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+    async def end_offsets(
+        self, partitions: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, int]:
         """The positions after all that was written by now, committed or not."""
         found: dict[TopicPartition, int] = await self._bounds.end_offsets(partitions)
         return found
@@ -81,30 +85,34 @@ class LogReader:
         Raises:
             Transient: nothing came for longer than any transaction may take.
         """
-        position = max(start, (await self.begins([partition]))[partition])
+        position = max(start, (await self.begin_offsets([partition]))[partition])
         self.consumer.assign([partition])
         self.consumer.seek(partition, position)
         async for records in read_to(self.consumer, partition, end):
             yield records
 
-    async def reached(self, partitions: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+    async def readable_ends(
+        self, partitions: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, int]:
         """The positions behind the last committed record of each by now; 0 where there is none.
 
         Unlike the end of a log, which has markers of transactions, that is what a reader of records
         can say it has reached.
         """
-        ends = await self.ends(partitions)
-        last = {partition: await self.last(partition, end) for partition, end in ends.items()}
+        ends = await self.end_offsets(partitions)
+        last = {
+            partition: await self.last_record(partition, end) for partition, end in ends.items()
+        }
         return {tp: 0 if record is None else record.offset + 1 for tp, record in last.items()}
 
-    async def last(
+    async def last_record(
         self,
         partition: TopicPartition,
         end: int,
         wanted: Callable[[Any], bool] = lambda _record: True,
     ) -> Any | None:
         """The last committed record before `end` that is wanted, or None."""
-        begin = (await self.begins([partition]))[partition]
+        begin = (await self.begin_offsets([partition]))[partition]
         window = _FIRST_WINDOW
         while True:
             start = max(begin, end - window)
@@ -143,4 +151,4 @@ async def last_positions(settings: Settings, topic: str) -> Mapping[int, int]:
     """
     partitions = [TopicPartition(topic, number) for number in range(settings.partitions)]
     async with open_logs(settings, partitions) as logs:
-        return {tp.partition: end for tp, end in (await logs.reached(partitions)).items()}
+        return {tp.partition: end for tp, end in (await logs.readable_ends(partitions)).items()}

@@ -34,7 +34,7 @@ class Fenced(Exception):  # noqa: N818 - named as Kafka names it
     """The partition's transactional id has a newer owner, or its transaction took too long."""
 
 
-class Output(msgspec.Struct, frozen=True, gc=False):
+class OutputRecord(msgspec.Struct, frozen=True, gc=False):
     """A record to write, in the partition of the input."""
 
     key: bytes | None
@@ -45,13 +45,15 @@ class Output(msgspec.Struct, frozen=True, gc=False):
 class Batches:
     """Records for one topic, put into the producer's batches as they come."""
 
-    def __init__(self, new_batch: Callable[[], BatchBuilder], records: Iterable[Output]) -> None:
+    def __init__(
+        self, new_batch: Callable[[], BatchBuilder], records: Iterable[OutputRecord]
+    ) -> None:
         self._new_batch = new_batch
         self._full: list[BatchBuilder] = []
         self._begin()
         self.extend(records)
 
-    def extend(self, records: Iterable[Output]) -> None:
+    def extend(self, records: Iterable[OutputRecord]) -> None:
         """Add these records."""
         for record in records:
             while not self._append(self._taken, None, record.key, record.value, [*record.headers]):
@@ -102,7 +104,7 @@ class TransactionalProducer:
         )
         await self._in_time(self._producer.start(), "fencing")
 
-    def batches(self, records: Iterable[Output] = ()) -> Batches:
+    def batches(self, records: Iterable[OutputRecord] = ()) -> Batches:
         """Batches for `commit`, with these records in them."""
         assert self._producer is not None, "start first"
         return Batches(self._producer.create_batch, records)

@@ -13,9 +13,9 @@ from aiokafka.structs import TopicPartition
 
 from models.errors import Fatal
 from streams.kafka.log_reader import read_to
-from streams.state.store import PartitionState
+from streams.state.store import StateStore
 
-S = TypeVar("S", bound=PartitionState)
+S = TypeVar("S", bound=StateStore)
 
 
 async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, state: S) -> S:

@@ -20,8 +20,8 @@ from streams.kafka.log_reader import read_to
 from streams.kafka.topic_ids import topic_id
 from streams.settings import Settings
 from streams.state.changelog import restore
-from streams.state.rocksdb import Identity, open_local_state
-from streams.state.store import MemoryState, PartitionState
+from streams.state.rocksdb import Identity, open_rocksdb_store
+from streams.state.store import MemoryStore, StateStore
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ _FETCH_WAIT = 20
 class Recovered:
     """A partition's state, the position in the input that it stands at, and its keys."""
 
-    state: PartitionState
+    state: StateStore
     position: int
     keys: dict[bytes, bytes]
     """Wrapped, by aggregate id."""
@@ -52,7 +52,7 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         for topic in (names.changelog, tp.topic, names.events, names.keys)
     )
     consumer = new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT)
-    state: PartitionState | None = None
+    state: StateStore | None = None
     try:
         await consumer.start()
         consumer.assign([changelog, source, events, keys])
@@ -60,7 +60,7 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         state = await _open_state(settings, consumer, changelog)
         kept = state.end
         await restore(consumer, changelog, state)
-        wrapped = (await restore(consumer, keys, MemoryState())).records
+        wrapped = (await restore(consumer, keys, MemoryStore())).records
         begin = (await consumer.beginning_offsets([source]))[source]
         end = (await consumer.end_offsets([source]))[source]
         position = state.position(tp)
@@ -87,15 +87,15 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
 
 async def _open_state(
     settings: Settings, consumer: AIOKafkaConsumer, changelog: TopicPartition
-) -> PartitionState:
+) -> StateStore:
     """What is left of the state on this host: nothing, unless there is a local store."""
     if settings.state_dir is None:
-        return MemoryState()
+        return MemoryStore()
     identity = Identity(await topic_id(settings, changelog.topic), changelog.partition)
     begin = (await consumer.beginning_offsets([changelog]))[changelog]
     end = (await consumer.end_offsets([changelog]))[changelog]
     folder = settings.state_dir / f"{changelog.topic}-{changelog.partition}"
-    return open_local_state(folder, identity, begin, end)
+    return open_rocksdb_store(folder, identity, begin, end)
 
 
 def _check_position(tp: TP, position: int, begin: int, end: int) -> None:

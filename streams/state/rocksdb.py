@@ -39,7 +39,7 @@ from rocksdict import (
 )
 
 from models.errors import Fatal, Transient
-from streams.state.store import OWN, PartitionState, decode_position, position_key
+from streams.state.store import OWN, StateStore, decode_position, position_key
 
 logger = logging.getLogger(__name__)
 
@@ -67,14 +67,14 @@ class Identity(NamedTuple):
         return f"{self.topic_id}[{self.partition}]"
 
 
-class LocalState(PartitionState):
-    """The state of one partition in a folder that no other process uses; `open_local_state`.
+class RocksDBStore(StateStore):
+    """The state of one partition in a folder that no other process uses; `open_rocksdb_store`.
 
     Any error of RocksDB, a full disk or a damaged file, removes the store: it raises Transient, and
     the partition starts again from the changelog.
     """
 
-    def __init__(self, slot: _Slot, db: Rdict, end: int) -> None:
+    def __init__(self, slot: _LockedFolder, db: Rdict, end: int) -> None:
         self._slot = slot
         self._db = db
         self._end = end
@@ -143,7 +143,7 @@ class LocalState(PartitionState):
         ) from error
 
 
-def open_local_state(folder: Path, identity: Identity, begin: int, end: int) -> LocalState:
+def open_rocksdb_store(folder: Path, identity: Identity, begin: int, end: int) -> RocksDBStore:
     """The store of a partition, as it is or, if it is of no use, empty.
 
     A suspended process may hold the one that it used, although its partition has moved to us: then
@@ -164,7 +164,7 @@ def open_local_state(folder: Path, identity: Identity, begin: int, end: int) -> 
         if slot.files.exists():
             try:
                 return _reopened(slot, identity, begin, end)
-            except _OfNoUse as why:
+            except _Unusable as why:
                 logger.warning(
                     "%s: this local store is removed, and the state is read from the beginning "
                     "of the changelog: %s",
@@ -177,11 +177,11 @@ def open_local_state(folder: Path, identity: Identity, begin: int, end: int) -> 
         raise
 
 
-class _OfNoUse(Exception):  # noqa: N818 - a reason, no error
+class _Unusable(Exception):  # noqa: N818 - a reason, no error
     """Why a store cannot be used."""
 
 
-class _Slot:
+class _LockedFolder:
     """One store's place in a partition's folder. Whoever has locked it owns the files."""
 
     def __init__(self, files: Path, lock: int) -> None:
@@ -189,7 +189,7 @@ class _Slot:
         self._lock = lock
 
     @classmethod
-    def take(cls, folder: Path, number: int) -> _Slot | None:
+    def take(cls, folder: Path, number: int) -> _LockedFolder | None:
         """The place of this number, or None if somebody holds it; a process that ends lets go."""
         lock = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -206,14 +206,14 @@ class _Slot:
         os.close(self._lock)
 
 
-def _take_slot(folder: Path) -> _Slot:
+def _take_slot(folder: Path) -> _LockedFolder:
     """The first one that nobody holds; those behind it go, unless somebody holds them."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        slot = next(filter(None, (_Slot.take(folder, number) for number in count())))
+        slot = next(filter(None, (_LockedFolder.take(folder, number) for number in count())))
         for path in folder.iterdir():
             if path.name.isdecimal() and int(path.name) > int(slot.files.name):
-                left = _Slot.take(folder, int(path.name))
+                left = _LockedFolder.take(folder, int(path.name))
                 if left is not None:
                     left.remove_files()
                     left.release()
@@ -225,16 +225,16 @@ def _take_slot(folder: Path) -> _Slot:
     return slot
 
 
-def _reopened(slot: _Slot, identity: Identity, begin: int, end: int) -> LocalState:
+def _reopened(slot: _LockedFolder, identity: Identity, begin: int, end: int) -> RocksDBStore:
     try:
         db = Rdict(str(slot.files), _options(create=False))
     except Exception as error:
-        raise _OfNoUse(f"it cannot be opened: {error}") from error
+        raise _Unusable(f"it cannot be opened: {error}") from error
     try:
         of, position = orjson.loads(db.get(_OF) or b"{}"), int(db.get(_END) or -1)
     except Exception as error:
         db.close()
-        raise _OfNoUse(f"it cannot be read: {error}") from error
+        raise _Unusable(f"it cannot be read: {error}") from error
     if of.get("format") != FORMAT:
         why = f"its format is {of.get('format')}, not {FORMAT}"
     elif Identity(of["topic"], of["partition"]) != identity:
@@ -242,12 +242,12 @@ def _reopened(slot: _Slot, identity: Identity, begin: int, end: int) -> LocalSta
     elif not begin <= position <= end:
         why = f"it stands at {position}, the changelog has {begin} to {end}"
     else:
-        return LocalState(slot, db, position)
+        return RocksDBStore(slot, db, position)
     db.close()
-    raise _OfNoUse(why)
+    raise _Unusable(why)
 
 
-def _new(slot: _Slot, identity: Identity) -> LocalState:
+def _new(slot: _LockedFolder, identity: Identity) -> RocksDBStore:
     slot.remove_files()
     try:
         db = Rdict(str(slot.files), _options(create=True))
@@ -255,7 +255,7 @@ def _new(slot: _Slot, identity: Identity) -> LocalState:
         db.put(_OF, orjson.dumps(of), write_opt=_write_options())
     except Exception as error:
         raise Transient(f"{slot.files}: no local store can be made: {error}") from error
-    return LocalState(slot, db, 0)
+    return RocksDBStore(slot, db, 0)
 
 
 @lru_cache

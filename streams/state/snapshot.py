@@ -23,7 +23,7 @@ S = TypeVar("S")
 DEDUPE_WINDOW = 16
 
 
-class Yes(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
+class RememberedAcceptance(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """The answer to a command that was accepted."""
 
     command: bytes
@@ -36,7 +36,7 @@ class Yes(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
     """Where the command lay."""
 
 
-class No(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
+class RememberedRejection(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
     """The answer to a command that was rejected."""
 
     command: bytes
@@ -44,39 +44,39 @@ class No(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
     reason: str
 
 
-Answer = Yes | No
+Remembered = RememberedAcceptance | RememberedRejection
 
 
-class Entity(msgspec.Struct, Generic[S], frozen=True, array_like=True):
+class Snapshot(msgspec.Struct, Generic[S], frozen=True, array_like=True):
     """State, number of events, and the answers to the last commands, oldest first."""
 
     state: S | None
     version: int
-    answers: tuple[Answer, ...]
+    remembered: tuple[Remembered, ...]
 
-    def answer_to(self, command_id: bytes) -> Answer | None:
+    def reply_to(self, command_id: bytes) -> Remembered | None:
         """What was answered to the command of this id, if it is remembered."""
-        for answer in self.answers:
+        for answer in self.remembered:
             if answer.command == command_id:
                 return answer
         return None
 
-    def remembering(self, answer: Answer) -> Entity[S]:
+    def remembering(self, answer: Remembered) -> Snapshot[S]:
         """The same with one more answer in the window."""
-        return Entity(self.state, self.version, (*self.answers[1 - DEDUPE_WINDOW :], answer))
+        return Snapshot(self.state, self.version, (*self.remembered[1 - DEDUPE_WINDOW :], answer))
 
 
-NO_ENTITY: Entity[Any] = Entity(None, 0, ())
+NO_SNAPSHOT: Snapshot[Any] = Snapshot(None, 0, ())
 
 
 def first_answer(
-    command_id: UUID, answer: Answer, token: Callable[[int, int], str]
+    command_id: UUID, answer: Remembered, token: Callable[[int, int], str]
 ) -> FirstAcceptance | FirstRejection:
     """What the command's outcome said.
 
     `token` makes the token of the aggregate's command at an offset, with its sequence.
     """
-    if isinstance(answer, No):
+    if isinstance(answer, RememberedRejection):
         return FirstRejection(code=answer.code, reason=answer.reason)
     return FirstAcceptance(
         sequence=answer.sequence,
@@ -85,19 +85,19 @@ def first_answer(
     )
 
 
-encode_entity: Callable[[Entity[Any]], bytes] = msgspec.msgpack.Encoder().encode
+encode_snapshot: Callable[[Snapshot[Any]], bytes] = msgspec.msgpack.Encoder().encode
 """The entity, which exists, as the state table's value."""
 
 
-def decode_entity(aggregate: Aggregate[S], value: bytes | None) -> Entity[S]:
-    """The inverse of `encode_entity`; no value is an aggregate that does not exist.
+def decode_snapshot(aggregate: Aggregate[S], value: bytes | None) -> Snapshot[S]:
+    """The inverse of `encode_snapshot`; no value is an aggregate that does not exist.
 
     Raises:
         ValueError: it is no entity of this aggregate.
     """
-    return NO_ENTITY if value is None else _decoder(aggregate.state).decode(value)  # type: ignore[arg-type]
+    return NO_SNAPSHOT if value is None else _decoder(aggregate.state).decode(value)  # type: ignore[arg-type]
 
 
 @cache
-def _decoder(state: Any) -> msgspec.msgpack.Decoder[Entity[Any]]:
-    return msgspec.msgpack.Decoder(Entity[state])
+def _decoder(state: Any) -> msgspec.msgpack.Decoder[Snapshot[Any]]:
+    return msgspec.msgpack.Decoder(Snapshot[state])

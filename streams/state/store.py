@@ -27,7 +27,7 @@ def decode_position(value: bytes) -> int:
     return int(orjson.loads(value)["position"])
 
 
-class PartitionState(ABC):
+class StateStore(ABC):
     """The state of one partition: the encoded record of each aggregate, by its id.
 
     It is never ahead of a committed transaction, and has each of them whole or not at all.
@@ -62,7 +62,7 @@ class PartitionState(ABC):
         """Let go of what it holds; nothing of it is used any more."""
 
 
-class MemoryState(PartitionState):
+class MemoryStore(StateStore):
     """The state of a partition in memory: gone with the process."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from faust.stores import memory
 from faust.tables.table import Table
 
-from streams.state.store import PartitionState
+from streams.state.store import StateStore
 
 
 class _Partitions(memory.Store[bytes, bytes]):
@@ -20,7 +20,7 @@ class _Partitions(memory.Store[bytes, bytes]):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.owned: dict[int, PartitionState] = {}
+        self.owned: dict[int, StateStore] = {}
 
     def __getitem__(self, key: bytes) -> bytes:
         for state in self.owned.values():
@@ -62,7 +62,7 @@ class StateTable(Table[bytes, bytes]):
         return _Partitions("memory://", self.app, self, table_name=self.name)
 
     @property
-    def owned(self) -> dict[int, PartitionState]:
+    def owned(self) -> dict[int, StateStore]:
         """The state of each owned partition."""
         return self.data.owned  # type: ignore[no-any-return, attr-defined]
 

@@ -30,7 +30,7 @@ class Revision(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Progress:
+class Checkpoint:
     """What an index has of one partition.
 
     Attributes:
@@ -43,7 +43,7 @@ class Progress:
     """
 
     position: int = 0
-    decided: int = -1
+    command_offset: int = -1
     sequence: int = 0
     cluster: str = ""
     tally: Tally = NOTHING
@@ -53,7 +53,7 @@ class Progress:
         """The document."""
         said = {
             "position": self.position,
-            "decided": self.decided,
+            "decided": self.command_offset,
             "sequence": self.sequence,
             "cluster": self.cluster,
             "events": self.tally.events,
@@ -63,31 +63,31 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Serving:
+class IndexCheckpoints:
     """The name of an index, and its progress by partition."""
 
     name: str
-    progress: Mapping[int, Progress]
+    checkpoints: Mapping[int, Checkpoint]
 
 
-def progress_id(partition: int) -> str:
+def checkpoint_id(partition: int) -> str:
     """The document's id. No aggregate has it: their ids begin with no space."""
     return f" progress {partition}"
 
 
-def read_progress(index: str, item: Mapping[str, Any]) -> Progress:
+def read_checkpoint(index: str, item: Mapping[str, Any]) -> Checkpoint:
     """From Elasticsearch's answer for such a document.
 
     Raises:
         Fatal: It is none.
     """
     if not item.get("found"):
-        return Progress()
+        return Checkpoint()
     try:
         said = item["_source"][PROGRESS]
-        return Progress(
+        return Checkpoint(
             position=int(said["position"]),
-            decided=int(said["decided"]),
+            command_offset=int(said["decided"]),
             sequence=int(said["sequence"]),
             cluster=str(said["cluster"]),
             tally=Tally(int(said["events"]), int(said["checksum"], 16)),

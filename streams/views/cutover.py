@@ -9,7 +9,7 @@ from typing import Any
 
 from models.errors import Fatal
 from streams.elasticsearch.connection import connect
-from streams.progress import Progress
+from streams.progress import ProgressCallback
 from streams.settings import Settings
 from streams.views.indices import IndexState, ViewIndices
 from streams.views.projection import View
@@ -18,13 +18,13 @@ _REQUEST_TIMEOUT_S = 60.0  # of one request to Elasticsearch
 _POLL_INTERVAL_S = 0.2
 
 
-async def move_to(
+async def cut_over(
     settings: Settings,
     view: View[Any],
     indices: ViewIndices,
     state: IndexState,
     deadline: float,
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> None:
     """Have people read this followed index, as soon as it is nowhere behind the one they read.
 
@@ -36,9 +36,11 @@ async def move_to(
     while True:
         # The position of one may be behind a marker that the other has not passed yet. What counts
         # is which commands their events are of.
-        read = (await indices.store(serving[0]).serving(numbers)).progress if serving else {}
-        new = (await indices.store(state.name).serving(numbers)).progress
-        behind = sum(one.decided > new[number].decided for number, one in read.items())
+        read = (await indices.store(serving[0]).checkpoints(numbers)).checkpoints if serving else {}
+        new = (await indices.store(state.name).checkpoints(numbers)).checkpoints
+        behind = sum(
+            one.command_offset > new[number].command_offset for number, one in read.items()
+        )
         if not behind:
             await indices.serve(state.name)
             return
@@ -52,7 +54,7 @@ async def move_to(
 
 
 async def roll_back(
-    settings: Settings, view: View[Any], *, timeout: float, progress: Progress
+    settings: Settings, view: View[Any], *, timeout: float, progress: ProgressCallback
 ) -> IndexState:
     """Have people read the index again that they read before; it has been followed all the while.
 
@@ -63,12 +65,12 @@ async def roll_back(
         Fatal: There is none, or nobody follows it.
     """
     async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
-        indices = ViewIndices.of(settings, client, view)
+        indices = ViewIndices.from_settings(settings, client, view)
         former = [one for one in await indices.all() if one.served and not one.serving]
         if not former:
             raise Fatal(f"there is no former index of {view.name} to go back to")
         deadline = time.monotonic() + timeout
-        await move_to(settings, view, indices, former[-1], deadline, progress)
+        await cut_over(settings, view, indices, former[-1], deadline, progress)
         return former[-1]
 
 
@@ -79,7 +81,7 @@ async def prune(settings: Settings, view: View[Any], names: Collection[str]) -> 
         Fatal: People read one of them.
     """
     async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
-        indices = ViewIndices.of(settings, client, view)
+        indices = ViewIndices.from_settings(settings, client, view)
         for state in await indices.all():
             if state.name in names and state.serving:
                 raise Fatal(f"people read {state.name} by now: look at `cqrs views status`")

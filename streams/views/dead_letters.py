@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 
 
-class ViewLetters:
+class ViewDeadLetters:
     """Writes the dead letters of one view."""
 
     def __init__(self, producer: AIOKafkaProducer, topic: str, view: str) -> None:
@@ -32,7 +32,7 @@ class ViewLetters:
         self._topic = topic
         self._view = view.encode()
 
-    async def readable(
+    async def decode(
         self, reader: EventReader[E], records: Sequence[Record]
     ) -> tuple[list[EventRecord[E]], list[Record]]:
         """The events in these records, and the record of each; the other records are buried.
@@ -50,10 +50,10 @@ class ViewLetters:
                 events.append(event)
                 sources.append(record)
         if dead:
-            await self.bury(dead)
+            await self.write(dead)
         return events, sources
 
-    async def bury(self, dead: Sequence[tuple[Record, Poison]]) -> None:
+    async def write(self, dead: Sequence[tuple[Record, Poison]]) -> None:
         """Write a letter for each of these events, and why; returns when Kafka has them all.
 
         Raises:

@@ -12,9 +12,9 @@ from models.errors import Poison
 from models.event_decoder import event_decoder
 from models.messages import Event, EventRecord, parse_event
 from streams.aggregate import TopicNames
-from streams.encryption.cipher import PERSONAL, BrokenSeal, may_be_sealed, open_event
+from streams.encryption.cipher import PERSONAL, DecryptionError, may_be_sealed, open_event
 from streams.encryption.key_ring import KeyRing, open_key_ring
-from streams.encryption.keys import Keys, no_master_key
+from streams.encryption.keys import PartitionKeys, no_master_key
 from streams.kafka.records import Record
 from streams.settings import Settings
 
@@ -38,12 +38,12 @@ class EventReader(Generic[E]):
             Fatal: something is encrypted, and the master key is missing or another one.
             KafkaError, Transient: a key was missing, and the topic of the keys could not be read.
         """
-        events: list[EventRecord[E] | Poison | None] = [self._at_once(one) for one in records]
+        events: list[EventRecord[E] | Poison | None] = [self._decode_fast(one) for one in records]
         rest = [place for place, event in enumerate(events) if event is None]
         if self._ring is not None and rest:
             for partition in {records[place].partition for place in rest}:
                 of_it = (records[one] for one in rest if records[one].partition == partition)
-                await self._ring.have(partition, sealed_ids(of_it))
+                await self._ring.ensure_loaded(partition, sealed_ids(of_it))
         for place in rest:
             events[place] = self._read(records[place])
         return events  # type: ignore[return-value]  # of which none is None now
@@ -53,7 +53,7 @@ class EventReader(Generic[E]):
         if self._ring is not None:
             await self._ring.forget(partition)
 
-    def _at_once(self, record: Record) -> EventRecord[E] | None:
+    def _decode_fast(self, record: Record) -> EventRecord[E] | None:
         """The event, if it is neither sealed nor wrong."""
         event = None if record.value is None else self._decode(record.value)
         return event if event is not None and event.aggregate_id.encode() == record.key else None
@@ -63,7 +63,7 @@ class EventReader(Generic[E]):
             keys = None if self._ring is None else self._ring.of(record.partition)
             return read_event(record, self._types, keys)
         except Poison as poison:
-            return poison.bare()
+            return poison.without_traceback()
 
 
 @asynccontextmanager
@@ -82,7 +82,9 @@ def sealed_ids(records: Iterable[Record]) -> set[bytes]:
     }
 
 
-def read_event(record: Record, types: Mapping[str, type[E]], keys: Keys | None) -> EventRecord[E]:
+def read_event(
+    record: Record, types: Mapping[str, type[E]], keys: PartitionKeys | None
+) -> EventRecord[E]:
     """The event in a record, read with these keys. Raises Poison, and Fatal as `open_personal`."""
     try:
         data: Any = None if record.value is None else orjson.loads(record.value)
@@ -96,7 +98,9 @@ def read_event(record: Record, types: Mapping[str, type[E]], keys: Keys | None) 
     return event
 
 
-def open_personal(data: dict[str, Any], types: Mapping[str, type[E]], keys: Keys | None) -> None:
+def open_personal(
+    data: dict[str, Any], types: Mapping[str, type[E]], keys: PartitionKeys | None
+) -> None:
     """Open the sealed fields of an event on the wire, in place.
 
     Raises:
@@ -112,5 +116,5 @@ def open_personal(data: dict[str, Any], types: Mapping[str, type[E]], keys: Keys
     personal = () if event_type is None else event_type.personal
     try:
         open_event(data, personal, keys.get(str(data.get("aggregateId")).encode()))
-    except BrokenSeal as error:
+    except DecryptionError as error:
         raise Poison("unreadable", f"{PERSONAL}: {error}") from None

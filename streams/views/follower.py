@@ -17,7 +17,7 @@ from elasticsearch import AsyncElasticsearch
 from models.errors import Fatal, NoSuchView, Transient
 from models.messages import Event
 from streams.settings import Settings
-from streams.views.dead_letters import ViewLetters
+from streams.views.dead_letters import ViewDeadLetters
 from streams.views.indices import IndexState, ViewIndices
 from streams.views.projection import View
 from streams.views.projector import Projector
@@ -43,7 +43,7 @@ class ViewFollower(Generic[E]):
         client: AsyncElasticsearch,
         view: View[E],
         cluster: str,
-        letters: ViewLetters,
+        letters: ViewDeadLetters,
         wanted: Callable[[], Awaitable[Mapping[int, int]]],
     ) -> None:
         """Of events from this Kafka cluster.
@@ -55,16 +55,16 @@ class ViewFollower(Generic[E]):
         self._cluster = cluster
         self._letters = letters
         self._wanted = wanted
-        self._indices = ViewIndices.of(settings, client, view)
+        self._indices = ViewIndices.from_settings(settings, client, view)
         self._opened: dict[_Key, tuple[ViewStore, Projector[E]]] = {}
         self._away = False
         self._making = asyncio.Lock()  # all partitions begin at the same time
         self._active: dict[int, dict[_Key, PartitionWriter[E]]] = {}
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether Elasticsearch has not answered what it was last asked."""
-        return self._away or any(projector.waits for _, projector in self._opened.values())
+        return self._away or any(projector.is_waiting for _, projector in self._opened.values())
 
     async def writers(self, partition: int) -> Sequence[PartitionWriter[E]]:
         """A writer for each index that is followed now, started; the newest index first.
@@ -127,7 +127,7 @@ class ViewFollower(Generic[E]):
                     "program made: its documents are not what this one would make; run "
                     f"`cqrs views rebuild {self._view.name}`, and then this worker"
                 )
-            fitting = [state for state in reversed(states) if self._indices.fits(state)]
+            fitting = [state for state in reversed(states) if self._indices.is_current(state)]
             if fitting:  # what a rebuild has left, or a snapshot brought back
                 await self._indices.follow(fitting[0].name)
             else:
@@ -135,7 +135,7 @@ class ViewFollower(Generic[E]):
 
     def _followed(self, states: Sequence[IndexState]) -> list[IndexState]:
         """Those that are followed and of this program's definition, the newest first."""
-        return [one for one in reversed(states) if one.followed and self._indices.fits(one)]
+        return [one for one in reversed(states) if one.followed and self._indices.is_current(one)]
 
     async def _make(self, number: int) -> None:
         wanted = await self._wanted()
@@ -152,7 +152,7 @@ class ViewFollower(Generic[E]):
         """Let people read the newest index that is complete, now that they have none."""
         for state in self._followed(states):
             store, _ = self._open(state)
-            progress = (await store.serving(range(self._settings.partitions))).progress
+            progress = (await store.checkpoints(range(self._settings.partitions))).checkpoints
             if all(progress[one].position >= end for one, end in state.wanted.items()):
                 await self._indices.serve(state.name)
                 logger.info("%s: searches see %s now", self._indices.alias, state.name)
@@ -165,12 +165,12 @@ class ViewFollower(Generic[E]):
         changed = {number for number, writers in self._active.items() if set(writers) != followed}
         for key in followed & self._opened.keys():
             before = {
-                number: writers[key].progress.position
+                number: writers[key].checkpoint.position
                 for number, writers in self._active.items()
                 if key in writers and number not in changed
             }
             if before:
-                found = (await self._opened[key][0].serving(before)).progress
+                found = (await self._opened[key][0].checkpoints(before)).checkpoints
                 changed |= {
                     one for one, position in before.items() if found[one].position < position
                 }

@@ -20,7 +20,7 @@ from typing_extensions import Self
 
 from models.errors import Fatal
 from streams.elasticsearch.connection import translating
-from streams.elasticsearch.index import ViewIndex, in_namespace, writes_alias
+from streams.elasticsearch.index import IndexDefinition, in_namespace, writes_alias
 from streams.settings import Settings
 from streams.views.projection import View
 from streams.views.store import ViewStore
@@ -79,7 +79,7 @@ class ViewIndices:
     def __init__(
         self,
         client: AsyncElasticsearch,
-        index: ViewIndex,
+        index: IndexDefinition,
         definition: str,
         *,
         bulk_documents: int = 2000,
@@ -92,7 +92,7 @@ class ViewIndices:
         self._served = f"{index.alias}-served"
 
     @classmethod
-    def of(cls, settings: Settings, client: AsyncElasticsearch, view: View[Any]) -> Self:
+    def from_settings(cls, settings: Settings, client: AsyncElasticsearch, view: View[Any]) -> Self:
         """Those of a view in one deployment."""
         return cls(
             client,
@@ -120,7 +120,7 @@ class ViewIndices:
                 states.append(self._state(name, int(number[1]), said))
         return sorted(states, key=lambda state: state.number)
 
-    def fits(self, state: IndexState) -> bool:
+    def is_current(self, state: IndexState) -> bool:
         """Whether an index is of this program's definition."""
         return state.definition == self._definition
 
@@ -151,7 +151,7 @@ class ViewIndices:
                 return False
         return True
 
-    async def loaded(self, name: str) -> None:
+    async def finish_loading(self, name: str) -> None:
         """Set an index that was loaded as those that are read are set, and show what it has."""
         with translating(self._client):
             await self._client.indices.put_settings(index=name, settings=dict(_SERVING_SETTINGS))
@@ -163,7 +163,7 @@ class ViewIndices:
 
     async def serve(self, name: str) -> None:
         """Let people read this index, and no other one from the same moment on."""
-        await self.loaded(name)
+        await self.finish_loading(name)
         await self._move(
             {"remove": {"index": f"{self.alias}-v*", "alias": self.alias, "must_exist": False}},
             {"add": {"index": name, "alias": self.alias}},

@@ -12,7 +12,7 @@ from models.errors import Fatal, NoSuchView, Transient
 from models.messages import Event
 from streams.kafka.records import Record
 from streams.views.checkpoint import IndexChanged
-from streams.views.dead_letters import ViewLetters
+from streams.views.dead_letters import ViewDeadLetters
 from streams.views.event_reader import EventReader
 from streams.views.follower import ViewFollower
 from streams.views.writer import PartitionWriter
@@ -34,7 +34,7 @@ class ViewPartition(Generic[E]):
         app: StreamApp,
         reader: EventReader[E],
         follower: ViewFollower[E],
-        letters: ViewLetters,
+        letters: ViewDeadLetters,
         tp: TP,
     ) -> None:
         self._app = app
@@ -45,15 +45,15 @@ class ViewPartition(Generic[E]):
         self._writers: Sequence[PartitionWriter[E]] = ()
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether Elasticsearch is away."""
-        return self._follower.waits
+        return self._follower.is_waiting
 
     async def start(self) -> int:
         """Make sure of the indices and return the position of the one that is least far."""
         with _indices_may_go():
             self._writers = await self._follower.writers(self._tp.partition)
-        position = min(writer.progress.position for writer in self._writers)
+        position = min(writer.checkpoint.position for writer in self._writers)
         begin, end = await self._app.log_bounds(self._tp)
         if position < begin:
             raise Fatal(
@@ -70,7 +70,7 @@ class ViewPartition(Generic[E]):
 
     async def process(self, records: Sequence[Record], position: int) -> None:
         """Project a chunk."""
-        events, sources = await self._letters.readable(self._reader, records)
+        events, sources = await self._letters.decode(self._reader, records)
         with _indices_may_go():
             # The newest first: a rebuilt index is never behind the one that it replaces.
             for writer in self._writers:

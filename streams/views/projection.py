@@ -1,8 +1,8 @@
 """What a view is made of: an index, and a small class that turns events into its documents.
 
-A view is an index (`ViewIndex`) and a projection. Both together are its definition. An index says
-which definition it was made by, so a program whose documents would look different never writes to
-it: it needs an index of its own (`cqrs views rebuild`).
+A view is an index (`IndexDefinition`) and a projection. Both together are its definition. An index
+says which definition it was made by, so a program whose documents would look different never writes
+to it: it needs an index of its own (`cqrs views rebuild`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 
 from models.messages import Event, EventRecord
-from streams.elasticsearch.index import Document, ViewIndex
+from streams.elasticsearch.index import Document, IndexDefinition
 from streams.kafka.partitioner import partition_of
 
 E = TypeVar("E", bound=Event)
@@ -53,7 +53,7 @@ class Projection(ABC, Generic[E]):
     def partition(self, document: Document, partitions: int) -> int:
         """The partition of the event topic, of so many, that a document belongs to."""
 
-    def begins(self, record: EventRecord[E]) -> bool:
+    def creates(self, record: EventRecord[E]) -> bool:
         """Whether there can be no document before this event, so that none has to be read."""
         return False
 
@@ -101,9 +101,9 @@ class View(Generic[E]):
 
     aggregate: str
     events: Mapping[str, type[E]]
-    index: ViewIndex
+    index: IndexDefinition
     projection: Projection[E]
-    worker: str
+    app_id: str
     role: str
     examples: Sequence[EventRecord[E]]
 
@@ -125,7 +125,7 @@ class View(Generic[E]):
         Workers of two programs with different definitions, as in a rolling upgrade, each follow
         all partitions.
         """
-        return f"{self.worker}-{self.definition[:8]}"
+        return f"{self.app_id}-{self.definition[:8]}"
 
     def _documents_of_examples(self) -> Iterable[Any]:
         documents: dict[str, Document] = {}

@@ -23,8 +23,8 @@ from tenacity.wait import wait_random_exponential
 
 from models.errors import Fatal, Transient
 from models.messages import Event, EventRecord
-from streams.elasticsearch.bulk_writer import WRITTEN, Fate
-from streams.elasticsearch.connection import let_go
+from streams.elasticsearch.bulk_writer import WRITTEN, WriteStatus
+from streams.elasticsearch.connection import clear_traceback
 from streams.elasticsearch.index import REFUSED, Document
 from streams.views.checkpoint import IndexChanged
 from streams.views.projection import Projection
@@ -51,7 +51,7 @@ class Refused(NamedTuple):
     reason: str
 
 
-Bury = Callable[[Sequence[Refused]], Awaitable[None]]
+OnRefused = Callable[[Sequence[Refused]], Awaitable[None]]
 
 
 class Projected(NamedTuple):
@@ -89,12 +89,12 @@ class Projector(Generic[E]):
         self._waiting: set[object] = set()  # requests that have failed and are repeated
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether Elasticsearch has not answered what it was last asked."""
         return self._down_since is not None
 
     async def project(
-        self, partition: int, records: Sequence[EventRecord[E]], bury: Bury
+        self, partition: int, records: Sequence[EventRecord[E]], bury: OnRefused
     ) -> Projected:
         """Bring the documents of these events up to date; returns when Elasticsearch has them.
 
@@ -112,7 +112,7 @@ class Projector(Generic[E]):
         documents = await self._load(cache, keys, records)
         due = self._fold(documents, keys, records)
         writing = _Writing(self._store, {key: documents[key] for key in due})
-        await self.patiently(writing.send)
+        await self.retry_until_answered(writing.send)
         if writing.refused:
             await bury(
                 [
@@ -123,7 +123,7 @@ class Projector(Generic[E]):
             stand_ins = _Writing(
                 self._store, {key: _stand_in(documents[key]) for key in writing.refused}
             )
-            await self.patiently(stand_ins.send)
+            await self.retry_until_answered(stand_ins.send)
         self._keep(cache, documents)
         refused = sum(due[key] for key in writing.refused)
         written = sum(due.values()) - refused - sum(due[key] for key in writing.stale)
@@ -147,14 +147,14 @@ class Projector(Generic[E]):
                 continue
             if key in cache:
                 documents[key] = cache[key]
-            elif self._projection.begins(record):
+            elif self._projection.creates(record):
                 # Begun from nothing it comes out right in any case: if there is a document, it is
                 # of this version or a later one. So a rebuild reads nothing.
                 documents[key] = _NOTHING
             else:
                 missing[key] = None
         if missing:
-            found = await self.patiently(self._store.fetch, missing)
+            found = await self.retry_until_answered(self._store.fetch, missing)
             documents.update((key, item.get(REFUSED, item)) for key, item in found.items())
         return documents
 
@@ -196,7 +196,7 @@ class Projector(Generic[E]):
                 del largest[key]
             excess = sum(map(len, self._caches.values())) - self._most
 
-    async def patiently(self, request: Callable[..., Awaitable[T]], *args: object) -> T:
+    async def retry_until_answered(self, request: Callable[..., Awaitable[T]], *args: object) -> T:
         """Repeats a request until Elasticsearch answers it.
 
         Says when projecting waits, once a minute that it still does, and that it goes on when no
@@ -206,7 +206,7 @@ class Projector(Generic[E]):
 
         def wait(attempt: RetryCallState) -> None:
             failure = attempt.outcome.exception() if attempt.outcome else None
-            let_go(failure)
+            clear_traceback(failure)
             self._waiting.add(ticket)
             self._say_that_it_waits(failure)
 
@@ -267,12 +267,12 @@ class _Writing:
         for (key, document), answer in zip(sent.items(), answers, strict=True):
             if answer is WRITTEN:
                 continue
-            if answer.fate is Fate.NOT_NOW:
+            if answer.fate is WriteStatus.RETRY:
                 self._pending[key] = document
                 not_now = answer.reason
-            elif answer.fate is Fate.STALE:
+            elif answer.fate is WriteStatus.STALE:
                 self.stale.add(key)
-            elif answer.fate is Fate.REFUSED:
+            elif answer.fate is WriteStatus.REFUSED:
                 self.refused[key] = answer.reason
         if not_now:
             raise Transient(f"Elasticsearch does not take all documents: {not_now}")

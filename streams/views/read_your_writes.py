@@ -15,9 +15,9 @@ from typing import TypeVar
 
 from models.errors import InvalidToken, Transient, ViewBehind
 from models.tokens import Point, Token
-from streams.concurrency import Shared
+from streams.concurrency import Coalesced
 from streams.kafka.partitioner import partition_of
-from streams.views.checkpoint import Serving
+from streams.views.checkpoint import IndexCheckpoints
 from streams.views.store import ViewStore
 
 R = TypeVar("R")
@@ -36,7 +36,7 @@ _FIRST_PAUSE = 0.005
 _LONGEST_PAUSE = 0.05
 
 
-class Freshness:
+class ReadYourWrites:
     """What has to hold before a query about one view is answered; see `QueryBus.register`."""
 
     def __init__(self, store: ViewStore, topic: str, partitions: int) -> None:
@@ -44,14 +44,16 @@ class Freshness:
         self._store = store
         self._topic = topic
         self._partitions = partitions
-        self._look = Shared(self._look_now, apart=_LOOKS_APART)
-        self._refresh = Shared(self._refresh_now, apart=_REFRESHES_APART)
-        self._seen: Serving | None = None
-        self._refreshed: Serving | None = None
+        self._look = Coalesced(self._look_now, min_interval=_LOOKS_APART)
+        self._refresh = Coalesced(self._refresh_now, min_interval=_REFRESHES_APART)
+        self._seen: IndexCheckpoints | None = None
+        self._refreshed: IndexCheckpoints | None = None
         self._refreshed_at = 0.0
         self._failure: Transient | None = None
 
-    async def written(self, token: Token, timeout: float, answer: Callable[[], Awaitable[R]]) -> R:
+    async def once_projected(
+        self, token: Token, timeout: float, answer: Callable[[], Awaitable[R]]
+    ) -> R:
         """The answer, from documents that are as new as the token says or newer.
 
         Raises:
@@ -61,7 +63,7 @@ class Freshness:
         """
         return await self._answer(token, timeout, answer, self._if_written)
 
-    async def searchable(
+    async def once_searchable(
         self, token: Token, timeout: float, answer: Callable[[], Awaitable[R]]
     ) -> R:
         """The same for an answer from a search."""
@@ -72,7 +74,7 @@ class Freshness:
         token: Token,
         timeout: float,
         answer: Callable[[], Awaitable[R]],
-        look: Callable[[Token], Awaitable[Serving | None]],
+        look: Callable[[Token], Awaitable[IndexCheckpoints | None]],
     ) -> R:
         self._check(token)
         deadline = time.monotonic() + timeout
@@ -89,8 +91,8 @@ class Freshness:
                 return answered
 
     async def _until(
-        self, look: Callable[[Token], Awaitable[Serving | None]], token: Token
-    ) -> Serving:
+        self, look: Callable[[Token], Awaitable[IndexCheckpoints | None]], token: Token
+    ) -> IndexCheckpoints:
         """The first thing that `look` finds. An Elasticsearch that is away is waited for, too."""
         pause = _FIRST_PAUSE
         while True:
@@ -105,15 +107,15 @@ class Freshness:
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
-    async def _if_written(self, token: Token) -> Serving | None:
+    async def _if_written(self, token: Token) -> IndexCheckpoints | None:
         """The index, if it has what the token says."""
         serving = await self._look()
-        clusters = {progress.cluster for progress in serving.progress.values()} - {""}
+        clusters = {progress.cluster for progress in serving.checkpoints.values()} - {""}
         if clusters and token.cluster not in clusters:
             raise InvalidToken("the token is of another Kafka cluster than the view's events")
         return serving if _has(serving, token) else None
 
-    async def _if_searchable(self, token: Token) -> Serving | None:
+    async def _if_searchable(self, token: Token) -> IndexCheckpoints | None:
         """The index, if it has that, and then searches see it."""
         serving = await self._if_written(token)
         if serving is not None and not self._is_refreshed(serving.name, token):
@@ -129,8 +131,8 @@ class Freshness:
             and _has(known, token)
         )
 
-    async def _look_now(self) -> Serving:
-        self._seen = await self._store.serving(range(self._partitions))
+    async def _look_now(self) -> IndexCheckpoints:
+        self._seen = await self._store.checkpoints(range(self._partitions))
         return self._seen
 
     async def _refresh_now(self) -> None:
@@ -157,7 +159,7 @@ class Freshness:
             why = self._failure or "no answer"
             return ViewBehind(f"{written} the view could not be asked in {timeout:g} s: {why}")
         behind, number = max(
-            (point.offset - self._seen.progress[point.partition].decided, point.partition)
+            (point.offset - self._seen.checkpoints[point.partition].command_offset, point.partition)
             for point in token.points
         )
         if _has(self._seen, token):
@@ -169,11 +171,11 @@ class Freshness:
         )
 
 
-def _has(serving: Serving, token: Token) -> bool:
+def _has(serving: IndexCheckpoints, token: Token) -> bool:
     return all(_has_point(serving, point) for point in token.points)
 
 
-def _has_point(serving: Serving, point: Point) -> bool:
+def _has_point(serving: IndexCheckpoints, point: Point) -> bool:
     """Whether all events of the command are in the index; the last one it has may be amid them."""
-    progress = serving.progress[point.partition]
-    return (progress.decided, progress.sequence) >= (point.offset, point.sequence)
+    progress = serving.checkpoints[point.partition]
+    return (progress.command_offset, progress.sequence) >= (point.offset, point.sequence)

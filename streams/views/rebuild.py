@@ -26,20 +26,20 @@ from elasticsearch import AsyncElasticsearch
 from models.errors import Fatal, Transient
 from models.messages import Event
 from streams.aggregate import TopicNames
-from streams.concurrency import together
+from streams.concurrency import gather_or_cancel
 from streams.elasticsearch.connection import connect
 from streams.kafka.clients import admin_client, cluster_id, new_consumer, new_producer, started
 from streams.kafka.log_reader import last_positions
 from streams.kafka.records import Record
-from streams.progress import Progress
+from streams.progress import ProgressCallback
 from streams.settings import Settings
-from streams.views.cutover import move_to
-from streams.views.dead_letters import ViewLetters
+from streams.views.cutover import cut_over
+from streams.views.dead_letters import ViewDeadLetters
 from streams.views.event_reader import EventReader, open_event_reader
 from streams.views.indices import IndexState, ViewIndices
 from streams.views.projection import View
 from streams.views.projector import Projector
-from streams.views.status import add_up
+from streams.views.status import tally_documents
 from streams.views.store import ViewStore
 from streams.views.writer import PartitionWriter
 
@@ -59,14 +59,14 @@ class Rebuild(Generic[E]):
         client: AsyncElasticsearch,
         view: View[E],
         timeout: float,
-        progress: Progress,
+        progress: ProgressCallback,
     ) -> None:
         self._settings = settings
         self._client = client
         self._view = view
         self._progress = progress
         self._names = TopicNames(settings.namespace, view.aggregate)
-        self._indices = ViewIndices.of(settings, client, view)
+        self._indices = ViewIndices.from_settings(settings, client, view)
         self._numbers = range(settings.partitions)
         self._timeout = timeout
 
@@ -84,20 +84,20 @@ class Rebuild(Generic[E]):
         if not state.followed:
             store = self._indices.store(state.name)
             await self._load(store)
-            await self._indices.loaded(state.name)
+            await self._indices.finish_loading(state.name)
             await self._check(store)
             await self._load(store)  # what came meanwhile: the workers have to do the rest
             await self._indices.follow(state.name)
         deadline = time.monotonic() + self._timeout
         await self._wait_for_workers(deadline)
-        await move_to(self._settings, self._view, self._indices, state, deadline, self._progress)
+        await cut_over(self._settings, self._view, self._indices, state, deadline, self._progress)
         return state
 
     async def _index_to_build(self) -> IndexState:
         """A new index, or the one that an earlier run has left."""
         states = await self._indices.all()
         newest = states[-1] if states else None
-        if newest is not None and not newest.served and self._indices.fits(newest):
+        if newest is not None and not newest.served and self._indices.is_current(newest):
             return newest
         for state in states:
             if state.state == "building":
@@ -123,7 +123,7 @@ class Rebuild(Generic[E]):
         ):
             partitions = [TopicPartition(self._names.events, number) for number in self._numbers]
             consumer.assign(partitions)
-            letters = ViewLetters(producer, self._names.dead_views, self._view.name)
+            letters = ViewDeadLetters(producer, self._names.dead_views, self._view.name)
             writers = {
                 number: PartitionWriter(
                     store, projector, self._view.projection, letters, number, cluster
@@ -135,7 +135,7 @@ class Rebuild(Generic[E]):
                 await self._check_begin(consumer, partition, position)
                 consumer.seek(partition, position)
             ends = await last_positions(self._settings, self._names.events)
-            await together(
+            await gather_or_cancel(
                 *(self._load_partition(tp, consumer, reader, writers, ends) for tp in partitions)
             )
 
@@ -150,7 +150,7 @@ class Rebuild(Generic[E]):
         """To its end. While one is read and waits, Elasticsearch has documents of the others."""
         writer, end = writers[partition.partition], ends[partition.partition]
         self._say_how_far(writers, ends)
-        while writer.progress.position < end:
+        while writer.checkpoint.position < end:
             found = await consumer.getmany(partition, timeout_ms=_FETCH_WAIT_MS)
             for records in found.values():
                 await self._project(reader, writer, records)
@@ -159,13 +159,13 @@ class Rebuild(Generic[E]):
     def _say_how_far(
         self, writers: Mapping[int, PartitionWriter[E]], ends: Mapping[int, int]
     ) -> None:
-        done = sum(min(writers[number].progress.position, end) for number, end in ends.items())
+        done = sum(min(writers[number].checkpoint.position, end) for number, end in ends.items())
         self._progress("Projecting events", done, sum(ends.values()))
 
     async def _project(
         self, reader: EventReader[E], writer: PartitionWriter[E], records: list[Record]
     ) -> None:
-        events, sources = await writer.letters.readable(reader, records)
+        events, sources = await writer.letters.decode(reader, records)
         await writer.write(events, sources, records[-1].offset + 1)
 
     async def _check_begin(
@@ -180,8 +180,8 @@ class Rebuild(Generic[E]):
 
     async def _check(self, store: ViewStore) -> None:
         """Hold the documents of the index, which nobody else writes to, against the events."""
-        tallies = await add_up(self._view, store, len(self._numbers), self._progress)
-        progress = (await store.serving(self._numbers)).progress
+        tallies = await tally_documents(self._view, store, len(self._numbers), self._progress)
+        progress = (await store.checkpoints(self._numbers)).checkpoints
         for number, found in enumerate(tallies):
             expected = progress[number].tally
             if found != expected:
@@ -209,7 +209,7 @@ class Rebuild(Generic[E]):
 
 
 async def rebuild(
-    settings: Settings, view: View[E], *, timeout: float, progress: Progress
+    settings: Settings, view: View[E], *, timeout: float, progress: ProgressCallback
 ) -> IndexState:
     """See `Rebuild`; `timeout` are the seconds that the workers get to take the index over."""
     try:

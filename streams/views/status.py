@@ -12,9 +12,9 @@ from aiokafka.structs import TopicPartition
 from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connect
 from streams.kafka.log_reader import LogReader, open_logs
-from streams.progress import Progress
+from streams.progress import ProgressCallback
 from streams.settings import Settings
-from streams.views.checkpoint import Progress as Reached
+from streams.views.checkpoint import Checkpoint as Reached
 from streams.views.indices import IndexState, ViewIndices
 from streams.views.projection import View
 from streams.views.store import ViewStore
@@ -51,7 +51,7 @@ class IndexStatus:
 
 
 async def status_of(
-    settings: Settings, view: View[Any], *, check: bool, progress: Progress
+    settings: Settings, view: View[Any], *, check: bool, progress: ProgressCallback
 ) -> list[IndexStatus]:
     """All indices of a view, the oldest first.
 
@@ -70,8 +70,8 @@ async def status_of(
         connect(settings, timeout=_TIMEOUT) as client,
         open_logs(settings, partitions) as logs,
     ):
-        indices = ViewIndices.of(settings, client, view)
-        ends = await logs.reached(partitions)
+        indices = ViewIndices.from_settings(settings, client, view)
+        ends = await logs.readable_ends(partitions)
         return [
             await _status(view, indices, state, logs, ends, progress if check else None)
             for state in await indices.all()
@@ -84,10 +84,10 @@ async def _status(
     state: IndexState,
     logs: LogReader,
     ends: Mapping[TopicPartition, int],
-    checking: Progress | None,
+    checking: ProgressCallback | None,
 ) -> IndexStatus:
     store = indices.store(state.name)
-    reached = (await store.serving(tp.partition for tp in ends)).progress
+    reached = (await store.checkpoints(tp.partition for tp in ends)).checkpoints
     missing = {
         tp: end - reached[tp.partition].position
         for tp, end in ends.items()
@@ -99,7 +99,7 @@ async def _status(
     return IndexStatus(
         name=state.name,
         state=state.state,
-        of_this_program=indices.fits(state),
+        of_this_program=indices.is_current(state),
         positions={number: one.position for number, one in reached.items()},
         behind=sum(missing.values()),
         seconds=max([await _age(logs, tp, ends[tp] - left) for tp, left in missing.items()] or [0]),
@@ -122,11 +122,11 @@ async def _adds_up(
     before: Mapping[int, Reached],
     logs: LogReader,
     partitions: Collection[TopicPartition],
-    progress: Progress,
+    progress: ProgressCallback,
 ) -> bool | None:
     await store.refresh()
-    tallies = await add_up(view, store, len(before), progress)
-    after = (await store.serving(before)).progress
+    tallies = await tally_documents(view, store, len(before), progress)
+    after = (await store.checkpoints(before)).checkpoints
     if after != before:
         return None
     wrong = {number for number, found in enumerate(tallies) if found != after[number].tally}
@@ -134,7 +134,7 @@ async def _adds_up(
         return True
     # Documents are written before the index says so: a worker that is at it, or was killed amid it,
     # has more than that. Where there are no further events it cannot.
-    ends = {tp.partition: end for tp, end in (await logs.reached(partitions)).items()}
+    ends = {tp.partition: end for tp, end in (await logs.readable_ends(partitions)).items()}
     surely = any(
         ends[number] <= after[number].position
         or tallies[number].events < after[number].tally.events
@@ -143,8 +143,8 @@ async def _adds_up(
     return False if surely else None
 
 
-async def add_up(
-    view: View[Any], store: ViewStore, partitions: int, progress: Progress
+async def tally_documents(
+    view: View[Any], store: ViewStore, partitions: int, progress: ProgressCallback
 ) -> list[Tally]:
     """What the documents of an index that were refreshed add up to, by partition."""
     tallies = DocumentTallies(view.projection, partitions)

@@ -19,24 +19,24 @@ from typing import Any, NamedTuple, NoReturn
 from elasticsearch import AsyncElasticsearch
 
 from models.errors import Transient
-from streams.elasticsearch.bulk_writer import Answer, BulkWriter, is_possible_id
+from streams.elasticsearch.bulk_writer import BulkWriter, WriteResult, is_possible_id
 from streams.elasticsearch.connection import connect, missing_index, translating
 from streams.elasticsearch.index import (
     PROGRESS,
     REFUSED,
     Document,
-    ViewIndex,
+    IndexDefinition,
     in_namespace,
     writes_alias,
 )
 from streams.settings import Settings
 from streams.views.checkpoint import (
+    Checkpoint,
     IndexChanged,
-    Progress,
+    IndexCheckpoints,
     Revision,
-    Serving,
-    progress_id,
-    read_progress,
+    checkpoint_id,
+    read_checkpoint,
 )
 from streams.views.projection import View
 
@@ -56,7 +56,7 @@ class ViewStore:
     def __init__(
         self,
         client: AsyncElasticsearch,
-        index: ViewIndex,
+        index: IndexDefinition,
         *,
         name: str | None = None,
         bulk_documents: int = 2000,
@@ -67,7 +67,7 @@ class ViewStore:
         self._target = writes_alias(self.name)
         self._writer = BulkWriter(client, index, self._target, most=bulk_documents)
 
-    async def bulk_index(self, documents: Sequence[Document]) -> list[Answer]:
+    async def bulk_index(self, documents: Sequence[Document]) -> list[WriteResult]:
         """Write whole documents; the answers are in their order.
 
         Returns when every document has its answer. When this raises or is cancelled, any of them
@@ -98,23 +98,23 @@ class ViewStore:
         document = (await self.fetch([key])).get(key)
         return None if document is None or REFUSED in document else document
 
-    async def serving(self, partitions: Iterable[int]) -> Serving:
+    async def checkpoints(self, partitions: Iterable[int]) -> IndexCheckpoints:
         """The name of the index, and how far it is, as of now, refreshed or not."""
         numbers = list(partitions)
         with translating(self._client):
             response = await self._client.mget(
-                index=self.name, ids=[progress_id(number) for number in numbers]
+                index=self.name, ids=[checkpoint_id(number) for number in numbers]
             )
         for item in response["docs"]:
             if "error" in item:
                 self._raise(item["error"]["type"])
         found = zip(numbers, response["docs"], strict=True)
-        return Serving(
+        return IndexCheckpoints(
             response["docs"][0]["_index"],
-            {number: read_progress(self.name, item) for number, item in found},
+            {number: read_checkpoint(self.name, item) for number, item in found},
         )
 
-    async def save_progress(self, partition: int, progress: Progress) -> Progress:
+    async def save_checkpoint(self, partition: int, progress: Checkpoint) -> Checkpoint:
         """Say how far the index is. Everything before has to be acknowledged.
 
         Returns:
@@ -133,7 +133,7 @@ class ViewStore:
         with translating(self._client):
             response = await self._client.options(ignore_status=409).index(
                 index=self._target,
-                id=progress_id(partition),
+                id=checkpoint_id(partition),
                 document=progress.to_source(),
                 require_alias=True,
                 **condition,

@@ -16,7 +16,7 @@ from streams.elasticsearch.connection import connect
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import last_positions
 from streams.kafka.topics import topic_specs
-from streams.views.dead_letters import ViewLetters
+from streams.views.dead_letters import ViewDeadLetters
 from streams.views.event_reader import open_event_reader
 from streams.views.follower import ViewFollower
 from streams.views.partition import ViewPartition
@@ -51,7 +51,7 @@ def add_view(app: StreamApp, view: View[E]) -> TopicT:
             open_event_reader(settings, names, view.events)
         )
         producer = await resources.enter_async_context(started(new_producer(settings), settings))
-        letters = ViewLetters(producer, names.dead_views, view.name)
+        letters = ViewDeadLetters(producer, names.dead_views, view.name)
         follower = ViewFollower(settings, client, view, app.cluster, letters, wanted)
 
         def make(tp: TP) -> ViewPartition[E]:

@@ -15,8 +15,8 @@ from typing import Generic, TypeVar
 from models.errors import Fatal, Poison
 from models.messages import Event, EventRecord
 from streams.kafka.records import Record
-from streams.views.checkpoint import Progress
-from streams.views.dead_letters import ViewLetters
+from streams.views.checkpoint import Checkpoint
+from streams.views.dead_letters import ViewDeadLetters
 from streams.views.projection import Projection
 from streams.views.projector import Projector, Refused
 from streams.views.store import ViewStore
@@ -33,7 +33,7 @@ class PartitionWriter(Generic[E]):
         store: ViewStore,
         projector: Projector[E],
         projection: Projection[E],
-        letters: ViewLetters,
+        letters: ViewDeadLetters,
         partition: int,
         cluster: str,
     ) -> None:
@@ -44,7 +44,7 @@ class PartitionWriter(Generic[E]):
         self._partition = partition
         self._cluster = cluster
         self.letters = letters
-        self.progress = Progress()
+        self.checkpoint = Checkpoint()
 
     async def start(self) -> int:
         """Ask the index how far it is, and forget what was known: others may have written to it.
@@ -53,14 +53,16 @@ class PartitionWriter(Generic[E]):
             Fatal: It has the events of another cluster.
         """
         self._projector.forget(self._partition)
-        serving = await self._projector.patiently(self._store.serving, [self._partition])
-        self.progress = serving.progress[self._partition]
-        if self.progress.cluster not in ("", self._cluster):
+        serving = await self._projector.retry_until_answered(
+            self._store.checkpoints, [self._partition]
+        )
+        self.checkpoint = serving.checkpoints[self._partition]
+        if self.checkpoint.cluster not in ("", self._cluster):
             raise Fatal(
                 f"{serving.name} has the events of another Kafka cluster: use its own brokers "
                 "(CQRS_BOOTSTRAP_SERVERS), or another CQRS_NAMESPACE"
             )
-        return self.progress.position
+        return self.checkpoint.position
 
     async def write(
         self, events: Sequence[EventRecord[E]], sources: Sequence[Record], end: int
@@ -74,7 +76,7 @@ class PartitionWriter(Generic[E]):
             Fatal: It is gone (NoSuchView), or the events contradict.
             KafkaError: Some were refused, and their letters could not be written.
         """
-        before = self.progress
+        before = self.checkpoint
         if end <= before.position:
             return
         records = events[bisect_left(sources, before.position, key=_offset) :]
@@ -84,7 +86,7 @@ class PartitionWriter(Generic[E]):
                 (event.aggregate_id, event.sequence): source
                 for event, source in zip(events, sources, strict=True)
             }
-            await self.letters.bury(
+            await self.letters.write(
                 [
                     (
                         places[event.aggregate_id, event.sequence],
@@ -99,15 +101,15 @@ class PartitionWriter(Generic[E]):
         after = replace(before, position=end, cluster=self._cluster, tally=self._tally(records))
         if records:
             last = records[-1]
-            after = replace(after, decided=last.source.offset, sequence=last.sequence)
-        self.progress = await self._projector.patiently(
-            self._store.save_progress, self._partition, after
+            after = replace(after, command_offset=last.source.offset, sequence=last.sequence)
+        self.checkpoint = await self._projector.retry_until_answered(
+            self._store.save_checkpoint, self._partition, after
         )
 
     def _tally(self, records: Sequence[EventRecord[E]]) -> Tally:
         """What all events add up to with these."""
         keys = map(self._projection.key, records)
-        return self.progress.tally.plus_each([key for key in keys if key is not None])
+        return self.checkpoint.tally.plus_each([key for key in keys if key is not None])
 
     def forget(self) -> None:
         """Drop the documents that are kept: others may write them from now on."""

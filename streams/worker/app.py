@@ -50,7 +50,7 @@ _LAST_COMMIT_TIMEOUT = 1.0
 class StreamApp(faust.App):
     """A Faust app whose agents get chunks, and whose partitions look after themselves.
 
-    It is what the partitions' drivers see as their `Worker`.
+    It is what the partitions' drivers see as their `PartitionConsumer`.
     """
 
     logger = logging.getLogger("faust.app")  # what it says of itself is Faust's news
@@ -115,7 +115,7 @@ class StreamApp(faust.App):
         await super().on_first_start()
         if self.settings.health_port is not None:
             port = await self._clients.enter_async_context(
-                serving_health(self.settings.health_port, self.partitions.standings)
+                serving_health(self.settings.health_port, self.partitions.statuses)
             )
             logger.info("health: http://127.0.0.1:%d/health", port)
         for open_clients in self._open_clients:

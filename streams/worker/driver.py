@@ -1,8 +1,8 @@
 """What happens to one partition that a worker owns: start, chunks, recovery, end.
 
-A `Driver` starts its partition (fence, restore, seek) in a task of its own, so that a long restore
-holds up neither the rebalance nor the other partitions. It then takes chunks one after the other
-and checks each before it is processed:
+A `PartitionDriver` starts its partition (fence, restore, seek) in a task of its own, so that a long
+restore holds up neither the rebalance nor the other partitions. It then takes chunks one after the
+other and checks each before it is processed:
 
 - the gap: a chunk that starts after the position would skip commands; it is dropped and the
   consumer is sent back to the position;
@@ -40,7 +40,7 @@ from models.errors import Fatal, Transient
 from streams.kafka.transactions import Fenced
 from streams.worker.chunks import MOST_BYTES, Chunk
 from streams.worker.logs import log_defect
-from streams.worker.partition import Partition, Standing, Worker
+from streams.worker.partition import Partition, PartitionConsumer, PartitionStatus
 
 logger = logging.getLogger(__name__)
 
@@ -66,14 +66,16 @@ _PAUSE = 0.004
 _NO_PAUSE_FROM = 200
 
 
-class Driver:
+class PartitionDriver:
     """Runs one partition: one task at a time, which starts it or works off its chunks.
 
     Chunks that come while one is at work, or soon after it, are joined: under load a transaction
     carries more.
     """
 
-    def __init__(self, tp: TP, partition: Partition, worker: Worker, max_records: int) -> None:
+    def __init__(
+        self, tp: TP, partition: Partition, worker: PartitionConsumer, max_records: int
+    ) -> None:
         self.tp = tp
         self._max_records = max_records
         self.position: int | None = None  # None until started
@@ -136,10 +138,10 @@ class Driver:
         )
 
     @property
-    def standing(self) -> Standing:
+    def status(self) -> PartitionStatus:
         """How far it is. A start takes as long as there is state to restore."""
-        waits = (self._busy and self.position is None) or self._partition.waits
-        return Standing(self.position, self._failures, waits)
+        waits = (self._busy and self.position is None) or self._partition.is_waiting
+        return PartitionStatus(self.position, self._failures, waits)
 
     @property
     def lost(self) -> bool:

@@ -16,9 +16,9 @@ from aiohttp import web
 from faust.types import TP
 
 from models.errors import Fatal
-from streams.worker.partition import Standing
+from streams.worker.partition import PartitionStatus
 
-Standings = Mapping[TP, Standing]
+Standings = Mapping[TP, PartitionStatus]
 
 
 def health_of(standings: Standings) -> tuple[int, dict[str, Any]]:
@@ -29,8 +29,8 @@ def health_of(standings: Standings) -> tuple[int, dict[str, Any]]:
             "partition": tp.partition,
             "position": standing.position,
             "failures": standing.failures,
-            "waits": standing.waits,
-            "ok": _gets_on(standing),
+            "waits": standing.is_waiting,
+            "ok": _is_healthy(standing),
         }
         for tp, standing in sorted(standings.items())
     ]
@@ -38,8 +38,8 @@ def health_of(standings: Standings) -> tuple[int, dict[str, Any]]:
     return (200 if ok else 503), {"ok": ok, "partitions": partitions}
 
 
-def _gets_on(standing: Standing) -> bool:
-    return standing.position is not None and not standing.waits
+def _is_healthy(standing: PartitionStatus) -> bool:
+    return standing.position is not None and not standing.is_waiting
 
 
 @asynccontextmanager

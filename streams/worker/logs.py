@@ -24,7 +24,7 @@ def log_defect(what: str, error: BaseException) -> None:
     logger.error("%s raised %s\n%s", what, type(error).__name__, frames)
 
 
-class _News(logging.Filter):
+class _RepeatFilter(logging.Filter):
     """Keeps what a person can use of what aiokafka says."""
 
     def __init__(self) -> None:
@@ -54,7 +54,7 @@ def logging_config(level: str) -> dict[str, Any]:
         "formatters": {
             "line": {"format": "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"}
         },
-        "filters": {"news": {"()": _News}},
+        "filters": {"news": {"()": _RepeatFilter}},
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",

@@ -11,14 +11,14 @@ from models.errors import Fatal
 from streams.kafka.records import Record
 
 
-class Standing(NamedTuple):
+class PartitionStatus(NamedTuple):
     """How far a partition is, for who watches whether it gets on."""
 
     position: int | None = None
     """None while it is not started."""
     failures: int = 0
     """Since the last chunk that was processed."""
-    waits: bool = False
+    is_waiting: bool = False
     """Whether it does what may take long, and says so."""
 
 
@@ -26,7 +26,7 @@ class Partition(Protocol):
     """What a worker does with one input partition."""
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether it waits for a server as long as it takes, and has said so."""
 
     async def start(self) -> int:
@@ -48,7 +48,7 @@ class Partition(Protocol):
         """Give the partition up; what is not durable is thrown away."""
 
 
-class Worker(Protocol):
+class PartitionConsumer(Protocol):
     """What the drivers need of the app."""
 
     async def read_from(self, tp: TP, position: int) -> None:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Iterable
 from faust.types import TP
 
 from streams.worker.chunks import Chunk
-from streams.worker.driver import Driver
-from streams.worker.partition import Partition, Standing, Worker
+from streams.worker.driver import PartitionDriver
+from streams.worker.partition import Partition, PartitionConsumer, PartitionStatus
 
 
 class Partitions:
@@ -17,7 +17,7 @@ class Partitions:
 
     def __init__(
         self,
-        worker: Worker,
+        worker: PartitionConsumer,
         settle_timeout: float,
         max_records: int,
     ) -> None:
@@ -25,7 +25,7 @@ class Partitions:
         self._max_records = max_records
         self._new_partition: dict[str, Callable[[TP], Partition]] = {}
         self._settle_timeout = settle_timeout
-        self._drivers: dict[TP, Driver] = {}
+        self._drivers: dict[TP, PartitionDriver] = {}
         self._closed = False
 
     def handle(self, topic: str, new_partition: Callable[[TP], Partition]) -> None:
@@ -60,7 +60,7 @@ class Partitions:
             if self._closed:
                 return  # meanwhile
             if tp not in self._drivers:
-                self._drivers[tp] = Driver(
+                self._drivers[tp] = PartitionDriver(
                     tp, self._new_partition[tp.topic](tp), self._worker, self._max_records
                 )
             if self._drivers[tp].lost:
@@ -88,14 +88,14 @@ class Partitions:
         """Whether chunks of this partition are wanted."""
         return tp in self._drivers and self._drivers[tp].ready
 
-    def standing(self, tp: TP) -> Standing:
+    def status(self, tp: TP) -> PartitionStatus:
         """How far a partition is; from any thread."""
         driver = self._drivers.get(tp)
-        return Standing() if driver is None else driver.standing
+        return PartitionStatus() if driver is None else driver.status
 
-    def standings(self) -> dict[TP, Standing]:
+    def statuses(self) -> dict[TP, PartitionStatus]:
         """How far all partitions are that are ours now."""
-        return {tp: driver.standing for tp, driver in self._drivers.items()}
+        return {tp: driver.status for tp, driver in self._drivers.items()}
 
     def positions(self) -> dict[TP, int]:
         """Where to read on, for the partitions that are ready."""

@@ -69,7 +69,7 @@ class StreamWorker(faust.Worker):
         """Check what the worker needs before anything of it starts."""
         await super().on_first_start()
         await self._host.preflight()
-        collect_seldom()
+        tune_gc()
 
     @property
     def _host(self) -> Host:
@@ -99,7 +99,7 @@ class StreamWorker(faust.Worker):
         os._exit(code)
 
 
-def collect_seldom() -> None:
+def tune_gc() -> None:
     """Collect seldom, and never what there is by now; for the whole process, when it has started.
 
     A chunk makes and drops tens of thousands of small objects without a cycle among them, and a

@@ -1,12 +1,12 @@
-"""Liveness is progress: a worker that has work and does not get on with it must not stay up.
+"""Stop a worker that has records to process but makes no progress.
 
-Whatever ends or hangs without an error, in Faust, in aiokafka, in an agent or a handler, leaves a
-process that looks alive and does nothing. What gives it away is a partition with records to work
-off whose position does not move.
+Whatever ends or hangs without an error (in Faust, in aiokafka, in an agent or a handler) leaves a
+process that looks alive and does nothing. Its sign is a partition with records to process whose
+position does not move. Two things do not count:
 
-Waiting is something else. A broker that does not answer is an outage; so is what a driver tries
-again or waits for and says so (`Standing`). Neither counts, nor does a time in which this process
-was suspended: looks are counted, not seconds.
+- waiting: a broker that does not answer is an outage, and so is what a driver tries again or waits
+  for and logs (`PartitionStatus`);
+- time in which this process was suspended: checks are counted, not seconds.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from faust.types import TP
 from models.errors import Fatal
 from streams.worker.host import Host
 
-_LOOKS = 12  # in one timeout
-_PATIENCE = 5.0  # seconds that the brokers have to answer a look
+_CHECKS_PER_TIMEOUT = 12
+_ANSWER_TIMEOUT_S = 5.0  # of the brokers, for one check
 
 
-class Due(NamedTuple):
+class Expectation(NamedTuple):
     """Something that has to change before the timeout is over."""
 
     standing: object
@@ -52,13 +52,13 @@ class Watchdog:
         self._app = app
         self._consumer = consumer
         self._reached = reached
-        self._still: dict[TP | None, tuple[object, int]] = {}
+        self._unchanged: dict[TP | None, tuple[object, int]] = {}
 
     async def run(self) -> None:
         """Watch until the app stops, and stop it with one line if it does not get on."""
         timeout = self._app.settings.stall_timeout
         while not self._app.should_stop:
-            await asyncio.sleep(timeout / _LOOKS)
+            await asyncio.sleep(timeout / _CHECKS_PER_TIMEOUT)
             self._check_tasks()
             line = self.overdue(await self._due())
             if line is not None:
@@ -69,16 +69,16 @@ class Watchdog:
                     )
                 )
 
-    def overdue(self, due: Mapping[TP | None, Due]) -> str | None:
+    def overdue(self, due: Mapping[TP | None, Expectation]) -> str | None:
         """Compare with the looks before; the line of something that has not changed for so long."""
         still: dict[TP | None, tuple[object, int]] = {}
         line = None
         for what, now in due.items():
-            before, looks = self._still.get(what, (None, 0))
+            before, looks = self._unchanged.get(what, (None, 0))
             still[what] = now.standing, looks + 1 if before == now.standing else 1
-            if still[what][1] > _LOOKS:
+            if still[what][1] > _CHECKS_PER_TIMEOUT:
                 line = now.line
-        self._still = still
+        self._unchanged = still
         return line
 
     def _check_tasks(self) -> None:
@@ -94,14 +94,14 @@ class Watchdog:
                 raise Fatal(f"aiokafka has ended its {task.get_coro().__name__}: start again")
         coordinator.check_errors()
 
-    async def _due(self) -> dict[TP | None, Due]:
+    async def _due(self) -> dict[TP | None, Expectation]:
         """What has to change, by partition; None is the membership of the group."""
         owned = [TP(*partition) for partition in self._consumer.assignment()]
         topics = self._consumer._subscription.topics
         try:
             # Of committed records only: nothing behind the last stable offset can be read.
             ends = await asyncio.wait_for(
-                self._consumer.end_offsets(owned or [TP(topic, 0) for topic in topics]), _PATIENCE
+                self._consumer.end_offsets(owned or [TP(topic, 0) for topic in topics]), _ANSWER_TIMEOUT_S
             )
         except (KafkaError, asyncio.TimeoutError):
             return {}
@@ -109,20 +109,22 @@ class Watchdog:
             group = self._consumer._coordinator
             if group.coordinator_id is None:
                 return {}  # it is being looked for, with a line for each failure
-            return {None: Due(group.generation, f"outside of the group {group.group_id}")}
+            return {None: Expectation(group.generation, f"outside of the group {group.group_id}")}
         return {tp: due for tp in owned if (due := self._due_of(tp, ends[tp])) is not None}
 
-    def _due_of(self, tp: TP, end: int) -> Due | None:
-        now = self._app.partitions.standing(tp)
-        if now.waits:
+    def _due_of(self, tp: TP, end: int) -> Expectation | None:
+        now = self._app.partitions.status(tp)
+        if now.is_waiting:
             return None
         name = f"{tp.topic}[{tp.partition}]"
         if now.position is None:
-            return Due(now, f"{name} has not been started")
+            return Expectation(now, f"{name} has not been started")
         reached = self._reached(tp, now.position)
         if reached >= end:
             return None
-        return Due((reached, now.failures), f"{name} has stood at position {reached} of {end}")
+        return Expectation(
+            (reached, now.failures), f"{name} has stood at position {reached} of {end}"
+        )
 
     def _is_member(self) -> bool:
         heartbeat = self._consumer._coordinator._heartbeat_task

@@ -11,7 +11,7 @@ from typing import Any
 
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from streams.buses import QueryBus
-from streams.concurrency import together
+from streams.concurrency import gather_or_cancel
 from tests.harness.checks import require
 
 _PAUSE = 0.01  # seconds between two queries of a kind
@@ -51,7 +51,7 @@ class Asking:
 
     async def run(self) -> None:
         """Ask until all is `done`, and then the active users to the last page."""
-        await together(self._by_id(), self._by_email(), self._walk())
+        await gather_or_cancel(self._by_id(), self._by_email(), self._walk())
 
     async def _by_id(self) -> None:
         for user in cycle(self._users):

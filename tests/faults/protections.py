@@ -28,13 +28,13 @@ from streams.kafka.transactions import Batches, TransactionalProducer
 from streams.settings import Settings
 from streams.state import recovery
 from streams.state.recovery import Recovered
-from streams.state.rocksdb import LocalState
-from streams.state.store import MemoryState, encode_position, position_key
-from streams.views.checkpoint import Serving
-from streams.views.read_your_writes import Freshness
+from streams.state.rocksdb import RocksDBStore
+from streams.state.store import MemoryStore, encode_position, position_key
+from streams.views.checkpoint import IndexCheckpoints
+from streams.views.read_your_writes import ReadYourWrites
 from streams.views.writer import PartitionWriter
 from streams.worker.chunks import Chunk
-from streams.worker.driver import Driver
+from streams.worker.driver import PartitionDriver
 
 VARIABLE = "CQRS_TEST_WITHOUT"
 
@@ -85,8 +85,8 @@ def end_offset_in_recovery(set_: Set) -> None:
     most = 500  # records; that is the default of Kafka's consumers
 
     async def poll_once(
-        consumer: AIOKafkaConsumer, changelog: TopicPartition, state: MemoryState
-    ) -> MemoryState:
+        consumer: AIOKafkaConsumer, changelog: TopicPartition, state: MemoryStore
+    ) -> MemoryStore:
         await consumer.seek_to_beginning(changelog)
         if not (await consumer.end_offsets([changelog]))[changelog]:
             return state  # as the topic of the keys is; a poll would wait for something
@@ -107,7 +107,7 @@ def apply_after_commit(set_: Set) -> None:
     ) -> None:
         commit = self._producer.commit
         store = self._stored
-        assert isinstance(store, LocalState)
+        assert isinstance(store, RocksDBStore)
 
         async def apply_and_commit(outputs: Mapping[str, Batches]) -> Mapping[str, int]:
             changes = {
@@ -137,12 +137,12 @@ def identity_of_the_store(set_: Set) -> None:
 def gap_check(set_: Set) -> None:
     """Process chunks that start after the position."""
 
-    process = Driver._process
+    process = PartitionDriver._process
 
-    async def without_gap(self: Driver, chunk: Chunk) -> None:
+    async def without_gap(self: PartitionDriver, chunk: Chunk) -> None:
         await process(self, replace(chunk, start=min(chunk.start, self.position or 0)))
 
-    set_(Driver, "_process", without_gap)
+    set_(PartitionDriver, "_process", without_gap)
 
 
 def _recover() -> Callable[[Settings, TopicNames, TP], Awaitable[Recovered]]:
@@ -168,10 +168,10 @@ def commit_after_bulk(set_: Set) -> None:
     write = PartitionWriter.write
 
     async def save_first(self: PartitionWriter[Any], *chunk: Any) -> None:
-        before = self.progress
+        before = self.checkpoint
         after = replace(before, position=chunk[-1])
-        saved = await self._store.save_progress(self._partition, after)
-        self.progress = replace(before, revision=saved.revision)
+        saved = await self._store.save_checkpoint(self._partition, after)
+        self.checkpoint = replace(before, revision=saved.revision)
         await write(self, *chunk)
 
     set_(PartitionWriter, "write", save_first)
@@ -180,15 +180,15 @@ def commit_after_bulk(set_: Set) -> None:
 def wait_for_the_view(set_: Set) -> None:
     """Answer a query as soon as the view has said how far it is, whatever that is."""
 
-    async def at_once(self: Freshness, token: Token) -> Serving:
+    async def at_once(self: ReadYourWrites, token: Token) -> IndexCheckpoints:
         return await self._look()
 
-    set_(Freshness, "_if_written", at_once)
+    set_(ReadYourWrites, "_if_written", at_once)
 
 
 def refresh_after_the_wait(set_: Set) -> None:
     """Search when the view has the write, as if searches saw it then."""
-    set_(Freshness, "_if_searchable", Freshness._if_written)
+    set_(ReadYourWrites, "_if_searchable", ReadYourWrites._if_written)
 
 
 PROTECTIONS: Mapping[str, Callable[[Set], None]] = {

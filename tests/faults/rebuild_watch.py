@@ -23,7 +23,7 @@ class Loading:
 
     def __init__(self, client: AsyncElasticsearch, deployed: Deployment) -> None:
         self._client = client
-        self._indices = ViewIndices.of(deployed.settings, client, USER_VIEWS)
+        self._indices = ViewIndices.from_settings(deployed.settings, client, USER_VIEWS)
         self._name = f"{self._indices.alias}-v2"
         self._samples: list[tuple[float, int]] = []
 

@@ -31,7 +31,7 @@ from deploy.ephemeral import (
 from deploy.supervisor import Role
 from models.errors import CqrsError
 from streams.audit.report import Report
-from streams.progress import Progress
+from streams.progress import ProgressCallback
 from tests.harness.checks import require
 from tests.harness.crash_points import APPS, Point
 
@@ -74,7 +74,7 @@ class Run:
     seed: int
     result: Result
     resources: ExitStack
-    progress: Progress
+    progress: ProgressCallback
     apps: Mapping[Role, str]
     """Other modules for the apps of the workers; the tests take protections away with them."""
 
@@ -149,7 +149,7 @@ async def play(
     *,
     scale: Scale,
     seed: int,
-    progress: Progress = lambda _what, _done, _total: None,
+    progress: ProgressCallback = lambda _what, _done, _total: None,
     apps: Mapping[Role, str] = MappingProxyType({}),
     local_store: bool = False,
 ) -> Result:

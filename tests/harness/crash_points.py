@@ -29,7 +29,8 @@ from deploy.supervisor import Role
 from streams.commands import partition as command_partition
 from streams.commands.partition import CommandPartition
 from streams.kafka.transactions import TransactionalProducer
-from streams.views.dead_letters import ViewLetters
+from streams.state.recovery import recover_partition
+from streams.views.dead_letters import ViewDeadLetters
 from streams.views.store import ViewStore
 
 VARIABLE = "CQRS_FAULT_POINT"
@@ -92,20 +93,19 @@ def arm(environment: Mapping[str, str] = os.environ) -> None:
     if VARIABLE not in environment:
         return
     point = Point.read(environment[VARIABLE])
-    _wrap(AIOKafkaProducer, "begin_transaction", "begin", point)
+    _wrap(AIOKafkaProducer, AIOKafkaProducer.begin_transaction, "begin", point)
     _wrap_sending(point)
-    _wrap(AIOKafkaProducer, "commit_transaction", "commit", point)
-    _wrap(CommandPartition, "_apply", "apply", point)
-    _wrap(TransactionalProducer, "start", "fence", point)
-    _wrap(command_partition, "recover_partition", "restore", point)
-    _wrap(AsyncElasticsearch, "bulk", "bulk", point)
-    _wrap(ViewStore, "save_progress", "position", point)
-    _wrap(ViewLetters, "bury", "letters", point)
+    _wrap(AIOKafkaProducer, AIOKafkaProducer.commit_transaction, "commit", point)
+    _wrap(CommandPartition, CommandPartition._apply, "apply", point)
+    _wrap(TransactionalProducer, TransactionalProducer.start, "fence", point)
+    _wrap(command_partition, recover_partition, "restore", point)
+    _wrap(AsyncElasticsearch, AsyncElasticsearch.bulk, "bulk", point)
+    _wrap(ViewStore, ViewStore.save_checkpoint, "position", point)
+    _wrap(ViewDeadLetters, ViewDeadLetters.write, "letters", point)
 
 
-def _wrap(owner: Any, name: str, step: str, point: Point) -> None:
-    """Let `owner.name`, which may be async, come to the point before and after."""
-    inner: Callable[..., Any] = getattr(owner, name)
+def _wrap(owner: Any, inner: Callable[..., Any], step: str, point: Point) -> None:
+    """Let a function of `owner`, which may be async, come to the point before and after."""
 
     @wraps(inner)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -121,7 +121,7 @@ def _wrap(owner: Any, name: str, step: str, point: Point) -> None:
         point.reached("after", step)
         return value
 
-    setattr(owner, name, wrapped)
+    setattr(owner, inner.__name__, wrapped)
 
 
 def _wrap_sending(point: Point) -> None:

@@ -74,7 +74,7 @@ async def view_letters(deployed: Deployment) -> list[tuple[bytes | None, bytes |
     """Key and code of each dead letter of views, of partition 0."""
     topic = TopicPartition(deployed.names.dead_views, 0)
     async with open_logs(deployed.settings, [topic]) as logs:
-        end = (await logs.ends([topic]))[topic]
+        end = (await logs.end_offsets([topic]))[topic]
         return [
             (one.key, dict(one.headers)[CODE])
             async for some in logs.read(topic, 0, end)
@@ -100,7 +100,7 @@ async def namespace(servers: Servers) -> AsyncIterator[Settings]:
 async def delete_view(settings: Settings) -> None:
     """Delete the indices of the settings' view."""
     async with connect(settings, timeout=30) as client:
-        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        indices = ViewIndices.from_settings(settings, client, USER_VIEWS)
         for state in await indices.all():
             await indices.drop(state.name)
 
@@ -109,7 +109,7 @@ async def delete_view(settings: Settings) -> None:
 async def user_views(settings: Settings, *, timeout: float = 30) -> AsyncIterator[ViewStore]:
     """The settings' view, its first index to be written and read."""
     async with connect(settings, timeout=timeout) as client:
-        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        indices = ViewIndices.from_settings(settings, client, USER_VIEWS)
         await indices.create(1, {}, followed=True)
         await indices.serve(f"{indices.alias}-v1")
         index = in_namespace(settings, USER_VIEWS.index)

@@ -41,14 +41,14 @@ class ViewProgress:
     async def positions(self) -> Positions:
         """What the index that people read has of each partition of the event topic."""
         try:
-            found = await self._store.serving(tp.partition for tp in self._partitions)
+            found = await self._store.checkpoints(tp.partition for tp in self._partitions)
         except NoSuchView:  # not complete yet
             return dict.fromkeys(self._partitions, 0)
-        return {tp: found.progress[tp.partition].position for tp in self._partitions}
+        return {tp: found.checkpoints[tp.partition].position for tp in self._partitions}
 
     async def ends(self) -> Positions:
         """Where the view is when it has all events that there are now."""
-        return await self.logs.reached(self._partitions)
+        return await self.logs.readable_ends(self._partitions)
 
     async def catch_up(self) -> None:
         """Wait until the view has all events that there are now."""

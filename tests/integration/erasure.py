@@ -62,7 +62,7 @@ async def records(deployed: Deployment, topic: str) -> list[Any]:
     """All committed records of a topic."""
     partitions = [TopicPartition(topic, n) for n in range(deployed.settings.partitions)]
     async with open_logs(deployed.settings, partitions) as logs:
-        ends = await logs.ends(partitions)
+        ends = await logs.end_offsets(partitions)
         return [
             record
             for partition in partitions

@@ -21,7 +21,7 @@ from benchmarks.deciding import (
     plain_loop,
 )
 from benchmarks.rig.backlog import backlog, committed
-from benchmarks.rig.runner import Ground
+from benchmarks.rig.runner import BenchContext
 from deploy.embedded.stack import EmbeddedStack
 from models.errors import Fatal
 from models.tokens import Token
@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", BENCHMARKS)
 async def test_every_contestant_takes_part(stack: EmbeddedStack, folder: Path, name: str) -> None:
     assert TINY[name].keys() == BENCHMARKS[name].sizes["full"].keys()
-    ground = Ground(stack, folder, TINY[name], seed=1)
+    ground = BenchContext(stack, folder, TINY[name], seed=1)
     async with ground.kept:
         for contestant in BENCHMARKS[name].contestants:
             figures = await contestant.measure(ground)
@@ -74,7 +74,7 @@ async def test_every_contestant_takes_part(stack: EmbeddedStack, folder: Path, n
 
 
 async def test_kafka_streams_writes_what_we_write(stack: EmbeddedStack, folder: Path) -> None:
-    ground = Ground(stack, folder, {}, seed=3)
+    ground = BenchContext(stack, folder, {}, seed=3)
     records = backlog(2000, ground.seed).records
     ours = await written(ground, our_worker, records)
     theirs = await written(ground, kafka_streams, records)
@@ -83,7 +83,7 @@ async def test_kafka_streams_writes_what_we_write(stack: EmbeddedStack, folder: 
 
 
 async def written(
-    ground: Ground, new_worker: NewWorker, records: Sequence[tuple[bytes, bytes]]
+    ground: BenchContext, new_worker: NewWorker, records: Sequence[tuple[bytes, bytes]]
 ) -> tuple[list[Any], list[Any], list[Any]]:
     """Events, outcomes and dead letters, without what is new for each deployment."""
     settings, names, _ = await let_decide(ground, new_worker, records)
@@ -118,7 +118,7 @@ def _of_any_time(outcome: dict[str, Any]) -> dict[str, Any]:
 async def test_a_contestant_that_does_not_answer_as_it_has_to_is_no_contestant(
     stack: EmbeddedStack, folder: Path
 ) -> None:
-    ground = Ground(stack, folder, TINY["deciding"], seed=1)
+    ground = BenchContext(stack, folder, TINY["deciding"], seed=1)
     with pytest.raises(Fatal, match="the answers were"):
         await decide(ground, new_worker=plain_loop, same_answers=True)
 
@@ -130,4 +130,4 @@ async def test_a_contestant_that_ends_is_said_with_its_last_words(
         return Worker([sys.executable, "-c", "exit('no partitions for me')"], "broken")
 
     with pytest.raises(Fatal, match="broken ended with code 1: no partitions for me"):
-        await let_decide(Ground(stack, folder, {}, seed=1), broken, [(b"key", b"value")])
+        await let_decide(BenchContext(stack, folder, {}, seed=1), broken, [(b"key", b"value")])

@@ -18,7 +18,7 @@ import pytest
 
 from agents.user_views import USER_VIEWS
 from deploy.embedded.stack import EmbeddedStack
-from deploy.environment import environment
+from deploy.environment import child_environment
 from deploy.ephemeral import Deployment, new_settings
 from deploy.waiting import wait_until
 from streams.kafka.clients import new_producer, started
@@ -58,7 +58,7 @@ def running(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[st
     process = subprocess.Popen(
         cqrs_command(*arguments),
         cwd=ROOT,
-        env={**environment(settings), "PYTHONUNBUFFERED": "1"},
+        env={**child_environment(settings), "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -30,7 +30,7 @@ from streams.kafka.clients import new_producer, started
 from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import open_logs
 from streams.kafka.partitioner import partition_of
-from streams.progress import say_nothing
+from streams.progress import no_progress
 from streams.views.event_reader import read_event
 from streams.views.projection import View
 from streams.views.rebuild import rebuild
@@ -79,7 +79,7 @@ async def events(deployed: Deployment) -> list[EventRecord[UserEvent]]:
     numbers = range(deployed.settings.partitions)
     partitions = [TopicPartition(deployed.names.events, number) for number in numbers]
     async with open_logs(deployed.settings, partitions) as logs:
-        ends = await logs.ends(partitions)
+        ends = await logs.end_offsets(partitions)
         return [
             read_event(one, USER_EVENTS, None)
             for tp, end in ends.items()
@@ -102,7 +102,7 @@ async def has_all(deployed: Deployment, view: View[Any] = DAILY_REGISTRATIONS) -
 
     async def complete() -> bool:
         try:
-            found = await status_of(deployed.settings, view, check=True, progress=say_nothing)
+            found = await status_of(deployed.settings, view, check=True, progress=no_progress)
         except Transient:  # the index is just being made
             return False
         assert all(one.complete is not False for one in found)
@@ -116,7 +116,7 @@ async def projected(deployed: Deployment) -> int:
     """How far the index is that people read."""
     async with open_view_store(deployed.settings, DAILY_REGISTRATIONS, timeout=30) as store:
         try:
-            found = (await store.serving(range(deployed.settings.partitions))).progress
+            found = (await store.checkpoints(range(deployed.settings.partitions))).checkpoints
         except NoSuchView:
             return 0
     return sum(one.position for one in found.values())
@@ -151,7 +151,7 @@ async def test_both_views_side_by_side_and_one_made_anew(deploy: Deploy) -> None
 
         await wait_until(begun, timeout=60)
         state = await rebuild(
-            deployed.settings, DAILY_REGISTRATIONS, timeout=60, progress=say_nothing
+            deployed.settings, DAILY_REGISTRATIONS, timeout=60, progress=no_progress
         )
         assert state.number == 2
         before = await projected(deployed)
@@ -164,7 +164,7 @@ async def test_both_views_side_by_side_and_one_made_anew(deploy: Deploy) -> None
         await has_all(deployed, view)
     assert (await verify_users(deployed.settings)).first_violation is None
     assert await counted(deployed) == await expected(deployed)
-    users = await status_of(deployed.settings, USER_VIEWS, check=False, progress=say_nothing)
+    users = await status_of(deployed.settings, USER_VIEWS, check=False, progress=no_progress)
     assert [one.state for one in users] == ["serving"]
     for worker in deployed.workers:
         assert worker.is_running
@@ -223,7 +223,7 @@ async def test_what_one_view_cannot_take_is_no_matter_of_the_other(deploy: Deplo
             await producer.send_and_wait(deployed.names.events, value, key.encode(), 0)
         for view in VIEWS.values():
             await has_all(deployed, view)
-        ends = await logs.ends([letters])
+        ends = await logs.end_offsets([letters])
         found = [one async for some in logs.read(letters, 0, ends[letters]) for one in some]
         assert [(one.key, dict(one.headers)[VIEW]) for one in found] == [
             (b"anna", b"daily-registrations")
@@ -247,7 +247,7 @@ async def test_verify_looks_at_the_dead_letters_of_its_own_view(
         started(new_producer(deployed.settings), deployed.settings) as producer,
     ):
         user = (await anext(store.scan()))["id"]
-        await client.delete(index=(await store.serving([0])).name, id=user, refresh=True)
+        await client.delete(index=(await store.checkpoints([0])).name, id=user, refresh=True)
         partition = partition_of(user.encode(), deployed.settings.partitions)
         await producer.send_and_wait(
             deployed.names.dead_views,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
-from agents.user_audit import prove_erased
+from agents.user_audit import check_user_erasure
 from agents.user_views import USER_VIEWS
 from deploy.ephemeral import Deployment
 from deploy.samples.commands import generate
@@ -27,7 +27,7 @@ from models.outcomes import Accepted, Rejection
 from streams.elasticsearch.connection import connect
 from streams.kafka.clients import admin_client, new_producer
 from streams.kafka.topics import topic_specs
-from streams.views.checkpoint import progress_id
+from streams.views.checkpoint import checkpoint_id
 from streams.views.store import open_view_store
 from tests.conftest import Deploy
 from tests.harness.crash_points import APPS, Point
@@ -136,7 +136,7 @@ async def test_when_kafka_has_compacted_the_key_is_gone_for_good(deploy: Deploy)
     assert erase(deployed, "--prove")[1]["places"]["users.keys.v1"]["readable"] == 1
 
     async def is_compacted() -> bool:
-        proof = await prove_erased(deployed.settings, "anna")
+        proof = await check_user_erasure(deployed.settings, "anna")
         return proof.ok and proof.places[0].verdict == "gone"
 
     await wait_until(is_compacted, timeout=120)
@@ -220,7 +220,7 @@ async def rewind(deployed: Deployment) -> None:
     async with connect(deployed.settings, timeout=10) as client:
         for number in range(deployed.settings.partitions):
             await client.options(ignore_status=404).delete(
-                index=index_of(deployed), id=progress_id(number)
+                index=index_of(deployed), id=checkpoint_id(number)
             )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from deploy.embedded import jars, maven
+from deploy.embedded import jars, lockfile, maven
 from deploy.embedded.jars import ensure_jars, jar_folder
 from deploy.embedded.start_progress import Progress
 from models.errors import Fatal
@@ -59,7 +59,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repo
     monkeypatch.setenv("JGO_CONFIG_FILE", str(configuration))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("CQRS_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(jars, "LOCK", lock)
+    monkeypatch.setattr(lockfile, "LOCK", lock)
     thread = Thread(target=repository.server.serve_forever)
     thread.start()
     yield repository

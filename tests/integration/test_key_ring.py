@@ -21,7 +21,7 @@ from models.wire import encode
 from streams.aggregate import TopicNames
 from streams.encryption.cipher import seal_event
 from streams.encryption.key_ring import KeyRing, open_key_ring
-from streams.encryption.keys import Keys, master_key, new_master_key
+from streams.encryption.keys import PartitionKeys, master_key, new_master_key
 from streams.kafka.clients import new_producer
 from streams.settings import Settings
 from streams.views.event_reader import EventReader
@@ -57,7 +57,7 @@ async def put(producer: AIOKafkaProducer, settings: Settings, value: bytes | Non
     await producer.send_and_wait(topic, value, b"anna", partition=PARTITION)
 
 
-def sealed(keys: Keys, wrapped: bytes) -> ConsumerRecord:
+def sealed(keys: PartitionKeys, wrapped: bytes) -> ConsumerRecord:
     """Anna's registration as it is on the topic."""
     wire = ANNA.to_wire()
     seal_event(wire, ANNA.event.personal, keys.unwrap(b"anna", wrapped))
@@ -75,7 +75,7 @@ def email_in(event: EventRecord[UserEvent]) -> str:
 
 
 async def test_a_key_whose_transaction_is_still_open_is_waited_for(settings: Settings) -> None:
-    keys = Keys(master_key(settings))
+    keys = PartitionKeys(master_key(settings))
     wrapped = keys.make(b"anna")
     async with transactions(settings) as owner, open_ring(settings) as ring:
         await owner.begin_transaction()
@@ -87,7 +87,7 @@ async def test_a_key_whose_transaction_is_still_open_is_waited_for(settings: Set
 
 
 async def test_a_key_of_an_aborted_transaction_is_none(settings: Settings) -> None:
-    keys = Keys(master_key(settings))
+    keys = PartitionKeys(master_key(settings))
     wrapped = keys.make(b"anna")
     async with transactions(settings) as owner, open_ring(settings) as ring:
         await owner.begin_transaction()
@@ -100,7 +100,7 @@ async def test_a_key_of_an_aborted_transaction_is_none(settings: Settings) -> No
 async def test_a_destroyed_key_leaves_the_memory_without_being_asked_for(
     settings: Settings,
 ) -> None:
-    keys = Keys(master_key(settings))
+    keys = PartitionKeys(master_key(settings))
     wrapped = keys.make(b"anna")
     async with new_producer(settings) as producer, open_ring(settings) as ring:
         await put(producer, settings, wrapped)
@@ -114,7 +114,7 @@ async def test_a_destroyed_key_leaves_the_memory_without_being_asked_for(
 
 async def test_a_key_that_was_destroyed_long_ago_is_never_used(settings: Settings) -> None:
     """Though the topic is read in several parts, and the first one has the key."""
-    keys = Keys(master_key(settings))
+    keys = PartitionKeys(master_key(settings))
     wrapped = keys.make(b"anna")
     async with new_producer(settings) as producer, open_ring(settings) as ring:
         await put(producer, settings, wrapped)
@@ -130,7 +130,7 @@ async def test_a_key_that_was_destroyed_long_ago_is_never_used(settings: Setting
 async def test_who_remembers_keeps_what_is_destroyed_meanwhile_and_no_more(
     settings: Settings,
 ) -> None:
-    keys = Keys(master_key(settings))
+    keys = PartitionKeys(master_key(settings))
     names = TopicNames(settings.namespace, "users")
     async with (
         new_producer(settings) as producer,
@@ -152,7 +152,7 @@ async def test_who_remembers_keeps_what_is_destroyed_meanwhile_and_no_more(
 
 
 async def test_a_partition_that_comes_back_is_read_again(settings: Settings) -> None:
-    keys = Keys(master_key(settings))
+    keys = PartitionKeys(master_key(settings))
     wrapped = keys.make(b"anna")
     async with new_producer(settings) as producer, open_ring(settings) as ring:
         await put(producer, settings, wrapped)

@@ -10,7 +10,7 @@ import pytest
 
 from agents.user_views import USER_VIEWS
 from deploy.cli.main import main
-from deploy.environment import environment
+from deploy.environment import child_environment
 from deploy.ephemeral import Servers, new_settings
 from models.events import UserDeactivated
 from streams.settings import Settings
@@ -44,7 +44,7 @@ def view(stack: Servers) -> Iterator[Settings]:
 @pytest.fixture
 def run(view: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """The command line in this process: exit code, output, errors."""
-    for name, value in environment(view).items():
+    for name, value in child_environment(view).items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("COLUMNS", "120")
 
@@ -165,7 +165,7 @@ def test_as_a_program_of_its_own(view: Settings) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "deploy.cli", "get", "user-0", "--json"],
         cwd=ROOT,
-        env=environment(view),
+        env=child_environment(view),
         capture_output=True,
         text=True,
         check=False,

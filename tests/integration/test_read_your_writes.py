@@ -30,7 +30,7 @@ from streams.buses import QueryBus
 from streams.commands.client import KafkaCommandBus
 from streams.elasticsearch.connection import connect
 from streams.kafka.partitioner import partition_of
-from streams.views.read_your_writes import Freshness
+from streams.views.read_your_writes import ReadYourWrites
 from streams.views.store import open_view_store
 from tests.conftest import Deploy
 from tests.support import cqrs, deployment, run_apart
@@ -272,8 +272,8 @@ async def test_an_answer_of_an_index_that_is_not_as_far_is_not_given(deploy: Dep
             return await store.get(register.aggregate_id) is not None
 
         bus = QueryBus()
-        freshness = Freshness(store, deployed.names.commands, deployed.settings.partitions)
-        bus.register(GetUserById, look_while_it_is_replaced, after=freshness.written)
+        freshness = ReadYourWrites(store, deployed.names.commands, deployed.settings.partitions)
+        bus.register(GetUserById, look_while_it_is_replaced, after=freshness.once_projected)
         with pytest.raises(ViewBehind):
             await bus.execute(GetUserById("a"), at_least=token, timeout=0.5)
         assert asked == [old]

@@ -17,7 +17,7 @@ from elasticsearch import AsyncElasticsearch
 from agents.client import all_users_by_email, open_queries
 from agents.user_audit import verify_users
 from agents.user_views import USER_VIEWS
-from deploy.environment import environment
+from deploy.environment import child_environment
 from deploy.ephemeral import Deployment
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
@@ -25,7 +25,7 @@ from models.errors import Fatal, NoSuchView, Transient
 from models.queries import GetUserById
 from streams.elasticsearch.connection import connect
 from streams.kafka.clients import admin_client
-from streams.progress import say_nothing
+from streams.progress import no_progress
 from streams.views.cutover import prune, roll_back
 from streams.views.indices import IndexState, ViewIndices
 from streams.views.projection import View
@@ -52,7 +52,7 @@ LOUDER_APP = "tests.integration.louder_views_worker"
 @asynccontextmanager
 async def indices_of(deployed: Deployment) -> AsyncIterator[ViewIndices]:
     async with connect(deployed.settings, timeout=30) as client:
-        yield ViewIndices.of(deployed.settings, client, USER_VIEWS)
+        yield ViewIndices.from_settings(deployed.settings, client, USER_VIEWS)
 
 
 async def states(deployed: Deployment) -> dict[int, str]:
@@ -61,7 +61,7 @@ async def states(deployed: Deployment) -> dict[int, str]:
 
 
 async def status(deployed: Deployment, view: View[Any] = USER_VIEWS) -> list[IndexStatus]:
-    return await status_of(deployed.settings, view, check=True, progress=say_nothing)
+    return await status_of(deployed.settings, view, check=True, progress=no_progress)
 
 
 async def fill(deployed: Deployment, commands: int = 3000) -> None:
@@ -78,7 +78,7 @@ async def has_all(deployed: Deployment) -> None:
 
 
 async def made_anew(deployed: Deployment, view: View[Any] = USER_VIEWS) -> IndexState:
-    return await rebuild(deployed.settings, view, timeout=60, progress=say_nothing)
+    return await rebuild(deployed.settings, view, timeout=60, progress=no_progress)
 
 
 class Searching:
@@ -152,7 +152,7 @@ async def test_a_rebuild_amid_commands_and_searches(deploy: Deploy) -> None:
 
 
 async def roll_back_now(deployed: Deployment) -> IndexState:
-    return await roll_back(deployed.settings, USER_VIEWS, timeout=60, progress=say_nothing)
+    return await roll_back(deployed.settings, USER_VIEWS, timeout=60, progress=no_progress)
 
 
 async def fill_more(deployed: Deployment) -> None:
@@ -175,7 +175,7 @@ async def test_a_changed_program_needs_a_rebuild_and_comes_in_beside_the_old_one
 
     async with searching(deployed) as searches, commands_coming(deployed):
         with pytest.raises(Fatal, match="start a view worker of this program"):
-            await rebuild(deployed.settings, LOUDER_VIEWS, timeout=0, progress=say_nothing)
+            await rebuild(deployed.settings, LOUDER_VIEWS, timeout=0, progress=no_progress)
         assert await states(deployed) == {1: "serving", 2: "followed"}
         deployed.start("views", app=LOUDER_APP)
         await made_anew(deployed, LOUDER_VIEWS)
@@ -195,14 +195,14 @@ async def test_a_rebuild_that_is_killed_goes_on_where_it_was(deploy: Deploy) -> 
     killed = await asyncio.create_subprocess_exec(
         *cqrs_command("views", "rebuild"),
         cwd=ROOT,
-        env={**environment(deployed.settings), "CQRS_BULK_DOCUMENTS": "50"},
+        env={**child_environment(deployed.settings), "CQRS_BULK_DOCUMENTS": "50"},
         stderr=subprocess.DEVNULL,
     )
 
     async def has_some() -> bool:
         try:
             found = await status_of(
-                deployed.settings, USER_VIEWS, check=False, progress=say_nothing
+                deployed.settings, USER_VIEWS, check=False, progress=no_progress
             )
         except Transient:  # the index is just being made
             return False
@@ -226,7 +226,7 @@ async def test_what_another_program_left_unfinished_is_thrown_away(deploy: Deplo
     deployed = deploy("commands", "views")
     await fill(deployed, 300)
     async with connect(deployed.settings, timeout=30) as client:
-        others = ViewIndices.of(deployed.settings, client, LOUDER_VIEWS)
+        others = ViewIndices.from_settings(deployed.settings, client, LOUDER_VIEWS)
         await others.create(2, {}, followed=False)
     assert (await made_anew(deployed)).number == 3
     assert await states(deployed) == {1: "followed", 3: "serving"}
@@ -235,14 +235,14 @@ async def test_what_another_program_left_unfinished_is_thrown_away(deploy: Deplo
 async def test_what_people_read_is_never_touched_though_nobody_follows_it(deploy: Deploy) -> None:
     deployed = deploy("commands")
     async with connect(deployed.settings, timeout=30) as client:
-        others = ViewIndices.of(deployed.settings, client, LOUDER_VIEWS)
+        others = ViewIndices.from_settings(deployed.settings, client, LOUDER_VIEWS)
         await others.create(1, {}, followed=False)
         await others.serve(f"{others.alias}-v1")
     worker = deployed.start("views")
     assert await asyncio.to_thread(worker.wait) == 1
     assert "cqrs views rebuild user-views" in worker.log_text.splitlines()[-1]
     with pytest.raises(Fatal, match="start a view worker of this program"):
-        await rebuild(deployed.settings, USER_VIEWS, timeout=0, progress=say_nothing)
+        await rebuild(deployed.settings, USER_VIEWS, timeout=0, progress=no_progress)
     assert await states(deployed) == {1: "serving", 2: "followed"}
     worker.start()
     assert (await made_anew(deployed)).number == 2
@@ -254,14 +254,14 @@ async def test_an_index_that_does_not_add_up_is_never_read(
 ) -> None:
     deployed = deploy("commands", "views")
     await fill(deployed, 300)
-    loaded = ViewIndices.loaded
+    loaded = ViewIndices.finish_loading
 
     async def lose_one(self: ViewIndices, name: str) -> None:
         await loaded(self, name)
         document = await anext(self.store(name).scan())
         await self._client.delete(index=name, id=document["id"], refresh=True)
 
-    monkeypatch.setattr(ViewIndices, "loaded", lose_one)
+    monkeypatch.setattr(ViewIndices, "finish_loading", lose_one)
     with pytest.raises(Fatal, match="user-views-v2 is not complete: of partition"):
         await made_anew(deployed)
     assert await states(deployed) == {1: "serving", 2: "building"}

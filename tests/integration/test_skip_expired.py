@@ -14,7 +14,7 @@ from faust.types import TP
 
 from agents.users import COMMAND_WORKER, USERS
 from models.errors import Fatal
-from streams.audit.report import Checked
+from streams.audit.report import CheckedRange
 from streams.audit.verify import verify
 from streams.commands import skip_expired as skipping
 from streams.commands.skip_expired import Expired, find_expired, skip_expired
@@ -55,7 +55,7 @@ async def test_skip_expired(deploy: Deploy) -> None:
     report = await verify(settings, USERS)
     assert report.first_violation is None
     assert (report.commands, report.accepted, report.events) == (7, 7, 12)
-    assert report.ranges == [Checked(0, 8, 15)]
+    assert report.ranges == [CheckedRange(0, 8, 15)]
 
 
 @pytest.mark.parametrize("takeovers", [1, 10])

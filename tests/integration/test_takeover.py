@@ -201,6 +201,6 @@ async def test_one_transaction_carries_a_bounded_number_of_bytes(deploy: Deploy)
             await producer.send_and_wait(names.commands, b" " * MIB, b"user-1", partition=0)
         deployed.start("commands")
         await outcomes.reach(48)
-        end = (await logs.ends([changelog]))[changelog]
+        end = (await logs.end_offsets([changelog]))[changelog]
         transactions = [record async for part in logs.read(changelog, 0, end) for record in part]
     assert len(transactions) >= 2  # each writes its position, and there is no state

@@ -23,7 +23,7 @@ from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import REFUSED, Document
 from streams.elasticsearch.substring import fold, fragment_query, fragment_text
 from streams.settings import Settings
-from streams.views.read_your_writes import Freshness
+from streams.views.read_your_writes import ReadYourWrites
 from streams.views.store import ViewStore
 from tests.harness.read_side import namespace, user_views
 from tests.support import ROOT
@@ -44,7 +44,7 @@ async def store(settings: Settings) -> AsyncIterator[ViewStore]:
 @pytest.fixture
 async def queries(store: ViewStore) -> QueryBus:
     queries = QueryBus()
-    UserQueryHandler(store).register_at(queries, Freshness(store, "users.commands.v1", 2))
+    UserQueryHandler(store).register_at(queries, ReadYourWrites(store, "users.commands.v1", 2))
     return queries
 
 

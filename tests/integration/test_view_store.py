@@ -14,11 +14,11 @@ from elasticsearch import AsyncElasticsearch
 from agents.user_views import ORDER, USER_VIEWS
 from deploy.ephemeral import Servers
 from models.errors import CqrsError, Fatal, NoSuchView, Transient
-from streams.elasticsearch.bulk_writer import Fate
+from streams.elasticsearch.bulk_writer import WriteStatus
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import REFUSED, Document
 from streams.settings import Settings
-from streams.views.checkpoint import IndexChanged, Progress
+from streams.views.checkpoint import Checkpoint, IndexChanged
 from streams.views.indices import ViewIndices
 from streams.views.store import ViewStore, open_view_store
 from streams.views.tally import Tally
@@ -58,7 +58,7 @@ def user(key: str, version: int = 1, **fields: Any) -> Document:
     }
 
 
-async def fates(store: ViewStore, *documents: Document) -> list[Fate]:
+async def fates(store: ViewStore, *documents: Document) -> list[WriteStatus]:
     return [answer.fate for answer in await store.bulk_index(documents)]
 
 
@@ -67,7 +67,7 @@ async def fates(store: ViewStore, *documents: Document) -> list[Fate]:
 
 async def test_of_several_workers_one_creates_the_index(settings: Settings) -> None:
     async with connect(settings, timeout=30) as client:
-        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        indices = ViewIndices.from_settings(settings, client, USER_VIEWS)
         created = await asyncio.gather(*(indices.create(1, {}, followed=True) for _ in range(4)))
         assert sorted(created) == [False, False, False, True]
         assert not await indices.create(1, {}, followed=True)
@@ -86,7 +86,7 @@ async def test_the_index_is_numbered_behind_its_alias(settings: Settings) -> Non
 
 async def test_an_index_is_refreshed_from_when_people_read_it(settings: Settings) -> None:
     async with connect(settings, timeout=30) as client:
-        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        indices = ViewIndices.from_settings(settings, client, USER_VIEWS)
         await indices.create(1, {}, followed=True)
         (made,) = await indices.all()
         store = indices.store(made.name)
@@ -105,7 +105,7 @@ async def refresh_interval(client: AsyncElasticsearch, name: str) -> str:
 
 async def test_the_alias_moves_at_once(settings: Settings, store: ViewStore) -> None:
     async with connect(settings, timeout=30) as client:
-        indices = ViewIndices.of(settings, client, USER_VIEWS)
+        indices = ViewIndices.from_settings(settings, client, USER_VIEWS)
         await indices.create(2, {0: 7}, followed=False)
         assert [one.state for one in await indices.all()] == ["serving", "building"]
         await indices.follow(f"{indices.alias}-v2")
@@ -113,9 +113,9 @@ async def test_the_alias_moves_at_once(settings: Settings, store: ViewStore) -> 
         await indices.serve(f"{indices.alias}-v2")
         first, second = await indices.all()
         assert (first.state, second.state, second.wanted) == ("followed", "serving", {0: 7})
-        assert all(indices.fits(one) for one in (first, second))
-        other = replace(USER_VIEWS, index=replace(USER_VIEWS.index, hidden=()))
-        assert not ViewIndices.of(settings, client, other).fits(first)
+        assert all(indices.is_current(one) for one in (first, second))
+        other = replace(USER_VIEWS, index=replace(USER_VIEWS.index, search_only=()))
+        assert not ViewIndices.from_settings(settings, client, other).is_current(first)
         await indices.drop(first.name)
         assert await indices.all() == [second]
 
@@ -124,23 +124,23 @@ async def test_the_alias_moves_at_once(settings: Settings, store: ViewStore) -> 
 
 
 async def test_an_index_says_how_far_it_is(store: ViewStore) -> None:
-    assert (await store.serving([0, 1])).progress == {0: Progress(), 1: Progress()}
-    saved = await store.save_progress(1, Progress(7, 5, 2, "cluster", Tally(3, (1 << 64) - 1)))
-    found = await store.serving([0, 1])
+    assert (await store.checkpoints([0, 1])).checkpoints == {0: Checkpoint(), 1: Checkpoint()}
+    saved = await store.save_checkpoint(1, Checkpoint(7, 5, 2, "cluster", Tally(3, (1 << 64) - 1)))
+    found = await store.checkpoints([0, 1])
     assert found.name.endswith("user-views-v1")
-    assert found.progress == {0: Progress(), 1: saved}
+    assert found.checkpoints == {0: Checkpoint(), 1: saved}
     assert await store.count() == 0
     assert [document async for document in store.scan()] == []
 
 
 async def test_progress_moves_only_from_what_was_there(store: ViewStore) -> None:
-    first = await store.save_progress(0, Progress(7))
+    first = await store.save_checkpoint(0, Checkpoint(7))
     with pytest.raises(IndexChanged):
-        await store.save_progress(0, Progress(8))  # of somebody who saw none
-    second = await store.save_progress(0, replace(first, position=9))
+        await store.save_checkpoint(0, Checkpoint(8))  # of somebody who saw none
+    second = await store.save_checkpoint(0, replace(first, position=9))
     with pytest.raises(IndexChanged):
-        await store.save_progress(0, replace(first, position=8))  # of a former owner
-    assert (await store.serving([0])).progress == {0: second}
+        await store.save_checkpoint(0, replace(first, position=8))  # of a former owner
+    assert (await store.checkpoints([0])).checkpoints == {0: second}
 
 
 async def test_a_deleted_index_does_not_come_back_by_writing(
@@ -150,9 +150,9 @@ async def test_a_deleted_index_does_not_come_back_by_writing(
     with pytest.raises(NoSuchView):
         await store.bulk_index([user("a")])
     with pytest.raises(NoSuchView):
-        await store.save_progress(0, Progress(7))
+        await store.save_checkpoint(0, Checkpoint(7))
     async with connect(settings, timeout=30) as client:
-        assert await ViewIndices.of(settings, client, USER_VIEWS).all() == []
+        assert await ViewIndices.from_settings(settings, client, USER_VIEWS).all() == []
 
 
 # Writing
@@ -161,12 +161,12 @@ async def test_a_deleted_index_does_not_come_back_by_writing(
 async def test_a_newer_version_replaces_an_older_one_and_never_the_other_way(
     store: ViewStore,
 ) -> None:
-    assert await fates(store, user("a", 2)) == [Fate.WRITTEN]
+    assert await fates(store, user("a", 2)) == [WriteStatus.WRITTEN]
     assert await fates(store, user("a", 2), user("a", 1, email="old@example.org")) == [
-        Fate.STALE,
-        Fate.STALE,
+        WriteStatus.STALE,
+        WriteStatus.STALE,
     ]
-    assert await fates(store, user("a", 3, email="new@example.org")) == [Fate.WRITTEN]
+    assert await fates(store, user("a", 3, email="new@example.org")) == [WriteStatus.WRITTEN]
     assert await store.get("a") == user("a", 3, email="new@example.org")
 
 
@@ -186,13 +186,13 @@ async def test_each_document_has_its_own_answer(store: ViewStore) -> None:
         ]
     )
     assert [answer.fate for answer in answers] == [
-        Fate.WRITTEN,
-        Fate.REFUSED,
-        Fate.STALE,
-        *[Fate.REFUSED] * 5,
-        Fate.WRITTEN,
+        WriteStatus.WRITTEN,
+        WriteStatus.REFUSED,
+        WriteStatus.STALE,
+        *[WriteStatus.REFUSED] * 5,
+        WriteStatus.WRITTEN,
     ]
-    reasons = [answer.reason for answer in answers if answer.fate is Fate.REFUSED]
+    reasons = [answer.reason for answer in answers if answer.fate is WriteStatus.REFUSED]
     assert "strict_dynamic_mapping_exception" in reasons[0]
     assert "failed to parse field [registeredAt]" in reasons[1]
     assert "failed to parse field [lastName]" in reasons[2]
@@ -209,8 +209,10 @@ async def test_many_documents_take_several_requests(settings: Settings, store: V
     documents[500]["more"] = 1
     async with user_views(few) as cutting:
         answers = await cutting.bulk_index(documents)
-    assert [place for place, answer in enumerate(answers) if answer.fate is Fate.REFUSED] == [500]
-    assert [answer.fate for answer in answers].count(Fate.WRITTEN) == 999
+    assert [
+        place for place, answer in enumerate(answers) if answer.fate is WriteStatus.REFUSED
+    ] == [500]
+    assert [answer.fate for answer in answers].count(WriteStatus.WRITTEN) == 999
     await store.refresh()
     assert await store.count() == 999
 
@@ -225,10 +227,10 @@ async def test_a_block_on_the_index_passes(settings: Settings, store: ViewStore)
         alias = f"{settings.namespace}user-views"
         await client.indices.put_settings(index=alias, settings={"index.blocks.write": True})
         (answer,) = await store.bulk_index([user("a")])
-        assert answer.fate is Fate.NOT_NOW
+        assert answer.fate is WriteStatus.RETRY
         assert "cluster_block_exception" in answer.reason
         await client.indices.put_settings(index=alias, settings={"index.blocks.write": None})
-    assert await fates(store, user("a")) == [Fate.WRITTEN]
+    assert await fates(store, user("a")) == [WriteStatus.WRITTEN]
 
 
 # Reading
@@ -245,7 +247,7 @@ async def test_a_document_is_read_back_as_it_was_before_any_refresh(store: ViewS
 
 async def test_any_id_works(store: ViewStore) -> None:
     odd = ["..", ".", "a/b", "*", "a,b", "a b", "%2e", "_mget", "?", "ß😀", "😀" * 128, '"']
-    assert await fates(store, *map(user, odd)) == [Fate.WRITTEN] * len(odd)
+    assert await fates(store, *map(user, odd)) == [WriteStatus.WRITTEN] * len(odd)
     for key in odd:
         assert await store.get(key) == user(key)
 
@@ -253,13 +255,13 @@ async def test_any_id_works(store: ViewStore) -> None:
 async def test_an_impossible_id_is_the_id_of_nothing(store: ViewStore) -> None:
     for key in ("", "x" * 513, "x" * 100_000, "😀" * 129, "\ud800"):
         assert await store.get(key) is None
-        assert await fates(store, user(key)) == [Fate.REFUSED]
+        assert await fates(store, user(key)) == [WriteStatus.REFUSED]
 
 
 async def test_a_stand_in_is_only_for_the_projector(store: ViewStore) -> None:
     bad = user("a", 2, registeredAt="no date")
     stand_in = {"id": "a", "version": 2, REFUSED: bad}
-    assert await fates(store, stand_in) == [Fate.WRITTEN]
+    assert await fates(store, stand_in) == [WriteStatus.WRITTEN]
     assert await store.get("a") is None
     assert await store.fetch(["a"]) == {"a": stand_in}
     await store.refresh()

@@ -3,7 +3,7 @@
 import asyncio
 from itertools import pairwise
 
-from streams.concurrency import Shared
+from streams.concurrency import Coalesced
 
 
 class Counted:
@@ -28,7 +28,7 @@ async def settle() -> None:
 
 async def test_fifty_who_ask_amid_a_run_share_the_next_one() -> None:
     action = Counted()
-    shared = Shared(action, apart=0)
+    shared = Coalesced(action, min_interval=0)
     first = asyncio.create_task(shared())
     await settle()
     others = [asyncio.create_task(shared()) for _ in range(50)]
@@ -46,7 +46,7 @@ async def test_runs_are_apart() -> None:
     async def action() -> None:
         begun.append(asyncio.get_running_loop().time())
 
-    shared = Shared(action, apart=0.05)
+    shared = Coalesced(action, min_interval=0.05)
     for _ in range(4):
         await shared()
     assert all(two - one > 0.045 for one, two in pairwise(begun))
@@ -54,7 +54,7 @@ async def test_runs_are_apart() -> None:
 
 async def test_who_waits_goes_on_when_the_one_that_runs_it_gives_up() -> None:
     action = Counted()
-    shared = Shared(action, apart=0)
+    shared = Coalesced(action, min_interval=0)
     first = asyncio.create_task(shared())
     await settle()
     second = asyncio.create_task(shared())
@@ -74,7 +74,7 @@ async def test_a_failure_is_not_the_answer_of_the_next() -> None:
             raise result
         return result
 
-    shared = Shared(action, apart=0)
+    shared = Coalesced(action, min_interval=0)
     first, second = await asyncio.gather(shared(), shared(), return_exceptions=True)
     assert isinstance(first, ValueError)
     assert second == 2
@@ -83,7 +83,7 @@ async def test_a_failure_is_not_the_answer_of_the_next() -> None:
 async def test_nothing_runs_when_nobody_waits() -> None:
     action = Counted()
     action.go.set()
-    shared = Shared(action, apart=0)
+    shared = Coalesced(action, min_interval=0)
     assert await shared() == 1
     await settle()
     assert action.begun == 1

@@ -15,18 +15,18 @@ from models.messages import Command, Event
 from models.user import User
 from streams.buses import CommandBus
 from streams.commands.repository import Repository
-from streams.state.snapshot import decode_entity
-from streams.state.store import MemoryState
+from streams.state.snapshot import decode_snapshot
+from streams.state.store import MemoryStore
 from tests.unit.samples import ANNA, register
 
 
 @pytest.fixture
-def stored() -> MemoryState:
-    return MemoryState()
+def stored() -> MemoryStore:
+    return MemoryStore()
 
 
 @pytest.fixture
-def users(stored: MemoryState) -> Repository[User]:
+def users(stored: MemoryStore) -> Repository[User]:
     return Repository(USERS, stored)
 
 
@@ -66,7 +66,7 @@ async def test_user_command_handler(users: Repository[User]) -> None:
     assert await handler.handle(update) == (UserProfileUpdated(first_name="Änne"),)
 
 
-def test_event_sourced_repository(users: Repository[User], stored: MemoryState) -> None:
+def test_event_sourced_repository(users: Repository[User], stored: MemoryStore) -> None:
     """Load is a fold of the events; what is saved is staged until the transaction is committed."""
     assert users.load("user-1") is None
     users.save(register(), [ANNA])
@@ -80,7 +80,7 @@ def test_event_sourced_repository(users: Repository[User], stored: MemoryState) 
     stored.apply({**users.staged()}, 1)
     users.clear()
     assert users.load("user-1") == user
-    assert decode_entity(USERS, stored.records[b"user-1"]).version == 2
+    assert decode_snapshot(USERS, stored.records[b"user-1"]).version == 2
 
 
 def test_every_command_has_a_handler(users: Repository[User]) -> None:

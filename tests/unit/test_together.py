@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from streams.concurrency import together
+from streams.concurrency import gather_or_cancel
 
 
 async def give(value: int) -> int:
@@ -14,7 +14,7 @@ async def give(value: int) -> int:
 
 
 async def test_all_of_it_is_given_back_in_order() -> None:
-    assert await together(give(1), give(2)) == [1, 2]
+    assert await gather_or_cancel(give(1), give(2)) == [1, 2]
 
 
 async def test_after_the_first_error_nothing_goes_on() -> None:
@@ -31,5 +31,5 @@ async def test_after_the_first_error_nothing_goes_on() -> None:
         raise LookupError("gone")
 
     with pytest.raises(LookupError, match="gone"):
-        await together(endless(), fail())
+        await gather_or_cancel(endless(), fail())
     assert ended.is_set()

@@ -19,8 +19,8 @@ from models.outcomes import Rejection
 from models.user import User
 from streams.commands.client import KafkaCommandBus
 from streams.kafka.partitioner import partition_of
-from streams.kafka.transactions import Fenced, Output, TransactionalProducer
-from streams.state.snapshot import Entity, encode_entity
+from streams.kafka.transactions import Fenced, OutputRecord, TransactionalProducer
+from streams.state.snapshot import Snapshot, encode_snapshot
 from tests.faults.scenario import Run
 from tests.harness.checks import require
 
@@ -43,7 +43,7 @@ async def erase_users(run: Run, rng: random.Random) -> None:
     async with open_commands(deployed.settings) as commands:
         for _ in range(rounds):
             users = [_id_in(rng, partition, partitions) for partition in range(partitions)]
-            state = encode_entity(Entity(_USER, _VERSION, ()))
+            state = encode_snapshot(Snapshot(_USER, _VERSION, ()))
             await _write(deployed, users, state)
             await _check_versions(commands, users, _VERSION)
             # One partition goes to another worker, and comes back.
@@ -85,7 +85,7 @@ async def _write(deployed: Deployment, users: list[str], state: bytes | None) ->
             with attempt:
                 await producer.start()
                 try:
-                    record = Output(user.encode(), state)
+                    record = OutputRecord(user.encode(), state)
                     await producer.commit({names.changelog: producer.batches([record])})
                 finally:
                     await producer.close()

@@ -13,7 +13,7 @@ from uuid import UUID
 from pydantic import SecretStr
 
 from agents.client import open_queries
-from agents.user_audit import prove_erased
+from agents.user_audit import check_user_erasure
 from agents.user_views import USER_VIEWS
 from deploy.samples.commands import plan
 from models.commands import EraseUser
@@ -22,7 +22,7 @@ from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from streams.buses import QueryBus
 from streams.elasticsearch.connection import connect
 from streams.encryption.keys import new_master_key
-from streams.views.checkpoint import progress_id
+from streams.views.checkpoint import checkpoint_id
 from streams.views.indices import ViewIndices
 from streams.views.store import ViewStore
 from tests.faults.scenario import Run, Scenario
@@ -61,7 +61,7 @@ async def erase_and_replay(run: Run) -> None:
         traffic.burst(2 * users + len(erased))
         await traffic.finish(timeout=_PATIENCE)
         await progress.catch_up()
-        indices = ViewIndices.of(deployed.settings, client, USER_VIEWS)
+        indices = ViewIndices.from_settings(deployed.settings, client, USER_VIEWS)
         (state,) = await indices.all()
         store = indices.store(state.name)
         before = await _seen(store, queries, erased, kept)
@@ -71,7 +71,7 @@ async def erase_and_replay(run: Run) -> None:
         (worker,) = deployed.of("views")
         require(await asyncio.to_thread(worker.terminate) == 0, "the view worker did not stop")
         for number in range(deployed.settings.partitions):
-            await client.delete(index=state.name, id=progress_id(number))
+            await client.delete(index=state.name, id=checkpoint_id(number))
         worker.start()
         await progress.catch_up()
         run.result.faults += len(erased)
@@ -79,7 +79,7 @@ async def erase_and_replay(run: Run) -> None:
         require(await _seen(store, queries, erased, kept) == before, "a document was written again")
     report = await run.verify(deployed, sent=traffic.sent)
     for user in run.rng.sample(list(erased), _PROVED):
-        proof = await prove_erased(deployed.settings, user)
+        proof = await check_user_erasure(deployed.settings, user)
         left = [place.name for place in proof.places if not place.ok]
         require(proof.ok, f"of {user} there is something left for good in {', '.join(left)}")
     run.result.figures |= {

@@ -91,7 +91,7 @@ async def compact_states(run: Run, rng: random.Random) -> None:
         for _ in range(kills):
             traffic.burst(commands)
             await traffic.wait_for_decided(traffic.decided + rng.randrange(1, commands))
-            ends = await logs.ends(changelogs)
+            ends = await logs.end_offsets(changelogs)
             written = sum(ends.values())
             kept = await _until_compacted(logs, ends)
             worker.kill()
@@ -192,7 +192,7 @@ async def _send(deployed: Deployment, traffic: Traffic, records: int, end: int) 
     async with open_logs(deployed.settings, [tp]) as logs:
 
         async def is_there() -> bool:
-            return (await logs.ends([tp]))[tp] >= end
+            return (await logs.end_offsets([tp]))[tp] >= end
 
         await wait_until(is_there, what=f"{records} commands are on their topic")
 

@@ -118,7 +118,7 @@ def _check(name: str, record: Any, letters: Sequence[Any], code: str) -> None:
 
 
 async def _records(logs: LogReader, tp: TopicPartition) -> AsyncIterator[Any]:
-    end = (await logs.ends([tp]))[tp]
+    end = (await logs.end_offsets([tp]))[tp]
     async for records in logs.read(tp, 0, end):
         for record in records:
             yield record

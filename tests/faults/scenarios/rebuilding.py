@@ -17,12 +17,12 @@ from elasticsearch import AsyncElasticsearch
 
 from agents.client import open_queries
 from agents.user_views import USER_VIEWS
-from deploy.environment import environment
+from deploy.environment import child_environment
 from deploy.ephemeral import Deployment
 from deploy.samples.commands import plan
 from deploy.supervisor import die_with
 from deploy.waiting import wait_until
-from streams.concurrency import together
+from streams.concurrency import gather_or_cancel
 from streams.elasticsearch.connection import connect
 from streams.views.store import open_view_store
 from tests.faults.background_queries import Asking
@@ -70,7 +70,9 @@ async def rebuild_amid_everything(run: Run) -> None:
             await wait_until(lambda: len(swaps.seconds) == 3, what="searches see every swap")
             done.set()
 
-        await together(make_anew_and_go_back(), asking.run(), swaps.watch(done), lag.watch(done))
+        await gather_or_cancel(
+            make_anew_and_go_back(), asking.run(), swaps.watch(done), lag.watch(done)
+        )
         await traffic.finish()
         await _all_add_up(deployed)
         await run.verify(deployed, sent=traffic.sent, timeout=_PATIENCE)
@@ -128,7 +130,7 @@ async def _rebuild(run: Run, deployed: Deployment, client: AsyncElasticsearch, u
         killed.kill()
     require(await loading.goes_on(), "the rebuild was through before it was killed")
     run.result.faults += 1
-    await together(
+    await gather_or_cancel(
         _cqrs(deployed, "views", "rebuild", "--timeout", _CATCH_UP),
         loading.watch(partial(run.say, total=users, what="loading")),
     )
@@ -163,7 +165,7 @@ async def _started(deployed: Deployment, *arguments: str, **extra: str) -> Async
     """A process of the command line, which ends with the block."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "deploy.cli", *arguments),
-        env={**environment(deployed.settings), **extra},
+        env={**child_environment(deployed.settings), **extra},
         stdout=PIPE,
         stderr=PIPE,
         preexec_fn=partial(die_with, os.getpid()),

@@ -15,7 +15,7 @@ from agents.user_views import USER_VIEWS
 from deploy.samples.commands import generate
 from models.events import USER_EVENTS, UserEvent
 from models.messages import EventRecord, parse_event
-from streams.concurrency import together
+from streams.concurrency import gather_or_cancel
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import in_namespace
 from streams.views.projector import Projector
@@ -57,13 +57,13 @@ async def replay_events(run: Run) -> None:
         traffic.burst(events)
         await traffic.wait_for_decided(events, timeout=300)
         history = await _history_in_view(progress)
-        serving = await read.serving([0])
+        serving = await read.checkpoints([0])
         store = ViewStore(client, index, name=serving.name)
         watch = _Watch(read, _to_watch(run, history, watched))
         begun = time.monotonic()
         async with watch.looking():
             seeds = [run.rng.random() for _ in range(2)]
-            replayed = await together(
+            replayed = await gather_or_cancel(
                 _deliver(run, store, history, random.Random(seeds[0]), replaced=0.0),
                 _deliver(run, store, history, random.Random(seeds[1]), replaced=0.1),
             )

@@ -12,9 +12,9 @@ from models.user import User
 from streams.audit.report import Report
 from streams.elasticsearch.index import Document
 from streams.encryption.cipher import new_key
-from streams.encryption.keys import Keys
-from streams.encryption.sealer import Sealing
-from streams.state.snapshot import Entity
+from streams.encryption.keys import PartitionKeys
+from streams.encryption.sealer import PartitionSealer
+from streams.state.snapshot import Snapshot
 from tests.unit.audit.test_partition import History
 from tests.unit.samples import ANNA
 
@@ -24,11 +24,11 @@ TOMBSTONE: Document = {"id": "anna", "version": 3}
 
 def history(*, gone: bool) -> History:
     """Anna with two events, all encrypted; her key is there or gone."""
-    written = Keys(MASTER)
+    written = PartitionKeys(MASTER)
     wrapped = written.make(b"anna")
     written.apply(b"anna", wrapped)
-    left = Keys(MASTER) if gone else Keys(MASTER, {b"anna": wrapped})
-    made = History(sealing=Sealing(written, encrypt=True), keys=left)
+    left = PartitionKeys(MASTER) if gone else PartitionKeys(MASTER, {b"anna": wrapped})
+    made = History(sealing=PartitionSealer(written, encrypt=True), keys=left)
     made.accept("anna", ANNA)
     made.accept("anna", UserProfileUpdated(last_name="Meier"))
     return made
@@ -87,7 +87,7 @@ def test_a_state_of_an_erased_user_must_be_empty(gone: bool) -> None:
     state = made.users["anna"].state
     assert state is not None
     kept = User(ANNA.email, "", "", "web", False, state.registered_at, state.last_updated, True)
-    made.users["anna"] = Entity(kept, 3, ())
+    made.users["anna"] = Snapshot(kept, 3, ())
     assert violated(made.check()) == {"I3"}
 
 

@@ -32,10 +32,10 @@ from streams.audit.history import ViewDocuments, check_extra_documents
 from streams.audit.partition import PartitionAudit
 from streams.audit.report import Report
 from streams.elasticsearch.index import REFUSED, Document
-from streams.encryption.keys import Keys
-from streams.encryption.sealer import Sealing
+from streams.encryption.keys import PartitionKeys
+from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
-from streams.state.snapshot import DEDUPE_WINDOW, Entity, encode_entity
+from streams.state.snapshot import DEDUPE_WINDOW, Snapshot, encode_snapshot
 from tests.unit.samples import ANNA, NOON
 
 NAMES = TopicNames("", "users")
@@ -83,20 +83,20 @@ class History:
     events: list[EventRecord[UserEvent]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     letters: list[int] = field(default_factory=list)
-    users: dict[str, Entity[User]] = field(default_factory=dict)
+    users: dict[str, Snapshot[User]] = field(default_factory=dict)
     documents: dict[str, Document] = field(default_factory=dict)
     view_letters: set[str] = field(default_factory=set)
     position: int = 0
     view_end: int | None = None
     begins: dict[str, int] = field(default_factory=dict)
-    sealing: Sealing = field(default_factory=Sealing)
+    sealing: PartitionSealer = field(default_factory=PartitionSealer)
     """Of who wrote it."""
-    keys: Keys | None = None
+    keys: PartitionKeys | None = None
     """Those that are left for who checks it."""
 
     def accept(self, user: str, *events: UserEvent, id_: UUID | None = None) -> None:
         said = self._said(user, id_)
-        old = self.users.get(user, Entity(None, 0, ()))
+        old = self.users.get(user, Snapshot(None, 0, ()))
         state, document = old.state, self.documents.get(user)
         for index, event in enumerate(events):
             at = NOON + timedelta(seconds=len(self.events))
@@ -116,7 +116,7 @@ class History:
         assert state is not None
         assert document is not None
         version = old.version + len(events)
-        self.users[user] = Entity(state, version, ())
+        self.users[user] = Snapshot(state, version, ())
         self.documents[user] = document
         ids = tuple(event_id(said["command_id"], index) for index in range(len(events)))
         said["token"] = token(said["source"].offset, user, version)
@@ -171,17 +171,17 @@ class History:
         )
         audit.add_dead_letters(letter(source) for source in self.letters)
         audit.add_events(
-            Line(NAMES.events, place, self.sealing.event(event), event.aggregate_id.encode())
+            Line(NAMES.events, place, self.sealing.seal_event(event), event.aggregate_id.encode())
             for place, event in enumerate(self.events)
         )
         audit.conclude(state, **self.begins)
         check_extra_documents(view, report)
         return report
 
-    def _stored(self, user: str, entity: Entity[User]) -> bytes:
-        value = encode_entity(entity)
+    def _stored(self, user: str, entity: Snapshot[User]) -> bytes:
+        value = encode_snapshot(entity)
         erased = entity.state is not None and entity.state.erased
-        return value if erased else self.sealing.state(user.encode(), value)
+        return value if erased else self.sealing.seal_state(user.encode(), value)
 
 
 def letter(source: int, **changes: bytes) -> Line:
@@ -232,7 +232,7 @@ def an_event_is_missing(history: History) -> None:
 def an_event_is_there_twice(history: History) -> None:
     again = history.events[2]
     history.events.append(replace(again, sequence=3))
-    history.users["anna"] = Entity(history.users["anna"].state, 3, ())
+    history.users["anna"] = Snapshot(history.users["anna"].state, 3, ())
     history.documents["anna"]["version"] = 3
 
 
@@ -305,12 +305,12 @@ def a_history_does_not_begin_with_registration(history: History) -> None:
 
 def the_state_is_behind(history: History) -> None:
     user = history.users["ben"]
-    history.users["ben"] = Entity(user.state, user.version - 1, ())
+    history.users["ben"] = Snapshot(user.state, user.version - 1, ())
 
 
 def the_state_is_another(history: History) -> None:
     other = evolve(history.users["ben"].state, UserProfileUpdated(last_name="X"), NOON)
-    history.users["ben"] = Entity(other, 3, ())
+    history.users["ben"] = Snapshot(other, 3, ())
 
 
 def a_state_is_missing(history: History) -> None:

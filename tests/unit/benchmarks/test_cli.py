@@ -18,12 +18,12 @@ from benchmarks.report import changes, markdown_of, plot_name, rows
 from benchmarks.rig.backlog import backlog, rate
 from benchmarks.rig.machine import machine, versions
 from benchmarks.rig.result import Contest, Result, Spread
-from benchmarks.rig.runner import Benchmark, Contestant, Figures, Ground, percentile, run
+from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures, percentile, run
 from benchmarks.rig.target import Target
 from deploy.cli.main import cqrs
 from deploy.embedded.stack import EmbeddedStack
 from models.errors import Fatal
-from streams.progress import say_nothing
+from streams.progress import no_progress
 from tests.support import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
@@ -72,7 +72,7 @@ async def test_contestants_take_turns_and_the_warm_up_does_not_count() -> None:
     ran: list[str] = []
 
     def contestant(name: str) -> Contestant:
-        async def measure(ground: Ground) -> Figures:
+        async def measure(ground: BenchContext) -> Figures:
             ran.append(name)
             return {"runs": len(ran)}
 
@@ -80,7 +80,7 @@ async def test_contestants_take_turns_and_the_warm_up_does_not_count() -> None:
 
     counting = Benchmark("counting", "", {"small": {}}, (contestant("ours"), contestant("theirs")))
     stack = EmbeddedStack(Path("never started"))
-    result = await run(counting, stack, rounds=3, size_name="small", seed=1, progress=say_nothing)
+    result = await run(counting, stack, rounds=3, size_name="small", seed=1, progress=no_progress)
     assert ran == ["ours", "ours", "theirs", "theirs", "ours", "ours", "theirs"]
     assert [one.figures for one in result.contests] == [{"runs": [2, 5, 6]}, {"runs": [3, 4, 7]}]
 

@@ -29,10 +29,10 @@ from streams.commands import partition as command_partition
 from streams.commands.partition import CommandPartition
 from streams.encryption.keys import new_master_key
 from streams.kafka.dead_letters import SEALED
-from streams.kafka.transactions import Output
+from streams.kafka.transactions import OutputRecord
 from streams.settings import Settings
 from streams.state.recovery import Recovered
-from streams.state.store import MemoryState
+from streams.state.store import MemoryStore
 from tests.unit.samples import wire_register
 
 NAMES = TopicNames("", "users")
@@ -44,16 +44,16 @@ class Written:
     """Takes the outputs in the place of the producer; each transaction is committed."""
 
     def __init__(self, *_: object) -> None:
-        self.topics: dict[str, list[Output]] = defaultdict(list)
+        self.topics: dict[str, list[OutputRecord]] = defaultdict(list)
 
     async def start(self) -> None:
         """There is nobody to be fenced."""
 
-    def batches(self, records: Iterable[Output] = ()) -> list[Output]:
+    def batches(self, records: Iterable[OutputRecord] = ()) -> list[OutputRecord]:
         """Of any size, and they stay records."""
         return list(records)
 
-    async def commit(self, outputs: Mapping[str, Sequence[Output]]) -> Mapping[str, int]:
+    async def commit(self, outputs: Mapping[str, Sequence[OutputRecord]]) -> Mapping[str, int]:
         """Keep them."""
         begins = {topic: len(self.topics[topic]) for topic in outputs}
         for topic, records in outputs.items():
@@ -66,16 +66,18 @@ def without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What becomes of a transaction is shown by the tests with a real Kafka."""
 
     async def from_nothing(*_: object) -> Recovered:
-        return Recovered(MemoryState(), 0, {})
+        return Recovered(MemoryStore(), 0, {})
 
     monkeypatch.setattr(command_partition, "TransactionalProducer", Written)
     monkeypatch.setattr(command_partition, "recover_partition", from_nothing)
 
 
-def written(chunks: Iterable[Sequence[ConsumerRecord]], **changes: Any) -> dict[str, list[Output]]:
+def written(
+    chunks: Iterable[Sequence[ConsumerRecord]], **changes: Any
+) -> dict[str, list[OutputRecord]]:
     """What is on each topic when these chunks were processed."""
 
-    async def process() -> dict[str, list[Output]]:
+    async def process() -> dict[str, list[OutputRecord]]:
         settings = Settings(partitions=1, **changes)
         app = SimpleNamespace(settings=settings, cluster="cluster", conf=SimpleNamespace(id="app"))
         table = SimpleNamespace(owned={}, changelog=NAMES.changelog)
@@ -172,5 +174,5 @@ def _commands() -> int:
     return sum(issubclass(type(one), Command) for one in gc.get_objects())
 
 
-def _last(changelog: Iterable[Output]) -> dict[bytes | None, bytes | None]:
+def _last(changelog: Iterable[OutputRecord]) -> dict[bytes | None, bytes | None]:
     return {one.key: one.value for one in changelog}

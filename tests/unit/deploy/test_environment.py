@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from deploy.embedded import stack
 from deploy.embedded.stack import StackAddress
-from deploy.environment import connect, environment
+from deploy.environment import child_environment, load_settings
 from models.errors import Fatal
 from streams.encryption.keys import master_key, new_master_key
 from streams.settings import Settings
@@ -33,7 +33,7 @@ def running(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_running_stack(running: None) -> None:
-    found = connect()
+    found = load_settings()
     assert found.bootstrap_servers == RUNNING.bootstrap_servers
     assert found.elasticsearch_url == RUNNING.elasticsearch_url
 
@@ -41,7 +41,7 @@ def test_the_running_stack(running: None) -> None:
 def test_the_environment_wins(running: None) -> None:
     os.environ["CQRS_BOOTSTRAP_SERVERS"] = "kafka:9092"
     os.environ["CQRS_NAMESPACE"] = "mine-"
-    found = connect()
+    found = load_settings()
     assert found.bootstrap_servers == "kafka:9092"
     assert found.elasticsearch_url == RUNNING.elasticsearch_url
     assert found.namespace == "mine-"
@@ -49,7 +49,7 @@ def test_the_environment_wins(running: None) -> None:
 
 def test_no_stack_is_the_usual_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stack, "running_address", lambda: None)
-    assert connect() == Settings()
+    assert load_settings() == Settings()
 
 
 def test_all_that_is_needed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,19 +57,19 @@ def test_all_that_is_needed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(stack, "running_address")
     os.environ["CQRS_BOOTSTRAP_SERVERS"] = "kafka:9092"
     os.environ["CQRS_ELASTICSEARCH_URL"] = "http://search:9200"
-    assert connect().elasticsearch_url == "http://search:9200"
+    assert load_settings().elasticsearch_url == "http://search:9200"
 
 
 def test_a_setting_that_is_none_is_one_line(running: None) -> None:
     os.environ["CQRS_PARTITIONS"] = "many"
     with pytest.raises(Fatal, match=r"^CQRS_PARTITIONS is not valid: [^\n]*$"):
-        connect()
+        load_settings()
 
 
 def test_a_master_key_that_is_none_is_one_line_without_it(running: None) -> None:
     os.environ["CQRS_MASTER_KEY"] = "c2VjcmV0"
     with pytest.raises(Fatal) as caught:
-        connect()
+        load_settings()
     assert re.fullmatch(r"CQRS_MASTER_KEY is not valid: [^\n]*`cqrs keys new`.*", str(caught.value))
     with pytest.raises(ValidationError) as shown:
         Settings()
@@ -78,10 +78,10 @@ def test_a_master_key_that_is_none_is_one_line_without_it(running: None) -> None
 
 def test_the_master_key_reaches_children_and_is_not_shown(running: None) -> None:
     key = os.environ["CQRS_MASTER_KEY"] = new_master_key()
-    found = connect()
+    found = load_settings()
     assert key not in repr(found)
-    assert environment(found)["CQRS_MASTER_KEY"] == key
-    with patch.dict(os.environ, environment(found), clear=True):
+    assert child_environment(found)["CQRS_MASTER_KEY"] == key
+    with patch.dict(os.environ, child_environment(found), clear=True):
         assert Settings() == found
 
 
@@ -93,6 +93,6 @@ def test_encryption_without_a_master_key_says_what_to_do() -> None:
 
 def test_children_get_the_same_settings(running: None) -> None:
     os.environ["CQRS_PARTITIONS"] = "7"
-    found = connect()
-    with patch.dict(os.environ, environment(found), clear=True):
+    found = load_settings()
+    with patch.dict(os.environ, child_environment(found), clear=True):
         assert Settings() == found

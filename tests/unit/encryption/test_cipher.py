@@ -13,21 +13,21 @@ from models.events import USER_EVENTS, UserDeactivated, UserProfileUpdated, User
 from models.messages import EventRecord
 from streams.encryption.cipher import (
     PERSONAL,
-    BrokenSeal,
+    DecryptionError,
     is_sealed_state,
     may_be_sealed,
     new_key,
+    open_dead_letter,
     open_event,
-    open_letter,
     open_state,
     seal,
+    seal_dead_letter,
     seal_event,
-    seal_letter,
     seal_state,
     unseal,
 )
-from streams.encryption.keys import Keys
-from streams.encryption.sealer import Sealing
+from streams.encryption.keys import PartitionKeys
+from streams.encryption.sealer import PartitionSealer
 from streams.views.event_reader import open_personal, read_event
 from tests.unit.audit.test_partition import Line
 from tests.unit.samples import ANNA, record, wire_of
@@ -52,10 +52,10 @@ def test_nothing_opens_with_another_key_or_in_another_place(
     data: bytes, place: bytes, other: bytes
 ) -> None:
     sealed = seal(KEY, data, place)
-    with pytest.raises(BrokenSeal):
+    with pytest.raises(DecryptionError):
         unseal(OTHER, sealed, place)
     if other != place:
-        with pytest.raises(BrokenSeal):
+        with pytest.raises(DecryptionError):
             unseal(KEY, sealed, other)
 
 
@@ -63,23 +63,23 @@ def test_nothing_opens_with_another_key_or_in_another_place(
 def test_nothing_opens_that_was_changed(data: bytes, at: int, bit: int) -> None:
     sealed = bytearray(seal(KEY, data, b""))
     sealed[at % len(sealed)] ^= 1 << bit
-    with pytest.raises(BrokenSeal):
+    with pytest.raises(DecryptionError):
         unseal(KEY, bytes(sealed), b"")
 
 
 @given(garbage=st.binary(max_size=60))
 def test_nothing_opens_that_was_never_sealed(garbage: bytes) -> None:
-    with pytest.raises(BrokenSeal):
+    with pytest.raises(DecryptionError):
         unseal(KEY, garbage, b"")
 
 
 def test_what_is_of_another_user_or_another_kind_does_not_open() -> None:
-    with pytest.raises(BrokenSeal):
+    with pytest.raises(DecryptionError):
         open_state(seal_state(b"[]", b"anna", KEY), b"ben", KEY)
-    with pytest.raises(BrokenSeal):
-        open_letter(seal_letter(b"{}", b"anna", KEY), b"ben", KEY)
-    with pytest.raises(BrokenSeal):
-        open_letter(seal_state(b"[]", b"anna", KEY)[1:], b"anna", KEY)
+    with pytest.raises(DecryptionError):
+        open_dead_letter(seal_dead_letter(b"{}", b"anna", KEY), b"ben", KEY)
+    with pytest.raises(DecryptionError):
+        open_dead_letter(seal_state(b"[]", b"anna", KEY)[1:], b"anna", KEY)
 
 
 def test_a_state_is_sealed_as_a_whole() -> None:
@@ -88,7 +88,7 @@ def test_a_state_is_sealed_as_a_whole() -> None:
     assert b"anna@" not in sealed
     assert is_sealed_state(sealed)
     assert open_state(sealed, b"anna", KEY) == state
-    with pytest.raises(BrokenSeal):
+    with pytest.raises(DecryptionError):
         open_state(sealed, b"anna", None)
 
 
@@ -119,28 +119,28 @@ def test_an_event_without_personal_fields_is_plain() -> None:
     "change", [{"aggregateId": "ben"}, {"sequence": 2}, {PERSONAL: "no base64!"}, {PERSONAL: 5}]
 )
 def test_sealed_fields_of_another_event_do_not_open(change: dict[str, Any]) -> None:
-    with pytest.raises(BrokenSeal):
+    with pytest.raises(DecryptionError):
         open_event({**sealed(ANNA), **change}, ANNA.personal, KEY)
 
 
-def keys_with(*users: str) -> Keys:
-    keys = Keys(MASTER)
+def keys_with(*users: str) -> PartitionKeys:
+    keys = PartitionKeys(MASTER)
     for user in users:
         keys.apply(user.encode(), keys.make(user.encode()))
     return keys
 
 
-def written(event: Any, sequence: int, sealing: Sealing) -> Line:
-    return Line("t", 0, sealing.event(record(event, sequence)), b"user-1")
+def written(event: Any, sequence: int, sealing: PartitionSealer) -> Line:
+    return Line("t", 0, sealing.seal_event(record(event, sequence)), b"user-1")
 
 
 def test_an_event_reads_as_it_was_while_there_is_a_key_and_is_shredded_then() -> None:
     keys = keys_with()
-    sealing = Sealing(keys, encrypt=True)
+    sealing = PartitionSealer(keys, encrypt=True)
     lines = [written(ANNA, 1, sealing), written(UPDATED, 2, sealing)]
     assert all(may_be_sealed(line.value) for line in lines)
 
-    def read(keys: Keys | None) -> list[EventRecord[Any]]:
+    def read(keys: PartitionKeys | None) -> list[EventRecord[Any]]:
         return [read_event(line, USER_EVENTS, keys) for line in lines]
 
     assert read(keys) == [record(ANNA, 1), record(UPDATED, 2)]
@@ -157,23 +157,23 @@ def test_an_event_reads_as_it_was_while_there_is_a_key_and_is_shredded_then() ->
 
 
 def test_an_event_whose_key_does_not_open_it_is_poison() -> None:
-    line = written(ANNA, 1, Sealing(keys_with(), encrypt=True))
+    line = written(ANNA, 1, PartitionSealer(keys_with(), encrypt=True))
     with pytest.raises(Poison) as caught:
         read_event(line, USER_EVENTS, keys_with("user-1"))
     assert caught.value.code == "unreadable"
 
 
 def test_a_plain_event_needs_no_keys() -> None:
-    line = written(ANNA, 1, Sealing())
+    line = written(ANNA, 1, PartitionSealer())
     assert read_event(line, USER_EVENTS, None) == record(ANNA)
     open_personal(data := wire_of(record(ANNA)), USER_EVENTS, None)
     assert data == wire_of(record(ANNA))
 
 
 def test_another_master_key_opens_no_key() -> None:
-    wrapped = Keys(MASTER).make(b"anna")
-    keys = Keys(new_key(), {b"anna": wrapped})
+    wrapped = PartitionKeys(MASTER).make(b"anna")
+    keys = PartitionKeys(new_key(), {b"anna": wrapped})
     with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not the one"):
         keys.get(b"anna")
     with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not the one"):
-        Keys(MASTER, {b"ben": wrapped}).get(b"ben")  # somebody else's
+        PartitionKeys(MASTER, {b"ben": wrapped}).get(b"ben")  # somebody else's

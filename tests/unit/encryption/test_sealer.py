@@ -11,12 +11,12 @@ from models.events import UserDeactivated, UserErased
 from models.messages import Event
 from models.user import User
 from streams.commands.repository import Repository
-from streams.encryption.cipher import PERSONAL, is_sealed_state, new_key, open_letter
-from streams.encryption.keys import Keys
-from streams.encryption.sealer import Sealing
+from streams.encryption.cipher import PERSONAL, is_sealed_state, new_key, open_dead_letter
+from streams.encryption.keys import PartitionKeys
+from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import SEALED, dead_letter
-from streams.kafka.transactions import Output
-from streams.state.store import MemoryState
+from streams.kafka.transactions import OutputRecord
+from streams.state.store import MemoryStore
 from tests.unit.audit.test_partition import Line
 from tests.unit.samples import ANNA, record, register, wire_of
 
@@ -24,25 +24,27 @@ ID = b"user-1"
 
 
 @pytest.fixture
-def keys() -> Keys:
-    return Keys(new_key())
+def keys() -> PartitionKeys:
+    return PartitionKeys(new_key())
 
 
 @pytest.fixture
-def sealing(keys: Keys) -> Sealing:
-    return Sealing(keys, encrypt=True)
+def sealing(keys: PartitionKeys) -> PartitionSealer:
+    return PartitionSealer(keys, encrypt=True)
 
 
-def write(sealing: Sealing, event: Event, sequence: int = 1) -> bytes:
-    return sealing.event(record(event, sequence))  # type: ignore[arg-type]
+def write(sealing: PartitionSealer, event: Event, sequence: int = 1) -> bytes:
+    return sealing.seal_event(record(event, sequence))  # type: ignore[arg-type]
 
 
-def letter() -> Output:
+def letter() -> OutputRecord:
     line = Line("t", 7, b'{"email":"anna@example.org"}', ID)
     return dead_letter(line, Poison("missing-field", "it is"))
 
 
-def test_the_first_event_makes_the_key_and_no_other(sealing: Sealing, keys: Keys) -> None:
+def test_the_first_event_makes_the_key_and_no_other(
+    sealing: PartitionSealer, keys: PartitionKeys
+) -> None:
     assert PERSONAL in orjson.loads(write(sealing, ANNA))
     assert [change.key for change in sealing.changes()] == [ID]
     key = keys.get(ID)
@@ -52,48 +54,52 @@ def test_the_first_event_makes_the_key_and_no_other(sealing: Sealing, keys: Keys
     assert keys.get(ID) == key
 
 
-def test_the_event_that_erases_destroys_it(sealing: Sealing, keys: Keys) -> None:
+def test_the_event_that_erases_destroys_it(sealing: PartitionSealer, keys: PartitionKeys) -> None:
     write(sealing, ANNA)
     sealing.clear()
     write(sealing, UserErased(), 2)
-    assert sealing.changes() == [Output(ID, None)]
+    assert sealing.changes() == [OutputRecord(ID, None)]
     assert ID not in keys
 
 
-def test_an_erasure_needs_no_key(sealing: Sealing, keys: Keys) -> None:
+def test_an_erasure_needs_no_key(sealing: PartitionSealer, keys: PartitionKeys) -> None:
     assert PERSONAL not in orjson.loads(write(sealing, UserErased(), 2))
     assert sealing.changes() == []
 
 
-def test_a_key_goes_though_encryption_is_off_by_now(sealing: Sealing, keys: Keys) -> None:
+def test_a_key_goes_though_encryption_is_off_by_now(
+    sealing: PartitionSealer, keys: PartitionKeys
+) -> None:
     write(sealing, ANNA)
-    off = Sealing(keys)
+    off = PartitionSealer(keys)
     write(off, UserErased(), 2)
-    assert off.changes() == [Output(ID, None)]
+    assert off.changes() == [OutputRecord(ID, None)]
 
 
-def test_switched_off_nothing_is_sealed(keys: Keys) -> None:
-    off = Sealing(keys)
+def test_switched_off_nothing_is_sealed(keys: PartitionKeys) -> None:
+    off = PartitionSealer(keys)
     assert orjson.loads(write(off, ANNA)) == wire_of(record(ANNA))
     assert off.changes() == []
-    assert off.state(ID, b"[]") == b"[]"
-    assert off.letter(letter()) == letter()
+    assert off.seal_state(ID, b"[]") == b"[]"
+    assert off.seal_dead_letter(letter()) == letter()
 
 
-def test_a_dead_letter_of_a_user_is_sealed_and_says_so(sealing: Sealing, keys: Keys) -> None:
-    assert sealing.letter(letter()) == letter()  # there is no such user, hence no key
+def test_a_dead_letter_of_a_user_is_sealed_and_says_so(
+    sealing: PartitionSealer, keys: PartitionKeys
+) -> None:
+    assert sealing.seal_dead_letter(letter()) == letter()  # there is no such user, hence no key
     write(sealing, ANNA)
-    sealed = sealing.letter(letter())
+    sealed = sealing.seal_dead_letter(letter())
     assert (sealed.key, sealed.headers) == (ID, [*letter().headers, (SEALED, b"1")])
     key = keys.get(ID)
     assert key is not None
-    assert open_letter(sealed.value or b"", ID, key) == letter().value
-    nothing = Output(ID, None)
-    assert sealing.letter(nothing) == nothing
+    assert open_dead_letter(sealed.value or b"", ID, key) == letter().value
+    nothing = OutputRecord(ID, None)
+    assert sealing.seal_dead_letter(nothing) == nothing
 
 
-def test_the_state_is_kept_sealed_until_the_user_is_erased(sealing: Sealing) -> None:
-    stored = MemoryState()
+def test_the_state_is_kept_sealed_until_the_user_is_erased(sealing: PartitionSealer) -> None:
+    stored = MemoryStore()
 
     def users() -> Repository[User]:
         return Repository(USERS, stored, sealing)
@@ -116,10 +122,10 @@ def test_the_state_is_kept_sealed_until_the_user_is_erased(sealing: Sealing) -> 
     assert (user.erased, user.email) == (True, "")
 
 
-def test_a_state_whose_key_is_lost_stops_the_worker(sealing: Sealing) -> None:
+def test_a_state_whose_key_is_lost_stops_the_worker(sealing: PartitionSealer) -> None:
     write(sealing, ANNA)
-    sealed = sealing.state(ID, b"[]")
+    sealed = sealing.seal_state(ID, b"[]")
     with pytest.raises(Fatal, match="The state of user-1 cannot be decrypted"):
-        Sealing(Keys(new_key()), encrypt=True).opened(ID, sealed)
+        PartitionSealer(PartitionKeys(new_key()), encrypt=True).open_state(ID, sealed)
     with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not set"):
-        Sealing(Keys(None, {ID: b"x"})).opened(ID, sealed)
+        PartitionSealer(PartitionKeys(None, {ID: b"x"})).open_state(ID, sealed)

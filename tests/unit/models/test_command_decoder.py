@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.command_decoder import PlainCommands
+from models.command_decoder import CommandDecoder
 from models.commands import USER_COMMANDS, RegisterUser
 from models.errors import Poison
 from models.messages import Command, parse_command
 from tests.unit.samples import COMMAND_ID, NOON, wire_register
 
-PLAIN = PlainCommands(USER_COMMANDS)
+PLAIN = CommandDecoder(USER_COMMANDS)
 
 
 class Count(Command):
@@ -145,8 +145,8 @@ def test_a_command_does_not_change() -> None:
 
 def test_a_command_with_other_fields_is_never_plain() -> None:
     data = {"type": "Count", "aggregateId": "a", "by": 1}
-    counts = PlainCommands({"Count": Count})
+    counts = CommandDecoder({"Count": Count})
     assert counts.read(orjson.dumps(data), lambda: COMMAND_ID, lambda: NOON) is None
-    both = PlainCommands({"Count": Count, **USER_COMMANDS})
+    both = CommandDecoder({"Count": Count, **USER_COMMANDS})
     assert both.read(orjson.dumps(data), lambda: COMMAND_ID, lambda: NOON) is None
     assert both.read(orjson.dumps(wire_register()), lambda: COMMAND_ID, lambda: NOON) is not None

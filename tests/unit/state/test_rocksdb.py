@@ -16,14 +16,14 @@ from faust.types import TP
 
 from models.errors import Fatal, Transient
 from streams.state import rocksdb
-from streams.state.rocksdb import Identity, LocalState, open_local_state
-from streams.state.store import MemoryState, PartitionState, encode_position, position_key
+from streams.state.rocksdb import Identity, RocksDBStore, open_rocksdb_store
+from streams.state.store import MemoryStore, StateStore, encode_position, position_key
 
 COMMANDS = TP("users.commands.v1", 1)
 IDENTITY = Identity("a" * 32, 1)
 END = 1_000_000  # of the changelog
 
-Reopen = Callable[..., LocalState]
+Reopen = Callable[..., RocksDBStore]
 
 
 @pytest.fixture
@@ -34,12 +34,12 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def reopen(folder: Path) -> Iterator[Reopen]:
     """Opens the store after closing the one before, if it is open."""
-    opened: list[LocalState] = []
+    opened: list[RocksDBStore] = []
 
-    def new(identity: Identity = IDENTITY, begin: int = 0, end: int = END) -> LocalState:
+    def new(identity: Identity = IDENTITY, begin: int = 0, end: int = END) -> RocksDBStore:
         for state in opened:
             state.close()
-        opened.append(open_local_state(folder, identity, begin, end))
+        opened.append(open_rocksdb_store(folder, identity, begin, end))
         return opened[-1]
 
     yield new
@@ -48,11 +48,11 @@ def reopen(folder: Path) -> Iterator[Reopen]:
 
 
 @pytest.fixture(params=["memory", "local"])
-def state(request: pytest.FixtureRequest, reopen: Reopen) -> PartitionState:
-    return MemoryState() if request.param == "memory" else reopen()
+def state(request: pytest.FixtureRequest, reopen: Reopen) -> StateStore:
+    return MemoryStore() if request.param == "memory" else reopen()
 
 
-def test_an_empty_one(state: PartitionState) -> None:
+def test_an_empty_one(state: StateStore) -> None:
     assert state.end == 0
     assert state.get(b"anna") is None
     assert state.position(COMMANDS) is None
@@ -60,7 +60,7 @@ def test_an_empty_one(state: PartitionState) -> None:
     assert len(state) == 0
 
 
-def test_what_was_applied_is_there(state: PartitionState) -> None:
+def test_what_was_applied_is_there(state: StateStore) -> None:
     state.apply({b"anna": b"1", b"bert": b"1", position_key(COMMANDS): encode_position(7)}, 3)
     state.apply({b"anna": b"2", position_key(COMMANDS): encode_position(9)}, 6)
     assert state.end == 6
@@ -71,7 +71,7 @@ def test_what_was_applied_is_there(state: PartitionState) -> None:
     assert len(state) == 2
 
 
-def test_a_tombstone_removes(state: PartitionState) -> None:
+def test_a_tombstone_removes(state: StateStore) -> None:
     state.apply({b"anna": b"1"}, 1)
     state.apply({b"anna": None, b"nobody": None}, 3)
     assert state.get(b"anna") is None
@@ -174,7 +174,7 @@ def test_a_damage_that_is_found_when_it_is_read(folder: Path, reopen: Reopen) ->
     assert (state.end, len(state)) == (0, 0)
 
 
-def fill(state: PartitionState) -> None:
+def fill(state: StateStore) -> None:
     """More than the memory takes."""
     for n in range(1000):
         state.apply({b"%d" % n: bytes(1 << 20)}, n)
@@ -248,29 +248,29 @@ def test_an_older_copy_is_what_it_was(folder: Path, reopen: Reopen, tmp_path: Pa
 
 
 def test_a_new_owner_does_not_wait_for_one_that_holds_the_store(folder: Path) -> None:
-    zombie = open_local_state(folder, IDENTITY, 0, END)
+    zombie = open_rocksdb_store(folder, IDENTITY, 0, END)
     zombie.apply({b"anna": b"1"}, 1)
-    heir = open_local_state(folder, IDENTITY, 0, END)
+    heir = open_rocksdb_store(folder, IDENTITY, 0, END)
     assert heir.end == 0
     heir.apply({b"anna": b"2"}, 2)
     zombie.close()  # its files stay as they are; the heir's are its own
     assert heir.get(b"anna") == b"2"
     heir.close()
-    third = open_local_state(folder, IDENTITY, 0, END)
+    third = open_rocksdb_store(folder, IDENTITY, 0, END)
     assert (third.end, third.get(b"anna")) == (1, b"1")
     assert not (folder / "1").exists()
     third.close()
 
 
 def test_one_who_closed_the_store_removes_nothing_of_the_next_owner(folder: Path) -> None:
-    former = open_local_state(folder, IDENTITY, 0, END)
+    former = open_rocksdb_store(folder, IDENTITY, 0, END)
     former.close()
-    owner = open_local_state(folder, IDENTITY, 0, END)
+    owner = open_rocksdb_store(folder, IDENTITY, 0, END)
     with pytest.raises(Exception, match="closed"):
         former.get(b"anna")
     owner.apply({b"anna": b"1"}, 1)
     owner.close()
-    again = open_local_state(folder, IDENTITY, 0, END)
+    again = open_rocksdb_store(folder, IDENTITY, 0, END)
     assert again.get(b"anna") == b"1"
     again.close()
 
@@ -278,4 +278,4 @@ def test_one_who_closed_the_store_removes_nothing_of_the_next_owner(folder: Path
 def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Fatal, match=r"cannot be kept in .*: Not a directory; set CQRS_STATE_DIR"):
-        open_local_state(tmp_path / "file" / "users-1", IDENTITY, 0, END)
+        open_rocksdb_store(tmp_path / "file" / "users-1", IDENTITY, 0, END)

@@ -15,12 +15,12 @@ from models.outcomes import FirstAcceptance, FirstRejection
 from models.user import User
 from streams.state.snapshot import (
     DEDUPE_WINDOW,
-    Answer,
-    Entity,
-    No,
-    Yes,
-    decode_entity,
-    encode_entity,
+    Remembered,
+    RememberedAcceptance,
+    RememberedRejection,
+    Snapshot,
+    decode_snapshot,
+    encode_snapshot,
     first_answer,
 )
 from tests.unit.samples import ANNA, COMMAND_ID, EVENT_ID, keys, times
@@ -28,45 +28,45 @@ from tests.unit.samples import given as user_of
 
 ids = st.binary(min_size=16, max_size=16)
 numbers = st.integers(0, 2**63 - 1)
-answers: st.SearchStrategy[Answer] = st.builds(Yes, ids, numbers, numbers, numbers) | st.builds(
-    No, ids, keys, keys
-)
+answers: st.SearchStrategy[Remembered] = st.builds(
+    RememberedAcceptance, ids, numbers, numbers, numbers
+) | st.builds(RememberedRejection, ids, keys, keys)
 users = st.builds(User, keys, keys, keys, keys, st.booleans(), times, times, st.booleans())
 
 
 @settings(deadline=None)
-@given(st.builds(Entity, users, numbers, st.lists(answers, max_size=DEDUPE_WINDOW).map(tuple)))
-def test_an_entity_is_read_as_it_was_written(entity: Entity[User]) -> None:
-    assert decode_entity(USERS, encode_entity(entity)) == entity
+@given(st.builds(Snapshot, users, numbers, st.lists(answers, max_size=DEDUPE_WINDOW).map(tuple)))
+def test_an_entity_is_read_as_it_was_written(entity: Snapshot[User]) -> None:
+    assert decode_snapshot(USERS, encode_snapshot(entity)) == entity
 
 
 def test_no_value_is_an_aggregate_that_does_not_exist() -> None:
-    assert decode_entity(USERS, None) == Entity(None, 0, ())
+    assert decode_snapshot(USERS, None) == Snapshot(None, 0, ())
 
 
 @pytest.mark.parametrize(
-    "value", [b"", b"[1,[],[]]", encode_entity(Entity("x", 1, ())), b"\x93\xc0\xa11\x90"]
+    "value", [b"", b"[1,[],[]]", encode_snapshot(Snapshot("x", 1, ())), b"\x93\xc0\xa11\x90"]
 )
 def test_anything_else_is_refused(value: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
-        decode_entity(USERS, value)
+        decode_snapshot(USERS, value)
 
 
 def test_the_window_keeps_the_last_answers() -> None:
-    entity = Entity(user_of(ANNA, UserDeactivated()), 2, ())
+    entity = Snapshot(user_of(ANNA, UserDeactivated()), 2, ())
     for number in range(DEDUPE_WINDOW + 3):
-        entity = entity.remembering(Yes(bytes([number]) * 16, 2, 1, number))
-    kept: list[Any] = [answer.command[0] for answer in entity.answers]
+        entity = entity.remembering(RememberedAcceptance(bytes([number]) * 16, 2, 1, number))
+    kept: list[Any] = [answer.command[0] for answer in entity.remembered]
     assert kept == list(range(3, DEDUPE_WINDOW + 3))
 
 
 def test_a_command_that_came_again_is_told_what_it_was_told_first() -> None:
-    yes = Yes(COMMAND_ID.bytes, 4, 2, 17)
-    no = No(EVENT_ID.bytes, "user-exists", "User already exists")
-    entity = Entity(user_of(ANNA), 4, (yes, no))
-    assert entity.answer_to(COMMAND_ID.bytes) == yes
-    assert entity.answer_to(EVENT_ID.bytes) == no
-    assert Entity(user_of(ANNA), 4, ()).answer_to(COMMAND_ID.bytes) is None
+    yes = RememberedAcceptance(COMMAND_ID.bytes, 4, 2, 17)
+    no = RememberedRejection(EVENT_ID.bytes, "user-exists", "User already exists")
+    entity = Snapshot(user_of(ANNA), 4, (yes, no))
+    assert entity.reply_to(COMMAND_ID.bytes) == yes
+    assert entity.reply_to(EVENT_ID.bytes) == no
+    assert Snapshot(user_of(ANNA), 4, ()).reply_to(COMMAND_ID.bytes) is None
     first = first_answer(COMMAND_ID, yes, token)
     assert isinstance(first, FirstAcceptance)
     assert (first.sequence, len(first.event_ids), first.token) == (4, 2, "17/4")

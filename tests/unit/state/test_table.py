@@ -6,7 +6,7 @@ import pytest
 from faust.types import TP
 
 from agents.user_commands import app
-from streams.state.store import MemoryState, encode_position, position_key
+from streams.state.store import MemoryStore, encode_position, position_key
 from streams.state.table import StateTable
 
 COMMANDS = TP("users.commands.v1", 1)
@@ -16,7 +16,7 @@ COMMANDS = TP("users.commands.v1", 1)
 def table() -> StateTable:
     table = StateTable(app, "users-state", "users.state-changelog.v1")
     for number, key in enumerate((b"anna", b"bert")):
-        table.owned[number] = MemoryState()
+        table.owned[number] = MemoryStore()
         table.owned[number].apply({key: key.upper()}, 1)
     return table
 

@@ -53,7 +53,7 @@ def other_search_fields(document: Document) -> Document:
     [
         replace(USER_VIEWS, projection=LouderNames()),
         replace(USER_VIEWS, index=replace(USER_VIEWS.index, to_source=other_search_fields)),
-        replace(USER_VIEWS, index=replace(USER_VIEWS.index, hidden=())),
+        replace(USER_VIEWS, index=replace(USER_VIEWS.index, search_only=())),
         replace(USER_VIEWS, index=replace(USER_VIEWS.index, settings={"number_of_shards": 2})),
     ],
     ids=["projection", "search fields", "mapping", "settings"],

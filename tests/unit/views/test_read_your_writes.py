@@ -11,8 +11,8 @@ import pytest
 from models.errors import InvalidToken, NoSuchView, Transient, ViewBehind
 from models.tokens import Point, Token
 from streams.kafka.partitioner import partition_of
-from streams.views.checkpoint import Progress, Serving
-from streams.views.read_your_writes import Freshness
+from streams.views.checkpoint import Checkpoint, IndexCheckpoints
+from streams.views.read_your_writes import ReadYourWrites
 from streams.views.store import ViewStore
 
 TOPIC = "users.commands.v1"
@@ -24,10 +24,10 @@ CLUSTER = "cluster"
 class View:
     """What an index says, one look after the other; the last one for ever."""
 
-    says: list[Serving | Exception]
+    says: list[IndexCheckpoints | Exception]
     log: list[str] = field(default_factory=list)
 
-    async def serving(self, partitions: Iterable[int]) -> Serving:
+    async def serving(self, partitions: Iterable[int]) -> IndexCheckpoints:
         assert list(partitions) == [0, 1]
         said = self.says.pop(0) if len(self.says) > 1 else self.says[0]
         if isinstance(said, Exception):
@@ -48,90 +48,92 @@ def token(user: str, offset: int, sequence: int = 1, cluster: str = CLUSTER) -> 
     return Token(cluster, (Point(TOPIC, partition, offset, user, sequence),))
 
 
-def at(decided: int, sequence: int = 1, name: str = "v1", cluster: str = CLUSTER) -> Serving:
+def at(
+    decided: int, sequence: int = 1, name: str = "v1", cluster: str = CLUSTER
+) -> IndexCheckpoints:
     """Both partitions are there."""
-    progress = Progress(decided + 1, decided, sequence, cluster)
-    return Serving(name, {0: progress, 1: progress})
+    progress = Checkpoint(decided + 1, decided, sequence, cluster)
+    return IndexCheckpoints(name, {0: progress, 1: progress})
 
 
-def fresh(view: View) -> Freshness:
-    return Freshness(cast(ViewStore, view), TOPIC, PARTITIONS)
+def fresh(view: View) -> ReadYourWrites:
+    return ReadYourWrites(cast(ViewStore, view), TOPIC, PARTITIONS)
 
 
-NOTHING = Serving("v1", {0: Progress(), 1: Progress()})
+NOTHING = IndexCheckpoints("v1", {0: Checkpoint(), 1: Checkpoint()})
 
 
 async def test_it_looks_until_the_command_is_in_the_view() -> None:
     view = View([NOTHING, at(4), at(5)])
-    assert await fresh(view).written(token("anna", 5), 10, view.answer) == "it"
+    assert await fresh(view).once_projected(token("anna", 5), 10, view.answer) == "it"
     assert view.log == ["look", "look", "look", "answer", "look"]
 
 
 async def test_of_a_command_with_several_events_all_have_to_be_in_the_view() -> None:
     view = View([at(5, sequence=2), at(5, sequence=3)])
-    await fresh(view).written(token("anna", 5, sequence=3), 10, view.answer)
+    await fresh(view).once_projected(token("anna", 5, sequence=3), 10, view.answer)
     assert view.log == ["look", "look", "answer", "look"]
 
 
 async def test_whatever_came_later_is_enough() -> None:
     view = View([at(6, sequence=1)])
-    await fresh(view).written(token("anna", 5, sequence=3), 10, view.answer)
+    await fresh(view).once_projected(token("anna", 5, sequence=3), 10, view.answer)
     assert view.log == ["look", "answer", "look"]
 
 
 async def test_every_partition_of_a_joined_token_has_to_be_there() -> None:
-    far, near = Progress(10, 9, 1, CLUSTER), Progress(3, 2, 1, CLUSTER)
-    behind = Serving("v1", {0: far, 1: near})
+    far, near = Checkpoint(10, 9, 1, CLUSTER), Checkpoint(3, 2, 1, CLUSTER)
+    behind = IndexCheckpoints("v1", {0: far, 1: near})
     both = token("anna", 5) | token("carla", 5)
     assert [point.partition for point in both.points] == [0, 1]
     view = View([behind, at(5)])
-    await fresh(view).written(both, 10, view.answer)
+    await fresh(view).once_projected(both, 10, view.answer)
     assert view.log == ["look", "look", "answer", "look"]
 
 
 async def test_a_search_comes_after_a_refresh_that_comes_after_the_write() -> None:
     view = View([at(4), at(5)])
-    await fresh(view).searchable(token("anna", 5), 10, view.answer)
+    await fresh(view).once_searchable(token("anna", 5), 10, view.answer)
     assert view.log == ["look", "look", "refresh", "answer", "look"]
 
 
 async def test_what_one_refresh_showed_needs_no_other() -> None:
     view = View([at(5)])
     freshness = fresh(view)
-    await freshness.searchable(token("anna", 5), 10, view.answer)
-    await freshness.searchable(token("carla", 3), 10, view.answer)
+    await freshness.once_searchable(token("anna", 5), 10, view.answer)
+    await freshness.once_searchable(token("carla", 3), 10, view.answer)
     assert view.log.count("refresh") == 1
 
 
 async def test_the_refresh_of_another_index_shows_nothing() -> None:
     view = View([at(5), at(5), at(5, name="v2")])
     freshness = fresh(view)
-    await freshness.searchable(token("anna", 5), 10, view.answer)
-    await freshness.searchable(token("anna", 5), 10, view.answer)
+    await freshness.once_searchable(token("anna", 5), 10, view.answer)
+    await freshness.once_searchable(token("anna", 5), 10, view.answer)
     assert view.log.count("refresh") == 2
 
 
 async def test_it_asks_again_if_another_index_has_taken_over() -> None:
     view = View([at(5), replace(NOTHING, name="v2"), at(5, name="v2")])
-    assert await fresh(view).written(token("anna", 5), 10, view.answer) == "it"
+    assert await fresh(view).once_projected(token("anna", 5), 10, view.answer) == "it"
     assert view.log == ["look", "answer", "look", "look", "answer", "look"]
 
 
 async def test_it_asks_again_if_the_index_was_made_anew() -> None:
     view = View([at(5), NOTHING, NOTHING, at(5)])
-    assert await fresh(view).written(token("anna", 5), 10, view.answer) == "it"
+    assert await fresh(view).once_projected(token("anna", 5), 10, view.answer) == "it"
     assert view.log == ["look", "answer", "look", "look", "look", "answer", "look"]
 
 
 async def test_an_outage_is_waited_for() -> None:
     view = View([Transient("away"), Transient("away"), at(5)])
-    assert await fresh(view).written(token("anna", 5), 10, view.answer) == "it"
+    assert await fresh(view).once_projected(token("anna", 5), 10, view.answer) == "it"
 
 
 async def test_a_missing_view_is_not() -> None:
     view = View([NoSuchView("no index")])
     with pytest.raises(NoSuchView):
-        await fresh(view).written(token("anna", 5), 10, view.answer)
+        await fresh(view).once_projected(token("anna", 5), 10, view.answer)
 
 
 @pytest.mark.parametrize(
@@ -144,11 +146,11 @@ async def test_a_missing_view_is_not() -> None:
     ],
 )
 async def test_what_is_late_says_that_the_write_succeeded(
-    said: Serving | Exception, line: str
+    said: IndexCheckpoints | Exception, line: str
 ) -> None:
     view = View([said])
     with pytest.raises(ViewBehind) as caught:
-        await fresh(view).searchable(token("anna", 5), 0.05, view.answer)
+        await fresh(view).once_searchable(token("anna", 5), 0.05, view.answer)
     assert str(caught.value).startswith(f"The write succeeded, but the view {line}")
     assert "\n" not in str(caught.value)
     assert "answer" not in view.log
@@ -157,5 +159,5 @@ async def test_what_is_late_says_that_the_write_succeeded(
 async def test_another_cluster_is_an_error_as_soon_as_the_view_has_anything() -> None:
     view = View([at(5)])
     with pytest.raises(InvalidToken, match="another Kafka cluster"):
-        await fresh(view).written(token("anna", 5, cluster="other"), 10, view.answer)
+        await fresh(view).once_projected(token("anna", 5, cluster="other"), 10, view.answer)
     assert "answer" not in view.log

@@ -4,7 +4,7 @@ from faust.types import TP
 
 from models.errors import Fatal
 from streams.worker.health import health_of, serving_health
-from streams.worker.partition import Standing
+from streams.worker.partition import PartitionStatus
 
 FIRST, SECOND = TP("users.events.v1", 0), TP("users.events.v1", 1)
 
@@ -16,29 +16,29 @@ def test_a_worker_without_partitions_is_well() -> None:
 @pytest.mark.parametrize(
     ("standing", "ok"),
     [
-        (Standing(5), True),
-        (Standing(5, failures=3), True),  # it has got over them
-        (Standing(None), False),
-        (Standing(None, failures=3, waits=True), False),
-        (Standing(5, waits=True), False),
+        (PartitionStatus(5), True),
+        (PartitionStatus(5, failures=3), True),  # it has got over them
+        (PartitionStatus(None), False),
+        (PartitionStatus(None, failures=3, is_waiting=True), False),
+        (PartitionStatus(5, is_waiting=True), False),
     ],
 )
-def test_one_partition_that_does_not_get_on_is_enough(standing: Standing, ok: bool) -> None:
-    status, body = health_of({SECOND: standing, FIRST: Standing(7)})
+def test_one_partition_that_does_not_get_on_is_enough(standing: PartitionStatus, ok: bool) -> None:
+    status, body = health_of({SECOND: standing, FIRST: PartitionStatus(7)})
     assert status == (200 if ok else 503)
     assert body["ok"] is ok
     assert [one["ok"] for one in body["partitions"]] == [True, ok]
 
 
 async def test_it_answers_over_http() -> None:
-    standings = {FIRST: Standing(7)}
+    standings = {FIRST: PartitionStatus(7)}
     async with serving_health(0, lambda: standings) as port, aiohttp.ClientSession() as client:
         url = f"http://127.0.0.1:{port}/health"
         async with client.get(url) as answer:
             assert answer.status == 200
             (partition,) = (await answer.json())["partitions"]
             assert (partition["topic"], partition["position"]) == (FIRST.topic, 7)
-        standings[FIRST] = Standing(7, waits=True)
+        standings[FIRST] = PartitionStatus(7, is_waiting=True)
         async with client.get(url) as answer:
             assert answer.status == 503
 

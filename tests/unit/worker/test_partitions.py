@@ -15,8 +15,8 @@ from streams.kafka.records import Record
 from streams.kafka.transactions import Fenced
 from streams.worker import driver as partition_driver
 from streams.worker.chunks import Chunk
-from streams.worker.driver import Driver
-from streams.worker.partition import Standing
+from streams.worker.driver import PartitionDriver
+from streams.worker.partition import PartitionStatus
 from streams.worker.partitions import Partitions
 
 TOPIC = TP("things.commands.v1", 0)
@@ -78,7 +78,7 @@ class FakePartition:
         self.start_gate = asyncio.Event()
         self.start_gate.set()
         self.before_commit: Callable[[], None] = lambda: None
-        self.waits = False
+        self.is_waiting = False
 
     async def start(self) -> int:
         self.starts += 1
@@ -101,7 +101,7 @@ def chunk(start: int, end: int) -> Chunk:
     return Chunk(TOPIC, [FakeRecord(offset) for offset in range(start, end)], start, end)
 
 
-async def idle(driver: Driver) -> None:
+async def idle(driver: PartitionDriver) -> None:
     """Wait for all that the driver has been given."""
     assert driver._task is not None
     await driver._task
@@ -118,8 +118,8 @@ def partition() -> FakePartition:
 
 
 @pytest.fixture
-async def driver(worker: FakeWorker, partition: FakePartition) -> Driver:
-    driver = Driver(TOPIC, partition, worker, max_records=4)
+async def driver(worker: FakeWorker, partition: FakePartition) -> PartitionDriver:
+    driver = PartitionDriver(TOPIC, partition, worker, max_records=4)
     driver.start()
     await idle(driver)
     return driver
@@ -141,7 +141,9 @@ class Clock:
 
 
 @pytest.fixture
-async def clock(driver: Driver, partition: FakePartition, monkeypatch: pytest.MonkeyPatch) -> Clock:
+async def clock(
+    driver: PartitionDriver, partition: FakePartition, monkeypatch: pytest.MonkeyPatch
+) -> Clock:
     """At the moment at which the driver has been through a first chunk."""
     clock = Clock()
     monkeypatch.setattr(partition_driver, "time", SimpleNamespace(monotonic=lambda: 1000.0))
@@ -155,7 +157,7 @@ async def clock(driver: Driver, partition: FakePartition, monkeypatch: pytest.Mo
 
 
 async def test_what_comes_soon_after_a_chunk_is_joined_with_what_follows(
-    driver: Driver, partition: FakePartition, clock: Clock
+    driver: PartitionDriver, partition: FakePartition, clock: Clock
 ) -> None:
     driver.submit(chunk(12, 13))
     await asyncio.wait_for(clock.pausing.wait(), 10)
@@ -166,7 +168,7 @@ async def test_what_comes_soon_after_a_chunk_is_joined_with_what_follows(
 
 
 async def test_a_full_chunk_does_not_wait(
-    driver: Driver, partition: FakePartition, clock: Clock
+    driver: PartitionDriver, partition: FakePartition, clock: Clock
 ) -> None:
     driver.submit(chunk(12, 16))
     await idle(driver)
@@ -175,7 +177,7 @@ async def test_a_full_chunk_does_not_wait(
 
 
 async def test_chunks_that_are_dropped_during_the_pause_are_not_processed(
-    driver: Driver, partition: FakePartition, clock: Clock
+    driver: PartitionDriver, partition: FakePartition, clock: Clock
 ) -> None:
     driver.submit(chunk(12, 13))
     await asyncio.wait_for(clock.pausing.wait(), 10)
@@ -183,13 +185,15 @@ async def test_chunks_that_are_dropped_during_the_pause_are_not_processed(
     assert (driver.position, partition.chunks) == (12, [[10, 11]])
 
 
-async def test_starts_at_the_position_of_its_partition(driver: Driver, worker: FakeWorker) -> None:
+async def test_starts_at_the_position_of_its_partition(
+    driver: PartitionDriver, worker: FakeWorker
+) -> None:
     assert driver.ready
     assert driver.position == 10
     assert worker.sought == [10]
 
 
-async def test_processes_what_follows_on(driver: Driver, partition: FakePartition) -> None:
+async def test_processes_what_follows_on(driver: PartitionDriver, partition: FakePartition) -> None:
     driver.submit(chunk(10, 13))
     driver.submit(chunk(13, 15))
     await idle(driver)
@@ -198,7 +202,7 @@ async def test_processes_what_follows_on(driver: Driver, partition: FakePartitio
 
 
 async def test_a_gap_is_never_processed_and_read_again(
-    driver: Driver, worker: FakeWorker, partition: FakePartition
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
 ) -> None:
     driver.submit(chunk(12, 14))
     await idle(driver)
@@ -207,7 +211,7 @@ async def test_a_gap_is_never_processed_and_read_again(
 
 
 async def test_a_gap_that_the_log_has_lost_starts_the_partition_again(
-    driver: Driver, worker: FakeWorker, partition: FakePartition
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
 ) -> None:
     worker.begin = 12
     driver.submit(chunk(12, 14))
@@ -217,7 +221,7 @@ async def test_a_gap_that_the_log_has_lost_starts_the_partition_again(
 
 
 async def test_a_defect_stops_the_worker_in_the_end(
-    driver: Driver, worker: FakeWorker, partition: FakePartition
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
 ) -> None:
     def fail() -> None:
         raise KeyError("nobody thought of this")
@@ -231,7 +235,7 @@ async def test_a_defect_stops_the_worker_in_the_end(
 
 
 async def test_what_was_processed_before_is_left_out(
-    driver: Driver, partition: FakePartition
+    driver: PartitionDriver, partition: FakePartition
 ) -> None:
     driver.submit(chunk(8, 12))
     driver.submit(chunk(6, 9))
@@ -241,7 +245,7 @@ async def test_what_was_processed_before_is_left_out(
 
 
 async def test_chunks_that_wait_are_joined_up_to_the_limit(
-    driver: Driver, partition: FakePartition
+    driver: PartitionDriver, partition: FakePartition
 ) -> None:
     partition.gate.clear()
     driver.submit(chunk(10, 11))
@@ -253,7 +257,9 @@ async def test_chunks_that_wait_are_joined_up_to_the_limit(
     assert partition.chunks == [[10], [11, 12, 13], [14, 15]]
 
 
-async def test_only_what_follows_on_is_joined(driver: Driver, partition: FakePartition) -> None:
+async def test_only_what_follows_on_is_joined(
+    driver: PartitionDriver, partition: FakePartition
+) -> None:
     partition.gate.clear()
     driver.submit(chunk(10, 11))
     driver.submit(chunk(12, 13))
@@ -263,7 +269,7 @@ async def test_only_what_follows_on_is_joined(driver: Driver, partition: FakePar
 
 
 async def test_is_paused_while_a_full_chunk_waits(
-    driver: Driver, worker: FakeWorker, partition: FakePartition
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
 ) -> None:
     partition.gate.clear()
     driver.submit(chunk(10, 11))
@@ -281,7 +287,7 @@ async def test_is_paused_while_a_full_chunk_waits(
 
 
 async def test_a_failed_chunk_starts_the_partition_again_and_nothing_passes_it(
-    driver: Driver, worker: FakeWorker, partition: FakePartition
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
 ) -> None:
     def fail_once() -> None:
         partition.before_commit = lambda: None
@@ -300,7 +306,7 @@ async def test_a_failed_chunk_starts_the_partition_again_and_nothing_passes_it(
 
 
 async def test_fenced_gives_the_partition_up_and_rejoins(
-    driver: Driver, worker: FakeWorker, partition: FakePartition
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
 ) -> None:
     def be_fenced() -> None:
         raise Fenced
@@ -316,7 +322,7 @@ async def test_fenced_gives_the_partition_up_and_rejoins(
 
 
 async def test_fatal_stops_the_worker(
-    driver: Driver, worker: FakeWorker, partition: FakePartition
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
 ) -> None:
     def fail() -> None:
         raise Fatal("do this")
@@ -329,7 +335,7 @@ async def test_fatal_stops_the_worker(
 
 
 async def test_a_rebalance_lets_the_chunk_at_work_finish(
-    driver: Driver, partition: FakePartition
+    driver: PartitionDriver, partition: FakePartition
 ) -> None:
     partition.gate.clear()
     driver.submit(chunk(10, 12))
@@ -386,33 +392,35 @@ async def test_partitions_that_went_elsewhere_are_closed(worker: FakeWorker) -> 
 async def test_a_start_takes_as_long_as_it_takes(worker: FakeWorker) -> None:
     partition = FakePartition(position=10)
     partition.start_gate.clear()
-    driver = Driver(TOPIC, partition, worker, max_records=4)
-    assert driver.standing == Standing(None, 0, waits=False)
+    driver = PartitionDriver(TOPIC, partition, worker, max_records=4)
+    assert driver.status == PartitionStatus(None, 0, is_waiting=False)
     driver.start()
-    assert driver.standing == Standing(None, 0, waits=True)
+    assert driver.status == PartitionStatus(None, 0, is_waiting=True)
     partition.start_gate.set()
     await idle(driver)
-    assert driver.standing == Standing(10, 0, waits=False)
+    assert driver.status == PartitionStatus(10, 0, is_waiting=False)
 
 
 async def test_a_chunk_at_work_waits_only_if_its_partition_says_so(
-    driver: Driver, partition: FakePartition
+    driver: PartitionDriver, partition: FakePartition
 ) -> None:
     partition.gate.clear()
     driver.submit(chunk(10, 12))
     await partition.entered.wait()
-    assert driver.standing == Standing(10, 0, waits=False)
-    partition.waits = True
-    assert driver.standing == Standing(10, 0, waits=True)
+    assert driver.status == PartitionStatus(10, 0, is_waiting=False)
+    partition.is_waiting = True
+    assert driver.status == PartitionStatus(10, 0, is_waiting=True)
     partition.gate.set()
     await idle(driver)
-    assert driver.standing == Standing(12, 0, waits=True)  # it may see that without a chunk, too
-    partition.waits = False
-    assert driver.standing == Standing(12, 0, waits=False)
+    assert driver.status == PartitionStatus(
+        12, 0, is_waiting=True
+    )  # it may see that without a chunk, too
+    partition.is_waiting = False
+    assert driver.status == PartitionStatus(12, 0, is_waiting=False)
 
 
 async def test_a_failure_shows_until_a_chunk_is_processed(
-    driver: Driver, partition: FakePartition
+    driver: PartitionDriver, partition: FakePartition
 ) -> None:
     def fail_once() -> None:
         partition.before_commit = lambda: None
@@ -421,12 +429,12 @@ async def test_a_failure_shows_until_a_chunk_is_processed(
     partition.before_commit = fail_once
     driver.submit(chunk(10, 12))
     await idle(driver)
-    assert driver.standing == Standing(10, 1, waits=False)
+    assert driver.status == PartitionStatus(10, 1, is_waiting=False)
     driver.submit(chunk(10, 12))
     await idle(driver)
-    assert driver.standing == Standing(12, 0, waits=False)
+    assert driver.status == PartitionStatus(12, 0, is_waiting=False)
 
 
 async def test_what_is_not_there_stands_nowhere(worker: FakeWorker) -> None:
     partitions = Partitions(worker, settle_timeout=1, max_records=4)
-    assert partitions.standing(TOPIC) == Standing(None, 0, waits=False)
+    assert partitions.status(TOPIC) == PartitionStatus(None, 0, is_waiting=False)

@@ -20,7 +20,7 @@ from faust.types import TP
 from streams.kafka import aiokafka_patches
 from streams.kafka import clients as kafka
 from streams.kafka.records import FetchedRecord
-from streams.kafka.transactions import Batches, Output
+from streams.kafka.transactions import Batches, OutputRecord
 from streams.worker import fetcher
 from streams.worker.transport import ChunkConsumer
 
@@ -152,17 +152,17 @@ async def test_faust_reads_by_the_loop_that_is_replaced(stopped: str) -> None:
 def test_what_is_put_into_batches_is_what_is_fetched(amount: int) -> None:
     """In order, with and without keys, values and headers, also what is larger than a batch."""
     outputs = [
-        *(Output(b"%d" % number, bytes(number * 60)) for number in range(amount)),
-        Output(None, bytes(5000), [("a", b"b"), ("a", None)]),
-        Output(b"gone", None),
+        *(OutputRecord(b"%d" % number, bytes(number * 60)) for number in range(amount)),
+        OutputRecord(None, bytes(5000), [("a", b"b"), ("a", None)]),
+        OutputRecord(b"gone", None),
     ]
     few = Batches(new_batch, outputs[:3])
     few.extend(outputs[3:])
     batches = few.close()
     assert sum(batch.record_count() for batch in batches) == len(outputs)
     fetched = [record for batch in batches for record in fetch(batch)]
-    assert [Output(one.key, one.value, [*one.headers]) for one in fetched] == [
-        Output(one.key, one.value, [*one.headers]) for one in outputs
+    assert [OutputRecord(one.key, one.value, [*one.headers]) for one in fetched] == [
+        OutputRecord(one.key, one.value, [*one.headers]) for one in outputs
     ]
     assert {type(one) for one in fetched} == {FetchedRecord}
     assert {(one.topic, one.partition) for one in fetched} == {ONE}

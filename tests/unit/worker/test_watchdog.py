@@ -7,9 +7,9 @@ from typing import Any, cast
 import pytest
 from faust.types import TP
 
-from streams.worker.watchdog import Due, Watchdog
+from streams.worker.watchdog import Expectation, Watchdog
 
-WhatIsDue = dict[TP | None, Due]
+WhatIsDue = dict[TP | None, Expectation]
 
 PARTITION = TP("things.commands.v1", 0)
 OTHER = TP("things.commands.v1", 1)
@@ -24,7 +24,7 @@ def watchdog() -> Watchdog:
 
 
 def test_what_does_not_change_for_a_whole_timeout_is_overdue(watchdog: Watchdog) -> None:
-    due: WhatIsDue = {PARTITION: Due((5, 0), "it stands at 5")}
+    due: WhatIsDue = {PARTITION: Expectation((5, 0), "it stands at 5")}
     assert [watchdog.overdue(due) for _ in range(LOOKS)] == [None] * LOOKS
     assert watchdog.overdue(due) == "it stands at 5"
 
@@ -33,14 +33,14 @@ def test_what_does_not_change_for_a_whole_timeout_is_overdue(watchdog: Watchdog)
 def test_any_change_is_progress(watchdog: Watchdog, change: tuple[int, int]) -> None:
     """A higher position; another failure, which is logged; and a lower one: it starts again."""
     for _ in range(LOOKS):
-        watchdog.overdue({PARTITION: Due((5, 0), "it stands at 5")})
-    changed: WhatIsDue = {PARTITION: Due(change, "it stands elsewhere")}
+        watchdog.overdue({PARTITION: Expectation((5, 0), "it stands at 5")})
+    changed: WhatIsDue = {PARTITION: Expectation(change, "it stands elsewhere")}
     assert [watchdog.overdue(changed) for _ in range(LOOKS)] == [None] * LOOKS
     assert watchdog.overdue(changed) == "it stands elsewhere"
 
 
 def test_what_waits_or_has_no_work_at_one_look_has_all_the_time_again(watchdog: Watchdog) -> None:
-    due: WhatIsDue = {PARTITION: Due((5, 0), "it stands at 5")}
+    due: WhatIsDue = {PARTITION: Expectation((5, 0), "it stands at 5")}
     for _ in range(LOOKS):
         watchdog.overdue(due)
     watchdog.overdue({})
@@ -51,8 +51,8 @@ def test_one_that_gets_on_does_not_hide_another(watchdog: Watchdog) -> None:
     lines = [
         watchdog.overdue(
             {
-                OTHER: Due((5, 0), "it stands at 5"),
-                PARTITION: Due((position, 0), "it moves"),
+                OTHER: Expectation((5, 0), "it stands at 5"),
+                PARTITION: Expectation((position, 0), "it moves"),
             }
         )
         for position in range(LOOKS + 1)
