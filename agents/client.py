@@ -66,7 +66,7 @@ async def open_queries(settings: Settings) -> AsyncIterator[QueryBus]:
         open_view_store(settings, DAILY_REGISTRATIONS, timeout=_REQUEST_TIMEOUT_S) as registrations,
     ):
         queries = QueryBus()
-        commands = TopicNames(settings.namespace, USERS.name).commands
+        commands = TopicNames.of(settings, USERS.name).commands
         UserQueryHandler(users).register_at(
             queries, ReadYourWrites(users, commands, settings.partitions)
         )

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import orjson
 from aiokafka.errors import GroupCoordinatorNotAvailableError
-from aiokafka.structs import TopicPartition
 from pydantic import SecretStr
 
 from agents.users import COMMAND_WORKER
@@ -28,6 +27,7 @@ from streams.aggregate import TopicNames
 from streams.encryption.keys import new_master_key
 from streams.kafka.clients import admin_client, cluster_id
 from streams.kafka.log_reader import open_logs
+from streams.kafka.topics import partitions_of
 from streams.settings import Settings
 
 COMMANDS_PER_SECOND = "commands/s"
@@ -163,7 +163,7 @@ async def _until_decided(
 
     That costs the broker next to nothing, where reading the outcomes would compete with the worker.
     """
-    partitions = [TopicPartition(names.commands, n) for n in range(settings.partitions)]
+    partitions = partitions_of(settings, names.commands)
     async with open_logs(settings, partitions) as logs, admin_client(settings) as admin:
         ends = sum((await logs.end_offsets(partitions)).values())
 

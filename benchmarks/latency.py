@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager
 from itertools import count, islice
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.structs import TopicPartition
 
 from agents.client import open_commands, open_queries
 from benchmarks.deciding import COMMANDS_PER_SECOND, decide, our_worker
@@ -30,6 +29,7 @@ from streams.commands.bulk_sender import BulkSender
 from streams.commands.client import KafkaCommandBus
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
+from streams.kafka.topics import partitions_of
 from streams.settings import Settings
 
 _LOAD = 0.2  # of the rate at which the worker decides a backlog
@@ -106,7 +106,7 @@ async def _open(
         started(new_producer(settings), settings) as producer,
         started(new_consumer(settings), settings) as consumer,
     ):
-        consumer.assign([TopicPartition(names.outcomes, n) for n in range(settings.partitions)])
+        consumer.assign(partitions_of(settings, names.outcomes))
         commands = _Commands(settings, names, producer, consumer, records)
         listening = asyncio.create_task(commands.listen())
         try:

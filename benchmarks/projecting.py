@@ -97,7 +97,7 @@ async def quixstreams_sink(ground: BenchContext) -> Figures:
     """The application of `peers/quix_projecting.py`, from a topic of ready-made documents."""
     documents = _documents(ground.size["documents"], ground.seed)
     async with new_index(ground) as (settings, client, index):
-        topic = TopicNames(settings.namespace, "users").events
+        topic = TopicNames.of(settings, "users").events
         records = [(source["id"].encode(), orjson.dumps(source)) for source in documents]
         await send(settings, topic, records)
         command = module_command("benchmarks.peers.quix_projecting")

@@ -10,7 +10,6 @@ from shutil import rmtree
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.structs import TopicPartition
 
 from benchmarks.rig.backlog import new_deployment, send
 from benchmarks.rig.changelog_history import states, write_changelog
@@ -23,7 +22,7 @@ from models.errors import Fatal
 from streams.aggregate import TopicNames
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.partitioner import partition_of
-from streams.kafka.topics import create_topics, topic_specs
+from streams.kafka.topics import create_topics, partitions_of, topic_specs
 from streams.settings import Settings
 
 RESTORED = "records/s, from start to deciding"
@@ -130,7 +129,7 @@ def _one_for_each(settings: Settings) -> Mapping[int, tuple[bytes, bytes]]:
 @asynccontextmanager
 async def new_outcomes(settings: Settings, names: TopicNames) -> AsyncIterator[AIOKafkaConsumer]:
     """A reader of what is decided from now on."""
-    partitions = [TopicPartition(names.outcomes, n) for n in range(settings.partitions)]
+    partitions = partitions_of(settings, names.outcomes)
     async with started(new_consumer(settings, fetch_max_wait_ms=50), settings) as consumer:
         consumer.assign(partitions)
         await consumer.seek_to_end(*partitions)

@@ -14,7 +14,6 @@ from uuid import UUID
 import orjson
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import GroupCoordinatorNotAvailableError
-from aiokafka.structs import TopicPartition
 
 from agents.users import COMMAND_WORKER
 from benchmarks.deciding import COMMANDS_PER_SECOND, CPU_PER_COMMAND
@@ -29,6 +28,7 @@ from streams.aggregate import TopicNames
 from streams.commands.bulk_sender import BulkSender
 from streams.kafka.clients import admin_client, new_producer, started
 from streams.kafka.partitioner import partition_of
+from streams.kafka.topics import partitions_of
 from streams.settings import Settings
 
 _ANSWERS = 3  # in the dedupe window of each aggregate
@@ -98,7 +98,7 @@ class _Group:
     ) -> None:
         self._servers = ground.stack.kafka, ground.stack.elasticsearch
         self._name = settings.namespace + COMMAND_WORKER
-        self._partitions = [TopicPartition(names.commands, n) for n in range(settings.partitions)]
+        self._partitions = partitions_of(settings, names.commands)
         self._topics = {
             "commands": names.commands,
             "events": names.events,

@@ -200,7 +200,7 @@ async def while_indexing(ground: BenchContext) -> Figures:
     """The same, while a view worker writes changes of users, from their events."""
     searched = await ground.once(_searched)
     settings = searched.settings
-    topic = TopicNames(settings.namespace, USERS.name).events
+    topic = TopicNames.of(settings, USERS.name).events
     log = ground.folder / f"{settings.namespace}views.log"
     async with started(new_producer(settings), settings) as producer:
         sender = BulkSender(producer, topic, settings.partitions)

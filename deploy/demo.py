@@ -14,7 +14,6 @@ from statistics import quantiles
 from uuid import uuid4
 
 from aiokafka import AIOKafkaConsumer
-from aiokafka.structs import TopicPartition
 
 from agents.client import open_queries
 from agents.user_audit import verify_users
@@ -29,6 +28,7 @@ from streams.audit.report import Report
 from streams.buses import QueryBus
 from streams.commands.bulk_sender import BulkSender
 from streams.kafka.clients import new_consumer, new_producer
+from streams.kafka.topics import partitions_of
 from streams.progress import ProgressCallback
 from streams.settings import Settings
 from streams.views.store import open_view_store
@@ -85,12 +85,12 @@ async def run_demo(settings: Settings, progress: ProgressCallback) -> DemoResult
 
     The topics of ``settings`` have seen no command before.
     """
-    names = TopicNames(settings.namespace, USERS.name)
+    names = TopicNames.of(settings, USERS.name)
     async with AsyncExitStack() as resources:
         producer = await resources.enter_async_context(new_producer(settings))
         consumer = await resources.enter_async_context(new_consumer(settings))
         queries = await resources.enter_async_context(open_queries(settings))
-        consumer.assign([TopicPartition(names.outcomes, n) for n in range(settings.partitions)])
+        consumer.assign(partitions_of(settings, names.outcomes))
 
         # A probe is a registration like any other; what it adds is expected, too.
         counted = tally(plan(COMMANDS - MALFORMED - PROBES, SEED))

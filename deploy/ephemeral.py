@@ -62,7 +62,7 @@ def new_settings(servers: Servers, **changes: Any) -> Settings:
 
 async def create_user_topics(settings: Settings) -> None:
     """All topics of users in the settings' namespace."""
-    await create_topics(settings, topic_specs(settings, TopicNames(settings.namespace, USERS.name)))
+    await create_topics(settings, topic_specs(settings, TopicNames.of(settings, USERS.name)))
 
 
 class WorkerProcess:
@@ -212,7 +212,7 @@ def open_deployment(
 ) -> Iterator[Deployment]:
     """Workers of these roles, on topics that exist; `apps` names other modules for their apps."""
     with tempfile.TemporaryDirectory(prefix="cqrs-faults-") as folder:
-        deployed = Deployment(settings, TopicNames(settings.namespace, USERS.name), Path(folder))
+        deployed = Deployment(settings, TopicNames.of(settings, USERS.name), Path(folder))
         Deployment.open.append(deployed)
         try:
             for role in roles:

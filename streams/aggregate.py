@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from models.messages import Command, Event
+from streams.settings import Settings
 
 S = TypeVar("S")
 
@@ -33,10 +34,15 @@ class Aggregate(Generic[S]):
 
 @dataclass(frozen=True)
 class TopicNames:
-    """The names of everything an aggregate owns on the servers."""
+    """The names of an aggregate's topics."""
 
     namespace: str
     aggregate: str
+
+    @classmethod
+    def of(cls, settings: Settings, aggregate: str) -> TopicNames:
+        """Return the names of the aggregate of this name, in the namespace of the settings."""
+        return cls(settings.namespace, aggregate)
 
     @property
     def commands(self) -> str:

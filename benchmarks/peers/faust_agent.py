@@ -10,7 +10,7 @@ from benchmarks.peers.rules import decide, event_of, evolve, outcome_of
 from streams.aggregate import TopicNames
 from streams.settings import settings
 
-_names = TopicNames(settings().namespace, "users")
+_names = TopicNames.of(settings(), "users")
 
 app = faust.App(
     f"{settings().namespace}faust-agent",

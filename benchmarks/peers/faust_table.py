@@ -8,7 +8,7 @@ from faust.types import StreamT
 from streams.aggregate import TopicNames
 from streams.settings import settings
 
-_names = TopicNames(settings().namespace, "users")
+_names = TopicNames.of(settings(), "users")
 
 app = faust.App(
     f"{settings().namespace}faust-table",

@@ -20,6 +20,7 @@ from aiokafka.structs import TopicPartition
 from benchmarks.peers.rules import Json, decide, event_of, evolve, outcome_of
 from streams.aggregate import TopicNames
 from streams.kafka.clients import RETRY_BACKOFF_MS, new_consumer, new_producer
+from streams.kafka.topics import partitions_of
 from streams.settings import Settings, settings
 
 _KEYED = list[tuple[bytes, bytes]]
@@ -27,8 +28,8 @@ _KEYED = list[tuple[bytes, bytes]]
 
 async def run(where: Settings) -> None:
     """Decide until the process is ended."""
-    names = TopicNames(where.namespace, "users")
-    partitions = [TopicPartition(names.commands, n) for n in range(where.partitions)]
+    names = TopicNames.of(where, "users")
+    partitions = partitions_of(where, names.commands)
     async with new_consumer(where) as consumer:
         consumer.assign(partitions)
         await asyncio.gather(*(_loop(where, names, consumer, tp) for tp in partitions))

@@ -22,7 +22,7 @@ _Answer = tuple[int, Json]
 
 def run(where: Settings, folder: str) -> None:
     """Decide until the process is ended."""
-    names = TopicNames(where.namespace, "users")
+    names = TopicNames.of(where, "users")
     app = Application(
         broker_address=where.bootstrap_servers,
         consumer_group=f"{where.namespace}quixstreams",

@@ -10,7 +10,6 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import orjson
-from aiokafka.structs import TopicPartition
 
 from benchmarks.rig.runner import BenchContext
 from deploy.ephemeral import new_settings
@@ -19,7 +18,7 @@ from streams.aggregate import TopicNames
 from streams.commands.bulk_sender import BulkSender
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import open_logs
-from streams.kafka.topics import create_topics, topic_specs
+from streams.kafka.topics import create_topics, partitions_of, topic_specs
 from streams.settings import Settings
 
 PARTITIONS = 4
@@ -61,7 +60,7 @@ async def new_deployment(
     settings = new_settings(
         ground.stack, partitions=PARTITIONS, session_timeout=10.0, transaction_timeout=15.0
     )
-    names = TopicNames(settings.namespace, "users")
+    names = TopicNames.of(settings, "users")
     special = {getattr(names, topic): changes for topic, changes in configs.items()}
     special[names.outcomes] = {
         **special.get(names.outcomes, {}),
@@ -86,7 +85,7 @@ async def send(settings: Settings, topic: str, records: Iterable[tuple[bytes, by
 
 async def committed(settings: Settings, topic: str) -> list[Any]:
     """All records of a topic that a `read_committed` reader sees, by partition and offset."""
-    partitions = [TopicPartition(topic, n) for n in range(settings.partitions)]
+    partitions = partitions_of(settings, topic)
     async with open_logs(settings, partitions) as logs:
         return [
             record

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from itertools import islice
 
-from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from agents.users import COMMAND_WORKER
@@ -16,6 +15,7 @@ from models.user import User
 from streams.aggregate import TopicNames
 from streams.kafka.log_reader import open_logs
 from streams.kafka.partitioner import partition_of
+from streams.kafka.topics import partitions_of
 from streams.kafka.transactions import OutputRecord, TransactionalProducer
 from streams.settings import Settings
 from streams.state.snapshot import RememberedAcceptance, Snapshot, encode_snapshot
@@ -61,7 +61,7 @@ async def write_changelog(
     for number in range(aggregates):
         key = b"user-%d" % number
         keys[partition_of(key, settings.partitions)].append(key)
-    commands = [TopicPartition(names.commands, number) for number in range(settings.partitions)]
+    commands = partitions_of(settings, names.commands)
     async with open_logs(settings, commands) as logs:
         positions = await logs.end_offsets(commands)
     share = records / aggregates

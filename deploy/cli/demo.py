@@ -46,7 +46,7 @@ def demo(as_json: bool) -> None:
     """
     with ExitStack() as resources:
         settings = resources.enter_context(_servers())
-        names = TopicNames(settings.namespace, USERS.name)
+        names = TopicNames.of(settings, USERS.name)
         asyncio.run(_create_topics(settings, names))
         resources.callback(lambda: asyncio.run(_remove(settings, names)))
         folder = Path(resources.enter_context(TemporaryDirectory(prefix="cqrs-demo-")))

@@ -55,7 +55,7 @@ def send_lines(source: BinaryIO, as_json: bool) -> int:
 
 
 async def _send(settings: Settings, source: BinaryIO, progress: ProgressCallback) -> Sent:
-    names = TopicNames(settings.namespace, USERS.name)
+    names = TopicNames.of(settings, USERS.name)
     await check_topics(
         settings, [spec for spec in topic_specs(settings, names) if spec.name == names.commands]
     )

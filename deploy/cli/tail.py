@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import click
 import orjson
-from aiokafka.structs import TopicPartition
 from pydantic.alias_generators import to_camel
 
 from agents.users import USERS
@@ -31,7 +30,7 @@ from streams.kafka.dead_letters import (
     SOURCE_PARTITION,
     SOURCE_TOPIC,
 )
-from streams.kafka.topics import check_topics, topic_specs
+from streams.kafka.topics import check_topics, partitions_of, topic_specs
 from streams.settings import Settings
 from streams.views.event_reader import open_personal
 
@@ -66,7 +65,7 @@ async def _tail(
     limit: int | None,
     show: Callable[[Any], str],
 ) -> None:
-    names = TopicNames(settings.namespace, USERS.name)
+    names = TopicNames.of(settings, USERS.name)
     topic = {"events": names.events, "outcomes": names.outcomes, "dead": names.dead_commands}[kind]
     await check_topics(
         settings, [spec for spec in topic_specs(settings, names) if spec.name == topic]
@@ -83,7 +82,7 @@ async def _tail(
 
 async def _records(settings: Settings, topic: str, from_beginning: bool) -> AsyncIterator[Any]:
     async with started(new_consumer(settings), settings) as consumer:
-        partitions = [TopicPartition(topic, number) for number in range(settings.partitions)]
+        partitions = partitions_of(settings, topic)
         consumer.assign(partitions)
         if not from_beginning:
             for partition, end in (await consumer.end_offsets(partitions)).items():

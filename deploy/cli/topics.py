@@ -34,7 +34,7 @@ def create() -> None:
     from rich.table import Table
 
     settings = load_settings()
-    specs = topic_specs(settings, TopicNames(settings.namespace, USERS.name))
+    specs = topic_specs(settings, TopicNames.of(settings, USERS.name))
     created = asyncio.run(create_topics(settings, specs))
     table = Table("topic", "partitions", "cleanup", "")
     for spec in specs:
@@ -55,7 +55,7 @@ def skip_expired(partition: int, yes: bool) -> None:
     settings = load_settings()
     if partition >= settings.partitions:
         raise click.UsageError(f"the partitions are 0 to {settings.partitions - 1}")
-    names = TopicNames(settings.namespace, USERS.name)
+    names = TopicNames.of(settings, USERS.name)
     asyncio.run(check_topics(settings, topic_specs(settings, names)))
     found = asyncio.run(expired.find_expired(settings, names, partition))
     where = f"{names.commands}[{partition}]"

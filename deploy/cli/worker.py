@@ -49,6 +49,6 @@ def worker(ctx: click.Context, role: Role, processes: int) -> None:
 
 
 async def _check(settings: Settings) -> None:
-    names = TopicNames(settings.namespace, USERS.name)
+    names = TopicNames.of(settings, USERS.name)
     await check_topics(settings, topic_specs(settings, names))
     await check_master_key(settings, names)

@@ -33,7 +33,7 @@ async def check_erasure(
             master key or another one.
         Transient: a server failed meanwhile.
     """
-    names = TopicNames(settings.namespace, aggregate.name)
+    names = TopicNames.of(settings, aggregate.name)
     specs = topic_specs(settings, names)
     await check_topics(settings, specs)
     partitions = [

@@ -26,7 +26,7 @@ from streams.encryption.cipher import is_sealed_state
 from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import LogReader, open_logs
-from streams.kafka.topics import check_topics, topic_specs
+from streams.kafka.topics import check_topics, partitions_of, topic_specs
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
 from streams.state.changelog import restore
@@ -64,7 +64,7 @@ async def verify(
         Fatal: a server does not answer, or a topic or the index is missing.
         Transient: a server failed meanwhile.
     """
-    names = TopicNames(settings.namespace, aggregate.name)
+    names = TopicNames.of(settings, aggregate.name)
     specs = topic_specs(settings, names)
     await check_topics(settings, specs)
     partitions = [
@@ -124,7 +124,7 @@ class _Verification(Generic[S]):
         return self._report
 
     def _partitions(self, topic: str) -> list[TopicPartition]:
-        return [TopicPartition(topic, number) for number in range(self._settings.partitions)]
+        return partitions_of(self._settings, topic)
 
     async def _wait_for_commands(self, deadline: float) -> None:
         """Wait until the state tables stand behind the last command that there is now."""

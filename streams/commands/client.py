@@ -18,7 +18,6 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.structs import TopicPartition
 from typing_extensions import Self
 
 from models.errors import InvalidCommand, OutcomeTimeout, Transient
@@ -28,7 +27,7 @@ from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
-from streams.kafka.topics import COMMAND_BYTES, check_topics, topic_specs
+from streams.kafka.topics import COMMAND_BYTES, check_topics, partitions_of, topic_specs
 from streams.settings import Settings
 
 
@@ -84,7 +83,7 @@ class KafkaCommandBus(CommandBus[Outcome]):
         """
         super().__init__()
         self._settings = settings
-        self._names = TopicNames(settings.namespace, aggregate.name)
+        self._names = TopicNames.of(settings, aggregate.name)
         self._check = check
         # Those who wait, by the key of their records, in the order of their sending.
         self._waiting: dict[bytes, list[_PendingCommand]] = defaultdict(list)
@@ -162,10 +161,7 @@ class KafkaCommandBus(CommandBus[Outcome]):
         return await outcome
 
     async def _go_to_end(self, reader: AIOKafkaConsumer) -> None:
-        partitions = [
-            TopicPartition(self._names.outcomes, number)
-            for number in range(self._settings.partitions)
-        ]
+        partitions = partitions_of(self._settings, self._names.outcomes)
         reader.assign(partitions)
         for partition, end in (await reader.end_offsets(partitions)).items():
             reader.seek(partition, end)

@@ -81,7 +81,7 @@ class CommandPartition(Generic[S]):
         self._settings = app.settings
         self._cluster = app.cluster
         self._aggregate = aggregate
-        self._names = TopicNames(app.settings.namespace, aggregate.name)
+        self._names = TopicNames.of(app.settings, aggregate.name)
         self._reader = CommandReader(aggregate.commands)
         self._table = table
         self._new_bus = new_bus

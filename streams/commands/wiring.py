@@ -28,7 +28,7 @@ def add_aggregate(
 
     Returns the channel of its command topic, for an agent that hands on the chunks.
     """
-    names = TopicNames(app.settings.namespace, aggregate.name)
+    names = TopicNames.of(app.settings, aggregate.name)
     table = StateTable(app, f"{aggregate.name}-state", names.changelog)
 
     def new_partition(tp: TP) -> CommandPartition[S]:

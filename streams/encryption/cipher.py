@@ -46,7 +46,7 @@ def seal(key: bytes, data: bytes, place: bytes) -> bytes:
 
 
 def unseal(key: bytes, sealed: bytes, place: bytes) -> bytes:
-    """The inverse of `seal`. Raises BrokenSeal."""
+    """The inverse of `seal`. Raises DecryptionError."""
     try:
         return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place)
     except (InvalidTag, ValueError):  # the latter for what is too short
@@ -70,7 +70,7 @@ def open_event(wire: dict[str, Any], personal: Collection[str], key: bytes | Non
     """The inverse, in place; without the key every personal field is the empty string.
 
     Raises:
-        BrokenSeal: the key is another one, or the event was changed.
+        DecryptionError: the key is another one, or the event was changed.
     """
     sealed = wire.pop(PERSONAL, None)
     if sealed is None:
@@ -99,7 +99,7 @@ def open_state(value: bytes, aggregate_id: bytes, key: bytes | None) -> bytes:
     """The inverse of `seal_state`; what is plain is left as it is.
 
     Raises:
-        BrokenSeal: it is sealed, and the key is gone or another one.
+        DecryptionError: it is sealed, and the key is gone or another one.
     """
     if not is_sealed_state(value):
         return value
@@ -114,7 +114,7 @@ def seal_dead_letter(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
 
 
 def open_dead_letter(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
-    """The inverse of `seal_dead_letter`. Raises BrokenSeal."""
+    """The inverse of `seal_dead_letter`. Raises DecryptionError."""
     return unseal(key, value, _place(b"dead letter", aggregate_id))
 
 

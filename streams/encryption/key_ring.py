@@ -15,6 +15,7 @@ from streams.aggregate import TopicNames
 from streams.encryption.keys import PartitionKeys, master_key
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.log_reader import open_logs, read_to
+from streams.kafka.topics import partitions_of
 from streams.settings import Settings
 
 _FOLLOW = 1.0  # seconds after which a key that was destroyed has left the memory
@@ -131,7 +132,7 @@ async def check_master_key(settings: Settings, names: TopicNames) -> None:
     master = master_key(settings)
     if master is None:
         return
-    partitions = [TopicPartition(names.keys, number) for number in range(settings.partitions)]
+    partitions = partitions_of(settings, names.keys)
     async with open_logs(settings, partitions) as logs:
         for partition, end in (await logs.end_offsets(partitions)).items():
             async for records in logs.read(partition, 0, end):
@@ -160,7 +161,7 @@ async def open_key_ring(
     if master is None:
         yield None
         return
-    partitions = [TopicPartition(names.keys, number) for number in range(settings.partitions)]
+    partitions = partitions_of(settings, names.keys)
     async with (
         started(new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT), settings) as committed,
         started(new_consumer(settings, isolation_level="read_uncommitted"), settings) as bounds,

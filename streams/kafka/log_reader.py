@@ -12,6 +12,7 @@ from aiokafka.structs import TopicPartition
 
 from models.errors import Transient
 from streams.kafka.clients import new_consumer, started
+from streams.kafka.topics import partitions_of
 from streams.settings import Settings
 
 # How long nothing may come although there is something. The longest open transaction is shorter.
@@ -149,6 +150,6 @@ async def last_positions(settings: Settings, topic: str) -> Mapping[int, int]:
     Raises:
         Fatal: Kafka does not answer.
     """
-    partitions = [TopicPartition(topic, number) for number in range(settings.partitions)]
+    partitions = partitions_of(settings, topic)
     async with open_logs(settings, partitions) as logs:
         return {tp.partition: end for tp, end in (await logs.readable_ends(partitions)).items()}

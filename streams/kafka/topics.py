@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.structs import TopicPartition
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_fixed
@@ -33,6 +34,11 @@ class TopicSpec:
     name: str
     partitions: int
     configs: Mapping[str, str]
+
+
+def partitions_of(settings: Settings, topic: str) -> list[TopicPartition]:
+    """Return all partitions of one of our topics."""
+    return [TopicPartition(topic, number) for number in range(settings.partitions)]
 
 
 def topic_specs(settings: Settings, names: TopicNames) -> tuple[TopicSpec, ...]:

@@ -71,7 +71,7 @@ class AggregateProjection(Projection[E]):
         """The event's sequence."""
         return record.sequence
 
-    def begins(self, record: EventRecord[E]) -> bool:
+    def creates(self, record: EventRecord[E]) -> bool:
         """The first event of an aggregate makes its document."""
         return record.sequence == 1
 

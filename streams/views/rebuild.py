@@ -65,7 +65,7 @@ class Rebuild(Generic[E]):
         self._client = client
         self._view = view
         self._progress = progress
-        self._names = TopicNames(settings.namespace, view.aggregate)
+        self._names = TopicNames.of(settings, view.aggregate)
         self._indices = ViewIndices.from_settings(settings, client, view)
         self._numbers = range(settings.partitions)
         self._timeout = timeout

@@ -12,6 +12,7 @@ from aiokafka.structs import TopicPartition
 from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connect
 from streams.kafka.log_reader import LogReader, open_logs
+from streams.kafka.topics import partitions_of
 from streams.progress import ProgressCallback
 from streams.settings import Settings
 from streams.views.checkpoint import Checkpoint as Reached
@@ -64,8 +65,8 @@ async def status_of(
     Raises:
         Transient, Fatal: A server failed, or says no.
     """
-    events = TopicNames(settings.namespace, view.aggregate).events
-    partitions = [TopicPartition(events, number) for number in range(settings.partitions)]
+    events = TopicNames.of(settings, view.aggregate).events
+    partitions = partitions_of(settings, events)
     async with (
         connect(settings, timeout=_TIMEOUT) as client,
         open_logs(settings, partitions) as logs,

@@ -35,7 +35,7 @@ def add_view(app: StreamApp, view: View[E]) -> TopicT:
     Returns the channel of its event topic, for an agent that hands on the chunks.
     """
     settings = app.settings
-    names = TopicNames(settings.namespace, view.aggregate)
+    names = TopicNames.of(settings, view.aggregate)
     new_partition: Callable[[TP], ViewPartition[E]]
 
     async def wanted() -> Mapping[int, int]:

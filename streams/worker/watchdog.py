@@ -101,7 +101,8 @@ class Watchdog:
         try:
             # Of committed records only: nothing behind the last stable offset can be read.
             ends = await asyncio.wait_for(
-                self._consumer.end_offsets(owned or [TP(topic, 0) for topic in topics]), _ANSWER_TIMEOUT_S
+                self._consumer.end_offsets(owned or [TP(topic, 0) for topic in topics]),
+                _ANSWER_TIMEOUT_S,
             )
         except (KafkaError, asyncio.TimeoutError):
             return {}

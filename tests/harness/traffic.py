@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.structs import TopicPartition
 
 from agents.user_audit import verify_users
 from deploy.ephemeral import Deployment
@@ -21,6 +20,7 @@ from deploy.waiting import NotInTime, wait_until
 from streams.audit.report import Report
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
+from streams.kafka.topics import partitions_of
 
 _TICK = 0.01  # seconds between two looks at what is due
 _SILENCE = 20.0  # seconds without an outcome after which none is to come: longer than any session
@@ -216,9 +216,7 @@ async def open_traffic(
         started(new_producer(settings, linger_ms=5, **options), settings) as producer,
         started(new_consumer(settings, fetch_max_wait_ms=50), settings) as consumer,
     ):
-        consumer.assign(
-            [TopicPartition(deployed.names.outcomes, n) for n in range(settings.partitions)]
-        )
+        consumer.assign(partitions_of(settings, deployed.names.outcomes))
         traffic = Traffic(deployed, producer, consumer, iter(records), rate)
         traffic.tasks = [
             asyncio.create_task(traffic.send(), name="send commands"),
@@ -276,12 +274,7 @@ async def counting(deployed: Deployment) -> AsyncIterator[OutcomeCounter]:
     consumer = new_consumer(deployed.settings)
     await consumer.start()
     try:
-        consumer.assign(
-            [
-                TopicPartition(deployed.names.outcomes, partition)
-                for partition in range(deployed.settings.partitions)
-            ]
-        )
+        consumer.assign(partitions_of(deployed.settings, deployed.names.outcomes))
         yield OutcomeCounter(consumer)
     finally:
         await consumer.stop()

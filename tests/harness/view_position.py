@@ -15,6 +15,7 @@ from models.errors import NoSuchView
 from streams.elasticsearch.connection import connect, translating
 from streams.elasticsearch.index import in_namespace
 from streams.kafka.log_reader import LogReader, open_logs
+from streams.kafka.topics import partitions_of
 from streams.views.store import ViewStore
 
 Positions = Mapping[TopicPartition, int]
@@ -89,7 +90,4 @@ async def open_view_progress(deployed: Deployment, servers: Servers) -> AsyncIte
 
 
 def _partitions(deployed: Deployment) -> list[TopicPartition]:
-    return [
-        TopicPartition(deployed.names.events, number)
-        for number in range(deployed.settings.partitions)
-    ]
+    return partitions_of(deployed.settings, deployed.names.events)

@@ -6,7 +6,6 @@ import json
 from contextlib import suppress
 from typing import Any
 
-from aiokafka.structs import TopicPartition
 from pydantic import SecretStr
 
 from agents.client import open_commands, open_queries
@@ -23,6 +22,7 @@ from streams.encryption.keys import new_master_key
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import open_logs
 from streams.kafka.partitioner import partition_of
+from streams.kafka.topics import partitions_of
 from streams.views.store import open_view_store
 
 ZSOFIA = {"email": "ZsaZsa@example.org", "first_name": "Zsófia", "last_name": "Győr"}
@@ -60,7 +60,7 @@ async def send_poison(deployed: Deployment, user: str, **fields: str) -> None:
 
 async def records(deployed: Deployment, topic: str) -> list[Any]:
     """All committed records of a topic."""
-    partitions = [TopicPartition(topic, n) for n in range(deployed.settings.partitions)]
+    partitions = partitions_of(deployed.settings, topic)
     async with open_logs(deployed.settings, partitions) as logs:
         ends = await logs.end_offsets(partitions)
         return [

@@ -25,7 +25,7 @@ from tests.integration.two_aggregates import COUNTERS, Count
 async def deployed(deploy: Deploy) -> Deployment:
     """One worker that decides users and counters."""
     deployed = deploy(partitions=2)
-    counters = TopicNames(deployed.settings.namespace, COUNTERS.name)
+    counters = TopicNames.of(deployed.settings, COUNTERS.name)
     await create_topics(deployed.settings, topic_specs(deployed.settings, counters))
     deployed.start("commands", app="tests.integration.two_aggregates")
     return deployed
@@ -68,7 +68,7 @@ async def test_a_decision_that_raises_harms_no_other_command(deployed: Deploymen
 
 
 async def dead_letters(deployed: Deployment) -> int:
-    names = TopicNames(deployed.settings.namespace, COUNTERS.name)
+    names = TopicNames.of(deployed.settings, COUNTERS.name)
     consumer = new_consumer(deployed.settings)
     await consumer.start()
     try:

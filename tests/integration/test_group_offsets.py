@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from aiokafka.structs import TopicPartition
-
 from agents.users import COMMAND_WORKER
 from deploy.ephemeral import Deployment
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
 from streams.kafka.clients import admin_client, new_producer
+from streams.kafka.topics import partitions_of
 from tests.conftest import Deploy
 from tests.harness.traffic import counting, send
 
@@ -40,7 +39,7 @@ async def decide(deployed: Deployment, commands: int) -> None:
 async def committed(deployed: Deployment) -> int:
     """How many commands the group has behind it, by its offsets."""
     settings, names = deployed.settings, deployed.names
-    partitions = [TopicPartition(names.commands, n) for n in range(settings.partitions)]
+    partitions = partitions_of(settings, names.commands)
     async with admin_client(settings) as admin:
         found = await admin.list_consumer_group_offsets(
             settings.namespace + COMMAND_WORKER, partitions=partitions

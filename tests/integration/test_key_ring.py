@@ -40,7 +40,7 @@ async def settings(stack: EmbeddedStack) -> Settings:
 
 @asynccontextmanager
 async def open_ring(settings: Settings) -> AsyncIterator[KeyRing]:
-    async with open_key_ring(settings, TopicNames(settings.namespace, "users")) as ring:
+    async with open_key_ring(settings, TopicNames.of(settings, "users")) as ring:
         assert ring is not None
         yield ring
 
@@ -53,7 +53,7 @@ async def transactions(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
 
 async def put(producer: AIOKafkaProducer, settings: Settings, value: bytes | None) -> None:
     """Write Anna's key, or its tombstone."""
-    topic = TopicNames(settings.namespace, "users").keys
+    topic = TopicNames.of(settings, "users").keys
     await producer.send_and_wait(topic, value, b"anna", partition=PARTITION)
 
 
@@ -118,7 +118,7 @@ async def test_a_key_that_was_destroyed_long_ago_is_never_used(settings: Setting
     wrapped = keys.make(b"anna")
     async with new_producer(settings) as producer, open_ring(settings) as ring:
         await put(producer, settings, wrapped)
-        topic = TopicNames(settings.namespace, "users").keys
+        topic = TopicNames.of(settings, "users").keys
         for number in range(12_000):
             user = f"user-{number}".encode()
             await producer.send(topic, keys.make(user), user, partition=PARTITION)
@@ -131,7 +131,7 @@ async def test_who_remembers_keeps_what_is_destroyed_meanwhile_and_no_more(
     settings: Settings,
 ) -> None:
     keys = PartitionKeys(master_key(settings))
-    names = TopicNames(settings.namespace, "users")
+    names = TopicNames.of(settings, "users")
     async with (
         new_producer(settings) as producer,
         open_ring(settings) as other,

@@ -377,7 +377,7 @@ async def test_a_view_that_does_not_exist_is_an_error_of_its_own(
 ) -> None:
     token = Token.parse(await accepted(commands, registration()))
     settings = deployed.settings.model_copy(update={"namespace": "nothing-"})
-    topic = TopicNames(settings.namespace, USERS.name).commands
+    topic = TopicNames.of(settings, USERS.name).commands
     there = Token(token.cluster, tuple(point._replace(topic=topic) for point in token.points))
     async with open_queries(settings) as queries:
         for at_least in (None, there):

@@ -135,7 +135,7 @@ async def make_anew(settings: Settings, names: TopicNames, topic: str) -> None:
 
 async def test_an_event_topic_that_forgets_is_refused(stack: EmbeddedStack) -> None:
     settings = new_settings(stack)
-    names = TopicNames(settings.namespace, "users")
+    names = TopicNames.of(settings, "users")
     async with admin_client(settings) as admin:
         configs = {"max.message.bytes": str(4 * 1024 * 1024), "retention.ms": "604800000"}
         await admin.create_topics([NewTopic(names.events, 2, 1, topic_configs=configs)])

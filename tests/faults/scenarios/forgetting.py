@@ -20,7 +20,7 @@ from deploy.waiting import wait_until
 from streams.commands.skip_expired import find_expired, skip_expired
 from streams.kafka.clients import admin_client
 from streams.kafka.log_reader import LogReader, open_logs
-from streams.kafka.topics import topic_specs
+from streams.kafka.topics import partitions_of, topic_specs
 from tests.faults.scenario import Run, Scenario
 from tests.faults.scenarios.erasing import erase_users
 from tests.harness.checks import require
@@ -79,10 +79,7 @@ async def compact_states(run: Run, rng: random.Random) -> None:
     worker = deployed.start("commands")
     deployed.start("views")
     stream = generate(1_000_000, rng.randrange(1 << 30), duplicates=0.2)
-    changelogs = [
-        TopicPartition(deployed.names.changelog, number)
-        for number in range(deployed.settings.partitions)
-    ]
+    changelogs = partitions_of(deployed.settings, deployed.names.changelog)
     async with (
         open_traffic(deployed, records_of(stream), rate=_RATE) as traffic,
         open_logs(deployed.settings, changelogs) as logs,

@@ -90,9 +90,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 from streams.state import rocksdb
-from streams.state.rocksdb import Identity, open_local_state
+from streams.state.rocksdb import Identity, open_rocksdb_store
 rocksdb._UNWRITTEN_EACH = 64 << 10
-state = open_local_state(Path({{folder!r}}), Identity({IDENTITY.topic_id!r}, 1), 0, {END})
+state = open_rocksdb_store(Path({{folder!r}}), Identity({IDENTITY.topic_id!r}, 1), 0, {END})
 for number in count(state.end + 1):
     value = b"%d" % number
     state.apply({{{{b"user-%d" % n: value for n in range(100)}}}}, number)

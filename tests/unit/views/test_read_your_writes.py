@@ -27,7 +27,7 @@ class View:
     says: list[IndexCheckpoints | Exception]
     log: list[str] = field(default_factory=list)
 
-    async def serving(self, partitions: Iterable[int]) -> IndexCheckpoints:
+    async def checkpoints(self, partitions: Iterable[int]) -> IndexCheckpoints:
         assert list(partitions) == [0, 1]
         said = self.says.pop(0) if len(self.says) > 1 else self.says[0]
         if isinstance(said, Exception):
