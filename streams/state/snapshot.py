@@ -9,12 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Generic, TypeVar
-from uuid import UUID
 
 import msgspec
 
-from models.messages import event_id
-from models.outcomes import FirstAcceptance, FirstRejection
 from streams.aggregate import Aggregate
 
 S = TypeVar("S")
@@ -67,22 +64,6 @@ class Snapshot(msgspec.Struct, Generic[S], frozen=True, array_like=True):
 
 
 NO_SNAPSHOT: Snapshot[Any] = Snapshot(None, 0, ())
-
-
-def first_answer(
-    command_id: UUID, answer: Remembered, token: Callable[[int, int], str]
-) -> FirstAcceptance | FirstRejection:
-    """What the command's outcome said.
-
-    `token` makes the token of the aggregate's command at an offset, with its sequence.
-    """
-    if isinstance(answer, RememberedRejection):
-        return FirstRejection(code=answer.code, reason=answer.reason)
-    return FirstAcceptance(
-        sequence=answer.sequence,
-        event_ids=tuple(event_id(command_id, index) for index in range(answer.events)),
-        token=token(answer.offset, answer.sequence),
-    )
 
 
 encode_snapshot: Callable[[Snapshot[Any]], bytes] = msgspec.msgpack.Encoder().encode

@@ -27,10 +27,10 @@ class EventReader(Generic[E]):
     def __init__(self, types: Mapping[str, type[E]], ring: KeyRing | None) -> None:
         self._types = types
         self._ring = ring
-        self._decode = event_decoder(types)
+        self._decode_plain = event_decoder(types)
 
     async def read(self, records: Sequence[Record]) -> list[EventRecord[E] | Poison]:
-        """For each record the event in it, or why there is none.
+        """Return for each record the event in it, or why there is none.
 
         The personal fields of an event whose key is destroyed are empty strings.
 
@@ -38,15 +38,16 @@ class EventReader(Generic[E]):
             Fatal: something is encrypted, and the master key is missing or another one.
             KafkaError, Transient: a key was missing, and the topic of the keys could not be read.
         """
-        events: list[EventRecord[E] | Poison | None] = [self._decode_fast(one) for one in records]
-        rest = [place for place, event in enumerate(events) if event is None]
-        if self._ring is not None and rest:
-            for partition in {records[place].partition for place in rest}:
-                of_it = (records[one] for one in rest if records[one].partition == partition)
-                await self._ring.ensure_loaded(partition, sealed_ids(of_it))
-        for place in rest:
-            events[place] = self._read(records[place])
-        return events  # type: ignore[return-value]  # of which none is None now
+        fast = [self._decode_fast(record) for record in records]
+        slow = [record for record, event in zip(records, fast, strict=True) if event is None]
+        if self._ring is not None:
+            for partition in {record.partition for record in slow}:
+                sealed = sealed_ids(one for one in slow if one.partition == partition)
+                await self._ring.ensure_loaded(partition, sealed)
+        return [
+            self._decode(record) if event is None else event
+            for record, event in zip(records, fast, strict=True)
+        ]
 
     async def forget(self, partition: int) -> None:
         """Drop the keys of a partition that others read from now on."""
@@ -55,10 +56,10 @@ class EventReader(Generic[E]):
 
     def _decode_fast(self, record: Record) -> EventRecord[E] | None:
         """The event, if it is neither sealed nor wrong."""
-        event = None if record.value is None else self._decode(record.value)
+        event = None if record.value is None else self._decode_plain(record.value)
         return event if event is not None and event.aggregate_id.encode() == record.key else None
 
-    def _read(self, record: Record) -> EventRecord[E] | Poison:
+    def _decode(self, record: Record) -> EventRecord[E] | Poison:
         try:
             keys = None if self._ring is None else self._ring.of(record.partition)
             return read_event(record, self._types, keys)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from faust.types import TP, TopicT
 
@@ -26,7 +26,7 @@ from streams.worker.logs import log_defect
 
 E = TypeVar("E", bound=Event)
 
-_TIMEOUT = 30.0  # seconds that one request to Elasticsearch may take
+_REQUEST_TIMEOUT_S = 30.0  # of one request to Elasticsearch
 
 
 def add_view(app: StreamApp, view: View[E]) -> TopicT:
@@ -34,35 +34,44 @@ def add_view(app: StreamApp, view: View[E]) -> TopicT:
 
     Returns the channel of its event topic, for an agent that hands on the chunks.
     """
-    settings = app.settings
-    names = TopicNames.of(settings, view.aggregate)
-    new_partition: Callable[[TP], ViewPartition[E]]
+    worker = _ViewWorker(app, view)
+    app.on_open(worker.open)
+    names = worker.names
+    return app.input(names.events, topic_specs(app.settings, names), worker.new_partition)
 
-    async def wanted() -> Mapping[int, int]:
-        return await last_positions(settings, names.events)
 
-    async def restart(partitions: Collection[int]) -> None:
-        await app.partitions.restart(TP(names.events, number) for number in partitions)
+class _ViewWorker(Generic[E]):
+    """What the partitions of one view share in one worker."""
 
-    async def open_clients(resources: AsyncExitStack) -> None:
-        nonlocal new_partition
-        client = await resources.enter_async_context(connect(settings, timeout=_TIMEOUT))
-        reader = await resources.enter_async_context(
-            open_event_reader(settings, names, view.events)
+    def __init__(self, app: StreamApp, view: View[E]) -> None:
+        self.names = TopicNames.of(app.settings, view.aggregate)
+        self._app = app
+        self._view = view
+
+    async def open(self, resources: AsyncExitStack) -> None:
+        """Open the clients, and watch the indices; all of it ends with ``resources``."""
+        app, settings, view = self._app, self._app.settings, self._view
+        client = await resources.enter_async_context(connect(settings, timeout=_REQUEST_TIMEOUT_S))
+        self._reader = await resources.enter_async_context(
+            open_event_reader(settings, self.names, view.events)
         )
         producer = await resources.enter_async_context(started(new_producer(settings), settings))
-        letters = ViewDeadLetters(producer, names.dead_views, view.name)
-        follower = ViewFollower(settings, client, view, app.cluster, letters, wanted)
-
-        def make(tp: TP) -> ViewPartition[E]:
-            return ViewPartition(app, reader, follower, letters, tp)
-
-        new_partition = make
-        watching = asyncio.create_task(_watch(app, follower.watch(restart)))
+        self._dead_letters = ViewDeadLetters(producer, self.names.dead_views, view.name)
+        self._follower = ViewFollower(
+            settings, client, view, app.cluster, self._dead_letters, self._last_positions
+        )
+        watching = asyncio.create_task(_watch(app, self._follower.watch(self._restart)))
         resources.callback(watching.cancel)
 
-    app.on_open(open_clients)
-    return app.input(names.events, topic_specs(settings, names), lambda tp: new_partition(tp))
+    def new_partition(self, tp: TP) -> ViewPartition[E]:
+        """Make what projects one partition; call `open` first."""
+        return ViewPartition(self._app, self._reader, self._follower, self._dead_letters, tp)
+
+    async def _last_positions(self) -> Mapping[int, int]:
+        return await last_positions(self._app.settings, self.names.events)
+
+    async def _restart(self, partitions: Collection[int]) -> None:
+        await self._app.partitions.restart(TP(self.names.events, number) for number in partitions)
 
 
 async def _watch(app: StreamApp, watching: Coroutine[Any, Any, None]) -> None:

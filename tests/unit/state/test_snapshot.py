@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from agents.users import USERS
 from models.events import UserDeactivated
-from models.outcomes import FirstAcceptance, FirstRejection
 from models.user import User
 from streams.state.snapshot import (
     DEDUPE_WINDOW,
@@ -21,7 +20,6 @@ from streams.state.snapshot import (
     Snapshot,
     decode_snapshot,
     encode_snapshot,
-    first_answer,
 )
 from tests.unit.samples import ANNA, COMMAND_ID, EVENT_ID, keys, times
 from tests.unit.samples import given as user_of
@@ -36,8 +34,8 @@ users = st.builds(User, keys, keys, keys, keys, st.booleans(), times, times, st.
 
 @settings(deadline=None)
 @given(st.builds(Snapshot, users, numbers, st.lists(answers, max_size=DEDUPE_WINDOW).map(tuple)))
-def test_an_entity_is_read_as_it_was_written(entity: Snapshot[User]) -> None:
-    assert decode_snapshot(USERS, encode_snapshot(entity)) == entity
+def test_a_snapshot_is_read_as_it_was_written(snapshot: Snapshot[User]) -> None:
+    assert decode_snapshot(USERS, encode_snapshot(snapshot)) == snapshot
 
 
 def test_no_value_is_an_aggregate_that_does_not_exist() -> None:
@@ -53,26 +51,17 @@ def test_anything_else_is_refused(value: bytes) -> None:
 
 
 def test_the_window_keeps_the_last_answers() -> None:
-    entity = Snapshot(user_of(ANNA, UserDeactivated()), 2, ())
+    snapshot = Snapshot(user_of(ANNA, UserDeactivated()), 2, ())
     for number in range(DEDUPE_WINDOW + 3):
-        entity = entity.remembering(RememberedAcceptance(bytes([number]) * 16, 2, 1, number))
-    kept: list[Any] = [answer.command[0] for answer in entity.remembered]
+        snapshot = snapshot.remembering(RememberedAcceptance(bytes([number]) * 16, 2, 1, number))
+    kept: list[Any] = [answer.command[0] for answer in snapshot.remembered]
     assert kept == list(range(3, DEDUPE_WINDOW + 3))
 
 
-def test_a_command_that_came_again_is_told_what_it_was_told_first() -> None:
+def test_it_knows_the_replies_to_its_last_commands() -> None:
     yes = RememberedAcceptance(COMMAND_ID.bytes, 4, 2, 17)
     no = RememberedRejection(EVENT_ID.bytes, "user-exists", "User already exists")
-    entity = Snapshot(user_of(ANNA), 4, (yes, no))
-    assert entity.reply_to(COMMAND_ID.bytes) == yes
-    assert entity.reply_to(EVENT_ID.bytes) == no
+    snapshot = Snapshot(user_of(ANNA), 4, (yes, no))
+    assert snapshot.reply_to(COMMAND_ID.bytes) == yes
+    assert snapshot.reply_to(EVENT_ID.bytes) == no
     assert Snapshot(user_of(ANNA), 4, ()).reply_to(COMMAND_ID.bytes) is None
-    first = first_answer(COMMAND_ID, yes, token)
-    assert isinstance(first, FirstAcceptance)
-    assert (first.sequence, len(first.event_ids), first.token) == (4, 2, "17/4")
-    refusal = FirstRejection(code=no.code, reason=no.reason)
-    assert first_answer(EVENT_ID, no, token) == refusal
-
-
-def token(offset: int, sequence: int) -> str:
-    return f"{offset}/{sequence}"

@@ -1,0 +1,31 @@
+"""What a command that came again is told."""
+
+from __future__ import annotations
+
+from models.messages import event_id
+from models.outcomes import FirstAcceptance, FirstRejection
+from models.tokens import Point, Token
+from streams.commands.replies import duplicate
+from streams.kafka.records import FetchedRecord
+from streams.state.snapshot import RememberedAcceptance, RememberedRejection
+from tests.unit.samples import COMMAND_ID, register
+
+AGAIN = FetchedRecord("users.commands.v1", 3, 29, 1_763_899_200_123, b"user-1", b"{}", ())
+
+
+def test_a_command_that_was_accepted_is_told_its_first_outcome() -> None:
+    command = register(id=COMMAND_ID, correlation_id="session-1")
+    reply = duplicate(AGAIN, command, RememberedAcceptance(COMMAND_ID.bytes, 4, 2, 17), "cluster")
+    assert (reply.command_id, reply.correlation_id) == (COMMAND_ID, "session-1")
+    assert reply.source.offset == 29
+    assert isinstance(reply.of, FirstAcceptance)
+    assert reply.of.sequence == 4
+    assert reply.of.event_ids == (event_id(COMMAND_ID, 0), event_id(COMMAND_ID, 1))
+    token = Token.parse(reply.of.token)
+    assert token.points == (Point("users.commands.v1", 3, 17, "user-1", 4),)
+
+
+def test_a_command_that_was_rejected_is_told_why() -> None:
+    first = RememberedRejection(COMMAND_ID.bytes, "user-exists", "User already exists")
+    reply = duplicate(AGAIN, register(id=COMMAND_ID), first, "cluster")
+    assert reply.of == FirstRejection(code="user-exists", reason="User already exists")
