@@ -15,7 +15,7 @@ from models.events import UserEvent
 from models.messages import Command, Event
 from models.user import User, decide
 from streams.buses import CommandBus
-from streams.commands.repository import Repository
+from streams.commands.repository import EventSourcedRepository
 from streams.commands.wiring import add_aggregate
 from streams.settings import settings
 from streams.worker.app import StreamApp
@@ -25,7 +25,7 @@ from streams.worker.chunks import Chunk
 class UserCommandHandler:
     """Loads the user, decides, and saves the new events."""
 
-    def __init__(self, users: Repository[User]) -> None:
+    def __init__(self, users: EventSourcedRepository[User]) -> None:
         self._users = users
 
     async def handle(self, command: Command) -> Sequence[UserEvent]:
@@ -39,7 +39,7 @@ class UserCommandHandler:
         return events
 
 
-def user_command_bus(users: Repository[User]) -> CommandBus[Sequence[Event]]:
+def user_command_bus(users: EventSourcedRepository[User]) -> CommandBus[Sequence[Event]]:
     """The worker's command bus: a handler for every command of users."""
     bus = CommandBus[Sequence[Event]]()
     handler = UserCommandHandler(users)

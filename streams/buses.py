@@ -16,8 +16,11 @@ from models.messages import Command
 from models.tokens import Token, join
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 C = TypeVar("C", bound=Command)
+C_contra = TypeVar("C_contra", bound=Command, contravariant=True)
 Q = TypeVar("Q")
+Q_contra = TypeVar("Q_contra", contravariant=True)
 T = TypeVar("T")
 
 # Seconds that a query with a token waits, unless it says otherwise, and at most.
@@ -25,14 +28,28 @@ DEFAULT_WAIT = 10.0
 _LONGEST_WAIT = 3600.0
 
 
+class CommandHandler(Protocol[C_contra, R_co]):
+    """Handles commands of one type, or of several: a function or a bound method."""
+
+    def __call__(self, command: C_contra, /) -> Awaitable[R_co]:
+        """Handle the command. What it raises reaches whoever dispatched it."""
+
+
+class QueryHandler(Protocol[Q_contra]):
+    """Answers queries of one type, or of several: a function or a bound method."""
+
+    def __call__(self, query: Q_contra, /) -> Awaitable[Any]:
+        """Answer the query. What it raises reaches whoever asked."""
+
+
 class CommandBus(Generic[R]):
-    """Dispatches commands; `R` is what every handler answers with, an outcome for instance."""
+    """Dispatches commands; `R` is what every handler returns, an outcome for instance."""
 
     def __init__(self) -> None:
-        self._handlers: dict[type[Any], Callable[[Any], Awaitable[R]]] = {}
+        self._handlers: dict[type[Any], CommandHandler[Any, R]] = {}
 
-    def register(self, command_type: type[C], handler: Callable[[C], Awaitable[R]]) -> None:
-        """Let `handler` answer every command of exactly this type.
+    def register(self, command_type: type[C], handler: CommandHandler[C, R]) -> None:
+        """Let `handler` handle every command of exactly this type.
 
         Raises:
             ValueError: The type has a handler already.
@@ -52,7 +69,7 @@ class CommandBus(Generic[R]):
 
 
 class WaitForToken(Protocol):
-    """Lets a query be answered when what a token stands for can be seen (`freshness.py`)."""
+    """Answers a query once the writes of a token can be seen; see `views/read_your_writes.py`."""
 
     async def __call__(
         self, token: Token, timeout: float, answer: Callable[[], Awaitable[T]], /
@@ -60,8 +77,8 @@ class WaitForToken(Protocol):
         """The answer. Raises ViewBehind if it takes longer than `timeout` seconds to be seen."""
 
 
-class _QueryHandler(NamedTuple):
-    handle: Callable[[Any], Awaitable[Any]]
+class _Registration(NamedTuple):
+    handle: QueryHandler[Any]
     after: WaitForToken | None
 
 
@@ -69,12 +86,12 @@ class QueryBus:
     """Executes queries. What the answer is belongs to the type of the query."""
 
     def __init__(self) -> None:
-        self._handlers: dict[type[Any], _QueryHandler] = {}
+        self._handlers: dict[type[Any], _Registration] = {}
 
     def register(
         self,
         query_type: type[Q],
-        handler: Callable[[Q], Awaitable[Any]],
+        handler: QueryHandler[Q],
         *,
         after: WaitForToken | None = None,
     ) -> None:
@@ -85,7 +102,7 @@ class QueryBus:
         Raises:
             ValueError: The type has a handler already.
         """
-        _add(self._handlers, query_type, _QueryHandler(handler, after))
+        _add(self._handlers, query_type, _Registration(handler, after))
 
     async def execute(
         self,

@@ -20,7 +20,7 @@ from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.commands import replies
 from streams.commands.reader import CommandReader
-from streams.commands.repository import Repository
+from streams.commands.repository import EventSourcedRepository
 from streams.encryption.keys import PartitionKeys, master_key
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import dead_letter
@@ -81,7 +81,7 @@ class CommandPartition(Generic[S]):
         app: StreamApp,
         aggregate: Aggregate[S],
         table: StateTable,
-        new_bus: Callable[[Repository[S]], DecisionBus],
+        new_bus: Callable[[EventSourcedRepository[S]], DecisionBus],
         tp: TP,
     ) -> None:
         self._settings = app.settings
@@ -111,7 +111,7 @@ class CommandPartition(Generic[S]):
         self._sealer = PartitionSealer(
             PartitionKeys(self._master, recovered.keys), encrypt=self._encrypt
         )
-        self._repository = Repository(self._aggregate, recovered.state, self._sealer)
+        self._repository = EventSourcedRepository(self._aggregate, recovered.state, self._sealer)
         self._bus = self._new_bus(self._repository)
         return recovered.position
 

@@ -14,7 +14,7 @@ from streams.state.store import StateStore
 S = TypeVar("S")
 
 
-class Repository(Generic[S]):
+class EventSourcedRepository(Generic[S]):
     """The aggregates of one partition.
 
     What is saved stays staged, invisible to the table, until the chunk's transaction is committed.

@@ -10,7 +10,7 @@ from faust.types import TP, TopicT
 
 from streams.aggregate import Aggregate, TopicNames
 from streams.commands.partition import CommandPartition, DecisionBus
-from streams.commands.repository import Repository
+from streams.commands.repository import EventSourcedRepository
 from streams.encryption.key_ring import check_master_key
 from streams.kafka.topics import topic_specs
 from streams.state.table import StateTable
@@ -22,7 +22,7 @@ S = TypeVar("S")
 def add_aggregate(
     app: StreamApp,
     aggregate: Aggregate[S],
-    new_bus: Callable[[Repository[S]], DecisionBus],
+    new_bus: Callable[[EventSourcedRepository[S]], DecisionBus],
 ) -> TopicT:
     """Let ``app`` decide the commands of one aggregate by the handlers of ``new_bus``.
 

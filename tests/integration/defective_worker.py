@@ -19,7 +19,7 @@ from deploy.waiting import wait_until
 from models.messages import Command, Event
 from models.user import User
 from streams.buses import CommandBus
-from streams.commands.repository import Repository
+from streams.commands.repository import EventSourcedRepository
 from streams.commands.wiring import add_aggregate
 from streams.settings import settings
 from streams.worker.app import StreamApp
@@ -33,7 +33,7 @@ async def never(*_: object, **__: object) -> None:
     await asyncio.Event().wait()
 
 
-def bus(users: Repository[User]) -> CommandBus[Sequence[Event]]:
+def bus(users: EventSourcedRepository[User]) -> CommandBus[Sequence[Event]]:
     bus = user_command_bus(users)
     inner = bus.dispatch
 

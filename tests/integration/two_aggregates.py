@@ -19,7 +19,7 @@ from models.errors import Rejected
 from models.messages import Command, Event
 from streams.aggregate import Aggregate
 from streams.buses import CommandBus
-from streams.commands.repository import Repository
+from streams.commands.repository import EventSourcedRepository
 from streams.commands.wiring import add_aggregate
 from streams.settings import settings
 from streams.worker.app import StreamApp
@@ -63,7 +63,7 @@ COUNTERS = Aggregate[int](
 )
 
 
-def counter_bus(counters: Repository[int]) -> CommandBus[Sequence[Event]]:
+def counter_bus(counters: EventSourcedRepository[int]) -> CommandBus[Sequence[Event]]:
     async def count(command: Count) -> Sequence[Event]:
         if command.by > 10:
             raise Rejected("too-many", "At most 10 at once")

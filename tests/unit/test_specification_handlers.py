@@ -14,7 +14,7 @@ from models.events import UserProfileUpdated
 from models.messages import Command, Event
 from models.user import User
 from streams.buses import CommandBus
-from streams.commands.repository import Repository
+from streams.commands.repository import EventSourcedRepository
 from streams.state.snapshot import decode_snapshot
 from streams.state.store import MemoryStore
 from tests.unit.samples import ANNA, register
@@ -26,11 +26,11 @@ def stored() -> MemoryStore:
 
 
 @pytest.fixture
-def users(stored: MemoryStore) -> Repository[User]:
-    return Repository(USERS, stored)
+def users(stored: MemoryStore) -> EventSourcedRepository[User]:
+    return EventSourcedRepository(USERS, stored)
 
 
-async def test_command_handler(users: Repository[User]) -> None:
+async def test_command_handler(users: EventSourcedRepository[User]) -> None:
     """`decide` behind a handler registered per command type."""
     bus = user_command_bus(users)
     assert await bus.dispatch(register()) == (ANNA,)
@@ -51,7 +51,7 @@ async def test_command_bus() -> None:
         await bus.dispatch(UpdateUserProfile(aggregate_id="user-1", first_name="A"))
 
 
-async def test_user_command_handler(users: Repository[User]) -> None:
+async def test_user_command_handler(users: EventSourcedRepository[User]) -> None:
     handler = UserCommandHandler(users)
 
     async def rejection(command: Command) -> str:
@@ -66,7 +66,7 @@ async def test_user_command_handler(users: Repository[User]) -> None:
     assert await handler.handle(update) == (UserProfileUpdated(first_name="Änne"),)
 
 
-def test_event_sourced_repository(users: Repository[User], stored: MemoryStore) -> None:
+def test_event_sourced_repository(users: EventSourcedRepository[User], stored: MemoryStore) -> None:
     """Load is a fold of the events; what is saved is staged until the transaction is committed."""
     assert users.load("user-1") is None
     users.save(register(), [ANNA])
@@ -83,6 +83,6 @@ def test_event_sourced_repository(users: Repository[User], stored: MemoryStore) 
     assert decode_snapshot(USERS, stored.records[b"user-1"]).version == 2
 
 
-def test_every_command_has_a_handler(users: Repository[User]) -> None:
+def test_every_command_has_a_handler(users: EventSourcedRepository[User]) -> None:
     bus = user_command_bus(users)
     assert set(bus._handlers) == set(USER_COMMANDS.values())

@@ -10,7 +10,7 @@ from models.errors import Fatal, Poison
 from models.events import UserDeactivated, UserErased
 from models.messages import Event
 from models.user import User
-from streams.commands.repository import Repository
+from streams.commands.repository import EventSourcedRepository
 from streams.encryption.cipher import PERSONAL, is_sealed_state, new_key, open_dead_letter
 from streams.encryption.keys import PartitionKeys
 from streams.encryption.sealer import PartitionSealer
@@ -101,8 +101,8 @@ def test_a_dead_letter_of_a_user_is_sealed_and_says_so(
 def test_the_state_is_kept_sealed_until_the_user_is_erased(sealing: PartitionSealer) -> None:
     stored = MemoryStore()
 
-    def users() -> Repository[User]:
-        return Repository(USERS, stored, sealing)
+    def users() -> EventSourcedRepository[User]:
+        return EventSourcedRepository(USERS, stored, sealing)
 
     def save(event: Event, sequence: int) -> None:
         repository = users()
