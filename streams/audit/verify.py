@@ -74,7 +74,7 @@ async def verify(
         async with (
             open_logs(settings, partitions) as logs,
             # What is compared was written with and without a key that is destroyed meanwhile.
-            open_key_ring(settings, names, remember=True) as ring,
+            open_key_ring(settings, names, keep_destroyed=True) as ring,
         ):
             checking = _Verification(settings, aggregate, names, logs, progress, ring)
             return await checking.run(view, time.monotonic() + timeout)

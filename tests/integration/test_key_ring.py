@@ -135,7 +135,7 @@ async def test_who_remembers_keeps_what_is_destroyed_meanwhile_and_no_more(
     async with (
         new_producer(settings) as producer,
         open_ring(settings) as other,
-        open_key_ring(settings, names, remember=True) as ring,
+        open_key_ring(settings, names, keep_destroyed=True) as ring,
     ):
         assert ring is not None
         await put(producer, settings, keys.make(b"anna"))
@@ -145,7 +145,7 @@ async def test_who_remembers_keeps_what_is_destroyed_meanwhile_and_no_more(
         assert b"anna" in ring.of(PARTITION)
         await other.catch_up(PARTITION)
         assert b"anna" not in other.of(PARTITION)
-        async with open_key_ring(settings, names, remember=True) as later:
+        async with open_key_ring(settings, names, keep_destroyed=True) as later:
             assert later is not None
             await later.catch_up(PARTITION)
             assert b"anna" not in later.of(PARTITION)
