@@ -21,7 +21,7 @@ from models.queries import (
     Page,
 )
 from models.user_view import UserReadModel
-from streams.buses import DEFAULT_WAIT
+from streams.buses import DEFAULT_WAIT_S
 
 _LIMIT = click.option(
     "--limit",
@@ -37,7 +37,7 @@ def waiting_options(function: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option(
             "--timeout",
-            default=DEFAULT_WAIT,
+            default=DEFAULT_WAIT_S,
             show_default=True,
             type=click.FloatRange(min=0, min_open=True),
             help="Seconds to wait for what --at-least says.",

@@ -20,7 +20,7 @@ from models.outcomes import Accepted, Duplicate, FirstAcceptance, Outcome
 from models.queries import GetActiveUsers
 from models.validation import explain
 from models.wire import encode
-from streams.buses import DEFAULT_WAIT
+from streams.buses import DEFAULT_WAIT_S
 
 
 @click.group(
@@ -164,7 +164,7 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
     if common["wait"]:
         if not common["as_json"]:
             click.echo(token)  # before the wait: should that fail, it is needed most
-        asyncio.run(_wait(token, common["timeout"] or DEFAULT_WAIT))
+        asyncio.run(_wait(token, common["timeout"] or DEFAULT_WAIT_S))
 
 
 async def _dispatch(command: Command, timeout: float | None) -> Outcome:

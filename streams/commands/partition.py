@@ -93,7 +93,7 @@ class CommandPartition(Generic[S]):
         self._new_bus = new_bus
         self._tp = tp
         self._master = master_key(app.settings)
-        self._encrypt = app.settings.encrypt_personal_data and aggregate.is_personal
+        self._encrypt = app.settings.encrypt_personal_data and aggregate.has_personal_data
         self._producer = TransactionalProducer(app.settings, app.conf.id, tp)
 
     @property
