@@ -14,7 +14,7 @@ from streams.views.store import ViewStore
 class RegistrationQueryHandler:
     """The handler of `GetDailyRegistrations`.
 
-    It counts a registration within a second of being projected; with a token it waits for that.
+    It counts a registration within a second of its projection; with a token it waits for that.
     """
 
     def __init__(self, store: ViewStore) -> None:

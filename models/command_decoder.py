@@ -32,7 +32,7 @@ def _is_time(text: str) -> bool:
     return len(text) <= _MAX_TIME_CHARS and text[-1:] == "Z"
 
 
-# By the type of a field: the type to decode it as, and the check whether it is canonical (it may
+# For each type of field: the type to decode it as, and the check whether it is canonical (it may
 # raise ValueError instead). A command with a field of another type is never canonical.
 _CANONICAL: Mapping[Any, tuple[Any, Callable[[str], object] | None]] = {
     UUID: (UUID, None),

@@ -6,12 +6,12 @@
      ├── Transient            retry, with backoff
      ├── Fatal                stop, and print the one line that says what to do
      │    └── NoSuchView      there is no index behind a view's name
-     ├── NoHandler            a bus has no handler for the type of the message
+     ├── NoHandler            there is no handler for this type of message
      │    ├── NoCommandHandler
      │    └── NoQueryHandler
      ├── OutcomeTimeout       the outcome of a command did not come in time
      ├── InvalidCommand       refused at the client, before anything was sent
-     ├── QueryError           a query that is not allowed as it is
+     ├── QueryError           a query with an invalid parameter
      │    └── InvalidToken    the text is no token, or the token is not for this view
      └── ViewBehind           the view did not show the write of a token in time
 

@@ -43,7 +43,7 @@ class Command(BaseModel):
 
     model_config = ConfigDict(
         frozen=True,
-        extra="forbid",  # a typo in the name of an optional field would lose its value
+        extra="forbid",  # else a typo in the name of an optional field would lose its value
         alias_generator=to_camel,
         validate_by_name=True,
         validate_by_alias=True,

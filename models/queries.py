@@ -28,7 +28,7 @@ class GetUserById:
 
 @dataclass(frozen=True, slots=True)
 class GetUsersByEmail:
-    """A page of the users, active or not, whose email contains the text; case is ignored.
+    """A page of the users, active or not, whose email contains the text, in any case.
 
     `cursor` is that of the previous page for the same text.
     """

@@ -87,7 +87,7 @@ def show_name(name: object) -> str:
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[PoisonCode, tuple[str, ...]]:
     """Return the code of the first problem, and a line for each problem with fields of `model`.
 
-    After five lines the last one says how many more there are.
+    There are at most five of these lines, and then one with the number of the others.
     """
     found = error.errors(include_url=False, include_input=False)
     names = {name for field, info in model.model_fields.items() for name in (field, info.alias)}

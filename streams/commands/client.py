@@ -98,7 +98,7 @@ class KafkaCommandBus(CommandBus[Outcome]):
         """Connect.
 
         Raises:
-            Fatal: Kafka does not answer, or the topics are missing or differ.
+            Fatal: Kafka does not respond, or the topics are missing or differ.
         """
         wanted = (self._names.commands, self._names.outcomes)
         specs = [spec for spec in topic_specs(self._settings, self._names) if spec.name in wanted]

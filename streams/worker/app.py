@@ -134,7 +134,7 @@ class StreamApp(faust.App):
         """Check what the worker needs before it joins its group.
 
         Raises:
-            Fatal: Kafka does not answer, or a topic is missing or differs.
+            Fatal: Kafka does not respond, or a topic is missing or differs.
         """
         await check_topics(self.settings, self._topics)
         self.cluster = await cluster_id(self.settings)

@@ -59,9 +59,9 @@ _MAX_FAILURES = 5
 
 _MAX_BACKOFF_S = 10.0
 
-# Time from the end of a chunk to the next one, unless this many records wait: records that come
-# sooner are joined with those that follow. At a fifth of the load: a third fewer transactions, and
-# outcomes come sooner, because the broker and the event loop have less to do.
+# Least time from the end of a chunk to the next one, unless this many records wait: records that
+# come sooner are joined with those that follow. At a fifth of the load: a third fewer transactions,
+# and outcomes come sooner, because the broker and the event loop have less to do.
 _PAUSE_S = 0.004
 _NO_PAUSE_RECORDS = 200
 
@@ -79,8 +79,8 @@ class PartitionDriver:
     idle        set       no    waits for a chunk
     processing  set       yes   processes chunks; those that come meanwhile wait
 
-    It is busy while its task runs, and `ready` while it has a position and the chunks that wait
-    are smaller than one may be.
+    It is busy while its task runs. It is `ready` while its position is set and the waiting chunks
+    together are smaller than one chunk may be.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class PartitionDriver:
         self._task: asyncio.Task[None] | None = None
         self._failures = 0  # since the last chunk that was processed
         self._processed_at = 0.0
-        # Chunks that wait for the running one; with enough for a full one the partition is paused.
+        # Chunks that wait for the running one. Once they would fill a chunk, the partition is paused.
         self._waiting: deque[Chunk] = deque()
 
     def start(self) -> None:
@@ -192,7 +192,7 @@ class PartitionDriver:
             self._consumer.fail(Fatal(f"{_name(self.tp)}: giving it up failed: {error!r}"))
 
     async def _start(self) -> None:
-        """Try to start until that succeeds; after a failure only after a pause."""
+        """Start, and retry until that succeeds; after a failure, wait first."""
         self._forget()
         self._consumer.pause(self.tp)
         while True:
@@ -234,7 +234,7 @@ class PartitionDriver:
         """Count and log a failure.
 
         Raises:
-            Fatal: another attempt cannot help.
+            Fatal: no further attempt is made.
         """
         self._failures += 1
         kind = type(error).__name__

@@ -39,14 +39,14 @@ class StreamWorker(faust.Worker):
     """Faust's worker process; it ends when it has to: in time, with one line and an exit code."""
 
     def execute_from_commandline(self) -> NoReturn:
-        """Run until stopped, and exit with a code of the table above."""
+        """Run until stopped, and exit with a code of this module's table."""
         # Blocked in this thread and in all that it starts: only `_handle_signals` receives them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         threading.Thread(target=self._handle_signals, name="signals", daemon=True).start()
         try:
             super().execute_from_commandline()
         except asyncio.CancelledError:
-            pass  # Faust takes it for a crash if it is stopped during a rebalance
+            pass  # Faust raises this as a crash if it is stopped during a rebalance
         except SystemExit:
             if self._failure is None:
                 raise

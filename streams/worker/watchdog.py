@@ -36,7 +36,7 @@ class Expectation(NamedTuple):
 
 
 class Watchdog:
-    """Watches the partitions and the group membership of one worker.
+    """Watchdog of the partitions and the group membership of one worker.
 
     It runs in the consumer's thread, so that it also notices a blocked event loop of the app.
     """
@@ -70,7 +70,7 @@ class Watchdog:
                 )
 
     def overdue(self, due: Mapping[TP | None, Expectation]) -> str | None:
-        """Compare with the checks before; return the line of what stayed the same too long."""
+        """Compare with the checks before; return the line of what did not change for a timeout."""
         still: dict[TP | None, tuple[object, int]] = {}
         line = None
         for what, now in due.items():
