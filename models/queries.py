@@ -28,9 +28,9 @@ class GetUserById:
 
 @dataclass(frozen=True, slots=True)
 class GetUsersByEmail:
-    """A page of the users, active or not, whose email contains the text, in any case.
+    """A page of the users, active or not, whose email contains the text; case is ignored.
 
-    `cursor` is that of the previous page for the same text.
+    The text has no wildcards. `cursor` is that of the previous page for the same text.
     """
 
     email: str

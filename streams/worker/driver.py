@@ -94,7 +94,7 @@ class PartitionDriver:
         self._task: asyncio.Task[None] | None = None
         self._failures = 0  # since the last chunk that was processed
         self._processed_at = 0.0
-        # Chunks that wait for the running one. Once they would fill a chunk, the partition is paused.
+        # Chunks that wait for the running one; once they fill one, the partition is paused.
         self._waiting: deque[Chunk] = deque()
 
     def start(self) -> None:
