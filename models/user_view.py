@@ -1,11 +1,11 @@
-"""The read side of a user: the document that is searched, and how events become it.
+"""The read side of a user: the document that is searched, and how events change it.
 
-Knows the events and nothing of the aggregate. A document is a plain dict in camelCase, as it is in
-the index; `UserReadModel` is what a query gives back. Whether an event is due (its sequence is the
-document's version + 1) is decided before it comes here.
+It knows the events and not the aggregate. A document is a plain dict in camelCase, as in the index;
+`UserReadModel` is what a query returns. The caller checks that an event is due: its sequence is the
+document's version + 1.
 
-An erased user leaves a tombstone: a document of id and version and nothing else, which no query
-shows. It is never deleted, so that its version keeps older events out for ever.
+An erased user leaves a tombstone: a document of id and version only, which no query returns. It is
+never deleted, so that its version keeps older events out for ever.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from models.validation import Time
 
 
 class UserReadModel(BaseModel):
-    """A user as queries show it. `version` is the number of events that it is made of."""
+    """A user as queries return it. `version` is the number of events that it is folded from."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -51,10 +51,10 @@ class UserReadModel(BaseModel):
 
 
 def project(document: Mapping[str, Any] | None, record: EventRecord[UserEvent]) -> dict[str, Any]:
-    """The document after the event: a new dict, the old one is left as it is.
+    """Return the document after the event: a new dict, the old one is not changed.
 
-    An event whose personal fields cannot be read any more tells of a user who is erased later on:
-    the tombstone comes early then, for there is nothing to show.
+    If the personal fields of an event cannot be read any more, its user is erased by a later event:
+    the result is the tombstone already, because there is nothing to show.
 
     Raises:
         Fatal: the first event is not a registration, or a later one is.
@@ -93,12 +93,12 @@ def project(document: Mapping[str, Any] | None, record: EventRecord[UserEvent]) 
 
 
 def is_tombstone(document: Mapping[str, Any]) -> bool:
-    """Whether it is what is left of an erased user."""
+    """Whether the document is the tombstone of an erased user."""
     return "email" not in document
 
 
 def format_milliseconds(at: datetime) -> str:
-    """The one form of a time in documents, so that text and time sort alike: `...:00.123Z`."""
+    """Return a time as documents have it, so that text and time sort alike: `...:00.123Z`."""
     text: str = msgspec.to_builtins(at)  # a fifth of the time of `isoformat`
     return f"{text[:-4]}Z" if at.microsecond else f"{text[:-1]}.000Z"
 
