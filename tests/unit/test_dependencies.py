@@ -21,12 +21,13 @@ def imports_of(package: str) -> Iterator[tuple[str, str]]:
     """Each import of a module in this package, also those inside functions: where, and of what."""
     for path in sorted((ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            names: list[str] = []
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
                 assert not node.level, "imports are absolute"
                 names = [node.module or ""]
+            else:
+                continue
             for name in names:
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", name.partition(".")[0]
 
