@@ -81,13 +81,14 @@ def project(document: Mapping[str, Any] | None, record: EventRecord[UserEvent]) 
             "lastUpdated": at,
             "version": record.sequence,
         }
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any]
     match event:
         case UserDeactivated():
             changes = {"isActive": False}
         case UserReactivated():
             changes = {"isActive": True}
-        case UserProfileUpdated():
+        case _:
+            assert isinstance(event, UserProfileUpdated)
             changes = msgspec.to_builtins(event)  # of the three fields, those that changed
     return {**document, **changes, "lastUpdated": at, "version": record.sequence}
 
