@@ -46,8 +46,8 @@ def spans(page: Path) -> Iterator[str]:
 
 
 def is_path(word: str) -> bool:
-    is_relative = _PATH.fullmatch(word) is not None and not word.startswith("/")
-    return is_relative and ("/" in word or _FILE.search(word) is not None)
+    is_ours = _PATH.fullmatch(word) is not None and not word.startswith(("/", ".venv/"))
+    return is_ours and ("/" in word or _FILE.search(word) is not None)
 
 
 def is_there(word: str, page: Path) -> bool:
