@@ -107,7 +107,7 @@ _USES: Mapping[str, Mapping[str, str]] = {
             "overrides it: it returns how long to wait"
         ),
         "aiokafka.producer.sender:BACKOFF_OVERRIDE": "tells by it the wait that it shortens",
-        "aiokafka.producer.sender:CoordinationType.TRANSACTION": "asks for this coordinator",
+        "aiokafka.client:CoordinationType.TRANSACTION": "asks for this coordinator",
         "aiokafka.producer.sender:Sender._do_add_partitions_to_txn": (
             "replaces it for one producer, to use its own handler"
         ),
