@@ -17,7 +17,7 @@ from models.messages import EventRecord
 from models.user_history import EXAMPLES
 from streams.elasticsearch.index import REFUSED, Document
 from streams.views.projection import View
-from streams.views.tally import NOTHING, DocumentTallies, Tally
+from streams.views.tally import NO_EVENTS, DocumentTallies, Tally
 
 Views = View[UserEvent]
 
@@ -87,7 +87,7 @@ def tally_of(documents: list[Any]) -> Tally:
 
 @given(users)
 def test_documents_add_up_to_their_events(events: list[str]) -> None:
-    expected = NOTHING
+    expected = NO_EVENTS
     for user in events:
         expected = expected.plus(user, 1)
     assert tally_of(list(documents_of(events).values())) == expected
