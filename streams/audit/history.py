@@ -3,17 +3,17 @@
 Pure: events, states and documents are handed in. The oracle is the fold of the events by `evolve`
 and `project`.
 
-Three facts about an aggregate decide what is compared:
+Three facts about the events of an aggregate so far decide what is compared:
 
-    shredded       an event was read whose key was destroyed: its personal fields are empty
-    erased         an event erased the aggregate, and so destroyed its key
-    state_erased   such an event is of a command below the position, so the state must show it
+    shredded       one was read without its key, so its personal fields are empty
+    erased         one erased the aggregate; that destroys the key
+    state_erased   one that did so is of a command below the position: the state must show it
 
-The fold of an erased aggregate is the same whether its events were readable or not. So a state is
-compared if it is `state_erased` or not `shredded`, and a document if it is `erased` or not
-`shredded`, up to its version. In the other cases the aggregate is being erased while this runs:
-state or document were made of readable events, the fold was not, and only versions are compared.
-An aggregate that is `shredded` but never `erased` has lost its key.
+The fold of an erased aggregate is the same, whether its events were readable or not. So a state is
+compared if it is `state_erased` or not `shredded`, and a document if, at its version, the aggregate
+was `erased` or not `shredded`. Otherwise they may have been made while the events were readable,
+which the fold was not: the aggregate is erased while this runs, and only versions are compared.
+An aggregate that is `shredded` and never `erased` has lost its key.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Frozen:
-    """Positions of one partition at which a check stops, while workers continue.
+    """Positions of one partition that a check refers to, while the workers continue.
 
     Attributes:
         position: Position of the command topic that the state table has reached. The effects of
@@ -112,7 +112,16 @@ class _ViewFold:
 
 @dataclass(slots=True)
 class _History(Generic[S]):
-    """The events of one aggregate so far; the module explains the three flags."""
+    """The events of one aggregate so far.
+
+    Attributes:
+        state: Their fold as the state table must have it.
+        view: Their fold as the view must have it.
+        version: Sequence of the last one.
+        first_source: Offset of the first one's command.
+        last_source: Offset of the last one's command.
+        shredded, erased, state_erased: See the module.
+    """
 
     state: _StateFold[S]
     view: _ViewFold
@@ -129,7 +138,7 @@ class HistoryAudit(Generic[S]):
 
     Args:
         aggregate: Kind of the aggregates.
-        frozen: Positions at which the check stops.
+        frozen: Positions that the check refers to.
         view: Documents of the view, or None to leave I4 out.
         report: Receives violations and numbers.
         keys: Keys of personal data, as for `PartitionAudit`.

@@ -32,7 +32,7 @@ class PartitionAudit(Generic[S]):
         aggregate: Kind of the aggregates.
         names: Names of its topics.
         number: Number of the partition.
-        frozen: Positions at which the check stops.
+        frozen: Positions that the check refers to.
         view: Documents of the view, or None to leave I4 out.
         report: Receives violations and numbers.
         keys: Keys of personal data; None without a master key. It has all keys but those that were
@@ -137,7 +137,7 @@ class PartitionAudit(Generic[S]):
         self._history.conclude(state)
         start = self._outcomes.conclude(
             commands_from=commands_from,
-            # If some have expired, what is left begins with the lowest command that it is of.
+            # If some have expired, all are left from the lowest source on that was read.
             outcomes_from=self._first_outcome if outcomes_from else 0,
             dead_letters_from=self._first_dead_letter if dead_letters_from else 0,
             exists_at=self._history.exists_at,

@@ -35,7 +35,7 @@ _Key = tuple[str, str]  # `IndexState.key`
 
 
 class ViewFollower(Generic[E]):
-    """Keeps the indices of one view up to date, for one worker."""
+    """Finds the indices of one view to follow and opens writers for them, in one worker."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class ViewFollower(Generic[E]):
         return False
 
     async def _changed(self, states: Sequence[IndexState]) -> set[int]:
-        """Return the partitions whose indices were replaced or are behind what was written."""
+        """Return the partitions that follow other indices now, or one that has gone back."""
         followed = {state.key for state in self._followed(states)}
         changed = {number for number, writers in self._active.items() if set(writers) != followed}
         for key in followed & self._opened.keys():

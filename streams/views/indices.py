@@ -137,7 +137,7 @@ class ViewIndices:
         return ViewStore(self._client, self._index, name=name, bulk_documents=self._bulk_documents)
 
     async def create(self, number: int, wanted: Mapping[int, int], *, followed: bool) -> bool:
-        """Create an index with settings for fast loading; `finish_loading` changes them.
+        """Create an index that is ready for fast loading; see `finish_loading`.
 
         Args:
             number: Number of the new index.

@@ -46,7 +46,7 @@ class ViewPartition(Generic[E]):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it repeats requests to Elasticsearch until they succeed."""
+        """Whether a request to Elasticsearch has failed and is being repeated."""
         return self._follower.is_waiting
 
     async def start(self) -> int:

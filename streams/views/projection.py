@@ -43,7 +43,10 @@ class Projection(ABC, Generic[E]):
 
     @abstractmethod
     def fold(self, document: Document | None, record: EventRecord[E]) -> Document:
-        """Return a new document, with `id` and `version`: the given one changed by the event."""
+        """Return the document after the event, with `id` and `version`.
+
+        It must be a new dict: `document` may be in a cache.
+        """
 
     @abstractmethod
     def events_in(self, document: Document) -> int:

@@ -7,7 +7,7 @@ chunk change is written once, whole, in its last state.
 A chunk may be projected any number of times and cancelled at any point: no event is lost and no
 document goes back to an older state. The cache changes only after Elasticsearch has answered for
 the whole chunk, an event at or below its document's version is skipped, and Elasticsearch does not
-replace a document by an older version.
+replace a document with an older version.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class Rebuild(Generic[E]):
             return newest
         for state in states:
             if state.state == "building":
-                await self._indices.drop(state.name)  # left by a rebuild of another definition
+                await self._indices.drop(state.name)  # left by an earlier rebuild
         number = newest.number + 1 if newest else 1
         wanted = await last_positions(self._settings, self._names.events)
         await self._indices.create(number, wanted, followed=False)

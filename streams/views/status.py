@@ -38,7 +38,7 @@ class IndexStatus:
         seconds: Age of the oldest event that it does not have yet; 0.0 if it has all.
         documents: Number of its documents, as of the last refresh.
         complete: Whether the tally of its documents is that of its checkpoints; None if that was
-            not checked or cannot be known, because events were being projected meanwhile.
+            not checked or cannot be known, because a chunk was or is only partly projected.
     """
 
     name: str

@@ -42,7 +42,7 @@ def add_view(app: StreamApp, view: View[E]) -> TopicT:
 
 
 class _ViewWorker(Generic[E]):
-    """Clients that the partitions of one view share in one worker."""
+    """Resources that the partitions of one view share in one worker."""
 
     def __init__(self, app: StreamApp, view: View[E]) -> None:
         self.names = TopicNames.of(app.settings, view.aggregate)

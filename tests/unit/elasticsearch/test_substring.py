@@ -29,7 +29,7 @@ values = st.text(st.sampled_from(TRICKY), max_size=24) | st.text(max_size=24)
 
 
 def finds(value: str, fragment: str) -> bool:
-    """What Elasticsearch answers: the same words at the same distances, anything in the holes."""
+    """Do what Elasticsearch does: match the same words at the same distances, or any in a hole."""
     [(kind, clause)] = fragment_query("field", fragment).items()
     codes = fragment_text(value).split()
     if kind == "term":

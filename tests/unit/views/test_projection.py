@@ -1,4 +1,4 @@
-"""The definition of a view, and what its events add up to."""
+"""The definition of a view, and the tallies of events and documents."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ Views = View[UserEvent]
 
 
 def test_every_process_finds_the_same_definition() -> None:
-    """Whatever the order of Python's sets: else no worker would know its own index again."""
+    """Whatever the order of sets in Python: else no worker would recognise its own index."""
     program = "from agents.user_views import USER_VIEWS; print(USER_VIEWS.definition)"
     found = {
         subprocess.run(
