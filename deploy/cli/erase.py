@@ -64,7 +64,7 @@ def erase(
                     "written with, in plain text"
                 )
     if proof is not None and not proof.ok:
-        left = ", ".join(place.name for place in proof.places if not place.ok)
+        left = ", ".join(place.name for place in proof.findings if not place.ok)
         click.echo(f"cqrs: personal data of {user} is NOT gone from {left}", err=True)
         ctx.exit(1)
 
@@ -98,10 +98,10 @@ def _as_wire(proof: ErasureReport | None) -> dict[str, Any]:
             "records": place.records,
             "readable": place.readable,
             "gone": not place.readable,
-            "goneBy": None if place.expires_at is None else place.expires_at.isoformat(),
+            "goneBy": place.expires_at.isoformat(),
             "note": place.note,
         }
-        for place in proof.places
+        for place in proof.findings
     ]
     return {"ok": proof.ok, "places": places}
 
@@ -114,7 +114,7 @@ def _print(proof: ErasureReport) -> None:
     table.columns[0].overflow = "fold"  # the whole name
     for column in table.columns[1:3]:
         column.justify = "right"
-    for place in proof.places:
+    for place in proof.findings:
         counts = (f"{place.records:,}", f"{place.readable:,}")
         table.add_row(place.name, *counts, place.verdict, place.note)
     Console(highlight=False).print(table)
