@@ -1,8 +1,8 @@
 """A server as a process: start it, find it again, stop it, kill it.
 
 A server runs in a session of its own, so a Ctrl-C in the terminal does not reach it. It writes a
-record with its process id and a token that is also in its command line: a process that gets the same
-id later is never mistaken for the server, even if the clock was changed.
+record with its process id and a token that is also in its command line. So a process that gets the
+same id later is never mistaken for the server, even if the clock was changed.
 """
 
 from __future__ import annotations
