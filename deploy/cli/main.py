@@ -22,7 +22,7 @@ COMMANDS = {
     "logs": ("deploy.cli.stack:logs", "Show the logs of the servers."),
     "topics": ("deploy.cli.topics:topics", "Create the topics, or skip expired commands."),
     "worker": ("deploy.cli.worker:worker", "Run workers that decide commands or update a view."),
-    "send": ("deploy.cli.send:send", "Send one command and show its outcome, or a file."),
+    "send": ("deploy.cli.send:send", "Send one command and show its outcome, or send a file."),
     "erase": ("deploy.cli.erase:erase", "Erase a user, and check what is left."),
     "keys": ("deploy.cli.keys:keys", "Create a master key for personal data."),
     "get": ("deploy.cli.queries:get", "Show one user."),

@@ -60,7 +60,7 @@ def waiting_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.option("--json", "as_json", is_flag=True, help="Print the user as one JSON object.")
 @click.pass_context
 def get(ctx: click.Context, /, user_id: str, as_json: bool, **waiting: Any) -> None:
-    """Show one user, active or not; exit code 1 if the id is unknown."""
+    """Show one user, active or not; exit code 1 if there is no such user."""
     user: UserReadModel | None = execute(GetUserById(user_id), waiting)
     if user is None:
         click.echo(f"cqrs: no user has the id {user_id}", err=True)

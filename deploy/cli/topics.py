@@ -50,7 +50,7 @@ def skip_expired(partition: int, yes: bool) -> None:
     """Give up commands of PARTITION that expired undecided.
 
     A worker that finds such a gap stops: those commands are lost, and only a person can decide to
-    give them up. Afterwards it continues at the first command that still exists.
+    give them up. This moves its position to the first command that still exists.
     """
     settings = load_settings()
     if partition >= settings.partitions:

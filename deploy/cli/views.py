@@ -37,7 +37,7 @@ def views() -> None:
 
     A view is an alias on one of its indices. `rebuild` builds another index and moves the alias
     when that index is complete. The former index is kept up to date until `prune`, so `rollback`
-    loses nothing. There is no downtime.
+    loses nothing. There is no downtime. The default view is `user-views`.
     """
 
 

@@ -27,7 +27,7 @@ from streams.settings import Settings
     default=1,
     show_default=True,
     type=click.IntRange(1, 256),
-    help="Number of processes. They share the partitions; those beyond their number are idle.",
+    help="Number of processes; those beyond the number of partitions are idle.",
 )
 @click.pass_context
 def worker(ctx: click.Context, role: Role, processes: int) -> None:
