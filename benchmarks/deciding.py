@@ -62,32 +62,32 @@ NewWorker = Callable[[Settings, Path, str], Worker]
 
 
 def our_worker(settings: Settings, folder: Path, cluster: str) -> Worker:
-    """Run our command worker."""
+    """Return how to start our command worker."""
     return Worker(command_line(ROLES["commands"]), settings.namespace + COMMAND_WORKER)
 
 
 def plain_loop(settings: Settings, folder: Path, cluster: str) -> Worker:
-    """Run the loop of `peers/plain_loop.py`."""
+    """Return how to start the loop of `peers/plain_loop.py`."""
     command = module_command("benchmarks.peers.plain_loop")
     return Worker(command, f"{settings.namespace}plain-loop")
 
 
 def faust_agent(settings: Settings, folder: Path, cluster: str) -> Worker:
-    """Run the agent of `peers/faust_agent.py`."""
+    """Return how to start the agent of `peers/faust_agent.py`."""
     python, *faust = command_line("benchmarks.peers.faust_agent")
     datadir = "--datadir", str(folder / settings.namespace)  # default: in the working directory
     return Worker([python, *faust[:2], *datadir, *faust[2:]], f"{settings.namespace}faust-agent")
 
 
 def kafka_streams(settings: Settings, folder: Path, cluster: str) -> Worker:
-    """Run the topology of `peers/java/users/Main.java`."""
+    """Return how to start the topology of `peers/java/users/Main.java`."""
     where = settings.bootstrap_servers, settings.namespace, str(settings.partitions)
     command = java_command(folder, "users.Main", *where, cluster, str(folder / settings.namespace))
     return Worker(command, f"{settings.namespace}streams")
 
 
 def quixstreams(settings: Settings, folder: Path, cluster: str) -> Worker:
-    """Run the application of `peers/quix_deciding.py`."""
+    """Return how to start the application of `peers/quix_deciding.py`."""
     command = module_command("benchmarks.peers.quix_deciding")
     state = folder / f"{settings.namespace}quixstreams"
     return Worker([*command, str(state)], f"{settings.namespace}quixstreams")
@@ -197,10 +197,9 @@ DECIDING = Benchmark(
         "Commands that one worker process decides per second. The backlog has the same seeded "
         "commands for all contestants, on four partitions: registrations, changes, 5% to be "
         "rejected, 2% repeated, 0.5% malformed. Every process is new, and so are its topics. "
-        "Counted are the "
-        "outcomes that a read_committed reader sees, by the broker's timestamps, after a warm-up "
-        "in which Java compiles its code. The CPU is that of the process with all its threads for "
-        "the same commands, without the broker."
+        "Counted are the outcomes that a read_committed reader sees, by the broker's timestamps, "
+        "after a warm-up in which Java compiles its code. The CPU is that of the process with all "
+        "its threads for the same commands, without the broker."
     ),
     sizes={
         "small": {"commands": 60_000, "warm-up": 20_000},

@@ -59,7 +59,7 @@ async def open_users(documents: Iterable[dict[str, Any]]) -> AsyncIterator[Users
             except psycopg.OperationalError:  # it has not started yet
                 return None
 
-        async with await wait_until(connected, what="PostgreSQL answers") as connection:
+        async with await wait_until(connected, what="PostgreSQL accepts connections") as connection:
             connection.prepare_threshold = None  # plan every query for its own fragment
             await connection.execute(_TABLE)
             async with (

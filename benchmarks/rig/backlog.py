@@ -98,8 +98,8 @@ async def read_committed(settings: Settings, topic: str) -> list[Any]:
 def rate(times: Sequence[float], warm_up: int) -> float:
     """Return outcomes per second after the first `warm_up`; `times` are sorted, in seconds.
 
-    The broker gives many outcomes the same time: those with the time of the last one of the warm-up
-    are not counted.
+    The broker gives many outcomes the same time. Those with the time at which the warm-up ends are
+    not counted.
     """
     begin, end = times[warm_up], times[-1]
     counted = sum(1 for time in islice(times, warm_up, None) if time > begin)

@@ -58,9 +58,9 @@ class Result:
     Attributes:
         benchmark: Its name.
         about: What its figures mean.
-        began: When it began, in ISO 8601.
+        began: When it started, in ISO 8601.
         machine: What it ran on.
-        load: The load average over one minute, at the begin and at the end.
+        load: The load average over one minute, at the start and at the end.
         versions: Of everything that took part.
         seed: Of the random choices.
         size_name: Name of the size.

@@ -89,7 +89,7 @@ def _check(outcome: Outcome) -> None:
     """Check that the user is erased now, or was before.
 
     Raises:
-        Fatal: the command was not accepted for another reason.
+        Fatal: it is neither; the message has the reason.
     """
     if isinstance(outcome, Accepted) or getattr(outcome, "code", "") == "user-erased":
         return

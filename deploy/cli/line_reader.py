@@ -17,7 +17,7 @@ class LineSplitter:
         """Lines of more than `max_bytes` are returned as None."""
         self._max_bytes = max_bytes
         self._number = 0
-        self._rest = b""  # the begin of a line whose end was not read yet
+        self._rest = b""  # the start of a line whose end was not read yet
         self._too_long = False
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes | None]]:

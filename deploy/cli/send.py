@@ -47,12 +47,12 @@ def send(ctx: click.Context, source: BinaryIO | None, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is None:
         if source is None:
-            raise click.UsageError("say what to send: a command, or --from FILE")
+            raise click.UsageError("give a command, or --from FILE")
         from deploy.cli.send_file import send_lines
 
         ctx.exit(send_lines(source, as_json))
     elif source is not None:
-        raise click.UsageError("either a command or --from FILE")
+        raise click.UsageError("give either a command or --from FILE, not both")
 
 
 def _common(function: Callable[..., None]) -> Callable[..., None]:

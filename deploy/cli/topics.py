@@ -69,4 +69,4 @@ def skip_expired(partition: int, yes: bool) -> None:
     if not yes:
         click.confirm("Give them up?", abort=True)
     skipped = asyncio.run(expired.skip_expired(settings, names, partition, COMMAND_WORKER))
-    click.echo(f"{where}: {skipped.count} commands given up; it goes on at {skipped.begin}")
+    click.echo(f"{where}: {skipped.count} commands given up; it continues at {skipped.begin}")

@@ -119,7 +119,7 @@ def _print(view: str, indices: Sequence[IndexStatus]) -> None:
         Console(highlight=False).print(table_of(indices))
     else:
         role = VIEWS[view].role
-        click.echo(f"{view} has no index yet: a view worker makes it (cqrs worker {role})")
+        click.echo(f"{view} has no index yet: a view worker creates it (cqrs worker {role})")
 
 
 def table_of(indices: Sequence[IndexStatus]) -> Table:

@@ -1,7 +1,7 @@
 """The servers' jars: pinned in `jars.lock`, downloaded once, verified at every start.
 
-Each jar is downloaded by its exact Maven coordinates and must have the recorded SHA-256. The jars
-that only `cqrs bench` needs are treated the same; only `cqrs bench` downloads them.
+Each jar is downloaded by its exact Maven coordinates and must have the recorded SHA-256. Jars that
+only `cqrs bench` needs are treated the same, but are not downloaded before it needs them.
 
 `python -m deploy.embedded.jars` downloads all of them.
 """

@@ -1,7 +1,7 @@
 """The embedded stack: one Kafka and one Elasticsearch that belong together.
 
     stack = EmbeddedStack()                      # the one of `cqrs up`
-    stack.up()                                   # runs on when this process ends
+    stack.up()                                   # keeps running when this process ends
 
     with EmbeddedStack.temporary() as stack:     # ends with the block, or with this process
         stack.bootstrap_servers, stack.elasticsearch_url
