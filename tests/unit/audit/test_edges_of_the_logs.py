@@ -13,6 +13,7 @@ from models.outcomes import DeadLettered, Rejection
 from models.user import User
 from models.wire import encode
 from streams.aggregate import TopicNames
+from streams.audit.history import Frozen
 from streams.audit.partition import PartitionAudit
 from streams.audit.report import Report
 from streams.encryption.cipher import new_key
@@ -40,7 +41,7 @@ def read_from(
 def auditing(report: Report, *, position: int) -> PartitionAudit[User]:
     """A check of partition 3, without a view."""
     return PartitionAudit(
-        USERS, NAMES, NUMBER, position=position, view_end=0, view=None, report=report
+        USERS, NAMES, NUMBER, Frozen(position, view_end=0), view=None, report=report
     )
 
 
