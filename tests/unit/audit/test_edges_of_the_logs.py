@@ -107,7 +107,7 @@ def test_an_event_under_the_key_of_another_aggregate_is_a_violation_and_counts()
     audit.conclude({})
     assert report.findings["I2"].violations == 1
     assert report.findings["I2"].first == (
-        "users.events.v1[3] offset 0 lies under another key than its aggregate"
+        "users.events.v1[3] offset 0 has another key than the id of its aggregate"
     )
     assert report.events == 1
 
