@@ -16,7 +16,11 @@ from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_fixed
 
 from models.errors import Fatal
-from streams.kafka.aiokafka_patches import shorten_wait_for_markers, wait_before_reconnecting
+from streams.kafka.aiokafka_patches import (
+    create_no_topics,
+    shorten_wait_for_markers,
+    wait_before_reconnecting,
+)
 from streams.settings import Settings
 
 # aiokafka logs every failed attempt, and Python prints that where no logging is configured. The
@@ -47,7 +51,7 @@ def _connection_options(settings: Settings) -> dict[str, Any]:
 
 def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
     """Create a consumer that reads committed records and belongs to no group."""
-    return AIOKafkaConsumer(
+    consumer = AIOKafkaConsumer(
         **_connection_options(settings),
         **{
             "isolation_level": "read_committed",
@@ -57,6 +61,8 @@ def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
             **options,
         },
     )
+    create_no_topics(consumer._client)
+    return consumer
 
 
 def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
@@ -71,6 +77,7 @@ def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
             **options,
         },
     )
+    create_no_topics(producer.client)
     shorten_wait_for_markers(producer)
     wait_before_reconnecting(producer)
     return producer
@@ -119,6 +126,7 @@ async def _connected_admin(settings: Settings) -> AIOKafkaAdminClient:
                 client = AIOKafkaAdminClient(
                     **_connection_options(settings), request_timeout_ms=10_000
                 )
+                create_no_topics(client._client)
                 await client.start()
                 if not client._client.cluster.brokers():
                     await client.close()
