@@ -28,7 +28,7 @@ from streams.kafka.transactions import Batches, TransactionalProducer
 from streams.settings import Settings
 from streams.state import recovery
 from streams.state.recovery import Recovered
-from streams.state.rocksdb import RocksDBStore
+from streams.state.rocksdb import Identity, RocksDBStore
 from streams.state.store import MemoryStore, Position, encode_position, position_key
 from streams.views.checkpoint import IndexCheckpoints
 from streams.views.read_your_writes import ReadYourWrites
@@ -129,10 +129,10 @@ def apply_after_commit(set_: Set) -> None:
 def identity_of_the_store(set_: Set) -> None:
     """Take any store in the right folder for ours."""
 
-    async def same_for_all(settings: Settings, topic: str) -> str:
-        return "any"
+    def same_for_all(topic_id: str, partition: int) -> Identity:
+        return Identity("any", partition)
 
-    set_(recovery, "topic_id", same_for_all)
+    set_(recovery, "Identity", same_for_all)
 
 
 def gap_check(set_: Set) -> None:
