@@ -9,6 +9,7 @@ from typing import Protocol
 
 import msgspec
 
+from models.errors import Poison
 from models.messages import Source
 
 # The last millisecond of the year 9999, the end of `datetime`.
@@ -19,7 +20,7 @@ _MAX_KEY_BYTES = 512
 
 
 class Record(Protocol):
-    """A record as it was read from Kafka (aiokafka's ``ConsumerRecord``, or `FetchedRecord`)."""
+    """A record as it was read from Kafka; all consumers of ours return `FetchedRecord`s."""
 
     @property
     def topic(self) -> str:
@@ -49,6 +50,10 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes | None]]:
         """Headers, in order."""
 
+    @property
+    def unreadable(self) -> Poison | None:
+        """Why nothing but its source is known; None if it was read."""
+
 
 class FetchedRecord(msgspec.Struct, frozen=True, gc=False):
     """A `Record`, built in a quarter of the time of aiokafka's, which has more fields."""
@@ -60,6 +65,8 @@ class FetchedRecord(msgspec.Struct, frozen=True, gc=False):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
+    unreadable: Poison | None = None
+    """Why it has neither key nor value nor headers; see `streams.kafka.unpacking`."""
 
 
 def size_of(records: Sequence[Record]) -> int:
