@@ -25,8 +25,8 @@ ROLES: Mapping[Role, str] = {
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
-# What a worker that is stopped leaves in by itself (`streams.worker.STOP_DEADLINE`), and some: only
-# one that is suspended, or hangs in code that lets no other run, is killed.
+# Longer than a worker that is stopped takes to exit by itself (`STOP_DEADLINE_S`): only one that is
+# suspended, or hangs in code that lets no other run, is killed.
 _STOP_SECONDS = 12
 
 # Seconds between the end of a worker and its next start. One that ran for longer than the last

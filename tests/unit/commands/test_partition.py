@@ -37,7 +37,7 @@ from tests.unit.samples import wire_register
 
 NAMES = TopicNames("", "users")
 TOPIC = TP(NAMES.commands, 0)
-MORE_THAN_A_GROUP = 3 * command_partition._GROUP
+MORE_THAN_A_GROUP = 3 * command_partition._GROUP_SIZE
 
 
 class Written:
