@@ -1,4 +1,4 @@
-"""`cqrs tail`: what comes on the event, outcome and dead letter topics."""
+"""`cqrs tail`: show the records of the event, outcome or dead-letter topic."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from streams.kafka.topics import check_topics, partitions_of, topic_specs
 from streams.settings import Settings
 from streams.views.event_reader import open_personal
 
-# What an event carries beside its own fields.
+# Fields that every event has, apart from those of its type.
 _ENVELOPE = {to_camel(name) for name in EventRecord.__struct_fields__} | {"type", "schemaVersion"}
 
 Kind = Literal["events", "outcomes", "dead"]
@@ -44,17 +44,19 @@ Kind = Literal["events", "outcomes", "dead"]
     epilog=examples("cqrs tail outcomes", "cqrs tail events --from-beginning --limit 10 --json")
 )
 @click.argument("kind", type=click.Choice(["events", "outcomes", "dead"]))
-@click.option("--from-beginning", is_flag=True, help="All there are, not only new ones.")
-@click.option("--limit", type=click.IntRange(min=1), help="End after this many.")
-@click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object a line.")
+@click.option(
+    "--from-beginning", is_flag=True, help="Show existing records first, not only new ones."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after this many records.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def tail(kind: Kind, from_beginning: bool, limit: int | None, as_json: bool) -> None:
-    """Show events, outcomes or dead letters as they come, until Ctrl-C.
+    """Show events, outcomes or dead letters as they arrive, until Ctrl-C.
 
-    Only what was committed is shown. Records of one partition come in their order. What is
-    encrypted is shown as it was, if its key is there (CQRS_MASTER_KEY).
+    Only committed records are shown, those of one partition in order. What is encrypted is
+    decrypted if CQRS_MASTER_KEY is set and the user's key was not destroyed.
     """
     show = _SHOW[kind][as_json]
-    with suppress(KeyboardInterrupt):  # the way to end it
+    with suppress(KeyboardInterrupt):  # how people stop it
         asyncio.run(_tail(load_settings(), kind, from_beginning, limit, show))
 
 
@@ -73,7 +75,7 @@ async def _tail(
     left = limit
     async with open_key_ring(settings, names) as ring:
         async for record in _records(settings, topic, from_beginning):
-            click.echo(show(await _opened(record, ring)))
+            click.echo(show(await _decrypted(record, ring)))
             if left is not None:
                 left -= 1
                 if not left:
@@ -93,14 +95,14 @@ async def _records(settings: Settings, topic: str, from_beginning: bool) -> Asyn
                     yield record
 
 
-async def _opened(record: Any, ring: KeyRing | None) -> Any:
-    """The record as it was before it was sealed, as far as its key is there."""
-    is_letter = SEALED in dict(record.headers)
-    if ring is None or not (is_letter or may_be_sealed(record.value)):
+async def _decrypted(record: Any, ring: KeyRing | None) -> Any:
+    """Return the record decrypted, or as it is if there is no key for it."""
+    is_dead_letter = SEALED in dict(record.headers)
+    if ring is None or not (is_dead_letter or may_be_sealed(record.value)):
         return record
     await ring.ensure_loaded(record.partition, {record.key})
     keys = ring.of(record.partition)
-    if not is_letter:
+    if not is_dead_letter:
         event = orjson.loads(record.value)
         open_personal(event, USERS.events, keys)
         return replace(record, value=orjson.dumps(event))
@@ -114,54 +116,57 @@ async def _opened(record: Any, ring: KeyRing | None) -> Any:
 def _event(record: Any) -> str:
     event = orjson.loads(record.value)
     user = f"{event['aggregateId']} #{event['sequence']}"
-    said = " ".join(
+    fields = " ".join(
         f"{name}={json.dumps(value, ensure_ascii=False)}"
         for name, value in event.items()
         if name not in _ENVELOPE
     )
-    return f"{event['timestamp']}  {event['type']}  {user}  {said}"
+    return f"{event['timestamp']}  {event['type']}  {user}  {fields}"
 
 
 def _outcome(record: Any) -> str:
     outcome = orjson.loads(record.value)
-    said = outcome.get("of", outcome)
+    first = outcome.get("of", outcome)  # of a duplicate: the outcome that it repeats
     detail = (
-        f"version {said['sequence']}" if "sequence" in said else f"{said['code']}: {said['reason']}"
+        f"version {first['sequence']}"
+        if "sequence" in first
+        else f"{first['code']}: {first['reason']}"
     )
     if "of" in outcome:
-        detail = f"{said['status']} before: {detail}"
+        detail = f"{first['status']} before: {detail}"
     return (
         f"{outcome['timestamp']}  {outcome['status']}  {outcome.get('aggregateId', '-')}  {detail}"
     )
 
 
 def _dead(record: Any) -> str:
-    letter = _letter(record)
-    source = letter["source"]
+    dead_letter = _dead_letter(record)
+    source, code, reason = (dead_letter[name] for name in ("source", "code", "reason"))
+    value = "(encrypted)" if dead_letter["encrypted"] else repr(dead_letter["value"])
     return (
-        f"{source['topic']}[{source['partition']}] offset {source['offset']}  {letter['code']}: "
-        f"{letter['reason']}  {'(encrypted)' if letter['encrypted'] else repr(letter['value'])}"
+        f"{source['topic']}[{source['partition']}] offset {source['offset']}  {code}: {reason}  "
+        f"{value}"
     )
 
 
-def _letter(record: Any) -> dict[str, Any]:
-    said = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+def _dead_letter(record: Any) -> dict[str, Any]:
+    headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
     return {
-        "code": said.get(CODE),
-        "reason": said.get(REASON),
+        "code": headers.get(CODE),
+        "reason": headers.get(REASON),
         "source": {
-            "topic": said.get(SOURCE_TOPIC),
-            "partition": int(said.get(SOURCE_PARTITION, -1)),
-            "offset": int(said.get(SOURCE_OFFSET, -1)),
+            "topic": headers.get(SOURCE_TOPIC),
+            "partition": int(headers.get(SOURCE_PARTITION, -1)),
+            "offset": int(headers.get(SOURCE_OFFSET, -1)),
         },
-        "encrypted": SEALED in said,  # and the key is gone, or there is no master key
+        "encrypted": SEALED in headers,  # still: its key or the master key is missing
         "key": _text(record.key),
         "value": _text(record.value),
     }
 
 
 def _text(data: bytes | None) -> Any:
-    """Bytes for a JSON object: as text, or in base64 if they are none."""
+    """Return bytes as JSON can hold them: as text, or in base64 if they are not UTF-8."""
     if data is None:
         return None
     try:
@@ -175,9 +180,9 @@ def _value(record: Any) -> str:
     return value.decode()
 
 
-# kind -> (for people, for programs)
+# kind -> (one line for people, one line of JSON)
 _SHOW: dict[Kind, tuple[Callable[[Any], str], Callable[[Any], str]]] = {
     "events": (_event, _value),
     "outcomes": (_outcome, _value),
-    "dead": (_dead, lambda record: json.dumps(_letter(record), ensure_ascii=False)),
+    "dead": (_dead, lambda record: json.dumps(_dead_letter(record), ensure_ascii=False)),
 }

@@ -1,7 +1,7 @@
-"""The dead letters of a view: every event that it cannot take, each at least once.
+"""Writes the dead letters of a view: one for each event that it cannot project, at least once.
 
-A letter is on its topic before an index says that it has the event, by its progress or by a
-stand-in. So what comes again after a kill may have a second letter, and nothing has none.
+A dead letter is on its topic before the index passes the event, in a checkpoint or by a stand-in.
+So an event that is processed again after a crash may have a second one, but no event has none.
 """
 
 from __future__ import annotations
@@ -35,41 +35,47 @@ class ViewDeadLetters:
     async def decode(
         self, reader: EventReader[E], records: Sequence[Record]
     ) -> tuple[list[EventRecord[E]], list[Record]]:
-        """The events in these records, and the record of each; the other records are buried.
+        """Read the events in these records, and write dead letters for records that have none.
+
+        Returns:
+            The events, and the record of each.
 
         Raises:
-            Exception: What the reader raises; KafkaError as below.
+            KafkaError: The dead letters could not be written, or the reader raised it.
+            Exception: Anything else that `EventReader.read` raises.
         """
         events: list[EventRecord[E]] = []
         sources: list[Record] = []
-        dead: list[tuple[Record, Poison]] = []
+        poisoned: list[tuple[Record, Poison]] = []
         for record, event in zip(records, await reader.read(records), strict=True):
             if isinstance(event, Poison):
-                dead.append((record, event))
+                poisoned.append((record, event))
             else:
                 events.append(event)
                 sources.append(record)
-        if dead:
-            await self.write(dead)
+        if poisoned:
+            await self.write(poisoned)
         return events, sources
 
-    async def write(self, dead: Sequence[tuple[Record, Poison]]) -> None:
-        """Write a letter for each of these events, and why; returns when Kafka has them all.
+    async def write(self, poisoned: Sequence[tuple[Record, Poison]]) -> None:
+        """Write a dead letter for each record, with its reason; wait until Kafka has all of them.
 
         Raises:
-            KafkaError: It may have some of them.
+            KafkaError: Some of them may have been written.
         """
         sent = []
-        for record, poison in dead:
-            letter = dead_letter(record, poison)
+        for record, poison in poisoned:
+            output = dead_letter(record, poison)
             sent.append(
                 await self._producer.send(
                     self._topic,
-                    letter.value,
-                    letter.key,
+                    output.value,
+                    output.key,
                     partition=record.partition,
-                    headers=[*letter.headers, (VIEW, self._view)],
+                    headers=[*output.headers, (VIEW, self._view)],
                 )
             )
         await asyncio.gather(*sent)
-        logger.warning("%s: %d events went to %s", self._view.decode(), len(dead), self._topic)
+        logger.warning(
+            "%s: wrote %d dead letters to %s", self._view.decode(), len(poisoned), self._topic
+        )

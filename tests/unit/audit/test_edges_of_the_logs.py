@@ -13,6 +13,7 @@ from models.outcomes import DeadLettered, Rejection
 from models.user import User
 from models.wire import encode
 from streams.aggregate import TopicNames
+from streams.audit.history import Frozen
 from streams.audit.partition import PartitionAudit
 from streams.audit.report import Report
 from streams.encryption.cipher import new_key
@@ -40,7 +41,7 @@ def read_from(
 def auditing(report: Report, *, position: int) -> PartitionAudit[User]:
     """A check of partition 3, without a view."""
     return PartitionAudit(
-        USERS, NAMES, NUMBER, position=position, view_end=0, view=None, report=report
+        USERS, NAMES, NUMBER, Frozen(position, view_end=0), view=None, report=report
     )
 
 
@@ -106,7 +107,7 @@ def test_an_event_under_the_key_of_another_aggregate_is_a_violation_and_counts()
     audit.conclude({})
     assert report.findings["I2"].violations == 1
     assert report.findings["I2"].first == (
-        "users.events.v1[3] offset 0 lies under another key than its aggregate"
+        "users.events.v1[3] offset 0 has another key than the id of its aggregate"
     )
     assert report.events == 1
 
