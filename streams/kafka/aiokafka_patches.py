@@ -17,7 +17,7 @@ from aiokafka.producer.sender import BACKOFF_OVERRIDE, AddPartitionsToTxnHandler
 from aiokafka.record.default_records import DefaultRecord
 from aiokafka.structs import TopicPartition
 
-from streams.kafka.records import FetchedRecord
+from streams.kafka.records import Record
 from streams.kafka.unpacking import BoundedRecords, LenientRecord, UnreadableRecord
 
 # Wait before a transaction is tried again because the commit markers of the last one are still
@@ -66,7 +66,7 @@ def wait_before_reconnecting(producer: AIOKafkaProducer) -> None:
 def read_within_bounds(consumer: AIOKafkaConsumer) -> None:
     """Let this consumer, which has been started, read batches by `BoundedRecords`.
 
-    It returns `FetchedRecord`s then; aiokafka's own were 7% of a worker's CPU. The fetcher's
+    It returns `Record`s then; aiokafka's own were 7% of a worker's CPU. The fetcher's
     method stays aiokafka's: it only finds other classes under the names of those that it uses.
     """
     fetcher = consumer._fetcher
@@ -86,8 +86,8 @@ class _PartitionRecords(PartitionRecords):  # type: ignore[misc]
 
     def _consumer_record(
         self, tp: TopicPartition, record: DefaultRecord | LenientRecord | UnreadableRecord
-    ) -> FetchedRecord:
-        return FetchedRecord(
+    ) -> Record:
+        return Record(
             tp.topic,
             tp.partition,
             record.offset,
