@@ -31,6 +31,7 @@ from streams.audit.partition import PartitionAudit
 from streams.audit.report import Report
 from streams.commands.reader import CommandReader, identify
 from streams.encryption.cipher import (
+    PERSONAL,
     DecryptionError,
     new_key,
     open_dead_letter,
@@ -142,7 +143,7 @@ async def test_an_event_reader_returns_something_for_each_record(found: Sequence
 
 def without_seal(found: Record) -> Record:
     """Sealed events need a master key, and without one a worker refuses."""
-    value = (found.value or b"").replace(bPERSONAL, b"personal")
+    value = (found.value or b"").replace(PERSONAL.encode(), b"plain")
     return msgspec.structs.replace(found, value=value)
 
 

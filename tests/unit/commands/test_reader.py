@@ -24,7 +24,7 @@ from tests.unit.samples import COMMAND_ID, wire_register
 def record(
     value: bytes | None = b"{}",
     timestamp: int = 0,
-    headers: tuple[tuple[str, bytes], ...] = (),
+    headers: tuple[tuple[str, bytes | None], ...] = (),
     key: bytes | None = b"key",
 ) -> Record:
     return Record("t", 0, 7, timestamp, key, value, headers)
