@@ -47,8 +47,6 @@ from streams.views.event_reader import EventReader, read_event
 from tests.unit.audit.test_partition import NAMES
 from tests.unit.samples import ANNA, record, wire_of, wire_register
 
-settings.register_profile("full", max_examples=100_000, deadline=None)
-
 KEY = new_key()
 
 
