@@ -17,8 +17,8 @@ from aiokafka.producer.sender import BACKOFF_OVERRIDE, AddPartitionsToTxnHandler
 from aiokafka.record.default_records import DefaultRecord
 from aiokafka.structs import TopicPartition
 
+from streams.kafka.batches import BoundedRecords, LenientRecord, UnreadableRecord
 from streams.kafka.records import Record
-from streams.kafka.unpacking import BoundedRecords, LenientRecord, UnreadableRecord
 
 # Wait before a transaction is tried again because the commit markers of the last one are still
 # being written. They take 1 or 2 ms; aiokafka waits 20 ms, and has no setting for it.

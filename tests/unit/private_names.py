@@ -119,10 +119,12 @@ _USES: Mapping[str, Mapping[str, str]] = {
             "finds the coordinator by it"
         ),
     },
-    "streams/kafka/unpacking.py": {
+    "streams/kafka/decompression.py": {
         "aiokafka.codec:lz4_decode": "unpacks by it what is small enough",
         "aiokafka.codec:snappy_decode": "unpacks by it what is small enough",
         "aiokafka.codec:zstd_decode": "unpacks by it what is small enough",
+    },
+    "streams/kafka/batches.py": {
         "aiokafka.record.default_records:DefaultRecordBatch": "reads the records of a batch by it",
         "aiokafka.record.memory_records:MemoryRecords": "stands in its place in a fetch",
         "aiokafka.record.util:decode_varint": "reads the records that aiokafka cannot read",

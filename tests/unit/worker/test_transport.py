@@ -18,9 +18,9 @@ from faust.types import TP
 
 from streams.kafka import aiokafka_patches
 from streams.kafka import clients as kafka
+from streams.kafka.batches import BoundedRecords
 from streams.kafka.records import Record
 from streams.kafka.transactions import Batches, OutputRecord
-from streams.kafka.unpacking import BoundedRecords
 from streams.worker import fetcher
 from streams.worker.transport import ChunkConsumer
 
