@@ -7,16 +7,17 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Literal
 
 import click
 import orjson
+from msgspec.structs import replace
 from pydantic.alias_generators import to_camel
 
 from agents.users import USERS
 from deploy.cli.terminal import examples
 from deploy.environment import load_settings
+from models.errors import Poison
 from models.messages import EventRecord
 from streams.aggregate import TopicNames
 from streams.encryption.cipher import may_be_sealed, open_dead_letter
@@ -30,6 +31,7 @@ from streams.kafka.dead_letters import (
     SOURCE_PARTITION,
     SOURCE_TOPIC,
 )
+from streams.kafka.records import Record
 from streams.kafka.topics import check_topics, partitions_of, topic_specs
 from streams.settings import Settings
 from streams.views.event_reader import open_personal
@@ -55,9 +57,8 @@ def tail(kind: Kind, from_beginning: bool, limit: int | None, as_json: bool) -> 
     Only committed records are shown, those of one partition in order. What is encrypted is
     decrypted if CQRS_MASTER_KEY is set and the user's key was not destroyed.
     """
-    show = _SHOW[kind][as_json]
     with suppress(KeyboardInterrupt):  # how people stop it
-        asyncio.run(_tail(load_settings(), kind, from_beginning, limit, show))
+        asyncio.run(_tail(load_settings(), kind, from_beginning, limit, as_json=as_json))
 
 
 async def _tail(
@@ -65,7 +66,8 @@ async def _tail(
     kind: Kind,
     from_beginning: bool,
     limit: int | None,
-    show: Callable[[Any], str],
+    *,
+    as_json: bool,
 ) -> None:
     names = TopicNames.of(settings, USERS.name)
     topic = {"events": names.events, "outcomes": names.outcomes, "dead": names.dead_commands}[kind]
@@ -75,14 +77,39 @@ async def _tail(
     left = limit
     async with open_key_ring(settings, names) as ring:
         async for record in _records(settings, topic, from_beginning):
-            click.echo(show(await _decrypted(record, ring)))
+            click.echo(await _line(kind, record, ring, as_json=as_json))
             if left is not None:
                 left -= 1
                 if not left:
                     return
 
 
-async def _records(settings: Settings, topic: str, from_beginning: bool) -> AsyncIterator[Any]:
+async def _line(kind: Kind, record: Record, ring: KeyRing | None, *, as_json: bool) -> str:
+    """Return the line for a record, whatever somebody has written to the topic."""
+    try:
+        return _SHOW[kind][as_json](await _decrypted(record, ring))
+    except (ArithmeticError, AttributeError, LookupError, Poison, TypeError, ValueError):
+        reason = str(record.unreadable or "it is none of ours")
+        place = f"{record.topic}[{record.partition}] offset {record.offset}"
+        value = _text(record.value)
+        if not as_json:
+            return f"{place} cannot be read: {reason}: {value!r}"
+        return json.dumps(
+            {
+                "unreadable": reason,
+                "source": {
+                    "topic": record.topic,
+                    "partition": record.partition,
+                    "offset": record.offset,
+                },
+                "key": _text(record.key),
+                "value": value,
+            },
+            ensure_ascii=False,
+        )
+
+
+async def _records(settings: Settings, topic: str, from_beginning: bool) -> AsyncIterator[Record]:
     async with started(new_consumer(settings), settings) as consumer:
         partitions = partitions_of(settings, topic)
         consumer.assign(partitions)
@@ -95,22 +122,25 @@ async def _records(settings: Settings, topic: str, from_beginning: bool) -> Asyn
                     yield record
 
 
-async def _decrypted(record: Any, ring: KeyRing | None) -> Any:
+async def _decrypted(record: Record, ring: KeyRing | None) -> Record:
     """Return the record decrypted, or as it is if there is no key for it."""
+    key, value = record.key, record.value
     is_dead_letter = SEALED in dict(record.headers)
-    if ring is None or not (is_dead_letter or may_be_sealed(record.value)):
+    if ring is None or key is None or value is None:
         return record
-    await ring.ensure_loaded(record.partition, {record.key})
+    if not (is_dead_letter or may_be_sealed(value)):
+        return record
+    await ring.ensure_loaded(record.partition, {key})
     keys = ring.of(record.partition)
     if not is_dead_letter:
-        event = orjson.loads(record.value)
+        event = orjson.loads(value)
         open_personal(event, USERS.events, keys)
         return replace(record, value=orjson.dumps(event))
-    key = keys.get(record.key)
-    if key is None:
+    data_key = keys.get(key)
+    if data_key is None:
         return record
     headers = tuple(header for header in record.headers if header[0] != SEALED)
-    return replace(record, value=open_dead_letter(record.value, record.key, key), headers=headers)
+    return replace(record, value=open_dead_letter(value, key, data_key), headers=headers)
 
 
 def _event(record: Any) -> str:

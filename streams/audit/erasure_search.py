@@ -193,7 +193,8 @@ class PersonalDataSearch(Generic[S]):
             return _PersonalData.PLAIN
         event: type[Event] | None = self._aggregate.events.get(str(data.get("type")))
         if event is not None and event.erases:
-            self._erased_at = data["sequence"]
+            sequence = data.get("sequence")
+            self._erased_at = sequence if isinstance(sequence, int) else self._erased_at
         personal = () if event is None else event.personal
         if PERSONAL in data:
             return self._if_opened(lambda key: open_event(dict(data), personal, key))

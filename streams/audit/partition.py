@@ -90,7 +90,7 @@ class PartitionAudit(Generic[S]):
             headers = dict(record.headers)
             try:
                 source = Source(
-                    (headers[SOURCE_TOPIC] or b"").decode(),
+                    (headers[SOURCE_TOPIC] or b"").decode(errors="replace"),
                     int(headers[SOURCE_PARTITION] or b""),
                     int(headers[SOURCE_OFFSET] or b""),
                 )

@@ -219,7 +219,7 @@ class _Verification(Generic[S]):
         for partition, end in ends.items():
             async for records in self._logs.read(partition, 0, end):
                 documents.dead_lettered.update(
-                    (record.key or b"").decode()
+                    (record.key or b"").decode(errors="replace")
                     for record in records
                     if (VIEW, view.name.encode()) in record.headers
                 )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from models.errors import Poison
 from models.messages import Event, EventRecord
 from streams.kafka.dead_letters import VIEW, dead_letter
 from streams.kafka.records import Record
+from streams.kafka.transactions import Batches, OutputRecord
 from streams.views.event_reader import EventReader
 
 logger = logging.getLogger(__name__)
@@ -63,18 +65,17 @@ class ViewDeadLetters:
         Raises:
             KafkaError: Some of them may have been written.
         """
-        sent = []
+        outputs: dict[int, list[OutputRecord]] = defaultdict(list)
         for record, poison in poisoned:
             output = dead_letter(record, poison)
-            sent.append(
-                await self._producer.send(
-                    self._topic,
-                    output.value,
-                    output.key,
-                    partition=record.partition,
-                    headers=[*output.headers, (VIEW, self._view)],
-                )
-            )
+            headers = [*output.headers, (VIEW, self._view)]
+            outputs[record.partition].append(OutputRecord(output.key, output.value, headers))
+        # By batches: `send` refuses a record that has neither key nor value.
+        sent = [
+            await self._producer.send_batch(batch, self._topic, partition=partition)
+            for partition, records in outputs.items()
+            for batch in Batches(self._producer.create_batch, records).close()
+        ]
         await asyncio.gather(*sent)
         logger.warning(
             "%s: wrote %d dead letters to %s", self._view.decode(), len(poisoned), self._topic

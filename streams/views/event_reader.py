@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 
-from models.errors import Poison
+from models.errors import CqrsError, Poison
 from models.event_decoder import event_decoder
 from models.messages import Event, EventRecord, parse_event
 from streams.aggregate import TopicNames
@@ -17,6 +17,7 @@ from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.encryption.keys import PartitionKeys, no_master_key
 from streams.kafka.records import Record
 from streams.settings import Settings
+from streams.worker.logs import log_defect
 
 E = TypeVar("E", bound=Event)
 
@@ -65,6 +66,11 @@ class EventReader(Generic[E]):
             return read_event(record, self._types, keys)
         except Poison as poison:
             return poison.without_traceback()
+        except CqrsError:
+            raise
+        except Exception as error:
+            log_defect(f"reading {record.topic}[{record.partition}] at {record.offset}", error)
+            return Poison("unreadable", f"reading it raised {type(error).__name__}")
 
 
 @asynccontextmanager
@@ -96,6 +102,8 @@ def read_event(
         Poison: The record is not a valid event, or its sealed fields do not open.
         Fatal: As for `open_personal`.
     """
+    if record.unreadable is not None:
+        raise record.unreadable
     try:
         data: Any = None if record.value is None else orjson.loads(record.value)
     except orjson.JSONDecodeError:

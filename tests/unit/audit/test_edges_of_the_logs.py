@@ -20,7 +20,7 @@ from streams.encryption.cipher import new_key
 from streams.encryption.keys import PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
-from streams.kafka.records import FetchedRecord
+from streams.kafka.records import Record
 from streams.state.snapshot import Snapshot, encode_snapshot
 from tests.unit.samples import ACTIVE, ANNA, COMMAND_ID, EVENT_ID, NOON, record
 
@@ -34,8 +34,8 @@ def read_from(
     value: bytes | None = None,
     key: bytes | None = None,
     headers: tuple[tuple[str, bytes], ...] = (),
-) -> FetchedRecord:
-    return FetchedRecord(topic, NUMBER, offset, 0, key, value, headers)
+) -> Record:
+    return Record(topic, NUMBER, offset, 0, key, value, headers)
 
 
 def auditing(report: Report, *, position: int) -> PartitionAudit[User]:
@@ -45,13 +45,11 @@ def auditing(report: Report, *, position: int) -> PartitionAudit[User]:
     )
 
 
-def command(offset: int) -> FetchedRecord:
+def command(offset: int) -> Record:
     return read_from(NAMES.commands, offset)
 
 
-def rejection_of(
-    offset: int, *, partition: int = NUMBER, command_id: UUID = COMMAND_ID
-) -> FetchedRecord:
+def rejection_of(offset: int, *, partition: int = NUMBER, command_id: UUID = COMMAND_ID) -> Record:
     """The outcome of the command at `offset`; its own offset is the same."""
     rejection = Rejection(
         command_id=command_id,
@@ -64,14 +62,14 @@ def rejection_of(
     return read_from(NAMES.outcomes, offset, encode(rejection))
 
 
-def dead_outcome_of(offset: int) -> FetchedRecord:
+def dead_outcome_of(offset: int) -> Record:
     outcome = DeadLettered(
         timestamp=NOON, source=Source(NAMES.commands, NUMBER, offset), code="no", reason="No"
     )
     return read_from(NAMES.outcomes, offset, encode(outcome))
 
 
-def dead_letter_of(offset: int, *, partition: int = NUMBER) -> FetchedRecord:
+def dead_letter_of(offset: int, *, partition: int = NUMBER) -> Record:
     headers = (
         (SOURCE_TOPIC, NAMES.commands.encode()),
         (SOURCE_PARTITION, str(partition).encode()),
@@ -80,7 +78,7 @@ def dead_letter_of(offset: int, *, partition: int = NUMBER) -> FetchedRecord:
     return read_from(NAMES.dead_commands, 0, headers=headers)
 
 
-def event_of(offset: int, *, key: bytes = b"anna") -> FetchedRecord:
+def event_of(offset: int, *, key: bytes = b"anna") -> Record:
     """The registration of Anna by the command at `offset`."""
     event = record(ANNA, aggregate_id="anna", source=Source(NAMES.commands, NUMBER, offset))
     return read_from(NAMES.events, 0, encode(event.to_wire()), key)

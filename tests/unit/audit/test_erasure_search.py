@@ -19,10 +19,11 @@ from streams.encryption.keys import PartitionKeys, master_key, new_master_key
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.log_reader import LogReader
 from streams.kafka.partitioner import partition_of
+from streams.kafka.records import Record
 from streams.kafka.topics import TopicSpec
 from streams.settings import Settings
 from streams.state.snapshot import Snapshot, encode_snapshot
-from tests.unit.audit.test_partition import Line
+from tests.unit.audit.test_partition import line
 from tests.unit.samples import ACTIVE, ANNA, ERASED, record
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -49,13 +50,12 @@ class Logs:
     """Topics of a user: `add` appends a record."""
 
     def __init__(self) -> None:
-        self._records: dict[TopicPartition, list[Line]] = {}
+        self._records: dict[TopicPartition, list[Record]] = {}
 
     def add(self, topic: str, value: bytes | None, key: str = USER) -> None:
         partition = partition_of(key.encode(), SETTINGS.partitions)
         log = self._records.setdefault(TopicPartition(topic, partition), [])
-        line = Line(topic, len(log), value, key.encode(), (), partition, WRITTEN_MS)
-        log.append(line)
+        log.append(line(topic, len(log), value, key.encode(), (), partition, WRITTEN_MS))
 
     def cut(self, topic: str, records: int) -> None:
         """Keep only the first records of the user's partition."""

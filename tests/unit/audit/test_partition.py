@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -35,6 +35,7 @@ from streams.elasticsearch.index import REFUSED, Document
 from streams.encryption.keys import PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
+from streams.kafka.records import Record
 from streams.state.snapshot import DEDUPE_WINDOW, Snapshot, encode_snapshot
 from tests.unit.samples import ANNA, NOON
 
@@ -43,17 +44,17 @@ NO = FirstRejection(code="no", reason="No")
 NUMBER = 3
 
 
-@dataclass
-class Line:
+def line(
+    topic: str,
+    offset: int,
+    value: bytes | None = None,
+    key: bytes | None = None,
+    headers: Iterable[tuple[str, bytes | None]] = (),
+    partition: int = NUMBER,
+    timestamp: int = 0,
+) -> Record:
     """A record that was read."""
-
-    topic: str
-    offset: int
-    value: bytes | None = None
-    key: bytes | None = None
-    headers: Sequence[tuple[str, bytes | None]] = ()
-    partition: int = NUMBER
-    timestamp: int = 0
+    return Record(topic, partition, offset, timestamp, key, value, tuple(headers))
 
 
 def id_of(number: int) -> UUID:
@@ -79,7 +80,7 @@ def yes(number: int, sequence: int, user: str = "anna") -> FirstAcceptance:
 class History:
     """The logs of a partition, as a worker writes them."""
 
-    commands: list[Line] = field(default_factory=list)
+    commands: list[Record] = field(default_factory=list)
     events: list[EventRecord[UserEvent]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
     dead_letters: list[int] = field(default_factory=list)
@@ -140,7 +141,7 @@ class History:
     def _new_command(self, user: str, id_: UUID | None) -> dict[str, Any]:
         offset = self.position
         self.position += 1
-        self.commands.append(Line(NAMES.commands, offset))
+        self.commands.append(line(NAMES.commands, offset))
         return {
             "command_id": id_ or id_of(offset),
             "aggregate_id": user,
@@ -165,12 +166,12 @@ class History:
         state = {id_.encode(): self._stored(id_, user) for id_, user in self.users.items()}
         audit.add_commands(self.commands)
         audit.add_outcomes(
-            Line(NAMES.outcomes, place, encode(outcome))
+            line(NAMES.outcomes, place, encode(outcome))
             for place, outcome in enumerate(self.outcomes)
         )
         audit.add_dead_letters(dead_letter(source) for source in self.dead_letters)
         audit.add_events(
-            Line(NAMES.events, place, self.sealing.seal_event(event), event.aggregate_id.encode())
+            line(NAMES.events, place, self.sealing.seal_event(event), event.aggregate_id.encode())
             for place, event in enumerate(self.events)
         )
         audit.conclude(state, **self.begins)
@@ -183,13 +184,13 @@ class History:
         return value if erased else self.sealing.seal_state(user.encode(), value)
 
 
-def dead_letter(source: int) -> Line:
+def dead_letter(source: int) -> Record:
     headers = {
         SOURCE_TOPIC: NAMES.commands.encode(),
         SOURCE_PARTITION: str(NUMBER).encode(),
         SOURCE_OFFSET: str(source).encode(),
     }
-    return Line(NAMES.dead_commands, 0, headers=list(headers.items()))
+    return line(NAMES.dead_commands, 0, headers=list(headers.items()))
 
 
 def sound() -> History:
@@ -536,9 +537,9 @@ def test_a_refused_document_is_known_to_be_missing() -> None:
 def test_foreign_records_are_named(value: bytes | None) -> None:
     report = Report()
     audit = PartitionAudit(USERS, NAMES, NUMBER, Frozen(0, 0), view=None, report=report)
-    audit.add_events([Line(NAMES.events, 7, value)])
-    audit.add_outcomes([Line(NAMES.outcomes, 8, value)])
-    audit.add_dead_letters([Line(NAMES.dead_commands, 9, value)])
+    audit.add_events([line(NAMES.events, 7, value)])
+    audit.add_outcomes([line(NAMES.outcomes, 8, value)])
+    audit.add_dead_letters([line(NAMES.dead_commands, 9, value)])
     audit.conclude({b"anna": value or b""})
     assert broken(report) == {"I2", "I3", "I7"}
     assert report.findings["I2"].first is not None
@@ -549,12 +550,12 @@ def test_the_last_source_header_counts() -> None:
     """A dead letter repeats the headers of the record, whatever they are, before its own."""
     history = sound()
     forged = dead_letter(8)
-    forged.headers = [(SOURCE_OFFSET, b"0"), *forged.headers]
+    forged = replace(forged, headers=((SOURCE_OFFSET, b"0"), *forged.headers))
     history.dead_letters.clear()
     report = Report()
     audit = PartitionAudit(USERS, NAMES, NUMBER, Frozen(9, 0), view=None, report=report)
-    audit.add_commands([Line(NAMES.commands, 8)])
-    audit.add_outcomes([Line(NAMES.outcomes, 0, encode(history.outcomes[7]))])
+    audit.add_commands([line(NAMES.commands, 8)])
+    audit.add_outcomes([line(NAMES.outcomes, 0, encode(history.outcomes[7]))])
     audit.add_dead_letters([forged])
     audit.conclude({})
     assert report.first_violation is None

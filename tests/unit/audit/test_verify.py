@@ -17,10 +17,11 @@ from streams.aggregate import TopicNames
 from streams.audit.report import NotCaughtUp
 from streams.audit.verify import _Verification
 from streams.kafka.log_reader import LogReader
+from streams.kafka.records import Record
 from streams.progress import no_progress
 from streams.settings import Settings
 from streams.state.store import Position, encode_position, position_key
-from tests.unit.audit.test_partition import Line
+from tests.unit.audit.test_partition import line
 
 NAMES = TopicNames("", "users")
 SETTINGS = Settings(partitions=3)
@@ -43,16 +44,16 @@ class Logs:
 
     async def last_record(
         self, tp: TopicPartition, end: int, wanted: Callable[[Any], bool] = lambda _: True
-    ) -> Line | None:
+    ) -> Record | None:
         assert end == 100
         number = tp.partition
         if tp.topic == NAMES.commands and number in self._last_commands:
-            return Line(tp.topic, self._last_commands[number])
+            return line(tp.topic, self._last_commands[number])
         if tp.topic == NAMES.changelog and number in self._positions:
             key = position_key(TP(NAMES.commands, number))
-            record = Line(tp.topic, 9, encode_position(self._positions[number]), key)
+            record = line(tp.topic, 9, encode_position(self._positions[number]), key)
             assert wanted(record)
-            assert not wanted(Line(tp.topic, 9, orjson.dumps({}), b"user-1"))
+            assert not wanted(line(tp.topic, 9, orjson.dumps({}), b"user-1"))
             return record
         return None
 
