@@ -43,6 +43,8 @@ def create() -> None:
         state = "created" if spec.name in created else "exists"
         table.add_row(spec.name, str(spec.partitions), spec.configs["cleanup.policy"], state)
     Console(soft_wrap=True, highlight=False).print(table)
+    for line in asyncio.run(check_topics(settings, specs)):
+        click.echo(f"warning: {line}", err=True)
 
 
 @topics.command(epilog=examples("cqrs topics skip-expired 2"))

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    LeaderNotAvailableError,
+    NoError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 from aiokafka.structs import TopicPartition
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_after_delay
@@ -27,6 +34,15 @@ DAY_MS = 24 * _HOUR_MS
 COMMAND_BYTES = MIB
 OUTPUT_BYTES = 4 * MIB
 
+_TIMESTAMP_TYPE = "message.timestamp.type"
+_ARRIVAL = "LogAppendTime"
+
+# Least number of brokers that have a record when it is acknowledged, so that one may be lost.
+_COPIES = 2
+
+# Codes of a topic that does not exist, or whose creation is under way.
+_NOT_THERE = (NoError.errno, UnknownTopicOrPartitionError.errno, LeaderNotAvailableError.errno)
+
 
 @dataclass(frozen=True)
 class TopicSpec:
@@ -35,6 +51,8 @@ class TopicSpec:
     name: str
     partitions: int
     configs: Mapping[str, str]
+    replicas: int = 1
+    """Replicas of each partition; of the one with the fewest, as found."""
 
 
 def partitions_of(settings: Settings, topic: str) -> list[TopicPartition]:
@@ -56,6 +74,7 @@ def topic_specs(settings: Settings, names: TopicNames) -> tuple[TopicSpec, ...]:
                 "min.insync.replicas": str(in_sync),
                 **{key.replace("_", "."): str(value) for key, value in configs.items()},
             },
+            settings.replication_factor,
         )
 
     compacted = {
@@ -66,7 +85,13 @@ def topic_specs(settings: Settings, names: TopicNames) -> tuple[TopicSpec, ...]:
         "min_cleanable_dirty_ratio": 0.2,
     }
     return (
-        spec(names.commands, COMMAND_BYTES, **_kept_for(7 * DAY_MS)),
+        spec(
+            names.commands,
+            COMMAND_BYTES,
+            **_kept_for(7 * DAY_MS),
+            # Retention counts from the records' times: those of producers may be of any year.
+            message_timestamp_type=_ARRIVAL,
+        ),
         spec(names.events, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=-1),
         spec(names.outcomes, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=7 * DAY_MS),
         spec(names.dead_commands, OUTPUT_BYTES, **_kept_for(28 * DAY_MS)),
@@ -108,7 +133,7 @@ async def create_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[
                     NewTopic(
                         spec.name,
                         spec.partitions,
-                        settings.replication_factor,
+                        spec.replicas,
                         topic_configs=dict(spec.configs),
                     )
                     for spec in missing
@@ -122,8 +147,11 @@ async def create_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[
         return [spec.name for spec in missing]
 
 
-async def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> None:
+async def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> Sequence[str]:
     """Check that all topics exist and have the settings that matter (`_check`).
+
+    Returns:
+        The lines of `weaknesses`.
 
     Raises:
         Fatal: a topic is missing or differs; the message says what to do.
@@ -134,6 +162,7 @@ async def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> None:
     if missing:
         raise Fatal(f"missing topics: {', '.join(missing)}; create them with `cqrs topics create`")
     _check(settings, specs, existing)
+    return weaknesses(specs, existing)
 
 
 async def describe_topics(
@@ -176,23 +205,72 @@ def _check(
                 )
 
 
+def weaknesses(specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec]) -> Sequence[str]:
+    """Return a line for each thing that the guarantees rest on and these topics do not have.
+
+    They are no errors: a single broker has no room for replicas, and older versions created command
+    topics with the producers' times.
+    """
+    lines = []
+    found = [existing[spec.name] for spec in specs]
+    single = [topic.name for topic in found if topic.replicas < _COPIES]
+    if single:
+        lines.append(
+            f"one replica: {', '.join(single)}; what Kafka has acknowledged there is lost with one "
+            "broker's disk; on several brokers create topics with CQRS_REPLICATION_FACTOR=3"
+        )
+    unsafe = [
+        topic.name
+        for topic in found
+        if topic.replicas >= _COPIES and int(topic.configs["min.insync.replicas"]) < _COPIES
+    ]
+    if unsafe:
+        lines.append(
+            f"min.insync.replicas=1: {', '.join(unsafe)}; what Kafka has acknowledged there may "
+            f"be on one broker alone; set it to {_COPIES} with your cluster's kafka-configs tool"
+        )
+    for spec in specs:
+        wanted = spec.configs.get(_TIMESTAMP_TYPE)
+        if wanted is not None and existing[spec.name].configs[_TIMESTAMP_TYPE] != wanted:
+            lines.append(
+                f"topic {spec.name} has the producers' times: a wrong clock lets commands expire "
+                f"undecided, or never; set {_TIMESTAMP_TYPE}={wanted} with your cluster's "
+                "kafka-configs tool"
+            )
+    return lines
+
+
 async def _describe(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, TopicSpec]:
-    """Return the configuration of those topics that exist, by name."""
-    described = await admin.describe_topics([spec.name for spec in specs])
-    partitions = {
-        topic["topic"]: len(topic["partitions"])
-        for topic in described
-        if topic["error_code"] == 0 and topic["partitions"]
-    }
-    if not partitions:
+    """Return the configuration of those topics that exist, by name.
+
+    Raises:
+        Fatal: the cluster refuses to describe one.
+    """
+    described = {}
+    for topic in await admin.describe_topics([spec.name for spec in specs]):
+        _refuse(topic["error_code"], f"describe topic {topic['topic']}", "Describe")
+        if topic["error_code"] == NoError.errno and topic["partitions"]:
+            described[topic["topic"]] = topic["partitions"]
+    if not described:
         return {}
-    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in partitions]
+    resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in described]
     found: dict[str, TopicSpec] = {}
     for response in await admin.describe_configs(resources):
-        for _code, _message, _type, name, entries in response.resources:
-            configs: dict[str, str] = {entry[0]: entry[1] for entry in entries}
-            found[name] = TopicSpec(name, partitions[name], configs)
+        for code, _message, _type, name, entries in response.resources:
+            _refuse(code, f"read the configuration of topic {name}", "DescribeConfigs")
+            if code == NoError.errno:
+                configs: dict[str, str] = {entry[0]: entry[1] for entry in entries}
+                replicas = min(len(partition["replicas"]) for partition in described[name])
+                found[name] = TopicSpec(name, len(described[name]), configs, replicas)
     return found
+
+
+def _refuse(code: int, what: str, permission: str) -> None:
+    """Raise Fatal for an error code, unless the topic may just not exist yet."""
+    if code == TopicAuthorizationFailedError.errno:
+        raise Fatal(f"cannot {what}: the cluster's ACLs do not allow {permission}; allow it")
+    if code not in _NOT_THERE:
+        raise Fatal(f"cannot {what}: {for_code(code).__name__}")
 
 
 async def _wait_until_described(

@@ -136,7 +136,8 @@ class StreamApp(faust.App):
         Raises:
             Fatal: Kafka does not respond, or a topic is missing or differs.
         """
-        await check_topics(self.settings, self._topics)
+        for line in await check_topics(self.settings, self._topics):
+            logger.warning("%s", line)
         self.cluster = await cluster_id(self.settings)
 
     def _create_directories(self) -> None:

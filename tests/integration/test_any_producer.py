@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from typing import Any, NamedTuple
 from uuid import UUID, uuid4
 
@@ -31,6 +32,7 @@ from tests.support import deployment
 from tests.unit.samples import wire_register
 
 MURMUR2 = "murmur2_random"
+YEAR_2100 = 4_102_444_800_000  # milliseconds since 1970
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +169,17 @@ async def test_the_least_that_a_command_needs(deployed: Deployment, outcomes: Ou
     outcome = await outcomes.of(place)
     assert isinstance(outcome, Accepted)
     assert outcome.command_id == command_id_at(Source(deployed.names.commands, *place))
+
+
+async def test_a_producers_clock_decides_nothing(deployed: Deployment, outcomes: Outcomes) -> None:
+    """Retention counts from the arrival, which is also the time of a command without one."""
+    start = datetime.now(timezone.utc) - timedelta(seconds=1)
+    for milliseconds in (1, YEAR_2100):
+        command = register()
+        del command["timestamp"]
+        place = produce(deployed, encode(command), command["aggregateId"], timestamp=milliseconds)
+        outcome = await outcomes.of(place)
+        assert start < outcome.timestamp < datetime.now(timezone.utc) + timedelta(seconds=1)
 
 
 async def test_a_rejection_and_a_duplicate_are_outcomes_like_any(

@@ -90,6 +90,9 @@ class TestTopics:
         assert done.returncode == 0
         assert "nothing expired undecided" in done.stdout
         assert cqrs(settings, "topics", "skip-expired", "2").returncode == 2
+        assert cqrs(settings, "topics", "adopt").returncode == 2
+        assert cqrs(settings, "topics", "adopt", "0", "--all").returncode == 2
+        assert "nothing to adopt" in cqrs(settings, "topics", "adopt", "--all").stdout
 
 
 class TestSend:
@@ -208,6 +211,7 @@ class TestServersThatAreNotThere:
             ["send", "--from", "-"],
             ["topics", "create"],
             ["topics", "skip-expired", "0"],
+            ["topics", "adopt", "--all"],
             ["worker", "commands"],
             ["tail", "events"],
             ["verify"],
