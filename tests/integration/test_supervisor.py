@@ -18,7 +18,7 @@ from tests.support import ROOT
 # A supervisor of two children that run the given script; what it says goes to standard output.
 SUPERVISOR = """
 import asyncio, os, sys
-from deploy.workers import Supervisor
+from deploy.supervisor import Supervisor
 
 command = [sys.executable, "-c", sys.argv[1], sys.argv[2]]
 supervisor = Supervisor(command, 2, os.environ, lambda line: print(line, flush=True))
