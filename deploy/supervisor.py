@@ -23,6 +23,8 @@ ROLES: Mapping[Role, str] = {
     "registrations": "agents.daily_registrations_worker",
 }
 
+_RUN_APP = Path(__file__).with_name("run_app.py")
+
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 # What a worker that is stopped leaves in by itself (`streams.worker.STOP_DEADLINE`), and some: only
@@ -35,9 +37,12 @@ _BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
 def command_line(app: str) -> list[str]:
-    """What starts one worker of the app in this module: plain Faust."""
-    faust = [sys.executable, "-m", "faust", "-A", app, "-L", "uvloop"]
-    return [*faust, "worker", "--without-web", "-l", "info"]
+    """Return the command that starts one worker of the app in this module.
+
+    It works in any folder: the worker imports nothing from its current one.
+    """
+    faust = ["-L", "uvloop", "worker", "--without-web", "-l", "info"]
+    return [sys.executable, str(_RUN_APP), app, *faust]
 
 
 def die_with(parent: int) -> None:
