@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 
 from deploy.embedded.stack import EmbeddedStack
-from tests.faults.catalogue import SCENARIOS
+from tests.faults.catalogue import SCENARIOS, SMOKE
 from tests.faults.scenario import play
-
-SMOKE = ("F1", "F3", "F9", "F12")
 
 
 @pytest.mark.timeout(600)

@@ -31,12 +31,17 @@ _Way = Literal["by id", "search"]
 
 
 async def read_what_was_written(run: Run) -> None:
-    """Clients register users and look for them at once, by id and by a fragment of the email.
-
-    Half of the time they register two and give the query both tokens as one. Others send commands
-    all the while, and now and then a view worker is killed.
-    """
+    """Read written users while view workers are killed."""
     pairs, kills = run.pick((500, 2), (10_000, 20))
+    await write_and_read(run, pairs=pairs, kills=kills)
+
+
+async def write_and_read(run: Run, *, pairs: int, kills: int) -> None:
+    """Register users and look for each at once, by id and by a fragment of the email.
+
+    Half of the time a client registers two and gives the query both tokens as one. Other commands
+    keep coming, and now and then a view worker is killed.
+    """
     deployed = await run.deploy("commands", "views", "views", partitions=4)
     stream = generate(sys.maxsize, run.seed, rejected=0.05, duplicates=0.05)
     async with (
