@@ -10,12 +10,13 @@ from elasticsearch import AsyncElasticsearch
 
 from agents.user_views import USER_VIEWS
 from deploy.ephemeral import Deployment
+from deploy.waiting import wait_until
 from streams.elasticsearch.connection import translating
 from streams.views.indices import ViewIndices
 from tests.harness.view_position import ViewProgress
 
-_BETWEEN_SEARCHES = 0.01  # seconds
-_BETWEEN_LOOKS = 0.1
+_SEARCH_INTERVAL_S = 0.01
+_LOADING_TIMEOUT_S = 3600.0
 
 
 class Loading:
@@ -43,12 +44,17 @@ class Loading:
         return states.get(self._name) == "building"
 
     async def watch(self, say: Callable[[int], None]) -> None:
-        """Look until it is loaded; `say` is told how many documents there are."""
-        while await self.goes_on():
+        """Sample until it is loaded, and pass the number of documents to `say` each time."""
+
+        async def is_loaded() -> bool:
+            if not await self.goes_on():
+                return True
             documents = await self.documents()
             self._samples.append((time.monotonic(), documents))
             say(documents)
-            await asyncio.sleep(_BETWEEN_LOOKS)
+            return False
+
+        await wait_until(is_loaded, timeout=_LOADING_TIMEOUT_S, what="the new index is loaded")
 
     def per_second(self) -> int:
         """How many documents were written per second, from the first seen to the last."""
@@ -79,7 +85,7 @@ class Swaps:
             if before not in (None, index):
                 self.seconds.append(now - answered)
             before, answered = index, now
-            await asyncio.sleep(_BETWEEN_SEARCHES)
+            await asyncio.sleep(_SEARCH_INTERVAL_S)
 
 
 class Lag:

@@ -26,14 +26,18 @@ sys.exit(asyncio.run(supervisor.run()))
 """
 # What children do: they note their process ids, one a line, and then...
 NOTE = """
-import os, signal, sys, time
+import os, signal, sys
 
 def note(*_):
     open(sys.argv[1], "a").write(f"{os.getpid()}\\n")
+
+def wait():
+    while True:
+        signal.pause()
 """
-SLEEP = NOTE + "note(); time.sleep(60)"
-STOP = NOTE + "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); note(); time.sleep(60)"
-STUBBORN = NOTE + "signal.signal(signal.SIGTERM, note); note(); time.sleep(60)"
+WAIT = NOTE + "note(); wait()"
+STOP = NOTE + "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); note(); wait()"
+STUBBORN = NOTE + "signal.signal(signal.SIGTERM, note); note(); wait()"
 FAIL = NOTE + "note(); sys.exit(3)"
 END = NOTE + "note()"
 
@@ -125,7 +129,7 @@ async def test_one_that_fails_is_started_again_with_backoff_and_a_line(tmp_path:
 
 
 async def test_one_that_was_killed_is_started_again(tmp_path: Path) -> None:
-    with supervised(SLEEP, tmp_path) as (process, pids):
+    with supervised(WAIT, tmp_path) as (process, pids):
         first, second = await started(pids, 2)
         os.kill(first, signal.SIGKILL)
         children = await started(pids, 3)
@@ -144,7 +148,7 @@ async def test_when_all_have_ended_well_it_ends_too(tmp_path: Path) -> None:
 
 
 async def test_children_do_not_outlive_a_kill_9(tmp_path: Path) -> None:
-    with supervised(SLEEP, tmp_path) as (process, pids):
+    with supervised(WAIT, tmp_path) as (process, pids):
         children = await started(pids, 2)
         process.kill()
         await wait_until(lambda: all(map(is_gone, children)), timeout=10)

@@ -6,16 +6,20 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
+from functools import partial
+from http import HTTPStatus
 from itertools import chain
 from typing import Any
 from uuid import UUID
 
+from elasticsearch import AsyncElasticsearch
 from pydantic import SecretStr
 
 from agents.client import open_queries
 from agents.user_audit import check_user_erasure
 from agents.user_views import USER_VIEWS
 from deploy.samples.commands import plan
+from deploy.waiting import wait_until
 from models.commands import EraseUser
 from models.messages import to_wire
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
@@ -36,12 +40,12 @@ _PROVED = 5  # users of whom everything that is left is looked for; each reads a
 
 
 async def erase_and_replay(run: Run) -> None:
-    """Every tenth user is erased; minutes later the view begins at the first event again.
+    """Erase every tenth user; later replay all events into the view.
 
-    Elasticsearch forgets the version of a deleted document after 60 seconds. The pause is longer,
-    so a view that deleted its documents would get them back from the replay.
+    The replay begins when Elasticsearch has forgotten the versions of documents that were deleted
+    before: a view that deleted its documents would get them back then.
     """
-    users, pause = run.pick((300, 1.0), (20_000, 90.0))
+    users, remembered = run.pick((300, "1s"), (20_000, "60s"))  # 60 s is Elasticsearch's default
     deployed = await run.deploy(
         "commands",
         "views",
@@ -65,7 +69,10 @@ async def erase_and_replay(run: Run) -> None:
         (state,) = await indices.all()
         store = indices.store(state.name)
         before = await _seen(store, queries, erased, kept)
-        await asyncio.sleep(pause)  # it has to be longer than what Elasticsearch remembers
+        pause = time.monotonic()
+        await client.indices.put_settings(index=state.name, settings={"gc_deletes": remembered})
+        await _until_deletes_are_forgotten(client, f"{state.name}-probe", remembered)
+        pause = time.monotonic() - pause
 
         begin = time.monotonic()
         (worker,) = deployed.of("views")
@@ -91,6 +98,26 @@ async def erase_and_replay(run: Run) -> None:
         "erased users seen": 0,
         "users of whom all places were searched": _PROVED,
     }
+
+
+async def _until_deletes_are_forgotten(
+    client: AsyncElasticsearch, probe: str, remembered: str
+) -> None:
+    """Wait until Elasticsearch no longer knows the version of a document that is deleted now.
+
+    The document is in an index of its own, which remembers deletes for as long as the view's.
+    """
+    await client.indices.create(index=probe, settings={"gc_deletes": remembered})
+    write = partial(client.options(ignore_status=409).index, index=probe, id="1", document={})
+    await write(version=2, version_type="external")
+    await client.delete(index=probe, id="1", version=3, version_type="external")
+
+    async def is_forgotten() -> bool:
+        await client.indices.refresh(index=probe)
+        found = await write(version=1, version_type="external")
+        return found.meta.status == HTTPStatus.CREATED
+
+    await wait_until(is_forgotten, timeout=_PATIENCE, what="Elasticsearch forgets a delete")
 
 
 async def _seen(
