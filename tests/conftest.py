@@ -9,7 +9,7 @@ import pytest
 from deploy.embedded.stack import EmbeddedStack
 from deploy.ephemeral import Deployment, worker_logs
 from deploy.supervisor import Role
-from tests.support import deployment, empty, run_apart
+from tests.harness.deployments import delete_all_data, deployment, run_apart
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -40,7 +40,7 @@ def stack(servers: EmbeddedStack) -> Iterator[EmbeddedStack]:
     a minute to come back.
     """
     yield servers
-    run_apart(empty(servers))
+    run_apart(delete_all_data(servers))
 
 
 class Deploy(Protocol):

@@ -27,7 +27,7 @@ from models.outcomes import Accepted, DeadLettered, Duplicate, Outcome, Rejectio
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
 from streams.kafka.topics import COMMAND_BYTES
-from tests.support import deployment
+from tests.harness.deployments import deployment
 from tests.unit.samples import wire_register
 
 MURMUR2 = "murmur2_random"

@@ -25,7 +25,8 @@ from streams.kafka.clients import new_producer, started
 from streams.settings import Settings
 from streams.views.store import open_view_store
 from tests.conftest import Deploy
-from tests.support import ROOT, cqrs, cqrs_command, deployment, run_apart
+from tests.harness.command_line import ROOT, cqrs, cqrs_command
+from tests.harness.deployments import deployment, run_apart
 from tests.unit.samples import wire_register
 
 

@@ -19,7 +19,7 @@ from models.outcomes import Accepted, Duplicate, FirstAcceptance, FirstRejection
 from models.tokens import Token
 from streams.commands.client import KafkaCommandBus
 from tests.conftest import Deploy
-from tests.support import deployment
+from tests.harness.deployments import deployment
 
 
 @pytest.fixture(scope="module")

@@ -37,9 +37,9 @@ from streams.views.rebuild import rebuild
 from streams.views.status import status_of
 from streams.views.store import open_view_store
 from tests.conftest import Deploy
+from tests.harness.command_line import cqrs
 from tests.harness.read_side import record, registered
 from tests.harness.traffic import Record, Traffic, open_traffic, records_of
-from tests.support import cqrs
 
 NEARLY_MIDNIGHT = datetime(2026, 1, 1, 23, 59, 40, tzinfo=timezone.utc)
 EVER = GetDailyRegistrations(date.min, date.max)

@@ -12,6 +12,7 @@ from models.outcomes import Accepted, Rejection
 from streams.encryption.cipher import is_sealed_state
 from streams.kafka.clients import new_producer
 from tests.conftest import Deploy
+from tests.harness.command_line import cqrs
 from tests.harness.traffic import check, counting, send
 from tests.integration.erasure import (
     PERSONAL,
@@ -24,7 +25,6 @@ from tests.integration.erasure import (
     topics_with,
     until_projected,
 )
-from tests.support import cqrs
 
 
 async def test_from_registration_to_search_and_over_a_restart(deploy: Deploy) -> None:

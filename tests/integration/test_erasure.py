@@ -30,6 +30,7 @@ from streams.kafka.topics import topic_specs
 from streams.views.checkpoint import checkpoint_id
 from streams.views.store import open_view_store
 from tests.conftest import Deploy
+from tests.harness.command_line import cqrs
 from tests.harness.crash_points import APPS, Point
 from tests.harness.traffic import check, counting, send
 from tests.integration.erasure import (
@@ -42,7 +43,6 @@ from tests.integration.erasure import (
     shown_by,
     until_projected,
 )
-from tests.support import cqrs
 
 TOMBSTONE = {"id": "anna", "version": 4}
 

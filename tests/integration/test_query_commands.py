@@ -15,8 +15,8 @@ from deploy.ephemeral import Servers, new_settings
 from models.events import UserDeactivated
 from streams.settings import Settings
 from streams.views.projector import Projector
+from tests.harness.command_line import ROOT
 from tests.harness.read_side import delete_view, none_refused, record, registered, user_views
-from tests.support import ROOT
 
 Run = Callable[..., tuple[int, str, str]]
 

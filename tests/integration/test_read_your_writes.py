@@ -33,7 +33,8 @@ from streams.kafka.partitioner import partition_of
 from streams.views.read_your_writes import ReadYourWrites
 from streams.views.store import open_view_store
 from tests.conftest import Deploy
-from tests.support import cqrs, deployment, run_apart
+from tests.harness.command_line import cqrs
+from tests.harness.deployments import deployment, run_apart
 
 NUMBERS = count()
 

@@ -33,6 +33,7 @@ from streams.views.projector import Projector
 from streams.views.rebuild import Rebuild, rebuild
 from streams.views.status import IndexStatus, status_of
 from tests.conftest import Deploy
+from tests.harness.command_line import ROOT, cqrs, cqrs_command
 from tests.harness.read_side import (
     REFUSED_UPDATE,
     encoded,
@@ -44,7 +45,6 @@ from tests.harness.read_side import (
 )
 from tests.harness.traffic import Traffic, open_traffic, records_of
 from tests.integration.louder_views_worker import LOUDER_VIEWS
-from tests.support import ROOT, cqrs, cqrs_command
 
 LOUDER_APP = "tests.integration.louder_views_worker"
 

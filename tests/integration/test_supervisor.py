@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from deploy.waiting import wait_until
-from tests.support import ROOT
+from tests.harness.command_line import ROOT
 
 # A supervisor of two children that run the given script; what it says goes to standard output.
 SUPERVISOR = """

@@ -25,8 +25,8 @@ from streams.elasticsearch.substring import fold, fragment_query, fragment_text
 from streams.settings import Settings
 from streams.views.read_your_writes import ReadYourWrites
 from streams.views.store import ViewStore
+from tests.harness.command_line import ROOT
 from tests.harness.read_side import namespace, user_views
-from tests.support import ROOT
 
 
 @pytest.fixture

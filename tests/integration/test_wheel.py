@@ -17,8 +17,7 @@ from deploy.embedded.stack import EmbeddedStack
 from deploy.environment import child_environment
 from deploy.ephemeral import new_settings
 from streams.settings import Settings
-from tests.harness.command_line import add_foreign_packages
-from tests.support import ROOT
+from tests.harness.command_line import ROOT, add_foreign_packages
 
 PACKAGES = {"models", "streams", "agents", "deploy"}
 

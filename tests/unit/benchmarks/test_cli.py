@@ -24,7 +24,7 @@ from deploy.cli.main import cqrs
 from deploy.embedded.stack import EmbeddedStack
 from models.errors import Fatal
 from streams.progress import no_progress
-from tests.support import ROOT
+from tests.harness.command_line import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
 
