@@ -63,7 +63,7 @@ async def test_from_registration_to_search_and_over_a_restart(deploy: Deploy) ->
     assert "ZsaZsa@example.org" in shown.stdout
 
 
-async def test_a_stream_that_looks_like_life(deploy: Deploy) -> None:
+async def test_a_stream_of_commands_of_all_kinds(deploy: Deploy) -> None:
     deployed = deploy("commands", "views", **encrypted())
     async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
         sent = await send(producer, deployed, generate(2000, seed=3))
@@ -75,7 +75,7 @@ async def test_a_stream_that_looks_like_life(deploy: Deploy) -> None:
     assert await topics_with(deployed, b"example.") == {deployed.names.commands}
 
 
-async def test_switched_on_for_users_who_are_there(deploy: Deploy) -> None:
+async def test_encryption_can_be_switched_on_for_existing_users(deploy: Deploy) -> None:
     """What was written before stays as it is and is read; what comes after is encrypted."""
     deployed = deploy("commands", "views")
     await dispatch(deployed, register("anna"), register("ben"))

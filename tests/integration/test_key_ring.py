@@ -99,7 +99,7 @@ async def test_a_key_whose_transaction_is_still_open_is_waited_for(
         assert await reading == [ANNA]
 
 
-async def test_a_key_of_an_aborted_transaction_is_none(settings: Settings) -> None:
+async def test_a_key_of_an_aborted_transaction_is_ignored(settings: Settings) -> None:
     keys = PartitionKeys(master_key(settings))
     wrapped = keys.make(b"anna")
     async with transactions(settings) as owner, open_ring(settings) as ring:
@@ -140,7 +140,7 @@ async def test_a_key_that_was_destroyed_long_ago_is_never_used(settings: Setting
         assert email_in(event) == ""
 
 
-async def test_who_remembers_keeps_what_is_destroyed_meanwhile_and_no_more(
+async def test_a_ring_can_keep_keys_that_are_destroyed_after_it_read_them(
     settings: Settings,
 ) -> None:
     keys = PartitionKeys(master_key(settings))

@@ -37,7 +37,7 @@ def keeps_running(worker: WorkerProcess, timeout: float) -> None:
         "the handler blocks",
     ],
 )
-async def test_commands_that_are_not_worked_off_end_the_worker(deploy: Deploy, defect: str) -> None:
+async def test_commands_that_are_not_processed_end_the_worker(deploy: Deploy, defect: str) -> None:
     deployed = deploy(partitions=1, stall_timeout=STALL)
     worker = start_defective(deployed, defect)
     await until_processing(worker)
@@ -67,7 +67,7 @@ async def test_an_agent_that_raises_ends_the_worker(deploy: Deploy) -> None:
         ("a rebalance does not end", "outside of the group"),
     ],
 )
-async def test_a_consumer_that_has_come_to_rest_ends_the_worker(
+async def test_a_consumer_that_no_longer_fetches_ends_the_worker(
     deploy: Deploy, defect: str, line: str
 ) -> None:
     """There need not be any work: nobody would notice when there is some."""

@@ -88,7 +88,7 @@ async def test_under_load(deploy: Deploy) -> None:
     await check(deployed)
 
 
-async def test_amid_a_rebalance(deploy: Deploy) -> None:
+async def test_during_a_rebalance(deploy: Deploy) -> None:
     deployed = deploy("commands", "views", partitions=2)
     worker = deployed.workers[0]
     async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
@@ -164,7 +164,7 @@ async def test_a_second_signal(stack: EmbeddedStack, deploy: Deploy) -> None:
     await all_is_kept(deployed, worker, 100)
 
 
-async def test_a_handler_that_lets_nothing_else_run(deploy: Deploy) -> None:
+async def test_a_handler_that_blocks_the_event_loop(deploy: Deploy) -> None:
     """Nothing depends on the event loop."""
     deployed = deploy("views", partitions=1)
     app = "tests.integration.defective_worker"

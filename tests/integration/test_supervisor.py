@@ -109,7 +109,7 @@ async def test_a_second_signal_kills(tmp_path: Path) -> None:
 
 
 async def test_one_that_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
-    impatient = "import deploy.supervisor; deploy.supervisor._STOP_SECONDS = 0.5"
+    impatient = "import deploy.supervisor; deploy.supervisor._STOP_TIMEOUT_S = 0.5"
     with supervised(STUBBORN, tmp_path, impatient) as (process, pids):
         children = await started(pids, 2)
         process.terminate()

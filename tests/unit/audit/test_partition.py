@@ -85,7 +85,7 @@ class History:
     letters: list[int] = field(default_factory=list)
     users: dict[str, Snapshot[User]] = field(default_factory=dict)
     documents: dict[str, Document] = field(default_factory=dict)
-    view_letters: set[str] = field(default_factory=set)
+    view_dead_letters: set[str] = field(default_factory=set)
     position: int = 0
     view_end: int | None = None
     begins: dict[str, int] = field(default_factory=dict)
@@ -150,7 +150,7 @@ class History:
 
     def check(self) -> Report:
         report = Report()
-        view = ViewDocuments(project, dead=self.view_letters)
+        view = ViewDocuments(project, dead=self.view_dead_letters)
         for document in self.documents.values():
             view.add(document)
         audit = PartitionAudit(
@@ -527,7 +527,7 @@ def test_a_refused_document_is_known_to_be_missing() -> None:
     history = sound()
     a_document_was_refused_and_nobody_says_so(history)
     del history.documents["ben"]
-    history.view_letters = {"anna", "ben"}
+    history.view_dead_letters = {"anna", "ben"}
     report = history.check()
     assert report.first_violation is None
     assert report.known_missing == 2

@@ -13,11 +13,11 @@ async def give(value: int) -> int:
     return value
 
 
-async def test_all_of_it_is_given_back_in_order() -> None:
+async def test_results_are_in_order() -> None:
     assert await gather_or_cancel(give(1), give(2)) == [1, 2]
 
 
-async def test_after_the_first_error_nothing_goes_on() -> None:
+async def test_the_first_error_cancels_the_others() -> None:
     ended = asyncio.Event()
 
     async def endless() -> int:
