@@ -1,4 +1,4 @@
-"""All scenarios, by their names."""
+"""All scenarios by name."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ _ALL = (F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, V1, V2, V3)
 
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
 
-# Played by every test run, small; the others only with `--faults`.
+# Every test run plays these at small scale; the others need `--faults`.
 SMOKE = ("F1", "F3", "F9", "F12")

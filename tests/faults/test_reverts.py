@@ -39,11 +39,11 @@ from tests.faults.scenarios.forgetting import expire_commands, lose_offsets
 from tests.faults.scenarios.local_stores import Stores, foreign_stores
 from tests.faults.scenarios.reading_writes import write_and_read
 from tests.faults.scenarios.replay import replay_events
-from tests.faults.scenarios.zombies import wake_amid_the_takeover
+from tests.faults.scenarios.zombies import wake_during_the_takeover
 from tests.harness.crash_points import Point
 from tests.harness.traffic import open_traffic, records_of
 
-_COMMANDS = 3_000  # so many that no poll brings all of their states
+_COMMANDS = 3_000  # more than the changelog records of one poll
 
 
 async def restart_after_a_long_history(run: Run) -> None:
@@ -64,7 +64,7 @@ async def restart_after_a_long_history(run: Run) -> None:
 async def die(run: Run, role: Role, point: Point) -> None:
     """The only worker of this role is killed at a point, and started again, while users register.
 
-    No other events: a view stops when some of a user's are missing, and goes on when all are.
+    There are no other events: a view stops if only some of a user's events are missing.
     """
     others: Role = "views" if role == "commands" else "commands"
     deployed = await run.deploy(others, partitions=1, state_dir=run.new_folder())
@@ -91,7 +91,7 @@ async def let_commands_expire(run: Run) -> None:
 
 
 async def write_then_read(run: Run) -> None:
-    """As in V1, without kills: it fails at once if it fails at all."""
+    """As V1, without kills: a query that misses a write does so at once."""
     await write_and_read(run, pairs=100, kills=0)
 
 
@@ -122,7 +122,7 @@ class Revert(NamedTuple):
 
 REVERTS: Mapping[str, Revert] = {
     "fencing_before_recovery": Revert(
-        wake_amid_the_takeover,
+        wake_during_the_takeover,
         # The zombie commits what its successor decides as well.
         r"^I1 is broken .* has the events .* where its outcome says",
     ),
@@ -148,7 +148,7 @@ REVERTS: Mapping[str, Revert] = {
     ),
     "gap_check": Revert(
         let_commands_expire,
-        r"^the worker goes on behind what expired$",
+        r"^the worker continues after the expired commands$",
     ),
     "external_version": Revert(replay_events, r"went back from version|were written again$"),
     "commit_after_bulk": Revert(

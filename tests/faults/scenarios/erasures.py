@@ -1,4 +1,4 @@
-"""V3: users are erased, and a replay of all their events later on brings none of them back."""
+"""V3: users are erased, and a later replay of all events brings none of them back."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from streams.views.store import ViewStore
 from tests.faults.scenario import Run, Scenario
 from tests.harness.checks import require
 from tests.harness.traffic import open_traffic, records_of
-from tests.harness.view_position import open_view_progress
+from tests.harness.view_position import open_view_positions
 
-_TIMEOUT = 60.0  # seconds for one request
-_PATIENCE = 600.0  # seconds that the workers get
-_PROVED = 5  # users of whom everything that is left is looked for; each reads all topics
+_REQUEST_TIMEOUT_S = 60.0
+_TIMEOUT_S = 600.0  # for the workers
+_CHECKED_ERASURES = 5  # each check reads all topics
 
 
 async def erase_and_replay(run: Run) -> None:
@@ -58,13 +58,13 @@ async def erase_and_replay(run: Run) -> None:
     commands = chain(_lives(run.seed, users), map(_erasure, erased))
     async with (
         open_traffic(deployed, records_of(commands)) as traffic,
-        open_view_progress(deployed, run.stack) as progress,
+        open_view_positions(deployed, run.stack) as view,
         open_queries(deployed.settings) as queries,
-        connect(deployed.settings, timeout=_TIMEOUT) as client,
+        connect(deployed.settings, timeout=_REQUEST_TIMEOUT_S) as client,
     ):
         traffic.burst(2 * users + len(erased))
-        await traffic.finish(timeout=_PATIENCE)
-        await progress.catch_up()
+        await traffic.finish(timeout=_TIMEOUT_S)
+        await view.catch_up()
         indices = ViewIndices.from_settings(deployed.settings, client, USER_VIEWS)
         (state,) = await indices.all()
         store = indices.store(state.name)
@@ -80,15 +80,15 @@ async def erase_and_replay(run: Run) -> None:
         for number in range(deployed.settings.partitions):
             await client.delete(index=state.name, id=checkpoint_id(number))
         worker.start()
-        await progress.catch_up()
+        await view.catch_up()
         run.result.faults += len(erased)
         seconds = time.monotonic() - begin
         require(await _seen(store, queries, erased, kept) == before, "a document was written again")
     report = await run.verify(deployed, sent=traffic.sent)
-    for user in run.rng.sample(list(erased), _PROVED):
+    for user in run.rng.sample(list(erased), _CHECKED_ERASURES):
         proof = await check_user_erasure(deployed.settings, user)
         left = [place.name for place in proof.places if not place.ok]
-        require(proof.ok, f"of {user} there is something left for good in {', '.join(left)}")
+        require(proof.ok, f"personal data of {user} stays for good in {', '.join(left)}")
     run.result.figures |= {
         "users": users,
         "erased": len(erased),
@@ -96,7 +96,7 @@ async def erase_and_replay(run: Run) -> None:
         "events replayed": report.events,
         "replay s": round(seconds, 1),
         "erased users seen": 0,
-        "users of whom all places were searched": _PROVED,
+        "users of whom all places were searched": _CHECKED_ERASURES,
     }
 
 
@@ -117,25 +117,25 @@ async def _until_deletes_are_forgotten(
         found = await write(version=1, version_type="external")
         return found.meta.status == HTTPStatus.CREATED
 
-    await wait_until(is_forgotten, timeout=_PATIENCE, what="Elasticsearch forgets a delete")
+    await wait_until(is_forgotten, timeout=_TIMEOUT_S, what="Elasticsearch forgets a delete")
 
 
 async def _seen(
     store: ViewStore, queries: QueryBus, erased: Mapping[str, str], kept: Mapping[str, str]
 ) -> Mapping[str, int]:
-    """Ask for everybody in every way; returns the versions of the erased users' documents."""
+    """Run every query for all users; return the versions of the erased users' documents."""
     await store.refresh()
     for user, address in erased.items():
-        require(await queries.execute(GetUserById(user)) is None, f"{user} is there by id")
+        require(await queries.execute(GetUserById(user)) is None, f"{user} is found by id")
         found = await queries.execute(GetUsersByEmail(address))
-        require(user not in {one.id for one in found.items}, f"{user} is there by email")
+        require(user not in {one.id for one in found.items}, f"{user} is found by email")
     for user in kept:
         require(await queries.execute(GetUserById(user)) is not None, f"{user} is missing")
     cursor = None
     while True:
         page = await queries.execute(GetActiveUsers(limit=1000, cursor=cursor))
-        there = erased.keys() & {one.id for one in page.items}
-        require(not there, f"{there} are there among the active")
+        found_erased = erased.keys() & {one.id for one in page.items}
+        require(not found_erased, f"{found_erased} are among the active users")
         cursor = page.cursor
         if cursor is None:
             break
@@ -153,7 +153,7 @@ def _registrations(seed: int, users: int) -> Iterator[tuple[str, str]]:
 
 
 def _lives(seed: int, users: int) -> Iterator[dict[str, Any]]:
-    """So many registrations, and as many changes of their addresses behind them."""
+    """Yield registrations of `users` users, then a change of each one's last name."""
     planned = plan(10 * users, seed, rejected=0, duplicates=0)
     registrations = [one for one, _ in planned if one["type"] == "RegisterUser"][:users]
     yield from registrations
