@@ -12,7 +12,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-_ROOT = str(Path(__file__).resolve().parents[1])  # a checkout, or where the package is installed
+_ROOT = str(Path(__file__).parents[1])  # a checkout, or where the package is installed
 
 
 def main() -> None:
