@@ -1,6 +1,6 @@
-"""All that a Python user needs: a command bus and a query bus for users.
+"""The Python interface: a command bus and a query bus for users.
 
-from agents.client import open_commands, open_queries
+Import both with `from agents.client import open_commands, open_queries`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _REQUEST_TIMEOUT_S = 10.0  # of one request to Elasticsearch; a search takes mil
 
 
 def check_typed(command: Command) -> None:
-    """Check what people type more strictly than the worker has time for: the email address.
+    """Check the email address that a person typed, more strictly than the worker has time for.
 
     Raises:
         InvalidCommand: with the rule that the address breaks.
@@ -46,7 +46,7 @@ def check_typed(command: Command) -> None:
 
 
 def open_commands(settings: Settings) -> KafkaCommandBus:
-    """A command bus for users, an async context manager.
+    """Return a command bus for users, an async context manager.
 
     ``async with open_commands(settings) as commands: outcome = await commands.dispatch(...)``
     """
@@ -55,11 +55,13 @@ def open_commands(settings: Settings) -> KafkaCommandBus:
 
 @asynccontextmanager
 async def open_queries(settings: Settings) -> AsyncIterator[QueryBus]:
-    """A query bus that answers all queries, with connections of its own.
+    """Open a query bus with handlers for all queries, and with connections of its own.
+
+    Nothing is sent before the first query. A query raises Transient if Elasticsearch is down, and
+    Fatal if there is no such index.
 
     Raises:
-        Fatal: The address in the settings is none. Nothing is sent before the first query, which
-            raises Transient when Elasticsearch is down and Fatal when there is no such index.
+        Fatal: The settings contain no valid address of Elasticsearch.
     """
     async with (
         open_view_store(settings, USER_VIEWS, timeout=_REQUEST_TIMEOUT_S) as users,
@@ -79,7 +81,7 @@ async def open_queries(settings: Settings) -> AsyncIterator[QueryBus]:
 async def pages_by_email(
     queries: QueryBus, query: GetUsersByEmail, **waiting: Any
 ) -> AsyncIterator[Page[UserReadModel]]:
-    """The page that the query asks for, and all that follow it.
+    """Yield the page that the query asks for, and all that follow it.
 
     `waiting` are the `at_least` and the `timeout` of `QueryBus.execute`.
     """
@@ -92,7 +94,7 @@ async def pages_by_email(
 
 
 async def all_users_by_email(queries: QueryBus, fragment: str) -> AsyncIterator[UserReadModel]:
-    """Every user whose email contains the text, in the order of the pages."""
+    """Yield every user whose email contains the text, in the order of the pages."""
     async for page in pages_by_email(queries, GetUsersByEmail(fragment, limit=1000)):
         for user in page.items:
             yield user

@@ -24,26 +24,26 @@ _INDEX = IndexDefinition(
 
 
 class RegistrationsProjection(Projection[UserEvent]):
-    """One document per day, source and partition, made of registrations alone."""
+    """One document per day, source and partition, from registrations only."""
 
     def key(self, record: EventRecord[UserEvent]) -> str | None:
-        """Only a registration has a document."""
+        """Return the document's id, or None if the event is no registration."""
         return daily_registrations.document_id(record)
 
     def version(self, record: EventRecord[UserEvent]) -> int:
-        """By the offset of its command."""
+        """Return the version, which follows from the offset of the command."""
         return daily_registrations.document_version(record)
 
     def fold(self, document: Document | None, record: EventRecord[UserEvent]) -> Document:
-        """One registration more."""
+        """Return the document with one registration more."""
         return daily_registrations.count(document, record)
 
     def events_in(self, document: Document) -> int:
-        """The registrations."""
+        """Return the number of registrations."""
         return int(document["registrations"])
 
     def partition(self, document: Document, partitions: int) -> int:
-        """The document says it."""
+        """Return the partition in the document."""
         return int(document["partition"])
 
 

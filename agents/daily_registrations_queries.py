@@ -1,4 +1,4 @@
-"""Answers the query about registrations from the view `daily-registrations`."""
+"""The handler of the query about registrations: it reads the view `daily-registrations`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from streams.views.store import ViewStore
 class RegistrationQueryHandler:
     """The handler of `GetDailyRegistrations`.
 
-    It sees a registration within a second, and waits for that of a token.
+    It counts a registration within a second of its projection; with a token it waits for that.
     """
 
     def __init__(self, store: ViewStore) -> None:
         self._store = store
 
-    def register_at(self, queries: QueryBus, freshness: ReadYourWrites) -> None:
-        """Make this the handler."""
-        queries.register(GetDailyRegistrations, self.get_daily, after=freshness.once_searchable)
+    def register_at(self, queries: QueryBus, waiting: ReadYourWrites) -> None:
+        """Register this handler at the bus."""
+        queries.register(GetDailyRegistrations, self.get_daily, after=waiting.once_searchable)
 
     async def get_daily(self, query: GetDailyRegistrations) -> tuple[DailyRegistrations, ...]:
-        """By day, then by source; days and sources without registrations are left out."""
+        """Return the counts by day, then by source, without those that are 0."""
         days = {"gte": query.first_day.isoformat(), "lte": query.last_day.isoformat()}
         wanted: list[dict[str, Any]] = [{"range": {"day": days}}]
         if query.source is not None:

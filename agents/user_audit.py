@@ -1,4 +1,4 @@
-"""Checking users: all invariants, and what is left of one who was erased."""
+"""Checks of users: all invariants, and what is left of a user who was erased."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
 from streams.views.store import open_view_store
 
-_POLL = 0.1
-_TIMEOUT = 10.0  # seconds of one request
+_POLL_INTERVAL_S = 0.1
+_REQUEST_TIMEOUT_S = 10.0
 
 
 async def verify_users(
@@ -33,18 +33,18 @@ async def verify_users(
 
 
 async def check_user_erasure(settings: Settings, user_id: str) -> ErasureReport:
-    """Look where personal data of a user still is, and until when; see `streams.audit.erasure`."""
+    """Find where personal data of a user still is, and until when; see `streams.audit.erasure`."""
     return await check_erasure(settings, USERS, USER_VIEWS.index, user_id)
 
 
 async def wait_for_tombstone(settings: Settings, user_id: str, *, timeout: float) -> int:
-    """Wait until the view has nothing of a user but the tombstone; returns its version.
+    """Wait until the view's document of a user is the tombstone, and return its version.
 
     Raises:
-        Fatal: it has more after `timeout` seconds.
+        Fatal: it is not after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
-    async with open_view_store(settings, USER_VIEWS, timeout=_TIMEOUT) as store:
+    async with open_view_store(settings, USER_VIEWS, timeout=_REQUEST_TIMEOUT_S) as store:
         while True:
             document = None
             with suppress(Transient):
@@ -53,7 +53,7 @@ async def wait_for_tombstone(settings: Settings, user_id: str, *, timeout: float
                 return int(document["version"])
             if time.monotonic() > deadline:
                 raise Fatal(
-                    f"User {user_id} is erased, and the view does not have it after {timeout:g} s: "
+                    f"User {user_id} is erased, but the view does not show it after {timeout:g} s: "
                     "is a view worker running (`cqrs worker views`)?"
                 )
-            await asyncio.sleep(_POLL)
+            await asyncio.sleep(_POLL_INTERVAL_S)

@@ -23,13 +23,13 @@ from streams.worker.chunks import Chunk
 
 
 class UserCommandHandler:
-    """Loads the user, decides, and saves the new events."""
+    """The handler of all commands: it loads the user, decides, and saves the new events."""
 
     def __init__(self, users: EventSourcedRepository[User]) -> None:
         self._users = users
 
     async def handle(self, command: Command) -> Sequence[UserEvent]:
-        """Return the uncommitted events.
+        """Decide the command, and return its events: staged, and not committed yet.
 
         Raises:
             Rejected: the command is not allowed, for instance ``User already exists``.
@@ -40,7 +40,7 @@ class UserCommandHandler:
 
 
 def user_command_bus(users: EventSourcedRepository[User]) -> CommandBus[Sequence[Event]]:
-    """The worker's command bus: a handler for every command of users."""
+    """Return the worker's command bus, with a handler for every command of users."""
     bus = CommandBus[Sequence[Event]]()
     handler = UserCommandHandler(users)
     for command_type in USER_COMMANDS.values():

@@ -1,4 +1,4 @@
-"""Answers the queries about users from the view `user-views`."""
+"""The handlers of the queries about users: they read the view `user-views`."""
 
 from __future__ import annotations
 
@@ -24,68 +24,70 @@ _ACTIVE: Mapping[str, Any] = {"term": {"isActive": True}}
 class UserQueryHandler:
     """The handlers of the three queries.
 
-    Lists are in the order of registration, users of the same millisecond by id. That order never
-    changes, so following cursors shows every user once who matched all the while, and at most once
-    any other; a user who registers meanwhile comes at the end. `GetUserById` sees a document as
-    soon as it is written, lists see it within a second, and both wait for a token's write.
+    Lists are sorted by the time of registration, users of the same millisecond by id. That order
+    never changes: following the cursors returns each user who matches all the time once, and any
+    other at most once. A user who registers meanwhile comes at the end.
+
+    `GetUserById` returns a document as soon as it is written; lists contain it within a second.
+    With a token, all three wait for its write.
     """
 
     def __init__(self, store: ViewStore) -> None:
         self._store = store
 
-    def register_at(self, queries: QueryBus, freshness: ReadYourWrites) -> None:
-        """Make this the handler of all three."""
-        queries.register(GetUserById, self.get_by_id, after=freshness.once_projected)
-        queries.register(GetUsersByEmail, self.get_by_email, after=freshness.once_searchable)
-        queries.register(GetActiveUsers, self.get_active, after=freshness.once_searchable)
+    def register_at(self, queries: QueryBus, waiting: ReadYourWrites) -> None:
+        """Register the handlers of all three at the bus."""
+        queries.register(GetUserById, self.get_by_id, after=waiting.once_projected)
+        queries.register(GetUsersByEmail, self.get_by_email, after=waiting.once_searchable)
+        queries.register(GetActiveUsers, self.get_active, after=waiting.once_searchable)
 
     async def get_by_id(self, query: GetUserById) -> UserReadModel | None:
-        """The user, active or not, or None, also for one who was erased."""
+        """Return the user, active or not; None if there is none, or the user was erased."""
         document = await self._store.get(query.user_id)
         if document is None or is_tombstone(document):
             return None
         return UserReadModel.model_validate(document)
 
     async def get_by_email(self, query: GetUsersByEmail) -> Page[UserReadModel]:
-        """A page of the users whose email contains the text; see `elasticsearch/substring.py`."""
+        """Return a page of users whose email contains the text (`elasticsearch/substring.py`)."""
         wanted = fragment_query(EMAIL_FRAGMENTS, query.email)
         return await self._page(wanted, query.limit, _position(query.cursor))
 
     async def get_active(self, query: GetActiveUsers) -> Page[UserReadModel]:
-        """A page of the active users.
+        """Return a page of the active users.
 
-        Elasticsearch skips no more than 10,000 at a time, so an offset is walked; a cursor costs
-        the same wherever it is.
+        Elasticsearch skips at most 10,000 documents at a time, so an offset is reached in steps; a
+        cursor costs the same wherever it is.
         """
         after = _position(query.cursor)
         remaining = query.offset
         while remaining:
             step = min(remaining, MAX_LIMIT)
             skipped = await self._store.search(
-                _ACTIVE, sort=ORDER, limit=step, after=after, positions_only=True
+                _ACTIVE, sort=ORDER, limit=step, after=after, sort_values_only=True
             )
             if len(skipped) < step:
                 return Page((), None)
-            after = skipped[-1].position
+            after = skipped[-1].sort_values
             remaining -= step
         return await self._page(_ACTIVE, query.limit, after)
 
     async def _page(
         self, wanted: Mapping[str, Any], limit: int, after: Sequence[Any] | None
     ) -> Page[UserReadModel]:
-        # One more than asked for: whether there is a next page
+        # One more than asked for, to see whether there is a next page
         hits = await self._store.search(wanted, sort=ORDER, limit=limit + 1, after=after)
         items = tuple(UserReadModel.model_validate(hit.document) for hit in hits[:limit])
-        return Page(items, _cursor(hits[limit - 1].position) if len(hits) > limit else None)
+        return Page(items, _cursor(hits[limit - 1].sort_values) if len(hits) > limit else None)
 
 
 def _cursor(position: Sequence[Any]) -> str:
-    """A place in `ORDER` for the user to hand back."""
+    """Encode a position in `ORDER` as text that a client can pass back."""
     return base64.urlsafe_b64encode(orjson.dumps(position)).decode().rstrip("=")
 
 
 def _position(cursor: str | None) -> list[Any] | None:
-    """The inverse of `_cursor`. Raises QueryError: cursors come from outside."""
+    """Decode a cursor, which comes from outside. Raises QueryError if it is none."""
     if cursor is None:
         return None
     try:

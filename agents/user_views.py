@@ -13,14 +13,14 @@ from streams.elasticsearch.substring import ANALYSIS, MAPPING, fragment_text
 from streams.views.projection import AggregateProjection, View
 
 EMAIL_FRAGMENTS = "emailFragments"
-"""The field in which fragments of the email address are looked up."""
+"""The field in which fragments of the email address are searched."""
 
 ORDER = ("registeredAt", "id")
-"""The order of every list of users. Neither field ever changes, so a place in it stays one."""
+"""The order of every list of users. No user's place in it changes: neither field ever does."""
 
 
 def to_source(document: Document) -> Document:
-    """The document with what the search for fragments needs; a tombstone is not to be found."""
+    """Return the document with the field for substring search; a tombstone gets none."""
     if is_tombstone(document):
         return document
     return {**document, EMAIL_FRAGMENTS: fragment_text(document["email"])}
@@ -38,7 +38,7 @@ _INDEX = IndexDefinition(
         EMAIL_FRAGMENTS: MAPPING,
     },
     search_only=(EMAIL_FRAGMENTS,),
-    # Sorted like every list, so that the first page is at the front and a search can end there
+    # Sorted like every list, so that the first page is at the front and a search can stop there
     settings={
         "sort": {"field": list(ORDER)},
         "analysis": ANALYSIS,
@@ -53,7 +53,7 @@ class UserProjection(AggregateProjection[UserEvent]):
     """One document per user."""
 
     def fold(self, document: Document | None, record: EventRecord[UserEvent]) -> Document:
-        """The user after the event."""
+        """Return the user's document after the event."""
         return project(document, record)
 
 

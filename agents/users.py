@@ -5,8 +5,8 @@ from models.events import USER_EVENTS
 from models.user import User, evolve
 from streams.aggregate import Aggregate
 
-# The app ids of the workers, which name their consumer groups and transactional ids. They never
-# change while a deployment lives.
+# App ids of the workers, which name their consumer groups and transactional ids. They never change
+# while a deployment exists.
 COMMAND_WORKER = "users-commands"
 VIEW_WORKER = "users-views"
 REGISTRATIONS_WORKER = "users-daily-registrations"

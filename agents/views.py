@@ -1,4 +1,4 @@
-"""All views, by the names that people use."""
+"""All views, by name."""
 
 from __future__ import annotations
 

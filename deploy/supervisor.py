@@ -27,8 +27,8 @@ _RUN_APP = Path(__file__).with_name("run_app.py")
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
-# Until a stopping worker is killed: the time after which it leaves by itself
-# (`streams.worker.process`, 9 s) and a margin. Only a suspended or completely blocked one needs it.
+# Until a stopping worker is killed. It exits by itself after 9 s (`STOP_DEADLINE_S`), unless it is
+# suspended or completely blocked.
 _STOP_TIMEOUT_S = 12
 
 # Between the end of a worker and its next start. After a run that was longer than the last of these

@@ -1,4 +1,4 @@
-"""What can be asked for a user. Email and names as they are typed, but for spaces around names."""
+"""Commands for a user. Email and names stay as typed, except for spaces around names."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from models.validation import Line
 
 
 class RegisterUser(Command):
-    """Makes a user. Rejected if there is one already, active or not."""
+    """Create a user. Rejected if it exists already, active or not."""
 
     email: Email
     first_name: Line
@@ -17,7 +17,7 @@ class RegisterUser(Command):
 
 
 class UpdateUserProfile(Command):
-    """Changes what is given and leaves the rest. Rejected if that changes nothing."""
+    """Change the given fields and keep the others. Rejected if nothing would change."""
 
     email: Email | None = None
     first_name: Line | None = None
@@ -25,15 +25,15 @@ class UpdateUserProfile(Command):
 
 
 class DeactivateUser(Command):
-    """Makes an active user inactive: still found by id and email, but not among the active."""
+    """Make an active user inactive: still found by id and email, but not among active users."""
 
 
 class ReactivateUser(Command):
-    """Makes an inactive user active again."""
+    """Make an inactive user active again."""
 
 
 class EraseUser(Command):
-    """Ends a user: personal data goes, and no command for this id is accepted any more."""
+    """Erase a user: personal data goes, and no command for this id is accepted any more."""
 
 
 USER_COMMANDS: Mapping[str, type[Command]] = {

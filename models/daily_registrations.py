@@ -1,8 +1,8 @@
-"""The read side of registrations: how many users registered on a day, by where they came from.
+"""The read side of registrations: how many users registered on a day, by registration source.
 
-Knows the events and nothing of the aggregate. The count of a day and a source is kept in one
-document for each partition, so that each document has one writer and its events one order; the
-answer to a query adds them up.
+It knows the events and not the aggregate. Each partition keeps the count of a day and a source in a
+document of its own, so that every document has one writer and its events one order. A query adds
+them up.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ from models.errors import Fatal
 from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserRegistered
 from models.messages import EventRecord, Source
 
-_LONGEST_SOURCE = 400  # bytes in an id, which has 512 at most
+_MAX_SOURCE_BYTES = 400  # in a document's id, which has 512 at most
 
 
 class DailyRegistrations(BaseModel):
-    """How many users registered on a day (UTC) with this registration source."""
+    """Number of users who registered on a day (UTC) with this registration source."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,7 +31,7 @@ class DailyRegistrations(BaseModel):
 
 
 def document_id(record: EventRecord[UserEvent]) -> str | None:
-    """`<day>/<source>/<partition>` for a registration, at most 512 bytes; None for the others."""
+    """Return `<day>/<source>/<partition>`, at most 512 bytes, or None if it is no registration."""
     if not isinstance(record.event, UserRegistered):
         return None
     source = _source_in_id(record.event.registration_source)
@@ -39,12 +39,12 @@ def document_id(record: EventRecord[UserEvent]) -> str | None:
 
 
 def document_version(record: EventRecord[UserEvent]) -> int:
-    """Grows with every registration of a document, for their commands are in one partition."""
+    """Return a version that grows with every registration: their commands are in one partition."""
     return record.source.offset + 1
 
 
 def count(document: Mapping[str, Any] | None, record: EventRecord[UserEvent]) -> dict[str, Any]:
-    """The document with this registration: a new dict, the old one is left as it is.
+    """Return the document with this registration: a new dict, the old one is not changed.
 
     Raises:
         Fatal: the event is no registration.
@@ -66,9 +66,9 @@ def _day(record: EventRecord[UserEvent]) -> str:
 
 
 def _source_in_id(source: str) -> str:
-    """The source as it is, or a hash of one that is too long; no two sources have the same."""
+    """Return the source, or a hash of one that is too long or starts with `#`: no two collide."""
     encoded = source.encode(errors="surrogatepass")
-    if len(encoded) <= _LONGEST_SOURCE and not source.startswith("#"):
+    if len(encoded) <= _MAX_SOURCE_BYTES and not source.startswith("#"):
         return source
     return "#" + sha256(encoded).hexdigest()
 
@@ -99,4 +99,4 @@ EXAMPLES: tuple[EventRecord[UserEvent], ...] = tuple(
     )
     for offset, (at, event) in enumerate(_HISTORY)
 )
-"""What this view's definition is known by, as `models/user_history.py` is for users."""
+"""Example events for this view's definition, as `models/user_history.py` is for users."""

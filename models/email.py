@@ -1,14 +1,14 @@
 """The check of an email address that runs for every command, in about a microsecond.
 
 It follows the `email-validator` library (`check_deliverability=False`, else its defaults) as far as
-one regular expression can. Everything that the library accepts passes, a property test says so; and
-so do addresses which the library refuses for what lies behind the syntax:
+one regular expression can. It accepts whatever the library accepts (a property test checks that),
+and also addresses that the library refuses for reasons beyond the syntax:
 - reserved names (`a@localhost.test`), two hyphens in the third and fourth place (`a@ab--c.com`),
 - a label of more than 63 bytes, or a domain that only IDNA encoding makes too long,
 - a top-level domain which ends in a digit without being a number (`a@b.c1`),
 - characters outside ASCII that IDNA forbids in a name (`a@☃.com`), or bidirectional rules,
 - a combining mark as the first character of a part.
-People's typing is checked by the library itself, at the client.
+What people type is checked by the library itself, at the client.
 """
 
 import re
@@ -28,7 +28,11 @@ _ADDRESS = re.compile(
 
 
 def check_email(text: str) -> str:
-    """The address as it was typed, case and all. Raises ValueError with the rule that it breaks."""
+    """Return the address as it was typed, case included.
+
+    Raises:
+        ValueError: with the rule that it breaks.
+    """
     if len(text) > MAX_BYTES or (
         not text.isascii() and len(text.encode(errors="replace")) > MAX_BYTES
     ):

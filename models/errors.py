@@ -1,25 +1,27 @@
-"""The one tree of errors, by what has to happen next.
+"""One tree of errors, by what has to happen next.
 
     CqrsError
-     ├── Rejected             a business answer: a reply, never a retry, never a dead letter
+     ├── Rejected             a rule forbids the command: a reply, no retry, no dead letter
      ├── Poison               the record cannot be read or decided: a dead letter
-     ├── Transient            try again, with backoff
-     ├── Fatal                stop, and print the one line which says what to do
+     ├── Transient            retry, with backoff
+     ├── Fatal                stop, and print the one line that says what to do
      │    └── NoSuchView      there is no index behind a view's name
-     ├── NoHandler            a bus was given something it was not set up for
+     ├── NoHandler            there is no handler for this type of message
      │    ├── NoCommandHandler
      │    └── NoQueryHandler
-     ├── OutcomeTimeout       the reply to a command did not come in time
+     ├── OutcomeTimeout       the outcome of a command did not come in time
      ├── InvalidCommand       refused at the client, before anything was sent
-     ├── QueryError           a query that asks for what cannot be answered
-     │    └── InvalidToken    it is to wait for something that is no token, or not one of this view
-     └── ViewBehind           the view did not show in time what a token stands for
+     ├── QueryError           a query with an invalid parameter
+     │    └── InvalidToken    the text is no token, or the token is not for this view
+     └── ViewBehind           the view did not show the write of a token in time
 
-The codes of `Rejected` and `Poison` are part of the wire contract: they are matched on by other
-programs and never change. The texts are for people, and carry no personal data.
+Other modules derive special cases of `Transient` and `Fatal`.
+
+The codes of `Rejected` and `Poison` are part of the wire contract: other programs match on them,
+and they never change. The texts are for people, and contain no personal data.
 """
 
-# ruff: noqa: N818  (these are the names of what happened, not all of them mistakes)
+# ruff: noqa: N818  (they are named after what happened, and not all are mistakes)
 
 from collections.abc import Sequence
 from typing import Literal
@@ -44,7 +46,7 @@ PoisonCode = Literal[
 
 
 class CqrsError(Exception):
-    """Everything that this project raises on purpose."""
+    """Base of the tree."""
 
 
 class _Coded(CqrsError):
@@ -59,12 +61,12 @@ class _Coded(CqrsError):
         return self.reason
 
     def without_traceback(self) -> Self:
-        """The same to be kept: a traceback would keep everything that was at work."""
+        """Return a copy to keep: a traceback would keep alive all objects of its frames."""
         return type(self)(self.code, self.reason)
 
 
 class Rejected(_Coded):
-    """The command was understood, and the answer is no."""
+    """The command was understood, and a rule forbids it."""
 
 
 class Poison(_Coded):
@@ -75,15 +77,15 @@ class Poison(_Coded):
 
 
 class Transient(CqrsError):
-    """Something outside did not work this time."""
+    """Something outside of this process failed this time."""
 
 
 class Fatal(CqrsError):
-    """Going on would do harm or never help. The text is one line that says what to do."""
+    """Continuing would do harm or never help. The text is one line that says what to do."""
 
 
 class NoSuchView(Fatal):
-    """There is no index behind a view's name: never made, not complete yet, or deleted."""
+    """There is no index behind a view's name: never created, not complete yet, or deleted."""
 
 
 class NoHandler(CqrsError):
@@ -113,11 +115,11 @@ class NoQueryHandler(NoHandler):
 
 
 class OutcomeTimeout(CqrsError):
-    """No outcome was read in time. The command may still be decided: ask again with the same id."""
+    """No outcome came in time. The command may still be decided: send it again with the same id."""
 
 
 class InvalidCommand(CqrsError):
-    """The command breaks a rule of its fields. `problems` has one line for each."""
+    """The command breaks rules of its fields. `problems` contains a line for each."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         super().__init__(tuple(problems))
@@ -128,12 +130,12 @@ class InvalidCommand(CqrsError):
 
 
 class QueryError(CqrsError):
-    """A query with a limit, an offset, a cursor or a text out of bounds."""
+    """A query with an invalid parameter, for instance a limit, a cursor or a timeout."""
 
 
 class InvalidToken(QueryError):
-    """What was given is no token, or one of another cluster, topic or partition."""
+    """The text is no token, or a token of another cluster, topic or partition."""
 
 
 class ViewBehind(CqrsError):
-    """The write succeeded, and the view does not show it yet. Ask again with the same token."""
+    """The write succeeded, but the view does not show it yet. Repeat with the same token."""

@@ -1,7 +1,7 @@
-"""What happened to a user. Their time, order and cause are in the envelope, `EventRecord`.
+"""Events of a user. Their time, order and cause are in the envelope, `EventRecord`.
 
-Email and names are personal data, the source of a registration is not. Where they were encrypted
-and the key is destroyed, each of them reads as the empty string, which is no valid value.
+Email and names are personal data, the source of a registration is not. If they were encrypted and
+the key is destroyed, each of them is read as the empty string, which is no valid value.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ _PROFILE = ("email", "firstName", "lastName")
 
 
 class _Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
-    """What all have in common: how they are written."""
+    """Base of all events: how they are written."""
 
 
 class _WithoutPersonalData(_Event, frozen=True):
@@ -27,17 +27,17 @@ class _WithoutPersonalData(_Event, frozen=True):
 
     @property
     def is_shredded(self) -> bool:
-        """Never: there is nothing to be shredded."""
+        """Always False: there is nothing to shred."""
         return False
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        """The event, which has no fields."""
+        """Return the event, which has no fields."""
         return cls()
 
 
 class UserRegistered(_Event, frozen=True):
-    """There is a new user, active."""
+    """A new user exists, and is active."""
 
     personal: ClassVar[tuple[str, ...]] = _PROFILE
     erases: ClassVar[bool] = False
@@ -54,7 +54,7 @@ class UserRegistered(_Event, frozen=True):
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        """The event with these fields. Raises Poison."""
+        """Return the event with these fields. Raises Poison."""
         return cls(
             email=read_text(data, "email"),
             first_name=read_text(data, "firstName"),
@@ -66,7 +66,7 @@ class UserRegistered(_Event, frozen=True):
 class UserProfileUpdated(_Event, frozen=True):
     """The fields that are not None have new values, different from the ones before.
 
-    Of a shredded one nobody knows which these were: all three are the empty string.
+    After shredding it is unknown which these were: all three are the empty string.
     """
 
     personal: ClassVar[tuple[str, ...]] = _PROFILE
@@ -83,7 +83,7 @@ class UserProfileUpdated(_Event, frozen=True):
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        """The event with these fields. Raises Poison."""
+        """Return the event with these fields. Raises Poison."""
         return cls(
             email=read_optional_text(data, "email"),
             first_name=read_optional_text(data, "firstName"),
@@ -100,7 +100,7 @@ class UserReactivated(_WithoutPersonalData, frozen=True):
 
 
 class UserErased(_WithoutPersonalData, frozen=True):
-    """The user has ended. Nothing follows."""
+    """The user is erased. No event follows."""
 
     erases: ClassVar[bool] = True
 

@@ -1,7 +1,7 @@
-"""What every command and every event carries, and how they are read from and written to JSON.
+"""The envelopes of commands and events, and how both are read from and written to JSON.
 
-On the wire both are flat objects with camelCase names: `type`, what is said here, and the fields of
-that type. Commands are accepted in either spelling of their fields, for they come from anywhere.
+On the wire both are flat objects with camelCase names: `type`, the envelope's fields, and the
+fields of that type. Commands come from any producer, so snake_case names are accepted, too.
 """
 
 from collections.abc import Mapping
@@ -28,27 +28,27 @@ from models.wire import (
 
 SCHEMA_VERSION: Final = 1
 
-# The namespace of the ids of commands that came without one. It never changes.
-_COMMANDS = UUID("8a2f5bb1-4c1e-5d0c-9a3b-6f1f6f0c8e57")
+# Namespace of the ids of commands that came without one. It never changes.
+_COMMAND_IDS = UUID("8a2f5bb1-4c1e-5d0c-9a3b-6f1f6f0c8e57")
 
 Version = Annotated[int, Field(strict=True, ge=0, le=2**63 - 1)]
 
 
 class Command(BaseModel):
-    """A wish to change one aggregate.
+    """A request to change one aggregate.
 
-    Without an id and a time it gets new ones, as in the specification. `expected_version` makes it
-    conditional on the number of events that the aggregate has; 0 is "does not exist yet".
+    Without an id or a time it gets new ones, as in the specification. With `expected_version` it is
+    rejected unless the aggregate has that number of events; 0 means "does not exist yet".
     """
 
     model_config = ConfigDict(
         frozen=True,
-        extra="forbid",  # a typo in an optional field would otherwise lose what was meant
+        extra="forbid",  # else a typo in the name of an optional field would lose its value
         alias_generator=to_camel,
         validate_by_name=True,
         validate_by_alias=True,
         serialize_by_alias=True,
-        hide_input_in_errors=True,  # inputs are personal data, and errors end in logs
+        hide_input_in_errors=True,  # inputs are personal data, and errors are logged
     )
 
     id: UUID = Field(default_factory=uuid4)
@@ -61,13 +61,13 @@ class Command(BaseModel):
 
 
 def parse_command(data: object, types: Mapping[str, type[Command]]) -> Command:
-    """Reads a decoded JSON value as one of `types`. A field that is null counts as absent.
+    """Parse a decoded JSON value as one of `types`. A field that is null counts as absent.
 
-    The name of the type may end in `Command`, as in the specification. Who reads from a log has to
-    put `id` and `timestamp` in first, for the defaults are new on every reading.
+    The name of the type may end in `Command`, as in the specification. Callers that read from a log
+    fill in `id` and `timestamp` first: their defaults differ on every call.
 
     Raises:
-        Poison: it is not an object, of another type or version, or breaks a rule of its fields.
+        Poison: it is not an object, has another type or version, or breaks a rule of its fields.
     """
     if not isinstance(data, Mapping):
         raise Poison("not-an-object", "the value must be a JSON object")
@@ -86,12 +86,16 @@ def parse_command(data: object, types: Mapping[str, type[Command]]) -> Command:
 
 
 def to_wire(command: Command) -> dict[str, Any]:
-    """The command as a JSON-ready object. What is not set is left out."""
+    """Return the command as a JSON-ready object, without fields that are None."""
     return {"type": type(command).__name__, **command.model_dump(mode="json", exclude_none=True)}
 
 
 def check_expected_version(command: Command, version: int) -> None:
-    """Raises Rejected if the command counts on another version than the aggregate has."""
+    """Check that the aggregate has the version that the command expects, if it expects one.
+
+    Raises:
+        Rejected: it has another version.
+    """
     if command.expected_version is not None and command.expected_version != version:
         raise Rejected(
             "version-mismatch",
@@ -100,7 +104,7 @@ def check_expected_version(command: Command, version: int) -> None:
 
 
 class Source(msgspec.Struct, frozen=True, gc=False):
-    """Where on the log the command was that something came of."""
+    """Place on the log of the command that caused an event or an outcome."""
 
     topic: str
     partition: int
@@ -108,7 +112,7 @@ class Source(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> "Source":
-        """The three out of an object. Raises Poison."""
+        """Return the source with these fields. Raises Poison."""
         return cls(
             read_text(data, "topic"),
             read_whole(data, "partition", least=0),
@@ -117,15 +121,15 @@ class Source(msgspec.Struct, frozen=True, gc=False):
 
 
 def command_id_at(source: Source) -> UUID:
-    """The id of a command that came without one: the same on every reading of its place."""
-    return uuid5(_COMMANDS, f"{source.topic}/{source.partition}/{source.offset}")
+    """Return the id of a command that came without one: the same whenever its record is read."""
+    return uuid5(_COMMAND_IDS, f"{source.topic}/{source.partition}/{source.offset}")
 
 
 def event_id(command_id: UUID, index: int) -> UUID:
-    """The id of the command's event at `index`, from 0: the same whenever it is decided again.
+    """Return the id of the command's event at `index`, from 0: the same if it is decided again.
 
-    It is the UUID of version 5 (RFC 9562, 5.5) of the index in the namespace of the command's id,
-    in half of the time of `uuid.uuid5`.
+    It is the version-5 UUID (RFC 9562, 5.5) of the index in the namespace of the command's id,
+    computed in half of the time of `uuid.uuid5`.
     """
     digest = sha1(command_id.bytes + b"%d" % index, usedforsecurity=False).digest()
     number = bytearray(digest[:16])
@@ -135,18 +139,18 @@ def event_id(command_id: UUID, index: int) -> UUID:
 
 
 class Event(Protocol):
-    """What happened to one aggregate: domain fields only, named by its class.
+    """What happened to one aggregate: domain fields only; the class names the type.
 
-    A `msgspec.Struct` that is written in camelCase without what is not set.
+    A `msgspec.Struct` that is written in camelCase, without fields that have their default.
     """
 
     personal: ClassVar[tuple[str, ...]]
-    """The fields, by their names on the wire, that are personal data.
+    """Names on the wire of the fields that are personal data.
 
     They are strings that are never empty: read without its key, a personal field is the empty one.
     """
     erases: ClassVar[bool]
-    """Whether it ends its aggregate, and the personal data of all events before it."""
+    """Whether it ends its aggregate and erases the personal data of all events before it."""
 
     @property
     def is_shredded(self) -> bool:
@@ -154,7 +158,7 @@ class Event(Protocol):
 
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        """The event in these fields; others are passed over. Raises Poison."""
+        """Return the event with these fields; unknown ones are ignored. Raises Poison."""
 
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)
@@ -176,11 +180,11 @@ class EventRecord(msgspec.Struct, Generic[E_co], frozen=True, kw_only=True):
 
     @property
     def type(self) -> str:
-        """The name of the event's type on the wire."""
+        """Name of the event's type on the wire."""
         return type(self.event).__name__
 
     def to_wire(self) -> dict[str, Any]:
-        """The flat object, for `encode`: envelope and fields. What is not set is left out."""
+        """Return the flat object for `encode`: envelope and event, without what is not set."""
         data = {
             "type": type(self.event).__name__,
             "schemaVersion": SCHEMA_VERSION,
@@ -200,10 +204,10 @@ class EventRecord(msgspec.Struct, Generic[E_co], frozen=True, kw_only=True):
 
 
 def parse_event(data: object, types: Mapping[str, type[E]]) -> EventRecord[E]:
-    """Reads a decoded JSON value as an event of one of `types`.
+    """Parse a decoded JSON value as an event of one of `types`.
 
     Raises:
-        Poison: it is not an object, of another type or version, or a field is not what we write.
+        Poison: it is not an object, has another type or version, or a field that is not valid.
     """
     if not isinstance(data, Mapping):
         raise Poison("not-an-object", "the value must be a JSON object")

@@ -1,6 +1,6 @@
-"""The reply to a command. Each command on the topic gets exactly one of these four.
+"""Outcomes, the replies to commands. Each record of the command topic gets exactly one of four.
 
-They carry no personal data: the reasons are fixed sentences, or name a field and a rule. On the
+They contain no personal data: the reasons are fixed sentences, or name a field and a rule. On the
 wire (`models/wire.py`) they are objects with a `status` and camelCase names.
 """
 
@@ -20,7 +20,7 @@ class _Status(msgspec.Struct, frozen=True, tag_field="status", rename="camel", o
 
 
 class _Reply(_Status, frozen=True, kw_only=True):
-    """What all four carry. A record that could not be read may have no ids."""
+    """Fields of all four. A record that could not be read may have no ids."""
 
     command_id: UUID | None = None
     aggregate_id: str | None = None
@@ -30,7 +30,7 @@ class _Reply(_Status, frozen=True, kw_only=True):
 
 
 class FirstAcceptance(_Status, frozen=True, kw_only=True, tag="accepted"):
-    """What an `Accepted` said to a command that came again."""
+    """The first reply to a command that came again, if it was `Accepted`."""
 
     status: ClassVar[Literal["accepted"]] = "accepted"
 
@@ -40,7 +40,7 @@ class FirstAcceptance(_Status, frozen=True, kw_only=True, tag="accepted"):
 
 
 class FirstRejection(_Status, frozen=True, kw_only=True, tag="rejected"):
-    """What a `Rejection` said to a command that came again."""
+    """The first reply to a command that came again, if it was a `Rejection`."""
 
     status: ClassVar[Literal["rejected"]] = "rejected"
 
@@ -49,7 +49,7 @@ class FirstRejection(_Status, frozen=True, kw_only=True, tag="rejected"):
 
 
 class Accepted(_Reply, frozen=True, kw_only=True, tag="accepted"):
-    """It happened. `sequence` is the aggregate's version now, that of the last of the events.
+    """The command was accepted. `sequence` is that of its last event: the aggregate's version.
 
     A query that is given `token` (`models/tokens.py`) sees the write.
     """
@@ -61,29 +61,29 @@ class Accepted(_Reply, frozen=True, kw_only=True, tag="accepted"):
     token: str
 
 
-class _No(_Reply, frozen=True, kw_only=True):
+class _NotAccepted(_Reply, frozen=True, kw_only=True):
     code: str
     reason: str
 
     @property
     def token(self) -> None:
-        """There is nothing to wait for."""
+        """None: there is no write to wait for."""
 
 
-class Rejection(_No, frozen=True, kw_only=True, tag="rejected"):
-    """A rule forbade it: the code and the text of `Rejected`. Nothing changed."""
+class Rejection(_NotAccepted, frozen=True, kw_only=True, tag="rejected"):
+    """A rule forbade it; code and reason of `Rejected`. Nothing changed."""
 
     status: ClassVar[Literal["rejected"]] = "rejected"
 
 
-class DeadLettered(_No, frozen=True, kw_only=True, tag="dead-lettered"):
-    """It could not be read or decided: the code and the text of `Poison`."""
+class DeadLettered(_NotAccepted, frozen=True, kw_only=True, tag="dead-lettered"):
+    """It could not be read or decided; code and reason of `Poison`."""
 
     status: ClassVar[Literal["dead-lettered"]] = "dead-lettered"
 
 
 class Duplicate(_Reply, frozen=True, kw_only=True, tag="duplicate"):
-    """The same command id was decided before. This repeats the answer and adds nothing."""
+    """The same command id was decided before. This repeats the first reply and changes nothing."""
 
     status: ClassVar[Literal["duplicate"]] = "duplicate"
 
@@ -91,7 +91,7 @@ class Duplicate(_Reply, frozen=True, kw_only=True, tag="duplicate"):
 
     @property
     def token(self) -> str | None:
-        """That of the first outcome, if it was accepted."""
+        """Token of the first outcome, if it was accepted."""
         return self.of.token if isinstance(self.of, FirstAcceptance) else None
 
 
@@ -101,8 +101,8 @@ _decode: Any = msgspec.json.Decoder(Outcome).decode
 
 
 def parse_outcome(value: bytes) -> Outcome:
-    """An outcome as it was written. Raises Poison for anything that we do not write."""
+    """Parse an outcome. Raises Poison for anything that this project does not write."""
     try:
         return _decode(value)  # type: ignore[no-any-return]
-    except ValueError as error:  # msgspec's own errors, and UTF-8 that is none
+    except (ValueError, RecursionError) as error:  # of msgspec, or of UTF-8 that is invalid
         raise Poison("invalid-field", f"no outcome: {error}") from None

@@ -1,4 +1,4 @@
-"""What can be asked about users, and the page that an answer comes in."""
+"""Queries about users, and the page that their results come in."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -9,9 +9,9 @@ from models.errors import QueryError
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 10_000
-MAX_FRAGMENT = 254  # characters; no email is longer
-MAX_ID = 128  # characters; no aggregate id is longer
-MAX_SOURCE = 200  # characters; no registration source is longer
+MAX_FRAGMENT_CHARS = 254  # no email is longer
+MAX_ID_CHARS = 128  # no aggregate id is longer
+MAX_SOURCE_CHARS = 200  # no registration source is longer
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -23,14 +23,14 @@ class GetUserById:
     user_id: str
 
     def __post_init__(self) -> None:
-        _check_text("user_id", self.user_id, MAX_ID)
+        _check_text("user_id", self.user_id, MAX_ID_CHARS)
 
 
 @dataclass(frozen=True, slots=True)
 class GetUsersByEmail:
-    """A page of the users, active or not, whose email contains the text as it is, in any case.
+    """A page of the users, active or not, whose email contains the text; case is ignored.
 
-    `cursor` is that of the page before, for the same text.
+    The text has no wildcards. `cursor` is that of the previous page for the same text.
     """
 
     email: str
@@ -38,7 +38,7 @@ class GetUsersByEmail:
     cursor: str | None = None
 
     def __post_init__(self) -> None:
-        _check_text("email", self.email, MAX_FRAGMENT)
+        _check_text("email", self.email, MAX_FRAGMENT_CHARS)
         _check_limit(self.limit)
 
 
@@ -59,7 +59,7 @@ class GetActiveUsers:
 
 @dataclass(frozen=True, slots=True)
 class GetDailyRegistrations:
-    """How many users registered on each day (UTC) from the first to the last, by source."""
+    """Number of users who registered on each day (UTC) from the first to the last, by source."""
 
     first_day: date
     last_day: date
@@ -71,12 +71,12 @@ class GetDailyRegistrations:
         if self.first_day > self.last_day:
             raise QueryError("first_day must not be after last_day")
         if self.source is not None:
-            _check_text("source", self.source, MAX_SOURCE)
+            _check_text("source", self.source, MAX_SOURCE_CHARS)
 
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T_co]):
-    """Some of the answer. `cursor` asks for what comes next; None on the last page."""
+    """A part of the results. `cursor` asks for the next page; it is None on the last one."""
 
     items: tuple[T_co, ...]
     cursor: str | None
@@ -94,12 +94,12 @@ def _check_whole(name: str, value: int, least: int, most: int | None) -> None:
 
 
 def _check_day(name: str, day: date) -> None:
-    if type(day) is not date:  # a datetime is one, and belongs to a day only in some zone
+    if type(day) is not date:  # a datetime is one, but its day depends on the time zone
         raise QueryError(f"{name} must be a date")
 
 
 def _check_text(name: str, text: str, most: int) -> None:
-    """No id and no email has control characters, or half a surrogate pair."""
+    """Check length and characters: no id or email has control characters or lone surrogates."""
     if not isinstance(text, str) or not 1 <= len(text) <= most:
         raise QueryError(f"{name} must be text of 1 to {most} characters")
     if any(category(character) in ("Cc", "Cs") for character in text):

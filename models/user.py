@@ -1,4 +1,4 @@
-"""The aggregate: what a user is, which commands are allowed, and what an event makes of it.
+"""The user aggregate: its state, which commands are allowed, and how an event changes the state.
 
 The profile of an inactive user may be changed: the specification does not forbid it, and a person
 who is away can still have a wrong name or a new address.
@@ -31,10 +31,10 @@ from models.messages import Command
 
 
 class User(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
-    """The fold of a user's events.
+    """State of a user: the fold of the user's events.
 
-    That of an erased user has the empty string for email and names and is inactive. It is the same
-    whether the events before could still be read or not.
+    An erased user has the empty string for email and names, and is inactive. This state is the same
+    whether the personal data of earlier events could still be read or not.
     """
 
     email: str
@@ -48,7 +48,7 @@ class User(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=
 
 
 def decide(user: User | None, command: Command) -> tuple[UserEvent, ...]:
-    """The events that the command brings about, at least one.
+    """Return the events that follow from the command, at least one.
 
     Raises:
         Rejected: a rule forbids it. Nothing changes.
@@ -112,10 +112,10 @@ def _update(user: User, command: UpdateUserProfile) -> tuple[UserEvent, ...]:
 
 
 def evolve(user: User | None, event: UserEvent, at: datetime) -> User:
-    """The user after the event, which happened at `at`.
+    """Return the user after the event, which happened at `at`.
 
     Raises:
-        Fatal: the event does not fit. No `decide` made this history.
+        Fatal: the event does not fit: no `decide` produced this history.
     """
     if user is not None and user.erased:
         raise _broken(event, "follows UserErased")

@@ -1,7 +1,7 @@
-"""A short history that shows everything which can happen to a user.
+"""A short history with everything that can happen to a user.
 
-What a view makes of it is part of the view's definition (`streams/view.py`): show here whatever a
-change of a projection has to be noticed by.
+The documents that a view makes of it are part of the view's definition
+(`streams/views/projection.py`): a change of a projection is noticed only if it changes them.
 """
 
 from datetime import datetime, timedelta, timezone
@@ -26,7 +26,7 @@ _HISTORY: tuple[UserEvent, ...] = (
     UserProfileUpdated(last_name="O'Brien"),
     UserDeactivated(),
     UserReactivated(),
-    UserProfileUpdated("", "", ""),  # the key is gone
+    UserProfileUpdated("", "", ""),  # read after its key was destroyed
     UserErased(),
 )
 
@@ -44,4 +44,4 @@ EXAMPLES: tuple[EventRecord[UserEvent], ...] = tuple(
     )
     for sequence, event in enumerate(_HISTORY, 1)
 )
-"""One user's events, in order."""
+"""Events of one user, in order."""

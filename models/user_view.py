@@ -1,11 +1,11 @@
-"""The read side of a user: the document that is searched, and how events become it.
+"""The read side of a user: the document that is searched, and how events change it.
 
-Knows the events and nothing of the aggregate. A document is a plain dict in camelCase, as it is in
-the index; `UserReadModel` is what a query gives back. Whether an event is due (its sequence is the
-document's version + 1) is decided before it comes here.
+It knows the events and not the aggregate. A document is a plain dict in camelCase, as in the index;
+`UserReadModel` is what a query returns. The caller checks that an event is due: its sequence is the
+document's version + 1.
 
-An erased user leaves a tombstone: a document of id and version and nothing else, which no query
-shows. It is never deleted, so that its version keeps older events out for ever.
+An erased user leaves a tombstone: a document of id and version only, which no query returns. It is
+never deleted, so that its version keeps older events out for ever.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from models.validation import Time
 
 
 class UserReadModel(BaseModel):
-    """A user as queries show it. `version` is the number of events that it is made of."""
+    """A user as queries return it. `version` is the number of events that it is folded from."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -51,10 +51,10 @@ class UserReadModel(BaseModel):
 
 
 def project(document: Mapping[str, Any] | None, record: EventRecord[UserEvent]) -> dict[str, Any]:
-    """The document after the event: a new dict, the old one is left as it is.
+    """Return the document after the event: a new dict, the old one is not changed.
 
-    An event whose personal fields cannot be read any more tells of a user who is erased later on:
-    the tombstone comes early then, for there is nothing to show.
+    If the personal fields of an event cannot be read any more, its user is erased by a later event:
+    the result is the tombstone already, because there is nothing to show.
 
     Raises:
         Fatal: the first event is not a registration, or a later one is.
@@ -81,24 +81,25 @@ def project(document: Mapping[str, Any] | None, record: EventRecord[UserEvent]) 
             "lastUpdated": at,
             "version": record.sequence,
         }
-    changes: dict[str, Any] = {}
+    changes: dict[str, Any]
     match event:
         case UserDeactivated():
             changes = {"isActive": False}
         case UserReactivated():
             changes = {"isActive": True}
-        case UserProfileUpdated():
+        case _:
+            assert isinstance(event, UserProfileUpdated)
             changes = msgspec.to_builtins(event)  # of the three fields, those that changed
     return {**document, **changes, "lastUpdated": at, "version": record.sequence}
 
 
 def is_tombstone(document: Mapping[str, Any]) -> bool:
-    """Whether it is what is left of an erased user."""
+    """Whether the document is the tombstone of an erased user."""
     return "email" not in document
 
 
 def format_milliseconds(at: datetime) -> str:
-    """The one form of a time in documents, so that text and time sort alike: `...:00.123Z`."""
+    """Return a time as documents have it, so that text and time sort alike: `...:00.123Z`."""
     text: str = msgspec.to_builtins(at)  # a fifth of the time of `isoformat`
     return f"{text[:-4]}Z" if at.microsecond else f"{text[:-1]}.000Z"
 

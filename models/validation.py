@@ -1,7 +1,7 @@
-"""The types of the fields that commands share, and what their rules are called in words.
+"""The types of the fields that commands share, and their rules in words.
 
-A reason names the field and the rule and never the value: reasons go to topics and logs that are
-not made for personal data.
+A reason names the field and the rule and never the value: reasons go to topics and logs, which must
+not contain personal data.
 """
 
 import re
@@ -43,12 +43,12 @@ _PATTERNS = {
     _KEY: "must not contain control characters, nor begin or end with whitespace",
     _LINE: "must not contain control characters",
 }
-_SHOWN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}").fullmatch
-_MOST_PROBLEMS = 5
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}").fullmatch
+_MAX_PROBLEMS = 5
 
 
 def _only_iso(value: object) -> object:
-    """Keeps out the Unix times, as numbers or strings, that pydantic would read."""
+    """Refuse Unix times, as numbers or strings, which pydantic would accept."""
     if isinstance(value, datetime) or (isinstance(value, str) and value[4:5] == "-"):
         return value
     raise ValueError(_TIME_RULE)
@@ -66,29 +66,34 @@ Time = Annotated[
     BeforeValidator(_only_iso),
     AfterValidator(_to_utc),
 ]
-KEY_LENGTH = 128  # characters: at most 512 bytes, the longest id of a document in Elasticsearch
-LINE_LENGTH = 200
+MAX_KEY_CHARS = 128  # at most 512 bytes, the longest id of a document in Elasticsearch
+MAX_LINE_CHARS = 200
 
-Key = Annotated[str, StringConstraints(min_length=1, max_length=KEY_LENGTH, pattern=_KEY)]
-# One line that people typed.
+Key = Annotated[str, StringConstraints(min_length=1, max_length=MAX_KEY_CHARS, pattern=_KEY)]
+# One line that a person typed.
 Line = Annotated[
     str,
-    StringConstraints(strip_whitespace=True, min_length=1, max_length=LINE_LENGTH, pattern=_LINE),
+    StringConstraints(
+        strip_whitespace=True, min_length=1, max_length=MAX_LINE_CHARS, pattern=_LINE
+    ),
 ]
 
 
 def show_name(name: object) -> str:
-    """A name from outside for a reason, if it looks like a name; it could be anything."""
-    return name if isinstance(name, str) and _SHOWN(name) else "(a name not shown here)"
+    """Return a name from outside to show in a reason, or a placeholder if it is not like a name."""
+    return name if isinstance(name, str) and _NAME(name) else "(a name not shown here)"
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[PoisonCode, tuple[str, ...]]:
-    """A code for all, and a line for each problem with a field of `model`."""
+    """Return the code of the first problem, and a line for each problem with fields of `model`.
+
+    There are at most five of these lines, and then one with the number of the others.
+    """
     found = error.errors(include_url=False, include_input=False)
     names = {name for field, info in model.model_fields.items() for name in (field, info.alias)}
-    lines = [_line(problem, names, model) for problem in found[:_MOST_PROBLEMS]]
-    if len(found) > _MOST_PROBLEMS:
-        lines.append(f"and {len(found) - _MOST_PROBLEMS} more")
+    lines = [_line(problem, names, model) for problem in found[:_MAX_PROBLEMS]]
+    if len(found) > _MAX_PROBLEMS:
+        lines.append(f"and {len(found) - _MAX_PROBLEMS} more")
     return _code(found[0]), tuple(lines)
 
 

@@ -1,9 +1,9 @@
-"""How single values look on the wire, and how the records that we wrote ourselves are read back.
+"""How single values are written on the wire, and how fields of our own records are read back.
 
-Times are UTC and ISO 8601, with microseconds where the second is not a whole one, and end in `Z`.
-Commands come from anywhere and are read by pydantic (`messages.py`). Events, outcomes and state
-were written by us: the readers below check types and little more, and take well under a microsecond
-each.
+Times are UTC and ISO 8601, with microseconds if the second is not a whole one, and end in `Z`.
+Commands come from any producer and are parsed by pydantic (`messages.py`). Events are written by
+this project: the readers below check types and little more, and take well under a microsecond each.
+A field that does not fit raises Poison.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,14 +16,14 @@ import msgspec
 from models.errors import Poison
 
 Whole = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-"""A whole number as msgspec checks it."""
+"""A whole number from 0, as msgspec checks it."""
 
 encode: Callable[[object], bytes] = msgspec.json.Encoder().encode
-"""JSON of what we write: objects, structs, times, UUIDs. A lone surrogate raises ValueError."""
+"""Encode objects, structs, times and UUIDs as JSON. A lone surrogate raises ValueError."""
 
 
 def parse_time(text: str) -> datetime:
-    """A time in UTC, in any form of RFC 3339. Raises ValueError for anything else."""
+    """Parse a time in UTC, in any form of RFC 3339. Raises ValueError for anything else."""
     at = msgspec.convert(text, datetime)
     if at.tzinfo is not timezone.utc:
         raise ValueError("a time is in UTC")
@@ -31,7 +31,7 @@ def parse_time(text: str) -> datetime:
 
 
 def read_text(data: Mapping[str, Any], name: str) -> str:
-    """A field that has to be there and to be a string."""
+    """Return a field that has to be a string."""
     value = data.get(name)
     if type(value) is not str:
         raise _unreadable(value, name, "a string")
@@ -39,12 +39,12 @@ def read_text(data: Mapping[str, Any], name: str) -> str:
 
 
 def read_optional_text(data: Mapping[str, Any], name: str) -> str | None:
-    """A string, or None when it is absent or null."""
+    """Return a field that has to be a string; None if it is absent or null."""
     return None if data.get(name) is None else read_text(data, name)
 
 
 def read_whole(data: Mapping[str, Any], name: str, least: int) -> int:
-    """A whole number of at least `least`."""
+    """Return a field that has to be a whole number of at least `least`."""
     value = data.get(name)
     if type(value) is not int or value < least:
         raise _unreadable(value, name, f"a whole number from {least}")
@@ -52,7 +52,7 @@ def read_whole(data: Mapping[str, Any], name: str, least: int) -> int:
 
 
 def read_uuid(data: Mapping[str, Any], name: str) -> UUID:
-    """A UUID."""
+    """Return a field that has to be a UUID."""
     value = data.get(name)
     try:
         return UUID(value)
@@ -61,7 +61,7 @@ def read_uuid(data: Mapping[str, Any], name: str) -> UUID:
 
 
 def read_time(data: Mapping[str, Any], name: str) -> datetime:
-    """A time as `encode` writes it."""
+    """Return a field that has to be a time in UTC, as `encode` writes it."""
     value = data.get(name)
     try:
         return parse_time(value)  # type: ignore[arg-type]  # anything but a string ends below
@@ -70,7 +70,7 @@ def read_time(data: Mapping[str, Any], name: str) -> datetime:
 
 
 def read_object(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A JSON object."""
+    """Return a field that has to be a JSON object."""
     value = data.get(name)
     if not isinstance(value, Mapping):
         raise _unreadable(value, name, "an object")
@@ -78,7 +78,7 @@ def read_object(data: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _unreadable(value: object, name: str, rule: str) -> Poison:
-    """Names the field and the rule, never the value, which may be personal."""
+    """Return an error with the field and the rule, never the value, which may be personal data."""
     if value is None:
         return Poison("missing-field", f"{name}: is missing")
     return Poison("invalid-field", f"{name}: must be {rule}")

@@ -1,1 +1,1 @@
-"""The machinery that agents stand on. It names no aggregate."""
+"""The machinery that agents are built on. It knows no particular aggregate."""

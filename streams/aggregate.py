@@ -1,4 +1,4 @@
-"""What the machinery has to know of an aggregate to run it."""
+"""What the machinery has to know of a kind of aggregate, and the names of its topics."""
 
 from __future__ import annotations
 
@@ -15,33 +15,35 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Aggregate(Generic[S]):
-    """One kind of aggregate: its name, its messages, and the type and the fold of its state.
-
-    The state is anything that `msgspec` can write and read back, a frozen struct for instance.
-    """
+    """One kind of aggregate: its name, its messages, and the type and the fold of its state."""
 
     name: str
+    """Name, as used in the names of its topics."""
     commands: Mapping[str, type[Command]]
+    """Command types by their names on the wire."""
     events: Mapping[str, type[Event]]
+    """Event types by their names on the wire."""
     state: type[S]
+    """Anything that `msgspec` can encode and decode, a frozen struct for instance."""
     evolve: Callable[[S | None, Any, datetime], S]
+    """From the state (None before the first event), an event and its time to the next state."""
 
     @property
-    def is_personal(self) -> bool:
-        """Whether any of its events has personal data, and so its state."""
+    def has_personal_data(self) -> bool:
+        """Whether any of its events has personal fields, and so its state."""
         return any(event.personal for event in self.events.values())
 
 
 @dataclass(frozen=True)
 class TopicNames:
-    """The names of an aggregate's topics."""
+    """Names of the topics of one aggregate."""
 
     namespace: str
     aggregate: str
 
     @classmethod
     def of(cls, settings: Settings, aggregate: str) -> TopicNames:
-        """Return the names of the aggregate of this name, in the namespace of the settings."""
+        """Return the names for the aggregate of this name, in the namespace of the settings."""
         return cls(settings.namespace, aggregate)
 
     @property
@@ -56,25 +58,25 @@ class TopicNames:
 
     @property
     def outcomes(self) -> str:
-        """Topic of the replies."""
+        """Topic of the outcomes: the replies to commands."""
         return f"{self.namespace}{self.aggregate}.outcomes.v1"
 
     @property
     def dead_commands(self) -> str:
-        """Topic of the commands that could not be decided."""
+        """Topic of the dead letters of commands, which could not be read or decided."""
         return f"{self.namespace}{self.aggregate}.commands.dead.v1"
 
     @property
     def dead_views(self) -> str:
-        """Topic of the events that a view could not take."""
+        """Topic of the dead letters of views: events that a view could not take."""
         return f"{self.namespace}{self.aggregate}.views.dead.v1"
 
     @property
     def keys(self) -> str:
-        """Topic of the keys of personal data, wrapped."""
+        """Topic of the data keys, wrapped."""
         return f"{self.namespace}{self.aggregate}.keys.v1"
 
     @property
     def changelog(self) -> str:
-        """Topic of the state table's changes."""
+        """Changelog of the state table."""
         return f"{self.namespace}{self.aggregate}.state-changelog.v1"

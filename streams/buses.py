@@ -1,8 +1,8 @@
-"""Command bus and query bus: from the type of a message to the one handler that answers it.
+"""Command bus and query bus: each type of message has one handler.
 
-In the worker the command bus hands a decoded command to what decides it; at a client the same bus
-has a handler that sends to Kafka and waits for the outcome. `dispatch` adds well under a
-microsecond: a type look-up and a coroutine.
+In a worker, the command bus passes a decoded command to the handler that decides it. In a client,
+the handler sends the command to Kafka and waits for its outcome. `dispatch` adds well under a
+microsecond: a look-up of the type and a coroutine.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ Q = TypeVar("Q")
 Q_contra = TypeVar("Q_contra", contravariant=True)
 T = TypeVar("T")
 
-# Seconds that a query with a token waits, unless it says otherwise, and at most.
-DEFAULT_WAIT = 10.0
-_LONGEST_WAIT = 3600.0
+# How long a query with a token waits by default, and at most.
+DEFAULT_WAIT_S = 10.0
+_MAX_WAIT_S = 3600.0
 
 
 class CommandHandler(Protocol[C_contra, R_co]):
-    """Handles commands of one type, or of several: a function or a bound method."""
+    """Handler of commands of one type, or of several: a function or a bound method."""
 
     def __call__(self, command: C_contra, /) -> Awaitable[R_co]:
-        """Handle the command. What it raises reaches whoever dispatched it."""
+        """Handle the command. Errors reach the caller of `CommandBus.dispatch`."""
 
 
 class QueryHandler(Protocol[Q_contra]):
-    """Answers queries of one type, or of several: a function or a bound method."""
+    """Handler of queries of one type, or of several: a function or a bound method."""
 
     def __call__(self, query: Q_contra, /) -> Awaitable[Any]:
-        """Answer the query. What it raises reaches whoever asked."""
+        """Return the result of the query. Errors reach the caller of `QueryBus.execute`."""
 
 
 class CommandBus(Generic[R]):
-    """Dispatches commands; `R` is what every handler returns, an outcome for instance."""
+    """Bus for commands; `R` is what every handler returns, an outcome for instance."""
 
     def __init__(self) -> None:
         self._handlers: dict[type[Any], CommandHandler[Any, R]] = {}
@@ -57,7 +57,7 @@ class CommandBus(Generic[R]):
         _add(self._handlers, command_type, handler)
 
     async def dispatch(self, command: Command) -> R:
-        """Hand the command to its handler and return the answer.
+        """Pass the command to its handler and return what the handler returns.
 
         Raises:
             NoCommandHandler: `No handler registered for command: X`, X the name of its class.
@@ -69,12 +69,12 @@ class CommandBus(Generic[R]):
 
 
 class WaitForToken(Protocol):
-    """Answers a query once the writes of a token can be seen; see `views/read_your_writes.py`."""
+    """Runs a query once its view shows the writes of a token; see `views/read_your_writes.py`."""
 
     async def __call__(
-        self, token: Token, timeout: float, answer: Callable[[], Awaitable[T]], /
+        self, token: Token, timeout: float, run_query: Callable[[], Awaitable[T]], /
     ) -> T:
-        """The answer. Raises ViewBehind if it takes longer than `timeout` seconds to be seen."""
+        """Return the query's result. Raises ViewBehind if the wait exceeds `timeout` seconds."""
 
 
 class _Registration(NamedTuple):
@@ -83,7 +83,7 @@ class _Registration(NamedTuple):
 
 
 class QueryBus:
-    """Executes queries. What the answer is belongs to the type of the query."""
+    """Bus for queries. The type of a query determines the type of its result."""
 
     def __init__(self) -> None:
         self._handlers: dict[type[Any], _Registration] = {}
@@ -97,7 +97,7 @@ class QueryBus:
     ) -> None:
         """Let `handler` answer every query of exactly this type.
 
-        `after` is what it has to wait for if it is given a token; without one it takes none.
+        `after` waits for the token if a query is given one. Without it these queries take no token.
 
         Raises:
             ValueError: The type has a handler already.
@@ -109,20 +109,20 @@ class QueryBus:
         query: object,
         *,
         at_least: Token | str | Iterable[Token | str] | None = None,
-        timeout: float = DEFAULT_WAIT,
+        timeout: float = DEFAULT_WAIT_S,
     ) -> Any:
-        """Hand the query to its handler and return the answer.
+        """Pass the query to its handler and return the result.
 
         Args:
-            query: What is asked.
-            at_least: The token of an outcome, or several: the answer is as new as they are, or
-                newer.
-            timeout: Seconds until that is the case, at most; the query itself has its own time.
+            query: The query.
+            at_least: The token of an outcome, or several: the result includes their writes.
+            timeout: Most seconds to wait until the view shows those writes. The query itself has
+                timeouts of its own.
 
         Raises:
             NoQueryHandler: `No handler registered for query: X`, X the name of its class.
-            QueryError: This query cannot wait, or not for such a time. InvalidToken: it cannot
-                wait for this token.
+            QueryError: This query takes no token, or the timeout is out of range.
+            InvalidToken: This is no token, or not one for this view.
             ViewBehind: The write succeeded, and the view did not show it in time.
         """
         handler = self._handlers.get(type(query))
@@ -133,8 +133,8 @@ class QueryBus:
             return await handler.handle(query)
         if handler.after is None:
             raise QueryError(f"{type(query).__name__} is answered at once: give it no token")
-        if not 0 < timeout <= _LONGEST_WAIT:
-            raise QueryError(f"timeout must be a number of seconds above 0, to {_LONGEST_WAIT:g}")
+        if not 0 < timeout <= _MAX_WAIT_S:
+            raise QueryError(f"timeout must be a number of seconds above 0, to {_MAX_WAIT_S:g}")
         return await handler.after(token, timeout, partial(handler.handle, query))
 
 

@@ -1,4 +1,4 @@
-"""Coroutines that run at the same time: one for all who wait, or several as one."""
+"""Concurrent coroutines: one run that many callers share, and several runs as one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ T = TypeVar("T")
 
 
 class Coalesced(Generic[T]):
-    """An action that many wait for, each for a run that begins after they asked.
+    """An action whose runs are shared by concurrent callers (request coalescing).
 
-    At most one run is under way and one is due behind it, however many wait, and nothing runs when
-    nobody does. Nothing is kept going in the background: one of those who wait runs it for all, and
-    if that one gives up or fails, the next one does.
+    Each caller gets a run that began after its call. However many callers wait, at most one run is
+    active and one is due after it. There is no background task: one of the callers runs the action
+    for all, and if that one is cancelled or fails, the next one does.
     """
 
     def __init__(self, action: Callable[[], Awaitable[T]], *, min_interval: float) -> None:
-        """`apart`: seconds between the beginnings of two runs, at least."""
+        """Share `action`; its runs begin at least `min_interval` seconds apart."""
         self._action = action
-        self._apart = min_interval
+        self._min_interval = min_interval
         self._lock = asyncio.Lock()
         self._begun = 0
         self._done = 0
@@ -29,12 +29,12 @@ class Coalesced(Generic[T]):
         self._result: T
 
     async def __call__(self) -> T:
-        """What a run gives that begins from now on. Raises what it raises."""
+        """Return the result of a run that begins after this call, or raise its error."""
         wanted = self._begun + 1
         async with self._lock:
             if self._done < wanted:
                 await asyncio.sleep(self._due - time.monotonic())
-                self._due = time.monotonic() + self._apart
+                self._due = time.monotonic() + self._min_interval
                 self._begun += 1
                 self._result = await self._action()
                 self._done = self._begun
@@ -42,7 +42,10 @@ class Coalesced(Generic[T]):
 
 
 async def gather_or_cancel(*work: Coroutine[Any, Any, T]) -> list[T]:
-    """What all of this gives, done side by side; the first error ends the rest."""
+    """Run these concurrently and return their results in order; the first error cancels the rest.
+
+    Much like `asyncio.TaskGroup`, which Python 3.10 does not have.
+    """
     tasks = [asyncio.create_task(one) for one in work]
     try:
         return await asyncio.gather(*tasks)

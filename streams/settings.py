@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class Settings(BaseSettings):
-    """What a worker, a client and the CLI need to know of where they run."""
+    """Settings of workers, clients and the CLI."""
 
     model_config = SettingsConfigDict(
         env_prefix="CQRS_", frozen=True, extra="ignore", hide_input_in_errors=True
@@ -43,7 +43,9 @@ class Settings(BaseSettings):
     )
     outcome_timeout: float = Field(30.0, gt=0, description="seconds a client waits for an outcome")
     stall_timeout: float = Field(
-        60.0, ge=1.0, description="seconds without progress after which a worker with work ends"
+        60.0,
+        ge=1.0,
+        description="seconds without progress after which a worker with records to process ends",
     )
     health_port: int | None = Field(
         None, ge=0, le=65535, description="port of a worker's /health; 0: any free one"
@@ -65,14 +67,14 @@ class Settings(BaseSettings):
 
     # Personal data
     encrypt_personal_data: bool = Field(
-        False, description="whether events, states and dead letters get personal data encrypted"
+        False, description="whether personal data in events, states and dead letters is encrypted"
     )
     master_key: SecretStr | None = Field(
-        None, description="base64 of the 32 bytes that wrap the keys of users"
+        None, description="base64 of the 32 bytes that wrap the data keys of aggregates"
     )
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="what workers log of this project"
+        "INFO", description="lowest level of this project's log lines in workers"
     )
 
     @field_validator("master_key")
@@ -90,5 +92,5 @@ class Settings(BaseSettings):
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """The settings of this process, read once."""
+    """Return the settings of this process, which are read once."""
     return Settings()

@@ -1,4 +1,4 @@
-"""Sending many commands at a time, without waiting for what becomes of them."""
+"""Sending many commands, without waiting for their outcomes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from models.messages import Command, parse_command
 from streams.commands.client import check_size
 from streams.kafka.partitioner import partition_of
 
-# Of each partition: full batches that were handed over and not acknowledged yet.
-_UNDER_WAY = 8
+# Batches per partition, on average, that were sent and are not acknowledged yet.
+_MAX_UNACKNOWLEDGED_BATCHES = 8
 
 
 def read_line(line: bytes, types: Mapping[str, type[Command]]) -> tuple[bytes, bytes]:
-    """The key and the value of the record for a command that was written as one line of JSON.
+    """Return key and value of the record for a command that is written as one line of JSON.
 
-    The value is the line as it stands: what it leaves out (`id`, `timestamp`) the worker fills in.
+    The value is the line without whitespace around it. If `id` or `timestamp` are absent, the
+    worker fills them in.
 
     Raises:
-        InvalidCommand: the worker would not take it; says why.
+        InvalidCommand: the worker would refuse it; the error tells the reason.
     """
     value = line.strip()
     try:
@@ -40,69 +41,69 @@ def read_line(line: bytes, types: Mapping[str, type[Command]]) -> tuple[bytes, b
 
 
 class BulkSender:
-    """Fills batches of its own, which costs a fifth of sending records one by one.
+    """A sender that fills batches itself, at a fifth of the cost of sending records one by one.
 
-    Records of one key keep their order. `sent` counts what was acknowledged.
+    Records of one key keep their order. `sent` is the number of acknowledged records.
     """
 
     def __init__(self, producer: AIOKafkaProducer, topic: str, partitions: int) -> None:
         self._producer = producer
         self._topic = topic
         self._partitions = partitions
-        self._filling: dict[int, Any] = {}
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._open_batches: dict[int, Any] = {}
+        self._unacknowledged: set[asyncio.Task[None]] = set()
         self.sent = 0
 
     async def add(self, key: bytes, value: bytes) -> None:
-        """Send a record, soon.
+        """Buffer a record; it is sent when its batch is full or flushed.
 
         Raises:
-            Transient: Kafka did not take an earlier one.
+            Transient: Kafka did not take an earlier record.
         """
         partition = partition_of(key, self._partitions)
-        batch = self._filling.get(partition)
+        batch = self._open_batches.get(partition)
         if batch is None or not self._append(batch, key, value):
             if batch is not None:
-                await self._hand_over(partition)
-            batch = self._filling[partition] = self._producer.create_batch()
+                await self._send_batch(partition)
+            batch = self._open_batches[partition] = self._producer.create_batch()
             self._append(batch, key, value)
 
     async def flush(self) -> None:
-        """Send what was added, and return when all of it is acknowledged.
+        """Send all buffered records and wait until every record is acknowledged.
 
         Raises:
-            Transient: Kafka did not take some of it.
+            Transient: Kafka did not take some of them.
         """
         await self.hand_over()
-        while self._under_way:
-            await self._settle()
+        while self._unacknowledged:
+            await self._wait_for_one()
 
     async def hand_over(self) -> None:
-        """Send what was added now, full batches or not."""
-        for partition in list(self._filling):
-            await self._hand_over(partition)
+        """Send all buffered records now, also in batches that are not full."""
+        for partition in list(self._open_batches):
+            await self._send_batch(partition)
 
     def _append(self, batch: Any, key: bytes, value: bytes) -> bool:
         return batch.append(key=key, value=value, timestamp=None, headers=[]) is not None
 
-    async def _hand_over(self, partition: int) -> None:
-        while len(self._under_way) >= _UNDER_WAY * self._partitions:
-            await self._settle()
-        batch = self._filling.pop(partition)
+    async def _send_batch(self, partition: int) -> None:
+        while len(self._unacknowledged) >= _MAX_UNACKNOWLEDGED_BATCHES * self._partitions:
+            await self._wait_for_one()
+        batch = self._open_batches.pop(partition)
         try:
             acknowledged = await self._producer.send_batch(batch, self._topic, partition=partition)
         except KafkaError as error:
             raise self._failure(error) from error
         task = asyncio.create_task(self._count(acknowledged, batch.record_count()))
-        self._under_way.add(task)
+        self._unacknowledged.add(task)
 
     async def _count(self, acknowledged: asyncio.Future[Any], records: int) -> None:
         await acknowledged
         self.sent += records
 
-    async def _settle(self) -> None:
-        done, self._under_way = await asyncio.wait(
-            self._under_way, return_when=asyncio.FIRST_COMPLETED
+    async def _wait_for_one(self) -> None:
+        done, self._unacknowledged = await asyncio.wait(
+            self._unacknowledged, return_when=asyncio.FIRST_COMPLETED
         )
         for task in done:
             error = task.exception()
@@ -111,6 +112,6 @@ class BulkSender:
 
     def _failure(self, error: BaseException) -> Transient:
         return Transient(
-            f"Kafka failed ({type(error).__name__}) when it had taken {self.sent} commands; "
-            "those after them may have been taken or not"
+            f"Kafka failed ({type(error).__name__}) after it had taken {self.sent} commands; "
+            "it may have taken later ones, too"
         )

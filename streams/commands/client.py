@@ -1,12 +1,13 @@
 """The client's command bus: sends a command to its topic and waits for the reply.
 
-The same interface as the bus in the worker; here every handler is "send, then wait". The reader of
-the replies stands at the end of their topic before anything is sent, so none is missed.
+It has the same interface as the bus in the worker; here every handler is "send, then wait". The
+consumer of the outcomes is at the end of their topic before anything is sent, so it misses none.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -20,22 +21,27 @@ from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from typing_extensions import Self
 
-from models.errors import InvalidCommand, OutcomeTimeout, Transient
+from models.errors import InvalidCommand, OutcomeTimeout, Poison, Transient
 from models.messages import Command, to_wire
 from models.outcomes import Outcome, parse_outcome
 from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
+from streams.kafka.records import Record
 from streams.kafka.topics import COMMAND_BYTES, check_topics, partitions_of, topic_specs
 from streams.settings import Settings
 
+logger = logging.getLogger(__name__)
+
+_READ_BACKOFF_S = 1.0  # after Kafka failed while outcomes were read
+
 
 def encode_command(command: Command) -> tuple[bytes, bytes]:
-    """The key and the value of a command's record.
+    """Return key and value of a command's record.
 
     Raises:
-        InvalidCommand: the topic does not take a record of that size.
+        InvalidCommand: the record is too large for the command topic.
     """
     key, value = command.aggregate_id.encode(), orjson.dumps(to_wire(command))
     check_size(key, value)
@@ -43,8 +49,12 @@ def encode_command(command: Command) -> tuple[bytes, bytes]:
 
 
 def check_size(key: bytes, value: bytes) -> None:
-    """Raises InvalidCommand if the command topic does not take a record of that size."""
-    # The limit is for the batch that the record travels in, which is the record alone at best.
+    """Check that the command topic takes a record of this size.
+
+    Raises:
+        InvalidCommand: it is too large.
+    """
+    # The limit is for the batch around the record; at best the record is alone in it.
     size = DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, [])
     if size > COMMAND_BYTES:
         raise InvalidCommand(
@@ -53,18 +63,18 @@ def check_size(key: bytes, value: bytes) -> None:
 
 
 class _PendingCommand(NamedTuple):
-    """Somebody who has sent a command."""
+    """A command whose outcome is awaited."""
 
     command_id: UUID
     outcome: asyncio.Future[Outcome]
 
 
 class KafkaCommandBus(CommandBus[Outcome]):
-    """Dispatches commands of one aggregate through Kafka; an async context manager.
+    """A bus for the commands of one aggregate, through Kafka; an async context manager.
 
-    `dispatch` returns the outcome, also a rejection. Any number may be under way at the same time.
-    A command sent again with the same id, by whatever client, is decided once (within the window
-    of remembered commands) and answered with what the first outcome said.
+    `dispatch` returns the outcome, also a rejection. Any number of commands may be dispatched at
+    the same time. A command that is sent again with the same id, by any client, is decided once
+    (within its aggregate's dedupe window): its outcome is a `Duplicate` with the first reply.
     """
 
     def __init__(
@@ -74,19 +84,19 @@ class KafkaCommandBus(CommandBus[Outcome]):
         *,
         check: Callable[[Command], None] = lambda _command: None,
     ) -> None:
-        """Make the bus for every command of `aggregate`.
+        """Create the bus with a handler for every command of `aggregate`.
 
         Args:
-            settings: where Kafka is, and `outcome_timeout`.
+            settings: with the address of Kafka and `outcome_timeout`.
             aggregate: whose commands these are.
-            check: is shown each command before it is sent, and may raise InvalidCommand.
+            check: called with each command before it is sent; may raise InvalidCommand.
         """
         super().__init__()
         self._settings = settings
         self._names = TopicNames.of(settings, aggregate.name)
         self._check = check
-        # Those who wait, by the key of their records, in the order of their sending.
-        self._waiting: dict[bytes, list[_PendingCommand]] = defaultdict(list)
+        # By record key, in the order in which they were sent.
+        self._pending: dict[bytes, list[_PendingCommand]] = defaultdict(list)
         for command_type in aggregate.commands.values():
             self.register(command_type, self._send)
 
@@ -94,7 +104,7 @@ class KafkaCommandBus(CommandBus[Outcome]):
         """Connect.
 
         Raises:
-            Fatal: Kafka does not answer, or the topics are missing or differ.
+            Fatal: Kafka does not respond, or the topics are missing or differ.
         """
         wanted = (self._names.commands, self._names.outcomes)
         specs = [spec for spec in topic_specs(self._settings, self._names) if spec.name in wanted]
@@ -113,29 +123,30 @@ class KafkaCommandBus(CommandBus[Outcome]):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Disconnect. Commands under way are sent, their outcomes not waited for."""
+        """Disconnect. Commands that are being sent are sent; their outcomes are not awaited."""
         await self._resources.aclose()
 
     async def _send(self, command: Command) -> Outcome:
-        """The handler of every command.
+        """Send a command and wait for its outcome: the handler of every command.
 
         Raises:
             InvalidCommand: it breaks a rule; nothing was sent.
-            OutcomeTimeout: it was sent, and nothing is known of it.
-            Transient: Kafka did not take it, as far as is known.
+            OutcomeTimeout: no outcome came in time; it may have been sent and decided.
+            Transient: Kafka failed; whether it took the command is not known.
         """
         self._check(command)
         key, value = encode_command(command)
-        waiting = _PendingCommand(command.id, asyncio.get_running_loop().create_future())
-        self._waiting[key].append(waiting)
+        pending = _PendingCommand(command.id, asyncio.get_running_loop().create_future())
+        self._pending[key].append(pending)
         try:
             return await asyncio.wait_for(
-                self._exchange(key, value, waiting.outcome), self._settings.outcome_timeout
+                self._exchange(key, value, pending.outcome), self._settings.outcome_timeout
             )
         except asyncio.TimeoutError:
             raise OutcomeTimeout(
                 f"No outcome of command {command.id} came in {self._settings.outcome_timeout:g} s. "
-                "It may still be decided: ask again with the same id. Is a command worker running?"
+                "It may still be decided: send it again with the same id. "
+                "Is a command worker running?"
             ) from None
         except KafkaError as error:
             raise Transient(
@@ -143,9 +154,9 @@ class KafkaCommandBus(CommandBus[Outcome]):
                 "send it again with the same id"
             ) from error
         finally:
-            self._waiting[key].remove(waiting)
-            if not self._waiting[key]:
-                del self._waiting[key]
+            self._pending[key].remove(pending)
+            if not self._pending[key]:
+                del self._pending[key]
 
     async def _exchange(
         self, key: bytes, value: bytes, outcome: asyncio.Future[Outcome]
@@ -167,25 +178,44 @@ class KafkaCommandBus(CommandBus[Outcome]):
             reader.seek(partition, end)
 
     async def _read(self, reader: AIOKafkaConsumer) -> None:
-        try:
-            while True:
-                for records in (await reader.getmany(timeout_ms=1000)).values():
-                    for record in records:
-                        self._answer(record.key, record.value)
-        except Exception as error:
-            for waiting in chain.from_iterable(self._waiting.values()):
-                if not waiting.outcome.done():
-                    waiting.outcome.set_exception(error)
-            raise
+        """Deliver outcomes as they come. When Kafka fails, those who wait now get a Transient."""
+        while True:
+            try:
+                found = await reader.getmany(timeout_ms=1000)
+            except KafkaError as error:
+                self._fail_pending(
+                    Transient(
+                        f"Kafka failed while outcomes were read ({type(error).__name__}): send the "
+                        "command again with the same id"
+                    )
+                )
+                await asyncio.sleep(_READ_BACKOFF_S)
+                continue
+            for record in chain.from_iterable(found.values()):
+                self._deliver(record)
 
-    def _answer(self, key: bytes | None, value: bytes) -> None:
-        """Give an outcome to the first who waits for it; most are for others."""
-        if key not in self._waiting:
+    def _fail_pending(self, error: Transient) -> None:
+        for pending in chain.from_iterable(self._pending.values()):
+            if not pending.outcome.done():
+                pending.outcome.set_exception(error)
+
+    def _deliver(self, record: Record) -> None:
+        """Resolve the first pending command that an outcome is for; most are for other clients.
+
+        What is no outcome is passed over: it may be somebody's record, or a newer worker's.
+        """
+        if record.key not in self._pending:
             return
-        outcome = parse_outcome(value)
-        for waiting in self._waiting[key]:
-            if outcome.command_id == waiting.command_id and not waiting.outcome.done():
-                waiting.outcome.set_result(outcome)
+        try:
+            outcome = parse_outcome(record.value or b"")
+        except Poison as poison:
+            logger.warning(
+                "%s[%d] offset %d is %s", record.topic, record.partition, record.offset, poison
+            )
+            return
+        for pending in self._pending[record.key]:
+            if outcome.command_id == pending.command_id and not pending.outcome.done():
+                pending.outcome.set_result(outcome)
                 return
 
     async def _stop_reading(self) -> None:

@@ -40,28 +40,28 @@ from streams.worker.logs import log_defect
 
 S = TypeVar("S")
 
-# What a handler gives: the uncommitted events of the command's aggregate, already saved.
+# A handler returns the new events of the command's aggregate, which it has saved (staged) already.
 DecisionBus = CommandBus[Sequence[Event]]
 
 # Commands per group. Each step runs over a group, so that its code and data stay in the CPU's
-# caches: one by one costs 25% more, and batches made at the end of the chunk 5%.
-_GROUP = 64
+# caches: one by one costs 25% more; building the batches at the end of the chunk costs 5% more.
+_GROUP_SIZE = 64
 
 
 class NewEvents(msgspec.Struct, frozen=True, gc=False):
-    """The events that a command brings about, and what is remembered of it."""
+    """The events of an accepted command, and what is remembered of it."""
 
     events: Sequence[Event]
     acceptance: RememberedAcceptance
 
 
-# What deciding gives: new events, the reply that is remembered, or why there is neither.
+# Result of deciding: new events, the remembered reply of a duplicate, or why there is neither.
 Decision = NewEvents | Remembered | Rejected | Poison
 
 
 @dataclass
 class _Outputs:
-    """What a group of commands brings about."""
+    """Output records of a group of commands."""
 
     events: list[OutputRecord] = field(default_factory=list)
     outcomes: list[OutputRecord] = field(default_factory=list)
@@ -69,11 +69,11 @@ class _Outputs:
 
 
 class CommandPartition(Generic[S]):
-    """Decides the commands of one partition.
+    """One partition of the command topic: decides its commands and commits the results.
 
-    Commands are decided in order on staged copies; everything that follows from a chunk (events,
-    outcomes, dead letters, state, keys, position) is one transaction; only after its commit does
-    the state table change.
+    Commands are decided in order on staged copies of the state. All results of a chunk (events,
+    outcomes, dead letters, state, keys, position) are written in one transaction. The state table
+    changes only after its commit.
     """
 
     def __init__(
@@ -93,16 +93,16 @@ class CommandPartition(Generic[S]):
         self._new_bus = new_bus
         self._tp = tp
         self._master = master_key(app.settings)
-        self._encrypt = app.settings.encrypt_personal_data and aggregate.is_personal
+        self._encrypt = app.settings.encrypt_personal_data and aggregate.has_personal_data
         self._producer = TransactionalProducer(app.settings, app.conf.id, tp)
 
     @property
     def is_waiting(self) -> bool:
-        """Never: what the broker does not do in a transaction's time has failed."""
+        """Always False: what the broker does not do within a transaction's timeout has failed."""
         return False
 
     async def start(self) -> int:
-        """Fence earlier owners, restore the state, and return the position that it stands at."""
+        """Fence earlier owners, restore the state, and return the position that belongs to it."""
         self._drop_state()
         await self._producer.start()
         recovered = await recover_partition(self._settings, self._names, self._tp)
@@ -116,13 +116,13 @@ class CommandPartition(Generic[S]):
         return recovered.position
 
     async def process(self, records: Sequence[Record], position: int) -> None:
-        """Decide and commit a chunk."""
+        """Decide a chunk and commit the results."""
         new = self._producer.batches
         events, outcomes, dead = new(), new(), new()
-        for start in range(0, len(records), _GROUP):
+        for start in range(0, len(records), _GROUP_SIZE):
             if start:
-                await asyncio.sleep(0)  # meanwhile the transactions of other partitions get on
-            outputs = await self._process_group(records[start : start + _GROUP])
+                await asyncio.sleep(0)  # lets the transactions of other partitions proceed
+            outputs = await self._process_group(records[start : start + _GROUP_SIZE])
             events.extend(outputs.events)
             outcomes.extend(outputs.outcomes)
             dead.extend(outputs.dead)
@@ -150,7 +150,7 @@ class CommandPartition(Generic[S]):
             state.close()
 
     def _apply(self, changes: Mapping[bytes, bytes], end: int) -> None:
-        """Take what was committed, and lies before `end` in the changelog, over into the table."""
+        """Apply committed changes, which lie before `end` in the changelog, to the table."""
         self._stored.apply(changes, end)
         self._repository.clear()
         self._sealer.clear()
@@ -165,7 +165,7 @@ class CommandPartition(Generic[S]):
         return outputs
 
     def _read(self, record: Record) -> Command | Poison:
-        """The command in a record; one that breaks the reading is poison, too."""
+        """Return the command in a record; if reading it fails for any reason, the poison."""
         try:
             return self._reader.read(record)
         except Poison as poison:
@@ -175,13 +175,13 @@ class CommandPartition(Generic[S]):
             return Poison("unreadable", f"reading it raised {type(error).__name__}")
 
     async def _decide(self, record: Record, command: Command | Poison) -> Decision:
-        """Let the handler decide and stage the result; if it raises, nothing else is staged."""
+        """Let the handler decide and stage the result; if it raises, take back what it staged."""
         if isinstance(command, Poison):
             return command
         aggregate_id, id_ = command.aggregate_id, command.id.bytes
         snapshot = self._repository.get(aggregate_id)
         if snapshot.version == 0:
-            # An aggregate that exists here has had its partition checked.
+            # An aggregate that exists had this checked for its first command.
             try:
                 check_partition(record, self._settings.partitions)
             except Poison as poison:
@@ -211,7 +211,7 @@ class CommandPartition(Generic[S]):
     def _conclude(
         self, record: Record, command: Command | Poison, decision: Decision, outputs: _Outputs
     ) -> Outcome:
-        """Return the reply; add the events or the dead letter to the outputs."""
+        """Return the outcome; add the events or the dead letter to the outputs."""
         if isinstance(decision, Poison):
             outputs.dead.append(self._sealer.seal_dead_letter(dead_letter(record, decision)))
             return replies.dead_lettered(record, decision)

@@ -12,7 +12,7 @@ from models.errors import Poison
 from models.messages import Command, command_id_at, parse_command
 from streams.kafka.records import Record, source_of, time_of
 
-# What headers may repeat of the value, by the wire name, and where the command has it.
+# Fields that headers may repeat: wire name -> attribute of the command.
 _REPEATABLE = {
     "id": "id",
     "aggregateId": "aggregate_id",
@@ -24,24 +24,24 @@ _REPEATABLE = {
 
 
 class CommandReader:
-    """Reads the commands of some types."""
+    """A reader of commands of the given types."""
 
     def __init__(self, types: Mapping[str, type[Command]]) -> None:
         self._types = types
-        self._plain = CommandDecoder(types)
+        self._canonical = CommandDecoder(types)
 
     def read(self, record: Record) -> Command:
-        """The command in a record.
+        """Return the command in a record.
 
         A missing ``id`` becomes the uuid5 of topic, partition and offset, a missing ``timestamp``
-        the record's, so that reading it again gives the same command.
+        that of the record, so that reading it again returns the same command.
 
         Raises:
             Poison: it is no command, contradicts its headers, or its key is not its aggregate id.
         """
         if record.value is None:
-            raise Poison("malformed-json", "the record has no value")
-        command = self._plain.read(
+            raise record.unreadable or Poison("malformed-json", "the record has no value")
+        command = self._canonical.read(
             record.value, lambda: command_id_at(source_of(record)), lambda: time_of(record)
         ) or self._parse(record, record.value)
         if record.key is None or record.key != command.aggregate_id.encode():
@@ -51,7 +51,7 @@ class CommandReader:
         return command
 
     def _parse(self, record: Record, value: bytes) -> Command:
-        """What is not plain, or no command."""
+        """Parse a command that is not canonical. Raises Poison if it is none."""
         try:
             data = orjson.loads(value)
         except orjson.JSONDecodeError as error:
@@ -66,9 +66,9 @@ class CommandReader:
 
 
 def identify(record: Record) -> tuple[UUID | None, str | None]:
-    """Command id and aggregate id of a record that is no command, as far as they can be read.
+    """Return command id and aggregate id of a record that is no command, or None for both.
 
-    So that whoever waits for the outcome of an invalid command gets it.
+    With them, a client that waits for the outcome of an invalid command receives it.
     """
     try:
         data = orjson.loads(record.value or b"")
@@ -81,17 +81,26 @@ def _check_headers(record: Record, command: Command) -> None:
     for name, value in record.headers:
         attribute = _REPEATABLE.get(name)
         if attribute is not None:
-            said = getattr(command, attribute)
-            agrees = value == (b"" if said is None else str(said).encode())
+            agrees = _is_written(value, getattr(command, attribute))
         elif name == "type":
             agrees = (
                 value is not None
                 and value.removesuffix(b"Command") == type(command).__name__.encode()
             )
         else:
-            continue  # not one of ours
+            continue  # it repeats no field
         if not agrees:
             raise Poison("header-mismatch", f"the header {name} contradicts the value")
+
+
+def _is_written(value: bytes | None, field: UUID | int | str | None) -> bool:
+    """Return whether a header's value is this field, in any of the ways to write its type."""
+    if field is None or not value:
+        return field is None and not value
+    try:
+        return type(field)(value.decode()) == field
+    except ValueError:
+        return False
 
 
 def _position(error: orjson.JSONDecodeError) -> str:

@@ -1,6 +1,6 @@
-"""The outcome of a command: what is written to the outcomes topic for each kind of decision.
+"""The outcome of a command: one function for each kind of decision.
 
-An outcome has the time of its command's record, so that deciding again gives the same bytes.
+An outcome carries the timestamp of its command's record: deciding again results in the same bytes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def accepted(
     event_ids: tuple[UUID, ...],
     cluster: str,
 ) -> Accepted:
-    """Reply to an accepted command; `sequence` is that of the last of its events."""
+    """Reply to an accepted command; `sequence` is that of its last event."""
     source = source_of(record)
     # Spelled out, unlike the replies below: `_common` would cost 5% of a command here.
     return Accepted(
@@ -53,14 +53,14 @@ def rejected(record: Record, command: Command, reason: Rejected) -> Rejection:
 
 
 def duplicate(record: Record, command: Command, first: Remembered, cluster: str) -> Duplicate:
-    """Reply to a command whose id was decided before, with what its first outcome said."""
+    """Reply to a command whose id was decided before, with the first reply."""
     return Duplicate(**_common(record, command), of=first_reply(record, command, first, cluster))
 
 
 def dead_lettered(record: Record, poison: Poison) -> DeadLettered:
     """Reply to a record that is no command, or whose deciding failed.
 
-    It names the ids that can be read, for a client that waits for them.
+    If its ids can be read, the reply contains them for the client that waits.
     """
     command_id, aggregate_id = identify(record)
     return DeadLettered(
@@ -76,7 +76,7 @@ def dead_lettered(record: Record, poison: Poison) -> DeadLettered:
 def first_reply(
     record: Record, command: Command, first: Remembered, cluster: str
 ) -> FirstAcceptance | FirstRejection:
-    """Return what the first outcome said; its command lay in the same partition as this one."""
+    """Return the first reply to this command's id; both commands are in the same partition."""
     if isinstance(first, RememberedRejection):
         return FirstRejection(code=first.code, reason=first.reason)
     source = Source(record.topic, record.partition, first.offset)
@@ -88,7 +88,7 @@ def first_reply(
 
 
 def event_ids_of(command: Command, events: Sequence[Any]) -> tuple[UUID, ...]:
-    """Return the ids of the command's events: the same whenever it is decided again."""
+    """Return the ids of the command's events; deciding it again returns the same ids."""
     return tuple([event_id(command.id, index) for index in range(len(events))])
 
 

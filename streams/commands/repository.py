@@ -17,58 +17,62 @@ S = TypeVar("S")
 class EventSourcedRepository(Generic[S]):
     """The aggregates of one partition.
 
-    What is saved stays staged, invisible to the table, until the chunk's transaction is committed.
+    What is saved stays staged, invisible in the table, until the chunk's transaction is committed.
     """
 
     def __init__(
-        self, aggregate: Aggregate[S], stored: StateStore, sealing: PartitionSealer | None = None
+        self, aggregate: Aggregate[S], store: StateStore, sealer: PartitionSealer | None = None
     ) -> None:
-        """The aggregates that are `stored`, sealed like this or not at all."""
+        """Read states from `store`; `sealer` encrypts and decrypts them, if it is given."""
         self._aggregate = aggregate
-        self._stored = stored
-        self._sealing = sealing or PartitionSealer()
+        self._store = store
+        self._sealer = sealer or PartitionSealer()
         self._staged: dict[str, Snapshot[S]] = {}
 
     def load(self, aggregate_id: str) -> S | None:
-        """The aggregate's state, a fold of its events, or None if it does not exist."""
+        """Return the aggregate's state, a fold of its events; None if it does not exist."""
         return self.get(aggregate_id).state
 
     def save(self, command: Command, events: Sequence[Event]) -> None:
-        """Append the events that ``command`` brings about to its aggregate."""
-        entity = self.get(command.aggregate_id)
-        state = entity.state
+        """Stage the new events of ``command``: fold them into the state of its aggregate.
+
+        Raises what the aggregate's `evolve` raises.
+        """
+        snapshot = self.get(command.aggregate_id)
+        state = snapshot.state
         for event in events:
             state = self._aggregate.evolve(state, event, command.timestamp)
         self.put(
-            command.aggregate_id, Snapshot(state, entity.version + len(events), entity.remembered)
+            command.aggregate_id,
+            Snapshot(state, snapshot.version + len(events), snapshot.remembered),
         )
 
     def get(self, aggregate_id: str) -> Snapshot[S]:
-        """The aggregate with its version and dedupe window; version 0 if it does not exist."""
-        entity = self._staged.get(aggregate_id)
-        if entity is None:
+        """Return the aggregate's state, version and dedupe window; version 0: it does not exist."""
+        snapshot = self._staged.get(aggregate_id)
+        if snapshot is None:
             key = aggregate_id.encode()
-            stored = self._sealing.open_state(key, self._stored.get(key))
-            entity = decode_snapshot(self._aggregate, stored)
-            self._staged[aggregate_id] = entity
-        return entity
+            value = self._sealer.open_state(key, self._store.get(key))
+            snapshot = decode_snapshot(self._aggregate, value)
+            self._staged[aggregate_id] = snapshot
+        return snapshot
 
-    def put(self, aggregate_id: str, entity: Snapshot[S]) -> None:
-        """Stage this entity, or take back what was staged since it was got."""
-        self._staged[aggregate_id] = entity
+    def put(self, aggregate_id: str, snapshot: Snapshot[S]) -> None:
+        """Stage this snapshot; one that `get` returned takes back what was staged since."""
+        self._staged[aggregate_id] = snapshot
 
-    def remember(self, aggregate_id: str, answer: Remembered) -> None:
-        """Add an answer to the aggregate's dedupe window."""
-        self.put(aggregate_id, self.get(aggregate_id).remembering(answer))
+    def remember(self, aggregate_id: str, reply: Remembered) -> None:
+        """Add a reply to the aggregate's dedupe window."""
+        self.put(aggregate_id, self.get(aggregate_id).remembering(reply))
 
     def staged(self) -> dict[bytes, bytes]:
-        """The state table's new records, of all aggregates that exist and were touched."""
+        """Return the new records of the state table: all aggregates that exist and were loaded."""
         return {
-            key: self._sealing.seal_state(key, encode_snapshot(entity))
-            for key, entity in ((name.encode(), entity) for name, entity in self._staged.items())
-            if entity.version > 0
+            key: self._sealer.seal_state(key, encode_snapshot(snapshot))
+            for key, snapshot in ((id_.encode(), one) for id_, one in self._staged.items())
+            if snapshot.version > 0
         }
 
     def clear(self) -> None:
-        """Forget what is staged: it is in the table now."""
+        """Drop what is staged: it is in the table now."""
         self._staged.clear()

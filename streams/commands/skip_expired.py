@@ -1,6 +1,6 @@
-"""The way out when commands expired before they were decided: a worker refuses to go on over them.
+"""Giving up commands that retention removed before they were decided.
 
-Only a person can say that they are given up, so this is a command of its own.
+A worker refuses to skip them: only a person can give them up, so this is a command of its own.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from streams.settings import Settings
 from streams.state.changelog import restore
 from streams.state.store import MemoryStore, encode_position, position_key
 
-# A supervisor may go on starting workers, each of which takes the partition over before it ends.
-_MOST_ATTEMPTS = 5
+# A supervisor may keep starting workers, and each takes the partition over before it ends.
+_MAX_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
 class Expired:
-    """The commands from `position` to before `begin` are gone and were not decided."""
+    """Commands that are gone and were not decided: from `position` to `begin` (exclusive)."""
 
     position: int
     begin: int
 
     @property
     def count(self) -> int:
-        """How many positions that is; markers of transactions are among them, if there were any."""
+        """Number of these offsets; those of transaction markers count, too."""
         return max(0, self.begin - self.position)
 
 
 async def find_expired(settings: Settings, names: TopicNames, partition: int) -> Expired:
-    """What of a partition of the command topic expired before it was decided."""
+    """Return which commands of a partition expired before they were decided."""
     commands, changelog = (
         TopicPartition(topic, partition) for topic in (names.commands, names.changelog)
     )
@@ -55,24 +55,24 @@ async def skip_expired(
 ) -> Expired:
     """Give up the commands of a partition that expired undecided, and return which those were.
 
-    The position moves to the begin of the log in a transaction as the worker's own would be:
-    a worker that owns the partition is fenced, and takes it over again.
+    The position moves to the begin of the log in a transaction like a worker's own: a worker that
+    owns the partition is fenced, and takes it over again.
 
     Args:
-        settings: where Kafka is.
+        settings: with the address of Kafka.
         names: of the aggregate's topics.
-        partition: of the command topic.
-        worker: the app id of the command workers, without the namespace.
+        partition: number of the partition of the command topic.
+        worker: app id of the command workers, without the namespace.
 
     Raises:
-        Fatal: workers took the partition over again and again meanwhile.
+        Fatal: at every attempt a worker took the partition over.
     """
     tp = TP(names.commands, partition)
     producer = TransactionalProducer(settings, settings.namespace + worker, tp)
     try:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(Fenced),
-            stop=stop_after_attempt(_MOST_ATTEMPTS),
+            stop=stop_after_attempt(_MAX_ATTEMPTS),
             reraise=True,
         ):
             with attempt:
@@ -83,8 +83,8 @@ async def skip_expired(
                     await producer.commit({names.changelog: producer.batches([position])})
     except Fenced:
         raise Fatal(
-            f"{names.commands}[{partition}] was taken over by a worker whenever its position was "
-            "to be moved: stop the command workers and try again"
+            f"{names.commands}[{partition}] was taken over by a worker before its position could "
+            "be moved: stop the command workers and try again"
         ) from None
     finally:
         await producer.close()

@@ -24,9 +24,10 @@ def add_aggregate(
     aggregate: Aggregate[S],
     new_bus: Callable[[EventSourcedRepository[S]], DecisionBus],
 ) -> TopicT:
-    """Let ``app`` decide the commands of one aggregate by the handlers of ``new_bus``.
+    """Let ``app`` decide the commands of one aggregate with the handlers of ``new_bus``.
 
-    Returns the channel of its command topic, for an agent that hands on the chunks.
+    Returns:
+        The channel of its command topic, for an agent that passes the chunks on.
     """
     names = TopicNames.of(app.settings, aggregate.name)
     table = StateTable(app, f"{aggregate.name}-state", names.changelog)

@@ -1,8 +1,8 @@
-"""Personal data under the key of its aggregate: pure functions on bytes and JSON objects.
+"""Encrypt personal data with the data key of its aggregate: functions on bytes and JSON objects.
 
-AES-256-GCM. What is sealed is a nonce of 12 random bytes, the ciphertext and the tag, and is bound
-to its place (what it is, and of whom): put anywhere else it does not open. To destroy the key is to
-destroy all that was sealed with it, wherever copies of it lie.
+The cipher is AES-256-GCM. Sealed data is a nonce of 12 random bytes, the ciphertext and the tag. It
+is bound to its place: what it is, and which aggregate it is of. In any other place it cannot be
+opened.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 KEY_BYTES = 32
 
 PERSONAL = "personal"
-"""The field of an event on the wire that stands for its personal fields, sealed: base64."""
+"""Field of an event on the wire that contains its personal fields, sealed, as base64."""
 
-_IN_EVENT = f'"{PERSONAL}"'.encode()
+_FIELD_IN_JSON = f'"{PERSONAL}"'.encode()
 
-# What a sealed state starts with. A plain one is JSON.
-_SEALED = b"\x01"
+# First byte of a sealed state. A plain one is a MessagePack array, which starts with another.
+_SEALED_STATE = b"\x01"
 
 _NONCE_BYTES = 12
 
 
 class DecryptionError(ValueError):
-    """It was sealed with another key or for another place, was changed, or its key is gone."""
+    """The data was sealed with another key or for another place, or changed, or its key is gone."""
 
 
 def new_key() -> bytes:
-    """A key for one aggregate, or to wrap those of all."""
+    """Create a data key or a master key: 32 random bytes."""
     return AESGCM.generate_key(8 * KEY_BYTES)
 
 
 def seal(key: bytes, data: bytes, place: bytes) -> bytes:
-    """The data, for nobody to read without the key."""
+    """Encrypt the data with the key, for this place."""
     nonce = os.urandom(_NONCE_BYTES)
     return nonce + AESGCM(key).encrypt(nonce, data, place)
 
 
 def unseal(key: bytes, sealed: bytes, place: bytes) -> bytes:
-    """The inverse of `seal`. Raises DecryptionError."""
+    """Decrypt what `seal` returned for the same key and place. Raises DecryptionError."""
     try:
         return AESGCM(key).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], place)
-    except (InvalidTag, ValueError):  # the latter for what is too short
-        raise DecryptionError("it does not open") from None
+    except (InvalidTag, ValueError):  # ValueError: it is too short
+        raise DecryptionError("wrong key, or the data was changed") from None
 
 
 def may_be_sealed(value: bytes | None) -> bool:
-    """Whether these bytes of an event can have sealed fields; without reading them."""
-    return value is not None and _IN_EVENT in value
+    """Whether the bytes of an event may contain sealed fields, found without parsing them."""
+    return value is not None and _FIELD_IN_JSON in value
 
 
 def seal_event(wire: dict[str, Any], personal: Collection[str], key: bytes) -> None:
-    """Replace the personal fields of an event by one sealed field, in place."""
+    """Replace the personal fields of an event by one sealed field; changes `wire`."""
     fields = {name: wire.pop(name) for name in personal if name in wire}
     if fields:
         sealed = seal(key, orjson.dumps(fields), _place_of_event(wire))
@@ -67,7 +67,7 @@ def seal_event(wire: dict[str, Any], personal: Collection[str], key: bytes) -> N
 
 
 def open_event(wire: dict[str, Any], personal: Collection[str], key: bytes | None) -> None:
-    """The inverse, in place; without the key every personal field is the empty string.
+    """Put the personal fields back in; without a key, each is the empty string. Changes `wire`.
 
     Raises:
         DecryptionError: the key is another one, or the event was changed.
@@ -86,35 +86,35 @@ def open_event(wire: dict[str, Any], personal: Collection[str], key: bytes | Non
 
 
 def seal_state(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
-    """A record of the state table, sealed as a whole."""
-    return _SEALED + seal(key, value, _place(b"state", aggregate_id))
+    """Seal a record of the state table as a whole."""
+    return _SEALED_STATE + seal(key, value, _place(b"state", aggregate_id))
 
 
 def is_sealed_state(value: bytes | None) -> bool:
     """Whether this record of the state table is sealed."""
-    return value is not None and value.startswith(_SEALED)
+    return value is not None and value.startswith(_SEALED_STATE)
 
 
 def open_state(value: bytes, aggregate_id: bytes, key: bytes | None) -> bytes:
-    """The inverse of `seal_state`; what is plain is left as it is.
+    """Open a record of the state table; one that is not sealed is returned unchanged.
 
     Raises:
-        DecryptionError: it is sealed, and the key is gone or another one.
+        DecryptionError: it is sealed, and `key` is None or another one, or it was changed.
     """
     if not is_sealed_state(value):
         return value
     if key is None:
         raise DecryptionError("its key is gone")
-    return unseal(key, value[len(_SEALED) :], _place(b"state", aggregate_id))
+    return unseal(key, value[len(_SEALED_STATE) :], _place(b"state", aggregate_id))
 
 
 def seal_dead_letter(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
-    """The value of a dead letter, sealed."""
+    """Seal the value of a dead letter."""
     return seal(key, value, _place(b"dead letter", aggregate_id))
 
 
 def open_dead_letter(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
-    """The inverse of `seal_dead_letter`. Raises DecryptionError."""
+    """Open the value of a dead letter. Raises DecryptionError."""
     return unseal(key, value, _place(b"dead letter", aggregate_id))
 
 

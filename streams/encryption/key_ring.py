@@ -1,4 +1,4 @@
-"""The keys of several partitions, followed as they are made and destroyed: for who reads events."""
+"""Data keys for readers of events: read from the keys topic, which is followed from then on."""
 
 from __future__ import annotations
 
@@ -18,15 +18,19 @@ from streams.kafka.log_reader import open_logs, read_to
 from streams.kafka.topics import partitions_of
 from streams.settings import Settings
 
-_FOLLOW = 1.0  # seconds after which a key that was destroyed has left the memory
-_FETCH_WAIT = 100  # milliseconds that the broker holds a fetch that finds nothing
+# Time between two reads of new records: how long a destroyed key may stay in memory.
+_FOLLOW_INTERVAL_S = 1.0
+
+# How long the broker holds a fetch that finds nothing.
+_FETCH_WAIT_MS = 100
 
 
 class KeyRing:
-    """Keys by partition. A partition is read from its begin when it is first asked for.
+    """Data keys by partition. A partition is read from its beginning when first asked for.
 
     The marker that commits a transaction reaches its partitions one after the other, so an event
-    may be seen before its key. Only `have` tells a key that is gone from one that is on its way.
+    may be seen before its data key. Only `ensure_loaded` distinguishes a key that was destroyed
+    from one that will come.
     """
 
     def __init__(
@@ -36,19 +40,29 @@ class KeyRing:
         topic: str,
         master: bytes,
         *,
-        remember: bool,
+        keep_destroyed: bool,
     ) -> None:
+        """Start without any keys.
+
+        Args:
+            committed: consumer of committed records, assigned all partitions, which are paused.
+            bounds: consumer that is only asked for the ends of partitions; it counts records of
+                open transactions, too.
+            topic: name of the keys topic.
+            master: the master key, 32 bytes.
+            keep_destroyed: see `open_key_ring`.
+        """
         self._committed = committed
         self._bounds = bounds
         self._topic = topic
         self._master = master
-        self._remember = remember
+        self._keep_destroyed = keep_destroyed
         self._keys: dict[int, PartitionKeys] = {}
-        self._loaded: set[int] = set()  # partitions that were read to their end once
+        self._loaded: set[int] = set()  # partitions that were once read to their end
         self._reading = asyncio.Lock()
 
     def of(self, partition: int) -> PartitionKeys:
-        """The keys of a partition, as far as they were read."""
+        """Return the data keys of a partition that were read so far."""
         keys = self._keys.get(partition)
         if keys is None:
             keys = self._keys[partition] = PartitionKeys(self._master)
@@ -56,10 +70,11 @@ class KeyRing:
         return keys
 
     async def ensure_loaded(self, partition: int, ids: Collection[bytes]) -> None:
-        """See to the keys of these aggregates, of which something encrypted was seen already.
+        """Load the data keys of these aggregates, of which the caller has seen encrypted records.
 
-        A key that is not there afterwards is gone: all that was on the topic, committed or not,
-        after the encrypted record was seen has been read by then.
+        A key that is absent afterwards was destroyed: if one is missing, the topic is read to its
+        end at the time of the call (open transactions included), and a key is written before
+        anybody can read what it encrypts.
 
         Raises:
             KafkaError, Transient: the topic could not be read to its end.
@@ -70,12 +85,12 @@ class KeyRing:
             await self._read_to_end(partition, missing)
 
     async def catch_up(self, partition: int) -> None:
-        """Read all that there is of a partition by now; raises what `have` does."""
+        """Read all that is on the topic for a partition now. Raises as `ensure_loaded` does."""
         self.of(partition)
         await self._read_to_end(partition, None)
 
     async def forget(self, partition: int) -> None:
-        """Drop the keys of a partition that somebody else looks after from now on."""
+        """Drop the keys of a partition that another process reads from now on."""
         async with self._reading:
             self._loaded.discard(partition)
             if self._keys.pop(partition, None) is not None:
@@ -84,18 +99,18 @@ class KeyRing:
                 await self._committed.seek_to_beginning(tp)
 
     async def follow(self) -> None:
-        """Read what comes, for ever: destroyed keys have to go also where nobody asks for them."""
+        """Read new records forever: a destroyed key has to go even if nobody asks for it."""
         while True:
-            await asyncio.sleep(_FOLLOW)
+            await asyncio.sleep(_FOLLOW_INTERVAL_S)
             async with self._reading:
-                with suppress(KafkaError):  # who asks for a key is told
+                with suppress(KafkaError):  # `ensure_loaded` raises it
                     for tp, records in (await self._committed.getmany(timeout_ms=0)).items():
                         self._apply(tp.partition, records)
 
     async def _read_to_end(self, partition: int, missing: set[bytes] | None) -> None:
-        """Up to the end of all that was written by now, or until nothing is missing.
+        """Read a partition to its end, or until it has all `missing` keys (None: to its end).
 
-        The first time always to the end: a key may have been destroyed long ago further on.
+        The first time it is always read to its end: a key found early may be destroyed further on.
         """
         tp = TopicPartition(self._topic, partition)
         end = (await self._bounds.end_offsets([tp]))[tp]
@@ -114,20 +129,21 @@ class KeyRing:
     def _apply(self, partition: int, records: Iterable[Any]) -> None:
         keys = self._keys.get(partition)
         if keys is None:
-            return  # forgotten meanwhile
-        remember = self._remember and partition in self._loaded
+            return  # `forget` was called meanwhile
+        keep = self._keep_destroyed and partition in self._loaded
         for record in records:
-            if record.value is not None or not remember:
+            if record.value is not None or not keep:
                 keys.apply(record.key, record.value)
 
 
 async def check_master_key(settings: Settings, names: TopicNames) -> None:
-    """Check the master key of the settings, if there is one, on any key that is there already.
+    """Check that the master key of the settings, if there is one, is that of the existing keys.
 
-    Before a worker makes new keys: those of two master keys on one topic would be beyond repair.
+    To be called before a worker creates data keys: a topic with those of two master keys is beyond
+    repair.
 
     Raises:
-        Fatal: it is another one, or none and personal data is to be encrypted.
+        Fatal: the master key is another one, or there is none and personal data is to be encrypted.
     """
     master = master_key(settings)
     if master is None:
@@ -144,15 +160,15 @@ async def check_master_key(settings: Settings, names: TopicNames) -> None:
 
 @asynccontextmanager
 async def open_key_ring(
-    settings: Settings, names: TopicNames, *, remember: bool = False
+    settings: Settings, names: TopicNames, *, keep_destroyed: bool = False
 ) -> AsyncIterator[KeyRing | None]:
-    """A ring for all partitions, with connections of its own; None if there is no master key.
+    """Open a ring for all partitions, with its own connections; None if there is no master key.
 
     Args:
         settings: where Kafka is, and the master key.
         names: of the aggregate's topics.
-        remember: keep keys that are destroyed after their partition was first read; for who
-            compares what was written at different times, and soon ends.
+        keep_destroyed: whether to keep keys that are destroyed after their partition was first
+            read. Only for a program that compares records of different times, and ends soon.
 
     Raises:
         Fatal: Kafka does not answer, or personal data is to be encrypted without a master key.
@@ -163,13 +179,13 @@ async def open_key_ring(
         return
     partitions = partitions_of(settings, names.keys)
     async with (
-        started(new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT), settings) as committed,
+        started(new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT_MS), settings) as committed,
         started(new_consumer(settings, isolation_level="read_uncommitted"), settings) as bounds,
     ):
         for consumer in (committed, bounds):
             consumer.assign(partitions)
             consumer.pause(*partitions)
-        ring = KeyRing(committed, bounds, names.keys, master, remember=remember)
+        ring = KeyRing(committed, bounds, names.keys, master, keep_destroyed=keep_destroyed)
         following = asyncio.create_task(ring.follow())
         try:
             yield ring

@@ -1,8 +1,8 @@
-"""The keys of aggregates: one each, wrapped by the master key, on a compacted topic of their own.
+"""The data keys of aggregates, wrapped with the master key, on a compacted topic: the keys topic.
 
-A key lies on the keys topic under its aggregate's id, in the partition of the aggregate. It gets
-there in the transaction of the aggregate's first event, and its tombstone in that of the event
-which erases the aggregate.
+A data key is the value of a record with the id of its aggregate, in the partition of the aggregate.
+It is written in the transaction of the first event that is encrypted, and its tombstone in that of
+the event that erases the aggregate.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from streams.settings import Settings
 
 
 def new_master_key() -> str:
-    """A new one, as the settings take it."""
+    """Create a master key, in base64 as `CQRS_MASTER_KEY` takes it."""
     return base64.b64encode(new_key()).decode()
 
 
 def master_key(settings: Settings) -> bytes | None:
-    """The master key of the settings.
+    """Return the master key of the settings, 32 bytes, or None if there is none.
 
     Raises:
         Fatal: there is none, and personal data is to be encrypted.
@@ -38,12 +38,13 @@ def master_key(settings: Settings) -> bytes | None:
 
 
 class PartitionKeys:
-    """The keys of one partition by aggregate id, wrapped; each is unwrapped when it is used.
+    """Data keys of one partition by aggregate id, kept wrapped and unwrapped at each use.
 
-    To unwrap one takes a microsecond, so no key lies in memory in the clear.
+    Unwrapping takes a microsecond, so no data key has to be kept in memory in the clear.
     """
 
     def __init__(self, master: bytes | None, wrapped: dict[bytes, bytes] | None = None) -> None:
+        """Start with these `wrapped` data keys; without a master key none can be used."""
         self._master = master
         self._wrapped = {} if wrapped is None else wrapped
 
@@ -51,14 +52,14 @@ class PartitionKeys:
         return aggregate_id in self._wrapped
 
     def apply(self, aggregate_id: bytes, wrapped: bytes | None) -> None:
-        """Take over one record of the topic; None destroys the key."""
+        """Apply one record of the keys topic; None destroys the data key."""
         if wrapped is None:
             self._wrapped.pop(aggregate_id, None)
         else:
             self._wrapped[aggregate_id] = wrapped
 
     def get(self, aggregate_id: bytes) -> bytes | None:
-        """The aggregate's key, or None if it has none.
+        """Return the data key of an aggregate, or None if it has none.
 
         Raises:
             Fatal: the master key is missing or another one.
@@ -67,12 +68,12 @@ class PartitionKeys:
         return None if wrapped is None else self.unwrap(aggregate_id, wrapped)
 
     def make(self, aggregate_id: bytes) -> bytes:
-        """A new key, wrapped; it is not in use before it is applied."""
-        assert self._master is not None, "nothing is encrypted without one"
+        """Create a data key and return it wrapped; `apply` puts it to use."""
+        assert self._master is not None, "nothing is encrypted without a master key"
         return seal(self._master, new_key(), aggregate_id)
 
     def unwrap(self, aggregate_id: bytes, wrapped: bytes) -> bytes:
-        """The key in a record of the topic. Raises Fatal as `get` does."""
+        """Unwrap the data key in a record of the keys topic. Raises Fatal as `get` does."""
         if self._master is None:
             raise no_master_key()
         try:
@@ -85,7 +86,7 @@ class PartitionKeys:
 
 
 def no_master_key() -> Fatal:
-    """The one line for encrypted data without a master key."""
+    """Build the one-line error for encrypted data without a master key."""
     return Fatal(
         "There is encrypted personal data and CQRS_MASTER_KEY is not set: set the one of this "
         "deployment"

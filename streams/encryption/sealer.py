@@ -1,4 +1,4 @@
-"""What a command partition writes and keeps, sealed where its aggregate has a key."""
+"""Seal what a command partition writes: events, states and dead letters."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from streams.encryption.cipher import (
     seal_state,
 )
 from streams.encryption.keys import PartitionKeys
-from streams.kafka.dead_letters import sealed_letter
+from streams.kafka.dead_letters import with_sealed_value
 from streams.kafka.transactions import OutputRecord
 
 
 class PartitionSealer:
-    """Seals events, states and dead letters of one partition, and opens states.
+    """Sealer of the events, states and dead letters of one partition; it also opens states.
 
-    The first event of an aggregate makes its key, the one that erases it destroys it. Both take
-    effect at once: a chunk that fails takes the whole partition back to what is on the log.
+    An aggregate gets its data key with its first encrypted event; the event that erases it destroys
+    the key. Both take effect before the commit: if the chunk fails, the partition starts again from
+    the log, with a new sealer.
     """
 
     def __init__(self, keys: PartitionKeys | None = None, *, encrypt: bool = False) -> None:
-        """Keys that exist, and whether what is written from now on is to be encrypted."""
+        """Start with the `keys` that exist; `encrypt` says whether new records are encrypted."""
         self._keys = keys or PartitionKeys(None)
         self._encrypt = encrypt
         self._changes: dict[bytes, bytes | None] = {}
 
     def seal_event(self, envelope: EventRecord[Event]) -> bytes:
-        """An event as it is written."""
+        """Encode an event for its topic, with its personal fields sealed if that is switched on."""
         wire = envelope.to_wire()
         if envelope.event.erases:
             self._destroy(envelope.aggregate_id.encode())
@@ -41,25 +42,25 @@ class PartitionSealer:
             seal_event(wire, envelope.event.personal, key)
         return encode(wire)
 
-    def seal_dead_letter(self, letter: OutputRecord) -> OutputRecord:
-        """A dead letter as it is written: of an aggregate without a key it stays as it is."""
-        if not self._encrypt or letter.key is None or letter.value is None:
-            return letter
-        key = self._keys.get(letter.key)
+    def seal_dead_letter(self, plain: OutputRecord) -> OutputRecord:
+        """Seal a dead letter, if encryption is on and its aggregate has a data key."""
+        if not self._encrypt or plain.key is None or plain.value is None:
+            return plain
+        key = self._keys.get(plain.key)
         if key is None:
-            return letter
-        return sealed_letter(letter, seal_dead_letter(letter.value, letter.key, key))
+            return plain
+        return with_sealed_value(plain, seal_dead_letter(plain.value, plain.key, key))
 
     def seal_state(self, aggregate_id: bytes, value: bytes) -> bytes:
-        """A record of the state table as it is written and kept."""
+        """Seal a state table record, if encryption is on and its aggregate has a data key."""
         key = self._keys.get(aggregate_id) if self._encrypt else None
         return value if key is None else seal_state(value, aggregate_id, key)
 
     def open_state(self, aggregate_id: bytes, value: bytes | None) -> bytes | None:
-        """The inverse of `state`.
+        """Open a record of the state table; one that is not sealed is returned unchanged.
 
         Raises:
-            Fatal: the key is gone, or the master key is missing or another one.
+            Fatal: the data key is gone, or the master key is missing or another one.
         """
         if value is None or not is_sealed_state(value):
             return value
@@ -68,17 +69,17 @@ class PartitionSealer:
         except DecryptionError as error:
             raise Fatal(
                 f"The state of {aggregate_id.decode(errors='replace')} cannot be decrypted "
-                f"({error}): restore the topic of the keys from a backup"
+                f"({error}): restore the keys topic from a backup"
             ) from None
 
     def changes(self) -> list[OutputRecord]:
-        """The keys that were made and destroyed since the last commit, for their topic."""
+        """Return what the keys topic lacks: keys created and destroyed since the last commit."""
         return [
             OutputRecord(aggregate_id, wrapped) for aggregate_id, wrapped in self._changes.items()
         ]
 
     def clear(self) -> None:
-        """The changes were committed."""
+        """Forget the changes: they were committed."""
         self._changes.clear()
 
     def _key_of(self, aggregate_id: bytes) -> bytes:

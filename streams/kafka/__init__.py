@@ -1,1 +1,1 @@
-"""What is written to Kafka and read from it: clients, records, topics, transactions."""
+"""Kafka: clients, topics, transactions, and the records that are read and written."""

@@ -1,76 +1,99 @@
-"""What is changed of aiokafka 0.14, each for the one object that it is given.
+"""Changes to aiokafka 0.14, each made on the one producer or consumer that is passed in.
 
-Nothing here touches a module or a class: other producers and consumers of the same process stay as
-they are. `tests/unit/test_private_names.py` says which private names this rests on.
+No module and no class is changed: other producers and consumers in the process stay as they are.
+The changes use private names of aiokafka, so its version is pinned.
 """
 
 from __future__ import annotations
 
 import asyncio
+from types import FunctionType, MethodType
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
-from aiokafka.consumer.fetcher import FetchResult
-from aiokafka.producer import sender
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.client import CoordinationType
+from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.producer.sender import BACKOFF_OVERRIDE, AddPartitionsToTxnHandler
+from aiokafka.record.default_records import DefaultRecord
 from aiokafka.structs import TopicPartition
 
-from streams.kafka.records import FetchedRecord
+from streams.kafka.records import Record
+from streams.kafka.unpacking import BoundedRecords, LenientRecord, UnreadableRecord
 
-# Seconds before a transaction is tried again while the markers of the last one are being written.
-# That takes a millisecond or two; aiokafka waits 20 ms, and has no setting for it.
+# Wait before a transaction is tried again because the commit markers of the last one are still
+# being written. They take 1 or 2 ms; aiokafka waits 20 ms, and has no setting for it.
 _MARKERS_WAIT_S = 0.002
 
-# Seconds until a broker that cannot be reached is tried again. aiokafka knows only its
-# `retry_backoff_ms`, with which the producers of one worker tried a thousand times per second.
+# Wait after a failed attempt to connect to a broker. aiokafka has only `retry_backoff_ms`, with
+# which the producers of one worker tried a thousand times per second.
 _RECONNECT_BACKOFF_S = 0.1
 
 
-class _AddPartitionsToTxnHandler(sender.AddPartitionsToTxnHandler):  # type: ignore[misc]
-    """aiokafka's, with a shorter wait for the last transaction's markers."""
+class _AddPartitionsToTxnHandler(AddPartitionsToTxnHandler):  # type: ignore[misc]
+    """aiokafka's handler, with a shorter wait for the markers of the last transaction."""
 
     def handle_response(self, resp: Any) -> float | None:
         wait: float | None = super().handle_response(resp)
-        return _MARKERS_WAIT_S if wait == sender.BACKOFF_OVERRIDE else wait
+        return _MARKERS_WAIT_S if wait == BACKOFF_OVERRIDE else wait
 
 
 def shorten_wait_for_markers(producer: AIOKafkaProducer) -> None:
-    """Let a transaction of this producer follow the one before it within milliseconds."""
-    its = producer._sender
+    """Let this producer begin a transaction within milliseconds after the one before it."""
+    sender = producer._sender
 
     async def add_partitions(partitions: Any) -> bool:
-        node = await its._find_coordinator(
-            sender.CoordinationType.TRANSACTION, its._txn_manager.transactional_id
+        node = await sender._find_coordinator(
+            CoordinationType.TRANSACTION, sender._txn_manager.transactional_id
         )
-        return bool(await _AddPartitionsToTxnHandler(its, partitions).do(node))
+        return bool(await _AddPartitionsToTxnHandler(sender, partitions).do(node))
 
-    its._do_add_partitions_to_txn = add_partitions
+    sender._do_add_partitions_to_txn = add_partitions
 
 
 def wait_before_reconnecting(producer: AIOKafkaProducer) -> None:
-    """Let this producer try a broker that cannot be reached ten times per second at most."""
+    """Let this producer wait 100 ms after each failed attempt to connect to a broker."""
     connect = producer.client._get_conn
 
-    async def connect_patiently(*args: Any, **kwargs: Any) -> Any:
+    async def connect_with_backoff(*args: Any, **kwargs: Any) -> Any:
         connection = await connect(*args, **kwargs)
         if connection is None:
             await asyncio.sleep(_RECONNECT_BACKOFF_S)
         return connection
 
-    producer.client._get_conn = connect_patiently
+    producer.client._get_conn = connect_with_backoff
 
 
-def yield_fetched_records(result: FetchResult) -> None:
-    """Let a fetch give `FetchedRecord`s; aiokafka's own records were 7% of a worker's CPU."""
-    result._partition_records._consumer_record = _fetched_record
+def read_within_bounds(consumer: AIOKafkaConsumer) -> None:
+    """Let this consumer, which has been started, read batches by `BoundedRecords`.
 
-
-def _fetched_record(tp: TopicPartition, record: Any) -> FetchedRecord:
-    return FetchedRecord(
-        tp.topic,
-        tp.partition,
-        record.offset,
-        record.timestamp,
-        record.key,
-        record.value,
-        tuple(record.headers),
+    It returns `Record`s then; aiokafka's own were 7% of a worker's CPU. The fetcher's
+    method stays aiokafka's: it only finds other classes under the names of those that it uses.
+    """
+    fetcher = consumer._fetcher
+    method = type(fetcher)._proc_fetch_request
+    names = {
+        **method.__globals__,
+        "MemoryRecords": BoundedRecords,
+        "PartitionRecords": _PartitionRecords,
+    }
+    fetcher._proc_fetch_request = MethodType(
+        FunctionType(method.__code__, names, method.__name__), fetcher
     )
+
+
+class _PartitionRecords(PartitionRecords):  # type: ignore[misc]
+    """aiokafka's iterator over the records of a fetch."""
+
+    def _consumer_record(
+        self, tp: TopicPartition, record: DefaultRecord | LenientRecord | UnreadableRecord
+    ) -> Record:
+        return Record(
+            tp.topic,
+            tp.partition,
+            record.offset,
+            record.timestamp,
+            record.key,
+            record.value,
+            tuple(record.headers),
+            record.poison if type(record) is UnreadableRecord else None,
+        )

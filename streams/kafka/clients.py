@@ -1,4 +1,4 @@
-"""How this project connects to Kafka: one place for what every client has in common."""
+"""Kafka clients: created with the options that all of them share, started and stopped."""
 
 from __future__ import annotations
 
@@ -16,37 +16,51 @@ from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_fixed
 
 from models.errors import Fatal
-from streams.kafka.aiokafka_patches import shorten_wait_for_markers, wait_before_reconnecting
+from streams.kafka.aiokafka_patches import (
+    read_within_bounds,
+    shorten_wait_for_markers,
+    wait_before_reconnecting,
+)
 from streams.settings import Settings
 
-# It logs every failed attempt, and what is raised says it again: only who sets up logging sees it.
+# aiokafka logs every failed attempt, and Python prints that where no logging is configured. The
+# errors that are raised say the same, so only programs that configure logging get the log lines.
 logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
-# The largest record a producer may write (outputs' topics allow 4 MiB), and the size that a batch
-# is filled to. A record larger than that travels in a batch of its own.
+# Largest record that a producer may send; the output topics accept 4 MiB.
 MAX_REQUEST_BYTES = 5 * 1024 * 1024
+
+# Size up to which a batch is filled. A larger record is sent in a batch of its own.
 BATCH_BYTES = 512 * 1024
 
-# Seconds that a client gets to stop in good order.
-_STOP_TIMEOUT = 2.0
+# Time that a client has to stop cleanly.
+_STOP_TIMEOUT_S = 2.0
 
-# aiokafka waits this long after a refusal that only asks for patience, of which the broker's
-# transaction check sends one per new transaction: at the default of 100 ms it is the latency.
+# Wait of aiokafka before it repeats a request that the broker was not ready for. The broker may
+# refuse one while it verifies a new transaction: with the default of 100 ms, that is the latency.
 RETRY_BACKOFF_MS = 5
 
-# Seconds that a broker which answers has until its cluster lets it in.
-_LET_IN = 10.0
+# Time that a broker which accepts connections has to join its cluster.
+_JOIN_TIMEOUT_S = 10.0
 
 
-def connection(settings: Settings) -> dict[str, Any]:
-    """What every client needs to connect; security settings will join here."""
+def _connection_options(settings: Settings) -> dict[str, Any]:
+    """Return the options with which every client connects; those for security belong here."""
     return {"bootstrap_servers": settings.bootstrap_servers.split(",")}
 
 
+class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]
+    """A consumer that whatever is on a topic costs bounded memory."""
+
+    async def start(self) -> None:
+        await super().start()
+        read_within_bounds(self)
+
+
 def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
-    """A reader of committed records that belongs to no group."""
-    return AIOKafkaConsumer(
-        **connection(settings),
+    """Create a consumer that reads committed records and belongs to no group."""
+    return _Consumer(
+        **_connection_options(settings),
         **{
             "isolation_level": "read_committed",
             "enable_auto_commit": False,
@@ -58,9 +72,9 @@ def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
 
 
 def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
-    """A producer whose records are acknowledged by all in-sync replicas."""
+    """Create a producer whose records are acknowledged by all in-sync replicas."""
     producer = AIOKafkaProducer(
-        **connection(settings),
+        **_connection_options(settings),
         **{
             "acks": "all",
             "enable_idempotence": True,
@@ -76,10 +90,10 @@ def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
 
 @asynccontextmanager
 async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    """An admin client.
+    """Open an admin client.
 
     Raises:
-        Fatal: no broker answers, or none that is ready to.
+        Fatal: no broker answers, or none has joined its cluster.
     """
     client = await _connected_admin(settings)
     try:
@@ -91,7 +105,7 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
 
 
 async def cluster_id(settings: Settings) -> str:
-    """What the brokers call their cluster: the same for all of them, and for all its life.
+    """Return the id of the Kafka cluster: the same at all brokers, and it never changes.
 
     Raises:
         Fatal: no broker answers.
@@ -101,20 +115,22 @@ async def cluster_id(settings: Settings) -> str:
 
 
 async def _connected_admin(settings: Settings) -> AIOKafkaAdminClient:
-    """A client that knows a broker.
+    """Return a started admin client that knows at least one broker.
 
-    One that has just started, or was suspended, answers before its cluster has let it in, and a
-    client that connects in that moment knows nobody whom it could ask anything.
+    A broker that has just started, or was suspended, accepts connections before it has joined its
+    cluster. A client that connects at that moment learns of no broker that it could ask.
     """
     try:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(NodeNotReadyError),
             wait=wait_fixed(0.1),
-            stop=stop_after_delay(_LET_IN),
+            stop=stop_after_delay(_JOIN_TIMEOUT_S),
             reraise=True,
         ):
             with attempt:
-                client = AIOKafkaAdminClient(**connection(settings), request_timeout_ms=10_000)
+                client = AIOKafkaAdminClient(
+                    **_connection_options(settings), request_timeout_ms=10_000
+                )
                 await client.start()
                 if not client._client.cluster.brokers():
                     await client.close()
@@ -127,7 +143,7 @@ async def _connected_admin(settings: Settings) -> AIOKafkaAdminClient:
 
 @asynccontextmanager
 async def started(client: Any, settings: Settings) -> AsyncIterator[Any]:
-    """Start a producer or consumer and stop it at the end.
+    """Start a producer or consumer, and stop it at the end of the block.
 
     Raises:
         Fatal: no broker answers.
@@ -144,15 +160,15 @@ async def started(client: Any, settings: Settings) -> AsyncIterator[Any]:
 
 
 async def stop(client: Any) -> None:
-    """Stop a producer or consumer in good order, or else, after a few seconds, anyhow.
+    """Stop a producer or consumer cleanly; after 2 s just cancel that and close its connections.
 
-    While a broker is down, aiokafka 0.14 does not stop by itself: an idempotent producer waits for
-    its last batches without end, and a consumer may raise the CancelledError of a fetch that was
-    about to be repeated, which looks as if whoever awaits it had been cancelled.
+    While a broker is down, aiokafka 0.14 does not stop by itself: an idempotent producer waits
+    forever for its last batches, and a consumer may raise the CancelledError of a fetch that was
+    about to be repeated, as if the caller had been cancelled.
     """
     stopping = asyncio.create_task(client.stop())
     try:
-        await asyncio.wait({stopping}, timeout=_STOP_TIMEOUT)
+        await asyncio.wait({stopping}, timeout=_STOP_TIMEOUT_S)
     finally:
         if not stopping.done() or stopping.cancelled():
             stopping.cancel()
@@ -171,7 +187,7 @@ async def _disconnect(client: Any) -> None:
 
 
 def unreachable(settings: Settings) -> Fatal:
-    """The one line for a broker that does not answer."""
+    """Build the one-line error for a broker that does not answer."""
     return Fatal(
         f"Kafka does not answer at {settings.bootstrap_servers}: start it (`cqrs up` starts a "
         "local one) or set CQRS_BOOTSTRAP_SERVERS"

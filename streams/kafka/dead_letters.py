@@ -7,7 +7,7 @@ from streams.kafka.records import Record, reply_key
 from streams.kafka.topics import OUTPUT_BYTES
 from streams.kafka.transactions import OutputRecord
 
-# Headers that a dead letter adds behind the record's own.
+# Headers that a dead letter has after those of the record.
 CODE = "cqrs-dead-code"
 REASON = "cqrs-dead-reason"
 SOURCE_TOPIC = "cqrs-source-topic"
@@ -15,36 +15,40 @@ SOURCE_PARTITION = "cqrs-source-partition"
 SOURCE_OFFSET = "cqrs-source-offset"
 SOURCE_TIMESTAMP = "cqrs-source-timestamp"
 
-# Of a view's: which view could not take it.
+# Header of a dead letter of a view: the view's name.
 VIEW = "cqrs-view"
 
-# Headers of one that was cut: how many bytes its value and its key had.
+# Headers of a dead letter that was cut: bytes of the original value and of the original key.
 CUT = "cqrs-dead-cut"
 CUT_KEY = "cqrs-dead-cut-key"
 
-# Header of one whose value is sealed with the key of the aggregate that its key names.
+# Header of a dead letter whose value is sealed with the data key of the aggregate in its key.
 SEALED = "cqrs-dead-sealed"
 
-# The broker's limit is for a batch with its envelope, and is applied after compression: a small
-# compressed command can be larger than any dead letter.
-_MOST_BYTES = OUTPUT_BYTES - 64 * 1024
-_HEADER_BYTES = 10  # the lengths of a header's two parts, at most; millions of empty ones add up
+# The broker's limit is for a batch with its envelope, and is applied after compression: a command
+# that was small when compressed can be larger than any dead letter.
+_MAX_BYTES = OUTPUT_BYTES - 64 * 1024
+
+# Most bytes of a header's two length fields. Millions of empty headers add up.
+_HEADER_OVERHEAD_BYTES = 10
 
 
 def dead_letter(record: Record, poison: Poison) -> OutputRecord:
-    """The record's own key, value and headers, and why and where it came from.
+    """Build the dead letter of a record: its key, value and headers, the reason and its source.
 
-    A record that is too large for that loses its headers, the end of its value, and of its key
-    what no aggregate id has; ``CUT`` and ``CUT_KEY`` then say how long the two were. The whole
-    record stays at its source until retention ends.
+    If that is too large, the headers are left out, the value is cut, and the key is cut to the
+    longest possible aggregate id; ``CUT`` and ``CUT_KEY`` then hold the original lengths. The whole
+    record stays on its topic until retention removes it.
     """
     key, value, headers = record.key, record.value, list(record.headers)
     size = len(key or b"") + len(value or b"")
-    size += sum(_HEADER_BYTES + len(name.encode()) + len(one or b"") for name, one in headers)
-    if size > _MOST_BYTES:
+    size += sum(
+        _HEADER_OVERHEAD_BYTES + len(name.encode()) + len(one or b"") for name, one in headers
+    )
+    if size > _MAX_BYTES:
         headers = [(CUT, _length(value)), (CUT_KEY, _length(key))]
         key = reply_key(record)
-        value = None if value is None else value[: _MOST_BYTES - len(key or b"")]
+        value = None if value is None else value[: _MAX_BYTES - len(key or b"")]
     return OutputRecord(
         key,
         value,
@@ -60,9 +64,9 @@ def dead_letter(record: Record, poison: Poison) -> OutputRecord:
     )
 
 
-def sealed_letter(letter: OutputRecord, value: bytes) -> OutputRecord:
-    """The same with its value sealed, and a header that says so."""
-    return OutputRecord(letter.key, value, [*letter.headers, (SEALED, b"1")])
+def with_sealed_value(plain: OutputRecord, sealed: bytes) -> OutputRecord:
+    """Return the dead letter with the sealed value in place of its own, and a header for that."""
+    return OutputRecord(plain.key, sealed, [*plain.headers, (SEALED, b"1")])
 
 
 def _length(part: bytes | None) -> bytes:

@@ -1,4 +1,4 @@
-"""Reading parts of logs that were written already, by position, without a consumer group."""
+"""Read existing parts of logs by position, without a consumer group."""
 
 from __future__ import annotations
 
@@ -15,28 +15,37 @@ from streams.kafka.clients import new_consumer, started
 from streams.kafka.topics import partitions_of
 from streams.settings import Settings
 
-# How long nothing may come although there is something. The longest open transaction is shorter.
-_STALLED = 60.0
-_RECORDS = 5000
+# Time without progress, before the end of a log, after which reading it fails. It has to be longer
+# than a transaction may stay open (`CQRS_TRANSACTION_TIMEOUT`): what follows that is hidden.
+_STALL_TIMEOUT_S = 60.0
+
+# Most records that are yielded at a time.
+_MAX_POLL_RECORDS = 5000
+
+# Offsets before the end that are searched first for a last record.
 _FIRST_WINDOW = 64
-# Milliseconds. A wait for records does not end with a commit marker, which moves the position too;
-# and the next partition's turn only comes when the last fetch has ended.
-_WAIT = 20
+
+# How long a fetch waits for records. Short, because a commit marker moves the position but does not
+# end the wait, and because the next partition is fetched only when the last fetch has ended.
+_FETCH_WAIT_MS = 20
 
 
 async def read_to(
     consumer: AIOKafkaConsumer, partition: TopicPartition, end: int
 ) -> AsyncIterator[Sequence[Any]]:
-    """The records from where the consumer stands to before `end`; only positions say it is there.
+    """Yield batches of records from the consumer's position up to offset `end` (exclusive).
+
+    It ends by position: commit markers, aborted and compacted records move the position but yield
+    nothing.
 
     Raises:
-        Transient: nothing came for longer than any transaction may take.
+        Transient: the position did not move for 60 s.
     """
     position = await consumer.position(partition)
     moved = time.monotonic()
     while position < end:
         found = await consumer.getmany(
-            partition, timeout_ms=_WAIT, max_records=min(_RECORDS, end - position)
+            partition, timeout_ms=_FETCH_WAIT_MS, max_records=min(_MAX_POLL_RECORDS, end - position)
         )
         records = [record for record in found.get(partition, ()) if record.offset < end]
         if records:
@@ -44,7 +53,7 @@ async def read_to(
         before, position = position, await consumer.position(partition)
         if position > before:
             moved = time.monotonic()
-        elif time.monotonic() - moved > _STALLED:
+        elif time.monotonic() - moved > _STALL_TIMEOUT_S:
             raise Transient(
                 f"{partition.topic}[{partition.partition}] cannot be read beyond offset "
                 f"{position}: a transaction there stays open, or its broker does not answer"
@@ -52,39 +61,37 @@ async def read_to(
 
 
 class LogReader:
-    """Reads committed records of one partition at a time; `open_logs` makes it.
-
-    Positions, not records, say whether the end was reached: commit markers, aborted and compacted
-    records move the position without showing a record.
-    """
+    """Reader of committed records, one partition at a time; opened by `open_logs`."""
 
     def __init__(self, committed: AIOKafkaConsumer, bounds: AIOKafkaConsumer) -> None:
+        """Read with `committed`; ask `bounds`, which sees open transactions, for offsets only."""
         self.consumer = committed
         self._bounds = bounds
 
     async def begin_offsets(
         self, partitions: Collection[TopicPartition]
     ) -> Mapping[TopicPartition, int]:
-        """The first positions that retention has left."""
+        """Return the first offset of each partition that retention has left."""
         found: dict[TopicPartition, int] = await self._bounds.beginning_offsets(partitions)
         return found
 
     async def end_offsets(
         self, partitions: Collection[TopicPartition]
     ) -> Mapping[TopicPartition, int]:
-        """The positions after all that was written by now, committed or not."""
+        """Return the offset after all that is written to each partition, committed or not."""
         found: dict[TopicPartition, int] = await self._bounds.end_offsets(partitions)
         return found
 
     async def read(
         self, partition: TopicPartition, start: int, end: int
     ) -> AsyncIterator[Sequence[Any]]:
-        """The committed records from `start` (or what retention has left) to before `end`.
+        """Yield batches of committed records from `start` up to offset `end` (exclusive).
 
-        Waits for open transactions below `end`. Only one of these may be under way.
+        Starts later if retention has removed records from `start` on. Waits for open transactions
+        before `end`. Finish one `read` before the next: they share a consumer.
 
         Raises:
-            Transient: nothing came for longer than any transaction may take.
+            Transient: as `read_to`.
         """
         position = max(start, (await self.begin_offsets([partition]))[partition])
         self.consumer.assign([partition])
@@ -95,10 +102,10 @@ class LogReader:
     async def readable_ends(
         self, partitions: Collection[TopicPartition]
     ) -> Mapping[TopicPartition, int]:
-        """The positions behind the last committed record of each by now; 0 where there is none.
+        """Return the offset after the last committed record of each partition; 0 if it has none.
 
-        Unlike the end of a log, which has markers of transactions, that is what a reader of records
-        can say it has reached.
+        A reader of records can reach that. It cannot tell that it has reached the end of a log,
+        where there may be transaction markers.
         """
         ends = await self.end_offsets(partitions)
         last = {
@@ -112,7 +119,7 @@ class LogReader:
         end: int,
         wanted: Callable[[Any], bool] = lambda _record: True,
     ) -> Any | None:
-        """The last committed record before `end` that is wanted, or None."""
+        """Return the last committed record before `end` that is `wanted`, or None."""
         begin = (await self.begin_offsets([partition]))[partition]
         window = _FIRST_WINDOW
         while True:
@@ -129,23 +136,23 @@ class LogReader:
 async def open_logs(
     settings: Settings, partitions: Collection[TopicPartition]
 ) -> AsyncIterator[LogReader]:
-    """A reader of these partitions.
+    """Open a reader of these partitions.
 
     Raises:
         Fatal: Kafka does not answer.
     """
     async with (
-        started(new_consumer(settings, fetch_max_wait_ms=_WAIT), settings) as committed,
+        started(new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT_MS), settings) as committed,
         started(new_consumer(settings, isolation_level="read_uncommitted"), settings) as bounds,
     ):
-        # Assigned, it keeps up with where their leaders are; it never reads.
+        # Assigned, it keeps up with the partitions' leaders; paused, it fetches no records.
         bounds.assign(list(partitions))
         bounds.pause(*partitions)
         yield LogReader(committed, bounds)
 
 
 async def last_positions(settings: Settings, topic: str) -> Mapping[int, int]:
-    """`LogReader.reached` of a whole topic, by partition.
+    """Return `LogReader.readable_ends` of a whole topic, by partition.
 
     Raises:
         Fatal: Kafka does not answer.

@@ -1,4 +1,4 @@
-"""The partitioner of Kafka's Java client, which decides where an aggregate's records belong."""
+"""The partitioner of Kafka's Java client (murmur2): an aggregate's id determines its partition."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _SEED = 0x9747B28C  # of Kafka's murmur2
 
 
 def check_partition(record: Record, partitions: int) -> None:
-    """Check that the record lies where its key belongs by murmur2, the partitioner of Kafka.
+    """Check that the record is in the partition that murmur2 assigns to its key.
 
     Raises:
-        Poison: another partition owns the aggregate.
+        Poison: the aggregate belongs to another partition.
     """
     assert record.key is not None
     partition = partition_of(record.key, partitions)
@@ -28,5 +28,5 @@ def check_partition(record: Record, partitions: int) -> None:
 
 
 def partition_of(key: bytes, partitions: int) -> int:
-    """The partition that a key belongs to."""
+    """Return the partition of a key on a topic with this number of partitions."""
     return (murmurhash2(key, _SEED) & 0x7FFFFFFF) % partitions

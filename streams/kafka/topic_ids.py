@@ -1,7 +1,7 @@
-"""The id that Kafka gives a topic when it is created: another one with the same name has another.
+"""Look up a topic's id (KIP-516): it changes when a topic is deleted and created again.
 
-aiokafka 0.14 does not ask for it, so this is the request in the first version that has it (KIP-516,
-Kafka 2.8).
+aiokafka 0.14 cannot ask for it. This is the metadata request in the first version that returns ids,
+of Kafka 2.8.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class _MetadataRequest(Request[_MetadataRequestStruct]):  # type: ignore[misc]
 
 
 async def topic_id(settings: Settings, topic: str) -> str:
-    """The topic's id, 32 hex digits.
+    """Return the topic's id, 32 hex digits.
 
     Raises:
         Fatal: no broker answers.

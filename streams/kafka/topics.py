@@ -1,4 +1,4 @@
-"""The topics of an aggregate: what they must be like, creating them, and checking what exists."""
+"""The topics of an aggregate: their configuration; create them, and check those that exist."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from streams.kafka.clients import admin_client
 from streams.settings import Settings
 
 MIB = 1024 * 1024
-MINUTE = 60 * 1000
-DAY = 24 * 60 * MINUTE
+_MINUTE_MS = 60 * 1000
+_HOUR_MS = 60 * _MINUTE_MS
+DAY_MS = 24 * _HOUR_MS
 
-# Largest command. What follows from one may be larger: a dead letter carries it and its headers.
+# Largest command, and largest record of its outputs: a dead letter contains the command and more.
 COMMAND_BYTES = MIB
 OUTPUT_BYTES = 4 * MIB
 
 
 @dataclass(frozen=True)
 class TopicSpec:
-    """A topic as it has to be."""
+    """Partitions and configuration of a topic, as required or as found."""
 
     name: str
     partitions: int
@@ -37,21 +38,21 @@ class TopicSpec:
 
 
 def partitions_of(settings: Settings, topic: str) -> list[TopicPartition]:
-    """Return all partitions of one of our topics."""
+    """Return all partitions of a topic of this deployment."""
     return [TopicPartition(topic, number) for number in range(settings.partitions)]
 
 
 def topic_specs(settings: Settings, names: TopicNames) -> tuple[TopicSpec, ...]:
-    """All topics of one aggregate."""
-    # One replica may be away; with fewer than three that would be none.
+    """Return the required configuration of all topics of one aggregate."""
+    # Writing works while one replica is down, if there are several.
     in_sync = max(1, settings.replication_factor - 1)
 
-    def spec(name: str, limit: int, **configs: object) -> TopicSpec:
+    def spec(name: str, max_bytes: int, **configs: object) -> TopicSpec:
         return TopicSpec(
             name,
             settings.partitions,
             {
-                "max.message.bytes": str(limit),
+                "max.message.bytes": str(max_bytes),
                 "min.insync.replicas": str(in_sync),
                 **{key.replace("_", "."): str(value) for key, value in configs.items()},
             },
@@ -59,41 +60,44 @@ def topic_specs(settings: Settings, names: TopicNames) -> tuple[TopicSpec, ...]:
 
     compacted = {
         "cleanup_policy": "compact",
-        # The active segment is never compacted: roll it, so that old states do go.
-        "segment_ms": 3600 * 1000,
-        "max_compaction_lag_ms": 6 * 3600 * 1000,
+        # The active segment is never compacted: close it every hour, so that old states go.
+        "segment_ms": _HOUR_MS,
+        "max_compaction_lag_ms": 6 * _HOUR_MS,
         "min_cleanable_dirty_ratio": 0.2,
     }
     return (
-        spec(names.commands, COMMAND_BYTES, **_kept(7 * DAY)),
+        spec(names.commands, COMMAND_BYTES, **_kept_for(7 * DAY_MS)),
         spec(names.events, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=-1),
-        spec(names.outcomes, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=7 * DAY),
-        spec(names.dead_commands, OUTPUT_BYTES, **_kept(28 * DAY)),
-        spec(names.dead_views, OUTPUT_BYTES, **_kept(28 * DAY)),
+        spec(names.outcomes, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=7 * DAY_MS),
+        spec(names.dead_commands, OUTPUT_BYTES, **_kept_for(28 * DAY_MS)),
+        spec(names.dead_views, OUTPUT_BYTES, **_kept_for(28 * DAY_MS)),
         spec(names.changelog, OUTPUT_BYTES, **compacted),
-        # A key that was destroyed is gone within the hour, and so is its tombstone.
+        # A destroyed key is gone within the hour, and so is its tombstone.
         spec(
             names.keys,
             MIB,
             cleanup_policy="compact",
-            segment_ms=10 * MINUTE,
-            max_compaction_lag_ms=15 * MINUTE,
-            delete_retention_ms=20 * MINUTE,
+            segment_ms=10 * _MINUTE_MS,
+            max_compaction_lag_ms=15 * _MINUTE_MS,
+            delete_retention_ms=20 * _MINUTE_MS,
             min_cleanable_dirty_ratio=0.01,
         ),
     )
 
 
-def _kept(milliseconds: int) -> dict[str, object]:
-    """Of a topic that may hold personal data: whole segments expire, so each is for a day only."""
-    return {"cleanup_policy": "delete", "retention_ms": milliseconds, "segment_ms": DAY}
+def _kept_for(retention_ms: int) -> dict[str, object]:
+    """Return the configuration of a topic that may contain personal data.
+
+    Only whole segments expire, so each one is for a day at most.
+    """
+    return {"cleanup_policy": "delete", "retention_ms": retention_ms, "segment_ms": DAY_MS}
 
 
 async def create_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:
-    """Create what is missing, check the rest, and return the names of the new ones.
+    """Create the missing topics, check all of them, and return the names of the new ones.
 
     Raises:
-        Fatal: a topic exists and differs, or the cluster refuses; says what to do.
+        Fatal: an existing topic differs, or the cluster refuses to create one.
     """
     async with admin_client(settings) as admin:
         existing = await _describe(admin, specs)
@@ -119,10 +123,10 @@ async def create_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[
 
 
 async def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> None:
-    """Check that all topics exist and are as they have to be.
+    """Check that all topics exist and have the settings that matter (`_check`).
 
     Raises:
-        Fatal: a topic is missing or differs; says what to do.
+        Fatal: a topic is missing or differs; the message says what to do.
     """
     async with admin_client(settings) as admin:
         existing = await _describe(admin, specs)
@@ -135,12 +139,13 @@ async def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> None:
 async def describe_topics(
     settings: Settings, specs: Sequence[TopicSpec]
 ) -> Mapping[str, TopicSpec]:
-    """Those of the topics that exist, as they are, defaults and all. Raises Fatal."""
+    """Return the configuration of those that exist, defaults included, by name. Raises Fatal."""
     async with admin_client(settings) as admin:
         return await _describe(admin, specs)
 
 
 def _check(specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec]) -> None:
+    """Check partitions, cleanup policy, record size, and that nothing expires that must not."""
     for spec in specs:
         found = existing[spec.name]
         if found.partitions != spec.partitions:
@@ -161,7 +166,7 @@ def _check(specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec]) -> Non
 
 
 async def _describe(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, TopicSpec]:
-    """The topics that exist, as they are."""
+    """Return the configuration of those topics that exist, by name."""
     described = await admin.describe_topics([spec.name for spec in specs])
     partitions = {
         topic["topic"]: len(topic["partitions"])
@@ -182,7 +187,7 @@ async def _describe(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> d
 async def _wait_until_described(
     admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]
 ) -> dict[str, TopicSpec]:
-    """New topics take a moment until every broker knows them."""
+    """Wait until all topics are described: a new one is not known to every broker at once."""
     try:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(Transient),
@@ -195,5 +200,5 @@ async def _wait_until_described(
                 if len(found) < len(specs):
                     raise Transient("new topics are not known everywhere yet")
     except Transient:
-        raise Fatal("new topics did not appear within 30 s: look at the brokers' logs") from None
+        raise Fatal("new topics did not appear within 30 s: check the brokers' logs") from None
     return found

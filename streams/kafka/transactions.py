@@ -1,7 +1,7 @@
-"""One Kafka transaction per chunk, of a producer that belongs to one input partition.
+"""One Kafka transaction per chunk, by a producer that belongs to one input partition.
 
 The transactional id is ``{app id}-{input topic}-{partition}``. Starting the producer fences any
-earlier owner of the partition and finishes or aborts what that one left open.
+earlier owner of the partition and ends the transaction that it left open.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Seconds for an abort. What is left behind the next owner ends, or the transaction's timeout.
-_ABORT_TIMEOUT = 1.0
+# Time for an abort. What stays open is ended by the next owner, or by the transaction's timeout.
+_ABORT_TIMEOUT_S = 1.0
 
 
 class Fenced(Exception):  # noqa: N818 - named as Kafka names it
@@ -35,7 +35,7 @@ class Fenced(Exception):  # noqa: N818 - named as Kafka names it
 
 
 class OutputRecord(msgspec.Struct, frozen=True, gc=False):
-    """A record to write, in the partition of the input."""
+    """A record to write, into the partition with the number of the input partition."""
 
     key: bytes | None
     value: bytes | None
@@ -43,7 +43,7 @@ class OutputRecord(msgspec.Struct, frozen=True, gc=False):
 
 
 class Batches:
-    """Records for one topic, put into the producer's batches as they come."""
+    """Records for one topic, packed into the producer's batches as they are added."""
 
     def __init__(
         self, new_batch: Callable[[], BatchBuilder], records: Iterable[OutputRecord]
@@ -56,71 +56,73 @@ class Batches:
     def extend(self, records: Iterable[OutputRecord]) -> None:
         """Add these records."""
         for record in records:
-            while not self._append(self._taken, None, record.key, record.value, [*record.headers]):
+            while not self._append(self._added, None, record.key, record.value, [*record.headers]):
                 self._close()
                 self._begin()
-            self._taken += 1
+            self._added += 1
 
     def close(self) -> Sequence[BatchBuilder]:
-        """All batches, in order, ready to be sent. Nothing can be added after it."""
-        if self._taken:
+        """Return all batches, in order, ready to be sent. Nothing can be added afterwards."""
+        if self._added:
             self._close()
         return self._full
 
     def _begin(self) -> None:
         self._open = self._new_batch()
-        # Not `BatchBuilder.append`, which takes twice as long as the builder of aiokafka's that it
-        # calls: 3% of a command. This gives None where there is no room, but takes any first one.
+        # Not `BatchBuilder.append`, which takes twice as long as the inner builder that it calls:
+        # 3% of a command. The inner one returns None if there is no room, but accepts any first
+        # record.
         self._append = self._open._builder.append
-        self._taken = 0
+        self._added = 0
 
     def _close(self) -> None:
-        self._open._relative_offset = self._taken
+        self._open._relative_offset = self._added
         self._open.close()
         self._full.append(self._open)
 
 
 class TransactionalProducer:
-    """Writes the outputs of one input partition."""
+    """Producer of the outputs of one input partition."""
 
-    def __init__(self, settings: Settings, group: str, tp: TP) -> None:
+    def __init__(self, settings: Settings, app_id: str, tp: TP) -> None:
         self._settings = settings
-        self._group = group
+        self._app_id = app_id
         self._tp = tp
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
-        """Fence earlier owners; after this returns, nothing of theirs is open any more.
+        """Fence earlier owners. After that, no transaction of theirs is open.
 
         Raises:
-            KafkaError, Transient: it failed, or took longer than a transaction may.
+            KafkaError, Transient: it failed, or took longer than a transaction may take.
         """
         await self.close()
         self._producer = new_producer(
             self._settings,
-            transactional_id=f"{self._group}-{self._tp.topic}-{self._tp.partition}",
+            transactional_id=f"{self._app_id}-{self._tp.topic}-{self._tp.partition}",
             transaction_timeout_ms=int(self._settings.transaction_timeout * 1000),
             retry_backoff_ms=RETRY_BACKOFF_MS,
         )
         await self._in_time(self._producer.start(), "fencing")
 
     def batches(self, records: Iterable[OutputRecord] = ()) -> Batches:
-        """Batches for `commit`, with these records in them."""
+        """Return batches for `commit` that contain these records."""
         assert self._producer is not None, "start first"
         return Batches(self._producer.create_batch, records)
 
     async def commit(self, outputs: Mapping[str, Batches]) -> Mapping[str, int]:
-        """Write all outputs (by topic), or nothing.
+        """Write all outputs (by topic), or nothing, in one transaction.
 
-        The position in the input belongs to the outputs. The group's offset is no part of it: that
-        would be two of five requests, for tools that show the lag (`ChunkConsumer.commit`).
+        The position in the input is one of the outputs. The group's offset is not committed here:
+        that would be two of five requests, only for tools that show the lag. `ChunkConsumer.commit`
+        does it.
 
         Returns the offset of the first record of each topic that has any.
 
         Raises:
-            Fenced: a newer owner exists, or the broker has given the transaction up.
-            KafkaError, Transient: it failed, or whether it was committed is not known. `start`
-                again, and read from the log what holds.
+            Fenced: a newer owner exists, or the broker has given up the transaction.
+            KafkaError, Transient: it failed, or it is not known whether it was committed. Call
+                `start` again, and read from the log what was.
         """
         assert self._producer is not None, "start first"
         try:
@@ -129,10 +131,12 @@ class TransactionalProducer:
             raise Fenced from error
 
     async def _in_time(self, work: Awaitable[T], what: str) -> T:
-        """The broker gives a transaction up after its time; aiokafka may wait for ever, silently.
+        """Wait for this no longer than a transaction may take.
+
+        The broker gives up the transaction then, but aiokafka may wait forever, silently.
 
         Raises:
-            Transient: the time of a transaction is over.
+            Transient: the time is over.
         """
         timeout = self._settings.transaction_timeout
         try:
@@ -155,15 +159,15 @@ class TransactionalProducer:
         return {batch.topic: batch.offset for batch in reversed(written)}
 
     async def close(self) -> None:
-        """Give the producer up; an open transaction is aborted as soon as anyone notices."""
+        """Stop the producer, and abort its open transaction if that works within a second."""
         producer, self._producer = self._producer, None
         if producer is None:
             return
         try:
             if producer._txn_manager.is_in_transaction():
-                await asyncio.wait_for(producer.abort_transaction(), _ABORT_TIMEOUT)
+                await asyncio.wait_for(producer.abort_transaction(), _ABORT_TIMEOUT_S)
         except (KafkaError, asyncio.TimeoutError) as error:
-            logger.info("%s: an open transaction was left behind: %r", self._tp, error)
+            logger.info("%s: the open transaction could not be aborted: %r", self._tp, error)
         finally:
             with suppress(KafkaError):
                 await stop(producer)

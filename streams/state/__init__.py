@@ -1,1 +1,1 @@
-"""The state of aggregates: snapshots in a store per partition, restored from a changelog."""
+"""State of aggregates: snapshots in one store per partition, restored from the changelog."""

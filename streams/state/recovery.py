@@ -1,4 +1,4 @@
-"""Taking over a command partition: its state, and where to go on reading.
+"""Take over a command partition: its state, its keys, and the position to continue from.
 
 The position comes from the changelog, never from the group's committed offset: that one can be
 read before the dead owner's transaction has completed.
@@ -25,40 +25,41 @@ from streams.state.store import MemoryStore, StateStore
 
 logger = logging.getLogger(__name__)
 
-# Milliseconds that the broker holds a fetch that finds nothing, and with it whatever is asked
-# next over the same connection.
-_FETCH_WAIT = 20
+# How long the broker holds a fetch that finds nothing, and with it the next request on the same
+# connection.
+_FETCH_WAIT_MS = 20
 
 
 @dataclass(frozen=True)
 class Recovered:
-    """A partition's state, the position in the input that it stands at, and its keys."""
+    """State of a partition, the input position that belongs to it, and the keys."""
 
     state: StateStore
     position: int
     keys: dict[bytes, bytes]
-    """Wrapped, by aggregate id."""
+    """Wrapped data keys, by aggregate id."""
 
 
 async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Recovered:
     """Restore the state of an input partition whose earlier owners have been fenced.
 
     Raises:
-        Fatal: commands expired before they were decided, or the changelog was lost.
-        Transient: the log of the commands ends before the position.
+        Fatal: commands expired before they were decided, the changelog was lost, or something else
+            that only a person can repair; the message says what.
+        KafkaError, Transient: reading failed, or the command topic ends before the position.
     """
     changelog, source, events, keys = (
         TopicPartition(topic, tp.partition)
         for topic in (names.changelog, tp.topic, names.events, names.keys)
     )
-    consumer = new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT)
+    consumer = new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT_MS)
     state: StateStore | None = None
     try:
         await consumer.start()
         consumer.assign([changelog, source, events, keys])
-        consumer.pause(source, events)  # of these only the bounds are wanted
-        state = await _open_state(settings, consumer, changelog)
-        kept = state.end
+        consumer.pause(source, events)  # only their begin and end are needed
+        state = await _open_store(settings, consumer, changelog)
+        restored_from = state.end
         await restore(consumer, changelog, state)
         wrapped = (await restore(consumer, keys, MemoryStore())).records
         begin = (await consumer.beginning_offsets([source]))[source]
@@ -80,15 +81,19 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
     finally:
         await stop(consumer)
     logger.info(
-        "%s[%d]: restored from offset %d to %d", changelog.topic, tp.partition, kept, state.end
+        "%s[%d]: restored from offset %d to %d",
+        changelog.topic,
+        tp.partition,
+        restored_from,
+        state.end,
     )
     return Recovered(state, position, wrapped)
 
 
-async def _open_state(
+async def _open_store(
     settings: Settings, consumer: AIOKafkaConsumer, changelog: TopicPartition
 ) -> StateStore:
-    """What is left of the state on this host: nothing, unless there is a local store."""
+    """Open the store on this host's disk if the settings have a folder for it, or one in memory."""
     if settings.state_dir is None:
         return MemoryStore()
     identity = Identity(await topic_id(settings, changelog.topic), changelog.partition)
@@ -99,24 +104,24 @@ async def _open_state(
 
 
 def _check_position(tp: TP, position: int, begin: int, end: int) -> None:
-    """Check that the commands can be read on from ``position``."""
+    """Check that ``position`` is within the log of the commands."""
     where = f"{tp.topic}[{tp.partition}]"
     if position < begin:
         raise Fatal(
             f"{where}: {begin - position} commands expired before they were decided (position "
-            f"{position}, log starts at {begin}); to go on without them run "
+            f"{position}, log starts at {begin}); to continue without them run "
             f"`cqrs topics skip-expired {tp.partition}`"
         )
     if position > end:
         raise Transient(
             f"{where} ends at {end}, before the position {position}: if its leader is not just "
-            "behind, records were lost or the topic was made anew; restore it from a backup, or "
-            "use another CQRS_NAMESPACE"
+            "behind, records were lost or the topic was deleted and created again; restore it from "
+            "a backup, or use another CQRS_NAMESPACE"
         )
 
 
 async def _has_records(consumer: AIOKafkaConsumer, tp: TopicPartition) -> bool:
-    """Whether there is any committed record; aborted ones and markers are none."""
+    """Whether there is any committed record; aborted ones and markers do not count."""
     end = (await consumer.end_offsets([tp]))[tp]
     await consumer.seek_to_beginning(tp)
     consumer.resume(tp)

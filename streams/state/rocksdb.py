@@ -1,17 +1,17 @@
-"""The state of a partition on this host's disk, in RocksDB: what `CQRS_STATE_DIR` switches on.
+"""State of a partition in RocksDB on this host's disk; `CQRS_STATE_DIR` switches it on.
 
-The changelog is the write-ahead log; RocksDB writes none. Each transaction of the changelog is one
-batch together with the position in the changelog behind it, and is applied only when it is known to
-be committed. RocksDB writes its memory to files in the order of the batches and each file whole or
-not at all, so whenever the process or the machine dies, the files hold the committed transactions
-up to some position and nothing else. From there the changelog is read on: its values are absolute,
-so what is read twice does no harm, and it never removes an aggregate (an erased one is replaced),
-so nothing comes back that compaction has taken out of it meanwhile.
+The changelog is the write-ahead log; RocksDB writes none. Changes are applied only when they are
+known to be committed, in one batch with the changelog offset after them. RocksDB writes its memory
+to files in the order of the batches, and each file as a whole or not at all. So whenever the
+process or the machine dies, the files contain the committed changes up to some offset and nothing
+else. The next start reads the changelog from that offset. Reading a change twice does no harm,
+because values are absolute. Aggregates are never removed from the changelog (an erased one is
+replaced), so an old store cannot bring one back that compaction has removed meanwhile.
 
-A store that is of no use is removed, with one line that says why, and the state is read from the
-changelog's beginning: one that RocksDB cannot open or read, of another topic (another deployment,
-or one made anew with the same name: `topic_ids`), of another version of this format, or with a
-position that is not in the changelog.
+A store that cannot be used is removed, with one log line that says why, and the state is read from
+the beginning of the changelog. That is a store that RocksDB cannot open or read, that belongs to
+another topic (of another deployment, or deleted and created again: `topic_ids`), that was written
+by another version of this format, or whose offset is not within the changelog.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from itertools import count
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -39,26 +38,29 @@ from rocksdict import (
 )
 
 from models.errors import Fatal, Transient
-from streams.state.store import OWN, StateStore, decode_position, position_key
+from streams.state.store import RESERVED, StateStore, decode_position, position_key
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 
-# The store's own keys, beside those of the changelog.
-_OF = OWN + b"store"
-_END = OWN + b"end"
-_FIRST = b"\x01"  # no aggregate's key is before this one, and no other key is behind it
+# Keys of the store itself. The other keys are those of the changelog.
+_IDENTITY_KEY = RESERVED + b"store"
+_END_KEY = RESERVED + b"end"
 
-# Bytes of memory that the stores of a process take together: blocks that were read, filters and
-# indices, and what waits to be written to files.
-_MEMORY = 128 << 20
-_UNWRITTEN = 64 << 20
-_UNWRITTEN_EACH = 16 << 20  # also what is read from the changelog again after a kill -9, at most
+# The ids of aggregates are at or after this key, all reserved keys before it.
+_FIRST_ID = b"\x01"
+
+# Memory of all stores of a process together: cached blocks, filters and indices, and the write
+# buffers, whose content waits to be written to files (and is read from the changelog again after
+# a kill -9).
+_MEMORY_BYTES = 128 << 20
+_WRITE_BUFFERS_BYTES = 64 << 20
+_WRITE_BUFFER_PER_STORE_BYTES = 16 << 20
 
 
 class Identity(NamedTuple):
-    """Whose state it is: another topic with the same name has another id."""
+    """Changelog partition that a store belongs to, by topic id: a name can be used again."""
 
     topic_id: str
     partition: int
@@ -68,194 +70,202 @@ class Identity(NamedTuple):
 
 
 class RocksDBStore(StateStore):
-    """The state of one partition in a folder that no other process uses; `open_rocksdb_store`.
+    """State of one partition in a folder that it has locked; opened by `open_rocksdb_store`.
 
-    Any error of RocksDB, a full disk or a damaged file, removes the store: it raises Transient, and
-    the partition starts again from the changelog.
+    Any error of RocksDB (a full disk, a damaged file) removes the store and raises Transient: the
+    partition starts again and reads the changelog from its beginning.
     """
 
-    def __init__(self, slot: _LockedFolder, db: Rdict, end: int) -> None:
-        self._slot = slot
+    def __init__(self, folder: _LockedFolder, db: Rdict, end: int) -> None:
+        self._folder = folder
         self._db = db
         self._end = end
         self._open = True
 
     @property
     def end(self) -> int:
-        """How far it has the changelog."""
+        """Changelog offset up to which the store is complete (exclusive)."""
         return self._end
 
     def get(self, key: bytes) -> bytes | None:
-        """The record of an aggregate. Raises Transient: see the class."""
+        """Return the record of an aggregate, if there is one. Raises Transient: see the class."""
         try:
             return self._db.get(key)
         except Exception as error:
-            self._failed(error)
+            self._remove_and_raise(error)
 
     def position(self, tp: TP) -> int | None:
-        """Where the input partition was read to. Raises Transient: see the class."""
+        """Return the position in an input partition. Raises Transient: see the class."""
         value = self.get(position_key(tp))
         return None if value is None else decode_position(value)
 
     def apply(self, changes: Mapping[bytes, bytes | None], end: int) -> None:
-        """Take over what was committed, all or nothing. Raises Transient: see the class."""
+        """Apply records of the changelog, all or nothing; None deletes a key, `end` is exclusive.
+
+        Raises Transient: see the class.
+        """
         batch = WriteBatch(raw_mode=True)
         for key, value in changes.items():
             if value is None:
                 batch.delete(key)
             else:
                 batch.put(key, value)
-        batch.put(_END, b"%d" % end)
+        batch.put(_END_KEY, b"%d" % end)
         try:
             self._db.write(batch, _write_options())
         except Exception as error:
-            self._failed(error)
+            self._remove_and_raise(error)
         self._end = end
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._db.keys(from_key=_FIRST)
+        yield from self._db.keys(from_key=_FIRST_ID)
 
     def __len__(self) -> int:
-        """Counts them: RocksDB itself only knows about how many there are."""
+        """Count the ids one by one: RocksDB itself has only an estimate."""
         return sum(1 for _ in self)
 
     def close(self) -> None:
-        """Write everything to files, if that is possible, and let others have them."""
+        """Write everything to files, if that is possible, and unlock the folder."""
         if self._open:
             self._close_db()
-            self._slot.release()
+            self._folder.release()
 
     def _close_db(self) -> None:
         self._open = False
         try:
             self._db.close()
-        except Exception as error:  # closed it is nevertheless
-            logger.warning("%s: the last changes stay unwritten: %s", self._slot.files, error)
+        except Exception as error:  # it is closed all the same
+            logger.warning("%s: the last changes were not written: %s", self._folder.files, error)
 
-    def _failed(self, error: Exception) -> NoReturn:
+    def _remove_and_raise(self, error: Exception) -> NoReturn:
         if not self._open:
-            raise error  # the files may belong to somebody else by now
+            raise error  # the files may belong to another process now
         self._close_db()
-        self._slot.remove_files()
-        self._slot.release()
+        self._folder.remove_files()
+        self._folder.release()
         raise Transient(
-            f"{self._slot.files}: the local store failed and was removed: {error}"
+            f"{self._folder.files}: the local store failed and was removed: {error}"
         ) from error
 
 
-def open_rocksdb_store(folder: Path, identity: Identity, begin: int, end: int) -> RocksDBStore:
-    """The store of a partition, as it is or, if it is of no use, empty.
+def open_rocksdb_store(path: Path, identity: Identity, begin: int, end: int) -> RocksDBStore:
+    """Open the store of a partition; create an empty one if there is none that can be used.
 
-    A suspended process may hold the one that it used, although its partition has moved to us: then
-    we take the next one in the same folder, and it is removed by whoever gets the first one again.
+    A suspended process may still hold the store, although the partition has moved here. Then the
+    next folder beside it is used; a later owner that gets the first one again removes that.
 
     Args:
-        folder: of the partition, on this host.
-        identity: whose state it has to be.
-        begin: the first position of the changelog.
-        end: the one behind its last committed record.
+        path: the partition's directory on this host, with the numbered folders in it.
+        identity: the changelog partition that the store has to belong to.
+        begin: the first offset of the changelog.
+        end: the changelog's end (exclusive).
 
     Raises:
-        Fatal: nothing can be kept in that folder.
-        Transient: a new store could not be made there.
+        Fatal: that directory cannot be used.
+        Transient: a new store could not be created there.
     """
-    slot = _take_slot(folder)
+    folder = _lock_folder(path)
     try:
-        if slot.files.exists():
+        if folder.files.exists():
             try:
-                return _reopened(slot, identity, begin, end)
+                return _reopen(folder, identity, begin, end)
             except _Unusable as why:
                 logger.warning(
                     "%s: this local store is removed, and the state is read from the beginning "
                     "of the changelog: %s",
-                    slot.files,
+                    folder.files,
                     why,
                 )
-        return _new(slot, identity)
+        return _create(folder, identity)
     except BaseException:
-        slot.release()
+        folder.release()
         raise
 
 
 class _Unusable(Exception):  # noqa: N818 - a reason, no error
-    """Why a store cannot be used."""
+    """Reason why a store cannot be used."""
 
 
 class _LockedFolder:
-    """One store's place in a partition's folder. Whoever has locked it owns the files."""
+    """Numbered folder for the files of one store. The holder of its lock owns the files."""
 
-    def __init__(self, files: Path, lock: int) -> None:
+    def __init__(self, files: Path, lock_fd: int) -> None:
         self.files = files
-        self._lock = lock
+        self._lock_fd = lock_fd
 
     @classmethod
-    def take(cls, folder: Path, number: int) -> _LockedFolder | None:
-        """The place of this number, or None if somebody holds it; a process that ends lets go."""
-        lock = os.open(folder / f"{number}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    def try_lock(cls, path: Path, number: int) -> _LockedFolder | None:
+        """Lock the folder of this number, or return None if it is locked already.
+
+        The end of a process releases its locks.
+        """
+        lock_fd = os.open(path / f"{number}.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(lock)
+            os.close(lock_fd)
             return None
-        return cls(folder / str(number), lock)
+        return cls(path / str(number), lock_fd)
 
     def remove_files(self) -> None:
         shutil.rmtree(self.files, ignore_errors=True)
 
     def release(self) -> None:
-        os.close(self._lock)
+        os.close(self._lock_fd)
 
 
-def _take_slot(folder: Path) -> _LockedFolder:
-    """The first one that nobody holds; those behind it go, unless somebody holds them."""
+def _lock_folder(path: Path) -> _LockedFolder:
+    """Lock the first free folder, and remove unlocked ones after it."""
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        slot = next(filter(None, (_LockedFolder.take(folder, number) for number in count())))
-        for path in folder.iterdir():
-            if path.name.isdecimal() and int(path.name) > int(slot.files.name):
-                left = _LockedFolder.take(folder, int(path.name))
-                if left is not None:
-                    left.remove_files()
-                    left.release()
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        number = 0
+        while (folder := _LockedFolder.try_lock(path, number)) is None:
+            number += 1
+        for other in path.iterdir():
+            if other.name.isdecimal() and int(other.name) > number:
+                unused = _LockedFolder.try_lock(path, int(other.name))
+                if unused is not None:
+                    unused.remove_files()
+                    unused.release()
     except OSError as error:
         raise Fatal(
-            f"the state cannot be kept in {folder}: {error.strerror}; set CQRS_STATE_DIR to a "
+            f"the state cannot be kept in {path}: {error.strerror}; set CQRS_STATE_DIR to a "
             "folder that the worker can write to"
         ) from error
-    return slot
+    return folder
 
 
-def _reopened(slot: _LockedFolder, identity: Identity, begin: int, end: int) -> RocksDBStore:
+def _reopen(folder: _LockedFolder, identity: Identity, begin: int, end: int) -> RocksDBStore:
     try:
-        db = Rdict(str(slot.files), _options(create=False))
+        db = Rdict(str(folder.files), _options(create=False))
     except Exception as error:
         raise _Unusable(f"it cannot be opened: {error}") from error
     try:
-        of, position = orjson.loads(db.get(_OF) or b"{}"), int(db.get(_END) or -1)
+        found, position = orjson.loads(db.get(_IDENTITY_KEY) or b"{}"), int(db.get(_END_KEY) or -1)
     except Exception as error:
         db.close()
         raise _Unusable(f"it cannot be read: {error}") from error
-    if of.get("format") != FORMAT:
-        why = f"its format is {of.get('format')}, not {FORMAT}"
-    elif Identity(of["topic"], of["partition"]) != identity:
-        why = f"it is of another topic: its id is {of['topic']}[{of['partition']}], not {identity}"
+    if found.get("format") != FORMAT:
+        why = f"its format is {found.get('format')}, not {FORMAT}"
+    elif (owner := Identity(found["topic"], found["partition"])) != identity:
+        why = f"it is of another topic: its id is {owner}, not {identity}"
     elif not begin <= position <= end:
         why = f"it stands at {position}, the changelog has {begin} to {end}"
     else:
-        return RocksDBStore(slot, db, position)
+        return RocksDBStore(folder, db, position)
     db.close()
     raise _Unusable(why)
 
 
-def _new(slot: _LockedFolder, identity: Identity) -> RocksDBStore:
-    slot.remove_files()
+def _create(folder: _LockedFolder, identity: Identity) -> RocksDBStore:
+    folder.remove_files()
     try:
-        db = Rdict(str(slot.files), _options(create=True))
-        of = {"format": FORMAT, "topic": identity.topic_id, "partition": identity.partition}
-        db.put(_OF, orjson.dumps(of), write_opt=_write_options())
+        db = Rdict(str(folder.files), _options(create=True))
+        owner = {"format": FORMAT, "topic": identity.topic_id, "partition": identity.partition}
+        db.put(_IDENTITY_KEY, orjson.dumps(owner), write_opt=_write_options())
     except Exception as error:
-        raise Transient(f"{slot.files}: no local store can be made: {error}") from error
-    return RocksDBStore(slot, db, 0)
+        raise Transient(f"{folder.files}: no local store can be created: {error}") from error
+    return RocksDBStore(folder, db, 0)
 
 
 @lru_cache
@@ -267,9 +277,11 @@ def _write_options() -> WriteOptions:
 
 @lru_cache
 def _memory() -> tuple[Cache, WriteBufferManager]:
-    """What all stores of this process share."""
-    cache = Cache(_MEMORY)
-    manager = WriteBufferManager.new_write_buffer_manager_with_cache(_UNWRITTEN, False, cache)
+    """Return the block cache and the write buffers, which all stores of this process share."""
+    cache = Cache(_MEMORY_BYTES)
+    manager = WriteBufferManager.new_write_buffer_manager_with_cache(
+        _WRITE_BUFFERS_BYTES, False, cache
+    )
     return cache, manager
 
 
@@ -284,7 +296,7 @@ def _options(*, create: bool) -> Options:
     options.create_if_missing(create)
     options.set_block_based_table_factory(blocks)
     options.set_write_buffer_manager(manager)
-    options.set_write_buffer_size(_UNWRITTEN_EACH)
+    options.set_write_buffer_size(_WRITE_BUFFER_PER_STORE_BYTES)
     options.set_keep_log_file_num(2)
     options.set_max_log_file_size(1 << 20)
     return options

@@ -1,7 +1,7 @@
-"""An aggregate as the state table holds it: state, version and dedupe window, as MessagePack.
+"""Snapshot of an aggregate in the state table: its state, version and dedupe window.
 
-Binary, because it is kept for every aggregate and written for every command: of the ids and times
-in it, it takes half of what JSON takes.
+It is encoded as MessagePack, because it is kept for every aggregate and written for every command:
+the ids and times in it take half of the bytes that they take in JSON.
 """
 
 from __future__ import annotations
@@ -16,27 +16,28 @@ from streams.aggregate import Aggregate
 
 S = TypeVar("S")
 
-# How many of its last command ids an aggregate remembers: the documented dedupe window.
+# Number of its last commands that an aggregate remembers: the documented dedupe window.
 DEDUPE_WINDOW = 16
 
 
 class RememberedAcceptance(msgspec.Struct, frozen=True, array_like=True, tag=1, gc=False):
-    """The answer to a command that was accepted."""
+    """Reply to a remembered accepted command."""
 
     command: bytes
-    """The 16 bytes of its id."""
+    """Id of the command, 16 bytes."""
     sequence: int
-    """Of its last event."""
+    """Sequence of its last event."""
     events: int
-    """How many it has."""
+    """Number of events that it produced."""
     offset: int
-    """Where the command lay."""
+    """Offset of the command in its partition."""
 
 
 class RememberedRejection(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):
-    """The answer to a command that was rejected."""
+    """Reply to a remembered rejected command."""
 
     command: bytes
+    """Id of the command, 16 bytes."""
     code: str
     reason: str
 
@@ -45,36 +46,36 @@ Remembered = RememberedAcceptance | RememberedRejection
 
 
 class Snapshot(msgspec.Struct, Generic[S], frozen=True, array_like=True):
-    """State, number of events, and the answers to the last commands, oldest first."""
+    """State, version (number of events), and the replies to the last commands, oldest first."""
 
     state: S | None
     version: int
     remembered: tuple[Remembered, ...]
 
     def reply_to(self, command_id: bytes) -> Remembered | None:
-        """What was answered to the command of this id, if it is remembered."""
-        for answer in self.remembered:
-            if answer.command == command_id:
-                return answer
+        """Return the reply to the command with this id, or None if it is not remembered."""
+        for reply in self.remembered:
+            if reply.command == command_id:
+                return reply
         return None
 
-    def remembering(self, answer: Remembered) -> Snapshot[S]:
-        """The same with one more answer in the window."""
-        return Snapshot(self.state, self.version, (*self.remembered[1 - DEDUPE_WINDOW :], answer))
+    def remembering(self, reply: Remembered) -> Snapshot[S]:
+        """Return a copy that remembers one more reply; a full window drops its oldest one."""
+        return Snapshot(self.state, self.version, (*self.remembered[1 - DEDUPE_WINDOW :], reply))
 
 
 NO_SNAPSHOT: Snapshot[Any] = Snapshot(None, 0, ())
 
 
 encode_snapshot: Callable[[Snapshot[Any]], bytes] = msgspec.msgpack.Encoder().encode
-"""The entity, which exists, as the state table's value."""
+"""Encode the snapshot of an aggregate that exists, as a value of the state table."""
 
 
 def decode_snapshot(aggregate: Aggregate[S], value: bytes | None) -> Snapshot[S]:
-    """The inverse of `encode_snapshot`; no value is an aggregate that does not exist.
+    """Decode a value of the state table; None is an aggregate that does not exist.
 
     Raises:
-        ValueError: it is no entity of this aggregate.
+        ValueError: it is no snapshot of this kind of aggregate.
     """
     return NO_SNAPSHOT if value is None else _decoder(aggregate.state).decode(value)  # type: ignore[arg-type]
 

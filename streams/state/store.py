@@ -1,4 +1,4 @@
-"""Where the state of one partition is kept, and the keys and positions of its changelog."""
+"""Stores for the state of one partition, and how the changelog records a position."""
 
 from __future__ import annotations
 
@@ -8,48 +8,52 @@ from collections.abc import Iterator, Mapping
 import orjson
 from faust.types import TP
 
-# Keys that start with this byte are the table's own. Aggregate ids have no control characters.
-OWN = b"\x00"
+# Keys that start with this byte are no aggregate ids, which contain no control characters.
+RESERVED = b"\x00"
 
 
 def position_key(tp: TP) -> bytes:
-    """The changelog's key for the position in an input partition."""
-    return OWN + f"position {tp.topic} {tp.partition}".encode()
+    """Return the changelog's key for the position in an input partition."""
+    return RESERVED + f"position {tp.topic} {tp.partition}".encode()
 
 
 def encode_position(position: int) -> bytes:
-    """The changelog's value for a position."""
+    """Encode a position as a value of the changelog."""
     return orjson.dumps({"position": position})
 
 
 def decode_position(value: bytes) -> int:
-    """The inverse of `encode_position`."""
+    """Decode what `encode_position` returned."""
     return int(orjson.loads(value)["position"])
 
 
 class StateStore(ABC):
-    """The state of one partition: the encoded record of each aggregate, by its id.
+    """State of one partition: the record of each aggregate as bytes, by the aggregate's id.
 
-    It is never ahead of a committed transaction, and has each of them whole or not at all.
-    Iterating gives the ids.
+    It contains only what was committed. Iterating yields the ids.
     """
 
     @property
     @abstractmethod
     def end(self) -> int:
-        """The position in the changelog before which nothing is missing; more may be here."""
+        """Changelog offset up to which the store is complete (exclusive)."""
 
     @abstractmethod
     def get(self, key: bytes) -> bytes | None:
-        """The record of an aggregate."""
+        """Return the record of an aggregate, or None if there is none."""
 
     @abstractmethod
     def position(self, tp: TP) -> int | None:
-        """Where the input partition was read to, as far as this state knows."""
+        """Return the position in an input partition that belongs to this state, if there is one."""
 
     @abstractmethod
     def apply(self, changes: Mapping[bytes, bytes | None], end: int) -> None:
-        """Take over records of the changelog, which were committed and lie before `end`."""
+        """Apply records of the changelog that were committed, all or nothing.
+
+        Args:
+            changes: the last value of each key; None deletes the key.
+            end: the changelog offset after these records (exclusive).
+        """
 
     @abstractmethod
     def __iter__(self) -> Iterator[bytes]: ...
@@ -59,35 +63,35 @@ class StateStore(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of what it holds; nothing of it is used any more."""
+        """Free its resources. It cannot be used afterwards."""
 
 
 class MemoryStore(StateStore):
-    """The state of a partition in memory: gone with the process."""
+    """State of one partition in memory: gone when the process ends."""
 
     def __init__(self) -> None:
         self.records: dict[bytes, bytes] = {}
-        self._own: dict[bytes, bytes] = {}
+        self._reserved: dict[bytes, bytes] = {}
         self._end = 0
 
     @property
     def end(self) -> int:
-        """How far it has the changelog."""
+        """Changelog offset up to which the store is complete (exclusive)."""
         return self._end
 
     def get(self, key: bytes) -> bytes | None:
-        """The record of an aggregate."""
+        """Return the record of an aggregate, or None if there is none."""
         return self.records.get(key)
 
     def position(self, tp: TP) -> int | None:
-        """Where the input partition was read to, as far as this state knows."""
-        value = self._own.get(position_key(tp))
+        """Return the position in an input partition that belongs to this state, if there is one."""
+        value = self._reserved.get(position_key(tp))
         return None if value is None else decode_position(value)
 
     def apply(self, changes: Mapping[bytes, bytes | None], end: int) -> None:
-        """Take over records of the changelog."""
+        """Apply records of the changelog; None deletes a key, and `end` is exclusive."""
         for key, value in changes.items():
-            target = self._own if key.startswith(OWN) else self.records
+            target = self._reserved if key.startswith(RESERVED) else self.records
             if value is None:
                 target.pop(key, None)
             else:
@@ -101,4 +105,4 @@ class MemoryStore(StateStore):
         return len(self.records)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: it has no resources to free."""

@@ -1,7 +1,7 @@
-"""The state table: one Faust table per aggregate, changed only by committed transactions.
+"""The state table: one Faust table per kind of aggregate, changed by committed transactions only.
 
 It is a Faust `Table` to read from, partitioned like the command topic. It is not registered with
-Faust's table manager: recovery is ours (`streams/state/recovery.py`).
+Faust's table manager: its recovery is in `streams/state/recovery.py`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from streams.state.store import StateStore
 
 
 class _Partitions(memory.Store[bytes, bytes]):
-    """The states of the partitions that this worker owns, as the store behind the table."""
+    """Store behind the table: the states of all partitions that this worker owns."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -49,9 +49,9 @@ class _Partitions(memory.Store[bytes, bytes]):
 
 
 class StateTable(Table[bytes, bytes]):
-    """Aggregate id -> encoded state, for the partitions that this worker owns.
+    """Table from aggregate id to encoded snapshot, for the partitions that this worker owns.
 
-    What a partition holds is never ahead of a committed transaction.
+    It contains only what was committed.
     """
 
     def __init__(self, app: Any, name: str, changelog: str) -> None:
@@ -63,13 +63,13 @@ class StateTable(Table[bytes, bytes]):
 
     @property
     def owned(self) -> dict[int, StateStore]:
-        """The state of each owned partition."""
+        """State of each owned partition, by its number."""
         return self.data.owned  # type: ignore[no-any-return, attr-defined]
 
     def on_key_set(self, key: bytes, value: bytes) -> None:
-        """Refuse: see `_Partitions`."""
+        """Refuse: only transactions change the table."""
         raise TypeError("the state table changes by transactions only")
 
     def on_key_del(self, key: bytes) -> None:
-        """Refuse: see `_Partitions`."""
+        """Refuse: only transactions change the table."""
         raise TypeError("the state table changes by transactions only")

@@ -29,49 +29,49 @@ from streams.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
 
 logger = logging.getLogger(__name__)
 
-# Seconds that a rebalance waits for members, how many of them a running chunk may use, and how
-# many it has when the worker stops.
-REBALANCE_TIMEOUT = 30.0
-SETTLE_TIMEOUT = REBALANCE_TIMEOUT / 2
-STOP_TIMEOUT = 3.0
+# How long a rebalance waits for the members of the group, and how much of that a running chunk may
+# use to finish.
+REBALANCE_TIMEOUT_S = 30.0
+SETTLE_TIMEOUT_S = REBALANCE_TIMEOUT_S / 2
 
-# Seconds between two heartbeats. By its next one a worker hears of a rebalance, for which all
-# partitions of the group wait: the default, a third of the session timeout, would be the pause.
-HEARTBEAT_INTERVAL = 0.5
+# When the worker stops: how long the running chunks may take to finish, and then the last commit.
+STOP_TIMEOUT_S = 3.0
+_LAST_COMMIT_TIMEOUT_S = 1.0
 
-# Seconds between two commits of the group's offsets, which only tools that show its lag look at.
-# As a part of every transaction they were two of its five requests.
-COMMIT_INTERVAL = 1.0
+# A worker hears of a rebalance with its next heartbeat, and the whole group waits for it. With the
+# default, a third of the session timeout, the group would pause for that long.
+HEARTBEAT_INTERVAL_S = 0.5
 
-# Seconds that the last commit has when the worker stops.
-_LAST_COMMIT_TIMEOUT = 1.0
+# How often the group's offsets are committed. Only tools that show the lag read them; in every
+# transaction they were two of its five requests.
+COMMIT_INTERVAL_S = 1.0
 
 
 class StreamApp(faust.App):
-    """A Faust app whose agents get chunks, and whose partitions look after themselves.
+    """A Faust app whose agents receive chunks; a `PartitionDriver` runs each partition.
 
-    It is what the partitions' drivers see as their `PartitionConsumer`.
+    It is the `PartitionConsumer` of these drivers, and the `Host` of the worker's other parts.
     """
 
-    logger = logging.getLogger("faust.app")  # what it says of itself is Faust's news
+    logger = logging.getLogger("faust.app")  # for Faust's own lines: logged as a library's
     failure: Fatal | None = None
     cluster: str
-    """The id of the Kafka cluster; it is known before the first partition starts."""
+    """Id of the Kafka cluster; known before the first partition starts."""
 
     def __init__(self, name: str, settings: Settings) -> None:
-        """Make the app of the worker role ``name``, which also names its consumer group."""
+        """Create the app of the worker role ``name``, which also names its consumer group."""
         super().__init__(
             f"{settings.namespace}{name}",
             broker=[f"kafka://{server}" for server in settings.bootstrap_servers.split(",")],
             Worker=StreamWorker,
             processing_guarantee="exactly_once",
             broker_session_timeout=settings.session_timeout,
-            broker_heartbeat_interval=HEARTBEAT_INTERVAL,
-            broker_rebalance_timeout=REBALANCE_TIMEOUT,
-            # Only fetching counts as polling, and a worker may well fetch nothing for hours: an
-            # idle standby, or a view while Elasticsearch is away. Leaving the group would be final.
+            broker_heartbeat_interval=HEARTBEAT_INTERVAL_S,
+            broker_rebalance_timeout=REBALANCE_TIMEOUT_S,
+            # Only fetches count as polls, and a worker may fetch nothing for hours: an idle
+            # standby, or a view while Elasticsearch is down. It would leave the group for good.
             broker_max_poll_interval=10 * 365 * 24 * 3600.0,
-            broker_commit_interval=COMMIT_INTERVAL,
+            broker_commit_interval=COMMIT_INTERVAL_S,
             broker_max_poll_records=settings.max_chunk_records,
             consumer_auto_offset_reset="earliest",
             topic_allow_declare=False,
@@ -86,7 +86,7 @@ class StreamApp(faust.App):
         )
         self.settings = settings
         self.partitions = Partitions(
-            self, settle_timeout=SETTLE_TIMEOUT, max_records=settings.max_chunk_records
+            self, settle_timeout=SETTLE_TIMEOUT_S, max_records=settings.max_chunk_records
         )
         self._topics: list[TopicSpec] = []
         self._clients = AsyncExitStack()
@@ -98,20 +98,29 @@ class StreamApp(faust.App):
         topics: Sequence[TopicSpec],
         new_partition: Callable[[TP], Partition],
     ) -> TopicT:
-        """Declare an input topic: what exists beside it, and what to do with its partitions.
+        """Declare an input topic.
 
-        Returns the channel for an agent, which hands each of its chunks to ``app.partitions``.
+        Args:
+            topic: its name.
+            topics: what has to exist before the worker joins its group.
+            new_partition: creates what processes one partition of it.
+
+        Returns:
+            The channel for an agent, which passes each chunk to ``app.partitions``.
         """
         self._topics.extend(topics)
         self.partitions.handle(topic, new_partition)
         return self.topic(topic, schema=ChunkSchema(), acks=False)
 
     def on_open(self, open_clients: Callable[[AsyncExitStack], Awaitable[None]]) -> None:
-        """Open clients before the first partition starts; they close after the last one did."""
+        """Call ``open_clients`` before the first partition starts.
+
+        What it enters into the exit stack is closed after the last partition.
+        """
         self._open_clients.append(open_clients)
 
     async def on_first_start(self) -> None:
-        """Open the clients."""
+        """Start the health server, if it has a port, and open the clients."""
         await super().on_first_start()
         if self.settings.health_port is not None:
             port = await self._clients.enter_async_context(
@@ -125,13 +134,13 @@ class StreamApp(faust.App):
         """Check what the worker needs before it joins its group.
 
         Raises:
-            Fatal: a server does not answer, or a topic is missing or differs.
+            Fatal: Kafka does not respond, or a topic is missing or differs.
         """
         await check_topics(self.settings, self._topics)
         self.cluster = await cluster_id(self.settings)
 
     def _create_directories(self) -> None:
-        """Nothing is kept on disk."""
+        """Create none: Faust keeps nothing on disk here."""
 
     def _new_transport(self) -> ChunkTransport:
         return ChunkTransport(self.conf.broker_consumer, self)
@@ -141,11 +150,11 @@ class StreamApp(faust.App):
 
     async def on_stop(self) -> None:
         """Finish or abandon the running chunks, then stop as Faust does."""
-        logger.info("stopping; running chunks have %g s", STOP_TIMEOUT)
-        await self.partitions.settle(STOP_TIMEOUT)
+        logger.info("stopping; running chunks have %g s to finish", STOP_TIMEOUT_S)
+        await self.partitions.settle(STOP_TIMEOUT_S)
         if self.partitions.positions():
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._chunk_consumer.commit(), _LAST_COMMIT_TIMEOUT)
+                await asyncio.wait_for(self._chunk_consumer.commit(), _LAST_COMMIT_TIMEOUT_S)
         await self.partitions.close()
         await self._clients.aclose()
         await super().on_stop()
@@ -156,21 +165,21 @@ class StreamApp(faust.App):
         self.resume(tp)
 
     def pause(self, tp: TP) -> None:
-        """Deliver no more chunks of this partition."""
+        """Stop delivering chunks of this partition."""
         self._chunk_consumer.pause_partitions({tp})
 
     def resume(self, tp: TP) -> None:
-        """Deliver chunks of this partition again, if it is ours and wants them."""
+        """Deliver chunks of this partition again, if it is assigned here and ready for them."""
         consumer = self._chunk_consumer
         consumer.resume_partitions({tp} & consumer.assignment())
         consumer.wake()
 
     async def committed(self, tp: TP) -> int | None:
-        """The group's position in a partition, if it has one."""
+        """Return the group's committed offset in a partition, or None."""
         return await self._chunk_consumer.committed(tp)
 
     async def log_bounds(self, tp: TP) -> tuple[int, int]:
-        """The first position that the broker still has, and the one after the last."""
+        """Return the first offset on the broker, and the last stable one, where reading ends."""
         return await self._chunk_consumer.log_bounds(tp)
 
     async def rejoin(self) -> None:
@@ -178,7 +187,10 @@ class StreamApp(faust.App):
         await self._chunk_consumer.rejoin()
 
     def fail(self, error: Fatal) -> None:
-        """Stop the worker with this one line; from any thread."""
+        """Stop the worker and report this error in one line; callable from any thread.
+
+        Later calls do nothing.
+        """
         if self.failure is None:
             self.failure = error
             logger.critical("%s", error)
@@ -186,7 +198,7 @@ class StreamApp(faust.App):
                 os.kill(os.getpid(), signal.SIGTERM)
 
     def _crash(self, reason: BaseException) -> None:
-        """One of Faust's services died: the others would idle without it."""
+        """Stop the worker: one of Faust's services died, and the others would idle without it."""
         if not self.should_stop:
             self.fail(
                 reason
@@ -196,7 +208,10 @@ class StreamApp(faust.App):
         super()._crash(reason)
 
     async def _on_agent_error(self, agent: AgentT[Any], error: BaseException) -> None:
-        """An agent only hands on chunks: an error is a defect, and Faust would skip the chunk."""
+        """Stop the worker: an agent only passes chunks on, so an error of it is a defect.
+
+        Faust would skip the chunk.
+        """
         log_defect(f"agent {agent.name}", error)
         self.fail(Fatal(f"agent {agent.name} raised {type(error).__name__}; the log says where"))
 

@@ -1,4 +1,4 @@
-"""Chunks: what the pipeline moves instead of single messages."""
+"""Chunks, which the pipeline moves instead of single messages."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from faust.types import TP
 
 from streams.kafka.records import Record, size_of
 
-# Of keys and values in one chunk, joined ones and all; a few records more may be in it.
-MOST_BYTES = 8 * 1024 * 1024
+# Keys and values of one chunk, also of a joined one; a few records may exceed it.
+MAX_CHUNK_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Chunk:
 
     ``start`` is the position that the records were fetched from and ``end`` the position after
     them. Both are positions, not offsets of records: commit markers and compaction leave holes
-    between records, so only positions tell whether anything was left out.
+    between records, so only positions tell whether a record is missing.
     """
 
     tp: TP
@@ -30,14 +30,14 @@ class Chunk:
 
     @cached_property
     def size(self) -> int:
-        """Bytes of keys and values."""
+        """Size of keys and values in bytes."""
         return size_of(self.records)
 
     def followed_by(self, other: Chunk) -> bool:
-        """Whether ``other`` goes on exactly where this one ends."""
+        """Whether ``other`` starts exactly where this one ends."""
         return other.start == self.end
 
     def joined_with(self, other: Chunk) -> Chunk:
-        """This chunk and the one that follows it as one."""
+        """Return this chunk and the one that follows it as one chunk."""
         records = [*self.records, *other.records]
         return Chunk(self.tp, records, self.start, other.end)

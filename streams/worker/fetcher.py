@@ -20,22 +20,22 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
-from streams.kafka.aiokafka_patches import yield_fetched_records
+from streams.kafka.aiokafka_patches import read_within_bounds
 from streams.kafka.clients import stop
 from streams.kafka.records import Record, size_of
-from streams.worker.chunks import MOST_BYTES, Chunk
+from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
 from streams.worker.host import Host
 from streams.worker.watchdog import Watchdog
 
-# Faust's services name their logger after their module; what these say is Faust's news.
+# For lines of Faust's services, which are logged as a library's, whatever module extends them.
 faust_logger = logging.getLogger("faust.transport")
 
-# How long the broker holds a fetch that finds nothing. aiokafka has one fetch per broker under way;
-# a partition that was not part of it (it was paused, or sought) waits for it to return.
+# How long the broker holds a fetch that finds no records. aiokafka sends one fetch per broker at a
+# time: a partition that is not part of it (it was paused, or sought) waits until it returns.
 BROKER_WAIT_MS = 50
 
-# Records that are unpacked between two looks at how many bytes they are.
-_STEP = 32
+# Records that are unpacked at a time; after each step their bytes are counted.
+_STEP_RECORDS = 32
 
 
 class _Consumer(Protocol):
@@ -51,12 +51,12 @@ class _Consumer(Protocol):
 
 
 class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
-    """Takes chunks with their positions out of aiokafka's fetcher."""
+    """Faust's consumer thread; it takes chunks with their positions out of aiokafka's fetcher."""
 
     logger = faust_logger
 
     def __post_init__(self) -> None:
-        """Prepare the record of skipped ranges."""
+        """Start without passed ranges."""
         super().__post_init__()
         # Ranges without records (markers, aborted transactions) that the position has passed
         # since the last chunk: partition -> (from, to). They belong to the next chunk.
@@ -69,13 +69,18 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
     def _create_consumer(self, loop: asyncio.AbstractEventLoop) -> aiokafka.AIOKafkaConsumer:
         consumer = super()._create_consumer(loop)
         consumer._fetch_max_wait_ms = BROKER_WAIT_MS  # Faust fixes it at 1,500
-        # Faust takes round robin where it has no changelogs to look after; that moves most
-        # partitions whenever a worker comes or goes.
+        # Without changelogs of its own Faust assigns round robin; that moves most partitions
+        # whenever a worker joins or leaves.
         consumer._partition_assignment_strategy = (StickyPartitionAssignor,)
         return consumer
 
+    async def on_start(self) -> None:
+        """Start the consumer; what it fetches is unpacked within bounds."""
+        await super().on_start()
+        read_within_bounds(self._ensure_consumer())
+
     async def on_thread_stop(self) -> None:
-        """Leave the group, if the broker answers; what is still asked of it then fails."""
+        """Leave the group, if the broker responds; calls that still need the consumer then fail."""
         if self._consumer is not None:
             await stop(self._consumer)
         await super().on_thread_stop()
@@ -83,15 +88,15 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
     async def getmany(  # type: ignore[override]
         self, active_partitions: set[TP] | None, timeout: float
     ) -> list[Chunk]:
-        """The next chunks; none if there are none in so many seconds.
+        """Return the next chunks; an empty list if none come within ``timeout`` seconds.
 
-        It does not queue behind other calls, of which each takes a thread's worker for its time.
+        Bypasses Faust's method queue, where each call occupies one of two workers until it returns.
         """
         fetching = asyncio.run_coroutine_threadsafe(self._fetch(timeout), self.thread_loop)
         return await asyncio.wrap_future(fetching)
 
     async def _fetch(self, timeout: float) -> list[Chunk]:
-        """Like ``Fetcher.fetched_records``, with the positions around each partition's records."""
+        """Do as ``Fetcher.fetched_records``, with the positions around each partition's records."""
         consumer = self._ensure_consumer()
         most = self.app.conf.broker_max_poll_records
         fetcher = consumer._fetcher
@@ -109,7 +114,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
                 if not done:
                     waiter.cancel()
                     return []
-                waiter.result()  # raises what the fetcher failed with
+                waiter.result()  # raises the fetcher's error, if any
                 if not fetcher._subscriptions.reassignment_in_progress:
                     chunks = self._drain(fetcher, most)
         return chunks
@@ -148,14 +153,14 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         return chunks
 
     async def committed(self, tp: TP) -> int | None:
-        """The group's position, if it has one."""
+        """Return the group's committed offset, or None."""
         partition = TopicPartition(tp.topic, tp.partition)
         return await self.call_thread(  # type: ignore[no-any-return]
             self._ensure_consumer().committed, partition
         )
 
     async def log_bounds(self, tp: TP) -> tuple[int, int]:
-        """The first position that the broker still has, and the one after the last."""
+        """Return the first offset on the broker, and the last stable one, where reading ends."""
         return await self.call_thread(self._log_bounds, tp)  # type: ignore[no-any-return]
 
     async def _log_bounds(self, tp: TP) -> tuple[int, int]:
@@ -167,22 +172,22 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
 
     @Service.task
     async def _watch(self) -> None:
-        """End the worker when something here has ended, or no longer gets on."""
+        """Stop the worker when the consumer's tasks have ended or a partition makes no progress."""
         host = cast("Host", self.app)
         await Watchdog(host, self._ensure_consumer(), self._reached).run()
 
     def _reached(self, tp: TP, position: int) -> int:
-        """Where a partition stands that is done with all records before ``position``."""
+        """Return the end of the range without records that a position is in, else the position."""
         start, end = self._passed.get(tp, (position, position))
         return end if start <= position < end else position
 
     async def commit_positions(self, positions: Mapping[TP, int]) -> None:
-        """Commit the group's positions."""
+        """Commit these positions as the group's offsets."""
         partitions = {TopicPartition(tp.topic, tp.partition): at for tp, at in positions.items()}
         await self.call_thread(self._ensure_consumer().commit, partitions)
 
     def wake(self) -> None:
-        """Let a wait for records look again: a partition has become active."""
+        """End the current wait for records: a partition has become active."""
         self.thread_loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
@@ -199,16 +204,16 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 def _take(result: FetchResult, most: int | None) -> Sequence[Record]:
-    """The next records of a fetch, no more than a chunk may have.
+    """Take the next records out of a fetch, no more than a chunk may have.
 
-    A fetch is bounded as it was sent: compressed records may be a thousand times as large.
+    A fetch is limited by its size on the wire: unpacked records may be a thousand times as large.
     """
     records: list[Record] = []
     size = 0
-    if result.has_more():
-        yield_fetched_records(result)
-    while result.has_more() and size < MOST_BYTES and (most is None or len(records) < most):
-        taken = result.getall(_STEP if most is None else min(_STEP, most - len(records)))
+    while result.has_more() and size < MAX_CHUNK_BYTES and (most is None or len(records) < most):
+        taken = result.getall(
+            _STEP_RECORDS if most is None else min(_STEP_RECORDS, most - len(records))
+        )
         records += taken
         size += size_of(taken)
     return records

@@ -1,8 +1,8 @@
-"""A worker's health over HTTP: whether it gets on, and what it waits for.
+"""A worker's health over HTTP: how far each of its partitions is, and whether it waits.
 
-`GET /health` answers 200 when every partition that the worker owns gets on, and 503 while one is
-being started or waits for a server. That is for who routes work or wakes people, and never
-a reason to kill the process: it goes on by itself, and ends by itself if it cannot.
+`GET /health` returns 200 while every partition that the worker owns is started and waits for no
+server, else 503. Use it for routing and alerts, never to kill the process: a worker continues by
+itself after an outage, and ends by itself if it cannot.
 """
 
 from __future__ import annotations
@@ -18,47 +18,47 @@ from faust.types import TP
 from models.errors import Fatal
 from streams.worker.partition import PartitionStatus
 
-Standings = Mapping[TP, PartitionStatus]
+Statuses = Mapping[TP, PartitionStatus]
 
 
-def health_of(standings: Standings) -> tuple[int, dict[str, Any]]:
-    """The status and the body of an answer."""
+def health_of(statuses: Statuses) -> tuple[int, dict[str, Any]]:
+    """Return the HTTP status and the JSON body for these partitions."""
     partitions = [
         {
             "topic": tp.topic,
             "partition": tp.partition,
-            "position": standing.position,
-            "failures": standing.failures,
-            "waits": standing.is_waiting,
-            "ok": _is_healthy(standing),
+            "position": status.position,
+            "failures": status.failures,
+            "waits": status.is_waiting,
+            "ok": _is_healthy(status),
         }
-        for tp, standing in sorted(standings.items())
+        for tp, status in sorted(statuses.items())
     ]
     ok = all(one["ok"] for one in partitions)
     return (200 if ok else 503), {"ok": ok, "partitions": partitions}
 
 
-def _is_healthy(standing: PartitionStatus) -> bool:
-    return standing.position is not None and not standing.is_waiting
+def _is_healthy(status: PartitionStatus) -> bool:
+    return status.position is not None and not status.is_waiting
 
 
 @asynccontextmanager
-async def serving_health(port: int, standings: Callable[[], Standings]) -> AsyncIterator[int]:
-    """Answer on this port of all (IPv4) addresses, for the time of the block.
+async def serving_health(port: int, statuses: Callable[[], Statuses]) -> AsyncIterator[int]:
+    """Serve `GET /health` on this port of all IPv4 addresses until the block ends.
 
-    Returns:
-        The port: any free one for 0.
+    Yields:
+        The port: a free one if ``port`` is 0.
 
     Raises:
-        Fatal: It is in use.
+        Fatal: the port is in use.
     """
 
-    async def answer(_: web.Request) -> web.Response:
-        status, body = health_of(standings())
+    async def respond(_: web.Request) -> web.Response:
+        status, body = health_of(statuses())
         return web.json_response(body, status=status)
 
     app = web.Application()
-    app.router.add_get("/health", answer)
+    app.router.add_get("/health", respond)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:

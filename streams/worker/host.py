@@ -1,4 +1,4 @@
-"""What the parts of a worker ask of the app they run in; `StreamApp` is the one implementation."""
+"""What the parts of a worker need from the app they run in; `StreamApp` implements it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Host(Protocol):
     partitions: Partitions
 
     failure: Fatal | None
-    """Why the worker cannot go on, once it cannot."""
+    """Why the worker cannot continue; None while it can."""
 
     @property
     def should_stop(self) -> bool:
@@ -28,10 +28,10 @@ class Host(Protocol):
 
     @property
     def consumer_generation_id(self) -> int:
-        """The generation of the consumer group that the app is a member of (Faust's)."""
+        """Generation of the consumer group that the app is a member of (Faust's)."""
 
     async def preflight(self) -> None:
         """Check what the worker needs before it joins its group. Raises Fatal."""
 
     def fail(self, error: Fatal) -> None:
-        """Stop the worker with this one line; from any thread."""
+        """Stop the worker and report this error in one line; callable from any thread."""

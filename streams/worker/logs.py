@@ -1,4 +1,4 @@
-"""Logging of a worker: one line per event on stderr, ours from INFO on, libraries' warnings."""
+"""Logging of a worker to stderr: this project's lines from a given level on, others' warnings."""
 
 from __future__ import annotations
 
@@ -8,60 +8,60 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-# The broker's check of a transaction's partitions answers "not enough replicas" until it has
-# heard from its coordinator. aiokafka retries within milliseconds, and warns each time.
+# The broker's check of a transaction's partitions returns "not enough replicas" until it has heard
+# from its coordinator. aiokafka retries within milliseconds, and warns each time.
 _EXPECTED = "NotEnoughReplicasError"
 
-# Seconds for which aiokafka does not say the same again: while a broker is away, it says so at
-# every attempt of every client.
-_NO_NEWS = 10.0
-_REMEMBERED = 1000  # most lines to compare with
+# How often the same line of aiokafka is logged: while a broker is down, every attempt of every
+# client logs one.
+_REPEAT_INTERVAL_S = 10.0
+_MAX_REMEMBERED_LINES = 1000
 
 
 def log_defect(what: str, error: BaseException) -> None:
-    """Say what failed, how and where, but not with which values: they may be personal."""
+    """Log what failed, the error's type and where; not its text: it may contain personal data."""
     frames = "".join(format_tb(error.__traceback__))
     logger.error("%s raised %s\n%s", what, type(error).__name__, frames)
 
 
 class _RepeatFilter(logging.Filter):
-    """Keeps what a person can use of what aiokafka says."""
+    """A filter that drops lines aiokafka repeats within 10 s, and one warning that is expected."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[str, float] = {}  # what, and when
+        self._logged_at: dict[str, float] = {}  # by line, in seconds since the epoch
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the line is to be written."""
+        """Whether the line is written."""
         if not record.name.startswith("aiokafka"):
             return True
         text = record.getMessage()
         if _EXPECTED in text and record.name.startswith("aiokafka.producer"):
             return False
-        if record.created - self._said.get(text, -_NO_NEWS) < _NO_NEWS:
+        if record.created - self._logged_at.get(text, -_REPEAT_INTERVAL_S) < _REPEAT_INTERVAL_S:
             return False
-        if len(self._said) >= _REMEMBERED:
-            self._said.clear()
-        self._said[text] = record.created
+        if len(self._logged_at) >= _MAX_REMEMBERED_LINES:
+            self._logged_at.clear()
+        self._logged_at[text] = record.created
         return True
 
 
 def logging_config(level: str) -> dict[str, Any]:
-    """For ``logging.config.dictConfig``; ``level`` is for what this project logs."""
+    """Return a configuration for ``logging.config.dictConfig``; ``level`` is for this project."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {
             "line": {"format": "%(asctime)s %(process)d %(levelname)s %(name)s: %(message)s"}
         },
-        "filters": {"news": {"()": _RepeatFilter}},
+        "filters": {"repeats": {"()": _RepeatFilter}},
         "handlers": {
             "stderr": {
                 "class": "logging.StreamHandler",
                 "formatter": "line",
-                "filters": ["news"],
+                "filters": ["repeats"],
             }
         },
         "root": {"level": "WARNING", "handlers": ["stderr"]},
-        "loggers": {room: {"level": level} for room in ("agents", "models", "streams")},
+        "loggers": {package: {"level": level} for package in ("agents", "models", "streams")},
     }

@@ -1,4 +1,4 @@
-"""A partition, as its driver sees it, and what the driver asks of the consumer."""
+"""A partition as its driver sees it, and what the driver needs from the app."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from streams.kafka.records import Record
 
 
 class PartitionStatus(NamedTuple):
-    """How far a partition is, for who watches whether it gets on."""
+    """Progress of a partition, for the watchdog and the health check."""
 
     position: int | None = None
-    """None while it is not started."""
+    """Next offset to read; None while it is not started."""
     failures: int = 0
-    """Since the last chunk that was processed."""
+    """Number of failures since the last chunk that was processed."""
     is_waiting: bool = False
-    """Whether it does what may take long, and says so."""
+    """Whether it is starting, or waits for a server: both may take any time."""
 
 
 class Partition(Protocol):
@@ -27,38 +27,38 @@ class Partition(Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it waits for a server as long as it takes, and has said so."""
+        """Whether it waits for a server without a time limit, and has logged that."""
 
     async def start(self) -> int:
         """Take the partition over, restore what it needs, and return the position to read from.
 
-        Called again after any failure; it starts from nothing then.
+        Called again after any failure: then it starts from scratch.
         """
 
     async def process(self, records: Sequence[Record], position: int) -> None:
         """Process records in order and make their effect durable together with ``position``.
 
         Raises:
-            Fenced: the partition belongs to somebody else now.
+            Fenced: the partition has a new owner, or the broker aborted the transaction.
             Fatal: the worker has to stop.
-            Exception: anything else; the partition starts again and the records come again.
+            Exception: anything else; the partition starts again and the records are read again.
         """
 
     async def close(self) -> None:
-        """Give the partition up; what is not durable is thrown away."""
+        """Give the partition up, and discard what is not durable."""
 
 
 class PartitionConsumer(Protocol):
-    """What the drivers need of the app."""
+    """What the drivers need from the app."""
 
     async def read_from(self, tp: TP, position: int) -> None:
         """Deliver this partition's chunks from ``position`` on."""
 
     async def log_bounds(self, tp: TP) -> tuple[int, int]:
-        """The first position that the broker still has, and the one after the last."""
+        """Return the first offset on the broker, and the last stable one, where reading ends."""
 
     def pause(self, tp: TP) -> None:
-        """Deliver no more chunks of this partition."""
+        """Stop delivering chunks of this partition."""
 
     def resume(self, tp: TP) -> None:
         """Deliver chunks of this partition again."""
@@ -67,4 +67,4 @@ class PartitionConsumer(Protocol):
         """Ask the consumer group for a new assignment."""
 
     def fail(self, error: Fatal) -> None:
-        """Stop the worker with this one line."""
+        """Stop the worker and report this error in one line."""

@@ -1,4 +1,4 @@
-"""All partitions of a worker, each with its driver; Faust's rebalances arrive here."""
+"""The partitions of a worker, each with its driver, and what a rebalance does to them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,22 @@ from streams.worker.partition import Partition, PartitionConsumer, PartitionStat
 
 
 class Partitions:
-    """All partitions of a worker; Faust's rebalances arrive here."""
+    """The partitions that are assigned to a worker; Faust's rebalances arrive here."""
 
     def __init__(
         self,
-        worker: PartitionConsumer,
+        consumer: PartitionConsumer,
         settle_timeout: float,
         max_records: int,
     ) -> None:
-        self._worker = worker
+        """Start without partitions.
+
+        Args:
+            consumer: what the drivers need from the app.
+            settle_timeout: seconds that a running chunk may take to finish in a rebalance.
+            max_records: most records of a joined chunk; while as many wait, the partition pauses.
+        """
+        self._consumer = consumer
         self._max_records = max_records
         self._new_partition: dict[str, Callable[[TP], Partition]] = {}
         self._settle_timeout = settle_timeout
@@ -29,17 +36,17 @@ class Partitions:
         self._closed = False
 
     def handle(self, topic: str, new_partition: Callable[[TP], Partition]) -> None:
-        """Say what to do with the partitions of a topic."""
+        """Register what processes the partitions of a topic."""
         self._new_partition[topic] = new_partition
 
     def submit(self, chunk: Chunk) -> None:
-        """Hand a chunk to its partition; chunks of partitions that are not ours are dropped."""
+        """Pass a chunk to its driver; drop it if its partition is not assigned here."""
         driver = self._drivers.get(chunk.tp)
         if driver is not None:
             driver.submit(chunk)
 
     async def revoke(self, revoked: Collection[TP]) -> None:
-        """Let the running chunks of revoked partitions finish, or abandon them."""
+        """Let the running chunks of revoked partitions finish in time, or abandon them."""
         await asyncio.gather(
             *(
                 driver.settle(self._settle_timeout)
@@ -49,7 +56,7 @@ class Partitions:
         )
 
     async def assign(self, assigned: Iterable[TP]) -> None:
-        """Start what is new, restart what was abandoned, close what went elsewhere."""
+        """Start new partitions and lost ones, close those that are assigned elsewhere now."""
         if not self._closed:
             await self._take_over(set(assigned))
 
@@ -58,47 +65,47 @@ class Partitions:
         await asyncio.gather(*(driver.close() for driver in gone))
         for tp in assigned:
             if self._closed:
-                return  # meanwhile
+                return  # `settle` was called meanwhile
             if tp not in self._drivers:
                 self._drivers[tp] = PartitionDriver(
-                    tp, self._new_partition[tp.topic](tp), self._worker, self._max_records
+                    tp, self._new_partition[tp.topic](tp), self._consumer, self._max_records
                 )
             if self._drivers[tp].lost:
                 self._drivers[tp].start()
 
     async def restart(self, tps: Iterable[TP]) -> None:
-        """Let partitions that are still ours begin anew; what they are at is abandoned."""
+        """Abandon what these partitions do and start them again, if still assigned here."""
         for tp in tps:
             driver = self._drivers.get(tp)
             if driver is not None:
                 await driver.abandon()
-                if self._drivers.get(tp) is driver and driver.lost:  # else it went meanwhile
+                if self._drivers.get(tp) is driver and driver.lost:  # else it moved meanwhile
                     driver.start()
 
     async def settle(self, timeout: float) -> None:
-        """Take nothing over any more; running chunks have ``timeout`` seconds to finish."""
+        """Take over no more partitions; running chunks have ``timeout`` seconds to finish."""
         self._closed = True
         await asyncio.gather(*(driver.settle(timeout) for driver in self._drivers.values()))
 
     async def close(self) -> None:
-        """Give everything up, after `settle`."""
+        """Give all partitions up, after `settle`."""
         await self._take_over(set())
 
     def is_ready(self, tp: TP) -> bool:
-        """Whether chunks of this partition are wanted."""
+        """Whether this partition is assigned here and ready for chunks."""
         return tp in self._drivers and self._drivers[tp].ready
 
     def status(self, tp: TP) -> PartitionStatus:
-        """How far a partition is; from any thread."""
+        """Return how far a partition is; callable from any thread."""
         driver = self._drivers.get(tp)
         return PartitionStatus() if driver is None else driver.status
 
     def statuses(self) -> dict[TP, PartitionStatus]:
-        """How far all partitions are that are ours now."""
+        """Return how far each assigned partition is."""
         return {tp: driver.status for tp, driver in self._drivers.items()}
 
     def positions(self) -> dict[TP, int]:
-        """Where to read on, for the partitions that are ready."""
+        """Return the next offset to read, of each partition that is started."""
         return {
             tp: driver.position
             for tp, driver in self._drivers.items()

@@ -1,12 +1,12 @@
-"""A worker's process: how it starts, how it is stopped, and what its exit code says.
+"""A worker's process: how it starts, how it stops, and what its exit code means.
 
-    0    it was asked to stop (SIGTERM or SIGINT) and did so in good order
-    1    it could not go on: the last line says why
-    124  it was asked to stop and had not done so in time: it left as it was
-    143  it was asked a second time, and left at once
+    0    it was asked to stop (SIGTERM or SIGINT) and has stopped in order
+    1    it could not continue: the last line says why
+    124  it was asked to stop and did not in time: it exited as it was
+    143  it was asked to stop a second time, and exited at once
 
-None of them loses anything. What was under way and not committed is aborted, by the worker, by the
-next owner of the partition or by the broker, and done again.
+None of them loses anything. What was not committed yet is aborted, by the worker, by the next owner
+of the partition or by the broker, and done again.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from models.errors import Fatal
 from streams.worker.host import Host
 from streams.worker.logs import log_defect
 
-# Seconds after which a worker that was asked to stop leaves, whatever still keeps it. What it does
-# in good order has bounds of its own, which together are shorter; see `StreamApp.on_stop`.
-STOP_DEADLINE = 9.0
+# A worker that was asked to stop exits after this time, whatever blocks it. The steps of stopping
+# have limits of their own, which together are shorter; see `StreamApp.on_stop`.
+STOP_DEADLINE_S = 9.0
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
-_TOO_LATE = 124  # as `timeout` says it
-_AT_ONCE = 128 + signal.SIGTERM
+_EXIT_TOO_LATE = 124  # as timeout(1) returns
+_EXIT_AT_ONCE = 128 + signal.SIGTERM
 
 
 class StreamWorker(faust.Worker):
-    """Faust's worker process, which ends when it has to: in time, with one line and a code."""
+    """Faust's worker process; it ends when it has to: in time, with one line and an exit code."""
 
     def execute_from_commandline(self) -> NoReturn:
-        """Run until stopped."""
-        # Blocked in this thread and in all that it starts, they wait for the one that heeds them.
+        """Run until stopped, and exit with a code of this module's table."""
+        # Blocked in this thread and in all that it starts: only `_handle_signals` receives them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        threading.Thread(target=self._heed_signals, name="signals", daemon=True).start()
+        threading.Thread(target=self._handle_signals, name="signals", daemon=True).start()
         try:
             super().execute_from_commandline()
         except asyncio.CancelledError:
-            pass  # what Faust takes for a crash where it is stopped amid a rebalance
+            pass  # Faust raises this as a crash if it is stopped during a rebalance
         except SystemExit:
             if self._failure is None:
                 raise
@@ -55,7 +55,7 @@ class StreamWorker(faust.Worker):
         raise SystemExit(0 if self._failure is None else 1)
 
     async def start(self) -> None:
-        """Start; what prevents that is what the worker ends with."""
+        """Start; an error that prevents it stops the worker with one line."""
         app = self._host
         try:
             await super().start()
@@ -66,7 +66,7 @@ class StreamWorker(faust.Worker):
             app.fail(Fatal(f"the worker cannot start: {error!r}"))
 
     async def on_first_start(self) -> None:
-        """Check what the worker needs before anything of it starts."""
+        """Check what the worker needs before its services start."""
         await super().on_first_start()
         await self._host.preflight()
         tune_gc()
@@ -79,32 +79,32 @@ class StreamWorker(faust.Worker):
     def _failure(self) -> Fatal | None:
         return self._host.failure
 
-    def _heed_signals(self) -> None:
-        """Stop at the first signal; leave at the second one, or when the time is over.
+    def _handle_signals(self) -> None:
+        """Stop at the first signal; exit at the second one, or when the deadline has passed.
 
-        This runs in a thread of its own: an event loop that is blocked, or waits for a server that
-        does not answer, keeps nobody waiting.
+        Runs in a thread of its own, so that a blocked event loop, or one that waits for a server
+        that does not respond, delays nothing.
         """
         signal.sigwait(_SIGNALS)
         with suppress(RuntimeError):  # the loop is closed: the process is about to end
             self.loop.call_soon_threadsafe(self._on_sigterm)
-        again = signal.sigtimedwait(_SIGNALS, STOP_DEADLINE)
+        again = signal.sigtimedwait(_SIGNALS, STOP_DEADLINE_S)
         if self._failure is not None:
             line, code = str(self._failure), 1
         elif again is not None:
-            line, code = "asked to stop a second time: leaving at once", _AT_ONCE
+            line, code = "asked to stop a second time: leaving at once", _EXIT_AT_ONCE
         else:
-            line, code = f"not stopped in {STOP_DEADLINE:g} s: leaving as it is", _TOO_LATE
+            line, code = f"not stopped in {STOP_DEADLINE_S:g} s: leaving as it is", _EXIT_TOO_LATE
         os.write(2, f"error: {line}\n".encode())
         os._exit(code)
 
 
 def tune_gc() -> None:
-    """Collect seldom, and never what there is by now; for the whole process, when it has started.
+    """Freeze what start-up allocated and collect less often; call once, after start-up.
 
-    A chunk makes and drops tens of thousands of small objects without a cycle among them, and a
-    view keeps its documents: collecting as often as usual is 7% of what a command worker does, and
-    a quarter of what making a view anew does.
+    A chunk creates and drops tens of thousands of small objects without a cycle among them, and a
+    view keeps its documents: collecting as often as usual takes 7% of a command worker's time, and
+    a quarter of a view's rebuild.
     """
     gc.freeze()
     gc.set_threshold(50_000, 50, 100)

@@ -1,18 +1,19 @@
 """Faust's transport, changed to deliver one message per fetched chunk instead of one per record.
 
-Faust's path per message costs more than everything else together; a chunk takes it once per
-hundreds of records. The consumer still is Faust's: its thread, its group membership, its flow
+Faust's path per message costs more than everything else together; a chunk takes it once for
+hundreds of records. The consumer is still Faust's: its thread, its group membership, its flow
 control. What changes:
 
 - ``Consumer.getmany`` yields one message per (partition, fetched chunk); its value is a `Chunk`.
-- What Faust does for single messages between the consumer's thread and the agents is left out: it
+- What Faust does for single messages between the consumer's thread and the agents is skipped: it
   takes dozens of turns of an event loop that is busy deciding.
 - The group's committed offsets follow the partitions' positions, for tools that show the lag.
-- Partitions stay with the worker that has them, as far as balance allows: their state is there.
-- Where to read on is told by the app's `Partitions`, not by the group's committed offsets.
-- ``TransactionManager`` is only the hook that Faust awaits on a rebalance, before anything is
-  read again (`processing_guarantee="exactly_once"` switches it on, and ``read_committed`` with
-  it). Faust's own transactions lose and duplicate; none of their code runs.
+- Partitions stay with the worker that owns them, as far as balance allows: their state is there.
+- The position to read from comes from the app's `Partitions`, not from the group's committed
+  offsets.
+- ``TransactionManager`` is only the hook that Faust awaits in a rebalance, before anything is read
+  again (`processing_guarantee="exactly_once"` switches it on, and ``read_committed`` with it).
+  Faust's own transactions lose and duplicate records; none of their code runs.
 """
 
 from __future__ import annotations
@@ -34,32 +35,32 @@ from streams.worker.chunks import Chunk
 from streams.worker.fetcher import ChunkConsumerThread, faust_logger
 from streams.worker.host import Host
 
-# How long one wait for records may take. Partitions that become active meanwhile are seen by the
-# next wait, so it bounds what a restored partition waits for its first chunk.
-FETCH_WAIT = 0.25
+# How long one wait for records may take. Partitions that become active meanwhile are part of the
+# next one, so this limits how long a restored partition waits for its first chunk.
+FETCH_WAIT_S = 0.25
 
 
 class ChunkSchema(faust.Schema[Any, Any]):
-    """Hands the chunk on as it is; records are decoded inside the agents."""
+    """A schema that passes chunks on unchanged; their records are decoded later."""
 
     def loads_key(self, app: Any, message: Any, **kwargs: Any) -> Any:
-        """A chunk has no key."""
+        """Return None: a chunk has no key."""
         return None
 
     def loads_value(self, app: Any, message: Any, **kwargs: Any) -> Any:
-        """The chunk itself."""
+        """Return the chunk."""
         return message.value
 
 
 class ChunkConsumer(driver.Consumer):
-    """Faust's consumer, yielding chunks and reading on from where the partitions say."""
+    """Faust's consumer, which yields chunks and reads from the partitions' positions."""
 
     logger = faust_logger
     _thread: ChunkConsumerThread
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._committed: dict[TP, int] = {}  # as far as this process has committed them
+        self._committed: dict[TP, int] = {}  # positions that this process committed last
         self._resumed = asyncio.Event()
 
     @property
@@ -80,23 +81,23 @@ class ChunkConsumer(driver.Consumer):
             await self.wait(self.can_resume_flow)  # type: ignore[arg-type] # as in Faust
         if not self.active_partitions:
             self._resumed.clear()
-            await self.wait(self._resumed, timeout=FETCH_WAIT)  # type: ignore[arg-type] # as above
+            await self.wait(self._resumed, timeout=FETCH_WAIT_S)  # type: ignore[arg-type] # as above
             return
-        chunks = await self._thread.getmany(self.active_partitions, FETCH_WAIT)
+        chunks = await self._thread.getmany(self.active_partitions, FETCH_WAIT_S)
         for chunk in chunks:
             if self.should_stop or not self.flow_active:
-                return  # a gap now: the rebalance that stopped the flow seeks back
+                return  # this leaves a gap; the rebalance that stopped the flow seeks back
             yield chunk.tp, self._chunk_message(chunk)
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:
-        """Hand each chunk to its agent until the fetcher or this is stopped.
+        """Pass each chunk to its agent, one per turn of the event loop, as Faust's stream does.
 
-        Faust's stream gives its agent one message per turn of the event loop. Who is faster fills
-        its queue, where chunks wait that would have been one.
+        Fetching faster would only queue many small chunks instead of one large one. Ends when the
+        fetcher or this consumer is stopped.
         """
         try:
             while not (self.should_stop or fetcher.should_stop):
-                async for _, message in self.getmany(FETCH_WAIT):
+                async for _, message in self.getmany(FETCH_WAIT_S):
                     await self.callback(message)
                     await asyncio.sleep(0)
         except (asyncio.CancelledError, ConsumerStoppedError):
@@ -113,45 +114,45 @@ class ChunkConsumer(driver.Consumer):
             0,
             None,
             None,
-            cast("bytes", chunk),  # `ChunkSchema` takes it out again
+            cast("bytes", chunk),  # `ChunkSchema` returns it as it is
             None,
             tp=chunk.tp,
             generation_id=self._host.consumer_generation_id,
         )
 
     def resume_partitions(self, tps: Iterable[TP]) -> None:
-        """Resume those that are ready; the others resume themselves once restored."""
+        """Resume those that are ready; the drivers of the others resume them later."""
         super().resume_partitions({tp for tp in tps if self._host.partitions.is_ready(tp)})
         self._resumed.set()
 
     async def perform_seek(self) -> None:
-        """Seek the partitions that were kept over a rebalance back to their positions."""
+        """Seek the partitions that were kept in a rebalance back to their positions."""
         await self.seek_to(self._host.partitions.positions())
 
     async def seek_to(self, positions: Mapping[TP, int]) -> None:
-        """Read on from these positions; partitions that are no longer ours are left alone."""
+        """Seek to these positions, of partitions that are still assigned here."""
         assigned = self.assignment()
         positions = {tp: position for tp, position in positions.items() if tp in assigned}
         try:
             await self.seek_wait(positions)
         except IllegalStateError:
-            self.log.info("Partitions moved while seeking; the rebalance decides")
+            self.log.info("Partitions were reassigned while seeking: left to the rebalance")
 
     async def committed(self, tp: TP) -> int | None:
-        """The group's position, if it has one."""
+        """Return the group's committed offset, or None."""
         return await self._thread.committed(tp)
 
     async def log_bounds(self, tp: TP) -> tuple[int, int]:
-        """The first position that the broker still has, and the one after the last."""
+        """Return the first offset on the broker, and the last stable one, where reading ends."""
         return await self._thread.log_bounds(tp)
 
     async def commit(
         self, topics: TPorTopicSet | None = None, start_new_transaction: bool = True
     ) -> bool:
-        """Commit the positions that have changed; Faust calls this once in `COMMIT_INTERVAL`.
+        """Commit the positions that have changed; Faust calls this every `COMMIT_INTERVAL_S`.
 
-        Nothing rests on it: whoever takes a partition over reads its position where its effects
-        are. So a commit that the group refuses is left to the next one.
+        Nothing depends on it: a new owner of a partition reads the position that was stored with
+        the partition's effects. So a commit that the group refuses is left to the next one.
         """
         assigned = self.assignment()
         positions = {
@@ -170,7 +171,7 @@ class ChunkConsumer(driver.Consumer):
         return True
 
     def wake(self) -> None:
-        """Look for chunks again now: a partition has become active."""
+        """Fetch again now: a partition has become active."""
         self._thread.wake()
 
     async def rejoin(self) -> None:
@@ -179,7 +180,7 @@ class ChunkConsumer(driver.Consumer):
 
 
 class RebalanceHook(TransactionManager):
-    """Where Faust tells of revoked and assigned partitions, and waits."""
+    """The hook that Faust awaits when partitions are revoked or assigned."""
 
     logger = faust_logger
 
@@ -188,15 +189,15 @@ class RebalanceHook(TransactionManager):
         return cast("Host", self.app)
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Let running chunks finish; called before the group moves on."""
+        """Let running chunks finish; called before the partitions move."""
         await self._host.partitions.revoke(revoked)
 
     async def on_rebalance(
         self, assigned: set[TP], revoked: set[TP], newly_assigned: set[TP]
     ) -> None:
-        """Take over what is assigned and drop the rest; called before reading starts again."""
-        # By this the group's leader tells claims of an earlier assignment from current ones;
-        # aiokafka 0.14 leaves it out (its issue 1176).
+        """Take over what is assigned and give up the rest; called before reading starts again."""
+        # The group's leader needs the generation to tell claims of earlier assignments from
+        # current ones; aiokafka 0.14 does not set it (its issue 1176).
         StickyPartitionAssignor.on_generation_assignment(self._host.consumer_generation_id)
         await self._host.partitions.assign(assigned)
 

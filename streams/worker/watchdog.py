@@ -4,7 +4,7 @@ Whatever ends or hangs without an error (in Faust, in aiokafka, in an agent or a
 process that looks alive and does nothing. Its sign is a partition with records to process whose
 position does not move. Two things do not count:
 
-- waiting: a broker that does not answer is an outage, and so is what a driver tries again or waits
+- waiting: a broker that does not respond is an outage, and so is what a driver retries or waits
   for and logs (`PartitionStatus`);
 - time in which this process was suspended: checks are counted, not seconds.
 """
@@ -23,31 +23,31 @@ from models.errors import Fatal
 from streams.worker.host import Host
 
 _CHECKS_PER_TIMEOUT = 12
-_ANSWER_TIMEOUT_S = 5.0  # of the brokers, for one check
+_RESPONSE_TIMEOUT_S = 5.0  # of the brokers, in one check
 
 
 class Expectation(NamedTuple):
     """Something that has to change before the timeout is over."""
 
-    standing: object
-    """What it is like now."""
+    state: object
+    """State now; any other one is progress."""
     line: str
-    """What to say if it stays like that."""
+    """What to report if it stays the same."""
 
 
 class Watchdog:
-    """Looks after the partitions and the group membership of one worker.
+    """Watchdog of the partitions and the group membership of one worker.
 
-    It belongs to the consumer's thread, so that a blocked event loop of the app is seen as well.
+    It runs in the consumer's thread, so that it also notices a blocked event loop of the app.
     """
 
     def __init__(
         self, app: Host, consumer: AIOKafkaConsumer, reached: Callable[[TP, int], int]
     ) -> None:
-        """Watch what ``consumer`` is assigned as the app's member of its group.
+        """Watch the partitions that ``consumer`` is assigned as the app's member of its group.
 
-        ``reached`` says where a partition stands that is done with all records before a position:
-        behind what follows there and shows no record.
+        ``reached`` returns the end of the range without records that a partition's position is in,
+        else the position.
         """
         self._app = app
         self._consumer = consumer
@@ -55,7 +55,7 @@ class Watchdog:
         self._unchanged: dict[TP | None, tuple[object, int]] = {}
 
     async def run(self) -> None:
-        """Watch until the app stops, and stop it with one line if it does not get on."""
+        """Check until the app stops, and stop it with one line if it makes no progress."""
         timeout = self._app.settings.stall_timeout
         while not self._app.should_stop:
             await asyncio.sleep(timeout / _CHECKS_PER_TIMEOUT)
@@ -70,21 +70,21 @@ class Watchdog:
                 )
 
     def overdue(self, due: Mapping[TP | None, Expectation]) -> str | None:
-        """Compare with the looks before; the line of something that has not changed for so long."""
+        """Compare with the checks before; return the line of what did not change for a timeout."""
         still: dict[TP | None, tuple[object, int]] = {}
         line = None
         for what, now in due.items():
-            before, looks = self._unchanged.get(what, (None, 0))
-            still[what] = now.standing, looks + 1 if before == now.standing else 1
+            before, checks = self._unchanged.get(what, (None, 0))
+            still[what] = now.state, checks + 1 if before == now.state else 1
             if still[what][1] > _CHECKS_PER_TIMEOUT:
                 line = now.line
         self._unchanged = still
         return line
 
     def _check_tasks(self) -> None:
-        """Raise what aiokafka keeps for callers of its own ``getmany``, which nobody calls here.
+        """Raise the errors that aiokafka keeps for its own ``getmany``, which is not called here.
 
-        Otherwise an error of the group, or the end of the tasks behind it, would be a silence.
+        Otherwise an error of the group, or the end of aiokafka's tasks, would go unnoticed.
         """
         coordinator, fetcher = self._consumer._coordinator, self._consumer._fetcher
         for task in (coordinator._coordination_task, fetcher._fetch_task):
@@ -95,21 +95,21 @@ class Watchdog:
         coordinator.check_errors()
 
     async def _due(self) -> dict[TP | None, Expectation]:
-        """What has to change, by partition; None is the membership of the group."""
+        """Return what has to change, by partition; None is the group membership."""
         owned = [TP(*partition) for partition in self._consumer.assignment()]
         topics = self._consumer._subscription.topics
         try:
-            # Of committed records only: nothing behind the last stable offset can be read.
+            # The last stable offsets: nothing after them can be read.
             ends = await asyncio.wait_for(
                 self._consumer.end_offsets(owned or [TP(topic, 0) for topic in topics]),
-                _ANSWER_TIMEOUT_S,
+                _RESPONSE_TIMEOUT_S,
             )
         except (KafkaError, asyncio.TimeoutError):
             return {}
         if not self._is_member():
             group = self._consumer._coordinator
             if group.coordinator_id is None:
-                return {}  # it is being looked for, with a line for each failure
+                return {}  # aiokafka searches for it, and logs each failure
             return {None: Expectation(group.generation, f"outside of the group {group.group_id}")}
         return {tp: due for tp in owned if (due := self._due_of(tp, ends[tp])) is not None}
 

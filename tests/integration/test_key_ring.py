@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.structs import ConsumerRecord
 from pydantic import SecretStr
 
 from deploy.embedded.stack import EmbeddedStack
@@ -23,6 +22,7 @@ from streams.encryption.cipher import seal_event
 from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.encryption.keys import PartitionKeys, master_key, new_master_key
 from streams.kafka.clients import new_producer
+from streams.kafka.records import Record
 from streams.settings import Settings
 from streams.views.event_reader import EventReader
 from tests.harness.read_side import record, registered
@@ -57,15 +57,15 @@ async def put(producer: AIOKafkaProducer, settings: Settings, value: bytes | Non
     await producer.send_and_wait(topic, value, b"anna", partition=PARTITION)
 
 
-def sealed(keys: PartitionKeys, wrapped: bytes) -> ConsumerRecord:
+def sealed(keys: PartitionKeys, wrapped: bytes) -> Record:
     """Anna's registration as it is on the topic."""
     wire = ANNA.to_wire()
     seal_event(wire, ANNA.event.personal, keys.unwrap(b"anna", wrapped))
     value = encode(wire)
-    return ConsumerRecord("t", PARTITION, 0, 0, 0, b"anna", value, None, 0, 0, ())
+    return Record("t", PARTITION, 0, 0, b"anna", value)
 
 
-async def read(ring: KeyRing, *lines: ConsumerRecord) -> list[Any]:
+async def read(ring: KeyRing, *lines: Record) -> list[Any]:
     return await EventReader[UserEvent](USER_EVENTS, ring).read(lines)
 
 
@@ -148,7 +148,7 @@ async def test_a_ring_can_keep_keys_that_are_destroyed_after_it_read_them(
     async with (
         new_producer(settings) as producer,
         open_ring(settings) as other,
-        open_key_ring(settings, names, remember=True) as ring,
+        open_key_ring(settings, names, keep_destroyed=True) as ring,
     ):
         assert ring is not None
         await put(producer, settings, keys.make(b"anna"))
@@ -158,7 +158,7 @@ async def test_a_ring_can_keep_keys_that_are_destroyed_after_it_read_them(
         assert b"anna" in ring.of(PARTITION)
         await other.catch_up(PARTITION)
         assert b"anna" not in other.of(PARTITION)
-        async with open_key_ring(settings, names, remember=True) as later:
+        async with open_key_ring(settings, names, keep_destroyed=True) as later:
             assert later is not None
             await later.catch_up(PARTITION)
             assert b"anna" not in later.of(PARTITION)

@@ -1,9 +1,11 @@
-"""One run for all who wait."""
+"""One run for all who wait; several coroutines as one."""
 
 import asyncio
 from itertools import pairwise
 
-from streams.concurrency import Coalesced
+import pytest
+
+from streams.concurrency import Coalesced, gather_or_cancel
 
 
 class Counted:
@@ -87,3 +89,29 @@ async def test_nothing_runs_when_nobody_waits() -> None:
     assert await shared() == 1
     await settle()
     assert action.begun == 1
+
+
+async def give(value: int) -> int:
+    return value
+
+
+async def test_all_of_it_is_given_back_in_order() -> None:
+    assert await gather_or_cancel(give(1), give(2)) == [1, 2]
+
+
+async def test_after_the_first_error_nothing_goes_on() -> None:
+    ended = asyncio.Event()
+
+    async def endless() -> int:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            ended.set()
+        return 0
+
+    async def fail() -> int:
+        raise LookupError("gone")
+
+    with pytest.raises(LookupError, match="gone"):
+        await gather_or_cancel(endless(), fail())
+    assert ended.is_set()

@@ -87,7 +87,7 @@ async def erase_and_replay(run: Run) -> None:
     report = await run.verify(deployed, sent=traffic.sent)
     for user in run.rng.sample(list(erased), _CHECKED_ERASURES):
         proof = await check_user_erasure(deployed.settings, user)
-        left = [place.name for place in proof.places if not place.ok]
+        left = [one.name for one in proof.findings if not one.ok]
         require(proof.ok, f"personal data of {user} stays for good in {', '.join(left)}")
     run.result.figures |= {
         "users": users,

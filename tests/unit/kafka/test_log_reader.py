@@ -25,7 +25,7 @@ class SilentConsumer:
 
 
 async def test_without_records_before_the_end_it_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_reader, "_STALLED", 0.0)
+    monkeypatch.setattr(log_reader, "_STALL_TIMEOUT_S", 0.0)
     with pytest.raises(Transient, match="cannot be read beyond offset 3"):
         async for _ in read_to(SilentConsumer(), PARTITION, end=5):
             pass

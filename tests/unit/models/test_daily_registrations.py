@@ -14,7 +14,7 @@ from models.errors import Fatal
 from models.events import UserDeactivated, UserEvent, UserRegistered
 from models.messages import EventRecord, Source
 from streams.elasticsearch.index import Document
-from streams.views.tally import NOTHING, DocumentTallies
+from streams.views.tally import NO_EVENTS, DocumentTallies
 from tests.unit.samples import NOON, names, record
 
 Record = EventRecord[UserEvent]
@@ -137,7 +137,7 @@ def test_the_count_is_right_for_any_chunks_and_replays(
 
 @given(histories())
 def test_the_documents_add_up_to_the_events(history: list[Record]) -> None:
-    expected = [NOTHING] * PARTITIONS
+    expected = [NO_EVENTS] * PARTITIONS
     for one in history:
         key = PROJECTION.key(one)
         if key is not None:

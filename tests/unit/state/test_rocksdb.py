@@ -91,7 +91,7 @@ from pathlib import Path
 from typing import Any
 from streams.state import rocksdb
 from streams.state.rocksdb import Identity, open_rocksdb_store
-rocksdb._UNWRITTEN_EACH = 64 << 10
+rocksdb._WRITE_BUFFER_PER_STORE_BYTES = 64 << 10
 state = open_rocksdb_store(Path({{folder!r}}), Identity({IDENTITY.topic_id!r}, 1), 0, {END})
 for number in count(state.end + 1):
     value = b"%d" % number

@@ -13,7 +13,7 @@ AWAY = "Unable connect to node with id 1: [Errno 111] Connection refused"
 
 @pytest.fixture
 def news() -> logging.Filter:
-    made: logging.Filter = logging_config("INFO")["filters"]["news"]["()"]()
+    made: logging.Filter = logging_config("INFO")["filters"]["repeats"]["()"]()
     return made
 
 
@@ -45,4 +45,4 @@ def test_expected_refusals_are_not_logged(news: logging.Filter) -> None:
 
 def test_memory_is_bounded(news: logging.Filter) -> None:
     assert all(is_written(news, f"{AWAY} {number}", at=0.0) for number in range(5000))
-    assert len(vars(news)["_said"]) <= 1000
+    assert len(vars(news)["_logged_at"]) <= 1000

@@ -1,0 +1,172 @@
+"""What is changed of aiokafka is changed for our own clients, and for those of nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from aiokafka import AIOKafkaProducer
+from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher
+from aiokafka.errors import ConcurrentTransactions, CoordinatorLoadInProgressError
+from aiokafka.producer import sender
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.structs import ConsumerRecord, TopicPartition
+
+from streams.kafka.aiokafka_patches import read_within_bounds
+from streams.kafka.clients import new_producer
+from streams.kafka.records import Record
+from streams.settings import Settings
+
+TP = TopicPartition("users.events.v1", 3)
+TIME_MS = 1_763_899_200_123
+
+# Every attribute of every module and class of aiokafka, before this project is imported and after.
+_COMPARE = """
+import importlib, pkgutil, sys
+import aiokafka
+
+for module in pkgutil.walk_packages(aiokafka.__path__, "aiokafka."):
+    importlib.import_module(module.name)
+
+def attributes():
+    found = {}
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "aiokafka":
+            owners = [module, *(v for v in vars(module).values() if isinstance(v, type))]
+            for owner in owners:
+                place = name if owner is module else f"{owner.__module__}.{owner.__qualname__}"
+                found.update({(place, key): value for key, value in vars(owner).items()})
+    return found
+
+before = attributes()
+import agents.client, streams.kafka.clients
+after = attributes()
+print(len(before))
+print(*sorted(
+    ".".join(key)
+    for key in before.keys() | after.keys()
+    if key not in before or key not in after or before[key] is not after[key]
+))
+"""
+
+
+def test_importing_this_project_changes_nothing_of_aiokafka() -> None:
+    compared = subprocess.run(
+        [sys.executable, "-c", _COMPARE], check=True, capture_output=True, text=True, timeout=60
+    )
+    compared_attributes, changed = compared.stdout.split("\n", 1)
+    assert int(compared_attributes) > 1000
+    assert changed.split() == []
+
+
+@pytest.fixture
+async def ours() -> AsyncIterator[AIOKafkaProducer]:
+    producer = new_producer(Settings(), transactional_id="ours")
+    yield producer
+    await producer.stop()
+
+
+@pytest.fixture
+async def plain() -> AsyncIterator[AIOKafkaProducer]:
+    """One that somebody else makes in the same process."""
+    producer = AIOKafkaProducer(transactional_id="plain")
+    yield producer
+    await producer.stop()
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The seconds that were asked for; nobody waits for them."""
+    asked: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        asked.append(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    return asked
+
+
+async def add_a_partition(producer: AIOKafkaProducer, answer: int) -> bool:
+    """Let a producer add a partition to its transaction, for which the broker has this code."""
+
+    async def coordinator(*_: Any) -> int:
+        return 1
+
+    async def send(*_: Any, **__: Any) -> SimpleNamespace:
+        return SimpleNamespace(errors=[(TP.topic, [(TP.partition, answer)])])
+
+    producer._sender._find_coordinator = coordinator
+    producer.client.send = send
+    return bool(await producer._sender._do_add_partitions_to_txn({TP}))
+
+
+async def test_only_our_producer_waits_less_for_the_markers_of_the_last_transaction(
+    ours: AIOKafkaProducer, plain: AIOKafkaProducer, waits: list[float]
+) -> None:
+    assert not await add_a_partition(ours, ConcurrentTransactions.errno)
+    assert not await add_a_partition(plain, ConcurrentTransactions.errno)
+    assert waits == [0.002, sender.BACKOFF_OVERRIDE]
+
+
+async def test_our_producer_waits_as_long_as_any_for_everything_else(
+    ours: AIOKafkaProducer, plain: AIOKafkaProducer, waits: list[float]
+) -> None:
+    assert not await add_a_partition(ours, CoordinatorLoadInProgressError.errno)
+    assert not await add_a_partition(plain, CoordinatorLoadInProgressError.errno)
+    assert waits == [0.1, 0.1]  # `retry_backoff_ms`
+
+
+async def test_only_our_producer_waits_before_it_tries_a_broker_again(
+    ours: AIOKafkaProducer, plain: AIOKafkaProducer, waits: list[float]
+) -> None:
+    unknown = 7
+    assert await plain.client._get_conn(unknown) is None
+    assert waits == []
+    assert await ours.client._get_conn(unknown) is None
+    assert waits == [0.1]
+
+
+async def test_only_our_consumer_reads_within_bounds() -> None:
+    """And a fetch of it is aiokafka's own in everything else."""
+    ours, theirs = new_fetcher(), new_fetcher()
+    read_within_bounds(cast("Any", SimpleNamespace(_fetcher=ours)))
+    assert await fetched(ours) == [
+        Record(TP.topic, TP.partition, 0, TIME_MS, b"key", b"value", (("name", b"x"),))
+    ]
+    (record,) = await fetched(theirs)
+    assert type(record) is ConsumerRecord
+    assert (record.offset, record.value) == (0, b"value")
+
+
+def new_fetcher() -> Fetcher:
+    """A fetcher without its tasks, whose broker has one record."""
+    fetcher = Fetcher.__new__(Fetcher)
+    fetcher._client = SimpleNamespace(send=answer_with_one_record)
+    fetcher._client_rack = fetcher._key_deserializer = fetcher._value_deserializer = None
+    fetcher._records = {}
+    fetcher._check_crcs = True
+    fetcher._isolation_level = READ_COMMITTED
+    fetcher._prefetch_backoff = 0.1
+    return fetcher
+
+
+async def answer_with_one_record(_node: int, _request: Any) -> SimpleNamespace:
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1000)
+    builder.append(0, TIME_MS, b"key", b"value", [("name", b"x")])
+    data: tuple[Any, ...] = (1, 0, [], bytes(builder.build()))
+    return SimpleNamespace(API_VERSION=5, topics=[(TP.topic, [(TP.partition, 0, 1, *data)])])
+
+
+async def fetched(fetcher: Fetcher) -> list[Any]:
+    """What a fetch returns."""
+    position = SimpleNamespace(has_valid_position=True, position=0, paused=False)
+    position.consumed_to = lambda offset: setattr(position, "position", offset)
+    assignment = SimpleNamespace(active=True, state_value=lambda _: position)
+    request = SimpleNamespace(topics=[(TP.topic, [(TP.partition, 0, 1 << 20)])])
+    assert await fetcher._proc_fetch_request(assignment, 1, request)
+    return list(fetcher._records[TP].getall())
