@@ -13,6 +13,7 @@ from agents.client import open_commands, open_queries
 from agents.user_audit import check_user_erasure, verify_users
 from deploy.ephemeral import Deployment
 from deploy.waiting import wait_until
+from models.commands import RegisterUser
 from models.outcomes import Accepted
 from models.queries import GetUserById
 from streams.kafka.clients import new_producer, started
@@ -22,10 +23,19 @@ from streams.kafka.records import Record
 from streams.kafka.topics import partitions_of
 from tests.conftest import Deploy
 from tests.harness.hostile_records import hostile_batches, send_batch
-from tests.unit.samples import register
 
 MEMORY_BYTES = 600 << 20  # a bomb alone unpacks to 200 MiB, and is copied twice
 BATCHES = hostile_batches()
+
+
+def register(user: str) -> RegisterUser:
+    return RegisterUser(
+        aggregate_id=user,
+        email=f"{user}@example.org",
+        first_name="Anna",
+        last_name="Muster",
+        registration_source="web",
+    )
 
 
 @pytest.fixture
@@ -53,9 +63,9 @@ async def test_on_the_command_topic(deployed: Deployment) -> None:
     """Each has its outcome and its dead letter, if it is no command."""
     settings, names = deployed.settings, deployed.names
     async with open_commands(settings) as commands, started(new_producer(settings), settings) as by:
-        first = await commands.dispatch(register(aggregate_id="before"))
+        first = await commands.dispatch(register("before"))
         offsets = [await send_batch(by, names.commands, 0, raw) for raw in BATCHES.values()]
-        last = await commands.dispatch(register(aggregate_id="after"))
+        last = await commands.dispatch(register("after"))
         assert isinstance(first, Accepted)
         assert isinstance(last, Accepted)
     report = await verify_users(settings, timeout=60)
@@ -84,9 +94,9 @@ async def test_on_every_other_topic_that_is_read(deployed: Deployment) -> None:
         open_queries(settings) as queries,
         started(new_producer(settings), settings) as by,
     ):
-        assert isinstance(await commands.dispatch(register(aggregate_id="before")), Accepted)
+        assert isinstance(await commands.dispatch(register("before")), Accepted)
         await _send_all(by, topics)
-        after = await commands.dispatch(register(aggregate_id="after"))
+        after = await commands.dispatch(register("after"))
         assert isinstance(after, Accepted)
         user = await queries.execute(GetUserById("after"), at_least=after.token, timeout=60)
         assert user is not None
