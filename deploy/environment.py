@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict
 
 from pydantic import SecretStr, ValidationError
@@ -36,12 +37,22 @@ def load_settings() -> Settings:
     return Settings(**{**asdict(stack), **given.model_dump(include=given.model_fields_set)})
 
 
+# What Faust, Mode and aiokafka read when they are imported, before a worker could prevent it.
+_READ_AT_IMPORT = re.compile(
+    r"F(AUST)?_.*|AIOKAFKA_NO_EXTENSIONS|DEVLOG|DJANGO_SETTINGS_MODULE|NO_CYTHON|TYPEXPR_DEBUG"
+)
+
+
 def child_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a child process that has to work with the same settings."""
+    """Return the environment of a child process that has to work with the same settings.
+
+    It contains nothing that could configure the libraries of a worker beside them.
+    """
     said = {
         f"CQRS_{name.upper()}": value.get_secret_value()
         if isinstance(value, SecretStr)
         else str(value)
         for name, value in settings.model_dump(exclude_none=True).items()
     }
-    return {**os.environ, **said}
+    others = {k: v for k, v in os.environ.items() if not _READ_AT_IMPORT.fullmatch(k)}
+    return {**others, **said}

@@ -18,9 +18,10 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import faust
+from faust.types import AppT
 
 from models.errors import Fatal
 from streams.worker.host import Host
@@ -37,6 +38,13 @@ _EXIT_AT_ONCE = 128 + signal.SIGTERM
 
 class StreamWorker(faust.Worker):
     """Faust's worker process; it ends when it has to: in time, with one line and an exit code."""
+
+    def __init__(self, app: AppT, **options: Any) -> None:
+        """Create the process of ``app``; it never debugs.
+
+        Faust would do that for FAUST_DEBUG, and open a console to everybody on this machine.
+        """
+        super().__init__(app, **{**options, "debug": False})
 
     def execute_from_commandline(self) -> NoReturn:
         """Run until stopped, and exit with a code of this module's table."""
