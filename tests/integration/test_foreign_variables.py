@@ -18,6 +18,7 @@ FOREIGN = {
     "TIMEZONE": "Local",
     "FAUST_DEBUG": "1",
     "FAUST_STRICT": "1",
+    "FAUST_LOOP": "aio",
 }
 
 
