@@ -6,10 +6,9 @@ import os
 import re
 from dataclasses import asdict
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
-from models.errors import Fatal
-from streams.settings import Settings
+from streams.settings import Settings, read_settings
 
 
 def load_settings() -> Settings:
@@ -18,14 +17,9 @@ def load_settings() -> Settings:
     Without either it is the defaults, which are the usual ports of this machine.
 
     Raises:
-        Fatal: a setting in the environment is not valid.
+        Fatal: as `read_settings` does.
     """
-    try:
-        given = Settings()
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        name = f"CQRS_{problem['loc'][0]}".upper()
-        raise Fatal(f"{name} is not valid: {problem['msg']}") from None
+    given = read_settings()
     if {"bootstrap_servers", "elasticsearch_url"} <= given.model_fields_set:
         return given
 
@@ -54,5 +48,9 @@ def child_environment(settings: Settings) -> dict[str, str]:
         else str(value)
         for name, value in settings.model_dump(exclude_none=True).items()
     }
-    others = {k: v for k, v in os.environ.items() if not _READ_AT_IMPORT.fullmatch(k)}
+    others = {
+        name: value
+        for name, value in os.environ.items()
+        if not _READ_AT_IMPORT.fullmatch(name) and name.upper() not in said
+    }
     return {**others, **said}

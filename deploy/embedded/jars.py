@@ -8,7 +8,6 @@ Each jar is fetched by its exact Maven coordinates and has to have the recorded 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import sys
 from collections.abc import Collection, Iterable
@@ -29,6 +28,7 @@ from deploy.embedded.maven import SCRATCH, fetch
 from deploy.embedded.shared_files import locked, write_atomically
 from deploy.embedded.start_progress import Progress
 from models.errors import Fatal
+from streams.settings import read_folder
 
 SERVERS = ("kafka", "elasticsearch")
 # The full distribution carries this file beside the module's jars. It names no Java module,
@@ -48,8 +48,7 @@ _DOWNLOADS_AT_A_TIME = 6
 
 def cache_home() -> Path:
     """Where downloads are kept: `CQRS_CACHE_HOME`, else the user's cache folder."""
-    named = os.environ.get("CQRS_CACHE_HOME")
-    home = Path(named).expanduser() if named else platformdirs.user_cache_path("cqrs-streams")
+    home = read_folder("cache_home") or platformdirs.user_cache_path("cqrs-streams")
     return home.absolute()
 
 

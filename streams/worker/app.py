@@ -28,7 +28,7 @@ from streams.worker.health import serving_health
 from streams.worker.logs import log_defect, logging_config
 from streams.worker.partition import Partition
 from streams.worker.partitions import Partitions
-from streams.worker.process import StreamWorker
+from streams.worker.process import StreamWorker, open_standard_streams
 from streams.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class StreamApp(faust.App):
 
     def __init__(self, name: str, settings: Settings) -> None:
         """Create the app of the worker role ``name``, which also names its consumer group."""
+        open_standard_streams()
         super().__init__(
             f"{settings.namespace}{name}",
             env={},  # the environment that Faust reads its settings from

@@ -36,7 +36,7 @@ from streams.views.writer import PartitionWriter
 from streams.worker.chunks import Chunk
 from streams.worker.driver import PartitionDriver
 
-VARIABLE = "CQRS_TEST_WITHOUT"
+VARIABLE = "TEST_WITHOUT"
 
 # The modules of the workers that look at the variable.
 APPS: Mapping[Role, str] = {

@@ -2,7 +2,7 @@
 
 Only the worker modules beside this one have them: `arm` wraps the steps of their transactions and
 views from outside, so that the workers which people run know nothing of it. Which point, and what
-happens there, the variable `CQRS_FAULT_POINT` of the environment says.
+happens there, the variable `TEST_FAULT_POINT` of the environment says.
 
 The steps, in their order: `begin` a transaction, send `events`, `changelog` and `offsets` (done
 when Kafka has acknowledged them), `commit`, `apply` to the local state; of a view worker, `bulk`
@@ -33,7 +33,7 @@ from streams.state.recovery import recover_partition
 from streams.views.dead_letters import ViewDeadLetters
 from streams.views.store import ViewStore
 
-VARIABLE = "CQRS_FAULT_POINT"
+VARIABLE = "TEST_FAULT_POINT"
 
 # The modules of the workers that have them.
 APPS: Mapping[Role, str] = {
