@@ -55,7 +55,9 @@ class Settings(BaseSettings):
         Fatal: the environment contains an unknown variable with the prefix.
     """
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
+    )
 
     # Where the servers are
     bootstrap_servers: str = Field(

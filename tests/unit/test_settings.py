@@ -156,6 +156,15 @@ def test_namespaces(namespace: str) -> None:
         assert read_settings().namespace == namespace
 
 
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999"])
+@pytest.mark.parametrize(
+    "name", [name for name, field in Settings.model_fields.items() if field.annotation is float]
+)
+def test_times_are_finite(name: str, value: str) -> None:
+    variable = f"CQRS_{name.upper()}"
+    assert line_for(**{variable: value}).startswith(f"{variable} is not valid: ")
+
+
 def test_no_line_contains_a_value() -> None:
     for name in Settings.model_fields:
         if name != "elasticsearch_url":  # any text; it is checked where it is used
