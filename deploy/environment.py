@@ -1,4 +1,4 @@
-"""Where the servers are, for every command of the command line and for the workers it starts."""
+"""Where the servers are: settings for every `cqrs` command and for the processes it starts."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ from streams.settings import Settings, read_settings
 
 
 def load_settings() -> Settings:
-    """The settings: what the environment says (`CQRS_*`), else the running embedded stack.
+    """Return the settings of the environment (`CQRS_*`).
 
-    Without either it is the defaults, which are the usual ports of this machine.
+    If an address is not set there, take it from the running embedded stack. If none runs, it is the
+    default: the usual port on this machine.
 
     Raises:
         Fatal: as `read_settings` does.
     """
-    given = read_settings()
-    if {"bootstrap_servers", "elasticsearch_url"} <= given.model_fields_set:
-        return given
+    from_environment = read_settings()
+    if {"bootstrap_servers", "elasticsearch_url"} <= from_environment.model_fields_set:
+        return from_environment
 
     from deploy.embedded.stack import running_address
 
     stack = running_address()
     if stack is None:
-        return given
-    return Settings(**{**asdict(stack), **given.model_dump(include=given.model_fields_set)})
+        return from_environment
+    named = from_environment.model_dump(include=from_environment.model_fields_set)
+    return Settings(**{**asdict(stack), **named})
 
 
 # What Faust, Mode and aiokafka read when they are imported, before a worker could prevent it.
@@ -38,11 +40,11 @@ _READ_AT_IMPORT = re.compile(
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """Return the environment of a child process that has to work with the same settings.
+    """Return this process's environment plus `settings`, for a child process that uses them.
 
-    It contains nothing that could configure the libraries of a worker beside them.
+    Variables that could configure a worker's libraries beside the settings are left out.
     """
-    said = {
+    variables = {
         f"CQRS_{name.upper()}": value.get_secret_value()
         if isinstance(value, SecretStr)
         else str(value)
@@ -51,6 +53,6 @@ def child_environment(settings: Settings) -> dict[str, str]:
     others = {
         name: value
         for name, value in os.environ.items()
-        if not _READ_AT_IMPORT.fullmatch(name) and name.upper() not in said
+        if not _READ_AT_IMPORT.fullmatch(name) and name.upper() not in variables
     }
-    return {**others, **said}
+    return {**others, **variables}
