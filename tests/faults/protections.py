@@ -36,7 +36,7 @@ from streams.views.writer import PartitionWriter
 from streams.worker.chunks import Chunk
 from streams.worker.driver import PartitionDriver
 
-VARIABLE = "CQRS_TEST_WITHOUT"
+VARIABLE = "TEST_WITHOUT"
 
 # Worker modules that read the variable, by role.
 APPS: Mapping[Role, str] = {

@@ -2,7 +2,7 @@
 
 Only the worker modules in this package have them: `arm` wraps the steps of their transactions and
 views from outside, so production code contains nothing of this. The environment variable
-`CQRS_FAULT_POINT` names the point and the action.
+`TEST_FAULT_POINT` names the point and the action.
 
 The steps, in their order:
 
@@ -35,7 +35,7 @@ from streams.state.recovery import recover_partition
 from streams.views.dead_letters import ViewDeadLetters
 from streams.views.store import ViewStore
 
-VARIABLE = "CQRS_FAULT_POINT"
+VARIABLE = "TEST_FAULT_POINT"
 
 # Worker modules that have crash points, by role.
 APPS: Mapping[Role, str] = {

@@ -213,6 +213,7 @@ _USES: Mapping[str, Mapping[str, str]] = {
     },
     "streams/worker/app.py": {
         "faust.app.base:App._create_directories": "overrides it: nothing is kept on disk",
+        "faust.app.base:App._init_fixups": "overrides it: only our settings configure a worker",
         "faust.app.base:App._new_producer_transport": "overrides it to use its own transport",
         "faust.app.base:App._new_transport": "overrides it to use its own transport",
         "faust.app.base:App._on_agent_error": "overrides it to stop the worker with one line",
