@@ -74,12 +74,12 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         if position is None:
             position = begin
         _check_position(tp, position, begin, end)
-    except BaseException:
+        await stop(consumer)
+    except BaseException:  # also a cancellation while the consumer stops
         if state is not None:
             state.close()
-        raise
-    finally:
         await stop(consumer)
+        raise
     logger.info(
         "%s[%d]: restored from offset %d to %d",
         changelog.topic,
