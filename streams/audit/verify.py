@@ -222,7 +222,8 @@ class _Verification(Generic[S]):
             await self._ring.catch_up(number)
         self._logs.consumer.assign([changelog])
         # Up to the last stable offset, which never is in the midst of a transaction.
-        state = await restore(self._logs.consumer, changelog, MemoryStore())
+        stable = (await self._logs.consumer.end_offsets([changelog]))[changelog]
+        state = await restore(self._logs.consumer, changelog, MemoryStore(), stable)
         position = state.position(TP(*commands)) or 0
         # All that came of the commands below that position was written before it was committed.
         ends = await self._logs.end_offsets([outcomes, letters, events])

@@ -50,10 +50,13 @@ async def test_a_start_that_is_cancelled_while_its_consumer_stops_closes_the_sto
     stored, stopping = Stored(), asyncio.Event()
     stored.apply({position_key(COMMANDS): encode_position(0)}, 0)
 
+    async def no_records(_: object, partitions: Any) -> dict[Any, int]:
+        return dict.fromkeys(partitions, 0)
+
     async def open_store(*_: object) -> Stored:
         return stored
 
-    async def nothing_to_restore(consumer: object, changelog: object, store: Any) -> Any:
+    async def nothing_to_restore(consumer: object, changelog: object, store: Any, end: int) -> Any:
         return store
 
     async def stop(_: object) -> None:
@@ -62,6 +65,7 @@ async def test_a_start_that_is_cancelled_while_its_consumer_stops_closes_the_sto
             await asyncio.Event().wait()  # a broker that is away
 
     monkeypatch.setattr(recovery, "new_consumer", lambda *_, **__: EmptyLogs())
+    monkeypatch.setattr(recovery, "_written_ends", no_records)
     monkeypatch.setattr(recovery, "_open_store", open_store)
     monkeypatch.setattr(recovery, "restore", nothing_to_restore)
     monkeypatch.setattr(recovery, "stop", stop)
