@@ -64,11 +64,11 @@ class UserQueryHandler:
         while remaining:
             step = min(remaining, MAX_LIMIT)
             skipped = await self._store.search(
-                _ACTIVE, sort=ORDER, limit=step, after=after, positions_only=True
+                _ACTIVE, sort=ORDER, limit=step, after=after, sort_values_only=True
             )
             if len(skipped) < step:
                 return Page((), None)
-            after = skipped[-1].position
+            after = skipped[-1].sort_values
             remaining -= step
         return await self._page(_ACTIVE, query.limit, after)
 
@@ -78,7 +78,7 @@ class UserQueryHandler:
         # One more than asked for, to see whether there is a next page
         hits = await self._store.search(wanted, sort=ORDER, limit=limit + 1, after=after)
         items = tuple(UserReadModel.model_validate(hit.document) for hit in hits[:limit])
-        return Page(items, _cursor(hits[limit - 1].position) if len(hits) > limit else None)
+        return Page(items, _cursor(hits[limit - 1].sort_values) if len(hits) > limit else None)
 
 
 def _cursor(position: Sequence[Any]) -> str:

@@ -1,4 +1,4 @@
-"""`cqrs bench`: how fast it is, beside its peers."""
+"""`cqrs bench`: measure how fast the system is, compared with its peers."""
 
 from __future__ import annotations
 
@@ -29,23 +29,30 @@ _NEW_FILE = click.Path(dir_okay=False, path_type=Path)
     )
 )
 def bench() -> None:
-    """Measure on servers of its own, each contestant in turn, round after round.
+    """Measure how fast the system is, compared with its peers.
 
-    Leave the machine alone meanwhile. The servers' and the peers' jars are downloaded once.
+    A benchmark starts its own servers, then runs its contestants in turn, round after round. Do not
+    use the machine for anything else meanwhile. Missing jars are downloaded once.
     """
 
 
 def _command(benchmark: Benchmark) -> click.Command:
-    @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1, 100))
+    @click.option(
+        "--rounds",
+        default=3,
+        show_default=True,
+        type=click.IntRange(1, 100),
+        help="How often each contestant is measured.",
+    )
     @click.option(
         "--size",
         default="small",
         show_default=True,
         type=click.Choice(list(benchmark.sizes)),
-        help="How much of everything; small is for a first look.",
+        help="Amount of data; small is for a first look.",
     )
-    @click.option("--seed", default=1, show_default=True, help="Determines every random choice.")
-    @click.option("--json", "file", type=_NEW_FILE, help="Keep all figures there.")
+    @click.option("--seed", default=1, show_default=True, help="Seed of all random choices.")
+    @click.option("--json", "file", type=_NEW_FILE, help="Also write all figures to this file.")
     def measure(rounds: int, size: SizeName, seed: int, file: Path | None) -> None:
         need(*benchmark.needs)
         with EmbeddedStack.temporary(TerminalProgress()) as stack, progress_bar() as progress:
@@ -73,20 +80,21 @@ for _benchmark in BENCHMARKS.values():
 @click.argument("before", type=_FILE)
 @click.argument("after", type=_FILE)
 def compare(before: Path, after: Path) -> None:
-    """Show what changed between two runs of one benchmark.
+    """Show what changed between two runs of a benchmark.
 
-    A change is clear when no round of one run is within the other's spread.
+    BEFORE and AFTER are files that --json wrote. A change is clear if the spreads of the two runs,
+    from the lowest to the highest round, do not overlap.
     """
     _print(comparison_of(Result.read(before), Result.read(after)))
 
 
 @bench.command()
 @click.argument("results", nargs=-1, required=True, type=_FILE)
-@click.option("--output", type=_NEW_FILE, help="Write it there instead of showing it.")
+@click.option("--output", type=_NEW_FILE, help="Write the page to this file, and plots beside it.")
 def report(results: tuple[Path, ...], output: Path | None) -> None:
-    """Make a page in Markdown of the results of several benchmarks.
+    """Write a Markdown page about the results of benchmarks.
 
-    In a file it has pictures, which are written beside it.
+    RESULTS are files that --json wrote. Without --output the page is printed, without plots.
     """
     found = [Result.read(one) for one in results]
     if output is None:

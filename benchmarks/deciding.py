@@ -1,4 +1,4 @@
-"""How many commands per second one worker process decides, with a backlog on four partitions."""
+"""How many commands one worker process decides per second, from a backlog on four partitions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from agents.users import COMMAND_WORKER
 from benchmarks.peers.extra import QUIXSTREAMS
 from benchmarks.peers.kafka_streams import java_command
-from benchmarks.rig.backlog import backlog, committed, new_deployment, rate, send
+from benchmarks.rig.backlog import backlog, new_deployment, rate, read_committed, send
 from benchmarks.rig.process import RunningContestant, contestant
 from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
 from benchmarks.rig.target import Target
@@ -32,25 +32,25 @@ from streams.settings import Settings
 
 COMMANDS_PER_SECOND = "commands/s"
 CPU_PER_COMMAND = "CPU µs/command"
-_PATIENCE = 600.0  # seconds
+_TIMEOUT_S = 600.0
 
 
 class Worker(NamedTuple):
-    """A contestant's process: its command line, and the consumer group that it commits to."""
+    """How to start a contestant: its command line, and the consumer group that it commits to."""
 
     command: list[str]
     group: str
 
 
 class Sample(NamedTuple):
-    """How many commands were decided, and what the process had used by then."""
+    """Number of commands decided so far, and CPU seconds that the process has used so far."""
 
     commands: int
     cpu_seconds: float
 
 
 class Decided(NamedTuple):
-    """Where all was decided, and how that went."""
+    """The deployment in which everything was decided, and samples taken meanwhile."""
 
     settings: Settings
     names: TopicNames
@@ -58,66 +58,73 @@ class Decided(NamedTuple):
 
 
 NewWorker = Callable[[Settings, Path, str], Worker]
-"""Settings, a folder for what it keeps, the id of the cluster."""
+"""Called with the settings, a folder for the process's files, and the id of the cluster."""
 
 
 def our_worker(settings: Settings, folder: Path, cluster: str) -> Worker:
-    """The command worker as it is."""
+    """Return how to start our command worker."""
     return Worker(command_line(ROLES["commands"]), settings.namespace + COMMAND_WORKER)
 
 
 def plain_loop(settings: Settings, folder: Path, cluster: str) -> Worker:
-    """The loop of `peers/plain_loop.py`."""
+    """Return how to start the loop of `peers/plain_loop.py`."""
     command = module_command("benchmarks.peers.plain_loop")
     return Worker(command, f"{settings.namespace}plain-loop")
 
 
 def faust_agent(settings: Settings, folder: Path, cluster: str) -> Worker:
-    """The agent of `peers/faust_agent.py`."""
+    """Return how to start the agent of `peers/faust_agent.py`."""
     python, *faust = command_line("benchmarks.peers.faust_agent")
-    where = "--datadir", str(folder / settings.namespace)  # or it makes one where we are
-    return Worker([python, *faust[:2], *where, *faust[2:]], f"{settings.namespace}faust-agent")
+    datadir = "--datadir", str(folder / settings.namespace)  # default: in the working directory
+    return Worker([python, *faust[:2], *datadir, *faust[2:]], f"{settings.namespace}faust-agent")
 
 
 def kafka_streams(settings: Settings, folder: Path, cluster: str) -> Worker:
-    """The topology of `java/users/Main.java`."""
+    """Return how to start the topology of `peers/java/users/Main.java`."""
     where = settings.bootstrap_servers, settings.namespace, str(settings.partitions)
     command = java_command(folder, "users.Main", *where, cluster, str(folder / settings.namespace))
     return Worker(command, f"{settings.namespace}streams")
 
 
 def quixstreams(settings: Settings, folder: Path, cluster: str) -> Worker:
-    """The application of `peers/quix_deciding.py`."""
+    """Return how to start the application of `peers/quix_deciding.py`."""
     command = module_command("benchmarks.peers.quix_deciding")
     state = folder / f"{settings.namespace}quixstreams"
     return Worker([*command, str(state)], f"{settings.namespace}quixstreams")
 
 
 async def decide(
-    ground: BenchContext,
+    context: BenchContext,
     *,
     new_worker: NewWorker,
     share: float = 1.0,
-    same_answers: bool = False,
+    same_outcomes: bool = False,
     encrypt: bool = False,
 ) -> Figures:
     """Let a new process decide a share of the commands, on new topics.
 
+    Args:
+        context: size and seed of the commands.
+        new_worker: returns the process to start.
+        share: of the commands that are decided.
+        same_outcomes: whether it must reach the same outcomes as our worker.
+        encrypt: whether it must encrypt personal data.
+
     Raises:
-        Fatal: it ended, did not get through, or did not answer each command once; or, where it has
-            to give the same answers as we do, it gave others.
+        Fatal: it ended, did not decide all in time, or did not write one outcome per command; or it
+            had to reach the same outcomes and did not.
     """
-    commands = backlog(ground.size["commands"], ground.seed)
+    commands = backlog(context.size["commands"], context.seed)
     records = commands.records[: int(len(commands.records) * share)]
-    decided = await let_decide(ground, new_worker, records, encrypt=encrypt)
-    outcomes = await committed(decided.settings, decided.names.outcomes)
+    decided = await let_decide(context, new_worker, records, encrypt=encrypt)
+    outcomes = await read_committed(decided.settings, decided.names.outcomes)
     if len(outcomes) != len(records):
         raise Fatal(f"{len(records)} commands had {len(outcomes)} outcomes")
-    if same_answers:
-        given = Counter(orjson.loads(one.value)["status"] for one in outcomes)
-        if given != commands.statuses:
-            raise Fatal(f"the answers were {given} instead of {commands.statuses}")
-    warm_up = int(ground.size["warm-up"] * share)
+    if same_outcomes:
+        statuses = Counter(orjson.loads(one.value)["status"] for one in outcomes)
+        if statuses != commands.statuses:
+            raise Fatal(f"the outcomes were {statuses} instead of {commands.statuses}")
+    warm_up = int(context.size["warm-up"] * share)
     return {
         COMMANDS_PER_SECOND: rate(sorted(one.timestamp / 1000 for one in outcomes), warm_up),
         CPU_PER_COMMAND: cpu_per_command(decided.samples, warm_up) * 1e6,
@@ -125,43 +132,46 @@ async def decide(
 
 
 async def let_decide(
-    ground: BenchContext,
+    context: BenchContext,
     new_worker: NewWorker,
     records: Sequence[tuple[bytes, bytes]],
     *,
     encrypt: bool = False,
 ) -> Decided:
-    """Let a new process decide these commands, on new topics, and encrypt what is personal or not.
+    """Let a new process decide these records, on new topics; `encrypt` switches encryption on.
 
     Raises:
-        Fatal: it ended, or did not get through.
+        Fatal: it ended, or did not decide all in time.
     """
-    settings, names = await new_deployment(ground)
+    settings, names = await new_deployment(context)
     if encrypt:
         key = SecretStr(new_master_key())
         settings = settings.model_copy(update={"encrypt_personal_data": True, "master_key": key})
     await send(settings, names.commands, records)
-    worker = new_worker(settings, ground.folder, await cluster_id(settings))
-    log = ground.folder / f"{worker.group}.log"
+    worker = new_worker(settings, context.folder, await cluster_id(settings))
+    log = context.folder / f"{worker.group}.log"
     with contestant(worker.command, settings, log) as process:
-        samples = await _until_decided(settings, names, worker.group, process)
+        samples = await _wait_until_decided(settings, names, worker.group, process)
     return Decided(settings, names, samples)
 
 
 def cpu_per_command(samples: Sequence[Sample], warm_up: int) -> float:
-    """Seconds of CPU, after so many commands; of all commands if that went too fast to see."""
+    """Return the CPU seconds per command after the warm-up.
+
+    If that was too short for the system's clock, return those of all commands.
+    """
     begin, end = next(one for one in samples if one.commands >= warm_up), samples[-1]
     if begin.cpu_seconds == end.cpu_seconds:
         begin = Sample(0, 0.0)
     return (end.cpu_seconds - begin.cpu_seconds) / (end.commands - begin.commands)
 
 
-async def _until_decided(
+async def _wait_until_decided(
     settings: Settings, names: TopicNames, group: str, process: RunningContestant
 ) -> list[Sample]:
-    """Wait until the group has committed the ends of the command topic.
+    """Wait until the group has committed the end offsets of the command topic.
 
-    That costs the broker next to nothing, where reading the outcomes would compete with the worker.
+    This costs the broker almost nothing. Reading the outcomes would compete with the worker.
     """
     partitions = partitions_of(settings, names.commands)
     async with open_logs(settings, partitions) as logs, admin_client(settings) as admin:
@@ -171,25 +181,25 @@ async def _until_decided(
 
         async def decided() -> bool:
             process.check()
-            with suppress(GroupCoordinatorNotAvailableError):  # the group is new
+            with suppress(GroupCoordinatorNotAvailableError):  # the group does not exist yet
                 found = await admin.list_consumer_group_offsets(group, partitions=partitions)
                 commands = sum(max(0, one.offset) for one in found.values())
                 samples.append(Sample(commands, process.cpu_seconds()))
             return samples[-1].commands >= ends
 
-        await wait_until(decided, timeout=_PATIENCE, what=f"{group} has decided all")
+        await wait_until(decided, timeout=_TIMEOUT_S, what=f"{group} has decided all")
     return samples
 
 
 DECIDING = Benchmark(
     name="deciding",
     about=(
-        "Commands decided per second by one worker process, from a backlog of the same seeded "
-        "commands on four partitions: registrations, changes, 5% to be rejected, 2% repeated, 0.5% "
-        "no commands. Each process is new, on new topics; counted are the outcomes that a "
-        "read_committed reader sees, by the times at which the broker wrote them, after the first "
-        "ones (warm-up), in which Java compiles itself. The CPU is that of the process, all its "
-        "threads, for the same commands; the broker's is not in it."
+        "Commands that one worker process decides per second. The backlog has the same seeded "
+        "commands for all contestants, on four partitions: registrations, changes, 5% to be "
+        "rejected, 2% repeated, 0.5% malformed. Every process is new, and so are its topics. "
+        "Counted are the outcomes that a read_committed reader sees, by the broker's timestamps, "
+        "after a warm-up in which Java compiles its code. The CPU is that of the process with all "
+        "its threads for the same commands, without the broker."
     ),
     sizes={
         "small": {"commands": 60_000, "warm-up": 20_000},
@@ -198,34 +208,35 @@ DECIDING = Benchmark(
     contestants=(
         Contestant(
             "cqrs-streams",
-            "The command worker as it is: validation, dedupe, events, outcomes with tokens, dead "
-            "letters, the state's changelog and the position in one transaction per chunk.",
-            partial(decide, new_worker=our_worker, same_answers=True),
+            "Our command worker: validation, dedupe, events, outcomes with tokens, dead letters, "
+            "the state's changelog and the position in one transaction per chunk.",
+            partial(decide, new_worker=our_worker, same_outcomes=True),
         ),
         Contestant(
             "cqrs-streams, encrypting",
-            "The same with CQRS_ENCRYPT_PERSONAL_DATA: a key for each user, events and states "
-            "encrypted with it. None of the others does that.",
-            partial(decide, new_worker=our_worker, same_answers=True, encrypt=True),
+            "The same with CQRS_ENCRYPT_PERSONAL_DATA: a key for each user, which encrypts events "
+            "and states. No other contestant does that.",
+            partial(decide, new_worker=our_worker, same_outcomes=True, encrypt=True),
         ),
         Contestant(
             "Kafka Streams",
-            "The same decisions in Java, checked to answer the same: validation, dedupe, events, "
-            "outcomes with tokens, dead letters, changelog. exactly_once_v2, one stream thread, "
-            "state in memory, a commit every 100 ms (its default), batches as large as ours.",
-            partial(decide, new_worker=kafka_streams, same_answers=True),
+            "The same decisions in Java, checked to reach the same outcomes: validation, dedupe, "
+            "events, outcomes with tokens, dead letters, changelog. exactly_once_v2, one stream "
+            "thread, state in memory, a commit every 100 ms (its default), batches as large as "
+            "ours.",
+            partial(decide, new_worker=kafka_streams, same_outcomes=True),
         ),
         Contestant(
             "plain aiokafka loop",
             "The limit in Python: aiokafka and orjson, decisions on a dict, events and outcomes in "
-            "one transaction per chunk and partition. No validation beyond what deciding needs, no "
-            "dedupe, no tokens, no changelog: after a crash its state is lost.",
+            "one transaction per chunk and partition. No validation beyond what the decision "
+            "needs, no dedupe, no tokens, no changelog: after a crash its state is lost.",
             partial(decide, new_worker=plain_loop),
         ),
         Contestant(
             "ordinary Faust agent",
             "As Faust's documentation teaches: an agent, a table, `await topic.send`, "
-            "processing_guarantee exactly_once (which loses and duplicates when killed); the "
+            "processing_guarantee exactly_once (which loses and duplicates when it is killed); the "
             "decisions of the plain loop. It decides a tenth of the commands.",
             partial(decide, new_worker=faust_agent, share=0.1),
         ),

@@ -1,4 +1,4 @@
-"""How long a command takes: until its outcome is read, and until a search finds what it did."""
+"""How long a command takes: until its outcome is read, and until a search finds its effect."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from streams.settings import Settings
 
 _LOAD = 0.2  # of the rate at which the worker decides a backlog
 _CLIENTS = 8
-_TICK = 0.001  # seconds; commands that are due within one are sent together
-_PATIENCE = 60.0  # seconds
+_TICK_S = 0.001  # commands that are due within one tick are sent together
+_TIMEOUT_S = 60.0
 
 
 class _Commands:
-    """Sends commands when they are due, and reads their outcomes; `_open` makes it.
+    """Sends commands when they are due, and reads their outcomes; `_open` creates it.
 
-    Its own work is kept small: it has the same two cores as what it measures.
+    It does as little as possible: it runs on the same two cores as the worker that it measures.
     """
 
     def __init__(
@@ -56,20 +56,20 @@ class _Commands:
         self._sender = BulkSender(producer, names.commands, settings.partitions)
         self._consumer = consumer
         self._records = iter(records)
-        # By partition, in the order of the commands, which is the order of the outcomes as well
+        # By partition, in the order of the commands, which is also the order of the outcomes
         self._due: dict[int, list[float]] = defaultdict(list)
         self._read: dict[int, list[float]] = defaultdict(list)
 
     async def send(self, count: int, rate: float) -> list[float]:
-        """Send so many, `rate` per second.
+        """Send `count` commands, `rate` per second, and wait until all are decided.
 
-        Returns, once all are decided, the seconds that each has taken from when it was due: if the
-        sender itself is late, that counts as well.
+        Returns:
+            The seconds that each one took from when it was due. A delay of the sender counts, too.
         """
         before = {partition: len(times) for partition, times in self._due.items()}
         begin, sent = time.perf_counter(), 0
         while sent < count:
-            await asyncio.sleep(max(_TICK, begin + sent / rate - time.perf_counter()))
+            await asyncio.sleep(max(_TICK_S, begin + sent / rate - time.perf_counter()))
             until = min(count, int((time.perf_counter() - begin) * rate) + 1)
             for number in range(sent, until):
                 key, value = next(self._records)
@@ -79,7 +79,7 @@ class _Commands:
             await self._sender.hand_over()
             sent = until
         what = f"{count} outcomes"
-        await wait_until(self._all_are_read, timeout=_PATIENCE, what=what)
+        await wait_until(self._all_are_read, timeout=_TIMEOUT_S, what=what)
         return [
             read - due
             for partition, times in self._due.items()
@@ -89,7 +89,7 @@ class _Commands:
         ]
 
     async def listen(self) -> None:
-        """Note when outcomes come."""
+        """Record when outcomes arrive, without end."""
         while True:
             for tp, records in (await self._consumer.getmany(timeout_ms=1000)).items():
                 self._read[tp.partition].extend([time.perf_counter()] * len(records))
@@ -116,21 +116,21 @@ async def _open(
             await asyncio.gather(listening, return_exceptions=True)
 
 
-async def until_decided(ground: BenchContext) -> Figures:
-    """At 5 and 50 commands/s, at 20% of a backlog's rate, and after idle time."""
-    size = ground.size
-    full = (await decide(ground, new_worker=our_worker))[COMMANDS_PER_SECOND]
-    settings, names = await new_deployment(ground)
-    log = ground.folder / f"{settings.namespace}commands.log"
-    many = int(full * _LOAD * size["seconds at 20%"])
+async def until_decided(context: BenchContext) -> Figures:
+    """Measure at 5 and 50 commands/s, at 20% of a backlog's rate, and after idle time."""
+    size = context.size
+    full_rate = (await decide(context, new_worker=our_worker))[COMMANDS_PER_SECOND]
+    settings, names = await new_deployment(context)
+    log = context.folder / f"{settings.namespace}commands.log"
+    many = int(full_rate * _LOAD * size["seconds at 20%"])
     needed = size["settling"] + size["at 5/s"] + size["at 50/s"] + many + 1
-    records = backlog(needed, ground.seed).records
+    records = backlog(needed, context.seed).records
     async with _open(settings, names, records) as commands:
         with contestant(command_line(ROLES["commands"]), settings, log):
             await commands.send(size["settling"], 200)
             seldom = await commands.send(size["at 5/s"], 5)
             slow = await commands.send(size["at 50/s"], 50)
-            loaded = await commands.send(many, full * _LOAD)
+            loaded = await commands.send(many, full_rate * _LOAD)
             await asyncio.sleep(size["idle seconds"])
             first = await commands.send(1, 1)
     return {
@@ -138,32 +138,32 @@ async def until_decided(ground: BenchContext) -> Figures:
         **_percentiles("at 50/s", slow),
         **_percentiles("at 20% load", loaded),
         "first after idle time, ms": first[0] * 1000,
-        "commands/s at 20% load": full * _LOAD,
+        "commands/s at 20% load": full_rate * _LOAD,
     }
 
 
-async def until_found(ground: BenchContext) -> Figures:
-    """Register users, and look for each with the token of its outcome."""
-    settings, _ = await new_deployment(ground)
-    decisions = ground.folder / f"{settings.namespace}commands.log"
-    views = ground.folder / f"{settings.namespace}views.log"
+async def until_found(context: BenchContext) -> Figures:
+    """Register users, and search for each one with the token of its outcome."""
+    settings, _ = await new_deployment(context)
+    decisions = context.folder / f"{settings.namespace}commands.log"
+    views = context.folder / f"{settings.namespace}views.log"
     with (
         contestant(command_line(ROLES["commands"]), settings, decisions),
         contestant(command_line(ROLES["views"]), settings, views),
     ):
         async with open_commands(settings) as commands, open_queries(settings) as queries:
 
-            async def serves() -> bool:
+            async def is_served() -> bool:
                 try:
                     return await queries.execute(GetUserById("nobody")) is None
-                except NoSuchView:  # the view worker has yet to make it
+                except NoSuchView:  # the view worker has not created it yet
                     return False
 
-            await wait_until(serves, timeout=_PATIENCE, what="the view is there")
+            await wait_until(is_served, timeout=_TIMEOUT_S, what="the view exists")
             finding = _Finding(commands, queries)
-            await finding.run(_CLIENTS * 4, clients=_CLIENTS)  # everything is there
-            alone = await finding.run(ground.size["found"], clients=1)
-            together = await finding.run(ground.size["found"], clients=_CLIENTS)
+            await finding.run(_CLIENTS * 4, clients=_CLIENTS)  # warm up
+            alone = await finding.run(context.size["found"], clients=1)
+            together = await finding.run(context.size["found"], clients=_CLIENTS)
     return {
         **_percentiles("found by a search", alone),
         **_percentiles(f"found by a search, {_CLIENTS} clients", together),
@@ -179,7 +179,7 @@ class _Finding:
         self._numbers = count()
 
     async def run(self, users: int, *, clients: int) -> list[float]:
-        """Seconds from before a command is sent to when its user is found, for so many users."""
+        """Return for each of `users` new users the seconds from sending until it is found."""
         numbers = islice(self._numbers, users)
         times: list[float] = []
         await asyncio.gather(*(self._client(numbers, times) for _ in range(clients)))
@@ -201,7 +201,7 @@ class _Finding:
             if not isinstance(outcome, Accepted):
                 raise Fatal(f"registering {user} was {outcome.status}")
             page = await self._queries.execute(
-                GetUsersByEmail(user), at_least=outcome.token, timeout=_PATIENCE
+                GetUsersByEmail(user), at_least=outcome.token, timeout=_TIMEOUT_S
             )
             times.append(time.perf_counter() - begin)
             if [one.id for one in page.items] != [user]:
@@ -215,11 +215,12 @@ def _percentiles(when: str, times: Sequence[float]) -> Figures:
 LATENCY = Benchmark(
     name="latency",
     about=(
-        "Milliseconds from when a command is due to be sent to reading its outcome as a "
-        "read_committed consumer, both in one process beside the worker: at 5 and at 50 "
-        "commands/s, at 20% of the rate at which the same worker decides a backlog (measured in "
-        "the same round), and for one command after idle time. And from sending a command to the "
-        "answer of a search that was given the token of its outcome, and has to find the user."
+        "How long a command takes to its outcome and to a search hit. Milliseconds from when a "
+        "command is due to be sent until a read_committed consumer has read its outcome; both are "
+        "in one process beside the worker. At 5 and at 50 commands/s, at 20% of the rate at which "
+        "the same worker decides a backlog (measured in the same round), and for one command after "
+        "idle time. Also from sending a command until a search with the token of its outcome has "
+        "found the user."
     ),
     sizes={
         "small": {
@@ -244,11 +245,11 @@ LATENCY = Benchmark(
         },
     },
     contestants=(
-        Contestant("cqrs-streams", "The command worker as it is.", until_decided),
+        Contestant("cqrs-streams", "Our command worker.", until_decided),
         Contestant(
             "cqrs-streams, until found",
             "A command worker and a view worker, and clients that register one user after the "
-            "other and look for each: alone, and eight of them side by side.",
+            "other and search for each: one client, then eight in parallel.",
             until_found,
         ),
     ),

@@ -1,4 +1,4 @@
-"""How much memory a command worker takes: for each user it knows, and as time goes on."""
+"""How much memory a command worker takes: for each user in its state, and over time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from statistics import median
 from aiokafka import AIOKafkaConsumer
 
 from benchmarks.deciding import COMMANDS_PER_SECOND, decide, our_worker
-from benchmarks.recovery import new_outcomes, until_deciding
+from benchmarks.recovery import measure_start, open_new_outcomes
 from benchmarks.rig.backlog import new_deployment
 from benchmarks.rig.changelog_history import states, write_changelog
 from benchmarks.rig.process import contestant
@@ -26,25 +26,25 @@ from streams.commands.bulk_sender import BulkSender
 from streams.kafka.clients import new_producer, started
 from streams.state.snapshot import DEDUPE_WINDOW
 
-_TYPICAL = 2  # commands that a user has had
+_TYPICAL_WINDOW = 2  # commands of a user
 _LOAD = 0.5  # of the rate at which the worker decides a backlog
-_TICK = 0.02  # seconds
-_PATIENCE = 600.0  # seconds
-_SEGMENT = 64 << 20
+_TICK_S = 0.02
+_TIMEOUT_S = 600.0
+_SEGMENT_BYTES = 64 << 20
 PER_USER = "bytes/user, full window"
 _MIB = 1 << 20
 
 
-async def our_memory(ground: BenchContext, *, local_store: bool = False) -> Figures:
-    """For a user with a full and with a typical dedupe window, and for some time under load."""
-    state_dir = ground.folder / "state" if local_store else None
-    users = ground.size["users"]
+async def our_memory(context: BenchContext, *, local_store: bool = False) -> Figures:
+    """Measure per user with a full and with a typical dedupe window, then over time under load."""
+    state_dir = context.folder / "state" if local_store else None
+    users = context.size["users"]
     try:
-        none = await _with_users(ground, 0, DEDUPE_WINDOW, state_dir)
-        full = await _with_users(ground, users, DEDUPE_WINDOW, state_dir)
-        typical = await _with_users(ground, users, _TYPICAL, state_dir)
-        rate = _LOAD * (await decide(ground, new_worker=our_worker))[COMMANDS_PER_SECOND]
-        samples = await _under_load(ground, rate, state_dir)
+        none = await _with_users(context, 0, DEDUPE_WINDOW, state_dir)
+        full = await _with_users(context, users, DEDUPE_WINDOW, state_dir)
+        typical = await _with_users(context, users, _TYPICAL_WINDOW, state_dir)
+        rate = _LOAD * (await decide(context, new_worker=our_worker))[COMMANDS_PER_SECOND]
+        samples = await _under_load(context, rate, state_dir)
     finally:
         if state_dir is not None:
             rmtree(state_dir, ignore_errors=True)
@@ -59,30 +59,32 @@ async def our_memory(ground: BenchContext, *, local_store: bool = False) -> Figu
 
 
 async def _with_users(
-    ground: BenchContext, users: int, answers: int, state_dir: Path | None
+    context: BenchContext, users: int, window: int, state_dir: Path | None
 ) -> int:
-    """The memory of a worker that has restored so many users and decided a command."""
-    settings, names = await new_deployment(ground)
+    """Return the bytes of a worker that restored `users` users, each with `window` commands."""
+    settings, names = await new_deployment(context)
     settings = settings.model_copy(update={"state_dir": state_dir})
     if users:
-        values = states(answers, ground.seed)
+        values = states(window, context.seed)
         await write_changelog(settings, names, aggregates=users, records=users, values=values)
     command = command_line(ROLES["commands"])
-    return (await until_deciding(ground, settings, names, command)).memory
+    return (await measure_start(context, settings, names, command)).memory
 
 
-async def _under_load(ground: BenchContext, rate: float, state_dir: Path | None) -> Sequence[int]:
-    """Samples of the memory, one per second, while users change who all have full windows."""
-    # All but the events, which nobody reads again, would fill the disk.
-    frugal = {"segment.bytes": str(_SEGMENT)}
-    short = {**frugal, "retention.bytes": str(4 * _SEGMENT)}
-    settings, names = await new_deployment(ground, commands=short, outcomes=short, changelog=frugal)
+async def _under_load(context: BenchContext, rate: float, state_dir: Path | None) -> Sequence[int]:
+    """Return samples of the memory, one per second, while users with full windows change."""
+    # Old records of these topics are not read again and would fill the disk.
+    small_segments = {"segment.bytes": str(_SEGMENT_BYTES)}
+    short = {**small_segments, "retention.bytes": str(4 * _SEGMENT_BYTES)}
+    settings, names = await new_deployment(
+        context, commands=short, outcomes=short, changelog=small_segments
+    )
     settings = settings.model_copy(update={"state_dir": state_dir})
-    users, seconds = ground.size["users at 50%"], ground.size["seconds at 50%"]
+    users, seconds = context.size["users at 50%"], context.size["seconds at 50%"]
     changing = _changes(users)
-    log = ground.folder / f"{settings.namespace}commands.log"
+    log = context.folder / f"{settings.namespace}commands.log"
     async with (
-        new_outcomes(settings, names) as outcomes,
+        open_new_outcomes(settings, names) as outcomes,
         started(new_producer(settings), settings) as producer,
     ):
         sender = BulkSender(producer, names.commands, settings.partitions)
@@ -100,11 +102,11 @@ async def _under_load(ground: BenchContext, rate: float, state_dir: Path | None)
                     await sender.add(*record)
                 await sender.hand_over()
                 sent = due
-                await counting.look()
+                await counting.count()
                 if passed >= len(samples):
                     process.check()
                     samples.append(process.memory())
-                await asyncio.sleep(_TICK)
+                await asyncio.sleep(_TICK_S)
             await sender.flush()
             await counting.reach(len(first) + sent)
             samples.append(process.memory())
@@ -112,26 +114,29 @@ async def _under_load(ground: BenchContext, rate: float, state_dir: Path | None)
 
 
 class _Outcomes:
-    """Counts outcomes as they come."""
+    """Counts outcomes as they arrive."""
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
         self._count = 0
 
-    async def look(self) -> int:
+    async def count(self) -> int:
+        """Count the outcomes that have arrived; return the number of all so far."""
         for records in (await self._consumer.getmany(timeout_ms=0)).values():
             self._count += len(records)
         return self._count
 
     async def reach(self, outcomes: int) -> None:
-        async def reached() -> bool:
-            return await self.look() >= outcomes
+        """Wait until the number of all outcomes is `outcomes`."""
 
-        await wait_until(reached, timeout=_PATIENCE, what=f"{outcomes} outcomes")
+        async def reached() -> bool:
+            return await self.count() >= outcomes
+
+        await wait_until(reached, timeout=_TIMEOUT_S, what=f"{outcomes} outcomes")
 
 
 def _changes(users: int) -> Iterator[tuple[bytes, bytes]]:
-    """Users register, and then change their names for ever, in turn."""
+    """Yield the records of users who register, and then change their names in turn, without end."""
     for number in range(users):
         yield (
             b"user-%d" % number,
@@ -151,11 +156,11 @@ def _changes(users: int) -> Iterator[tuple[bytes, bytes]]:
 MEMORY = Benchmark(
     name="memory",
     about=(
-        "Resident memory of a command worker. For each user: how much more one takes that has "
-        "restored many users than one that knows none; all of them with a full dedupe window (16 "
-        "commands), or with that of two commands. And at half of the rate at which it decides a "
-        "backlog, when users with full windows change all the while: in the first tenth of the "
-        "time, and in the last."
+        "Resident memory of a command worker, per user and over time. Per user: how much more "
+        "memory a worker takes that has restored many users than one without users, if all of them "
+        "have a full dedupe window (16 commands), or one of two commands. Over time: at half of "
+        "the rate at which it decides a backlog, while users with full windows change; in the "
+        "first tenth of the time, and in the last."
     ),
     sizes={
         "small": {
@@ -174,10 +179,10 @@ MEMORY = Benchmark(
         },
     },
     contestants=(
-        Contestant("cqrs-streams", "The command worker, its state in memory.", our_memory),
+        Contestant("cqrs-streams", "Our command worker with its state in memory.", our_memory),
         Contestant(
             "cqrs-streams, local store",
-            "With CQRS_STATE_DIR: RocksDB, which may take 128 MiB.",
+            "The same with CQRS_STATE_DIR: state in RocksDB, which may take 128 MiB of memory.",
             partial(our_memory, local_store=True),
         ),
     ),

@@ -1,4 +1,4 @@
-"""What a benchmark has found, as a picture."""
+"""Plot the result of a benchmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from benchmarks.rig.result import OURS, Result, Spread, readable
 
 _PANELS = 2  # at most
 _OURS, _THEIRS = "#1b6ca8", "#b8bec4"
-_WIDTH, _LABEL = 9.0, 34  # inches, characters
+_WIDTH_INCHES = 9.0
+_LABEL_CHARACTERS = 34
 
 
 class _Bar(NamedTuple):
@@ -22,7 +23,7 @@ class _Bar(NamedTuple):
 
 
 def write_plot(result: Result, path: Path) -> None:
-    """A PNG: a bar for each contestant's median, and a line from its lowest to its highest round.
+    """Write a PNG: for each contestant a bar (median) and a line (lowest to highest round).
 
     Raises:
         Fatal: matplotlib is missing.
@@ -32,7 +33,7 @@ def write_plot(result: Result, path: Path) -> None:
 
     panels = _panels(result)
     heights = [0.8 + 0.42 * len(bars) for bars in panels.values()]
-    figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
+    figure = Figure(figsize=(_WIDTH_INCHES, sum(heights)), layout="constrained")
     axes = figure.subplots(len(panels), 1, squeeze=False, height_ratios=heights)
     for (title, bars), (axis,) in zip(panels.items(), axes, strict=True):
         positions = range(len(bars))
@@ -50,7 +51,7 @@ def write_plot(result: Result, path: Path) -> None:
         for position, bar in zip(positions, bars, strict=True):
             text = f"  {readable(bar.spread.median)}"
             axis.text(bar.spread.high, position, text, va="center", fontsize=9)
-        axis.set_yticks(positions, [fill(bar.label, _LABEL) for bar in bars], fontsize=9)
+        axis.set_yticks(positions, [fill(bar.label, _LABEL_CHARACTERS) for bar in bars], fontsize=9)
         axis.set_xlim(0, 1.15 * max(bar.spread.high for bar in bars))
         axis.set_title(title, loc="left", fontsize=10)
         axis.invert_yaxis()
@@ -59,7 +60,7 @@ def write_plot(result: Result, path: Path) -> None:
 
 
 def _panels(result: Result) -> dict[str, Sequence[_Bar]]:
-    """The first figures that contestants share, or else all figures side by side."""
+    """Return the first figures that contestants share, or if none, all figures in one panel."""
     shared = [
         figure
         for figure in result.contests[0].figures
@@ -70,7 +71,7 @@ def _panels(result: Result) -> dict[str, Sequence[_Bar]]:
             _Bar(figure, contest.spread(figure), is_ours=True)
             for contest in result.contests
             for figure in contest.figures
-            if not figure.startswith("commands/s")  # conditions, not times
+            if not figure.startswith("commands/s")  # these are conditions, not times
         ]
         return {result.benchmark: bars}
     return {

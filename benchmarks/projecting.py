@@ -1,4 +1,4 @@
-"""How many documents per second one view worker writes, with a backlog on four partitions."""
+"""How many documents one view worker writes per second, from a backlog on four partitions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,15 @@ from elasticsearch import AsyncElasticsearch
 from elasticsearch.helpers import async_bulk
 
 from agents.user_views import USER_VIEWS
-from benchmarks.peers.bulk_loop import BULK, bodies, send_bodies, sources
+from benchmarks.peers.bulk_loop import BULK_DOCUMENTS, bodies, send_bodies, sources
 from benchmarks.peers.extra import QUIXSTREAMS
 from benchmarks.rig.backlog import new_deployment, send
-from benchmarks.rig.indices import PATIENCE, TIMEOUT, new_index, until_all_are_found
+from benchmarks.rig.indices import (
+    REQUEST_TIMEOUT_S,
+    WAIT_TIMEOUT_S,
+    new_index,
+    wait_until_all_found,
+)
 from benchmarks.rig.process import contestant
 from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
 from benchmarks.rig.sample_users import key_and_value, registering, registrations
@@ -32,28 +37,28 @@ DOCUMENTS_PER_SECOND = "documents/s"
 CPU_PER_DOCUMENT = "CPU µs/document"
 
 
-async def our_worker(ground: BenchContext) -> Figures:
-    """The view worker as it is, from the events."""
-    settings, names = await new_deployment(ground)
-    events = [*map(key_and_value, registrations(ground.size["documents"], ground.seed))]
+async def our_worker(context: BenchContext) -> Figures:
+    """Measure our view worker, from events."""
+    settings, names = await new_deployment(context)
+    events = [*map(key_and_value, registrations(context.size["documents"], context.seed))]
     await send(settings, names.events, events)
-    log = ground.folder / f"{settings.namespace}views.log"
-    async with connect(settings, timeout=TIMEOUT) as client:
+    log = context.folder / f"{settings.namespace}views.log"
+    async with connect(settings, timeout=REQUEST_TIMEOUT_S) as client:
         with contestant(command_line(ROLES["views"]), settings, log) as worker:
-            return await _rate(ground, settings, client, worker.check, worker.cpu_seconds)
+            return await _rate(context, settings, client, worker.check, worker.cpu_seconds)
 
 
-async def both_workers(ground: BenchContext) -> Figures:
-    """A command worker and a view worker at once, from the commands."""
-    settings, names = await new_deployment(ground)
+async def both_workers(context: BenchContext) -> Figures:
+    """Measure a command worker and a view worker together, from commands."""
+    settings, names = await new_deployment(context)
     commands = [
         (one["aggregateId"].encode(), orjson.dumps(one))
-        for one in registering(ground.size["documents"], ground.seed)
+        for one in registering(context.size["documents"], context.seed)
     ]
     await send(settings, names.commands, commands)
-    log = ground.folder / f"{settings.namespace}views.log"
-    decisions = ground.folder / f"{settings.namespace}commands.log"
-    async with connect(settings, timeout=TIMEOUT) as client:
+    log = context.folder / f"{settings.namespace}views.log"
+    decisions = context.folder / f"{settings.namespace}commands.log"
+    async with connect(settings, timeout=REQUEST_TIMEOUT_S) as client:
         with (
             contestant(command_line(ROLES["commands"]), settings, decisions) as deciding,
             contestant(command_line(ROLES["views"]), settings, log) as worker,
@@ -62,20 +67,20 @@ async def both_workers(ground: BenchContext) -> Figures:
             def cpu_seconds() -> float:
                 return deciding.cpu_seconds() + worker.cpu_seconds()
 
-            return await _rate(ground, settings, client, worker.check, cpu_seconds)
+            return await _rate(context, settings, client, worker.check, cpu_seconds)
 
 
-async def plain_loop(ground: BenchContext) -> Figures:
-    """Ready-made bytes by `client.bulk`, one request at a time for each partition."""
-    ready = bodies(ground.size["documents"], ground.seed)
-    async with new_index(ground) as (settings, client, index):
-        return await _measured(ground, settings, client, send_bodies(client, index, ready))
+async def plain_loop(context: BenchContext) -> Figures:
+    """Measure `client.bulk` with ready-made bytes, four requests in parallel."""
+    ready = bodies(context.size["documents"], context.seed)
+    async with new_index(context) as (settings, client, index):
+        return await _measured(context, settings, client, send_bodies(client, index, ready))
 
 
-async def bulk_helper(ground: BenchContext) -> Figures:
-    """`async_bulk` of the same documents as dicts, as its documentation teaches."""
-    documents = _documents(ground.size["documents"], ground.seed)
-    async with new_index(ground) as (settings, client, index):
+async def bulk_helper(context: BenchContext) -> Figures:
+    """Measure `async_bulk` with the same documents as dicts, as its documentation teaches."""
+    documents = _documents(context.size["documents"], context.seed)
+    async with new_index(context) as (settings, client, index):
         actions = (
             {
                 "_index": writes_alias(index),
@@ -88,66 +93,78 @@ async def bulk_helper(ground: BenchContext) -> Figures:
         )
 
         async def write() -> None:
-            await async_bulk(client, actions, chunk_size=BULK, stats_only=True)
+            await async_bulk(client, actions, chunk_size=BULK_DOCUMENTS, stats_only=True)
 
-        return await _measured(ground, settings, client, write())
+        return await _measured(context, settings, client, write())
 
 
-async def quixstreams_sink(ground: BenchContext) -> Figures:
-    """The application of `peers/quix_projecting.py`, from a topic of ready-made documents."""
-    documents = _documents(ground.size["documents"], ground.seed)
-    async with new_index(ground) as (settings, client, index):
+async def quixstreams_sink(context: BenchContext) -> Figures:
+    """Measure `peers/quix_projecting.py`, from a topic of ready-made documents."""
+    documents = _documents(context.size["documents"], context.seed)
+    async with new_index(context) as (settings, client, index):
         topic = TopicNames.of(settings, "users").events
         records = [(source["id"].encode(), orjson.dumps(source)) for source in documents]
         await send(settings, topic, records)
         command = module_command("benchmarks.peers.quix_projecting")
-        log = ground.folder / f"{settings.namespace}quixstreams-sink.log"
-        arguments = topic, writes_alias(index), str(BULK), str(ground.folder / settings.namespace)
+        log = context.folder / f"{settings.namespace}quixstreams-sink.log"
+        arguments = (
+            topic,
+            writes_alias(index),
+            str(BULK_DOCUMENTS),
+            str(context.folder / settings.namespace),
+        )
         with contestant([*command, *arguments], settings, log) as sink:
-            return await _rate(ground, settings, client, sink.check, sink.cpu_seconds)
+            return await _rate(context, settings, client, sink.check, sink.cpu_seconds)
 
 
 @lru_cache(maxsize=1)
 def _documents(count: int, seed: int) -> Sequence[Document]:
-    """What is sent, kept for all rounds."""
+    """Return the documents to write; cached for all rounds."""
     return list(sources(count, seed))
 
 
 async def _measured(
-    ground: BenchContext,
+    context: BenchContext,
     settings: Settings,
     client: AsyncElasticsearch,
     write: Coroutine[Any, Any, None],
 ) -> Figures:
-    """Measure what is written in this process."""
+    """Measure documents that `write` writes in this process."""
     writing = asyncio.create_task(write)
 
     def check() -> None:
         if writing.done():
-            writing.result()  # raises what ended it
+            writing.result()  # raises its exception, if any
 
     try:
-        return await _rate(ground, settings, client, check, time.process_time)
+        return await _rate(context, settings, client, check, time.process_time)
     finally:
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
 
 
 async def _rate(
-    ground: BenchContext,
+    context: BenchContext,
     settings: Settings,
     client: AsyncElasticsearch,
     check: Callable[[], None],
     cpu_seconds: Callable[[], float],
 ) -> Figures:
-    """Documents per second after the warm-up, as Elasticsearch itself counts what it indexes.
+    """Return documents per second and CPU per document, both after the warm-up.
 
-    And what the process has used for each; where that is this one, with looking how far it is.
+    Elasticsearch itself counts the documents. Our worker's checkpoints, four per some thousands of
+    documents, are counted as well. If the writer is this process, its CPU includes polling that
+    count.
 
-    Our worker's notes of its progress, four for some thousands of documents, are counted as well.
+    Args:
+        context: number of documents, and of those in the warm-up.
+        settings: namespace of the index.
+        client: connected to Elasticsearch.
+        check: raises if the writer has failed.
+        cpu_seconds: CPU seconds that the writer has used so far.
 
     Raises:
-        Fatal: what writes has failed, or some documents are missing.
+        Fatal: the writer has failed, or not all documents were found in time.
     """
     index = f"{settings.namespace}{USER_VIEWS.name}-v1"
 
@@ -159,19 +176,21 @@ async def _rate(
         total = found.body.get("_all", {}).get("primaries", {})
         return int(total["indexing"]["index_total"]) if total else 0
 
-    async def reached(number: int) -> tuple[float, float, int]:
-        async def enough() -> tuple[float, float, int] | None:
+    async def wait_until_indexed(number: int) -> tuple[float, float, int]:
+        async def is_reached() -> tuple[float, float, int] | None:
             count = await indexed()
             return (time.perf_counter(), cpu_seconds(), count) if count >= number else None
 
         what = f"{number} documents are indexed"
-        found: tuple[float, float, int] = await wait_until(enough, timeout=PATIENCE, what=what)
+        found: tuple[float, float, int] = await wait_until(
+            is_reached, timeout=WAIT_TIMEOUT_S, what=what
+        )
         return found
 
-    documents = ground.size["documents"]
-    begin, cpu_before, first = await reached(ground.size["warm-up"])
-    end, cpu_after, last = await reached(documents)
-    await until_all_are_found(client, index, documents)
+    documents = context.size["documents"]
+    begin, cpu_before, first = await wait_until_indexed(context.size["warm-up"])
+    end, cpu_after, last = await wait_until_indexed(documents)
+    await wait_until_all_found(client, index, documents)
     return {
         DOCUMENTS_PER_SECOND: (last - first) / (end - begin),
         CPU_PER_DOCUMENT: (cpu_after - cpu_before) / (last - first) * 1e6,
@@ -181,10 +200,10 @@ async def _rate(
 PROJECTING = Benchmark(
     name="projecting",
     about=(
-        "Documents written per second by one view worker, from a backlog of registrations on four "
+        "Documents that one view worker writes per second. From a backlog of registrations on four "
         "partitions, into a new index with all its search fields, which is not refreshed before it "
-        "is complete. Counted by Elasticsearch itself, after a warm-up; at the end all documents "
-        "have to be found. The CPU is that of the process, without Elasticsearch and the broker."
+        "is complete. Elasticsearch itself counts them, after a warm-up; at the end a search must "
+        "find all. The CPU is that of the process, without Elasticsearch and the broker."
     ),
     sizes={
         "small": {"documents": 30_000, "warm-up": 10_000},
@@ -193,20 +212,20 @@ PROJECTING = Benchmark(
     contestants=(
         Contestant(
             "cqrs-streams",
-            "The view worker as it is: reads and checks the events, folds them onto documents, "
-            "makes the search fields, encodes, writes, and notes its progress after every chunk.",
+            "Our view worker: reads and checks the events, folds them into documents, builds the "
+            "search fields, encodes, writes, and stores a checkpoint after every chunk.",
             our_worker,
         ),
         Contestant(
             "plain bulk loop",
             "The limit: the same documents, encoded before the clock starts, sent by `client.bulk` "
-            "in bodies of 2,000, four requests at a time. Reads no events and keeps no progress.",
+            "in bodies of 2,000, four requests at a time. Reads no events, stores no checkpoint.",
             plain_loop,
         ),
         Contestant(
             "async_bulk",
             "The client's helper with the same documents as dicts, search fields ready-made, 2,000 "
-            "at a time. Reads no events and keeps no progress.",
+            "at a time. Reads no events, stores no checkpoint.",
             bulk_helper,
         ),
         *(
@@ -214,15 +233,15 @@ PROJECTING = Benchmark(
                 "Quix Streams' sink",
                 "Its ElasticsearchSink, which reads the same documents, search fields ready-made, "
                 "from a topic and writes 2,000 at a time at each commit, every 5 s (its default). "
-                "Sends no versions: what is replayed goes back for a while.",
+                "Sends no versions: a replay sets documents back for a while.",
                 quixstreams_sink,
             )
             for _ in QUIXSTREAMS
         ),
         Contestant(
             "cqrs-streams, from commands",
-            "A command worker and a view worker at once, from a backlog of commands: what users "
-            "who register wait for, end to end.",
+            "A command worker and a view worker together, from a backlog of commands: end to end, "
+            "as for users who register.",
             both_workers,
         ),
     ),

@@ -1,4 +1,4 @@
-"""How long it takes to make a view anew, while people read the former index."""
+"""How long it takes to rebuild a view, while the former index is served."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from agents.user_views import USER_VIEWS
 from benchmarks.peers.bulk_loop import bodies, send_bodies
 from benchmarks.projecting import CPU_PER_DOCUMENT, DOCUMENTS_PER_SECOND
 from benchmarks.rig.backlog import new_deployment, send
-from benchmarks.rig.indices import PATIENCE, TIMEOUT, new_index, until_all_are_found, until_merged
+from benchmarks.rig.indices import (
+    REQUEST_TIMEOUT_S,
+    WAIT_TIMEOUT_S,
+    new_index,
+    wait_until_all_found,
+    wait_until_merged,
+)
 from benchmarks.rig.process import contestant
 from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
 from benchmarks.rig.sample_users import key_and_value, registrations
@@ -35,18 +41,21 @@ class _View(NamedTuple):
     indices: ViewIndices
 
     async def serving(self) -> IndexState | None:
-        """What people read."""
+        """Return the index that is served, if there is one."""
         return next((one for one in await self.indices.all() if one.serving), None)
 
 
 @asynccontextmanager
-async def _served(ground: BenchContext) -> AsyncIterator[_View]:
-    """The events of all users, the index that people read, and the worker that follows it."""
-    settings, names = await new_deployment(ground)
-    events = registrations(ground.size["users"], ground.seed)
+async def _open_served_view(context: BenchContext) -> AsyncIterator[_View]:
+    """Write the events of all users, and run a view worker until the block ends.
+
+    Yields when the worker serves an index with all users.
+    """
+    settings, names = await new_deployment(context)
+    events = registrations(context.size["users"], context.seed)
     await send(settings, names.events, map(key_and_value, events))
-    log = ground.folder / f"{settings.namespace}views.log"
-    async with connect(settings, timeout=TIMEOUT) as client:
+    log = context.folder / f"{settings.namespace}views.log"
+    async with connect(settings, timeout=REQUEST_TIMEOUT_S) as client:
         view = _View(settings, client, ViewIndices.from_settings(settings, client, USER_VIEWS))
         with contestant(command_line(ROLES["views"]), settings, log) as worker:
 
@@ -54,39 +63,39 @@ async def _served(ground: BenchContext) -> AsyncIterator[_View]:
                 worker.check()
                 return await view.serving() is not None
 
-            await wait_until(is_served, timeout=PATIENCE, what="there is an index to read")
-            await until_merged(client, view.indices.alias)
+            await wait_until(is_served, timeout=WAIT_TIMEOUT_S, what="an index is served")
+            await wait_until_merged(client, view.indices.alias)
             yield view
 
 
-async def our_rebuild(ground: BenchContext) -> Figures:
-    """`cqrs views rebuild`, from its start to its end."""
-    view = await ground.once(_served)
-    settings, users = view.settings, ground.size["users"]
+async def our_rebuild(context: BenchContext) -> Figures:
+    """Measure `cqrs views rebuild`, from the start of its process to its end."""
+    view = await context.once(_open_served_view)
+    settings, users = view.settings, context.size["users"]
     former = await view.serving()
-    log = ground.folder / f"{settings.namespace}rebuild.log"
+    log = context.folder / f"{settings.namespace}rebuild.log"
     command = [*module_command("deploy.cli"), "views", "rebuild"]
     begin = time.perf_counter()
     with contestant(command, settings, log) as process:
-        cpu_seconds = await process.finished(timeout=PATIENCE)
+        cpu_seconds = await process.finished(timeout=WAIT_TIMEOUT_S)
     seconds = time.perf_counter() - begin
     now = await view.serving()
     if former is None or now is None or now.number <= former.number:
-        raise Fatal("the rebuild has ended and people read no other index")
-    await until_all_are_found(view.client, now.name, users)
+        raise Fatal("the rebuild has ended, but no new index is served")
+    await wait_until_all_found(view.client, now.name, users)
     await prune(settings, USER_VIEWS, [former.name])
-    await until_merged(view.client, now.name)
+    await wait_until_merged(view.client, now.name)
     return _figures(users, seconds, cpu_seconds)
 
 
-async def plain_loop(ground: BenchContext) -> Figures:
-    """Ready-made bytes into an index of the same definition, until a search finds all."""
-    users = ground.size["users"]
-    ready = bodies(users, ground.seed)
-    async with new_index(ground) as (_, client, index):
+async def plain_loop(context: BenchContext) -> Figures:
+    """Measure `client.bulk` with ready-made bytes, until a search finds all documents."""
+    users = context.size["users"]
+    ready = bodies(users, context.seed)
+    async with new_index(context) as (_, client, index):
         begin, cpu_begin = time.perf_counter(), time.process_time()
         await send_bodies(client, index, ready)
-        await until_all_are_found(client, index, users)
+        await wait_until_all_found(client, index, users)
         seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
     return _figures(users, seconds, cpu_seconds)
 
@@ -102,26 +111,26 @@ def _figures(users: int, seconds: float, cpu_seconds: float) -> Figures:
 REBUILDING = Benchmark(
     name="rebuilding",
     about=(
-        "Seconds to make the view of so many users anew, from their registrations on four "
-        "partitions. Nobody searches or sends commands meanwhile; between the rounds the former "
-        "index is deleted and Elasticsearch merges to its end. The CPU is that of the process, "
-        "without Elasticsearch, the broker and the view worker."
+        "Seconds to rebuild a view of users from their events. The events are registrations on "
+        "four partitions. Nobody searches or sends commands meanwhile; between the rounds the "
+        "former index is deleted and Elasticsearch finishes merging. The CPU is that of the "
+        "process, without Elasticsearch, the broker and the view worker."
     ),
     sizes={"small": {"users": 30_000}, "full": {"users": 1_000_000}},
     contestants=(
         Contestant(
             "cqrs-streams",
             "`cqrs views rebuild` from the start of its process to its end, while the former index "
-            "is served and a view worker follows: it reads and checks the events, makes the "
-            "documents, adds up what the index has got, hands it over to the worker and moves the "
-            "alias.",
+            "is served and a view worker runs: it reads and checks the events, builds the "
+            "documents, checks the sums of the index, hands the index over to the worker and moves "
+            "the alias.",
             our_rebuild,
         ),
         Contestant(
             "plain bulk loop",
             "The limit: the same documents, encoded before the clock starts, sent by `client.bulk` "
-            "in bodies of 2,000, four requests at a time, into an index that is there, until a "
-            "search counts them all. Reads no events, checks nothing, and nobody goes on with it.",
+            "in bodies of 2,000, four requests at a time, into an existing index, until a search "
+            "counts them all. Reads no events, checks nothing, and no worker follows the index.",
             plain_loop,
         ),
     ),

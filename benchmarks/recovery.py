@@ -1,4 +1,4 @@
-"""How long a command worker takes from being started to deciding, with a long history behind it."""
+"""How long a command worker takes from its start until it decides, with a long history."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ FROM_CHANGELOG = "s to deciding, state in memory"
 FROM_STORE = "s to deciding, with the local store"
 STORE_WIPED = "s to deciding, local store wiped"
 _VALUE_BYTES = 300
-_ANSWERS = 3  # to the last commands, in each record
-_PATIENCE = 600.0  # seconds
+_WINDOW = 3  # remembered commands in each record
+_TIMEOUT_S = 600.0
 
 
-class Decides(NamedTuple):
-    """When a process has decided a command of each partition."""
+class MeasuredStart(NamedTuple):
+    """Figures of a process when it had decided a command of each partition."""
 
-    seconds: float  # after it was started
+    seconds: float  # since it was started
     memory: int  # bytes
 
 
-async def our_recovery(ground: BenchContext) -> Figures:
-    """In memory, then into an empty local store, then with that."""
-    settings, names = await new_deployment(ground)
-    records, aggregates = ground.size["records"], ground.size["aggregates"]
-    values = states(_ANSWERS, ground.seed, size=_VALUE_BYTES)
+async def our_recovery(context: BenchContext) -> Figures:
+    """Measure with state in memory, then with an empty local store, then with the filled one."""
+    settings, names = await new_deployment(context)
+    records, aggregates = context.size["records"], context.size["aggregates"]
+    values = states(_WINDOW, context.seed, size=_VALUE_BYTES)
     await write_changelog(settings, names, aggregates=aggregates, records=records, values=values)
     command = command_line(ROLES["commands"])
-    stored = settings.model_copy(update={"state_dir": ground.folder / "state"})
+    stored = settings.model_copy(update={"state_dir": context.folder / "state"})
     try:
-        memory = await until_deciding(ground, settings, names, command)
-        wiped = await until_deciding(ground, stored, names, command)
-        intact = await until_deciding(ground, stored, names, command)
+        memory = await measure_start(context, settings, names, command)
+        wiped = await measure_start(context, stored, names, command)
+        intact = await measure_start(context, stored, names, command)
     finally:
-        rmtree(ground.folder / "state", ignore_errors=True)
+        rmtree(context.folder / "state", ignore_errors=True)
     return {
         FROM_CHANGELOG: memory.seconds,
         STORE_WIPED: wiped.seconds,
@@ -63,59 +63,64 @@ async def our_recovery(ground: BenchContext) -> Figures:
     }
 
 
-async def faust_recovery(ground: BenchContext) -> Figures:
-    """The table of `peers/faust_table.py`, with a tenth of the records."""
-    settings, names = await new_deployment(ground)
-    records, aggregates = ground.size["records"] // 10, ground.size["aggregates"] // 10
-    values = states(_ANSWERS, ground.seed, size=_VALUE_BYTES)
-    theirs = f"{settings.namespace}faust-table-users-changelog"
+async def faust_recovery(context: BenchContext) -> Figures:
+    """Measure the table of `peers/faust_table.py`, with a tenth of the records."""
+    settings, names = await new_deployment(context)
+    records, aggregates = context.size["records"] // 10, context.size["aggregates"] // 10
+    values = states(_WINDOW, context.seed, size=_VALUE_BYTES)
+    changelog = f"{settings.namespace}faust-table-users-changelog"
     [spec] = [one for one in topic_specs(settings, names) if one.name == names.changelog]
-    await create_topics(settings, [replace(spec, name=theirs)])
+    await create_topics(settings, [replace(spec, name=changelog)])
     history = [(b"user-%d" % (n % aggregates), values[n % len(values)]) for n in range(records)]
-    await send(settings, theirs, history)
+    await send(settings, changelog, history)
     command = command_line("benchmarks.peers.faust_table")
-    decides = await until_deciding(ground, settings, names, command, users=aggregates)
-    return {RESTORED: records / decides.seconds}
+    start = await measure_start(context, settings, names, command, users=aggregates)
+    return {RESTORED: records / start.seconds}
 
 
-async def until_deciding(
-    ground: BenchContext,
+async def measure_start(
+    context: BenchContext,
     settings: Settings,
     names: TopicNames,
     command: Sequence[str],
     *,
     users: int | None = None,
-) -> Decides:
-    """Start a process, and wait until each partition has decided a command.
+) -> MeasuredStart:
+    """Start a process, and measure until it has decided a command of each partition.
 
-    `users` is how many it has to answer that it knows, if that is what it answers.
+    Args:
+        context: has the folder for its log.
+        settings: of the deployment.
+        names: of its topics.
+        command: command line of the process.
+        users: for a process whose outcomes are the number of users in its state: the least number.
 
     Raises:
-        Fatal: it ended, or did not restore all of them.
+        Fatal: it ended, did not decide in time, or restored fewer users.
     """
-    async with new_outcomes(settings, names) as outcomes:
+    async with open_new_outcomes(settings, names) as outcomes:
         commands = _one_for_each(settings)
         await send(settings, names.commands, [*commands.values()])
         begin = time.perf_counter()
-        log = ground.folder / f"{settings.namespace}recovering.log"
+        log = context.folder / f"{settings.namespace}recovering.log"
         with contestant(command, settings, log) as process:
-            answers: dict[int, bytes] = {}
+            last: dict[int, bytes] = {}  # value of the last outcome, by partition
 
             async def decided() -> bool:
                 process.check()
                 for tp, records in (await outcomes.getmany(timeout_ms=20)).items():
-                    answers[tp.partition] = records[-1].value
-                return answers.keys() == commands.keys()
+                    last[tp.partition] = records[-1].value
+                return last.keys() == commands.keys()
 
-            await wait_until(decided, timeout=_PATIENCE, what="every partition decides")
-            found = Decides(time.perf_counter() - begin, process.memory())
-    if users is not None and any(int(answer) < users for answer in answers.values()):
-        raise Fatal(f"of {users} users it knows {answers}")
-    return found
+            await wait_until(decided, timeout=_TIMEOUT_S, what="every partition decides")
+            measured = MeasuredStart(time.perf_counter() - begin, process.memory())
+    if users is not None and any(int(restored) < users for restored in last.values()):
+        raise Fatal(f"not all of {users} users were restored: {last}")
+    return measured
 
 
 def _one_for_each(settings: Settings) -> Mapping[int, tuple[bytes, bytes]]:
-    """A command for a user of each partition."""
+    """Return for each partition the key and value of a command for one of its users."""
     found: dict[int, tuple[bytes, bytes]] = {}
     number = 0
     while len(found) < settings.partitions:
@@ -127,8 +132,10 @@ def _one_for_each(settings: Settings) -> Mapping[int, tuple[bytes, bytes]]:
 
 
 @asynccontextmanager
-async def new_outcomes(settings: Settings, names: TopicNames) -> AsyncIterator[AIOKafkaConsumer]:
-    """A reader of what is decided from now on."""
+async def open_new_outcomes(
+    settings: Settings, names: TopicNames
+) -> AsyncIterator[AIOKafkaConsumer]:
+    """Open a consumer of the outcomes that are written from now on."""
     partitions = partitions_of(settings, names.outcomes)
     async with started(new_consumer(settings, fetch_max_wait_ms=50), settings) as consumer:
         consumer.assign(partitions)
@@ -139,11 +146,12 @@ async def new_outcomes(settings: Settings, names: TopicNames) -> AsyncIterator[A
 RECOVERY = Benchmark(
     name="recovery",
     about=(
-        "From starting a worker process to an outcome from each of its four partitions, whose "
-        "changelogs it has to read first: records of 300 bytes, in transactions of 2,000, three of "
-        "each user. With the state in memory; with an empty local store (CQRS_STATE_DIR), which is "
-        "filled on the way; and with the store that the process before has left. Starting Python "
-        "and joining the group are in it."
+        "How long a worker takes from its start until it decides. Seconds from starting the "
+        "process until there is an outcome from each of its four partitions, whose changelogs it "
+        "has to read first: records of 300 bytes, in transactions of 2,000, three of each user. "
+        "With the state in memory; with an empty local store (CQRS_STATE_DIR), which it fills; and "
+        "with the store that the process before has left. Starting Python and joining the group "
+        "are included."
     ),
     sizes={
         "small": {"records": 60_000, "aggregates": 20_000},
@@ -152,13 +160,13 @@ RECOVERY = Benchmark(
     contestants=(
         Contestant(
             "cqrs-streams",
-            "The command worker as it is, restoring its four partitions at once.",
+            "Our command worker, which restores its four partitions at the same time.",
             our_recovery,
         ),
         Contestant(
             "ordinary Faust table",
-            "Faust's own recovery of a table of bytes from a changelog of the same records, a "
-            "tenth of them, and an agent that answers.",
+            "Faust's own recovery of a table of bytes from a changelog with a tenth of the same "
+            "records, and an agent that replies.",
             faust_recovery,
         ),
     ),

@@ -1,4 +1,4 @@
-"""What benchmarks have found, as tables and as a page, and what changed between two runs."""
+"""Show results of benchmarks as tables or as a page, and what changed between two runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Row(NamedTuple):
-    """One figure of one contestant; `ratio` is ours divided by it."""
+    """One figure of one contestant; `ratio` is our median divided by its median."""
 
     contestant: str
     figure: str
@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One figure in two runs; `ratio` is the later one divided by the earlier one."""
+    """One figure in two runs; `ratio` is the later median divided by the earlier one."""
 
     contestant: str
     figure: str
@@ -34,26 +34,26 @@ class Change(NamedTuple):
 
     @property
     def is_clear(self) -> bool:
-        """Whether each round of one run is beyond all rounds of the other."""
+        """Whether the spreads of the two runs do not overlap."""
         return not self.before.overlaps(self.after)
 
 
 def rows(result: Result) -> Iterator[Row]:
-    """The figures, each beside ours."""
+    """Yield all figures, each compared with ours."""
     ours = result.contests[0]
     for contest in result.contests:
         for figure in contest.figures:
             spread = contest.spread(figure)
-            beside = contest is not ours and figure in ours.figures and spread.median
-            ratio = ours.spread(figure).median / spread.median if beside else None
+            comparable = contest is not ours and figure in ours.figures and spread.median
+            ratio = ours.spread(figure).median / spread.median if comparable else None
             yield Row(contest.name, figure, spread, ratio)
 
 
 def changes(before: Result, after: Result) -> list[Change]:
-    """What both runs have measured.
+    """Return the figures that both runs measured.
 
     Raises:
-        Fatal: they are of different benchmarks or sizes, and cannot be compared.
+        Fatal: they are of different benchmarks, sizes or seeds, and cannot be compared.
     """
     for name in ("benchmark", "size", "seed"):
         one, other = getattr(before, name), getattr(after, name)
@@ -78,7 +78,7 @@ def changes(before: Result, after: Result) -> list[Change]:
 
 
 def table_of(result: Result) -> Table:
-    """For a terminal."""
+    """Return a result as a table for a terminal."""
     table = _table("", "", "median", "spread", "ours to it")
     for row in rows(result):
         table.add_row(row.contestant, row.figure, *_cells(row))
@@ -86,7 +86,7 @@ def table_of(result: Result) -> Table:
 
 
 def comparison_of(before: Result, after: Result) -> Table:
-    """For a terminal."""
+    """Return the changes between two runs as a table for a terminal."""
     table = _table("", "", "before", "after", "ratio", "")
     for one in changes(before, after):
         table.add_row(
@@ -101,9 +101,9 @@ def comparison_of(before: Result, after: Result) -> Table:
 
 
 def markdown_of(results: Sequence[Result], *, plots: str | None = None) -> str:
-    """The page `docs/performance.md`; with a picture of each if `plots` says how files begin.
+    """Return the page `docs/performance.md`, in the order of the catalogue.
 
-    In the order of the catalogue.
+    With `plots` it shows the plot of each benchmark; the names of their files begin with `plots`.
     """
     order = list(BENCHMARKS)
     results = sorted(results, key=lambda result: order.index(result.benchmark))
@@ -125,12 +125,12 @@ def markdown_of(results: Sequence[Result], *, plots: str | None = None) -> str:
 
 
 def plot_name(plots: str, result: Result) -> str:
-    """The name of a benchmark's picture."""
+    """Return the file name of a benchmark's plot."""
     return f"{plots}-{result.benchmark}.png"
 
 
 def _targets(results: Sequence[Result]) -> Iterator[str]:
-    """Which are met."""
+    """Yield the lines that say which targets are met."""
     lines = []
     for result in results:
         for target in BENCHMARKS[result.benchmark].targets:

@@ -1,4 +1,4 @@
-"""What a command costs with many aggregates, and what a second worker brings."""
+"""What a command costs with many aggregates, and how much a second worker helps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from agents.users import COMMAND_WORKER
 from benchmarks.deciding import COMMANDS_PER_SECOND, CPU_PER_COMMAND
-from benchmarks.rig.backlog import committed, new_deployment, rate, send
+from benchmarks.rig.backlog import new_deployment, rate, read_committed, send
 from benchmarks.rig.changelog_history import states, write_changelog
 from benchmarks.rig.process import RunningContestant, contestant
 from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
@@ -31,72 +31,72 @@ from streams.kafka.partitioner import partition_of
 from streams.kafka.topics import partitions_of
 from streams.settings import Settings
 
-_ANSWERS = 3  # in the dedupe window of each aggregate
-_PATIENCE = 600.0  # seconds
+_WINDOW = 3  # remembered commands of each aggregate
+_TIMEOUT_S = 600.0
 
 _Record = tuple[bytes, bytes]
 
 
 class _Sample(NamedTuple):
-    """The CPU seconds of each process so far, and what is on disk."""
+    """CPU seconds used so far, and bytes on disk."""
 
-    workers: Sequence[float]
-    servers: float
+    workers: Sequence[float]  # CPU seconds of each
+    servers: float  # CPU seconds of Kafka and Elasticsearch
     disk: Mapping[str, int]  # bytes of each topic
 
 
-async def scale(ground: BenchContext, *, aggregates: str, workers: int) -> Figures:
-    """Let so many workers decide changes of random aggregates, which they know from before.
+async def scale(context: BenchContext, *, aggregates: str, workers: int) -> Figures:
+    """Let `workers` workers decide changes of random aggregates, which exist already.
 
-    `aggregates` is how the size calls their number.
+    `aggregates` is the entry of the benchmark's size that has their number.
     """
-    settings, names = await new_deployment(ground)
-    known = ground.size[aggregates]
-    values = states(_ANSWERS, ground.seed)
-    await write_changelog(settings, names, aggregates=known, records=known, values=values)
-    changes = _changes(known, ground.seed)
+    settings, names = await new_deployment(context)
+    users = context.size[aggregates]
+    values = states(_WINDOW, context.seed)
+    await write_changelog(settings, names, aggregates=users, records=users, values=values)
+    changes = _changes(users, context.seed)
     with ExitStack() as stack:
         processes = [
             stack.enter_context(
                 contestant(
                     command_line(ROLES["commands"]),
                     settings,
-                    ground.folder / f"{settings.namespace}commands-{number}.log",
+                    context.folder / f"{settings.namespace}commands-{number}.log",
                 )
             )
             for number in range(workers)
         ]
         async with admin_client(settings) as admin:
-            group = _Group(ground, settings, names, admin, processes)
+            group = _Group(context, settings, names, admin, processes)
             await wait_until(
-                group.is_complete, timeout=_PATIENCE, what=f"{workers} workers have joined"
+                group.is_complete, timeout=_TIMEOUT_S, what=f"{workers} workers have joined"
             )
             first = _one_for_each(settings, changes)
             await send(settings, names.commands, first)
             await group.decide(len(first))
-            records = [next(changes) for _ in range(ground.size["commands"])]
+            records = [next(changes) for _ in range(context.size["commands"])]
             begin = group.sample()
             await _send_at_once(settings, names.commands, records)
             await group.decide(len(first) + len(records))
             end = group.sample()
-    outcomes = await committed(settings, names.outcomes)
+    outcomes = await read_committed(settings, names.outcomes)
     times = sorted(one.timestamp / 1000 for one in outcomes)
-    per_second = rate(times, len(first) + ground.size["warm-up"])
+    per_second = rate(times, len(first) + context.size["warm-up"])
     return _figures(begin, end, len(records), per_second)
 
 
 class _Group:
-    """The workers, seen from outside."""
+    """The consumer group of the workers, observed from outside."""
 
     def __init__(
         self,
-        ground: BenchContext,
+        context: BenchContext,
         settings: Settings,
         names: TopicNames,
         admin: AIOKafkaAdminClient,
         processes: Sequence[RunningContestant],
     ) -> None:
-        self._servers = ground.stack.kafka, ground.stack.elasticsearch
+        self._servers = context.stack.kafka, context.stack.elasticsearch
         self._name = settings.namespace + COMMAND_WORKER
         self._partitions = partitions_of(settings, names.commands)
         self._topics = {
@@ -105,22 +105,22 @@ class _Group:
             "outcomes": names.outcomes,
             "changelog": names.changelog,
         }
-        self._logs = ground.stack.home / "data" / "kafka"
+        self._logs = context.stack.home / "data" / "kafka"
         self._admin = admin
         self._processes = processes
 
     async def is_complete(self) -> bool:
-        """Whether all have joined, and each knows its partitions."""
+        """Check whether all workers have joined and the group is stable."""
         for process in self._processes:
             process.check()
-        with suppress(GroupCoordinatorNotAvailableError):  # the group is new
+        with suppress(GroupCoordinatorNotAvailableError):  # the group does not exist yet
             for response in await self._admin.describe_consumer_groups([self._name]):
                 for _error, _group, state, _type, _protocol, members, *_ in response.groups:
                     return bool(state == "Stable" and len(members) == len(self._processes))
         return False
 
     def sample(self) -> _Sample:
-        """As of now."""
+        """Return what has been used until now."""
         return _Sample(
             [process.cpu_seconds() for process in self._processes],
             sum(
@@ -136,7 +136,7 @@ class _Group:
         return sum(segment.stat().st_size for segment in segments)
 
     async def decide(self, commands: int) -> None:
-        """Wait until the group says that so many commands are decided: up to a second later."""
+        """Wait until the group has committed this number of commands, up to a second afterwards."""
 
         async def decided() -> bool:
             for process in self._processes:
@@ -146,17 +146,17 @@ class _Group:
             )
             return bool(sum(max(0, one.offset) for one in offsets.values()) >= commands)
 
-        await wait_until(decided, timeout=_PATIENCE, what=f"{commands} commands are decided")
+        await wait_until(decided, timeout=_TIMEOUT_S, what=f"{commands} commands are decided")
 
 
 def _changes(users: int, seed: int) -> Iterator[_Record]:
-    """Commands that change random users, for ever."""
-    chance = random.Random(seed)
+    """Yield keys and values of commands that change random users, without end."""
+    rng = random.Random(seed)
     for number in count():
-        name = f"user-{chance.randrange(users)}"
+        name = f"user-{rng.randrange(users)}"
         command = {
             "type": "UpdateUserProfile",
-            "id": str(UUID(int=chance.getrandbits(128), version=4)),
+            "id": str(UUID(int=rng.getrandbits(128), version=4)),
             "aggregateId": name,
             "timestamp": "2026-01-02T03:04:05.678Z",
             "lastName": f"Number {number}",
@@ -165,7 +165,7 @@ def _changes(users: int, seed: int) -> Iterator[_Record]:
 
 
 def _one_for_each(settings: Settings, changes: Iterator[_Record]) -> list[_Record]:
-    """A command for each partition, which is decided when its state is there."""
+    """Return a command for each partition: it is decided as soon as the state is restored."""
     found: dict[int, _Record] = {}
     while len(found) < settings.partitions:
         record = next(changes)
@@ -174,7 +174,7 @@ def _one_for_each(settings: Settings, changes: Iterator[_Record]) -> list[_Recor
 
 
 async def _send_at_once(settings: Settings, topic: str, records: Sequence[_Record]) -> None:
-    """Put records on a topic, where the workers see all of them at the same time."""
+    """Send records in one transaction, so that the workers see all of them at the same time."""
     producer = new_producer(settings, transactional_id=f"{settings.namespace}at-once")
     async with started(producer, settings), producer.transaction():
         sender = BulkSender(producer, topic, settings.partitions)
@@ -205,11 +205,11 @@ def _figures(begin: _Sample, end: _Sample, commands: int, per_second: float) -> 
 SCALING = Benchmark(
     name="scaling",
     about=(
-        "What a command costs when the state holds more aggregates, and what a second worker "
-        "brings: changes of random aggregates on four partitions, which all become visible at "
-        "once to workers that have restored their state and are idle. Counted as in deciding, "
-        "after a warm-up; the CPU is that of all commands. Cores are CPU seconds per second: of "
-        "each worker, and of Kafka and Elasticsearch, of which the latter has nothing to do."
+        "What a command costs with many users, or with two workers. Commands that change random "
+        "users on four partitions become visible, all at the same time, to workers that have "
+        "restored their state and are idle. Counted as in deciding, after a warm-up; the CPU "
+        "is that of all commands. Cores are CPU seconds per second: of each worker, and of Kafka "
+        "and Elasticsearch together, of which the latter has nothing to do."
     ),
     sizes={
         "small": {
@@ -228,17 +228,17 @@ SCALING = Benchmark(
     contestants=(
         Contestant(
             "cqrs-streams",
-            "One command worker as it is.",
+            "One command worker.",
             partial(scale, aggregates="aggregates", workers=1),
         ),
         Contestant(
             "cqrs-streams, many aggregates",
-            "The same, with the larger number of aggregates.",
+            "The same with the larger number of users (`many aggregates` below).",
             partial(scale, aggregates="many aggregates", workers=1),
         ),
         Contestant(
             "cqrs-streams, two workers",
-            "Two processes that share the four partitions, with the smaller number.",
+            "Two processes that share the four partitions, with the smaller number of users.",
             partial(scale, aggregates="aggregates", workers=2),
         ),
     ),

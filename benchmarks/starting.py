@@ -1,4 +1,4 @@
-"""How long the stack and the command line take to start."""
+"""How long the servers and the command line take to start."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from deploy.embedded.stack import EmbeddedStack
 
 UP = "cqrs up, s"
 HELP = "cqrs --help, s"
-_HELP = [sys.executable, "-c", "from deploy.cli.main import main; main()", "--help"]
+_HELP_COMMAND = [sys.executable, "-c", "from deploy.cli.main import main; main()", "--help"]
 
 
-async def our_start(ground: BenchContext) -> Figures:
-    """A stack that has run before, and the median of some calls of the command line."""
-    return {UP: _up(), HELP: median(_help() for _ in range(ground.size["calls"]))}
+async def our_start(context: BenchContext) -> Figures:
+    """Measure the start of a stack, and `cqrs --help` (median of several calls)."""
+    return {UP: _measure_up(), HELP: median(_measure_help() for _ in range(context.size["calls"]))}
 
 
-def _up() -> float:
+def _measure_up() -> float:
+    """Return the seconds that a stack takes to start if it has run before."""
     with temporary.home() as home:
         stack = EmbeddedStack(home)
         with stack.borrowed():
@@ -32,20 +33,21 @@ def _up() -> float:
             return time.perf_counter() - begin
 
 
-def _help() -> float:
+def _measure_help() -> float:
+    """Return the seconds that `cqrs --help` takes."""
     begin = time.perf_counter()
-    subprocess.run(_HELP, stdout=subprocess.DEVNULL, check=True)
+    subprocess.run(_HELP_COMMAND, stdout=subprocess.DEVNULL, check=True)
     return time.perf_counter() - begin
 
 
 STARTING = Benchmark(
     name="starting",
     about=(
-        "Seconds until Kafka and Elasticsearch serve, on a stack that has run before, its jars "
-        "checked (`cqrs up` without the start of Python); and until `cqrs --help` has ended, the "
-        "median of some calls."
+        "How long the servers and the command line take to start. Seconds until Kafka and "
+        "Elasticsearch are ready, on a stack that has run before, jars verified (`cqrs up` without "
+        "the start of Python); and until `cqrs --help` has ended, the median of several calls."
     ),
     sizes={"small": {"calls": 5}, "full": {"calls": 15}},
-    contestants=(Contestant("cqrs-streams", "As it is.", our_start),),
+    contestants=(Contestant("cqrs-streams", "Our embedded stack and command line.", our_start),),
     targets=(Target(UP, most=15), Target(HELP, most=0.3)),
 )

@@ -1,4 +1,4 @@
-"""The demo: everything once, with real servers and workers, and an account that has to add up."""
+"""The demo: run everything once with real servers and workers, and check all numbers."""
 
 from __future__ import annotations
 
@@ -39,13 +39,12 @@ MALFORMED = 100
 PROBES = 40
 SEARCHES = 400
 
-# Seconds that the workers get for any one step.
-_PATIENCE = 120
+_STEP_TIMEOUT_S = 120  # of the workers, for any one step
 
 
 @dataclass
 class DemoResult:
-    """What the demo did and measured; times in seconds."""
+    """What the demo expected, found and measured; times in seconds."""
 
     expected: Expected
     dead: int = 0
@@ -59,10 +58,10 @@ class DemoResult:
     active: tuple[UserReadModel, ...] = ()
 
     def check(self) -> None:
-        """Hold what was found against what was sent.
+        """Check that the report has the numbers that the sent commands have to lead to.
 
         Raises:
-            Fatal: something does not add up.
+            Fatal: an invariant is broken, or a number differs.
         """
         report, expected = self.report, self.expected
         if report.first_violation is not None:
@@ -81,9 +80,9 @@ class DemoResult:
 
 
 async def run_demo(settings: Settings, progress: ProgressCallback) -> DemoResult:
-    """Send seeded commands to workers that run, wait for the views, search, and verify.
+    """Send seeded commands to running workers, wait for the view, search, and verify.
 
-    The topics of ``settings`` have seen no command before.
+    The topics of ``settings`` must be new: without any command.
     """
     names = TopicNames.of(settings, USERS.name)
     async with AsyncExitStack() as resources:
@@ -92,7 +91,7 @@ async def run_demo(settings: Settings, progress: ProgressCallback) -> DemoResult
         queries = await resources.enter_async_context(open_queries(settings))
         consumer.assign(partitions_of(settings, names.outcomes))
 
-        # A probe is a registration like any other; what it adds is expected, too.
+        # A probe is a registration, too: expect its outcome and its document.
         counted = tally(plan(COMMANDS - MALFORMED - PROBES, SEED))
         result = DemoResult(
             Expected(
@@ -109,8 +108,8 @@ async def run_demo(settings: Settings, progress: ProgressCallback) -> DemoResult
         for key, value in _records():
             await sender.add(key, value)
         await sender.flush()
-        result.decided_per_second = await asyncio.wait_for(counting, _PATIENCE)
-        await _projected(settings, counted.documents, progress)
+        result.decided_per_second = await asyncio.wait_for(counting, _STEP_TIMEOUT_S)
+        await _wait_until_projected(settings, counted.documents, progress)
         result.searchable = await _probe(sender, queries, progress)
         result.report = await verify_users(settings, progress=progress)
         await _search(queries, result, progress)
@@ -118,7 +117,7 @@ async def run_demo(settings: Settings, progress: ProgressCallback) -> DemoResult
 
 
 def _records() -> Iterator[tuple[bytes, bytes]]:
-    """Key and value of all records but the probes, the malformed ones strewn in."""
+    """Yield key and value of all records but the probes, with malformed ones in between."""
     bad = malformed(MALFORMED, SEED)
     good = COMMANDS - MALFORMED - PROBES
     for number, (command, _) in enumerate(plan(good, SEED)):
@@ -131,7 +130,7 @@ def _records() -> Iterator[tuple[bytes, bytes]]:
 async def _decided_per_second(
     consumer: AIOKafkaConsumer, commands: int, progress: ProgressCallback
 ) -> float:
-    """Wait for so many outcomes; their rate by the times of their records."""
+    """Wait for this number of outcomes, and return their rate by their record timestamps."""
     times: list[int] = []
     while len(times) < commands:
         for records in (await consumer.getmany(timeout_ms=500)).values():
@@ -140,26 +139,28 @@ async def _decided_per_second(
     return 1000 * commands / max(1, max(times) - min(times))
 
 
-async def _projected(settings: Settings, documents: int, progress: ProgressCallback) -> None:
-    """Wait until the view has so many documents."""
-    deadline = time.monotonic() + _PATIENCE
+async def _wait_until_projected(
+    settings: Settings, documents: int, progress: ProgressCallback
+) -> None:
+    """Wait until the view contains this number of documents."""
+    deadline = time.monotonic() + _STEP_TIMEOUT_S
     async with open_view_store(settings, USER_VIEWS, timeout=10) as store:
         count = 0
         while count < documents:
-            with suppress(Fatal):  # the view worker may still be making the index
+            with suppress(Fatal):  # the view worker may not have created the index yet
                 count = await store.count()
                 progress("Projecting events", count, documents)
             if time.monotonic() > deadline:
-                raise Transient(f"the view did not follow within {_PATIENCE} s")
+                raise Transient(f"the view was not complete within {_STEP_TIMEOUT_S} s")
             await asyncio.sleep(0.05)
 
 
 async def _probe(sender: BulkSender, queries: QueryBus, progress: ProgressCallback) -> list[float]:
-    """Seconds from the sending of a registration until a search finds the user."""
+    """Return for each probe the seconds from sending a registration until a search finds it."""
     found: list[float] = []
 
     async def probe(number: int) -> None:
-        # Spread over some refreshes of the index, so that the waits for the next one vary.
+        # Spread over several refreshes of the index, so that the waits for the next one vary.
         await asyncio.sleep(4 * number / PROBES)
         user = f"probe-{number}-{uuid4().hex[:12]}"
         command = {
@@ -173,7 +174,7 @@ async def _probe(sender: BulkSender, queries: QueryBus, progress: ProgressCallba
         begin = time.perf_counter()
         await sender.add(user.encode(), json.dumps(command).encode())
         await sender.hand_over()
-        await _until_found(queries, user)
+        await _wait_until_found(queries, user)
         found.append(time.perf_counter() - begin)
         progress("Sending probes and searching for them", len(found), PROBES)
 
@@ -181,31 +182,31 @@ async def _probe(sender: BulkSender, queries: QueryBus, progress: ProgressCallba
     return found
 
 
-async def _until_found(queries: QueryBus, fragment: str) -> None:
-    deadline = time.monotonic() + _PATIENCE
+async def _wait_until_found(queries: QueryBus, fragment: str) -> None:
+    deadline = time.monotonic() + _STEP_TIMEOUT_S
     while not (await queries.execute(GetUsersByEmail(fragment, limit=1))).items:
         if time.monotonic() > deadline:
-            raise Transient(f"a new user did not become searchable within {_PATIENCE} s")
+            raise Transient(f"a new user did not become searchable within {_STEP_TIMEOUT_S} s")
         await asyncio.sleep(0.01)
 
 
 async def _search(queries: QueryBus, result: DemoResult, progress: ProgressCallback) -> None:
-    """The three queries, then many searches for fragments of addresses that exist."""
-    choice = random.Random(SEED)
+    """Run the three queries, then many searches for fragments of existing addresses."""
+    rng = random.Random(SEED)
     emails = [
         (command["aggregateId"], command["email"])
         for command, status in plan(COMMANDS - MALFORMED - PROBES, SEED)
         if status == "accepted" and command["type"] == "RegisterUser"
     ]
-    user, email = choice.choice(emails)
+    user, email = rng.choice(emails)
     result.by_id = await queries.execute(GetUserById(user))
     result.fragment = email.split("@")[0][:6].upper()
     result.by_email = (await queries.execute(GetUsersByEmail(result.fragment, limit=5))).items
     result.active = (await queries.execute(GetActiveUsers(limit=5))).items
     for number in range(SEARCHES):
-        _, email = choice.choice(emails)
-        start = choice.randrange(len(email) - 3)
-        fragment = email[start : start + choice.randint(1, 12)]
+        _, email = rng.choice(emails)
+        start = rng.randrange(len(email) - 3)
+        fragment = email[start : start + rng.randint(1, 12)]
         begin = time.perf_counter()
         page = await queries.execute(GetUsersByEmail(fragment))
         result.searches.append(time.perf_counter() - begin)
@@ -216,6 +217,6 @@ async def _search(queries: QueryBus, result: DemoResult, progress: ProgressCallb
 
 
 def percentiles(seconds: list[float]) -> tuple[float, float]:
-    """p50 and p99 in milliseconds."""
+    """Return p50 and p99 in milliseconds."""
     cuts = quantiles(seconds, n=100, method="inclusive")
     return 1000 * cuts[49], 1000 * cuts[98]

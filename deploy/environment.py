@@ -1,4 +1,4 @@
-"""Where the servers are, for every command of the command line and for the workers it starts."""
+"""Where the servers are: settings for every `cqrs` command and for the processes it starts."""
 
 from __future__ import annotations
 
@@ -12,36 +12,38 @@ from streams.settings import Settings
 
 
 def load_settings() -> Settings:
-    """The settings: what the environment says (`CQRS_*`), else the running embedded stack.
+    """Return the settings of the environment (`CQRS_*`).
 
-    Without either it is the defaults, which are the usual ports of this machine.
+    If an address is not set there, take it from the running embedded stack. If none runs, it is the
+    default: the usual port on this machine.
 
     Raises:
         Fatal: a setting in the environment is not valid.
     """
     try:
-        given = Settings()
+        from_environment = Settings()
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         name = f"CQRS_{problem['loc'][0]}".upper()
         raise Fatal(f"{name} is not valid: {problem['msg']}") from None
-    if {"bootstrap_servers", "elasticsearch_url"} <= given.model_fields_set:
-        return given
+    if {"bootstrap_servers", "elasticsearch_url"} <= from_environment.model_fields_set:
+        return from_environment
 
     from deploy.embedded.stack import running_address
 
     stack = running_address()
     if stack is None:
-        return given
-    return Settings(**{**asdict(stack), **given.model_dump(include=given.model_fields_set)})
+        return from_environment
+    named = from_environment.model_dump(include=from_environment.model_fields_set)
+    return Settings(**{**asdict(stack), **named})
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
-    """The environment of a child process that has to work with the same settings."""
-    said = {
+    """Return this process's environment plus `settings`, for a child process that uses them."""
+    variables = {
         f"CQRS_{name.upper()}": value.get_secret_value()
         if isinstance(value, SecretStr)
         else str(value)
         for name, value in settings.model_dump(exclude_none=True).items()
     }
-    return {**os.environ, **said}
+    return {**os.environ, **variables}

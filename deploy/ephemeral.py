@@ -1,7 +1,7 @@
-"""Deployments to break: a namespace on shared servers, with worker processes of its own.
+"""Deployments that last for a block: a namespace on shared servers, with its own workers.
 
-A deployment's topics, groups and indices are seen by no other one. Its workers are real processes
-that end with it, and their logs are kept until then.
+Tests and the fault suite use them. The namespace keeps their topics, groups and indices apart. The
+workers are real processes that end with the deployment; their logs are kept until then.
 """
 
 from __future__ import annotations
@@ -34,19 +34,22 @@ from streams.settings import Settings
 
 
 class Servers(Protocol):
-    """What is needed of a stack."""
+    """The addresses of a Kafka and an Elasticsearch, such as those of an `EmbeddedStack`."""
 
     @property
     def bootstrap_servers(self) -> str:
-        """What a Kafka client is given."""
+        """Addresses for Kafka clients: host:port, separated by commas."""
 
     @property
     def elasticsearch_url(self) -> str:
-        """What an Elasticsearch client is given."""
+        """URL for Elasticsearch clients."""
 
 
 def new_settings(servers: Servers, **changes: Any) -> Settings:
-    """Settings in a namespace of their own, quick to notice a dead worker."""
+    """Return settings for a new namespace; `changes` are other settings by name.
+
+    It has two partitions, and short timeouts (6 s) so that a dead worker is noticed soon.
+    """
     return Settings(
         **{
             "bootstrap_servers": servers.bootstrap_servers,
@@ -61,21 +64,29 @@ def new_settings(servers: Servers, **changes: Any) -> Settings:
 
 
 async def create_user_topics(settings: Settings) -> None:
-    """All topics of users in the settings' namespace."""
+    """Create all topics of users in the settings' namespace."""
     await create_topics(settings, topic_specs(settings, TopicNames.of(settings, USERS.name)))
 
 
 class WorkerProcess:
-    """One `faust worker` process of a role. As a context manager it is started and stopped.
+    """One `faust worker` process of a role.
 
-    Start it from the main thread: it dies with the thread that started it, so that even a killed
-    run leaves nothing behind.
+    As a context manager it starts with the block and is killed at its end. Start it from the main
+    thread: the kernel kills it when the thread that started it ends (Linux), so even a killed test
+    run leaves no process behind.
     """
 
     def __init__(
         self, role: Role, settings: Settings, folder: Path, *, app: str | None = None
     ) -> None:
-        """A worker of this role, by the app in another module if one is given."""
+        """Prepare a worker; `start` starts it.
+
+        Args:
+            role: what it does.
+            settings: passed on in its environment.
+            folder: where its log is written.
+            app: module of another app than the role's own.
+        """
         self.role = role
         self.settings = settings
         self.log = folder / f"{settings.namespace}{role}-{uuid4().hex[:6]}.log"
@@ -91,41 +102,41 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Of the process that was started last."""
+        """Id of the process that was started last."""
         assert self._process is not None, "start first"
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether the process has not ended; a suspended one has not."""
+        """Whether the process was started and has not ended; also true if it is suspended."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def exit_code(self) -> int | None:
-        """How the process ended, as `subprocess` has it; None while it runs."""
+        """Exit code of the process, negative for a signal; None while it runs."""
         return None if self._process is None else self._process.poll()
 
     @property
     def is_suspended(self) -> bool:
-        """Whether its time stands still."""
+        """Whether the process is stopped by a signal (SIGSTOP)."""
         return self.is_running and psutil.Process(self.pid).status() == psutil.STATUS_STOPPED
 
     @property
     def log_text(self) -> str:
-        """All that it has logged, over all its starts."""
+        """Everything it has logged, over all its starts."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
     @property
     def has_begun(self) -> bool:
-        """Whether it has begun to work on a partition, in any of its starts."""
+        """Whether it has started to process a partition, in any of its starts."""
         return "going on at position" in self.log_text
 
     def start(self, **extra: str) -> None:
-        """Start the process, or start it again after it ended. Does not wait.
+        """Start the process, also again after it ended, without waiting for it to work.
 
-        `extra` are variables of its environment beside the settings.
+        `extra` are environment variables in addition to the settings.
         """
-        assert not self.is_running, "it runs"
+        assert not self.is_running, "it runs already"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command_line(self._app),
@@ -138,25 +149,33 @@ class WorkerProcess:
             )
 
     def kill(self) -> None:
-        """Kill -9, as a crash would; also when suspended."""
+        """Kill it with SIGKILL, as a crash would; also works if it is suspended."""
         self._end(signal.SIGKILL, 10)
 
     def terminate(self, timeout: float = 30) -> int:
-        """Stop it in good order; the exit code. It fails if that takes longer."""
+        """Stop it with SIGTERM and return its exit code.
+
+        Raises:
+            NotInTime: it did not end within `timeout` seconds.
+        """
         return self._end(signal.SIGTERM, timeout)
 
     def suspend(self) -> None:
-        """Stop its time: SIGSTOP."""
+        """Suspend the process with SIGSTOP."""
         assert self._process is not None, "start first"
         self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let its time go on: SIGCONT."""
+        """Resume a suspended process with SIGCONT."""
         assert self._process is not None, "start first"
         self._process.send_signal(signal.SIGCONT)
 
     def wait(self, timeout: float = 30) -> int:
-        """Wait for it to end by itself; the exit code."""
+        """Wait until it ends by itself and return its exit code.
+
+        Raises:
+            NotInTime: it did not end within `timeout` seconds.
+        """
         assert self._process is not None, "start first"
         try:
             return self._process.wait(timeout)
@@ -164,7 +183,7 @@ class WorkerProcess:
             raise NotInTime(f"the {self.role} worker did not end in {timeout:g} s") from None
 
     def close(self) -> None:
-        """Make sure that it has ended."""
+        """Kill it if it still runs."""
         if self.is_running and self._process is not None:
             self._process.kill()
             self._process.wait(10)
@@ -185,24 +204,31 @@ class Deployment:
     workers: list[WorkerProcess] = field(default_factory=list)
 
     open: ClassVar[list[Deployment]] = []
-    """Those that there are now, for the report of a failure."""
+    """All open deployments; `worker_logs` reads their logs for the report of a failure."""
 
     def start(self, role: Role, *, app: str | None = None, **extra: str) -> WorkerProcess:
-        """One more worker; it is stopped with the deployment at the latest."""
+        """Start one more worker; it ends with the deployment at the latest.
+
+        `app` is the module of another app than the role's own, `extra` are environment variables.
+        """
         worker = WorkerProcess(role, self.settings, self.folder, app=app)
         self.workers.append(worker)
         worker.start(**extra)
         return worker
 
     async def retire(self, worker: WorkerProcess) -> None:
-        """Stop one in good order; it has to end with code 0. Others go on meanwhile."""
+        """Stop one worker with SIGTERM; the others continue.
+
+        Raises:
+            Fatal: it did not end in time, or not with code 0.
+        """
         self.workers.remove(worker)
         code = await asyncio.to_thread(worker.terminate)
         if code:
             raise Fatal(f"a {worker.role} worker ended with code {code} when it was stopped")
 
     def of(self, role: Role) -> list[WorkerProcess]:
-        """The workers of one role."""
+        """Return the workers of one role."""
         return [worker for worker in self.workers if worker.role == role]
 
 
@@ -210,7 +236,10 @@ class Deployment:
 def open_deployment(
     settings: Settings, roles: Sequence[Role], apps: Mapping[Role, str] = MappingProxyType({})
 ) -> Iterator[Deployment]:
-    """Workers of these roles, on topics that exist; `apps` names other modules for their apps."""
+    """Start a worker of each of these roles, and kill all workers at the end of the block.
+
+    The topics have to exist. `apps` names the modules of other apps than the roles' own.
+    """
     with tempfile.TemporaryDirectory(prefix="cqrs-faults-") as folder:
         deployed = Deployment(settings, TopicNames.of(settings, USERS.name), Path(folder))
         Deployment.open.append(deployed)
@@ -225,7 +254,7 @@ def open_deployment(
 
 
 def worker_logs(lines: int = 60) -> Iterator[tuple[str, str]]:
-    """A title and the last lines of the log of every worker of the deployments that are open."""
+    """Yield a title and the last `lines` of the log of every worker of all open deployments."""
     for deployed in Deployment.open:
         for worker in deployed.workers:
             title = f"{worker.role} worker {worker.pid} in {deployed.settings.namespace}"

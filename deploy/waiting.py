@@ -1,4 +1,4 @@
-"""Waiting for what workers and servers bring about: with a deadline, never for a fixed time."""
+"""Wait for something that workers or servers do: with a deadline, never for a fixed time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ from typing import Any
 
 from models.errors import Fatal
 
-_POLL = 0.05
+_POLL_INTERVAL_S = 0.05
 
 
 class NotInTime(Fatal):
-    """What had to happen did not happen in time."""
+    """Something that was waited for did not happen in time."""
 
 
 async def wait_until(condition: Callable[[], Any], *, timeout: float = 30, what: str = "") -> Any:
-    """Wait until `condition`, which may be async, gives something true, and return that.
+    """Wait until `condition` returns something true, and return that.
+
+    Args:
+        condition: is called every 50 ms; may be async.
+        timeout: seconds.
+        what: names in the error what was waited for; by default the source of `condition`.
 
     Raises:
-        NotInTime: it did not within `timeout` seconds; `what` says what was waited for.
+        NotInTime: the condition was not true within `timeout`.
     """
     deadline = time.monotonic() + timeout
     while True:
@@ -31,4 +36,4 @@ async def wait_until(condition: Callable[[], Any], *, timeout: float = 30, what:
             return value
         if time.monotonic() > deadline:
             raise NotInTime(f"not within {timeout:g} s: {what or inspect.getsource(condition)}")
-        await asyncio.sleep(_POLL)
+        await asyncio.sleep(_POLL_INTERVAL_S)

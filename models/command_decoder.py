@@ -109,7 +109,7 @@ class CommandDecoder:
                     return None
             text = fields["timestamp"]
             fields["timestamp"] = new_time() if text is None else msgspec.convert(text, datetime)
-        except ValueError:  # of msgspec, of UTF-8 that is invalid, or of a check
+        except (ValueError, RecursionError):  # of msgspec, of UTF-8 that is invalid, or of a check
             return None
         if fields["id"] is None:
             fields["id"] = new_id()

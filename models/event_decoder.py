@@ -28,7 +28,7 @@ def event_decoder(types: Mapping[str, type[E]]) -> Callable[[bytes], EventRecord
     def read(value: bytes) -> EventRecord[E] | None:
         try:
             flat = decode(value)
-        except ValueError:  # of msgspec, or of UTF-8 that is invalid
+        except (ValueError, RecursionError):  # of msgspec, or of UTF-8 that is invalid
             return None
         build = builders.get(type(flat))
         if build is None or flat.timestamp.tzinfo is not timezone.utc:

@@ -104,5 +104,5 @@ def parse_outcome(value: bytes) -> Outcome:
     """Parse an outcome. Raises Poison for anything that this project does not write."""
     try:
         return _decode(value)  # type: ignore[no-any-return]
-    except ValueError as error:  # of msgspec, or of UTF-8 that is invalid
+    except (ValueError, RecursionError) as error:  # of msgspec, or of UTF-8 that is invalid
         raise Poison("invalid-field", f"no outcome: {error}") from None

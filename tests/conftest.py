@@ -5,11 +5,15 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import settings
 
 from deploy.embedded.stack import EmbeddedStack
 from deploy.ephemeral import Deployment, worker_logs
 from deploy.supervisor import Role
 from tests.support import deployment, empty, run_apart
+
+# For `--hypothesis-profile=full`: the fuzz at full size.
+settings.register_profile("full", max_examples=100_000, deadline=None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

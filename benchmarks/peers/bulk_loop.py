@@ -1,4 +1,4 @@
-"""The limit of whatever writes documents: bytes that are ready-made, by `client.bulk` alone."""
+"""The limit of any program that writes documents: only `client.bulk`, with ready-made bytes."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from models.errors import Fatal
 from models.user_view import project
 from streams.elasticsearch.index import Document, writes_alias
 
-BULK = 2000  # documents, as ours: 0.8 MB; from 1 MiB on the HTTP client warns
+BULK_DOCUMENTS = 2000  # as ours: 0.8 MB; from 1 MiB on the HTTP client warns
 
 
 def sources(count: int, seed: int) -> Iterator[Document]:
-    """What is sent: the documents of so many users with what their search needs."""
+    """Yield the documents of `count` users, with all search fields."""
     events = registrations(count, seed)
     return (USER_VIEWS.index.to_source(project(None, event)) for event in events)
 
 
 @lru_cache(maxsize=1)
 def bodies(count: int, seed: int) -> Sequence[bytes]:
-    """The same as bodies of bulk requests."""
+    """Return the same documents as the bodies of bulk requests."""
     lines = map(_lines, sources(count, seed))
-    return [b"".join(some) for some in iter(lambda: list(islice(lines, BULK)), [])]
+    return [b"".join(chunk) for chunk in iter(lambda: list(islice(lines, BULK_DOCUMENTS)), [])]
 
 
 def _lines(source: Document) -> bytes:
@@ -39,21 +39,21 @@ def _lines(source: Document) -> bytes:
 
 
 async def send_bodies(client: AsyncElasticsearch, index: str, bodies: Sequence[bytes]) -> None:
-    """Send them, one request at a time for each partition.
+    """Send all bodies, as many requests in parallel as there are partitions.
 
     Raises:
-        Fatal: Elasticsearch did not take some document.
+        Fatal: Elasticsearch did not accept all documents.
     """
-    rest = iter(bodies)
+    remaining = iter(bodies)
 
-    async def send_some() -> None:
-        for body in rest:
-            answer = await client.bulk(
-                operations=body,  # type: ignore[arg-type]  # bytes are passed on as they are
+    async def send_bodies_in_turn() -> None:
+        for body in remaining:
+            response = await client.bulk(
+                operations=body,  # type: ignore[arg-type]  # bytes are sent as they are
                 index=writes_alias(index),
                 filter_path="errors",
             )
-            if answer["errors"]:
-                raise Fatal("Elasticsearch did not take all documents")
+            if response["errors"]:
+                raise Fatal("Elasticsearch did not accept all documents")
 
-    await asyncio.gather(*(send_some() for _ in range(PARTITIONS)))
+    await asyncio.gather(*(send_bodies_in_turn() for _ in range(PARTITIONS)))

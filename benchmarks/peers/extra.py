@@ -1,4 +1,4 @@
-"""The packages of the extra `bench`, which only `cqrs bench` needs."""
+"""The packages of the extra `bench`, which only `cqrs bench` needs: check that they are here."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from importlib.util import find_spec
 
 from models.errors import Fatal
 
-QUIXSTREAMS = ("quixstreams",) if sys.version_info >= (3, 11) else ()  # what it supports
+QUIXSTREAMS = ("quixstreams",) if sys.version_info >= (3, 11) else ()  # supports 3.11 and later
 
 
 def need(*modules: str) -> None:
-    """Raises Fatal, and says what to install, if one of these modules is not there."""
+    """Check that these modules are installed.
+
+    Raises:
+        Fatal: one is missing; says what to install.
+    """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise Fatal(

@@ -1,4 +1,4 @@
-"""An agent as Faust's documentation teaches to write one. Run it as `faust -A` this module."""
+"""An agent written as Faust's documentation teaches. Run it with `faust -A` and this module."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ async def decide_commands(stream: StreamT[bytes]) -> None:
         try:
             command = orjson.loads(value)
             user = users.get(command["aggregateId"])
-            answer = decide(command, user)
+            decision = decide(command, user)
         except (orjson.JSONDecodeError, KeyError, TypeError):
             await dead.send(key=key, value=value)
             await outcomes.send(key=key, value={"status": "dead-lettered"})
             continue
-        if isinstance(answer, str):
-            outcome = outcome_of(command, "rejected", code=answer)
+        if isinstance(decision, str):
+            outcome = outcome_of(command, "rejected", code=decision)
         else:
-            user = evolve(user, *answer)
+            user = evolve(user, *decision)
             users[command["aggregateId"]] = user
-            await events.send(key=key, value=event_of(command, *answer, user["version"]))
+            await events.send(key=key, value=event_of(command, *decision, user["version"]))
             outcome = outcome_of(command, "accepted", sequence=user["version"])
         await outcomes.send(key=key, value=outcome)

@@ -1,4 +1,4 @@
-"""A table as Faust's documentation teaches, and an agent that only says what is in it."""
+"""A table written as Faust's documentation teaches, and an agent that only reports its size."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ users = app.Table("users", partitions=settings().partitions, key_type=bytes, val
 
 @app.agent(commands)
 async def decide_commands(stream: StreamT[bytes]) -> None:
-    """Answer with how many users there are."""
-    async for key, _ in stream.items():  # noqa: PERF102 - a stream is no dict
+    """Reply to each command with the number of users in the table."""
+    async for key, _ in stream.items():  # noqa: PERF102 - a stream is not a dict
         await outcomes.send(key=key, value=b"%d" % len(users))

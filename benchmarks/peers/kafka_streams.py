@@ -1,6 +1,6 @@
-"""Kafka Streams: compiled and run on the Java runtime that the embedded servers run on.
+"""Compile the Kafka Streams peer (`java/`), and run it on the Java runtime of the embedded servers.
 
-The runtime has no compiler; Eclipse's comes as a Maven artifact, like Kafka Streams itself.
+That runtime has no compiler: Eclipse's compiler is a Maven artifact, as is Kafka Streams itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _HEAP_MB = 512
 
 
 def java_command(folder: Path, main: str, *arguments: str) -> list[str]:
-    """What runs a class of `java/`, which is compiled into `folder` if it is not there yet.
+    """Return the command line that runs a class of `java/`; compile it into `folder` once.
 
     Raises:
         Fatal: a jar cannot be downloaded, or the sources do not compile.

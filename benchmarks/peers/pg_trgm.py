@@ -1,4 +1,4 @@
-"""Users in PostgreSQL, found by a fragment of their email with pg_trgm."""
+"""Users in PostgreSQL, which are found by a fragment of their email with pg_trgm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CREATE TABLE users (
     registered_at timestamptz, last_updated timestamptz
 );
 """
-# The second one serves pages of what most users match: they are found in the order of the list
+# The last one serves fragments that most users match: it finds them in the order of the list
 _INDICES = """
 ALTER TABLE users ADD PRIMARY KEY (id);
 CREATE INDEX ON users USING gin (email gin_trgm_ops);
@@ -29,19 +29,19 @@ _QUERY = "SELECT * FROM users WHERE email ILIKE %s ORDER BY registered_at, id LI
 
 
 class Users:
-    """The table; `open_users` makes it."""
+    """The table of users; `open_users` creates it."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection
 
     async def find(self, fragment: str, limit: int) -> Sequence[str]:
-        """The ids of the first users whose email contains the fragment."""
+        """Return the ids of the first users whose email contains the fragment."""
         literal = "".join(f"\\{one}" if one in "%_\\" else one for one in fragment)
         found = await self._connection.execute(_QUERY, (f"%{literal}%", limit))
         return [row[0] for row in await found.fetchall()]
 
     async def size(self) -> int:
-        """Bytes on disk, indices included."""
+        """Return the bytes on disk, indices included."""
         found = await self._connection.execute("SELECT pg_total_relation_size('users')")
         row = await found.fetchone()
         assert row is not None
@@ -50,17 +50,17 @@ class Users:
 
 @asynccontextmanager
 async def open_users(documents: Iterable[dict[str, Any]]) -> AsyncIterator[Users]:
-    """A server with these users."""
+    """Start a server with these users; stop it at the end of the block."""
     with postgres() as address:
 
         async def connected() -> psycopg.AsyncConnection[Any] | None:
             try:
                 return await psycopg.AsyncConnection.connect(address, autocommit=True)
-            except psycopg.OperationalError:  # it is starting
+            except psycopg.OperationalError:  # it has not started yet
                 return None
 
-        async with await wait_until(connected, what="PostgreSQL answers") as connection:
-            connection.prepare_threshold = None  # each fragment deserves a plan of its own
+        async with await wait_until(connected, what="PostgreSQL accepts connections") as connection:
+            connection.prepare_threshold = None  # plan every query for its own fragment
             await connection.execute(_TABLE)
             async with (
                 connection.cursor() as cursor,

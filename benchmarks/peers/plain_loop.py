@@ -1,8 +1,8 @@
-"""The limit in Python: what aiokafka and orjson can do when nothing else is done.
+"""The limit in Python: what aiokafka and orjson can do without anything else.
 
-Run as `python -m benchmarks.peers.plain_loop`. One task per partition reads up to 2,000 records,
-decides them on a dict, and writes events, outcomes and offsets in one transaction. Nobody takes
-partitions over, nothing is restored, and what fails ends it.
+Run it as `python -m benchmarks.peers.plain_loop`. One task per partition reads up to
+CQRS_MAX_CHUNK_RECORDS records, decides them on a dict, and writes events, outcomes and offsets in
+one transaction. There is no rebalance and no state to restore; any error ends the program.
 """
 
 from __future__ import annotations
@@ -21,33 +21,36 @@ from benchmarks.peers.rules import Json, decide, event_of, evolve, outcome_of
 from streams.aggregate import TopicNames
 from streams.kafka.clients import RETRY_BACKOFF_MS, new_consumer, new_producer
 from streams.kafka.topics import partitions_of
-from streams.settings import Settings, settings
+from streams.settings import Settings
+from streams.settings import settings as read_settings
 
-_KEYED = list[tuple[bytes, bytes]]
+_Records = list[tuple[bytes, bytes]]  # keys and values
 
 
-async def run(where: Settings) -> None:
-    """Decide until the process is ended."""
-    names = TopicNames.of(where, "users")
-    partitions = partitions_of(where, names.commands)
-    async with new_consumer(where) as consumer:
+async def run(settings: Settings) -> None:
+    """Decide commands until the process is stopped."""
+    names = TopicNames.of(settings, "users")
+    partitions = partitions_of(settings, names.commands)
+    async with new_consumer(settings) as consumer:
         consumer.assign(partitions)
-        await asyncio.gather(*(_loop(where, names, consumer, tp) for tp in partitions))
+        await asyncio.gather(*(_loop(settings, names, consumer, tp) for tp in partitions))
 
 
 async def _loop(
-    where: Settings, names: TopicNames, consumer: AIOKafkaConsumer, tp: TopicPartition
+    settings: Settings, names: TopicNames, consumer: AIOKafkaConsumer, tp: TopicPartition
 ) -> None:
     users: dict[str, Json] = {}
-    group = f"{where.namespace}plain-loop"
+    group = f"{settings.namespace}plain-loop"
     async with new_producer(
-        where,
+        settings,
         transactional_id=f"{group}-{tp.partition}",
         retry_backoff_ms=RETRY_BACKOFF_MS,
     ) as producer:
         while True:
-            found = await consumer.getmany(tp, timeout_ms=200, max_records=where.max_chunk_records)
-            records = found.get(tp)
+            fetched = await consumer.getmany(
+                tp, timeout_ms=200, max_records=settings.max_chunk_records
+            )
+            records = fetched.get(tp)
             if not records:
                 continue
             outputs = _decide(records, users)
@@ -61,32 +64,32 @@ async def _loop(
                 await producer.send_offsets_to_transaction({tp: records[-1].offset + 1}, group)
 
 
-def _decide(records: Sequence[Any], users: dict[str, Json]) -> tuple[_KEYED, _KEYED]:
-    events: _KEYED = []
-    outcomes: _KEYED = []
+def _decide(records: Sequence[Any], users: dict[str, Json]) -> tuple[_Records, _Records]:
+    events: _Records = []
+    outcomes: _Records = []
     for record in records:
         command: Json = {}
         try:
             command = orjson.loads(record.value)
             key = command["aggregateId"]
             user = users.get(key)
-            answer = decide(command, user)
+            decision = decide(command, user)
         except (orjson.JSONDecodeError, KeyError, TypeError):
             outcome: Json = {"status": "dead-lettered"}
         else:
-            if isinstance(answer, str):
-                outcome = outcome_of(command, "rejected", code=answer)
+            if isinstance(decision, str):
+                outcome = outcome_of(command, "rejected", code=decision)
             else:
-                user = users[key] = evolve(user, *answer)
+                user = users[key] = evolve(user, *decision)
                 events.append(
-                    (record.key, orjson.dumps(event_of(command, *answer, user["version"])))
+                    (record.key, orjson.dumps(event_of(command, *decision, user["version"])))
                 )
                 outcome = outcome_of(command, "accepted", sequence=user["version"])
         outcomes.append((record.key, orjson.dumps(outcome)))
     return events, outcomes
 
 
-def _batches(producer: AIOKafkaProducer, values: _KEYED) -> list[Any]:
+def _batches(producer: AIOKafkaProducer, values: _Records) -> list[Any]:
     batches: list[Any] = []
     batch = None
     for key, value in values:
@@ -98,6 +101,6 @@ def _batches(producer: AIOKafkaProducer, values: _KEYED) -> list[Any]:
 
 
 if __name__ == "__main__":
-    gc.set_threshold(50_000, 50, 100)  # as our worker has it
+    gc.set_threshold(50_000, 50, 100)  # as in our worker
     uvloop.install()
-    asyncio.run(run(settings()))
+    asyncio.run(run(read_settings()))

@@ -1,6 +1,6 @@
-"""A PostgreSQL of its own: from a jar of binaries, in a folder that goes with it.
+"""A temporary PostgreSQL server, from a jar with its binaries.
 
-It refuses to run as root, so root runs it as `nobody`.
+PostgreSQL refuses to run as root, so root runs it as `nobody`.
 """
 
 from __future__ import annotations
@@ -22,23 +22,26 @@ from deploy.supervisor import running
 from models.errors import Fatal
 
 _CLUSTER = ("--username=bench", "--auth=trust", "--no-sync", "--encoding=UTF8")
-# Order by code points, as Elasticsearch does, and the case of all of Unicode
+# Order by code point, as in Elasticsearch; upper and lower case of all of Unicode
 _LOCALE = ("--locale=C.UTF-8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 _SETTINGS: Mapping[str, str] = {
-    "listen_addresses": "",  # only the socket in its folder
+    "listen_addresses": "",  # only a socket in its folder
     "shared_buffers": "512MB",
     "maintenance_work_mem": "512MB",  # for building indices
     "max_wal_size": "4GB",
-    "jit": "off",  # compiling takes longer than these queries
+    "jit": "off",  # compilation takes longer than these queries
 }
 
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """What a client connects with, for the time of the block.
+    """Start a server in a temporary folder; stop it and remove the folder at the end of the block.
+
+    Yields:
+        The connection string for clients. The server may need a moment before it accepts them.
 
     Raises:
-        Fatal: its binaries cannot be downloaded, or it does not start.
+        Fatal: its binaries cannot be downloaded, or its data folder cannot be initialized.
     """
     ensure_jars(TerminalProgress(), ["postgresql"])
     with tempfile.TemporaryDirectory(prefix="cqrs-postgresql-") as name:

@@ -1,4 +1,4 @@
-"""The decisions about users, on dicts, and no more than that."""
+"""The decisions about users, on dicts, without anything else."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _PROFILE = _REGISTRATION[:3]
 
 
 def decide(command: Mapping[str, Any], user: Mapping[str, Any] | None) -> tuple[str, Json] | str:
-    """The type and the fields of the event, or the code of a rejection.
+    """Return the type and the fields of the event, or the code of a rejection.
 
     Raises:
-        KeyError: it is no command.
+        KeyError: it is not a valid command.
     """
     kind = command["type"]
     version = 0 if user is None else user["version"]
@@ -42,7 +42,7 @@ def decide(command: Mapping[str, Any], user: Mapping[str, Any] | None) -> tuple[
 
 
 def evolve(user: Mapping[str, Any] | None, kind: str, fields: Mapping[str, Any]) -> Json:
-    """The user after the event."""
+    """Return the user after the event."""
     after = {"version": 0, "isActive": True, **(user or {}), **fields}
     after["version"] += 1
     if kind in ("UserDeactivated", "UserReactivated"):
@@ -51,7 +51,7 @@ def evolve(user: Mapping[str, Any] | None, kind: str, fields: Mapping[str, Any])
 
 
 def event_of(command: Mapping[str, Any], kind: str, fields: Json, version: int) -> Json:
-    """The event as it is written."""
+    """Return the value of the event's record."""
     return {
         "type": kind,
         "id": f"{command['id']}-0",
@@ -63,11 +63,11 @@ def event_of(command: Mapping[str, Any], kind: str, fields: Json, version: int) 
     }
 
 
-def outcome_of(command: Mapping[str, Any], status: str, **said: Any) -> Json:
-    """The reply as it is written."""
+def outcome_of(command: Mapping[str, Any], status: str, **fields: Any) -> Json:
+    """Return the value of the outcome's record."""
     return {
         "status": status,
         "commandId": command.get("id"),
         "aggregateId": command.get("aggregateId"),
-        **said,
+        **fields,
     }

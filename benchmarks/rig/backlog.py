@@ -1,4 +1,4 @@
-"""The same commands for every contestant, on topics of its own, and what came of them."""
+"""New topics for each contestant, the same commands for all, and reading their outcomes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MALFORMED_EVERY = 200  # records
 
 
 class Backlog(NamedTuple):
-    """Keys and values, and how often each status has to be answered."""
+    """Keys and values of records, and the expected number of outcomes by status."""
 
     records: Sequence[tuple[bytes, bytes]]
     statuses: Counter[str]
@@ -34,7 +34,7 @@ class Backlog(NamedTuple):
 
 @lru_cache(maxsize=1)
 def backlog(commands: int, seed: int) -> Backlog:
-    """So many commands, of which some are rejected, some repeated and some no commands at all."""
+    """Return this number of records: some are rejected, some repeated, some malformed."""
     bad = malformed(commands // _MALFORMED_EVERY, seed + 1)
     good = plan(commands - commands // _MALFORMED_EVERY, seed)
     records, statuses = [], Counter[str]()
@@ -50,15 +50,15 @@ def backlog(commands: int, seed: int) -> Backlog:
 
 
 async def new_deployment(
-    ground: BenchContext, **configs: Mapping[str, str]
+    context: BenchContext, **configs: Mapping[str, str]
 ) -> tuple[Settings, TopicNames]:
-    """A namespace with topics of its own, as ours are, but for the times of the outcomes.
+    """Create a new namespace with all topics of users.
 
-    Those are the broker's, so that they mean the same whoever writes them. `configs` has more that
-    is different, by what `Names` calls the topic.
+    The timestamps of outcomes are the broker's, so they mean the same for every contestant.
+    `configs` has other topic settings, by the field of `TopicNames`.
     """
     settings = new_settings(
-        ground.stack, partitions=PARTITIONS, session_timeout=10.0, transaction_timeout=15.0
+        context.stack, partitions=PARTITIONS, session_timeout=10.0, transaction_timeout=15.0
     )
     names = TopicNames.of(settings, "users")
     special = {getattr(names, topic): changes for topic, changes in configs.items()}
@@ -75,7 +75,7 @@ async def new_deployment(
 
 
 async def send(settings: Settings, topic: str, records: Iterable[tuple[bytes, bytes]]) -> None:
-    """Put records on a topic."""
+    """Send records to a topic, and wait until all are acknowledged."""
     async with started(new_producer(settings), settings) as producer:
         sender = BulkSender(producer, topic, settings.partitions)
         for key, value in records:
@@ -83,8 +83,8 @@ async def send(settings: Settings, topic: str, records: Iterable[tuple[bytes, by
         await sender.flush()
 
 
-async def committed(settings: Settings, topic: str) -> list[Any]:
-    """All records of a topic that a `read_committed` reader sees, by partition and offset."""
+async def read_committed(settings: Settings, topic: str) -> list[Any]:
+    """Return all records of a topic that a `read_committed` reader sees, in partition order."""
     partitions = partitions_of(settings, topic)
     async with open_logs(settings, partitions) as logs:
         return [
@@ -96,9 +96,10 @@ async def committed(settings: Settings, topic: str) -> list[Any]:
 
 
 def rate(times: Sequence[float], warm_up: int) -> float:
-    """Outcomes per second after the first `warm_up`.
+    """Return outcomes per second after the first `warm_up`; `times` are sorted, in seconds.
 
-    The broker writes many at a time: those that came with the last one of the warm-up belong to it.
+    The broker gives many outcomes the same time. Those with the time at which the warm-up ends are
+    not counted.
     """
     begin, end = times[warm_up], times[-1]
     counted = sum(1 for time in islice(times, warm_up, None) if time > begin)

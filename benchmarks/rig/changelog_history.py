@@ -1,4 +1,4 @@
-"""What a long-lived deployment has left on the changelog, without deciding all that led to it."""
+"""Write the changelog of a long-lived deployment, without deciding its commands."""
 
 from __future__ import annotations
 
@@ -21,30 +21,35 @@ from streams.settings import Settings
 from streams.state.snapshot import RememberedAcceptance, Snapshot, encode_snapshot
 from streams.state.store import encode_position, position_key
 
-_CHUNK = 2000  # records in a transaction, as a busy worker has
-_DIFFERENT = 997  # values, so that compressing them does not look easier than it is
-_AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
+_CHUNK_RECORDS = 2000  # in one transaction, as of a busy worker
+_DIFFERENT_VALUES = 997  # with fewer, compression would work better than with real data
+_REGISTERED_AT = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
-def states(answers: int, seed: int, *, size: int = 0) -> list[bytes]:
-    """Records of the state table with so many answers in the dedupe window, at least `size` long.
+def states(window: int, seed: int, *, size: int = 0) -> list[bytes]:
+    """Return 997 different values of the state table.
 
-    Some hundred different ones.
+    Args:
+        window: remembered commands in the dedupe window of each.
+        seed: of the random choices.
+        size: least number of bytes of each.
     """
     rng = random.Random(seed)
-    return [_state(answers, rng, size) for _ in range(_DIFFERENT)]
+    return [_state(window, rng, size) for _ in range(_DIFFERENT_VALUES)]
 
 
-def _state(answers: int, rng: random.Random, size: int) -> bytes:
+def _state(window: int, rng: random.Random, size: int) -> bytes:
     name = f"{rng.getrandbits(64):x}"
-    window = tuple(
+    remembered = tuple(
         RememberedAcceptance(rng.randbytes(16), number, 1, rng.randrange(10_000_000))
-        for number in range(1, answers + 1)
+        for number in range(1, window + 1)
     )
 
     def encoded(last_name: str) -> bytes:
-        user = User(f"{name}@example.org", "Anna", last_name, "web", True, _AT, _AT)
-        return encode_snapshot(Snapshot(user, answers, window))
+        user = User(
+            f"{name}@example.org", "Anna", last_name, "web", True, _REGISTERED_AT, _REGISTERED_AT
+        )
+        return encode_snapshot(Snapshot(user, window, remembered))
 
     missing = max(0, size - len(encoded("")))
     return encoded(f"{rng.getrandbits(4 * missing + 4):0{missing + 1}x}"[:missing])
@@ -53,9 +58,9 @@ def _state(answers: int, rng: random.Random, size: int) -> bytes:
 async def write_changelog(
     settings: Settings, names: TopicNames, *, aggregates: int, records: int, values: Sequence[bytes]
 ) -> None:
-    """Give so many aggregates so many records in all, one after the other, again and again.
+    """Write `records` records of `aggregates` aggregates, in turn, in a worker's transactions.
 
-    In the transactions of a worker, at the position where the command topic ends now.
+    The position that they store is the present end of the command topic.
     """
     keys: list[list[bytes]] = [[] for _ in range(settings.partitions)]
     for number in range(aggregates):
@@ -90,7 +95,7 @@ async def _write_partition(
     producer = TransactionalProducer(settings, settings.namespace + COMMAND_WORKER, tp)
     await producer.start()
     try:
-        while chunk := list(islice(outputs, _CHUNK)):
+        while chunk := list(islice(outputs, _CHUNK_RECORDS)):
             chunk.append(OutputRecord(position_key(tp), encode_position(position)))
             await producer.commit({names.changelog: producer.batches(chunk)})
     finally:

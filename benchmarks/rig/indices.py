@@ -1,4 +1,4 @@
-"""Indices like those of our view worker, for whoever writes to them."""
+"""Indices like those of our view worker, for contestants that write to them."""
 
 from __future__ import annotations
 
@@ -15,17 +15,21 @@ from streams.elasticsearch.connection import connect
 from streams.settings import Settings
 from streams.views.indices import ViewIndices
 
-TIMEOUT = 60.0  # seconds for one request
-PATIENCE = 600.0  # seconds for what has to be done with every document
+REQUEST_TIMEOUT_S = 60.0
+WAIT_TIMEOUT_S = 600.0  # for work on all documents
 
 
 @asynccontextmanager
 async def new_index(
-    ground: BenchContext,
+    context: BenchContext,
 ) -> AsyncIterator[tuple[Settings, AsyncElasticsearch, str]]:
-    """An index of our definition, set for loading, and its name; it is gone afterwards."""
-    settings, _ = await new_deployment(ground)
-    async with connect(settings, timeout=TIMEOUT) as client:
+    """Create an index with our definition and loading settings; delete it after the block.
+
+    Yields:
+        Settings of its namespace, a client, and its name.
+    """
+    settings, _ = await new_deployment(context)
+    async with connect(settings, timeout=REQUEST_TIMEOUT_S) as client:
         indices = ViewIndices.from_settings(settings, client, USER_VIEWS)
         await indices.create(1, {}, followed=True)
         name = f"{indices.alias}-v1"
@@ -33,8 +37,8 @@ async def new_index(
         await indices.drop(name)
 
 
-async def until_all_are_found(client: AsyncElasticsearch, index: str, documents: int) -> None:
-    """Refresh it, until a search sees so many users."""
+async def wait_until_all_found(client: AsyncElasticsearch, index: str, documents: int) -> None:
+    """Refresh the index until a search finds this number of users."""
 
     async def all_are_found() -> bool:
         await client.indices.refresh(index=index)
@@ -45,11 +49,11 @@ async def until_all_are_found(client: AsyncElasticsearch, index: str, documents:
     await wait_until(all_are_found, what=f"{documents} documents are found")
 
 
-async def until_merged(client: AsyncElasticsearch, index: str) -> None:
-    """Wait until Elasticsearch is through with it, and leaves the machine alone."""
+async def wait_until_merged(client: AsyncElasticsearch, index: str) -> None:
+    """Wait until no merge of the index is running, so that it does not disturb what follows."""
 
     async def merged() -> bool:
         found = await client.indices.stats(index=index, metric="merge")
         return bool(found["_all"]["total"]["merges"]["current"] == 0)
 
-    await wait_until(merged, timeout=PATIENCE, what="its segments are merged")
+    await wait_until(merged, timeout=WAIT_TIMEOUT_S, what="its segments are merged")

@@ -1,4 +1,4 @@
-"""What the figures were taken on and with."""
+"""The machine and the versions that figures were measured with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GIB = 1 << 30
 
 
 def machine() -> Mapping[str, str | int | float]:
-    """Processor, cores, memory, system."""
+    """Return processor, cores, memory and system."""
     return {
         "cpu": _processor(),
         "cores": os.cpu_count() or 0,
@@ -37,7 +37,7 @@ def machine() -> Mapping[str, str | int | float]:
 
 
 def versions() -> Mapping[str, str]:
-    """Of everything that takes part."""
+    """Return the versions of Python, the servers, the peers and the libraries."""
     return {
         "Python": platform.python_version(),
         "Kafka": KAFKA_VERSION,
@@ -51,7 +51,7 @@ def versions() -> Mapping[str, str]:
 def _packages() -> Mapping[str, str]:
     found = {}
     for name in _PACKAGES:
-        with suppress(PackageNotFoundError):  # the extra `bench` is not there, nor needed
+        with suppress(PackageNotFoundError):  # the extra `bench` may not be installed
             found[name] = version(name)
     return found
 

@@ -1,4 +1,4 @@
-"""A contestant that is a process of its own."""
+"""A contestant that is a process."""
 
 from __future__ import annotations
 
@@ -20,30 +20,34 @@ _LOG_LINES = 20
 
 
 class RunningContestant:
-    """A process, which should not end by itself unless `finished` is what is waited for."""
+    """A running process; only if you wait for `finished` it may end by itself."""
 
     def __init__(self, process: Popen[bytes], log: Path) -> None:
         self._process = process
         self._log = log
 
     def check(self) -> None:
-        """Raises Fatal, with its last words, if it has ended."""
+        """Check that the process has not ended.
+
+        Raises:
+            Fatal: it has; the message contains the last lines of its log.
+        """
         if self._process.poll() is not None:
             raise self._failure()
 
     async def finished(self, *, timeout: float) -> float:
-        """Wait until it has ended; the CPU seconds that all its threads have used.
+        """Wait until the process has ended, and return the CPU seconds of all its threads.
 
         No other child of this process may end meanwhile.
 
         Raises:
-            Fatal: it did not within `timeout` seconds, or its code is not 0.
+            Fatal: it did not end within `timeout` seconds, or its exit code is not 0.
         """
-        before = _children()
+        before = _cpu_seconds_of_ended_children()
         await wait_until(self._has_ended, timeout=timeout, what=f"{self._log.stem} ends")
         if self._process.returncode != 0:
             raise self._failure()
-        return _children() - before
+        return _cpu_seconds_of_ended_children() - before
 
     def _has_ended(self) -> bool:
         return self._process.poll() is not None
@@ -54,12 +58,12 @@ class RunningContestant:
         return Fatal(f"{self._log.stem} ended with code {code}: {last}")
 
     def cpu_seconds(self) -> float:
-        """What all its threads have used so far."""
+        """Return the CPU seconds that all its threads have used so far."""
         used = psutil.Process(self._process.pid).cpu_times()
         return float(used.user + used.system)
 
     def memory(self) -> int:
-        """Bytes that are resident now."""
+        """Return its resident memory in bytes."""
         return int(psutil.Process(self._process.pid).memory_info().rss)
 
 
@@ -67,12 +71,12 @@ class RunningContestant:
 def contestant(
     command: Sequence[str], settings: Settings, log: Path
 ) -> Iterator[RunningContestant]:
-    """The process for the time of the block."""
+    """Start a process with these settings; stop it at the end of the block."""
     with running(command, child_environment(settings), log) as process:
         yield RunningContestant(process, log)
 
 
-def _children() -> float:
-    """The CPU seconds of all children that have ended."""
+def _cpu_seconds_of_ended_children() -> float:
+    """Return the CPU seconds of all child processes that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime

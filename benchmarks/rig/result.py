@@ -1,4 +1,4 @@
-"""What a benchmark has found, and how it is kept."""
+"""The result of a benchmark, and the file that keeps it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from deploy.embedded.shared_files import write_atomically
 from models.errors import Fatal
 
 OURS = "cqrs-streams"
-"""The name of our contestant, and how the names of its variants begin."""
+"""The name of our contestant; the names of its variants begin with it."""
 
 
 class Spread(NamedTuple):
-    """Some rounds in three numbers."""
+    """Median, lowest and highest value of one figure over all rounds."""
 
     median: float
     low: float
@@ -25,39 +25,48 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, rounds: Sequence[float]) -> Spread:
-        """Of one round or more."""
+        """Return the spread of one round or more."""
         return cls(median(rounds), min(rounds), max(rounds))
 
     def overlaps(self, other: Spread) -> bool:
-        """Whether some round of one may as well have been one of the other."""
+        """Return whether the ranges from the lowest to the highest round overlap."""
         return self.low <= other.high and other.low <= self.high
 
 
 @dataclass
 class Contest:
-    """What one contestant has shown: by the name of the figure, one per round."""
+    """Figures of one contestant: by name, one value per round."""
 
     name: str
     does: str
     figures: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, round_: Mapping[str, float]) -> None:
-        """The figures of one more round."""
+        """Add the figures of one more round."""
         for name, figure in round_.items():
             self.figures.setdefault(name, []).append(figure)
 
     def spread(self, figure: str) -> Spread:
-        """Of all rounds."""
+        """Return the spread of a figure over all rounds."""
         return Spread.of(self.figures[figure])
 
 
 @dataclass(frozen=True)
 class Result:
-    """All of it; `asdict` of this is the JSON.
+    """Result of a benchmark; `asdict` of it is the JSON.
 
     Attributes:
-        load: The load average over one minute, at begin and end.
-        contests: Ours first.
+        benchmark: Its name.
+        about: What its figures mean.
+        began: When it started, in ISO 8601.
+        machine: What it ran on.
+        load: The load average over one minute, at the start and at the end.
+        versions: Of everything that took part.
+        seed: Of the random choices.
+        size_name: Name of the size.
+        size: Amounts of data, by name.
+        rounds: Number of rounds.
+        contests: Figures of each contestant; ours first.
     """
 
     benchmark: str
@@ -73,15 +82,15 @@ class Result:
     contests: Sequence[Contest]
 
     def write(self, path: Path) -> None:
-        """Keep it in a file."""
+        """Write it to a file."""
         write_atomically(path, json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Result:
-        """The inverse of `write`.
+        """Read what `write` wrote.
 
         Raises:
-            Fatal: the file holds something else.
+            Fatal: the file contains something else, or cannot be read.
         """
         try:
             data = json.loads(path.read_text())
@@ -92,5 +101,5 @@ class Result:
 
 
 def readable(value: float) -> str:
-    """A figure as it is shown: three digits or more."""
+    """Return a figure as text: the larger it is, the fewer decimals."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""Benchmarks: contestants that are run in turn, round after round."""
+"""Benchmarks, and how they are run: all contestants in turn, round after round."""
 
 from __future__ import annotations
 
@@ -26,17 +26,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class BenchContext:
-    """What every contestant is given; `kept` is closed after the last round."""
+    """What every contestant gets: servers, a folder, the amount of data, the seed."""
 
     stack: EmbeddedStack
-    folder: Path  # for logs and the like; gone after the last round
+    folder: Path  # for logs and other files; removed after the last round
     size: Size
     seed: int
-    kept: AsyncExitStack = field(default_factory=AsyncExitStack)
+    kept: AsyncExitStack = field(default_factory=AsyncExitStack)  # closed after the last round
     _opened: dict[Any, Any] = field(default_factory=dict)
 
     async def once(self, opening: Callable[[BenchContext], AbstractAsyncContextManager[T]]) -> T:
-        """What takes long to make and is the same in all rounds; it is kept until the last."""
+        """Open something that all rounds share, the first time; keep it open until the last round.
+
+        For what takes long to create and is the same in all rounds. `opening` is also its key.
+        """
         if opening not in self._opened:
             self._opened[opening] = await self.kept.enter_async_context(opening(self))
         opened: T = self._opened[opening]
@@ -45,12 +48,12 @@ class BenchContext:
 
 @dataclass(frozen=True)
 class Contestant:
-    """One way to do it.
+    """One of the programs that a benchmark compares.
 
     Attributes:
-        name: Of it, as it is shown.
+        name: Its name in tables and plots.
         does: What it does and does not do, in a sentence or two.
-        measure: Does it once and returns the figures, by names that say their units.
+        measure: Runs it once and returns figures, by names that contain their units.
     """
 
     name: str
@@ -60,15 +63,15 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What is measured.
+    """What is measured, and with which contestants.
 
     Attributes:
-        name: Of the benchmark, on the command line.
-        about: What its figures mean and under which conditions they are taken.
-        sizes: How much of everything, by the name of the size.
-        contestants: Ours comes first; the others are its peers.
-        targets: What it is meant to show.
-        needs: The modules of the extra `bench` without which a contestant cannot run.
+        name: Its name on the command line.
+        about: What its figures mean and how they are measured; begins with one short sentence.
+        sizes: Amounts of data, by the name of the size.
+        contestants: Ours comes first; the others are its peers, or variants of ours.
+        targets: What it should show.
+        needs: Modules of the extra `bench` that its contestants need.
     """
 
     name: str
@@ -80,7 +83,7 @@ class Benchmark:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The smallest of the values that so many percent do not exceed."""
+    """Return the smallest of the values that `percent` of all values do not exceed."""
     return sorted(values)[max(0, ceil(len(values) * percent / 100) - 1)]
 
 
@@ -93,13 +96,13 @@ async def run(
     seed: int,
     progress: ProgressCallback,
 ) -> Result:
-    """Run every contestant in every round, each time in another order.
+    """Run every contestant in every round; each round begins with another one.
 
-    The first one is run once before that, at the small size, and not counted: servers that have
+    The first contestant runs once before, at the small size, and does not count: servers that have
     just started are slow.
 
     Raises:
-        Fatal: a contestant failed, or did not do what it says.
+        Fatal: a contestant failed, or did not do what it has to.
     """
     size = benchmark.sizes[size_name]
     began = datetime.now(timezone.utc)
@@ -107,18 +110,18 @@ async def run(
     contests = [Contest(one.name, one.does) for one in benchmark.contestants]
     total = 1 + rounds * len(contests)
     with tempfile.TemporaryDirectory(prefix="cqrs-bench-") as folder:
-        ground = BenchContext(stack, Path(folder), size, seed)
+        context = BenchContext(stack, Path(folder), size, seed)
         progress(f"{benchmark.name}: warming up", 0, total)
         warm_up = BenchContext(stack, Path(folder), benchmark.sizes["small"], seed)
         async with warm_up.kept:
             await benchmark.contestants[0].measure(warm_up)
         done = 1
-        async with ground.kept:
+        async with context.kept:
             for number in range(rounds):
                 for turn in range(len(contests)):
                     which = (turn + number) % len(contests)
                     progress(f"{benchmark.name}: {contests[which].name}", done, total)
-                    contests[which].add(await benchmark.contestants[which].measure(ground))
+                    contests[which].add(await benchmark.contestants[which].measure(context))
                     done += 1
     return Result(
         benchmark=benchmark.name,

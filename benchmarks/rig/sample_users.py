@@ -1,4 +1,4 @@
-"""Users who register: the commands, the events, and the documents that come of them."""
+"""Users who register: their commands and their events."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _SOURCE = Source("users.commands.v1", 0, 0)
 
 
 def registering(count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """The commands of so many new users."""
-    # there are always enough: more than half of the commands register somebody
+    """Yield the commands that register `count` new users."""
+    # always enough: more than half of all commands register a user
     return islice(
         (
             command
@@ -31,7 +31,7 @@ def registering(count: int, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def registrations(count: int, seed: int) -> Iterator[EventRecord[UserEvent]]:
-    """Their events."""
+    """Yield the events of the users of `registering`."""
     for command in registering(count, seed):
         yield EventRecord(
             id=UUID(command["id"]),
@@ -52,12 +52,12 @@ def registrations(count: int, seed: int) -> Iterator[EventRecord[UserEvent]]:
 
 
 def key_and_value(event: EventRecord[UserEvent]) -> tuple[bytes, bytes]:
-    """The record of an event."""
+    """Return the key and the value of an event's record."""
     return event.aggregate_id.encode(), encode(event.to_wire())
 
 
 def changes(users: int, seed: int) -> Iterator[tuple[bytes, bytes]]:
-    """Keys and values of events that give the first of them other last names, for ever."""
+    """Yield keys and values of events that change the names of the first users, without end."""
     registered = list(registrations(users, seed))
     for sequence in count(2):
         for one in registered:

@@ -1,4 +1,4 @@
-"""What a benchmark is meant to show, and whether it does."""
+"""Targets of benchmarks, and whether a result meets them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from benchmarks.rig.result import OURS, Result
 
 @dataclass(frozen=True)
 class Target:
-    """A bound for one figure, or for its ratio to what another contestant has shown.
+    """A bound for the median of a figure, or for its ratio to another contestant's median.
 
     Attributes:
-        figure: Its name; the median counts.
-        least: It has to be this or more.
-        most: Or this or less.
-        of: The contestant's name.
-        to: The other one's, if it is a ratio.
+        figure: Name of the figure.
+        least: Lower bound, if there is one.
+        most: Upper bound, if there is one.
+        of: Name of the contestant.
+        to: Name of the other contestant, if the bound is for a ratio.
     """
 
     figure: str
@@ -26,7 +26,7 @@ class Target:
     to: str | None = None
 
     def found(self, result: Result) -> float | None:
-        """What was measured, or None if it was not."""
+        """Return the figure or the ratio that was measured, or None if it was not."""
         medians = {
             contest.name: contest.spread(self.figure).median
             for contest in result.contests
@@ -39,7 +39,7 @@ class Target:
         return None if theirs is None else ours / theirs
 
     def is_met(self, found: float) -> bool:
-        """Whether that is what is wanted."""
+        """Check whether `found` is within the bounds."""
         return (self.least is None or found >= self.least) and (
             self.most is None or found <= self.most
         )

@@ -1,4 +1,4 @@
-"""`python -m deploy.cli` is `cqrs`."""
+"""Run `cqrs` as `python -m deploy.cli`."""
 
 from deploy.cli.main import main
 

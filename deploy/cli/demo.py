@@ -1,4 +1,4 @@
-"""`cqrs demo`: everything once, from commands to searches, and an account that has to add up."""
+"""`cqrs demo`: run everything once, from commands to searches, and check all numbers."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _ROLES: Sequence[Role] = ("commands", "views")
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs: the figures as an object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 def demo(as_json: bool) -> None:
     """Send 20,000 commands through real servers and workers, search, and check everything.
 
-    Uses the stack that runs (`cqrs up`), in a namespace of its own that is removed at the end, or
-    starts one for itself. Exit code 0 only if everything adds up. Nothing is left running.
+    Uses the running stack (`cqrs up`), in a namespace that is removed at the end. If none runs, it
+    starts one and stops it at the end. Exit code 0 only if all numbers are as expected.
     """
     with ExitStack() as resources:
         settings = resources.enter_context(_servers())
@@ -67,7 +67,7 @@ def demo(as_json: bool) -> None:
 
 @contextmanager
 def _servers() -> Iterator[Settings]:
-    """A namespace on the running stack, or on one that ends with the demo."""
+    """Yield settings for a new namespace on the running stack, or on a temporary one."""
     namespace = f"demo-{uuid4().hex[:8]}-"
     if running_address() is not None:
         yield load_settings().model_copy(update={"namespace": namespace})
@@ -85,7 +85,7 @@ async def _create_topics(settings: Settings, names: TopicNames) -> None:
 
 
 async def _remove(settings: Settings, names: TopicNames) -> None:
-    """Leave nothing on a stack that goes on."""
+    """Remove the demo's topics and indices: the stack may be one that continues to run."""
     async with admin_client(settings) as admin:
         await admin.delete_topics([spec.name for spec in topic_specs(settings, names)])
     async with connect_elasticsearch(settings, timeout=30) as client:
@@ -95,7 +95,7 @@ async def _remove(settings: Settings, names: TopicNames) -> None:
 
 
 def _last_lines(logs: list[Path]) -> str:
-    """What the workers said last, for the person whose demo failed."""
+    """Return the last lines of the workers' logs: they often show why the demo failed."""
     lines = (log.read_text(errors="replace").splitlines()[-3:] for log in logs)
     return "\n".join(line for last in lines for line in last)
 

@@ -1,4 +1,4 @@
-"""`cqrs erase`: the end of a user, and what is left of the personal data where."""
+"""`cqrs erase`: erase a user for good, and check where personal data is left."""
 
 from __future__ import annotations
 
@@ -21,28 +21,31 @@ from streams.settings import Settings
 
 @click.command(epilog=examples("cqrs erase anna --prove", "cqrs erase anna --yes --json"))
 @click.argument("user", metavar="ID")
-@click.option("--prove", is_flag=True, help="Look for what is left in every topic and the index.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="What came of it, for programs.")
+@click.option(
+    "--prove", is_flag=True, help="Also check every topic and the index for what is left."
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option(
     "--timeout",
     default=30.0,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="Seconds that the view worker gets.",
+    help="Seconds to wait for the view worker.",
 )
 @click.pass_context
 def erase(
     ctx: click.Context, user: str, prove: bool, yes: bool, as_json: bool, timeout: float
 ) -> None:
-    """Erase a user for good, and wait until the view has forgotten.
+    """Erase a user for good, and wait until the view contains only a tombstone.
 
-    No command for this id is accepted any more. With CQRS_ENCRYPT_PERSONAL_DATA the user's key is
-    destroyed, and with it personal data in events, states and dead letters.
+    No command for this id is accepted afterwards. With CQRS_ENCRYPT_PERSONAL_DATA the user's key is
+    destroyed: personal data in events, states and dead letters can no longer be read.
 
-    With --prove, also for a user who was erased before: reads every place from its first offset to
-    its end, tries to decrypt, and says for each: gone, or gone by when. Exit code 1 if something is
-    neither. What no server shows is not looked at: backups, and disks.
+    With --prove, every topic is read from its first to its last offset, and so is the index. For
+    each it shows whether personal data is gone, or by when it will be. Exit code 1 if some of it
+    stays without such a date. This also works for a user who was erased before. It checks only what
+    the servers show: no backups, no disks.
     """
     try:
         command = EraseUser(aggregate_id=user)
@@ -51,20 +54,20 @@ def erase(
     if not yes:
         click.confirm(f"Erase user {user} for good?", abort=True)
     settings = load_settings()
-    version, proof = asyncio.run(_erase(settings, command, prove, timeout))
+    version, report = asyncio.run(_erase(settings, command, prove, timeout))
     if as_json:
-        click.echo(json.dumps({"id": user, "version": version, **_as_wire(proof)}))
+        click.echo(json.dumps({"id": user, "version": version, **_as_json(report)}))
     else:
         click.echo(f"user {user} is erased, at version {version}")
-        if proof is not None:
-            _print(proof)
+        if report is not None:
+            _print(report)
             if not settings.encrypt_personal_data:
                 click.echo(
-                    "CQRS_ENCRYPT_PERSONAL_DATA is off: events and states hold what they were "
-                    "written with, in plain text"
+                    "CQRS_ENCRYPT_PERSONAL_DATA is off: what was written to events and states "
+                    "stays there in plain text"
                 )
-    if proof is not None and not proof.ok:
-        left = ", ".join(place.name for place in proof.places if not place.ok)
+    if report is not None and not report.ok:
+        left = ", ".join(place.name for place in report.findings if not place.ok)
         click.echo(f"cqrs: personal data of {user} is NOT gone from {left}", err=True)
         ctx.exit(1)
 
@@ -83,14 +86,18 @@ async def _erase(
 
 
 def _check(outcome: Outcome) -> None:
-    """Raises Fatal unless the user is erased now, or was before."""
+    """Check that the user is erased now, or was before.
+
+    Raises:
+        Fatal: it is neither; the message has the reason.
+    """
     if isinstance(outcome, Accepted) or getattr(outcome, "code", "") == "user-erased":
         return
     raise Fatal(f"{outcome.status}: {getattr(outcome, 'reason', 'the id of the command is taken')}")
 
 
-def _as_wire(proof: ErasureReport | None) -> dict[str, Any]:
-    if proof is None:
+def _as_json(report: ErasureReport | None) -> dict[str, Any]:
+    if report is None:
         return {}
     places = [
         {
@@ -98,23 +105,23 @@ def _as_wire(proof: ErasureReport | None) -> dict[str, Any]:
             "records": place.records,
             "readable": place.readable,
             "gone": not place.readable,
-            "goneBy": None if place.expires_at is None else place.expires_at.isoformat(),
+            "goneBy": place.expires_at.isoformat(),
             "note": place.note,
         }
-        for place in proof.places
+        for place in report.findings
     ]
-    return {"ok": proof.ok, "places": places}
+    return {"ok": report.ok, "places": places}
 
 
-def _print(proof: ErasureReport) -> None:
+def _print(report: ErasureReport) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table("place", "records", "readable", "personal data is", "")
-    table.columns[0].overflow = "fold"  # the whole name
+    table.columns[0].overflow = "fold"  # never cut a name
     for column in table.columns[1:3]:
         column.justify = "right"
-    for place in proof.places:
+    for place in report.findings:
         counts = (f"{place.records:,}", f"{place.readable:,}")
         table.add_row(place.name, *counts, place.verdict, place.note)
     Console(highlight=False).print(table)

@@ -1,4 +1,4 @@
-"""`cqrs generate`: sample commands."""
+"""`cqrs generate`: write sample commands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import orjson
 from deploy.cli.terminal import examples
 from deploy.samples.commands import generate as generate_commands
 
-_AT_A_TIME = 500
+_COMMANDS_PER_WRITE = 500
 
 
 @click.command(
@@ -19,14 +19,19 @@ _AT_A_TIME = 500
     )
 )
 @click.argument("count", metavar="N", type=click.IntRange(min=0))
-@click.option("--seed", default=1, show_default=True, help="The same seed gives the same commands.")
+@click.option(
+    "--seed",
+    default=1,
+    show_default=True,
+    help="Seed of the random choices: the same seed writes the same commands.",
+)
 def generate(count: int, seed: int) -> None:
     """Write N sample commands as newline-delimited JSON.
 
-    They look like life: registrations, changes, repeats, and some that have to be rejected.
+    They resemble real traffic: registrations, changes, repeats, and some that must be rejected.
     """
     commands = generate_commands(count, seed)
     out = click.get_binary_stream("stdout")
-    while some := list(islice(commands, _AT_A_TIME)):
-        out.write(b"".join(orjson.dumps(command) + b"\n" for command in some))
+    while chunk := list(islice(commands, _COMMANDS_PER_WRITE)):
+        out.write(b"".join(orjson.dumps(command) + b"\n" for command in chunk))
     out.flush()

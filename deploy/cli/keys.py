@@ -1,4 +1,4 @@
-"""`cqrs keys`: the master key, which wraps the keys of users."""
+"""`cqrs keys`: the master key, which encrypts (wraps) the keys of users."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from deploy.cli.terminal import examples
 
 @click.group()
 def keys() -> None:
-    """Make a master key for personal data."""
+    """Create a master key for personal data."""
 
 
 @keys.command(epilog=examples('eval "$(cqrs keys new)"; export CQRS_ENCRYPT_PERSONAL_DATA=1'))
 def new() -> None:
-    """Make a new master key: one line to paste into a shell.
+    """Print a new master key: one line to paste into a shell.
 
-    Keep it apart from Kafka's data and from its backups, and keep it well: without it nobody reads
-    personal data again. It is for the life of a deployment.
+    Store it apart from Kafka's data and its backups, and do not lose it: without it nobody can read
+    personal data again. A deployment keeps one master key for its whole life.
     """
     from streams.encryption.keys import new_master_key
 

@@ -1,6 +1,6 @@
-"""The `cqrs` command line.
+"""The `cqrs` command line: the table of all commands, and `main`.
 
-A command costs what it needs and no more: its module is imported when it runs, not for `--help`.
+A command's module is imported when the command runs, not for `--help`: that keeps `--help` fast.
 """
 
 from __future__ import annotations
@@ -17,41 +17,41 @@ from models.errors import CqrsError
 # name -> (module:attribute of a click command, its one line of help), in the order of `--help`
 COMMANDS = {
     "up": ("deploy.cli.stack:up", "Start the embedded Kafka and Elasticsearch."),
-    "down": ("deploy.cli.stack:down", "Stop them; the data stays unless purged."),
-    "status": ("deploy.cli.stack:status", "Show what runs where; exit code 3 if not all."),
-    "logs": ("deploy.cli.stack:logs", "Show what the servers have logged."),
-    "topics": ("deploy.cli.topics:topics", "Create the topics."),
-    "worker": ("deploy.cli.worker:worker", "Decide commands, or bring a view up to date."),
-    "send": ("deploy.cli.send:send", "Send a command and show its outcome, or send a file."),
-    "erase": ("deploy.cli.erase:erase", "Erase a user, and show what is left where."),
-    "keys": ("deploy.cli.keys:keys", "Make a master key for personal data."),
+    "down": ("deploy.cli.stack:down", "Stop them; the data is kept unless you purge it."),
+    "status": ("deploy.cli.stack:status", "Show whether both run; exit code 3 if not."),
+    "logs": ("deploy.cli.stack:logs", "Show the logs of the servers."),
+    "topics": ("deploy.cli.topics:topics", "Create the topics, or skip expired commands."),
+    "worker": ("deploy.cli.worker:worker", "Run workers that decide commands or update a view."),
+    "send": ("deploy.cli.send:send", "Send one command and show its outcome, or send a file."),
+    "erase": ("deploy.cli.erase:erase", "Erase a user, and check what is left."),
+    "keys": ("deploy.cli.keys:keys", "Create a master key for personal data."),
     "get": ("deploy.cli.queries:get", "Show one user."),
-    "search": ("deploy.cli.queries:search", "Find users by a piece of their email address."),
+    "search": ("deploy.cli.queries:search", "Find users by a part of their email address."),
     "active": ("deploy.cli.queries:active", "List the active users."),
     "registrations": (
         "deploy.cli.registrations:registrations",
         "Show how many users registered, by day and source.",
     ),
-    "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they come."),
+    "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they arrive."),
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),
-    "verify": ("deploy.cli.verify:verify", "Check that nothing was lost, doubled, mixed up."),
+    "verify": ("deploy.cli.verify:verify", "Check that nothing was lost, doubled or mixed up."),
     "faults": (
         "tests.faults.cli:faults",
-        "Break things amid work, and check what came of it.",
+        "Break servers and workers under load, then check.",
     ),
-    "bench": ("benchmarks.cli:bench", "Measure how fast it is, beside its peers."),
-    "demo": ("deploy.cli.demo:demo", "Try it all: 20,000 commands, searches, a check."),
+    "bench": ("benchmarks.cli:bench", "Measure how fast it is, compared with its peers."),
+    "demo": ("deploy.cli.demo:demo", "Try everything: 20,000 commands, searches, a check."),
 }
 
 _ROOT = Path(__file__).parents[2]  # a checkout, or the folder of an installed package
 
 
 def installed_commands() -> list[str]:
-    """Return the names in `COMMANDS` whose modules are here, in order.
+    """Return the names in `COMMANDS` whose modules are installed, in order.
 
-    A wheel carries neither the benchmarks nor the fault suite. This looks for their files: an
-    import could find a package `tests` that is somebody else's.
+    A wheel contains neither the benchmarks nor the fault suite. This checks for their files: an
+    import could find a package `tests` of another project.
     """
     files = {name: module.split(":")[0].replace(".", "/") for name, (module, _) in COMMANDS.items()}
     return [name for name, file in files.items() if (_ROOT / f"{file}.py").exists()]
@@ -78,14 +78,14 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="cqrs-streams", prog_name="cqrs")
 def cqrs() -> None:
-    """Commands in, events out, users found: CQRS on Kafka and Elasticsearch."""
+    """User accounts with CQRS and event sourcing, on Kafka and Elasticsearch."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code.
 
-    An error that we raise on purpose is one line on standard error and exit code 1; anything else
-    is a bug and keeps its traceback.
+    A `CqrsError` becomes one line on standard error and exit code 1. Any other exception is a bug
+    and keeps its traceback.
     """
     try:
         cqrs.main(args=arguments and list(arguments), prog_name="cqrs")

@@ -1,4 +1,4 @@
-"""`cqrs get`, `search` and `active`: the queries from the command line."""
+"""`cqrs get`, `search` and `active`: queries about users from the command line."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ _LIMIT = click.option(
     default=DEFAULT_LIMIT,
     show_default=True,
     type=click.IntRange(1, MAX_LIMIT),
-    help="Users on a page.",
+    help="Users per page.",
 )
 
 
 def waiting_options(function: Callable[..., None]) -> Callable[..., None]:
-    """The options with which every query waits for writes."""
+    """Add the options of every query that let it wait for writes: --at-least and --timeout."""
     for option in (
         click.option(
             "--timeout",
             default=DEFAULT_WAIT_S,
             show_default=True,
             type=click.FloatRange(min=0, min_open=True),
-            help="Seconds to wait for what --at-least says.",
+            help="Seconds to wait for the writes of --at-least.",
         ),
         click.option(
             "--at-least",
             multiple=True,
             metavar="TOKEN",
-            help="Wait until the answer has this write: the token of its outcome, as cqrs send "
-            "--wait prints it. May be given several times.",
+            help="Wait until the result includes this write. The token is in the write's outcome; "
+            "`cqrs send --wait` prints it. May be given several times.",
         ),
     ):
         function = option(function)
@@ -57,10 +57,10 @@ def waiting_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.command(epilog=examples("cqrs get anna", "cqrs get anna --json --at-least TOKEN"))
 @click.argument("user_id", metavar="ID")
 @waiting_options
-@click.option("--json", "as_json", is_flag=True, help="For programs: the user as an object.")
+@click.option("--json", "as_json", is_flag=True, help="Print the user as one JSON object.")
 @click.pass_context
 def get(ctx: click.Context, /, user_id: str, as_json: bool, **waiting: Any) -> None:
-    """Show one user, active or not; exit code 1 if there is none."""
+    """Show one user, active or not; exit code 1 if there is no such user."""
     user: UserReadModel | None = execute(GetUserById(user_id), waiting)
     if user is None:
         click.echo(f"cqrs: no user has the id {user_id}", err=True)
@@ -73,7 +73,7 @@ def get(ctx: click.Context, /, user_id: str, as_json: bool, **waiting: Any) -> N
 
 @click.group()
 def search() -> None:
-    """Find users by a piece of one of their fields."""
+    """Find users by a part of a field."""
 
 
 @search.command(
@@ -85,13 +85,13 @@ def search() -> None:
 @click.argument("fragment")
 @_LIMIT
 @waiting_options
-@click.option("--cursor", help="Go on behind a page: the cursor that it ended with.")
-@click.option("--all", "everything", is_flag=True, help="All pages.")
+@click.option("--cursor", help="Show the next page: the cursor that the last page ended with.")
+@click.option("--all", "everything", is_flag=True, help="Show all pages.")
 @click.option(
     "--json",
     "as_json",
     is_flag=True,
-    help="For programs: an object with items and cursor; with --all one user a line.",
+    help="Print JSON: an object with items and cursor, or with --all one user per line.",
 )
 def email(
     fragment: str,
@@ -101,9 +101,9 @@ def email(
     as_json: bool,
     **waiting: Any,
 ) -> None:
-    """Find the users, active or not, whose email address contains FRAGMENT.
+    """Find users whose email address contains FRAGMENT, active or not.
 
-    Upper and lower case are alike, and every character stands for itself: `.`, `*` and `?` too.
+    Upper and lower case are the same. Every character stands for itself, also `.`, `*` and `?`.
     """
     query = GetUsersByEmail(fragment, MAX_LIMIT if everything and as_json else limit, cursor)
     if not everything:
@@ -126,9 +126,11 @@ def email(
 @click.command(epilog=examples("cqrs active --limit 10 --offset 100"))
 @_LIMIT
 @waiting_options
-@click.option("--offset", default=0, show_default=True, type=click.IntRange(0), help="To skip.")
 @click.option(
-    "--json", "as_json", is_flag=True, help="For programs: an object with items and cursor."
+    "--offset", default=0, show_default=True, type=click.IntRange(0), help="Users to skip."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object with items and cursor."
 )
 def active(limit: int, offset: int, as_json: bool, **waiting: Any) -> None:
     """List the active users in the order of their registration."""
@@ -137,13 +139,13 @@ def active(limit: int, offset: int, as_json: bool, **waiting: Any) -> None:
 
 
 def execute(query: object, waiting: dict[str, Any]) -> Any:
-    """The answer to a query; `waiting` is what `waiting_options` gives."""
+    """Run a query and return its result; `waiting` has the values of `waiting_options`."""
 
-    async def ask() -> Any:
+    async def run() -> Any:
         async with open_queries(load_settings()) as queries:
             return await queries.execute(query, **waiting)
 
-    return asyncio.run(ask())
+    return asyncio.run(run())
 
 
 def _print_user(user: UserReadModel) -> None:
@@ -158,7 +160,7 @@ def _print_user(user: UserReadModel) -> None:
 
 
 def _print_page(page: Page[UserReadModel], as_json: bool, more: str) -> None:
-    """`more`: what to add to the command to see the next page, if there is one."""
+    """Print a page; `more` are the options that show the next one, if there is one."""
     if as_json:
         items = [user.model_dump(mode="json") for user in page.items]
         click.echo(json.dumps({"items": items, "cursor": page.cursor}, ensure_ascii=False))
@@ -176,7 +178,7 @@ def _print_page(page: Page[UserReadModel], as_json: bool, more: str) -> None:
             "yes" if user.is_active else "no",
             f"{user.registered_at:%Y-%m-%d %H:%M:%S}",
         )
-        # as Text, for in a str rich takes [brackets] for markup
+        # as Text: in a str rich takes [brackets] for markup
         table.add_row(*(Text(cell, overflow="fold") for cell in cells))
     if page.items:
         Console().print(table)

@@ -1,4 +1,4 @@
-"""`cqrs registrations`: how many users registered on which day, and where they came from."""
+"""`cqrs registrations`: how many users registered on each day, by registration source."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deploy.cli.terminal import examples
 from models.daily_registrations import DailyRegistrations
 from models.queries import GetDailyRegistrations
 
-_DAYS = 30  # unless it is said from which day on
+_DEFAULT_DAYS = 30
 _DAY = click.DateTime(["%Y-%m-%d"])
 
 
@@ -24,11 +24,13 @@ _DAY = click.DateTime(["%Y-%m-%d"])
         "cqrs registrations --from 2026-01-01 --to 2026-01-31 --source web --json",
     )
 )
-@click.option("--from", "first", type=_DAY, metavar="DAY", help="[default: 29 days before --to]")
-@click.option("--to", "last", type=_DAY, metavar="DAY", help="[default: today]")
-@click.option("--source", help="Only those with this registration source.")
+@click.option(
+    "--from", "first", type=_DAY, metavar="DAY", help="First day. [default: 29 days before --to]"
+)
+@click.option("--to", "last", type=_DAY, metavar="DAY", help="Last day. [default: today]")
+@click.option("--source", help="Count only this registration source.")
 @waiting_options
-@click.option("--json", "as_json", is_flag=True, help="For programs: a list of objects.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of objects.")
 def registrations(
     first: datetime | None,
     last: datetime | None,
@@ -38,10 +40,10 @@ def registrations(
 ) -> None:
     """Show how many users registered on each day, by registration source.
 
-    Days are those of UTC, written as 2026-01-31. Needs a worker: cqrs worker registrations.
+    Days are in UTC, written as 2026-01-31. The view needs a worker: `cqrs worker registrations`.
     """
     last_day = (last or datetime.now(timezone.utc)).date()
-    first_day = first.date() if first else _days_before(last_day, _DAYS - 1)
+    first_day = first.date() if first else _days_before(last_day, _DEFAULT_DAYS - 1)
     query = GetDailyRegistrations(first_day, last_day, source)
     found: Sequence[DailyRegistrations] = execute(query, waiting)
     if as_json:
@@ -63,7 +65,7 @@ def _print(query: GetDailyRegistrations, found: Sequence[DailyRegistrations]) ->
         table = Table("day", "source", "registrations")
         table.columns[2].justify = "right"
         for one in found:
-            # as Text, for in a str rich takes [brackets] for markup
+            # as Text: in a str rich takes [brackets] for markup
             source = Text(one.source, overflow="fold")
             table.add_row(str(one.day), source, f"{one.registrations:,}")
         Console(highlight=False).print(table)

@@ -1,4 +1,4 @@
-"""`cqrs send`: one command and its outcome, or a file of commands."""
+"""`cqrs send`: send one command and show its outcome, or send a file of commands."""
 
 from __future__ import annotations
 
@@ -35,52 +35,52 @@ from streams.buses import DEFAULT_WAIT_S
     "--from",
     "source",
     type=click.File("rb"),
-    help="Newline-delimited JSON, one command a line; - for standard input.",
+    help="Send this file: JSON, one command per line; - reads standard input.",
 )
-@click.option("--json", "as_json", is_flag=True, help="With --from: the summary for programs.")
+@click.option("--json", "as_json", is_flag=True, help="With --from: print the summary as JSON.")
 @click.pass_context
 def send(ctx: click.Context, source: BinaryIO | None, as_json: bool) -> None:
-    """Send a command and show what came of it, or send a file of them.
+    """Send one command and show its outcome, or send a file of commands.
 
-    Of a file, lines that are no commands are reported with their numbers, and the rest is sent.
-    What comes of them is on the outcome topic (`cqrs tail outcomes`). Exit code 1 if a line was
-    refused.
+    Lines of a file that are not valid commands are reported with their numbers and not sent; exit
+    code 1 if there are any. The outcomes of a file are not shown: see `cqrs tail outcomes`.
     """
     if ctx.invoked_subcommand is None:
         if source is None:
-            raise click.UsageError("say what to send: a command, or --from FILE")
+            raise click.UsageError("give a command, or --from FILE")
         from deploy.cli.send_file import send_lines
 
         ctx.exit(send_lines(source, as_json))
     elif source is not None:
-        raise click.UsageError("either a command or --from FILE")
+        raise click.UsageError("give either a command or --from FILE, not both")
 
 
 def _common(function: Callable[..., None]) -> Callable[..., None]:
-    """The options of every command."""
+    """Add the options that every command has."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="The outcome for programs."),
+        click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON."),
         click.option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True),
-            help="Seconds to wait for the outcome, and with --wait for searches. "
+            help="Seconds to wait for the outcome, and with --wait then for searches. "
             "[default: CQRS_OUTCOME_TIMEOUT, or 30; 10 for searches]",
         ),
         click.option(
             "--wait",
             is_flag=True,
-            help="Print the token, for --at-least of queries, and wait until searches see the "
+            help="Print the token (for --at-least of queries), then wait until searches see the "
             "change.",
         ),
         click.option(
             "--expected-version",
             type=click.IntRange(min=0),
-            help="Only if the user has had this many changes; 0: does not exist.",
+            help="Reject the command unless the user has this version; 0: does not exist.",
         ),
         click.option(
             "--command-id",
             type=click.UUID,
-            help="Of the command. One that was sent before is answered as it was then.",
+            help="Id of the command; a repeated id gets its first outcome again. "
+            "[default: a new UUID]",
         ),
     ):
         function = option(function)
@@ -90,11 +90,16 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
 @send.command(
     epilog=examples("cqrs send register --email anna@example.org --first-name Anna --last-name Li")
 )
-@click.option("--id", "user", help="Of the new user. [default: a new UUID]")
-@click.option("--email", required=True, help="As name@example.org.")
-@click.option("--first-name", required=True)
-@click.option("--last-name", required=True)
-@click.option("--source", default="cli", show_default=True, help="Where the user registered.")
+@click.option("--id", "user", help="Id of the new user. [default: a new UUID]")
+@click.option("--email", required=True, help="Email address of the user.")
+@click.option("--first-name", required=True, help="First name of the user.")
+@click.option("--last-name", required=True, help="Last name of the user.")
+@click.option(
+    "--source",
+    default="cli",
+    show_default=True,
+    help="Registration source: where the user registered.",
+)
 @_common
 def register(
     user: str | None, email: str, first_name: str, last_name: str, source: str, **common: Any
@@ -112,21 +117,21 @@ def register(
 
 
 @send.command(epilog=examples("cqrs send update --id anna --email anna.mueller@example.org"))
-@click.option("--id", "user", required=True, help="Of the user.")
-@click.option("--email", help="The new one.")
-@click.option("--first-name", help="The new one.")
-@click.option("--last-name", help="The new one.")
+@click.option("--id", "user", required=True, help="Id of the user.")
+@click.option("--email", help="New email address.")
+@click.option("--first-name", help="New first name.")
+@click.option("--last-name", help="New last name.")
 @_common
 def update(
     user: str, email: str | None, first_name: str | None, last_name: str | None, **common: Any
 ) -> None:
-    """Change the profile of a user; what is not given stays."""
+    """Change the profile of a user; fields that are not given stay."""
     changes = {"email": email, "first_name": first_name, "last_name": last_name}
     _send(UpdateUserProfile, common, aggregate_id=user, **changes)
 
 
 @send.command(epilog=examples("cqrs send deactivate --id anna --expected-version 2"))
-@click.option("--id", "user", required=True, help="Of the user.")
+@click.option("--id", "user", required=True, help="Id of the user.")
 @_common
 def deactivate(user: str, **common: Any) -> None:
     """Make a user inactive."""
@@ -134,7 +139,7 @@ def deactivate(user: str, **common: Any) -> None:
 
 
 @send.command(epilog=examples("cqrs send reactivate --id anna --wait"))
-@click.option("--id", "user", required=True, help="Of the user.")
+@click.option("--id", "user", required=True, help="Id of the user.")
 @_common
 def reactivate(user: str, **common: Any) -> None:
     """Make an inactive user active again."""
@@ -163,7 +168,7 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
         sys.exit(1)
     if common["wait"]:
         if not common["as_json"]:
-            click.echo(token)  # before the wait: should that fail, it is needed most
+            click.echo(token)  # before the wait: it is needed most if that fails
         asyncio.run(_wait(token, common["timeout"] or DEFAULT_WAIT_S))
 
 
@@ -178,7 +183,7 @@ async def _dispatch(command: Command, timeout: float | None) -> Outcome:
 
 
 async def _wait(token: str, timeout: float) -> None:
-    """Return when any search sees the write: as soon as one was answered that had to."""
+    """Wait until searches see the write: run one that has to include it."""
     from agents.client import open_queries
 
     async with open_queries(load_settings()) as queries:

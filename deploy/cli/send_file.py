@@ -1,4 +1,4 @@
-"""Sending a file of commands, with a progress bar on a terminal."""
+"""`cqrs send --from`: send a file of commands, with a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO
 import click
 
 from agents.users import USERS
-from deploy.cli.line_reader import Lines, read_available
+from deploy.cli.line_reader import LineSplitter, read_available
 from deploy.cli.terminal import progress_bar
 from deploy.environment import load_settings
 from models.errors import InvalidCommand
@@ -25,8 +25,8 @@ from streams.settings import Settings
 
 
 @dataclass
-class Sent:
-    """What became of the lines."""
+class Summary:
+    """Counts of the lines of a file; as a dict it is part of what `--json` prints."""
 
     lines: int = 0
     sent: int = 0
@@ -35,65 +35,66 @@ class Sent:
 
     @property
     def per_second(self) -> int:
-        """Commands sent."""
+        """Commands sent per second."""
         return round(self.sent / self.seconds) if self.seconds else 0
 
 
 def send_lines(source: BinaryIO, as_json: bool) -> int:
-    """Send the lines of a file and say how many; the exit code."""
+    """Send the lines of a file, print a summary and return the exit code: 1 if any was refused."""
     with progress_bar() as progress:
-        total = asyncio.run(_send(load_settings(), source, progress))
+        summary = asyncio.run(_send(load_settings(), source, progress))
     if as_json:
-        click.echo(json.dumps({**asdict(total), "perSecond": total.per_second}))
+        click.echo(json.dumps({**asdict(summary), "perSecond": summary.per_second}))
     else:
-        refused = f", {total.refused:,} lines refused" if total.refused else ""
+        refused = f", {summary.refused:,} lines refused" if summary.refused else ""
         click.echo(
-            f"sent {total.sent:,} commands in {total.seconds:.1f} s "
-            f"({total.per_second:,}/s){refused}"
+            f"sent {summary.sent:,} commands in {summary.seconds:.1f} s "
+            f"({summary.per_second:,}/s){refused}"
         )
-    return 1 if total.refused else 0
+    return 1 if summary.refused else 0
 
 
-async def _send(settings: Settings, source: BinaryIO, progress: ProgressCallback) -> Sent:
+async def _send(settings: Settings, source: BinaryIO, progress: ProgressCallback) -> Summary:
     names = TopicNames.of(settings, USERS.name)
     await check_topics(
         settings, [spec for spec in topic_specs(settings, names) if spec.name == names.commands]
     )
-    total = Sent()
-    lines = Lines(COMMAND_BYTES)
+    summary = Summary()
+    lines = LineSplitter(COMMAND_BYTES)
     read, size = 0, _size_of(source)
     async with started(new_producer(settings), settings) as producer:
         begun = time.monotonic()
         sender = BulkSender(producer, names.commands, settings.partitions)
 
         async def add(number: int, line: bytes | None) -> None:
-            total.lines = number
+            summary.lines = number
             try:
                 if line is None:
                     raise InvalidCommand([f"a command may take {COMMAND_BYTES} bytes"])
                 if line.strip():
                     await sender.add(*read_line(line, USERS.commands))
             except InvalidCommand as error:
-                total.refused += 1
+                summary.refused += 1
                 click.echo(f"line {number}: {error}", err=True)
 
         async for data in read_available(source):
             if not data:
-                await sender.hand_over()  # the pipe is slow: do not hold back what there is
+                await sender.hand_over()  # the pipe is slow: send what was read so far
             for number, line in lines.feed(data):
                 await add(number, line)
             read += len(data)
-            progress("Sending commands", total.lines, total.lines * size // read if read else 0)
+            total = summary.lines * size // read if read else 0
+            progress("Sending commands", summary.lines, total)
         for number, line in lines.end():
             await add(number, line)
         await sender.flush()
-        total.sent = sender.sent
-        total.seconds = time.monotonic() - begun
-    return total
+        summary.sent = sender.sent
+        summary.seconds = time.monotonic() - begun
+    return summary
 
 
 def _size_of(source: BinaryIO) -> int:
-    """Of a file, in bytes; a pipe has 0."""
+    """Return the size of a file in bytes, 0 for a pipe."""
     try:
         return os.fstat(source.fileno()).st_size
     except OSError:

@@ -17,19 +17,21 @@ from deploy.embedded.start_progress import TerminalProgress
 from deploy.embedded.status import StackStatus
 from models.errors import Fatal
 
-_NOT_RUNNING = 3  # the exit code of `status`, as service managers have it
-_FOLLOW_SECONDS = 0.3
+_NOT_RUNNING = 3  # exit code of `status`, the same as with service managers
+_POLL_INTERVAL_S = 0.3
 _PORT = click.IntRange(0, 65535)
 
 
 @click.command()
-@click.option("--kafka-port", type=_PORT, help="Where Kafka listens; 0: any free port.")
-@click.option("--elasticsearch-port", type=_PORT, help="The same for Elasticsearch.")
+@click.option("--kafka-port", type=_PORT, help="Port of Kafka; 0 chooses a free one.")
+@click.option(
+    "--elasticsearch-port", type=_PORT, help="Port of Elasticsearch; 0 chooses a free one."
+)
 def up(kafka_port: int | None, elasticsearch_port: int | None) -> None:
     """Start the embedded Kafka and Elasticsearch, and leave them running.
 
-    The first start downloads them. Ports are free ones unless named, and stay the same from then
-    on. What runs already is left alone.
+    The first start downloads them. It chooses free ports unless you name some; later starts use
+    the same ports again. A server that runs already is left as it is.
     """
     stack = EmbeddedStack(kafka_port=kafka_port, elasticsearch_port=elasticsearch_port)
     address = stack.up(TerminalProgress())
@@ -38,18 +40,21 @@ def up(kafka_port: int | None, elasticsearch_port: int | None) -> None:
 
 
 @click.command()
-@click.option("--purge", is_flag=True, help="Remove the data, the logs and the ports too.")
+@click.option("--purge", is_flag=True, help="Also remove the data, the logs and the chosen ports.")
 def down(purge: bool) -> None:
-    """Stop the embedded stack; the data stays unless purged."""
+    """Stop the embedded Kafka and Elasticsearch; the data is kept unless you purge it."""
     EmbeddedStack().down(purge)
     click.echo("stopped, and all data removed" if purge else "stopped, the data is kept")
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_context
 def status(ctx: click.Context, as_json: bool) -> None:
-    """Show what runs where; exit code 0 if both servers run, else 3."""
+    """Show both servers: state, address, process id, memory and data.
+
+    Exit code 0 if both run, otherwise 3.
+    """
     found = EmbeddedStack().status()
     if as_json:
         click.echo(json.dumps(asdict(found), default=str))
@@ -79,10 +84,16 @@ def _print_table(found: StackStatus) -> None:
 
 @click.command()
 @click.argument("server", type=click.Choice(SERVERS), required=False)
-@click.option("--lines", default=40, show_default=True, type=click.IntRange(0), help="Per server.")
-@click.option("--follow", "-f", is_flag=True, help="Go on with what is logged from now on.")
+@click.option(
+    "--lines",
+    default=40,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Last lines to show of each log.",
+)
+@click.option("--follow", "-f", is_flag=True, help="Continue with new lines until Ctrl-C.")
 def logs(server: str | None, lines: int, follow: bool) -> None:
-    """Show what the servers have logged: one of them, or both."""
+    """Show the logs of the servers, or of the one that you name."""
     stack = EmbeddedStack()
     shown = [one for one in (stack.kafka, stack.elasticsearch) if server in (None, one.name)]
     tails = [Tail(one.log, "" if server else f"{one.name:14}") for one in shown]
@@ -90,26 +101,31 @@ def logs(server: str | None, lines: int, follow: bool) -> None:
         for line in deque(tail.new_lines(), lines):
             click.echo(line)
     while follow:
-        time.sleep(_FOLLOW_SECONDS)
+        time.sleep(_POLL_INTERVAL_S)
         for tail in tails:
             for line in tail.new_lines():
                 click.echo(line)
 
 
 class Tail:
-    """The lines of a log, and those that come, also after it was rotated."""
+    """Reads a log line by line and follows it, also when it is rotated."""
 
     def __init__(self, path: Path, label: str) -> None:
+        """`label` is put in front of every line."""
         self._path = path
         self._label = label
         self._inode = self._offset = 0
 
     def new_lines(self) -> list[str]:
-        """What was logged since the last call."""
+        """Return the complete lines that were logged since the last call.
+
+        Raises:
+            Fatal: there is no log, and there was none before.
+        """
         try:
             log = self._path.open("rb")
         except FileNotFoundError:
-            if self._inode:  # between two logs of a rotation
+            if self._inode:  # it is being rotated
                 return []
             raise Fatal(f"nothing was logged yet in {self._path}") from None
         with log:
@@ -117,6 +133,6 @@ class Tail:
             if inode != self._inode:
                 self._inode, self._offset = inode, 0
             log.seek(self._offset)
-            whole = log.read().rpartition(b"\n")[0]  # the last line may still be in the writing
+            whole = log.read().rpartition(b"\n")[0]  # the last line may be incomplete
         self._offset += len(whole) + 1 if whole else 0
         return [self._label + line for line in whole.decode(errors="replace").splitlines()]

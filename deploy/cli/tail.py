@@ -1,4 +1,4 @@
-"""`cqrs tail`: what comes on the event, outcome and dead letter topics."""
+"""`cqrs tail`: show the records of the event, outcome or dead-letter topic."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Literal
 
 import click
 import orjson
+from msgspec.structs import replace
 from pydantic.alias_generators import to_camel
 
 from agents.users import USERS
 from deploy.cli.terminal import examples
 from deploy.environment import load_settings
+from models.errors import Poison
 from models.messages import EventRecord
 from streams.aggregate import TopicNames
 from streams.encryption.cipher import may_be_sealed, open_dead_letter
@@ -30,11 +31,12 @@ from streams.kafka.dead_letters import (
     SOURCE_PARTITION,
     SOURCE_TOPIC,
 )
+from streams.kafka.records import Record
 from streams.kafka.topics import check_topics, partitions_of, topic_specs
 from streams.settings import Settings
 from streams.views.event_reader import open_personal
 
-# What an event carries beside its own fields.
+# Fields that every event has, apart from those of its type.
 _ENVELOPE = {to_camel(name) for name in EventRecord.__struct_fields__} | {"type", "schemaVersion"}
 
 Kind = Literal["events", "outcomes", "dead"]
@@ -44,18 +46,19 @@ Kind = Literal["events", "outcomes", "dead"]
     epilog=examples("cqrs tail outcomes", "cqrs tail events --from-beginning --limit 10 --json")
 )
 @click.argument("kind", type=click.Choice(["events", "outcomes", "dead"]))
-@click.option("--from-beginning", is_flag=True, help="All there are, not only new ones.")
-@click.option("--limit", type=click.IntRange(min=1), help="End after this many.")
-@click.option("--json", "as_json", is_flag=True, help="For programs: one JSON object a line.")
+@click.option(
+    "--from-beginning", is_flag=True, help="Show existing records first, not only new ones."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after this many records.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
 def tail(kind: Kind, from_beginning: bool, limit: int | None, as_json: bool) -> None:
-    """Show events, outcomes or dead letters as they come, until Ctrl-C.
+    """Show events, outcomes or dead letters as they arrive, until Ctrl-C.
 
-    Only what was committed is shown. Records of one partition come in their order. What is
-    encrypted is shown as it was, if its key is there (CQRS_MASTER_KEY).
+    Only committed records are shown, those of one partition in order. What is encrypted is
+    decrypted if CQRS_MASTER_KEY is set and the user's key was not destroyed.
     """
-    show = _SHOW[kind][as_json]
-    with suppress(KeyboardInterrupt):  # the way to end it
-        asyncio.run(_tail(load_settings(), kind, from_beginning, limit, show))
+    with suppress(KeyboardInterrupt):  # how people stop it
+        asyncio.run(_tail(load_settings(), kind, from_beginning, limit, as_json=as_json))
 
 
 async def _tail(
@@ -63,7 +66,8 @@ async def _tail(
     kind: Kind,
     from_beginning: bool,
     limit: int | None,
-    show: Callable[[Any], str],
+    *,
+    as_json: bool,
 ) -> None:
     names = TopicNames.of(settings, USERS.name)
     topic = {"events": names.events, "outcomes": names.outcomes, "dead": names.dead_commands}[kind]
@@ -73,14 +77,39 @@ async def _tail(
     left = limit
     async with open_key_ring(settings, names) as ring:
         async for record in _records(settings, topic, from_beginning):
-            click.echo(show(await _opened(record, ring)))
+            click.echo(await _line(kind, record, ring, as_json=as_json))
             if left is not None:
                 left -= 1
                 if not left:
                     return
 
 
-async def _records(settings: Settings, topic: str, from_beginning: bool) -> AsyncIterator[Any]:
+async def _line(kind: Kind, record: Record, ring: KeyRing | None, *, as_json: bool) -> str:
+    """Return the line for a record, whatever somebody has written to the topic."""
+    try:
+        return _SHOW[kind][as_json](await _decrypted(record, ring))
+    except (ArithmeticError, AttributeError, LookupError, Poison, TypeError, ValueError):
+        reason = str(record.unreadable or "it is none of ours")
+        place = f"{record.topic}[{record.partition}] offset {record.offset}"
+        value = _text(record.value)
+        if not as_json:
+            return f"{place} cannot be read: {reason}: {value!r}"
+        return json.dumps(
+            {
+                "unreadable": reason,
+                "source": {
+                    "topic": record.topic,
+                    "partition": record.partition,
+                    "offset": record.offset,
+                },
+                "key": _text(record.key),
+                "value": value,
+            },
+            ensure_ascii=False,
+        )
+
+
+async def _records(settings: Settings, topic: str, from_beginning: bool) -> AsyncIterator[Record]:
     async with started(new_consumer(settings), settings) as consumer:
         partitions = partitions_of(settings, topic)
         consumer.assign(partitions)
@@ -93,75 +122,81 @@ async def _records(settings: Settings, topic: str, from_beginning: bool) -> Asyn
                     yield record
 
 
-async def _opened(record: Any, ring: KeyRing | None) -> Any:
-    """The record as it was before it was sealed, as far as its key is there."""
-    is_letter = SEALED in dict(record.headers)
-    if ring is None or not (is_letter or may_be_sealed(record.value)):
+async def _decrypted(record: Record, ring: KeyRing | None) -> Record:
+    """Return the record decrypted, or as it is if there is no key for it."""
+    key, value = record.key, record.value
+    is_dead_letter = SEALED in dict(record.headers)
+    if ring is None or key is None or value is None:
         return record
-    await ring.ensure_loaded(record.partition, {record.key})
+    if not (is_dead_letter or may_be_sealed(value)):
+        return record
+    await ring.ensure_loaded(record.partition, {key})
     keys = ring.of(record.partition)
-    if not is_letter:
-        event = orjson.loads(record.value)
+    if not is_dead_letter:
+        event = orjson.loads(value)
         open_personal(event, USERS.events, keys)
         return replace(record, value=orjson.dumps(event))
-    key = keys.get(record.key)
-    if key is None:
+    data_key = keys.get(key)
+    if data_key is None:
         return record
     headers = tuple(header for header in record.headers if header[0] != SEALED)
-    return replace(record, value=open_dead_letter(record.value, record.key, key), headers=headers)
+    return replace(record, value=open_dead_letter(value, key, data_key), headers=headers)
 
 
 def _event(record: Any) -> str:
     event = orjson.loads(record.value)
     user = f"{event['aggregateId']} #{event['sequence']}"
-    said = " ".join(
+    fields = " ".join(
         f"{name}={json.dumps(value, ensure_ascii=False)}"
         for name, value in event.items()
         if name not in _ENVELOPE
     )
-    return f"{event['timestamp']}  {event['type']}  {user}  {said}"
+    return f"{event['timestamp']}  {event['type']}  {user}  {fields}"
 
 
 def _outcome(record: Any) -> str:
     outcome = orjson.loads(record.value)
-    said = outcome.get("of", outcome)
+    first = outcome.get("of", outcome)  # of a duplicate: the outcome that it repeats
     detail = (
-        f"version {said['sequence']}" if "sequence" in said else f"{said['code']}: {said['reason']}"
+        f"version {first['sequence']}"
+        if "sequence" in first
+        else f"{first['code']}: {first['reason']}"
     )
     if "of" in outcome:
-        detail = f"{said['status']} before: {detail}"
+        detail = f"{first['status']} before: {detail}"
     return (
         f"{outcome['timestamp']}  {outcome['status']}  {outcome.get('aggregateId', '-')}  {detail}"
     )
 
 
 def _dead(record: Any) -> str:
-    letter = _letter(record)
-    source = letter["source"]
+    dead_letter = _dead_letter(record)
+    source, code, reason = (dead_letter[name] for name in ("source", "code", "reason"))
+    value = "(encrypted)" if dead_letter["encrypted"] else repr(dead_letter["value"])
     return (
-        f"{source['topic']}[{source['partition']}] offset {source['offset']}  {letter['code']}: "
-        f"{letter['reason']}  {'(encrypted)' if letter['encrypted'] else repr(letter['value'])}"
+        f"{source['topic']}[{source['partition']}] offset {source['offset']}  {code}: {reason}  "
+        f"{value}"
     )
 
 
-def _letter(record: Any) -> dict[str, Any]:
-    said = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+def _dead_letter(record: Any) -> dict[str, Any]:
+    headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
     return {
-        "code": said.get(CODE),
-        "reason": said.get(REASON),
+        "code": headers.get(CODE),
+        "reason": headers.get(REASON),
         "source": {
-            "topic": said.get(SOURCE_TOPIC),
-            "partition": int(said.get(SOURCE_PARTITION, -1)),
-            "offset": int(said.get(SOURCE_OFFSET, -1)),
+            "topic": headers.get(SOURCE_TOPIC),
+            "partition": int(headers.get(SOURCE_PARTITION, -1)),
+            "offset": int(headers.get(SOURCE_OFFSET, -1)),
         },
-        "encrypted": SEALED in said,  # and the key is gone, or there is no master key
+        "encrypted": SEALED in headers,  # still: its key or the master key is missing
         "key": _text(record.key),
         "value": _text(record.value),
     }
 
 
 def _text(data: bytes | None) -> Any:
-    """Bytes for a JSON object: as text, or in base64 if they are none."""
+    """Return bytes as JSON can hold them: as text, or in base64 if they are not UTF-8."""
     if data is None:
         return None
     try:
@@ -175,9 +210,9 @@ def _value(record: Any) -> str:
     return value.decode()
 
 
-# kind -> (for people, for programs)
+# kind -> (one line for people, one line of JSON)
 _SHOW: dict[Kind, tuple[Callable[[Any], str], Callable[[Any], str]]] = {
     "events": (_event, _value),
     "outcomes": (_outcome, _value),
-    "dead": (_dead, lambda record: json.dumps(_letter(record), ensure_ascii=False)),
+    "dead": (_dead, lambda record: json.dumps(_dead_letter(record), ensure_ascii=False)),
 }

@@ -1,4 +1,4 @@
-"""What commands show on a terminal: examples in their `--help`, a bar while they work."""
+"""What commands show on a terminal: examples in `--help`, and a progress bar."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from streams.progress import ProgressCallback, no_progress
 
 @contextmanager
 def progress_bar() -> Iterator[ProgressCallback]:
-    """On standard error, on a terminal only; it is gone at the end."""
+    """Show a progress bar on standard error during the block, if that is a terminal.
+
+    Yields the callback that updates the bar. The bar disappears at the end.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
@@ -33,5 +36,5 @@ def progress_bar() -> Iterator[ProgressCallback]:
 
 
 def examples(*lines: str) -> str:
-    """An epilog for click that shows these lines as they are."""
+    """Return an epilog for click that shows these lines as examples, one per line."""
     return "\b\nFor example:\n" + "\n".join(f"  {line}" for line in lines)

@@ -1,4 +1,4 @@
-"""`cqrs topics`: create the topics, and the way out when commands expired undecided."""
+"""`cqrs topics`: create the topics, or give up commands that expired before they were decided."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streams.kafka.topics import check_topics, create_topics, topic_specs
 
 @click.group()
 def topics() -> None:
-    """Create the topics; go on after commands expired undecided."""
+    """Create the topics, or skip expired commands."""
 
 
 @topics.command(
@@ -25,10 +25,10 @@ def topics() -> None:
     )
 )
 def create() -> None:
-    """Create the topics that are missing, and check those that exist.
+    """Create missing topics, and check the existing ones.
 
-    One that exists and differs is an error that says what to do. The number of partitions
-    (CQRS_PARTITIONS) is for the topics' life.
+    If an existing topic has other settings, the error says what to do. The number of partitions
+    (CQRS_PARTITIONS) is fixed for the life of the topics.
     """
     from rich.console import Console
     from rich.table import Table
@@ -45,12 +45,12 @@ def create() -> None:
 
 @topics.command(epilog=examples("cqrs topics skip-expired 2"))
 @click.argument("partition", type=click.IntRange(min=0))
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def skip_expired(partition: int, yes: bool) -> None:
-    """Give up the commands of a PARTITION that expired before they were decided.
+    """Give up commands of PARTITION that expired undecided.
 
-    A worker that finds such a gap stops, for nobody will ever know what those commands were. This
-    lets it go on at the first command that is left.
+    A worker that finds such a gap stops: those commands are lost, and only a person can decide to
+    give them up. This moves its position to the first command that still exists.
     """
     settings = load_settings()
     if partition >= settings.partitions:
@@ -69,4 +69,4 @@ def skip_expired(partition: int, yes: bool) -> None:
     if not yes:
         click.confirm("Give them up?", abort=True)
     skipped = asyncio.run(expired.skip_expired(settings, names, partition, COMMAND_WORKER))
-    click.echo(f"{where}: {skipped.count} commands given up; it goes on at {skipped.begin}")
+    click.echo(f"{where}: {skipped.count} commands given up; it continues at {skipped.begin}")

@@ -1,4 +1,4 @@
-"""`cqrs verify`: whether all invariants hold."""
+"""`cqrs verify`: check that all invariants hold."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from streams.audit.report import Report
 
 
 @click.command(epilog=examples("cqrs verify", "cqrs verify --json | jq .findings.I4"))
-@click.option("--json", "as_json", is_flag=True, help="The report for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @click.option(
     "--timeout",
     default=60.0,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="Seconds that the workers get to catch up with what there is at the start.",
+    help="Seconds to wait until the workers have processed what exists at the start.",
 )
 @click.pass_context
 def verify(ctx: click.Context, as_json: bool, timeout: float) -> None:
     """Check from the topics and the index alone that nothing was lost, doubled or mixed up.
 
-    What there is at the start is checked once the workers have reached it; commands may go on
-    coming. Exit code 1 if an invariant is broken, named by its number in the design.
+    It checks everything that exists at the start, as soon as the workers have processed it; new
+    commands may arrive meanwhile. Exit code 1 if an invariant is broken.
     """
     with progress_bar() as progress:
         report = asyncio.run(verify_users(load_settings(), timeout=timeout, progress=progress))
@@ -43,7 +43,7 @@ def verify(ctx: click.Context, as_json: bool, timeout: float) -> None:
 
 
 def print_report(report: Report) -> None:
-    """Numbers and invariants, as a table."""
+    """Print the invariants as a table, then the counts and the indices."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""`cqrs views`: what the views' indices are, and making one anew while people read the other."""
+"""`cqrs views`: show the indices of a view, build a new one, switch between them."""
 
 from __future__ import annotations
 
@@ -27,47 +27,52 @@ _TIMEOUT = click.option(
     default=60.0,
     show_default=True,
     type=click.FloatRange(min=0),
-    help="Seconds that the view workers get to catch up.",
+    help="Seconds to wait until the view workers have caught up.",
 )
 
 
 @click.group()
 def views() -> None:
-    """Look after the views: how far they are, and making one anew without downtime.
+    """Show, rebuild, roll back or prune the views.
 
-    A view is an alias on one of its indices. A rebuild makes another index and moves the alias when
-    that one is complete; the former is kept up to date until `prune`, so `rollback` loses nothing.
+    A view is an alias on one of its indices. `rebuild` builds another index and moves the alias
+    when that index is complete. The former index is kept up to date until `prune`, so `rollback`
+    loses nothing. There is no downtime. The default view is `user-views`.
     """
 
 
 @views.command(epilog=examples("cqrs views status", "cqrs views status user-views --check --json"))
 @_VIEW
-@click.option("--check", is_flag=True, help="Read all documents, and add them up.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option(
+    "--check", is_flag=True, help="Read all documents, and check that they add up to the events."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
 @click.pass_context
 def status(ctx: click.Context, view: str, check: bool, as_json: bool) -> None:
-    """Show the indices of a view, how far they are behind the events, and if they are complete.
+    """Show a view's indices, and how far they are behind the events.
 
-    Exit code 1 if one that was checked does not add up to its events.
+    Exit code 1 if --check finds an index whose documents do not add up to its events.
     """
     with progress_bar() as progress:
-        found = asyncio.run(status_of(load_settings(), VIEWS[view], check=check, progress=progress))
+        indices = asyncio.run(
+            status_of(load_settings(), VIEWS[view], check=check, progress=progress)
+        )
     if as_json:
-        click.echo(json.dumps([asdict(one) for one in found]))
+        click.echo(json.dumps([asdict(index) for index in indices]))
     else:
-        _print(view, found)
-    ctx.exit(1 if any(one.complete is False for one in found) else 0)
+        _print(view, indices)
+    ctx.exit(1 if any(index.complete is False for index in indices) else 0)
 
 
 @views.command(epilog=examples("cqrs views rebuild", "cqrs views rebuild user-views --timeout 600"))
 @_VIEW
 @_TIMEOUT
 def rebuild(view: str, timeout: float) -> None:
-    """Make the index of a view anew from the first event, and have people read that one.
+    """Build a new index from the first event, then serve that one.
 
-    The one they read goes on meanwhile, and so do the workers. Stopped at any point it goes on
-    where it was when it is run again. Run it when a worker says that the view was made by another
-    program, with view workers of the new program beside those of the old one.
+    Queries and workers continue with the former index meanwhile. If it is interrupted, run it
+    again: it continues where it stopped. Run it when a view worker reports that another program
+    made the index, and start view workers of the new program beside those of the old one.
     """
     tune_gc()
     with progress_bar() as progress:
@@ -81,7 +86,7 @@ def rebuild(view: str, timeout: float) -> None:
 @_VIEW
 @_TIMEOUT
 def rollback(view: str, timeout: float) -> None:
-    """Have people read the index again that they read before the last rebuild."""
+    """Serve the index again that was served before the last rebuild."""
     with progress_bar() as progress:
         state = asyncio.run(
             cutover.roll_back(load_settings(), VIEWS[view], timeout=timeout, progress=progress)
@@ -91,13 +96,13 @@ def rollback(view: str, timeout: float) -> None:
 
 @views.command(epilog=examples("cqrs views prune", "cqrs views prune user-views --yes"))
 @_VIEW
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def prune(view: str, yes: bool) -> None:
-    """Delete the indices of a view that nobody reads: former ones, and unfinished rebuilds."""
+    """Delete indices that are not served: former and unfinished ones."""
     settings = load_settings()
     with progress_bar() as progress:
-        found = asyncio.run(status_of(settings, VIEWS[view], check=False, progress=progress))
-    names = [one.name for one in found if one.state != "serving"]
+        indices = asyncio.run(status_of(settings, VIEWS[view], check=False, progress=progress))
+    names = [index.name for index in indices if index.state != "serving"]
     if not names:
         click.echo(f"{view}: nothing to delete")
         return
@@ -107,32 +112,32 @@ def prune(view: str, yes: bool) -> None:
     click.echo(f"{view}: deleted {', '.join(names)}")
 
 
-def _print(view: str, found: Sequence[IndexStatus]) -> None:
+def _print(view: str, indices: Sequence[IndexStatus]) -> None:
     from rich.console import Console
 
-    if found:
-        Console(highlight=False).print(table_of(found))
+    if indices:
+        Console(highlight=False).print(table_of(indices))
     else:
         role = VIEWS[view].role
-        click.echo(f"{view} has no index yet: a view worker makes it (cqrs worker {role})")
+        click.echo(f"{view} has no index yet: a view worker creates it (cqrs worker {role})")
 
 
-def table_of(found: Sequence[IndexStatus]) -> Table:
-    """The indices, for people."""
+def table_of(indices: Sequence[IndexStatus]) -> Table:
+    """Return a table of the indices, one per row."""
     from rich.table import Table
 
     table = Table("index", "", "made by", "documents", "behind", "seconds", "adds up")
-    table.columns[0].overflow = "fold"  # the whole name, for it is what people type
+    table.columns[0].overflow = "fold"  # never cut a name: people type it
     for number in (3, 4, 5):
         table.columns[number].justify = "right"
-    for one in found:
+    for index in indices:
         table.add_row(
-            one.name,
-            one.state,
-            "this program" if one.of_this_program else "another one",
-            f"{one.documents:,}",
-            f"{one.behind:,}",
-            f"{one.seconds:,.1f}",
-            {True: "yes", False: "NO", None: ""}[one.complete],
+            index.name,
+            index.state,
+            "this program" if index.of_this_program else "another one",
+            f"{index.documents:,}",
+            f"{index.behind:,}",
+            f"{index.seconds:,.1f}",
+            {True: "yes", False: "NO", None: ""}[index.complete],
         )
     return table

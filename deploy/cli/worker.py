@@ -1,4 +1,4 @@
-"""`cqrs worker`: worker processes, kept running."""
+"""`cqrs worker`: start worker processes and keep them running."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ from streams.settings import Settings
     default=1,
     show_default=True,
     type=click.IntRange(1, 256),
-    help="How many. They share the partitions; more of them than partitions are idle.",
+    help="Number of processes; those beyond the number of partitions are idle.",
 )
 @click.pass_context
 def worker(ctx: click.Context, role: Role, processes: int) -> None:
-    """Decide commands, or bring a view up to date.
+    """Run workers that decide commands or keep a view up to date.
 
-    Each is a plain `faust worker`; one that fails is started again. Ctrl-C or SIGTERM stops them in
-    good order, a second one kills them, which does no harm either.
+    `commands` decides commands; `views` and `registrations` each keep one view up to date. Each
+    process is a plain `faust worker`; one that fails is started again. Ctrl-C or SIGTERM stops them
+    cleanly; a second one kills them, which loses nothing.
     """
     settings = load_settings()
-    # What no new start can mend is said once, here.
+    # Check here what starting a worker again would not solve: one error instead of many.
     asyncio.run(_check(settings))
     supervisor = Supervisor(
         command_line(ROLES[role]),

@@ -1,13 +1,13 @@
-"""Three Kafka nodes that form one cluster: what loses nothing when one of them is gone.
+"""Three Kafka nodes that form one cluster, which loses nothing when one of them is down.
 
-    with EmbeddedCluster.temporary() as cluster:     # gone at the end, whatever ends this process
-        cluster.bootstrap_servers                    # all three
-        cluster.nodes[0].kill()                      # nobody notices for long
+    with EmbeddedCluster.temporary() as cluster:     # ends with the block, or with this process
+        cluster.bootstrap_servers                    # all three nodes
+        cluster.nodes[0].kill()                      # clients continue with the other two
         cluster.nodes[0].start()                     # the same port, the same data
-        cluster.controller                           # the node to kill for an election
+        cluster.controller                           # kill this node to cause an election
 
-Each node is a broker and a controller in one process, with a home of its own. Records are on all
-three and acknowledged when two have them.
+Each node is a broker and a controller in one process, with a home folder of its own. Every record
+has three replicas and is acknowledged only when at least two of them have it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NODES = 3
 
 
 class EmbeddedCluster:
-    """A cluster of nodes, one per home; `temporary` makes and starts it."""
+    """A cluster with one node per home folder; create and start it with `temporary`."""
 
     def __init__(self, homes: Sequence[Path], heap_mb: int) -> None:
         self._homes = homes
@@ -41,16 +41,16 @@ class EmbeddedCluster:
     def temporary(
         cls, progress: Progress | None = None, *, heap_mb: int = 288
     ) -> Iterator[EmbeddedCluster]:
-        """A new cluster that ends with the block, or with this process.
+        """Start a new cluster, and remove it at the end of the block.
 
-        Even `kill -9` of this process ends the nodes; their folders then go at the next call.
+        `kill -9` of this process also ends the nodes; the next call then removes their folders.
 
         Args:
-            progress: is told what happens.
+            progress: shows what happens.
             heap_mb: MiB of heap of each node.
 
         Raises:
-            Fatal: with one line that says what is missing or in the way.
+            Fatal: it could not be started; the message is one line with the reason.
         """
         with ExitStack() as resources:
             homes = [resources.enter_context(temporary.home()) for _ in range(_NODES)]
@@ -61,12 +61,12 @@ class EmbeddedCluster:
 
     @property
     def bootstrap_servers(self) -> str:
-        """What a Kafka client is given: every node."""
+        """Addresses of all nodes for Kafka clients: host:port, separated by commas."""
         return ",".join(f"{HOST}:{ports.broker}" for ports in self._ports)
 
     @property
     def controller(self) -> ServerProcess | None:
-        """The node whose controller is the active one; None while they elect one."""
+        """The node with the active controller; None during an election."""
         seen = [
             kafka.active_controller(home)
             for home, node in zip(self._homes, self.nodes, strict=True)
@@ -87,6 +87,6 @@ class EmbeddedCluster:
             start_together(self.nodes)
 
     def _kill(self) -> None:
-        """Their data goes with them: there is nothing to close in good order."""
+        """Kill all nodes: their data is removed as well, so a clean shutdown is not needed."""
         for node in self.nodes:
             node.kill()

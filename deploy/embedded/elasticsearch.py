@@ -1,7 +1,7 @@
-"""Elasticsearch as one node: the core server and its HTTP transport, on 127.0.0.1 only.
+"""Elasticsearch as a single node: the core server and its HTTP transport, on 127.0.0.1 only.
 
-The distribution's launcher is in no package registry, so the node is started through its public
-classes. What such a node lacks against the full distribution is listed in the README.
+The launcher of the full distribution is in no package registry, so the node is started through its
+public classes. It lacks most modules of the full distribution, such as the field type `wildcard`.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ def configure(home: Path, *, port: int) -> None:
     """Write the configuration of a node that keeps its data below `home`.
 
     Raises:
-        Fatal: the node would keep its data elsewhere.
+        Fatal: Elasticsearch would keep its data in another folder.
     """
     if "," in str(home):
         raise Fatal(f"Elasticsearch takes a path with a comma for two: choose another than {home}")
     settings = {
-        "path.data": "data/elasticsearch",  # relative to the process's folder, which is `home`
+        "path.data": "data/elasticsearch",  # relative to the working directory, which is `home`
         "path.logs": "logs",
-        "path.repo": "snapshots",  # where a repository of the type `fs` may be
+        "path.repo": "snapshots",  # where snapshot repositories of the type `fs` may be
         "cluster.name": "cqrs-streams",
         "node.name": "embedded",
         "discovery.type": "single-node",
         "network.host": HOST,
         "http.port": str(port),
         "transport.port": "0",  # nothing but the node itself uses it
-        # On a developer's nearly full disk indices would turn read-only at once.
+        # On a nearly full disk, all indices would become read-only.
         "cluster.routing.allocation.disk.threshold_enabled": "false",
     }
     write_atomically(home / _SETTINGS, json.dumps(settings, indent=1))
 
 
 def start_server(home: Path, jars: Path) -> Callable[[], None]:
-    """Start the node in this process's JVM; returns when HTTP is served.
+    """Start the node in this process's JVM, and return when it serves HTTP.
 
     Returns:
-        What closes it in good order.
+        A function that shuts the node down cleanly.
     """
     from jpype import JClass
 
@@ -67,12 +67,12 @@ def start_server(home: Path, jars: Path) -> Callable[[], None]:
 
 
 def is_healthy(port: int) -> bool:
-    """Whether the node answers and every index it has can be searched."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)  # whatever proxy is configured
+    """Check whether the node answers and all its indices can be searched."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)  # ignores configured proxies
     try:
         connection.request("GET", "/_cluster/health")
-        answer = connection.getresponse()
-        return answer.status == http.HTTPStatus.OK and json.load(answer)["status"] != "red"
+        response = connection.getresponse()
+        return response.status == http.HTTPStatus.OK and json.load(response)["status"] != "red"
     except (OSError, http.client.HTTPException):
         return False
     finally:

@@ -1,8 +1,9 @@
 """The servers' jars: pinned in `jars.lock`, downloaded once, verified at every start.
 
-So are those of `cqrs bench`, which nothing else downloads.
+Each jar is downloaded by its exact Maven coordinates and must have the recorded SHA-256. Jars that
+only `cqrs bench` needs are treated the same, but are not downloaded before it needs them.
 
-Each jar is fetched by its exact Maven coordinates and has to have the recorded SHA-256.
+`python -m deploy.embedded.jars` downloads all of them.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from deploy.embedded.lockfile import (
     read_lock,
     sha256_of,
 )
-from deploy.embedded.maven import SCRATCH, fetch
+from deploy.embedded.maven import SCRATCH_PREFIX, download
 from deploy.embedded.shared_files import locked, write_atomically
 from deploy.embedded.start_progress import Progress
 from models.errors import Fatal
 
 SERVERS = ("kafka", "elasticsearch")
-# The full distribution carries this file beside the module's jars. It names no Java module,
-# because the server's own jars are on the class path here, not on the module path.
+# The full distribution contains this file beside the module's jars. This one names no Java module:
+# here the server's own jars are on the class path, not on the module path.
 _NETTY_DESCRIPTOR = f"""\
 name=transport-netty4
 description=Netty 4 based transport implementation
@@ -43,33 +44,33 @@ classname=org.elasticsearch.transport.netty4.Netty4Plugin
 extended.plugins=
 has.native.controller=false
 """
-_DOWNLOADS_AT_A_TIME = 6
+_PARALLEL_DOWNLOADS = 6
 
 
 def cache_home() -> Path:
-    """Where downloads are kept: `CQRS_CACHE_HOME`, else the user's cache folder."""
+    """Return the folder of downloads: `CQRS_CACHE_HOME`, or the user's cache folder."""
     named = os.environ.get("CQRS_CACHE_HOME")
     home = Path(named).expanduser() if named else platformdirs.user_cache_path("cqrs-streams")
     return home.absolute()
 
 
 def jar_folder(server: str) -> Path:
-    """Where the jars of `server` are after `ensure_jars`."""
+    """Return the folder in which `ensure_jars` puts the jars of `server`."""
     return _folder(server, read_lock())
 
 
 def class_path(folder: Path) -> list[str]:
-    """The class path of a server whose jars are in `folder`."""
+    """Return the class path of a server whose jars are in `folder`."""
     return sorted(str(jar) for jar in (folder / "lib").glob("*.jar"))
 
 
 def ensure_jars(progress: Progress, servers: Collection[str] = SERVERS) -> None:
-    """Download what is missing or damaged of the jars of these.
+    """Download the jars of these servers that are missing or damaged.
 
-    Safe in several processes at once. Touches the network only when a jar is missing.
+    Safe in several processes at once. Uses the network only if a jar is missing or damaged.
 
     Raises:
-        Fatal: a jar cannot be downloaded, or is not the one that the lock names.
+        Fatal: a jar cannot be downloaded, or has another SHA-256 than in `jars.lock`.
     """
     jars = [jar for jar in read_lock() if jar.server in servers]
     folders = {server: _folder(server, jars) for server in servers}
@@ -85,14 +86,14 @@ def ensure_jars(progress: Progress, servers: Collection[str] = SERVERS) -> None:
                 )
                 write_atomically(descriptor, _NETTY_DESCRIPTOR)
             missing = {jar: path for jar, path in paths.items() if not _is_intact(jar, path)}
-            if missing:  # unless another process has just downloaded them
+            if missing:  # another process may just have downloaded them
                 _download(missing, cache, progress)
     except OSError as error:
         raise Fatal(f"cannot keep the servers' jars in {cache}: {error}") from error
 
 
 def _folder(server: str, jars: Iterable[Jar]) -> Path:
-    """One folder per set of jars: two versions of a library must never meet in one."""
+    """Return the folder of this set of jars: two versions of a library must never share one."""
     pinned = "".join(jar.sha256 for jar in jars if jar.server == server)
     return cache_home() / "jars" / f"{server}-{hashlib.sha256(pinned.encode()).hexdigest()[:8]}"
 
@@ -102,16 +103,16 @@ def _is_intact(jar: Jar, path: Path) -> bool:
 
 
 def _download(missing: dict[Jar, Path], cache: Path, progress: Progress) -> None:
-    for left_over in cache.glob(f"{SCRATCH}*"):  # of a process that was killed
+    for left_over in cache.glob(f"{SCRATCH_PREFIX}*"):  # of a process that was killed
         shutil.rmtree(left_over, ignore_errors=True)
     total = sum(jar.size for jar in missing)
     text = f"Downloading the jars of {' and '.join(sorted({jar.server for jar in missing}))}"
     with (
         progress.downloading(text, total) as advance,
-        ThreadPoolExecutor(_DOWNLOADS_AT_A_TIME) as pool,
+        ThreadPoolExecutor(_PARALLEL_DOWNLOADS) as pool,
     ):
         try:
-            for jar in pool.map(lambda jar: fetch(jar, missing[jar], cache), missing):
+            for jar in pool.map(lambda jar: download(jar, missing[jar], cache), missing):
                 advance(jar.size)
         except BaseException:
             pool.shutdown(cancel_futures=True)

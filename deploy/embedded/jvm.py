@@ -1,10 +1,9 @@
-"""The process of one server: a JVM inside Python, started by `deploy.embedded.processes`.
+"""Program of a server process: a JVM inside Python, started by `deploy.embedded.processes`.
 
-Run in the stack's home as `python -m deploy.embedded.jvm SERVER JARS HEAP_MB PARENT_PID TOKEN`.
-The server lives and dies with this process, which writes its own record (`SERVER.json`), so that no
-moment exists in which a server runs unrecorded. Its standard input is a pipe from the parent: as
-long as the parent has not released it, the end of the parent is the end of this process, whatever
-ended it.
+Run it in the stack's home as `python -m deploy.embedded.jvm SERVER JARS HEAP_MB PARENT_PID TOKEN`.
+The server ends with this process. The process writes its own record (`SERVER.json`), so a server
+never runs without one. Standard input is a pipe from the parent: until the parent releases this
+process, it ends when the parent ends, even by kill -9.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from deploy.embedded import elasticsearch, kafka
 from deploy.embedded.jars import class_path
 from deploy.embedded.processes import RELEASE, Record
 
-_PARENT_CHECK_SECONDS = 0.5
+_PARENT_CHECK_INTERVAL_S = 0.5
 _JVM = "libjvm.dylib" if sys.platform == "darwin" else "libjvm.so"
 _START = {"kafka": kafka.start_server, "elasticsearch": elasticsearch.start_server}
 
 
 def main(server: str, jars: Path, heap_mb: int, parent: int, token: str) -> None:
-    """Start the server, say that it is ready, and close it on SIGTERM."""
+    """Start the server, record that it is ready, and shut it down on SIGTERM."""
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     home = Path.cwd()
     record = Record(home / f"{server}.json", os.getpid(), token)
@@ -46,17 +45,17 @@ def main(server: str, jars: Path, heap_mb: int, parent: int, token: str) -> None
     terminated.wait()
     close()
     record.remove()
-    os._exit(0)  # the server is closed; its last daemon threads need no farewell
+    os._exit(0)  # the server is closed; do not wait for its daemon threads
 
 
 def _start_jvm(server: str, jars: Path, heap_mb: int) -> None:
-    # Paths are relative to this process's folder, the stack's home: whatever its name contains,
-    # no property file or option has to escape it.
+    # Paths are relative to the working directory, the stack's home: its name may contain characters
+    # that property files and options would have to escape.
     jpype.startJVM(
         f"-Xms{heap_mb}m",
         f"-Xmx{heap_mb}m",
         "-Xrs",  # leave the signals to Python
-        "-XX:+ExitOnOutOfMemoryError",  # half a server is worse than none
+        "-XX:+ExitOnOutOfMemoryError",  # a server without memory must not continue
         "-XX:-UsePerfData",
         f"-XX:ErrorFile=logs/{server}-crash.log",
         f"-Djava.io.tmpdir=tmp/{server}",
@@ -77,15 +76,15 @@ def _die_with(parent: int) -> None:
     """End this process when the parent has ended without releasing it."""
     stdin = sys.stdin.fileno()
     while os.getppid() == parent:  # a fork of the parent may still hold the pipe's other end
-        if select.select([stdin], [], [], _PARENT_CHECK_SECONDS)[0]:
+        if select.select([stdin], [], [], _PARENT_CHECK_INTERVAL_S)[0]:
             if os.read(stdin, 1) == RELEASE:
                 return
             break
-    os.kill(os.getpid(), signal.SIGKILL)  # both servers recover from it; nothing can delay it
+    os.kill(os.getpid(), signal.SIGKILL)  # cannot be delayed; both servers recover from it
 
 
 def _reason(error: BaseException) -> str:
-    """One line: the innermost cause of a Java exception says what happened."""
+    """Return the reason in one line; of a Java exception that of its innermost cause."""
     while isinstance(error, jpype.JException) and error.getCause() is not None:
         error = error.getCause()
     return (str(error).strip() or type(error).__name__).splitlines()[0]

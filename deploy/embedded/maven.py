@@ -1,6 +1,6 @@
-"""Maven artifacts by their coordinates, through jgo: the only module that touches the network.
+"""Download Maven artifacts by their coordinates, with jgo: the only module that uses the network.
 
-`python -m deploy.embedded.maven` resolves them all anew and writes `jars.lock`.
+`python -m deploy.embedded.maven` resolves all of them again and writes `jars.lock`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from models.errors import Fatal
 if TYPE_CHECKING:
     from jgo.maven import MavenContext
 
-SCRATCH = ".download-"  # how the name of a folder of unfinished downloads begins
+SCRATCH_PREFIX = ".download-"  # of folders with unfinished downloads
 _ATTEMPTS = 3
-_TIMEOUT_S = 30
+_REQUEST_TIMEOUT_S = 30
 
 
-def fetch(jar: Jar, path: Path, cache: Path) -> Jar:
-    """Download one jar to `path`: verified first, then renamed.
+def download(jar: Jar, path: Path, cache: Path) -> Jar:
+    """Download one jar, verify it, then move it to `path`.
 
     Raises:
-        Fatal: it cannot be downloaded, or is not the one that the lock names.
+        Fatal: it cannot be downloaded, or has another SHA-256 than in `jars.lock`.
     """
     import requests
 
@@ -46,28 +46,28 @@ def fetch(jar: Jar, path: Path, cache: Path) -> Jar:
                     raise Fatal(f"cannot download {jar.name}: {_reason(error)}") from error
     raise Fatal(
         f"{jar.name} is not the pinned jar: its SHA-256 is {found}, jars.lock says {jar.sha256}; "
-        "it was changed on its way, and is not used"
+        "it was changed on its way and is not used"
     )
 
 
 @contextmanager
 def _registry(cache: Path) -> Iterator[MavenContext]:
-    """A Maven context that keeps what it downloads in a folder of its own, gone afterwards.
+    """Yield a Maven context that downloads into a new folder, and remove that at the end.
 
-    jgo writes in place and takes whatever is there for complete, so a shared repository folder
-    would keep a jar that an interrupted download cut short.
+    jgo writes in place and assumes that an existing file is complete: in a shared folder it would
+    keep using a jar that an interrupted download left incomplete.
     """
     from jgo.config import GlobalSettings
     from jgo.constants import MAVEN_CENTRAL_URL
     from jgo.maven import MavenContext
 
-    mirrors = GlobalSettings.load().repositories  # of the user's own jgo configuration
-    folder = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=cache))
+    mirrors = GlobalSettings.load().repositories  # from the user's jgo configuration
+    folder = Path(tempfile.mkdtemp(prefix=SCRATCH_PREFIX, dir=cache))
     try:
         yield MavenContext(
             repo_cache=folder,
             remote_repos={**mirrors, "central": MAVEN_CENTRAL_URL},
-            timeout=_TIMEOUT_S,
+            timeout=_REQUEST_TIMEOUT_S,
         )
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -80,7 +80,7 @@ def _artifact(registry: MavenContext, coordinates: str) -> Path:
 
 
 def _reason(error: Exception) -> str:
-    """One line without the nest of objects that a connection error prints."""
+    """Return the reason in one line, without the nested objects that requests prints."""
     import requests
 
     if isinstance(error, requests.ConnectionError | requests.Timeout):
@@ -91,13 +91,13 @@ def _reason(error: Exception) -> str:
 
 
 def write_lock() -> None:
-    """Resolve everything with all its dependencies and record every jar."""
+    """Resolve all of `ROOTS` with their dependencies, and write every jar to `jars.lock`."""
     import jgo
 
     lines = []
     with tempfile.TemporaryDirectory() as scratch, _registry(Path(scratch)) as registry:
         for server, roots in ROOTS.items():
-            # Each root by itself: resolved together, one's managed versions change the other's.
+            # Resolve each root alone: together, managed versions of one would change another's.
             versions: dict[str, str] = {}
             for artifact in (artifact for root in roots for artifact in jgo.resolve(root)):
                 versions.setdefault(f"{artifact.groupId}:{artifact.artifactId}", artifact.version)

@@ -1,4 +1,4 @@
-"""The ports of one stack: free ones unless named, and remembered from then on."""
+"""Ports of a stack: free ones unless they are named; later starts use the same ones."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from deploy.embedded.shared_files import write_atomically
 from models.errors import Fatal
 
 HOST = "127.0.0.1"
-# Below what systems hand out for outgoing connections (Linux 32768, macOS 49152): while a server
-# is down, a client that keeps trying must not be given the server's own port.
+# Below the ports of outgoing connections (Linux: from 32768, macOS: from 49152). Otherwise a client
+# that tries to connect to a server that is down could itself get the server's port.
 _CANDIDATES = range(20_000, 32_000)
 
 
@@ -22,22 +22,26 @@ class Ports:
     """Where the servers listen on 127.0.0.1."""
 
     kafka: int
-    controller: int  # of Kafka, for itself alone
+    controller: int  # of Kafka, used by Kafka only
     elasticsearch: int
 
     @property
     def bootstrap_servers(self) -> str:
-        """What a Kafka client is given."""
+        """Address for Kafka clients: host:port."""
         return f"{HOST}:{self.kafka}"
 
     @property
     def elasticsearch_url(self) -> str:
-        """What an Elasticsearch client is given."""
+        """URL for Elasticsearch clients."""
         return f"http://{HOST}:{self.elasticsearch}"
 
     @classmethod
     def read(cls, path: Path) -> Ports | None:
-        """The ports that `write` has remembered at `path`, if any."""
+        """Read the ports that `write` stored at `path`; None if there is no such file.
+
+        Raises:
+            Fatal: the file is damaged.
+        """
         try:
             return cls(**json.loads(path.read_text())["ports"])
         except FileNotFoundError:
@@ -46,7 +50,7 @@ class Ports:
             raise Fatal(f"{path} is damaged: remove it, and the stack gets new ports") from error
 
     def write(self, path: Path) -> None:
-        """Remember the ports, with the addresses for clients of any language."""
+        """Store the ports, and the addresses for clients in any language."""
         content = {
             "bootstrap_servers": self.bootstrap_servers,
             "elasticsearch_url": self.elasticsearch_url,
@@ -56,12 +60,15 @@ class Ports:
 
 
 def choose_ports(last: Ports | None, kafka: int | None, elasticsearch: int | None) -> Ports:
-    """Named ports before the last ones, the last ones before free ones; a named 0 is a free one."""
+    """Choose for each server the named port, else the last one, else a free one.
+
+    A named 0 means a free one, even if there is a last one.
+    """
     free = Ports(*free_ports(3))
     last = last or free
     return Ports(
         kafka=last.kafka if kafka is None else kafka or free.kafka,
-        # Nobody else knows this one, so that it may change.
+        # No client uses this one, so it may change.
         controller=last.controller if is_free(last.controller) else free.controller,
         elasticsearch=(
             last.elasticsearch if elasticsearch is None else elasticsearch or free.elasticsearch
@@ -70,17 +77,17 @@ def choose_ports(last: Ports | None, kafka: int | None, elasticsearch: int | Non
 
 
 def require_free(port: int, option: str) -> None:
-    """Fail if `port` is taken.
+    """Check that `port` is free.
 
     Raises:
-        Fatal: with one line that names the port and the option to choose another.
+        Fatal: it is in use; names the option that chooses another one.
     """
     if not is_free(port):
         raise Fatal(f"port {port} on {HOST} is in use; choose another with {option} (0: any free)")
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on `port` now."""
+    """Check whether a server could listen on `port` now."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do
         try:
@@ -91,10 +98,10 @@ def is_free(port: int) -> bool:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that servers could listen on now.
+    """Return `count` different ports that servers could listen on now.
 
     Raises:
-        Fatal: there are not so many.
+        Fatal: not enough ports are free.
     """
     found: list[int] = []
     for port in random.sample(_CANDIDATES, len(_CANDIDATES)):

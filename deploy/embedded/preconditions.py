@@ -1,4 +1,4 @@
-"""What the machine must have before a server is started: said in one line, not by a crash."""
+"""Check memory and disk before a server starts: one clear line is better than a crash later."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ import psutil  # type: ignore[import-untyped]
 
 from models.errors import Fatal
 
-_JVM_MB = 200  # what a server takes besides its heap
-_DISK_MB = 500  # of an empty stack and room to begin with
+_JVM_MB = 200  # memory of a server besides its heap
+_DISK_MB = 500  # for an empty stack and some data
 
 
 def require_memory(heaps_mb: list[int]) -> None:
-    """Fail if servers with these heaps do not fit into the free memory."""
+    """Check that servers with these heaps fit into the free memory.
+
+    Raises:
+        Fatal: they do not.
+    """
     needed = sum(heap + _JVM_MB for heap in heaps_mb)
     free = psutil.virtual_memory().available >> 20
     if free < needed:
@@ -24,7 +28,11 @@ def require_memory(heaps_mb: list[int]) -> None:
 
 
 def require_disk(folder: Path) -> None:
-    """Fail if the disk of `folder` is as good as full."""
+    """Check that the disk of `folder` has 500 MB of free space.
+
+    Raises:
+        Fatal: it does not.
+    """
     free = shutil.disk_usage(folder).free >> 20
     if free < _DISK_MB:
         raise Fatal(
@@ -33,7 +41,7 @@ def require_disk(folder: Path) -> None:
 
 
 def size_mb(folder: Path) -> int:
-    """What the files below `folder` take, in MiB."""
+    """Return the size of all files below `folder`, in MiB."""
     total = 0
     for place, _, files in os.walk(folder):
         for file in files:

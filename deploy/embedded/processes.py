@@ -1,8 +1,8 @@
-"""One server as a process: start it, find it again, stop it, kill it.
+"""A server as a process: start it, find it again, stop it, kill it.
 
-A server runs in a session of its own, so that a Ctrl-C in the terminal does not reach it, and
-writes a record with its process id and a token that only its command line carries: a recycled
-process id is never taken for it, whatever happens to the clock.
+A server runs in a session of its own, so a Ctrl-C in the terminal does not reach it. It writes a
+record with its process id and a token that is also in its command line. So a process that gets the
+same id later is never mistaken for the server, even if the clock was changed.
 """
 
 from __future__ import annotations
@@ -27,42 +27,42 @@ from deploy.embedded.shared_files import write_atomically
 from models.errors import Fatal
 
 SERVERS = ("kafka", "elasticsearch")
-RELEASE = b"r"  # from the parent: live on without me
+RELEASE = b"r"  # from the parent: continue to run without me
 _LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
-_START_SECONDS = 120.0
-_POLL_SECONDS = 0.05
-_KILL_SECONDS = 10.0  # what the system may take to end a killed process
+_START_TIMEOUT_S = 120.0
+_POLL_INTERVAL_S = 0.05
+_KILL_TIMEOUT_S = 10.0  # for the system to end a killed process
 
 
 @dataclass(frozen=True)
 class Record:
-    """The file in which a server process says who it is and how far it is."""
+    """File in which a server process stores its id, its token and its phase."""
 
     path: Path
     pid: int
     token: str
-    phase: str = "starting"  # then ready, or failed
+    phase: str = "starting"  # then "ready" or "failed"
     reason: str = ""
 
     @classmethod
     def read(cls, path: Path) -> Record | None:
-        """The record at `path`, if there is one that this version has written."""
+        """Return the record at `path`; None if there is none in the format of this version."""
         try:
             return cls(path, **json.loads(path.read_text()))
         except (FileNotFoundError, TypeError, ValueError):
             return None
 
     def write(self, phase: str, *, reason: str = "") -> None:
-        """Say how far this process is."""
+        """Store the phase of this process."""
         content = {"pid": self.pid, "token": self.token, "phase": phase, "reason": reason}
         write_atomically(self.path, json.dumps(content))
 
     def remove(self) -> None:
-        """This process has ended in good order."""
+        """Remove the file, after a clean shutdown."""
         self.path.unlink(missing_ok=True)
 
     def process(self) -> psutil.Process | None:
-        """The running process of this record, if it still runs."""
+        """Return the process of this record, or None if it has ended."""
         with suppress(psutil.Error):
             process = psutil.Process(self.pid)
             if self.token in process.cmdline():  # that of a zombie is empty
@@ -76,8 +76,8 @@ class ServerProcess:
     Args:
         name: one of `SERVERS`.
         home: the stack's folder.
-        heap_mb: of the JVM, in MiB; needed to start it.
-        healthy: whether a server that says it is ready really serves.
+        heap_mb: heap of the JVM in MiB; only needed to start the server.
+        healthy: checks whether a server that reports it is ready can really be used.
     """
 
     def __init__(
@@ -92,47 +92,49 @@ class ServerProcess:
 
     @property
     def process(self) -> psutil.Process | None:
-        """The running process, whoever started it."""
+        """The running process, no matter which process started it; None if it does not run."""
         record = self._record()
         return record.process() if record else None
 
     @property
     def pid(self) -> int | None:
-        """The id of the running process."""
+        """The id of the running process; None if it does not run."""
         process = self.process
         return process.pid if process else None
 
     @property
     def is_ours(self) -> bool:
-        """Whether this object has started the process and not released it."""
+        """Whether this object started the process and has not released it."""
         return self._child is not None
 
     @property
     def is_ready(self) -> bool:
-        """Whether it runs and has said that it serves."""
+        """Whether it runs and has recorded that it is ready."""
         record = self._record()
         return record is not None and record.phase == "ready" and record.process() is not None
 
     @property
     def memory_mb(self) -> int:
-        """Resident memory of the running process, in MiB."""
+        """Resident memory of the running process in MiB; 0 if it does not run."""
         with suppress(psutil.NoSuchProcess):
             process = self.process
             return process.memory_info().rss >> 20 if process else 0
         return 0
 
     def start(self) -> None:
-        """Start a stopped or killed server again on its port and data; it ends with this process.
+        """Start a stopped or killed server again, with the same port and data, and wait for it.
+
+        It ends with this process.
 
         Raises:
-            Fatal: it did not start; the reason in one line.
+            Fatal: it did not start; the message is one line with the reason.
         """
         if not self.is_ready:
             start_together([self])
 
     def spawn(self) -> None:
-        """Start the process; `wait_ready` says when it serves."""
-        scratch = self._home / "tmp" / self.name  # native libraries, left there by a kill
+        """Start the process without waiting; `wait_ready` waits."""
+        scratch = self._home / "tmp" / self.name  # a killed server leaves native libraries there
         shutil.rmtree(scratch, ignore_errors=True)
         for folder in (self._home / "logs", self._home / "config", scratch):
             folder.mkdir(parents=True, exist_ok=True)
@@ -150,10 +152,10 @@ class ServerProcess:
             )
 
     def wait_ready(self, deadline: float) -> None:
-        """Wait until the server serves.
+        """Wait until the server can be used.
 
         Raises:
-            Fatal: it ended, or did not serve before `deadline` (of `time.monotonic`).
+            Fatal: it ended, or was not ready before `deadline` (of `time.monotonic`).
         """
         while True:
             record = self._record()
@@ -163,22 +165,22 @@ class ServerProcess:
                 raise Fatal(f"{self.title} did not start: {self._why(record)}")
             if time.monotonic() > deadline:
                 raise Fatal(f"{self.title} did not start in time; see {self.log}")
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_POLL_INTERVAL_S)
 
     def release(self) -> None:
         """Let the server outlive this process."""
         if self._child is not None and self._child.stdin is not None:
             self._child.stdin.write(RELEASE)
             self._child.stdin.close()
-            self._child.returncode = 0  # no longer ours to wait for: spares a ResourceWarning
+            self._child.returncode = 0  # nobody waits for it any more: avoids a ResourceWarning
             self._child = None
 
     def stop(self, timeout: float = 30) -> None:
-        """Close the server in good order; kill it if that takes longer than `timeout` seconds."""
+        """Shut the server down cleanly; kill it if that takes longer than `timeout` seconds."""
         self._end(timeout)
 
     def kill(self) -> None:
-        """Kill -9, as a crash would."""
+        """Kill the server with SIGKILL, as a crash would."""
         self._end(0)
 
     @property
@@ -188,7 +190,7 @@ class ServerProcess:
 
     @property
     def _output(self) -> Path:
-        """What the JVM prints, which is little unless it cannot run."""
+        """Output of the JVM: little, unless it cannot start."""
         return self._home / "logs" / f"{self.name}.out"
 
     @property
@@ -201,54 +203,54 @@ class ServerProcess:
     def _end(self, timeout: float) -> None:
         process = self.process
         if process is None and self._child is not None and self._child.poll() is None:
-            process = psutil.Process(self._child.pid)  # it has not come to its record yet
+            process = psutil.Process(self._child.pid)  # it has not written its record yet
         if process is not None:
             with suppress(psutil.NoSuchProcess):
                 if timeout:
                     process.terminate()
-                if not self._has_ended(process, timeout):
+                if not self._wait_ended(process, timeout):
                     process.kill()
-                    self._has_ended(process, _KILL_SECONDS)
+                    self._wait_ended(process, _KILL_TIMEOUT_S)
         if self._child is not None:
             if self._child.stdin is not None:
                 self._child.stdin.close()
-            self._child.wait(_KILL_SECONDS)
+            self._child.wait(_KILL_TIMEOUT_S)
             self._child = None
         self._record_path.unlink(missing_ok=True)
 
-    def _has_ended(self, process: psutil.Process, within: float) -> bool:
-        """Wait up to `within` seconds for the end of the process.
+    def _wait_ended(self, process: psutil.Process, within: float) -> bool:
+        """Wait up to `within` seconds for the end of the process; return whether it ended.
 
-        A zombie has ended: it may be for a container's process 1, which reaps nobody, to reap it.
+        A zombie has ended. Its parent may be process 1 of a container, which may never reap it.
         """
         deadline = time.monotonic() + within
         while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
             if time.monotonic() > deadline:
                 return False
-            time.sleep(_POLL_SECONDS)
+            time.sleep(_POLL_INTERVAL_S)
         return True
 
     def _why(self, record: Record | None) -> str:
-        """The reason of a failed start, in one line."""
+        """Return the reason of a failed start in one line."""
         if record is not None and record.reason:
             return record.reason
         output = self._output.read_text(errors="replace")
         lines = [line.strip() for line in output.splitlines() if line.strip()]
         if self._child is not None and self._child.returncode == -signal.SIGKILL:
             return "it was killed, as the system does when memory runs out"
-        return lines[-1] if lines else f"it ended without a word; see {self.log}"
+        return lines[-1] if lines else f"it ended without a message; see {self.log}"
 
 
 def start_together(servers: Sequence[ServerProcess]) -> None:
-    """Start the servers side by side; all of them or none.
+    """Start the servers in parallel and wait for them; if one fails, kill all of them.
 
     Raises:
-        Fatal: one did not start; the reason in one line.
+        Fatal: one did not start; the message is one line with the reason.
     """
     try:
         for server in servers:
             server.spawn()
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + _START_TIMEOUT_S
         for server in servers:
             server.wait_ready(deadline)
     except BaseException:

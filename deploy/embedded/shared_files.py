@@ -1,4 +1,4 @@
-"""Files that several processes share."""
+"""Files that several processes share: atomic writes, and locks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader sees the old file or the new one, never a part."""
+    """Write `text` so that readers see the old file or the new one, never a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.write_text(text)
@@ -19,7 +19,10 @@ def write_atomically(path: Path, text: str) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, waiting for whoever holds it; the kernel frees it when a holder dies."""
+    """Hold an exclusive lock on a file during the block; wait until it is free.
+
+    The kernel releases the lock when the process ends, even by kill -9.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,9 +1,9 @@
 """The embedded stack: one Kafka and one Elasticsearch that belong together.
 
     stack = EmbeddedStack()                      # the one of `cqrs up`
-    stack.up()                                   # lives on when this process ends
+    stack.up()                                   # keeps running when this process ends
 
-    with EmbeddedStack.temporary() as stack:     # gone at the end, whatever ends this process
+    with EmbeddedStack.temporary() as stack:     # ends with the block, or with this process
         stack.bootstrap_servers, stack.elasticsearch_url
         stack.kafka.kill()
         stack.kafka.start()                      # the same port, the same data
@@ -38,14 +38,14 @@ _CONTENT = ("data", "logs", "config", "tmp", "stack.json", "kafka.json", "elasti
 
 @dataclass(frozen=True)
 class StackAddress:
-    """What clients need to know of a running stack."""
+    """Addresses of a running stack, for clients."""
 
     bootstrap_servers: str
     elasticsearch_url: str
 
 
 def default_home() -> Path:
-    """Where the stack of `cqrs up` lives: `CQRS_STACK_HOME`, else the user's data folder."""
+    """Return the folder of the `cqrs up` stack: `CQRS_STACK_HOME`, or in the user's data folder."""
     named = os.environ.get("CQRS_STACK_HOME")
     if named:
         return Path(named).expanduser()
@@ -53,21 +53,24 @@ def default_home() -> Path:
 
 
 def running_address(home: Path | None = None) -> StackAddress | None:
-    """The addresses of the stack that runs in `home` (the user's own if not given), if one does."""
+    """Return the addresses of the stack in `home`, or None if it does not run.
+
+    Without `home` it is the stack of `cqrs up`.
+    """
     stack = EmbeddedStack(home)
     return stack.address if stack.is_running else None
 
 
 class EmbeddedStack:
-    """A stack that keeps everything it has in one folder.
+    """A stack with all its files in one folder.
 
     Args:
-        home: that folder; the user's own stack if not given.
-        kafka_port: where Kafka listens; if not given the port it had last, else a free one;
-            0 for a new free one.
+        home: that folder; without it, the one of `cqrs up`.
+        kafka_port: port of Kafka; without it the last one, or a free one at the first start. 0
+            chooses a new free one.
         elasticsearch_port: the same for Elasticsearch.
-        kafka_heap_mb: MiB of heap.
-        elasticsearch_heap_mb: MiB of heap.
+        kafka_heap_mb: heap of Kafka in MiB.
+        elasticsearch_heap_mb: heap of Elasticsearch in MiB.
     """
 
     def __init__(
@@ -99,9 +102,9 @@ class EmbeddedStack:
         kafka_heap_mb: int = 384,
         elasticsearch_heap_mb: int = 512,
     ) -> Iterator[EmbeddedStack]:
-        """A stack in a folder of its own that ends with the block, or with this process.
+        """Start a stack in a new folder, and remove it at the end of the block.
 
-        Even `kill -9` of this process ends the servers; the folder then goes at the next call.
+        `kill -9` of this process also ends the servers; the next call then removes the folder.
         """
         with temporary.home() as home:
             stack = cls(
@@ -112,10 +115,10 @@ class EmbeddedStack:
 
     @contextmanager
     def borrowed(self, progress: Progress | None = None) -> Iterator[StackAddress]:
-        """The stack for the time of the block: one that runs is used and left running.
+        """Start the servers that do not run yet, and stop those at the end of the block.
 
-        Otherwise it is started, and stopped after the block. Even `kill -9` of this process ends
-        the servers that it has started.
+        Servers that ran before are used and left running. `kill -9` of this process also ends the
+        servers that it started.
         """
         try:
             yield self.up(progress, detached=False)
@@ -126,34 +129,34 @@ class EmbeddedStack:
 
     @property
     def bootstrap_servers(self) -> str:
-        """What a Kafka client is given."""
+        """Address for Kafka clients: host:port."""
         return self._ports.bootstrap_servers
 
     @property
     def elasticsearch_url(self) -> str:
-        """What an Elasticsearch client is given."""
+        """URL for Elasticsearch clients."""
         return self._ports.elasticsearch_url
 
     @property
     def address(self) -> StackAddress:
-        """Both addresses."""
+        """Both addresses, for clients."""
         return StackAddress(self.bootstrap_servers, self.elasticsearch_url)
 
     @property
     def is_running(self) -> bool:
-        """Whether both servers run and have said that they serve."""
+        """Whether both servers run and have recorded that they are ready."""
         return all(server.is_ready for server in self._servers)
 
     def up(self, progress: Progress | None = None, *, detached: bool = True) -> StackAddress:
-        """Start what does not run yet and wait until it serves.
+        """Start the servers that do not run yet, and wait until they can be used.
 
         Args:
-            progress: is told what happens.
-            detached: the servers outlive this process; otherwise they end with it.
+            progress: shows what happens.
+            detached: whether the servers outlive this process; otherwise they end with it.
 
         Raises:
-            Fatal: with one line that says what is missing or in the way. What this call has
-                started is stopped again, as it is on any other exception.
+            Fatal: a server cannot be started; the message is one line with the reason. On this and
+                any other exception, the servers that this call started are killed.
         """
         progress = progress or Progress()
         with self._locked():
@@ -173,7 +176,7 @@ class EmbeddedStack:
             return self.address
 
     def down(self, purge: bool = False) -> None:
-        """Stop what runs; with `purge`, remove the data, the logs and the remembered ports too."""
+        """Stop the servers; with `purge` also remove their data, logs and ports."""
         if not self.home.exists():
             return
         with self._locked():
@@ -187,7 +190,7 @@ class EmbeddedStack:
                     path.unlink(missing_ok=True)
 
     def status(self) -> StackStatus:
-        """What runs where, and how much it takes."""
+        """Return for each server its state, address, memory and data."""
         return status_of(self.home, self._servers, Ports.read(self._stack_json))
 
     @property
@@ -203,7 +206,7 @@ class EmbeddedStack:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One `up` or `down` at a time, whatever the process."""
+        """Let only one `up` or `down` run at a time, over all processes."""
         try:
             self.home.mkdir(parents=True, exist_ok=True)
             (self.home / ".lock").touch()
@@ -213,9 +216,9 @@ class EmbeddedStack:
             yield
 
     def _prepare(self, missing: list[ServerProcess], progress: Progress) -> Ports:
-        """Make sure that `missing` can start: ports, memory, disk, jars."""
+        """Check that `missing` can start (ports, memory, disk), and download its jars."""
         for server in missing:
-            server.kill()  # what an interrupted start may have left
+            server.kill()  # an interrupted start may have left it
         last = Ports.read(self._stack_json)
         ports = choose_ports(last, *self._named_ports)
         running = [server.name for server in self._servers if server not in missing]

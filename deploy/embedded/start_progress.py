@@ -1,4 +1,4 @@
-"""What a start tells the person who waits for it."""
+"""What a start of servers shows to the person who waits for it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,28 @@ if TYPE_CHECKING:
 
 
 class Progress:
-    """Says nothing."""
+    """Shows nothing."""
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
-        """Something takes a while: as long as the block."""
+        """Show `text` during the block: something that takes a while."""
         yield
 
     @contextmanager
     def downloading(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A download of `total` bytes; the yielded function takes the bytes that came in."""
+        """Show a download of `total` bytes during the block.
+
+        Yields a function to call with the number of bytes that were received since the last call.
+        """
         yield lambda _size: None
 
 
 class TerminalProgress(Progress):
-    """On standard error: bars on a terminal, one plain line per step elsewhere."""
+    """Shows progress on standard error: bars on a terminal, otherwise one line per step."""
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
-        """A spinner and the seconds so far."""
+        """Show a spinner and the elapsed time."""
         from rich.progress import SpinnerColumn, TimeElapsedColumn
 
         with self._shown(text, None, SpinnerColumn(), TimeElapsedColumn()):
@@ -37,7 +40,7 @@ class TerminalProgress(Progress):
 
     @contextmanager
     def downloading(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
-        """A bar in megabytes, with the time that is left."""
+        """Show a bar with the size so far and the remaining time."""
         from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
 
         columns = BarColumn(), DownloadColumn(), TimeRemainingColumn()

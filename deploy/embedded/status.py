@@ -1,4 +1,4 @@
-"""What runs where and how much it takes."""
+"""State, address, memory and data of each server of a stack."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from deploy.embedded.processes import ServerProcess
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """One server of a stack."""
+    """State of one server of a stack."""
 
     name: str
     state: str  # running, starting or stopped
     pid: int | None
-    address: str | None  # where it listens, or will listen again
+    address: str | None  # also if it does not run; None before the first start
     memory_mb: int
     data_mb: int
 
 
 @dataclass(frozen=True)
 class StackStatus:
-    """A stack: what `cqrs status` shows."""
+    """State of a stack: what `cqrs status` shows."""
 
     home: Path
-    running: bool  # both servers
+    running: bool  # whether both servers run
     servers: tuple[ServerStatus, ...]
 
 
 def status_of(home: Path, servers: Sequence[ServerProcess], ports: Ports | None) -> StackStatus:
-    """The state of the stack in `home`."""
+    """Return the state of the stack in `home`; `ports` is None before its first start."""
     addresses = {}
     if ports:
         addresses = {"kafka": ports.bootstrap_servers, "elasticsearch": ports.elasticsearch_url}

@@ -1,4 +1,4 @@
-"""Folders of temporary stacks: each held by its owner's lock, removed when the owner is gone."""
+"""Folders of temporary stacks: each locked by its owner, and removed when the owner has ended."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _OWNER = "owner.lock"
 
 @contextmanager
 def home() -> Iterator[Path]:
-    """A new folder for a stack; gone after the block, or at the next call after a kill -9.
+    """Create a folder for a stack, and remove it at the end of the block.
 
-    The servers of a killed owner end by themselves (`deploy.embedded.jvm`), unless they were
-    suspended at that time: the next call ends those too.
+    After a kill -9 the next call removes it. The servers of a killed owner end by themselves (see
+    `deploy.embedded.jvm`), unless they are suspended: the next call ends those too.
     """
     parent = Path(tempfile.gettempdir()) / f"cqrs-streams-{os.getuid()}"
     parent.mkdir(mode=0o700, exist_ok=True)
-    with locked(parent / ".lock"):  # nobody may take a folder for abandoned before it is owned
+    with locked(parent / ".lock"):  # a new folder without a lock would look abandoned
         _remove_abandoned(parent)
         folder = Path(tempfile.mkdtemp(prefix="stack-", dir=parent))
         owner = (folder / _OWNER).open("w")

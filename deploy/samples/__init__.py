@@ -1,1 +1,1 @@
-"""Sample commands: users that live, and records that no worker can read."""
+"""Sample data: `commands` of made-up users, and `poison`: records that no worker can decode."""

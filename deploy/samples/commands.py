@@ -1,8 +1,9 @@
-"""Sample commands that look like life, the same for the same seed, and what has to come of them.
+"""Sample commands that resemble real traffic, with the outcomes that they must get.
 
-Every person and every domain is made up (`example.org` and the like are reserved for this), and no
-two users ever share an email. A generated stream counts only as a whole and in order, on topics
-which have not seen it before: sent a second time, its commands are duplicates or rejected.
+The same seed generates the same commands. All persons and domains are made up (`example.org` and
+the like are reserved for this), and no two users share an email. The expected outcomes hold for a
+whole stream, sent in order to topics without these commands: sent a second time, commands are
+duplicates or rejected.
 """
 
 import random
@@ -14,11 +15,11 @@ from itertools import cycle, islice
 from typing import Any, Literal
 from uuid import UUID
 
-from deploy.samples.poison import PLAIN
+from deploy.samples.poison import COMMON_KINDS
 
 START = datetime(2026, 1, 1, tzinfo=timezone.utc)
-# A repeat comes at most this many new commands after the first. The window in which a repeat is
-# answered as a duplicate is the last 16 commands of the same user, so this is well inside it.
+# Only the last 8 new commands can be repeated. A user's dedupe window is the last 16 commands, so
+# every repeat is well inside it.
 _REPEAT_WITHIN = 8
 
 _FIRST = (
@@ -35,12 +36,12 @@ _DOMAINS = (
 )
 _SOURCES = ("web", "mobile", "api", "partner")
 
-Expectation = Literal["accepted", "rejected", "duplicate"]
+ExpectedStatus = Literal["accepted", "rejected", "duplicate"]
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What has to come of a stream: each accepted command brings exactly one event."""
+    """Numbers that a stream of commands must lead to, once all of it is decided and projected."""
 
     commands: int
     accepted: int
@@ -50,7 +51,7 @@ class Expected:
 
     @property
     def events(self) -> int:
-        """As many as accepted commands."""
+        """Number of events: one for each accepted command."""
         return self.accepted
 
 
@@ -62,7 +63,7 @@ def generate(
     rejected: float = 0.05,
     duplicates: float = 0.02,
 ) -> Iterator[dict[str, Any]]:
-    """`count` commands as JSON-ready objects. See `plan`."""
+    """Yield `count` commands as JSON-ready objects; see `plan`."""
     for command, _ in plan(count, seed, start=start, rejected=rejected, duplicates=duplicates):
         yield command
 
@@ -74,34 +75,39 @@ def plan(
     start: datetime = START,
     rejected: float = 0.05,
     duplicates: float = 0.02,
-) -> Iterator[tuple[dict[str, Any], Expectation]]:
-    """`count` commands, each with the status of the outcome that it has to get.
+) -> Iterator[tuple[dict[str, Any], ExpectedStatus]]:
+    """Yield `count` commands, each with the status of the outcome that it must get.
 
-    Of them the shares `rejected` and `duplicates`, as far as chance goes. Times begin at `start`
-    (in UTC) and only go forward, except that a repeat is the same command, time and all.
+    Args:
+        count: of commands.
+        seed: of all random choices.
+        start: in UTC; timestamps begin here and only increase, except that a repeat is the same
+            command with the same timestamp.
+        rejected: share of commands that must be rejected, on average.
+        duplicates: share of repeats, on average.
     """
-    scene = _ExpectedUsers(random.Random(seed), start)
+    users = _ExpectedUsers(random.Random(seed), start)
     recent: deque[dict[str, Any]] = deque(maxlen=_REPEAT_WITHIN)
-    status: Expectation
+    status: ExpectedStatus
     for _ in range(count):
-        kind = scene.rng.random()
+        kind = users.rng.random()
         if kind < duplicates and recent:
-            yield scene.rng.choice(recent), "duplicate"
+            yield users.rng.choice(recent), "duplicate"
             continue
-        if kind < duplicates + rejected and scene.users:
-            command = scene.refused()
+        if kind < duplicates + rejected and users.persons:
+            command = users.rejected_command()
             status = "rejected"
         else:
-            command = scene.accepted()
+            command = users.accepted_command()
             status = "accepted"
-        # A "no" about a user who does not exist is not remembered: a repeat is decided again.
-        if command["aggregateId"] in scene.ids:
+        # A rejection for a user who does not exist is not remembered: a repeat is decided again.
+        if command["aggregateId"] in users.ids:
             recent.append(command)
         yield command, status
 
 
-def tally(planned: Iterable[tuple[dict[str, Any], Expectation]]) -> Expected:
-    """Adds up what `plan` promises."""
+def tally(planned: Iterable[tuple[dict[str, Any], ExpectedStatus]]) -> Expected:
+    """Add up the expected statuses of `plan`."""
     counts = {"accepted": 0, "rejected": 0, "duplicate": 0}
     documents = 0
     for command, status in planned:
@@ -111,10 +117,10 @@ def tally(planned: Iterable[tuple[dict[str, Any], Expectation]]) -> Expected:
 
 
 def malformed(count: int, seed: int = 1) -> Iterator[tuple[bytes, bytes]]:
-    """`count` records, key and value, of which every one has to end in the dead letters."""
-    scene = _ExpectedUsers(random.Random(seed), START)
-    for kind in islice(cycle(PLAIN.values()), count):
-        bad = kind.spoil(scene.accepted(register=True))
+    """Yield keys and values of `count` records that must all become dead letters."""
+    users = _ExpectedUsers(random.Random(seed), START)
+    for kind in islice(cycle(COMMON_KINDS.values()), count):
+        bad = kind.spoil(users.accepted_command(register=True))
         assert bad.key is not None
         assert bad.value is not None
         yield bad.key, bad.value
@@ -122,7 +128,7 @@ def malformed(count: int, seed: int = 1) -> Iterator[tuple[bytes, bytes]]:
 
 @dataclass(slots=True)
 class _Person:
-    """What is known of a user who was registered."""
+    """Expected state of a registered user."""
 
     id: str
     email: str
@@ -133,20 +139,20 @@ class _Person:
 
 
 class _ExpectedUsers:
-    """Users as they have to be after the commands so far, told without the code under test."""
+    """Users as they must be after the commands so far; does not use the code under test."""
 
     def __init__(self, rng: random.Random, start: datetime) -> None:
         self.rng = rng
         self.now = start
-        self.users: list[_Person] = []
+        self.persons: list[_Person] = []
         self.ids: set[str] = set()
         self.emails = 0
 
-    def accepted(self, *, register: bool = False) -> dict[str, Any]:
-        """A command that has to be accepted."""
-        if register or not self.users or self.rng.random() < 0.6:
+    def accepted_command(self, *, register: bool = False) -> dict[str, Any]:
+        """Return a new command that must be accepted, and apply it."""
+        if register or not self.persons or self.rng.random() < 0.6:
             return self._register()
-        user = self.rng.choice(self.users)
+        user = self.rng.choice(self.persons)
         user.version += 1
         if self.rng.random() < 0.3:
             user.active = not user.active
@@ -157,9 +163,9 @@ class _ExpectedUsers:
         user.last = self.rng.choice([name for name in _LAST if name != user.last])
         return self._command("UpdateUserProfile", user.id, lastName=user.last)
 
-    def refused(self) -> dict[str, Any]:
-        """A command that is well formed and has to be rejected."""
-        user = self.rng.choice(self.users)
+    def rejected_command(self) -> dict[str, Any]:
+        """Return a new command that is well formed and must be rejected."""
+        user = self.rng.choice(self.persons)
         match self.rng.randrange(5):
             case 0:
                 profile = self._profile(user.first, user.last)
@@ -173,13 +179,13 @@ class _ExpectedUsers:
                 wrong = user.version + self.rng.randint(1, 3)
                 return self._command("DeactivateUser", user.id, expectedVersion=wrong)
             case _:
-                again = "ReactivateUser" if user.active else "DeactivateUser"
-                return self._command(again, user.id)
+                no_change = "ReactivateUser" if user.active else "DeactivateUser"
+                return self._command(no_change, user.id)
 
     def _register(self) -> dict[str, Any]:
         profile = self._profile(self.rng.choice(_FIRST), self.rng.choice(_LAST))
         user = _Person(self._id(), profile["email"], profile["firstName"], profile["lastName"])
-        self.users.append(user)
+        self.persons.append(user)
         self.ids.add(user.id)
         return self._command("RegisterUser", user.id, **profile)
 

@@ -1,7 +1,7 @@
-"""What a producer can put on the command topic that is no command, made from one that is.
+"""Records on the command topic that are no valid command, each made from a valid one.
 
-Every kind has to end in the dead letters for the reason that it names, and to leave the command
-which it was made from, and all others of the same user, as if it had never been there.
+Every kind must become a dead letter with the code that it names. The command that it was made from,
+and all others of the same user, must be decided as if it did not exist.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _MIB = 1024 * 1024
 
 
 class Poisoned(NamedTuple):
-    """A record to send. `astray` records go to the partition after the one of their key."""
+    """A record to send. If `astray`, it must go to the partition after that of its key."""
 
     key: bytes | None
     value: bytes | None
@@ -27,19 +27,19 @@ class Poisoned(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Makes poison of a command in its wire form; `code` is what has to be said of it."""
+    """Kind of poison: `spoil` makes it from a command, `code` is the code of its dead letter."""
 
     code: PoisonCode
     spoil: Callable[[Command], Poisoned]
 
 
 def _raw(code: PoisonCode, spoil: Callable[[bytes], bytes | None]) -> Kind:
-    """Other bytes instead of the command's JSON."""
+    """Replace the command's JSON by other bytes."""
     return Kind(code, lambda good: Poisoned(_key(good), spoil(_encode(good))))
 
 
 def _with(code: PoisonCode, **fields: Any) -> Kind:
-    """Other fields, or more; None takes one away."""
+    """Change or add fields; None removes one."""
 
     def spoil(good: Command) -> Poisoned:
         changed = {name: value for name, value in {**good, **fields}.items() if value is not None}
@@ -49,12 +49,12 @@ def _with(code: PoisonCode, **fields: Any) -> Kind:
 
 
 def _keyed(code: PoisonCode, key: Callable[[bytes], bytes | None]) -> Kind:
-    """Another key."""
+    """Change the key."""
     return Kind(code, lambda good: Poisoned(key(_key(good)), _encode(good)))
 
 
-def _named(aggregate_id: str) -> Kind:
-    """An id that none may have, in the value and as the key."""
+def _with_id(aggregate_id: str) -> Kind:
+    """Use an aggregate id that is not allowed, in the value and as the key."""
 
     def spoil(good: Command) -> Poisoned:
         return Poisoned(aggregate_id.encode(), _encode({**good, "aggregateId": aggregate_id}))
@@ -62,8 +62,8 @@ def _named(aggregate_id: str) -> Kind:
     return Kind("invalid-field", spoil)
 
 
-def _headed(*headers: tuple[str, bytes | None], empty: int = 0) -> Kind:
-    """Headers that contradict the value, and so many empty ones."""
+def _with_headers(*headers: tuple[str, bytes | None], empty: int = 0) -> Kind:
+    """Add headers that contradict the value, and a number of empty ones."""
 
     def spoil(good: Command) -> Poisoned:
         return Poisoned(_key(good), _encode(good), [*headers, *[("", b"")] * empty])
@@ -86,7 +86,7 @@ def _nested(depth: int) -> list[Any]:
     return nested
 
 
-PLAIN: Mapping[str, Kind] = {
+COMMON_KINDS: Mapping[str, Kind] = {
     "cut off": _raw("malformed-json", lambda value: value[:-7]),
     "a list": _raw("not-an-object", lambda value: b"[%b]" % value),
     "an unknown type": _with("unknown-type", type="PromoteUser"),
@@ -96,10 +96,10 @@ PLAIN: Mapping[str, Kind] = {
     "a time without a zone": _with("invalid-field", timestamp="2026-01-01T10:00:00"),
     "another key": _keyed("key-mismatch", lambda key: b"not-" + key),
 }
-"""The most usual ones, which are wrong in key or value alone."""
+"""The most common kinds: wrong in key or value alone."""
 
 KINDS: Mapping[str, Kind] = {
-    **PLAIN,
+    **COMMON_KINDS,
     # no JSON
     "no value": _raw("malformed-json", lambda _: None),
     "nothing": _raw("malformed-json", lambda _: b""),
@@ -132,24 +132,24 @@ KINDS: Mapping[str, Kind] = {
     "no key": _keyed("key-mismatch", lambda _: None),
     "an empty key": _keyed("key-mismatch", lambda _: b""),
     "a key in no UTF-8": _keyed("key-mismatch", lambda key: b"\xff" + key),
-    "no id": _named(""),
-    "too long an id": _named("u" * 129),
-    "a key of the state table": _named("\x00position users.commands.v1 0"),
+    "no id": _with_id(""),
+    "too long an id": _with_id("u" * 129),
+    "a key of the state table": _with_id("\x00position users.commands.v1 0"),
     # the wrong headers
-    "another type": _headed(("type", b"PromoteUserCommand")),
-    "another user": _headed(("aggregateId", b"another")),
-    "another id": _headed(("id", b"7f0b4c7e-0000-4000-8000-000000000000")),
-    "a version": _headed(("expectedVersion", b"\xff")),
-    "a header without a value": _headed(("trace", None), ("type", None)),
+    "another type": _with_headers(("type", b"PromoteUserCommand")),
+    "another user": _with_headers(("aggregateId", b"another")),
+    "another id": _with_headers(("id", b"7f0b4c7e-0000-4000-8000-000000000000")),
+    "a version": _with_headers(("expectedVersion", b"\xff")),
+    "a header without a value": _with_headers(("trace", None), ("type", None)),
     # the wrong partition
     "astray": Kind("wrong-partition", lambda good: Poisoned(_key(good), _encode(good), (), True)),
 }
-"""All that are not larger than a command may be."""
+"""All kinds that are not larger than a command may be."""
 
 GIANTS: Mapping[str, Kind] = {
     "a giant value": _raw("unknown-type", lambda _: b" " * (6 * _MIB) + b'{"type":"PromoteUser"}'),
     "a giant key": _keyed("key-mismatch", lambda key: key + b"k" * (6 * _MIB)),
-    "a giant header": _headed(("type", b"x" * (6 * _MIB))),
-    "millions of headers": _headed(("type", None), empty=3 * _MIB),
+    "a giant header": _with_headers(("type", b"x" * (6 * _MIB))),
+    "millions of headers": _with_headers(("type", None), empty=3 * _MIB),
 }
-"""Those whose dead letter cannot have all of them: small only as long as they are compressed."""
+"""Kinds that are too large for a dead letter to contain all of it: small only when compressed."""

@@ -1,1 +1,1 @@
-"""Checking a deployment from its topics and indices alone: invariants, and what erasing left."""
+"""Checks a deployment from its topics and indices alone: its invariants, and its erasures."""

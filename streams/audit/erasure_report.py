@@ -1,53 +1,75 @@
-"""What was found of an aggregate's personal data, place by place."""
+"""Result of an erasure check: what each place contains of an aggregate's personal data."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
+
+
+@dataclass(frozen=True, order=True)
+class Expiry:
+    """Time at which data will be gone: a date, or `NEVER`.
+
+    Expiries are ordered by time and `NEVER` is the last one, so `min` and `max` work.
+    """
+
+    date: datetime
+
+    def __add__(self, delay: timedelta) -> Expiry:
+        """Return the expiry that is later by `delay`; `NEVER` stays `NEVER`."""
+        return self if self == NEVER else Expiry(self.date + delay)
+
+    def isoformat(self) -> str | None:
+        """Return the date in ISO 8601, or None for `NEVER`."""
+        return None if self == NEVER else self.date.isoformat()
+
+
+NEVER = Expiry(datetime.max.replace(tzinfo=timezone.utc))
+"""Nothing removes the data."""
 
 
 @dataclass
 class ErasureFinding:
-    """What was found in one place.
+    """Finding for one place.
 
     Attributes:
-        name: Of the topic or the index.
-        records: How many of the aggregate's there are.
-        readable: How many of them have personal data that can still be read.
-        gone_by: When that will be over; None if nothing is readable, or nothing will remove it.
-        note: What else has to be known, one line.
+        name: Name of the topic, index or other place.
+        records: Number of the aggregate's records or documents there.
+        readable: Number of those with personal data that can still be read.
+        expires_at: When the readable ones will be gone. Without meaning if there are none.
+        note: One line for people, on what else matters there.
     """
 
     name: str
     records: int = 0
     readable: int = 0
-    expires_at: datetime | None = None
+    expires_at: Expiry = NEVER
     note: str = ""
 
     @property
     def ok(self) -> bool:
-        """Whether it is gone, or will be by a stated time."""
-        return not self.readable or self.expires_at is not None
+        """Whether the personal data is gone, or will be by a known date."""
+        return not self.readable or self.expires_at != NEVER
 
     @property
     def verdict(self) -> str:
-        """In words."""
+        """The result for people: gone, gone by a date, or NOT gone."""
         if not self.readable:
             return "gone"
-        if self.expires_at is None:
+        if self.expires_at == NEVER:
             return "NOT gone"
-        return f"gone by {self.expires_at:%Y-%m-%d %H:%M} UTC"
+        return f"gone by {self.expires_at.date:%Y-%m-%d %H:%M} UTC"
 
 
 @dataclass
 class ErasureReport:
-    """What was found of one aggregate; `erased` says whether an event has ended it."""
+    """Findings for one aggregate; `erased` says whether an event has erased it."""
 
     aggregate_id: str
     erased: bool = False
-    places: list[ErasureFinding] = field(default_factory=list)
+    findings: list[ErasureFinding] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
-        """Whether it is erased and everything is gone, or will be by a stated time."""
-        return self.erased and all(place.ok for place in self.places)
+        """Whether it was erased, and every finding is ok."""
+        return self.erased and all(finding.ok for finding in self.findings)

@@ -1,8 +1,8 @@
-"""The records of one aggregate in every topic, and what personal data can be read in them.
+"""Searches every topic for records of one aggregate and the personal data readable in them.
 
-What is sealed is tried with every key of the aggregate that still lies on the keys topic, destroyed
-or not: compaction takes its time. The dates follow from the records' timestamps and from how the
-topics are configured.
+Sealed data is tried with every key of the aggregate that is still on the keys topic. A destroyed
+key is there, too, until compaction removes it. The expiries follow from the records' timestamps and
+the configuration of the topics.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic.alias_generators import to_snake
 
 from models.messages import Event
 from streams.aggregate import Aggregate, TopicNames
-from streams.audit.erasure_report import ErasureFinding, ErasureReport
+from streams.audit.erasure_report import NEVER, ErasureFinding, ErasureReport, Expiry
 from streams.encryption.cipher import (
     PERSONAL,
     DecryptionError,
@@ -33,31 +33,32 @@ from streams.kafka.dead_letters import SEALED
 from streams.kafka.log_reader import LogReader
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
-from streams.kafka.topics import TopicSpec
+from streams.kafka.topics import DAY_MS, TopicSpec
 from streams.settings import Settings
 from streams.state.snapshot import decode_snapshot
 
 S = TypeVar("S")
 
-# The cleaner looks for work every 15 s, and the retention check every 5 minutes (the defaults).
+# Kafka deletes a little later than it may: by default the log cleaner runs every 15 s, and the
+# retention check every 5 minutes.
 _SLACK = timedelta(minutes=6)
-_NEVER = timedelta(days=10_000)
+_LONGEST_DELAY_MS = 10_000 * DAY_MS  # a longer one counts as never
 
-# A record with this key and no value is nobody's. Written to a compacted topic it makes Kafka roll
-# the segment: the one that is written to is never compacted, and only a write can end it.
-_ROLL = b"\x00roll"
+# Key of a record without a value, which belongs to no aggregate. Written to a compacted topic, it
+# makes Kafka roll the segment: the active segment is never compacted, and only a write ends it.
+_ROLL_KEY = b"\x00roll"
 
 
-class _Holds(Enum):
-    """What a record holds of the aggregate's personal data."""
+class _PersonalData(Enum):
+    """Personal data of the aggregate in a record."""
 
-    NOTHING = "nothing, or nothing that can be decrypted"
+    NONE = "none, or none that can be decrypted"
     SEALED = "sealed, and a key that opens it is left"
-    PLAIN = "in the clear"
+    PLAIN = "in plain text"
 
 
 class PersonalDataSearch(Generic[S]):
-    """Looks through the topics for one aggregate; `run` it once."""
+    """Searches the topics for one aggregate; call `run` once."""
 
     def __init__(
         self,
@@ -68,6 +69,16 @@ class PersonalDataSearch(Generic[S]):
         configs: Mapping[str, TopicSpec],
         aggregate_id: str,
     ) -> None:
+        """Prepare a search.
+
+        Args:
+            settings: Configuration of the deployment.
+            aggregate: Kind of the aggregate.
+            names: Names of its topics.
+            logs: Reads those topics.
+            configs: The configuration that they have, by topic.
+            aggregate_id: Id of the aggregate to search for.
+        """
         self._settings = settings
         self._aggregate = aggregate
         self._names = names
@@ -77,163 +88,183 @@ class PersonalDataSearch(Generic[S]):
         self._key = aggregate_id.encode()
         self._partition = partition_of(self._key, settings.partitions)
         self._now = datetime.now(timezone.utc)
-        self._keys: list[bytes] = []  # all that are left, destroyed or not
-        self._keys_gone_by: datetime | None = None
-        self._erased_at: int | None = None  # the sequence of the event that erased it
+        self._keys: list[bytes] = []  # all that are still on the topic, destroyed or not
+        self._keys_expire_at = NEVER
+        self._erased_at: int | None = None  # sequence of the event that erased the aggregate
         personal = {name for event in aggregate.events.values() for name in event.personal}
         self._personal = personal | {to_snake(name) for name in personal}
 
     async def run(self) -> ErasureReport:
-        """All topics, in an order in which each can use what those before it have told."""
+        """Search all topics and report the findings.
+
+        Raises:
+            Fatal: The master key is missing or wrong.
+            Transient, KafkaError: Kafka failed.
+        """
         names = self._names
-        keys = await self._look_for_keys()
-        events = await self._look(names.events, self._in_event)
-        outcomes = await self._look(names.outcomes, lambda _: _Holds.NOTHING)
+        # The order matters: the keys open the other topics' records, and the events tell the
+        # version from which on states are without personal data.
+        keys = await self._find_keys()
+        events = await self._search(names.events, self._in_event)
+        outcomes = await self._search(names.outcomes, lambda _: _PersonalData.NONE)
         outcomes.note = "outcomes carry no personal data"
-        changelog = await self._look_into_changelog()
-        dead = await self._look(names.dead_commands, self._in_letter, everywhere=True)
-        dead_views = await self._look(names.dead_views, self._in_event)
-        commands = await self._look(names.commands, self._in_command, everywhere=True)
+        changelog = await self._search_changelog()
+        dead_commands = await self._search(names.dead_commands, self._in_dead_letter, any_key=True)
+        dead_views = await self._search(names.dead_views, self._in_event)
+        commands = await self._search(names.commands, self._in_command, any_key=True)
         if commands.readable:
             commands.note = "what producers wrote stays until the topic's retention ends"
-        places = [keys, events, outcomes, changelog, dead, dead_views, commands]
-        return ErasureReport(self._id, self._erased_at is not None, places)
+        findings = [keys, events, outcomes, changelog, dead_commands, dead_views, commands]
+        return ErasureReport(self._id, self._erased_at is not None, findings)
 
-    async def _look_for_keys(self) -> ErasureFinding:
-        place, opener = ErasureFinding(self._names.keys), PartitionKeys(master_key(self._settings))
+    async def _find_keys(self) -> ErasureFinding:
+        finding = ErasureFinding(self._names.keys)
+        opener = PartitionKeys(master_key(self._settings))
         last: Record | None = None
-        async for record in self._records(place.name):
-            place.records += 1
+        async for record in self._records(finding.name):
+            finding.records += 1
             last = record
             if record.value is not None:
                 self._keys.append(opener.unwrap(self._key, record.value))
-        place.readable = len(self._keys)
+        finding.readable = len(self._keys)
         if self._keys and last is not None and last.value is None:
-            place.expires_at = self._keys_gone_by = await self._compacted_by(place, last)
-        return place
+            finding.expires_at = self._keys_expire_at = await self._compaction(finding, last)
+        return finding
 
-    async def _look_into_changelog(self) -> ErasureFinding:
-        place = ErasureFinding(self._names.changelog)
-        holds, last = _Holds.NOTHING, None
+    async def _search_changelog(self) -> ErasureFinding:
+        finding = ErasureFinding(self._names.changelog)
+        found, last = _PersonalData.NONE, None
         sealed = plain = 0
-        async for record in self._records(place.name):
-            place.records += 1
-            holds, last = self._in_state(record), record
-            sealed += holds is _Holds.SEALED
-            plain += holds is _Holds.PLAIN
-        place.readable = sealed + plain
-        if last is not None and place.readable:
-            superseded = holds is _Holds.NOTHING
-            compacted = await self._compacted_by(place, last) if superseded else None
-            place.expires_at = compacted if plain else _earlier(compacted, self._keys_gone_by)
-        return place
+        async for record in self._records(finding.name):
+            finding.records += 1
+            found, last = self._in_state(record), record
+            sealed += found is _PersonalData.SEALED
+            plain += found is _PersonalData.PLAIN
+        finding.readable = sealed + plain
+        if last is not None and finding.readable:
+            superseded = found is _PersonalData.NONE
+            expiry = await self._compaction(finding, last) if superseded else NEVER
+            finding.expires_at = expiry if plain else min(expiry, self._keys_expire_at)
+        return finding
 
-    async def _look(
-        self, topic: str, holds: Callable[[Record], _Holds], *, everywhere: bool = False
+    async def _search(
+        self, topic: str, data_in: Callable[[Record], _PersonalData], *, any_key: bool = False
     ) -> ErasureFinding:
-        """A topic that only its retention shortens."""
-        place = ErasureFinding(topic)
-        dates: list[datetime | None] = []
-        async for record in self._records(topic, everywhere=everywhere):
-            place.records += 1
-            found = holds(record)
-            if found is not _Holds.NOTHING:
-                expires = self._after(topic, record, "segment.ms", "retention.ms")
-                by_key = self._keys_gone_by if found is _Holds.SEALED else None
-                dates.append(_earlier(expires and expires + _SLACK, by_key))
-        place.readable = len(dates)
-        if None not in dates:
-            place.expires_at = max((date for date in dates if date is not None), default=None)
-        return place
+        """Search a topic that is shortened by its retention only.
 
-    async def _records(self, topic: str, *, everywhere: bool = False) -> AsyncIterator[Record]:
-        """The aggregate's records; `everywhere` also those under other keys that name it."""
+        Args:
+            topic: Name of the topic.
+            data_in: Finds the personal data in a record.
+            any_key: As for `_records`.
+        """
+        finding = ErasureFinding(topic)
+        expiries: list[Expiry] = []
+        async for record in self._records(topic, any_key=any_key):
+            finding.records += 1
+            found = data_in(record)
+            if found is _PersonalData.NONE:
+                continue
+            expiry = self._expiry(topic, record, "segment.ms", "retention.ms") + _SLACK
+            if found is _PersonalData.SEALED:
+                expiry = min(expiry, self._keys_expire_at)
+            expiries.append(expiry)
+        finding.readable = len(expiries)
+        finding.expires_at = max(expiries, default=NEVER)
+        return finding
+
+    async def _records(self, topic: str, *, any_key: bool = False) -> AsyncIterator[Record]:
+        """Yield the aggregate's records.
+
+        With `any_key` also those with other keys, in all partitions, whose value contains its id.
+        """
         quoted = orjson.dumps(self._id)
-        numbers: Iterable[int] = (
-            range(self._settings.partitions) if everywhere else (self._partition,)
-        )
+        numbers: Iterable[int] = range(self._settings.partitions) if any_key else (self._partition,)
         for number in numbers:
             partition = TopicPartition(topic, number)
             end = (await self._logs.end_offsets([partition]))[partition]
             async for records in self._logs.read(partition, 0, end):
                 for record in records:
-                    if record.key == self._key or (everywhere and quoted in (record.value or b"")):
+                    if record.key == self._key or (any_key and quoted in (record.value or b"")):
                         yield record
 
-    def _in_event(self, record: Record) -> _Holds:
+    def _in_event(self, record: Record) -> _PersonalData:
         data = _object_in(record)
         if data is None:
-            return _Holds.PLAIN
+            return _PersonalData.PLAIN
         event: type[Event] | None = self._aggregate.events.get(str(data.get("type")))
         if event is not None and event.erases:
-            self._erased_at = data["sequence"]
+            sequence = data.get("sequence")
+            self._erased_at = sequence if isinstance(sequence, int) else self._erased_at
         personal = () if event is None else event.personal
         if PERSONAL in data:
-            return self._tried(lambda key: open_event(dict(data), personal, key))
-        return _Holds.PLAIN if any(data.get(name) for name in personal) else _Holds.NOTHING
+            return self._if_opened(lambda key: open_event(dict(data), personal, key))
+        readable = any(data.get(name) for name in personal)
+        return _PersonalData.PLAIN if readable else _PersonalData.NONE
 
-    def _in_state(self, record: Record) -> _Holds:
+    def _in_state(self, record: Record) -> _PersonalData:
         value = record.value
         if value is None:
-            return _Holds.NOTHING
+            return _PersonalData.NONE
         if is_sealed_state(value):
-            return self._tried(lambda key: open_state(value, self._key, key))
+            return self._if_opened(lambda key: open_state(value, self._key, key))
         version = decode_snapshot(self._aggregate, value).version
-        ended = self._erased_at is not None and version >= self._erased_at
-        return _Holds.NOTHING if ended else _Holds.PLAIN
+        erased = self._erased_at is not None and version >= self._erased_at
+        return _PersonalData.NONE if erased else _PersonalData.PLAIN
 
-    def _in_letter(self, record: Record) -> _Holds:
+    def _in_dead_letter(self, record: Record) -> _PersonalData:
         value = record.value
         if value is not None and SEALED in dict(record.headers):
-            return self._tried(lambda key: open_dead_letter(value, record.key or b"", key))
+            return self._if_opened(lambda key: open_dead_letter(value, record.key or b"", key))
         return self._in_command(record)
 
-    def _in_command(self, record: Record) -> _Holds:
-        """Whatever is no object may be anything."""
+    def _in_command(self, record: Record) -> _PersonalData:
+        """Find personal data in a command; a value that is not an object may be anything."""
         data = _object_in(record)
         if data is None:
-            return _Holds.PLAIN if record.value else _Holds.NOTHING
-        return _Holds.PLAIN if self._personal & data.keys() else _Holds.NOTHING
+            return _PersonalData.PLAIN if record.value else _PersonalData.NONE
+        return _PersonalData.PLAIN if self._personal & data.keys() else _PersonalData.NONE
 
-    def _tried(self, opened_with: Callable[[bytes], object]) -> _Holds:
+    def _if_opened(self, open_with: Callable[[bytes], object]) -> _PersonalData:
+        """Return SEALED if one of the keys opens the data, else NONE."""
         for key in self._keys:
             try:
-                opened_with(key)
+                open_with(key)
             except DecryptionError:
                 continue
-            return _Holds.SEALED
-        return _Holds.NOTHING
+            return _PersonalData.SEALED
+        return _PersonalData.NONE
 
-    async def _compacted_by(self, place: ErasureFinding, last: Record) -> datetime | None:
-        """When what lies before the aggregate's last record will be gone from a compacted topic."""
-        rolled = self._after(place.name, last, "segment.ms")
-        by = self._after(place.name, last, "segment.ms", "max.compaction.lag.ms")
-        if rolled is None or by is None:
-            return None
-        place.note = "Kafka compacts behind the segment that is written to: prove again after that"
-        if self._now > rolled:
-            await self._roll(place.name)
-        return max(by, self._now) + _SLACK
+    async def _compaction(self, finding: ErasureFinding, last: Record) -> Expiry:
+        """Return when a compacted topic will have lost what is before the aggregate's last record.
+
+        Writes a record if Kafka needs one to roll the active segment.
+        """
+        rolled = self._expiry(finding.name, last, "segment.ms")
+        compacted = self._expiry(finding.name, last, "segment.ms", "max.compaction.lag.ms")
+        if NEVER in (rolled, compacted):
+            return NEVER
+        finding.note = "Kafka does not compact the active segment: prove again after that time"
+        now = Expiry(self._now)
+        if now > rolled:
+            await self._roll(finding.name)
+        return max(compacted, now) + _SLACK
 
     async def _roll(self, topic: str) -> None:
         async with started(new_producer(self._settings), self._settings) as producer:
-            await producer.send_and_wait(topic, None, _ROLL, partition=self._partition)
+            await producer.send_and_wait(topic, None, _ROLL_KEY, partition=self._partition)
 
-    def _after(self, topic: str, record: Record, *durations: str) -> datetime | None:
-        """The record's time and these settings of its topic, in milliseconds; None for never."""
+    def _expiry(self, topic: str, record: Record, *delays: str) -> Expiry:
+        """Add delays to a record's time; each is the name of a topic setting in milliseconds.
+
+        Returns:
+            The sum; NEVER if a delay is negative (in Kafka: unlimited) or the sum is too long.
+        """
         configs = self._configs[topic].configs
-        milliseconds = [int(configs[name]) for name in durations]
-        if min(milliseconds) < 0 or sum(milliseconds) > _NEVER / timedelta(milliseconds=1):
-            return None
-        at = datetime.fromtimestamp(record.timestamp / 1000, timezone.utc)
-        return at + timedelta(milliseconds=sum(milliseconds))
-
-
-def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
-    """The earlier of two dates of which None is never."""
-    if one is None or other is None:
-        return one or other
-    return min(one, other)
+        milliseconds = [int(configs[name]) for name in delays]
+        if min(milliseconds) < 0 or sum(milliseconds) > _LONGEST_DELAY_MS:
+            return NEVER
+        written = datetime.fromtimestamp(record.timestamp / 1000, timezone.utc)
+        return Expiry(written + timedelta(milliseconds=sum(milliseconds)))
 
 
 def _object_in(record: Record) -> dict[str, Any] | None:

@@ -1,12 +1,19 @@
-"""I2, I3 and I4 for one partition: its events in order, the state and the documents they make.
+"""Checks I2, I3 and I4 of one partition: the order of its events, the states and the documents.
 
-The fold of an erased aggregate is the same whether its events can still be read or not, so state
-and document are compared as ever. One whose key is gone while the event that erased it is not
-among those to compare with (it is erased while this runs) was folded otherwise when its events
-could be read: of that one only the versions are compared.
+Pure: events, states and documents are handed in. The oracle is the fold of the events by `evolve`
+and `project`.
 
-Pure: events, state and documents are handed in. The oracle is the fold of the events by `evolve`
-and `project`, nothing else.
+Three facts about the events of an aggregate so far decide what is compared:
+
+    shredded       one was read without its key, so its personal fields are empty
+    erased         one erased the aggregate; that destroys the key
+    state_erased   one that did so is of a command below the position: the state must show it
+
+The fold of an erased aggregate is the same, whether its events were readable or not. So a state is
+compared if it is `state_erased` or not `shredded`, and a document if, at its version, the aggregate
+was `erased` or not `shredded`. Otherwise they may have been made while the events were readable,
+which the fold was not: the aggregate is erased while this runs, and only versions are compared.
+An aggregate that is `shredded` and never `erased` has lost its key.
 """
 
 from __future__ import annotations
@@ -29,188 +36,247 @@ from streams.state.snapshot import Snapshot, decode_snapshot
 S = TypeVar("S")
 
 
+@dataclass(frozen=True)
+class Frozen:
+    """Positions of one partition that a check refers to, while the workers continue.
+
+    Attributes:
+        position: Position of the command topic that the state table has reached. The effects of
+            commands below it are checked; later ones only explain documents that are ahead.
+        view_end: Position of the event topic that the view has to have reached.
+    """
+
+    position: int
+    view_end: int
+
+
 @dataclass
 class ViewDocuments:
-    """The documents of a view, to be held against the events of all partitions."""
+    """The documents of a view, to be compared with the events of all partitions."""
 
     project: Callable[[Document | None, EventRecord[Any]], Document]
     documents: dict[str, bytes] = field(default_factory=dict)
-    """Encoded, by id; taken out as their events come, so that extra ones are left."""
-    dead: set[str] = field(default_factory=set)
-    """The aggregates of which the view's dead letters hold an event."""
+    """Encoded documents by id. One is taken out when its first event comes: extra ones are left."""
+    dead_lettered: set[str] = field(default_factory=set)
+    """Ids of the aggregates with an event in the view's dead letters."""
 
     def add(self, document: Document) -> None:
-        """Take in a document as it was read."""
-        # A copy: what orjson returns holds on to its buffer, which is ten times as large.
+        """Add a document as it was read."""
+        # A copy: the bytes that orjson returns keep its buffer, which is ten times as large.
         self.documents[document["id"]] = bytes(memoryview(orjson.dumps(document)))
+
+    def take(self, aggregate_id: str) -> Document | None:
+        """Return the document of an aggregate and remove it; None if there is none."""
+        encoded = self.documents.pop(aggregate_id, None)
+        return None if encoded is None else orjson.loads(encoded)
 
 
 @dataclass(slots=True)
-class _Fold(Generic[S]):
-    """What the events of one aggregate have come to."""
+class _StateFold(Generic[S]):
+    """Fold of the events that the state table has to contain."""
 
+    state: S | None = None
+    events: int = 0
+
+
+@dataclass(slots=True)
+class _ViewFold:
+    """Fold of the events up to the version of the view's document, and that document.
+
+    Attributes:
+        required: Version that the document must have at least; 0 if it need not exist.
+        found_version: Version that it has; 0 if it does not exist.
+        refused: Whether it is a stand-in.
+        found: The document, until the fold has reached its version.
+        document: The fold, until then.
+    """
+
+    required: int = 0
+    found_version: int = 0
+    refused: bool = False
+    found: Document | None = None
+    document: Document | None = None
+
+    @classmethod
+    def of(cls, found: Document | None) -> _ViewFold:
+        """Create the fold to compare with a document of the view."""
+        if found is None:
+            return cls()
+        refused = REFUSED in found
+        return cls(
+            found_version=found["version"],
+            refused=refused,
+            found=found[REFUSED] if refused else found,
+        )
+
+
+@dataclass(slots=True)
+class _History(Generic[S]):
+    """The events of one aggregate so far.
+
+    Attributes:
+        state: Their fold as the state table must have it.
+        view: Their fold as the view must have it.
+        version: Sequence of the last one.
+        first_source: Offset of the first one's command.
+        last_source: Offset of the last one's command.
+        shredded, erased, state_erased: See the module.
+    """
+
+    state: _StateFold[S]
+    view: _ViewFold
     version: int = 0
     first_source: int = -1
     last_source: int = -1
-
-    state: S | None = None  # of the commands below the position, as the state table is
-    decided: int = 0  # how many events that is
-    ended: bool = False  # whether it was erased by one of them
-
-    shredded: bool = False  # an event so far was read without its key
-    erased: bool = False  # an event so far has erased it
-
-    due: int = 0  # how many events the view must have
-    seen: int = 0  # how many it has; 0 if there is no document
-    refused: bool = False
-    found: Document | None = None  # the view's document, until the fold gets there
-    document: Document | None = None  # the fold
+    shredded: bool = False
+    erased: bool = False
+    state_erased: bool = False
 
 
 class HistoryAudit(Generic[S]):
-    """Folds the events of a partition and compares.
+    """Folds the events of a partition, and compares the folds with states and documents.
 
     Args:
-        aggregate: whose events these are.
-        position: of the command topic, where the state table stands.
-        view_end: of the event topic; the view has to have what is below it.
-        view: the documents, or None to leave I4 out.
-        report: where findings and numbers go.
-        keys: of personal data, as in `PartitionAudit`.
+        aggregate: Kind of the aggregates.
+        frozen: Positions that the check refers to.
+        view: Documents of the view, or None to leave I4 out.
+        report: Receives violations and numbers.
+        keys: Keys of personal data, as for `PartitionAudit`.
     """
 
     def __init__(
         self,
         aggregate: Aggregate[S],
+        frozen: Frozen,
         *,
-        position: int,
-        view_end: int,
         view: ViewDocuments | None,
         report: Report,
         keys: PartitionKeys | None = None,
     ) -> None:
         self._aggregate = aggregate
+        self._frozen = frozen
         self._keys = keys
-        self._position = position
-        self._view_end = view_end
         self._view = view
         self._report = report
         self._i2, self._i3, self._i4 = (report.findings[name] for name in ("I2", "I3", "I4"))
-        self._folds: dict[str, _Fold[S]] = {}
+        self._histories: dict[str, _History[S]] = {}
 
     def exists_at(self, aggregate_id: str, source: int) -> bool:
-        """Whether the aggregate had an event when the command at offset `source` was decided."""
-        fold = self._folds.get(aggregate_id)
-        return fold is not None and fold.first_source < source
+        """Return whether the aggregate had an event before the command at offset `source`."""
+        history = self._histories.get(aggregate_id)
+        return history is not None and history.first_source < source
 
     def add_event(self, offset: int, event: EventRecord[Event]) -> None:
-        """The next event of the partition, and its offset."""
-        fold = self._folds.get(event.aggregate_id)
-        if fold is None:
-            fold = self._folds[event.aggregate_id] = self._new_fold(event.aggregate_id)
-        self._check_order(offset, event, fold)
-        fold.shredded = fold.shredded or event.event.is_shredded
-        fold.erased = fold.erased or event.event.erases
-        if event.source.offset < self._position:
-            self._evolve(offset, event, fold)
+        """Add the next event of the partition, with its offset."""
+        history = self._histories.get(event.aggregate_id)
+        if history is None:
+            found = None if self._view is None else self._view.take(event.aggregate_id)
+            history = self._histories[event.aggregate_id] = _History(
+                _StateFold(), _ViewFold.of(found)
+            )
+        self._check_order(offset, event, history)
+        history.shredded = history.shredded or event.event.is_shredded
+        history.erased = history.erased or event.event.erases
+        if event.source.offset < self._frozen.position:
+            history.state_erased = history.state_erased or event.event.erases
+            self._evolve(offset, event, history.state)
         if self._view is not None:
-            if offset < self._view_end:
-                fold.due = event.sequence
-            if fold.found is not None:
-                self._project(self._view, event, fold)
+            if offset < self._frozen.view_end:
+                history.view.required = event.sequence
+            if history.view.found is not None:
+                self._project(self._view, event, history)
 
     def conclude(self, state: Mapping[bytes, bytes]) -> None:
-        """All events were added; `state` is the table's, by the ids' bytes."""
-        self._report.aggregates += sum(1 for fold in self._folds.values() if fold.decided)
+        """Compare the folds with the states and documents, after all events were added.
+
+        Args:
+            state: Encoded states of the state table, by the bytes of the aggregates' ids.
+        """
+        self._report.aggregates += sum(
+            1 for history in self._histories.values() if history.state.events
+        )
         for key, value in state.items():
             self._check_state(key.decode(errors="replace"), value)
-        for aggregate_id, fold in self._folds.items():
-            if fold.decided and aggregate_id.encode() not in state:
+        for aggregate_id, history in self._histories.items():
+            events = history.state.events
+            if events and aggregate_id.encode() not in state:
                 self._i3.checked += 1
-                self._i3.violated(f"{aggregate_id} has {fold.decided} events and no state", "lost")
-            if fold.shredded and not fold.erased:
+                self._i3.violated(f"{aggregate_id} has {events} events and no state", "lost")
+            if history.shredded and not history.erased:
                 self._i3.violated(
                     f"{aggregate_id} was not erased, and its personal data cannot be read: its key "
                     "is lost",
                     "lost",
                 )
             if self._view is not None:
-                self._check_document(self._view, aggregate_id, fold)
+                self._check_document(self._view, aggregate_id, history)
 
-    def _new_fold(self, aggregate_id: str) -> _Fold[S]:
-        fold = _Fold[S]()
-        if self._view is not None:
-            encoded = self._view.documents.pop(aggregate_id, None)
-            if encoded is not None:
-                document = orjson.loads(encoded)
-                fold.refused = REFUSED in document
-                fold.found = document[REFUSED] if fold.refused else document
-                fold.seen = document["version"]
-        return fold
-
-    def _check_order(self, offset: int, event: EventRecord[Event], fold: _Fold[S]) -> None:
+    def _check_order(self, offset: int, event: EventRecord[Event], history: _History[S]) -> None:
         self._report.events += 1
         self._i2.checked += 1
-        if event.sequence != fold.version + 1:
+        if event.sequence != history.version + 1:
             self._i2.violated(
-                f"{event.aggregate_id}: after event {fold.version} comes number {event.sequence}, "
-                f"{_at(offset, event)}",
-                "lost" if event.sequence > fold.version else "doubled",
+                f"{event.aggregate_id}: after event {history.version} comes number "
+                f"{event.sequence}, {_at(offset, event)}",
+                "lost" if event.sequence > history.version else "doubled",
             )
-        elif event.source.offset < fold.last_source:
+        elif event.source.offset < history.last_source:
             self._i2.violated(
                 f"{event.aggregate_id}: event {event.sequence}, {_at(offset, event)}, follows one "
-                f"of the later command at offset {fold.last_source}"
+                f"of the later command at offset {history.last_source}"
             )
-        if fold.version == 0:
-            fold.first_source = event.source.offset
-        fold.version = event.sequence
-        fold.last_source = event.source.offset
+        if history.version == 0:
+            history.first_source = event.source.offset
+        history.version = event.sequence
+        history.last_source = event.source.offset
 
-    def _evolve(self, offset: int, event: EventRecord[Event], fold: _Fold[S]) -> None:
-        fold.decided += 1
-        fold.ended = fold.ended or event.event.erases
+    def _evolve(self, offset: int, event: EventRecord[Event], fold: _StateFold[S]) -> None:
+        fold.events += 1
         try:
             fold.state = self._aggregate.evolve(fold.state, event.event, event.timestamp)
         except Fatal as error:
             self._i2.violated(f"{event.aggregate_id}: {error} ({_at(offset, event)})")
 
-    def _project(self, view: ViewDocuments, event: EventRecord[Event], fold: _Fold[S]) -> None:
+    def _project(
+        self, view: ViewDocuments, event: EventRecord[Event], history: _History[S]
+    ) -> None:
+        fold = history.view
         try:
             fold.document = view.project(fold.document, event)
         except Fatal as error:
             self._i4.violated(str(error))
             fold.found = fold.document = None
             return
-        if event.sequence == fold.seen:
+        if event.sequence == fold.found_version:
             differing = _differing(fold.document, fold.found or {})
-            if differing and (fold.erased or not fold.shredded):
+            if differing and (history.erased or not history.shredded):
                 self._i4.violated(
-                    f"the document {event.aggregate_id} of version {fold.seen} differs from the "
-                    f"fold of its events in {', '.join(differing)}"
+                    f"the document {event.aggregate_id} of version {fold.found_version} differs "
+                    f"from the fold of its events in {', '.join(differing)}"
                 )
             fold.found = fold.document = None
 
     def _check_state(self, aggregate_id: str, value: bytes) -> None:
         self._i3.checked += 1
-        fold = self._folds.get(aggregate_id) or _Fold[S]()
+        history = self._histories.get(aggregate_id) or _History(_StateFold[S](), _ViewFold())
         try:
-            entity = self._decode(aggregate_id, value)
+            snapshot = self._decode(aggregate_id, value)
         except DecryptionError as error:
-            if fold.ended or not fold.erased:
+            if history.state_erased or not history.erased:
                 self._i3.violated(f"{aggregate_id}: its state cannot be read: {error}")
             return
         except (ValueError, TypeError) as error:
             self._i3.violated(f"{aggregate_id}: its state cannot be read: {type(error).__name__}")
             return
-        if entity.version != fold.decided:
+        fold = history.state
+        if snapshot.version != fold.events:
             self._i3.violated(
-                f"{aggregate_id}: its state is of version {entity.version}, of its events "
-                f"{fold.decided} are of commands below the position {self._position}"
+                f"{aggregate_id}: its state is of version {snapshot.version}, of its events "
+                f"{fold.events} are of commands below the position {self._frozen.position}"
             )
-        elif entity.state != fold.state and (fold.ended or not fold.shredded):
+        elif snapshot.state != fold.state and (history.state_erased or not history.shredded):
             self._i3.violated(
-                f"{aggregate_id}: its state of version {entity.version} is not the fold of its "
+                f"{aggregate_id}: its state of version {snapshot.version} is not the fold of its "
                 "events"
             )
 
@@ -222,32 +288,35 @@ class HistoryAudit(Generic[S]):
             value = open_state(value, key, self._keys.get(key))
         return decode_snapshot(self._aggregate, value)
 
-    def _check_document(self, view: ViewDocuments, aggregate_id: str, fold: _Fold[S]) -> None:
-        if not fold.due and not fold.seen:
+    def _check_document(self, view: ViewDocuments, aggregate_id: str, history: _History[S]) -> None:
+        fold = history.view
+        if not fold.required and not fold.found_version:
             return  # newer than what the view must have
         self._i4.checked += 1
-        known = aggregate_id in view.dead
-        if fold.refused or (fold.seen == 0 and known):
+        is_missing = fold.found_version == 0
+        is_known = aggregate_id in view.dead_lettered
+        if fold.refused or (is_missing and is_known):
             self._report.known_missing += 1
-        if fold.refused and not known:
+        if fold.refused and not is_known:
             self._i4.violated(
                 f"the document {aggregate_id} was refused, and no dead letter of the view says so"
             )
-        elif fold.seen == 0 and not known:
-            self._i4.violated(f"{aggregate_id} has {fold.due} events and no document", "lost")
-        elif 0 < fold.seen < fold.due:
+        elif is_missing and not is_known:
+            self._i4.violated(f"{aggregate_id} has {fold.required} events and no document", "lost")
+        elif 0 < fold.found_version < fold.required:
             self._i4.violated(
-                f"the document {aggregate_id} is of version {fold.seen}, it has {fold.due} events"
+                f"the document {aggregate_id} is of version {fold.found_version}, it has "
+                f"{fold.required} events"
             )
         elif fold.found is not None:
             self._i4.violated(
-                f"the document {aggregate_id} is of version {fold.seen}, the last event of it is "
-                f"number {fold.version}"
+                f"the document {aggregate_id} is of version {fold.found_version}, the last event "
+                f"of it is number {history.version}"
             )
 
 
 def check_extra_documents(view: ViewDocuments, report: Report) -> None:
-    """All partitions were concluded: what is left of the documents has no events."""
+    """Report the documents that no events belong to, after all partitions were concluded."""
     finding = report.findings["I4"]
     for aggregate_id in view.documents:
         finding.checked += 1

@@ -1,7 +1,7 @@
-"""I1, I5 and I7 for one partition: its commands, their outcomes, their events and dead letters.
+"""Checks I1, I5 and I7 of one partition: its commands, their outcomes, events and dead letters.
 
-Pure: what the logs hold is handed in. Everything is held against each other by the offset of the
-command that it came of, its source.
+Pure: what the logs contain is handed in. Outcomes, events and dead letters are matched by their
+source: the offset of the command that caused them.
 """
 
 from __future__ import annotations
@@ -30,23 +30,24 @@ from models.tokens import Point, Token
 from streams.audit.report import Report, ViolationKind
 from streams.state.snapshot import DEDUPE_WINDOW
 
-First = FirstAcceptance | FirstRejection
+Reply = FirstAcceptance | FirstRejection
 
 
 class _SeenOutcome(NamedTuple):
-    """An outcome, as far as it is checked; a million of them have to fit in memory."""
+    """The checked part of an outcome; a million of them have to fit in memory."""
 
     offset: int
     status: str
     command_id: UUID | None
     aggregate_id: str | None
-    said: First | None
-    named: int | None
-    """The offset of the command that its token names; None without one, or if it is another's."""
+    reply: Reply | None
+    """The acceptance or rejection that it states or repeats, without the token."""
+    token_offset: int | None
+    """Offset of the command in its token; None without a token of this aggregate and sequence."""
 
 
 class _SeenEvent(NamedTuple):
-    """The same of an event."""
+    """The checked part of an event."""
 
     sequence: int
     id: UUID
@@ -55,92 +56,107 @@ class _SeenEvent(NamedTuple):
 
 
 class OutcomeAudit:
-    """Collects what there is of the commands below `position`, then compares."""
+    """Collects what was caused by the commands below a position, and then compares it."""
 
     def __init__(self, *, position: int, report: Report) -> None:
+        """Create an audit.
+
+        Args:
+            position: Position of the command topic at which the check stops.
+            report: Receives violations and numbers.
+        """
         self._position = position
         self._report = report
         self._i1, self._i5, self._i7 = (report.findings[name] for name in ("I1", "I5", "I7"))
         self._commands = array("q")
-        self._answers: dict[int, list[_SeenOutcome]] = defaultdict(list)
+        # By the offset of the command:
+        self._outcomes: dict[int, list[_SeenOutcome]] = defaultdict(list)
         self._events: dict[int, list[_SeenEvent]] = defaultdict(list)
-        self._letters: Counter[int] = Counter()
+        self._dead_letters: Counter[int] = Counter()
 
     def add_command(self, offset: int) -> None:
-        """The next command of the partition."""
+        """Add the next command of the partition."""
         if offset < self._position:
             self._commands.append(offset)
 
     def add_outcome(self, offset: int, outcome: Outcome) -> None:
-        """The next outcome, and its own offset."""
+        """Add the next outcome, with its own offset."""
         if outcome.source.offset >= self._position:
             return
-        said: First | None = None
+        reply: Reply | None = None
         if isinstance(outcome, Accepted):
-            said = FirstAcceptance(
+            reply = FirstAcceptance(
                 sequence=outcome.sequence, event_ids=outcome.event_ids, token=outcome.token
             )
         elif isinstance(outcome, Rejection):
-            said = FirstRejection(code=outcome.code, reason=outcome.reason)
+            reply = FirstRejection(code=outcome.code, reason=outcome.reason)
         elif isinstance(outcome, Duplicate):
-            said = outcome.of
-        named: int | None = None
-        if isinstance(said, FirstAcceptance):
-            named = _named(said, outcome)
-            said = replace(said, token="")  # half of the memory, and not needed any more
-        self._answers[outcome.source.offset].append(
+            reply = outcome.of
+        token_offset: int | None = None
+        if isinstance(reply, FirstAcceptance):
+            token_offset = _token_offset(reply, outcome)
+            reply = replace(reply, token="")  # half of the memory, and not needed any more
+        self._outcomes[outcome.source.offset].append(
             _SeenOutcome(
-                offset, outcome.status, outcome.command_id, outcome.aggregate_id, said, named
+                offset,
+                outcome.status,
+                outcome.command_id,
+                outcome.aggregate_id,
+                reply,
+                token_offset,
             )
         )
 
     def add_event(self, event: EventRecord[Event]) -> None:
-        """The next event."""
+        """Add the next event."""
         if event.source.offset < self._position:
             self._events[event.source.offset].append(
                 _SeenEvent(event.sequence, event.id, event.command_id, event.aggregate_id)
             )
 
     def add_dead_letter(self, source: int) -> None:
-        """The next dead letter, of the command at offset `source`."""
+        """Add the next dead letter, of the command at offset `source`."""
         if source < self._position:
-            self._letters[source] += 1
+            self._dead_letters[source] += 1
 
     def conclude(
         self,
         *,
         commands_from: int,
         outcomes_from: int,
-        letters_from: int,
+        dead_letters_from: int,
         exists_at: Callable[[str, int], bool],
     ) -> int:
-        """All of it was added; returns the offset from which the commands could be checked.
+        """Compare what was added.
 
         Args:
-            commands_from: the first offset of the command topic that retention has left.
-            outcomes_from: the first source of which retention has left the outcome; 0 if all.
-            letters_from: the same for dead letters.
-            exists_at: whether an aggregate existed when the command at an offset was decided.
+            commands_from: First offset of the command topic that retention has left.
+            outcomes_from: Lowest source of an outcome that retention has left; 0 if none expired.
+            dead_letters_from: The same of the dead letters.
+            exists_at: Tells whether an aggregate existed before the command at an offset.
+
+        Returns:
+            The offset from which on the commands could be checked.
         """
         start = max(commands_from, outcomes_from)
         for offset in self._commands:
             if offset >= start:
                 self._report.commands += 1
                 self._check_one_outcome(offset)
-        remembered = _Remembered(exists_at, complete=outcomes_from == 0)
-        for source in sorted(self._answers):
+        windows = _DedupeWindows(exists_at, complete=outcomes_from == 0)
+        for source in sorted(self._outcomes):
             if source >= commands_from and not self._is_command(source):
                 self._i7.violated(
-                    f"the outcome at offset {self._answers[source][0].offset} is of offset "
+                    f"the outcome at offset {self._outcomes[source][0].offset} is of offset "
                     f"{source}, where no command is"
                 )
-            for answer in self._answers[source]:
+            for outcome in self._outcomes[source]:
                 if source >= start:
-                    self._count(answer)
-                self._check_answer(source, answer, remembered)
-                if answer.status == DeadLettered.status and source >= letters_from:
-                    self._check_letters(source)
-        self._check_unanswered(outcomes_from)
+                    self._count(outcome)
+                self._check_outcome(source, outcome, windows)
+                if outcome.status == DeadLettered.status and source >= dead_letters_from:
+                    self._check_dead_letters(source)
+        self._check_without_outcome(outcomes_from)
         return start
 
     def _is_command(self, offset: int) -> bool:
@@ -149,17 +165,19 @@ class OutcomeAudit:
 
     def _check_one_outcome(self, offset: int) -> None:
         self._i7.checked += 1
-        answers = self._answers.get(offset, [])
-        if len(answers) != 1:
-            said = ", ".join(f"{answer.status} at offset {answer.offset}" for answer in answers)
+        outcomes = self._outcomes.get(offset, [])
+        if len(outcomes) != 1:
+            listed = ", ".join(
+                f"{outcome.status} at offset {outcome.offset}" for outcome in outcomes
+            )
             self._i7.violated(
-                f"the command at offset {offset} has {len(answers)} outcomes"
-                + (f": {said}" if said else ""),
-                "doubled" if answers else "lost",
+                f"the command at offset {offset} has {len(outcomes)} outcomes"
+                + (f": {listed}" if listed else ""),
+                "doubled" if outcomes else "lost",
             )
 
-    def _count(self, answer: _SeenOutcome) -> None:
-        match answer.status:
+    def _count(self, outcome: _SeenOutcome) -> None:
+        match outcome.status:
             case Accepted.status:
                 self._report.accepted += 1
             case Rejection.status:
@@ -169,65 +187,66 @@ class OutcomeAudit:
             case _:
                 self._report.dead += 1
 
-    def _check_answer(self, source: int, answer: _SeenOutcome, remembered: _Remembered) -> None:
+    def _check_outcome(self, source: int, outcome: _SeenOutcome, windows: _DedupeWindows) -> None:
         events = self._events.get(source, [])
-        match answer.status:
+        match outcome.status:
             case Accepted.status:
                 self._i1.checked += 1
-                self._check_events(source, answer, events)
-                if answer.named != source:
+                self._check_events(source, outcome, events)
+                if outcome.token_offset != source:
                     self._i1.violated(
-                        f"the token of the accepted command {answer.command_id} at offset {source} "
-                        "is not of this command"
+                        f"the token of the accepted command {outcome.command_id} at offset "
+                        f"{source} is not of this command"
                     )
             case Rejection.status:
                 self._i5.checked += 1
                 if events:
                     self._i5.violated(
-                        f"the rejected command {answer.command_id} at offset {source} has "
+                        f"the rejected command {outcome.command_id} at offset {source} has "
                         f"{len(events)} events, the first is number {events[0].sequence} of "
                         f"{events[0].aggregate_id}"
                     )
-        fault = remembered.fault_of(source, answer)
-        if fault is not None:
-            self._i1.violated(*fault)
+        violation = windows.check(source, outcome)
+        if violation is not None:
+            self._i1.violated(*violation)
 
-    def _check_events(self, source: int, answer: _SeenOutcome, events: list[_SeenEvent]) -> None:
-        assert isinstance(answer.said, FirstAcceptance)
-        last, ids = answer.said.sequence, answer.said.event_ids
+    def _check_events(self, source: int, outcome: _SeenOutcome, events: list[_SeenEvent]) -> None:
+        assert isinstance(outcome.reply, FirstAcceptance)
+        last, ids = outcome.reply.sequence, outcome.reply.event_ids
         first = last - len(ids) + 1
         expected = [
-            _SeenEvent(first + index, id_, answer.command_id, answer.aggregate_id)  # type: ignore[arg-type]
+            _SeenEvent(first + index, id_, outcome.command_id, outcome.aggregate_id)  # type: ignore[arg-type]
             for index, id_ in enumerate(ids)
         ]
         if events != expected:
             self._i1.violated(
-                f"the accepted command {answer.command_id} at offset {source} has the events "
+                f"the accepted command {outcome.command_id} at offset {source} has the events "
                 f"{_numbers(events)} where its outcome says {_numbers(expected)}",
                 _kind(len(events) - len(expected)),
             )
 
-    def _check_letters(self, source: int) -> None:
-        if self._letters[source] != 1:
+    def _check_dead_letters(self, source: int) -> None:
+        if self._dead_letters[source] != 1:
             self._i7.violated(
-                f"the dead-lettered command at offset {source} has {self._letters[source]} dead "
-                "letters",
-                _kind(self._letters[source] - 1),
+                f"the dead-lettered command at offset {source} has {self._dead_letters[source]} "
+                "dead letters",
+                _kind(self._dead_letters[source] - 1),
             )
 
-    def _check_unanswered(self, outcomes_from: int) -> None:
+    def _check_without_outcome(self, outcomes_from: int) -> None:
+        """Check that no events or dead letters are of a command without a matching outcome."""
         for source, events in self._events.items():
             if source >= outcomes_from and all(
-                answer.status not in (Accepted.status, Rejection.status)
-                for answer in self._answers.get(source, [])
+                outcome.status not in (Accepted.status, Rejection.status)
+                for outcome in self._outcomes.get(source, [])
             ):
                 self._i1.violated(
                     f"event {events[0].sequence} of {events[0].aggregate_id} is of the command at "
                     f"offset {source}, which was not accepted"
                 )
-        for source in self._letters:
+        for source in self._dead_letters:
             if source >= outcomes_from and all(
-                answer.status != DeadLettered.status for answer in self._answers.get(source, [])
+                outcome.status != DeadLettered.status for outcome in self._outcomes.get(source, [])
             ):
                 self._i7.violated(
                     f"there is a dead letter of the command at offset {source}, whose outcome "
@@ -235,51 +254,57 @@ class OutcomeAudit:
                 )
 
 
-class _Remembered:
-    """The last answers of each aggregate, as the dedupe window of its state has them.
+class _DedupeWindows:
+    """The dedupe window of each aggregate, replayed from the outcomes.
 
-    A command that comes again within the window is a duplicate, and is answered as before; one that
-    comes later is decided anew, as documented.
+    A command that is repeated within the window is a duplicate and gets the same reply again. One
+    that is repeated later is decided again, as documented.
     """
 
     def __init__(self, exists_at: Callable[[str, int], bool], *, complete: bool) -> None:
+        """Create empty windows.
+
+        Args:
+            exists_at: As in `OutcomeAudit.conclude`.
+            complete: Whether no outcome has expired.
+        """
         self._exists_at = exists_at
         self._complete = complete
-        self._answers: dict[str, list[_SeenOutcome]] = defaultdict(list)
+        self._windows: dict[str, list[_SeenOutcome]] = defaultdict(list)
 
-    def fault_of(self, source: int, answer: _SeenOutcome) -> tuple[str, ViolationKind] | None:
-        """Takes in the next answer in the order of the commands; what is wrong with it."""
-        if answer.said is None or answer.aggregate_id is None:
+    def check(self, source: int, outcome: _SeenOutcome) -> tuple[str, ViolationKind] | None:
+        """Check and add the next outcome in the order of the commands; return its violation."""
+        if outcome.reply is None or outcome.aggregate_id is None:
             return None
-        window = self._answers[answer.aggregate_id]
-        first = next((old for old in window if old.command_id == answer.command_id), None)
-        name = f"the command {answer.command_id} at offset {source}"
-        if answer.status == Duplicate.status:
+        window = self._windows[outcome.aggregate_id]
+        first = next((old for old in window if old.command_id == outcome.command_id), None)
+        name = f"the command {outcome.command_id} at offset {source}"
+        if outcome.status == Duplicate.status:
             if first is None:
                 if self._complete:
                     return f"{name} is a duplicate of none before it", "diverged"
-            elif (first.said, first.named) != (answer.said, answer.named):
-                line = f"{name} is a duplicate and got another answer than the first time"
+            elif (first.reply, first.token_offset) != (outcome.reply, outcome.token_offset):
+                line = f"{name} is a duplicate and got another reply than the first time"
                 return line, "diverged"
             return None
-        if answer.status == Accepted.status or self._exists_at(answer.aggregate_id, source):
-            window.append(answer)
+        if outcome.status == Accepted.status or self._exists_at(outcome.aggregate_id, source):
+            window.append(outcome)
             del window[:-DEDUPE_WINDOW]
         if first is not None:
-            again = f"{name} was decided again as {answer.status}; it was {first.status} before"
+            again = f"{name} was decided again as {outcome.status}; it was {first.status} before"
             return again, "doubled"
         return None
 
 
-def _named(accepted: FirstAcceptance, outcome: Outcome) -> int | None:
-    """The offset that a token names, if it is one of the outcome's aggregate and its sequence."""
+def _token_offset(accepted: FirstAcceptance, outcome: Outcome) -> int | None:
+    """Return the command's offset in a token; None unless it is of this aggregate and sequence."""
     try:
         (point,) = Token.parse(accepted.token).points
     except (InvalidToken, ValueError):
         return None
     topic, partition = outcome.source.topic, outcome.source.partition
-    fits = Point(topic, partition, point.offset, outcome.aggregate_id or "", accepted.sequence)
-    return point.offset if point == fits else None
+    expected = Point(topic, partition, point.offset, outcome.aggregate_id or "", accepted.sequence)
+    return point.offset if point == expected else None
 
 
 def _kind(surplus: int) -> ViolationKind:

@@ -1,6 +1,6 @@
-"""Everything that `verify` checks of one partition, on the records as they were read.
+"""Checks all invariants of one partition on the records that were read from its logs.
 
-Pure: a test can feed it any history. `audit_history` has I2, I3 and I4, `audit_outcomes` the rest.
+Pure: a test can feed it any history. `history.py` checks I2, I3 and I4, `outcomes.py` the others.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from models.errors import Poison
 from models.messages import Source, parse_event
 from models.outcomes import parse_outcome
 from streams.aggregate import Aggregate, TopicNames
-from streams.audit.history import HistoryAudit, ViewDocuments
+from streams.audit.history import Frozen, HistoryAudit, ViewDocuments
 from streams.audit.outcomes import OutcomeAudit
 from streams.audit.report import CheckedRange, InvariantResult, Report
 from streams.encryption.keys import PartitionKeys
@@ -26,19 +26,17 @@ S = TypeVar("S")
 
 
 class PartitionAudit(Generic[S]):
-    """Checks one partition: feed it all records of its logs, then `conclude`.
+    """Checks one partition: add all records of its logs, then call `conclude`.
 
     Args:
-        aggregate: whose partition it is.
-        names: of its topics.
-        number: of the partition.
-        position: of the command topic, where `state` stands: what came of the commands below it is
-            checked, what came of later ones only serves to understand newer documents.
-        view_end: of the event topic; the view has to have what is below it.
-        view: the documents, or None to leave I4 out.
-        report: where findings and numbers go.
-        keys: of personal data; None if nothing is encrypted. Keys that were destroyed before the
-            events' end was looked up are the only ones that are missing.
+        aggregate: Kind of the aggregates.
+        names: Names of its topics.
+        number: Number of the partition.
+        frozen: Positions that the check refers to.
+        view: Documents of the view, or None to leave I4 out.
+        report: Receives violations and numbers.
+        keys: Keys of personal data; None without a master key. It has all keys but those that were
+            destroyed before the end of the event topic was looked up.
     """
 
     def __init__(
@@ -46,9 +44,8 @@ class PartitionAudit(Generic[S]):
         aggregate: Aggregate[S],
         names: TopicNames,
         number: int,
+        frozen: Frozen,
         *,
-        position: int,
-        view_end: int,
         view: ViewDocuments | None,
         report: Report,
         keys: PartitionKeys | None = None,
@@ -56,23 +53,21 @@ class PartitionAudit(Generic[S]):
         self._aggregate = aggregate
         self._names = names
         self._number = number
-        self._position = position
+        self._position = frozen.position
         self._report = report
-        self._history = HistoryAudit(
-            aggregate, position=position, view_end=view_end, view=view, report=report, keys=keys
-        )
+        self._history = HistoryAudit(aggregate, frozen, view=view, report=report, keys=keys)
         self._keys = keys
-        self._outcomes = OutcomeAudit(position=position, report=report)
-        # The first source that outcomes and dead letters tell of.
-        self._first_outcome = self._first_letter = position
+        self._outcomes = OutcomeAudit(position=frozen.position, report=report)
+        # Lowest offset of a command that has an outcome, and of one that has a dead letter.
+        self._first_outcome = self._first_dead_letter = frozen.position
 
     def add_commands(self, records: Iterable[Record]) -> None:
-        """The next records of the command topic."""
+        """Add the next records of the command topic."""
         for record in records:
             self._outcomes.add_command(record.offset)
 
     def add_outcomes(self, records: Iterable[Record]) -> None:
-        """The next records of the outcome topic."""
+        """Add the next records of the outcomes topic."""
         finding = self._report.findings["I7"]
         for record in records:
             try:
@@ -80,30 +75,34 @@ class PartitionAudit(Generic[S]):
             except Poison as error:
                 finding.violated(f"{_at(record)} cannot be read: {error}")
                 continue
-            if self._is_of_here(record, outcome.source, finding):
+            if self._is_of_partition(record, outcome.source, finding):
                 self._first_outcome = min(self._first_outcome, outcome.source.offset)
                 self._outcomes.add_outcome(record.offset, outcome)
 
     def add_dead_letters(self, records: Iterable[Record]) -> None:
-        """The next records of the command's dead letters."""
+        """Add the next records of the topic of the commands' dead letters."""
         finding = self._report.findings["I7"]
         for record in records:
-            said = dict(record.headers)
+            headers = dict(record.headers)
             try:
                 source = Source(
-                    (said[SOURCE_TOPIC] or b"").decode(),
-                    int(said[SOURCE_PARTITION] or b""),
-                    int(said[SOURCE_OFFSET] or b""),
+                    (headers[SOURCE_TOPIC] or b"").decode(errors="replace"),
+                    int(headers[SOURCE_PARTITION] or b""),
+                    int(headers[SOURCE_OFFSET] or b""),
                 )
             except (KeyError, ValueError):
                 finding.violated(f"{_at(record)} does not say of which command it is")
                 continue
-            if self._is_of_here(record, source, finding):
-                self._first_letter = min(self._first_letter, source.offset)
+            if self._is_of_partition(record, source, finding):
+                self._first_dead_letter = min(self._first_dead_letter, source.offset)
                 self._outcomes.add_dead_letter(source.offset)
 
     def add_events(self, records: Iterable[Record]) -> None:
-        """The next records of the event topic."""
+        """Add the next records of the event topic.
+
+        Raises:
+            Fatal: One is encrypted, and the master key is missing or wrong.
+        """
         finding = self._report.findings["I2"]
         for record in records:
             try:
@@ -114,8 +113,8 @@ class PartitionAudit(Generic[S]):
                 finding.violated(f"{_at(record)} cannot be read: {error}")
                 continue
             if record.key != event.aggregate_id.encode():
-                finding.violated(f"{_at(record)} lies under another key than its aggregate")
-            if self._is_of_here(record, event.source, finding):
+                finding.violated(f"{_at(record)} has another key than the id of its aggregate")
+            if self._is_of_partition(record, event.source, finding):
                 self._history.add_event(record.offset, event)
                 self._outcomes.add_event(event)
 
@@ -125,20 +124,28 @@ class PartitionAudit(Generic[S]):
         *,
         commands_from: int = 0,
         outcomes_from: int = 0,
-        letters_from: int = 0,
+        dead_letters_from: int = 0,
     ) -> None:
-        """All was fed; `state` is the table's, the rest the first offsets that retention left."""
+        """Compare what was added, and complete the report.
+
+        Args:
+            state: Encoded states of the state table, by the bytes of the aggregates' ids.
+            commands_from: First offset of the command topic that retention has left.
+            outcomes_from: The same of the outcomes topic.
+            dead_letters_from: The same of the topic of dead letters.
+        """
         self._history.conclude(state)
         start = self._outcomes.conclude(
             commands_from=commands_from,
-            # What expired is known by the first that is left.
+            # If some have expired, all are left from the lowest source on that was read.
             outcomes_from=self._first_outcome if outcomes_from else 0,
-            letters_from=self._first_letter if letters_from else 0,
+            dead_letters_from=self._first_dead_letter if dead_letters_from else 0,
             exists_at=self._history.exists_at,
         )
         self._report.ranges.append(CheckedRange(self._number, start, max(start, self._position)))
 
-    def _is_of_here(self, record: Record, source: Source, finding: InvariantResult) -> bool:
+    def _is_of_partition(self, record: Record, source: Source, finding: InvariantResult) -> bool:
+        """Return whether a command is of this partition; report a violation if it is not."""
         if (source.topic, source.partition) == (self._names.commands, self._number):
             return True
         finding.violated(f"{_at(record)} is of a command of {source.topic}[{source.partition}]")

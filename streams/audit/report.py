@@ -1,6 +1,7 @@
-"""What `verify` finds: the invariants, what was checked of each, and the first thing that broke it.
+"""Report of `verify`: the invariants, how much was checked of each, and the first violation.
 
-The numbers are those of the design; I6 (one owner per email) is not checked before uniqueness is.
+The invariants have the numbers of the design. I6 (one owner per email) is not checked, because
+nothing enforces it yet. The names of the fields are keys in `cqrs verify --json`.
 """
 
 from __future__ import annotations
@@ -22,36 +23,36 @@ INVARIANTS: Mapping[str, str] = {
 }
 
 
-# What a violation is: something is missing, there twice, or other than it has to be.
+# Something is missing, exists more than once, or differs from what it has to be.
 ViolationKind = Literal["lost", "doubled", "diverged"]
 
 
 class NotCaughtUp(Fatal):
-    """The workers did not reach what there was at the start, so nothing can be said yet."""
+    """The workers did not reach in time what existed at the start, so nothing was checked."""
 
 
 @dataclass
 class InvariantResult:
-    """What was found of one invariant."""
+    """Result of checking one invariant; `says` is the invariant itself."""
 
     name: str
     says: str
     checked: int = 0
     violations: int = 0
     lost: int = 0
-    """How many of the violations are something that is missing."""
+    """Number of violations where something is missing."""
     doubled: int = 0
-    """How many are something that is there more than once."""
+    """Number of violations where something exists more than once."""
     first: str | None = None
-    """The first violation, in one line that says where. It carries no personal data."""
+    """The first violation in one line, with its place and without personal data."""
 
     @property
     def ok(self) -> bool:
-        """Whether nothing broke it."""
+        """Whether there was no violation."""
         return not self.violations
 
     def violated(self, line: str, kind: ViolationKind = "diverged") -> None:
-        """Something breaks it."""
+        """Add a violation; `line` describes it and contains no personal data."""
         self.violations += 1
         self.lost += kind == "lost"
         self.doubled += kind == "doubled"
@@ -61,7 +62,7 @@ class InvariantResult:
 
 @dataclass(frozen=True, slots=True)
 class CheckedRange:
-    """The commands of a partition that retention still let us check: `start` <= offset < `end`."""
+    """Commands of a partition that could be checked: `start` <= offset < `end`."""
 
     partition: int
     start: int
@@ -70,10 +71,10 @@ class CheckedRange:
 
 @dataclass
 class Report:
-    """What was found of all of them, and what was counted on the way.
+    """Results for all invariants, and numbers of what was read.
 
-    Commands and outcomes are counted in the ranges that could be checked; events, aggregates and
-    documents are all there are.
+    Commands and outcomes are counted within `ranges`. Events, aggregates and documents are all that
+    exist.
     """
 
     commands: int = 0
@@ -83,10 +84,10 @@ class Report:
     dead: int = 0
     events: int = 0
     aggregates: int = 0
-    documents: int | None = None  # None if the view was not looked at
-    known_missing: int = 0  # documents that Elasticsearch refused, with their dead letters
-    lag: int = 0  # positions of the command topic behind the checked range by now
-    indices: list[IndexStatus] = field(default_factory=list)  # of the view, if it was looked at
+    documents: int | None = None  # None if the view was not checked
+    known_missing: int = 0  # documents that were refused, or are missing and have dead letters
+    lag: int = 0  # offsets of the command topic after the checked ranges, at the end of the check
+    indices: list[IndexStatus] = field(default_factory=list)  # of the view, if it was checked
     ranges: list[CheckedRange] = field(default_factory=list)
     findings: dict[str, InvariantResult] = field(
         default_factory=lambda: {
@@ -101,28 +102,28 @@ class Report:
 
     @property
     def lost(self) -> int:
-        """Commands, events and documents that are missing."""
+        """Number of violations where something is missing."""
         return sum(finding.lost for finding in self.findings.values())
 
     @property
     def doubled(self) -> int:
-        """Outcomes, events and dead letters that are there more than once."""
+        """Number of violations where something exists more than once."""
         return sum(finding.doubled for finding in self.findings.values())
 
     @property
     def diverged(self) -> int:
-        """What is there, once, and not as it has to be."""
+        """Number of the other violations: something differs from what it has to be."""
         violations = sum(finding.violations for finding in self.findings.values())
         return violations - self.lost - self.doubled
 
     @property
     def expired(self) -> int:
-        """Positions before the ranges, which retention did not let us check."""
+        """Number of offsets before the ranges, which retention made impossible to check."""
         return sum(checked.start for checked in self.ranges)
 
     @property
     def first_violation(self) -> str | None:
-        """The first broken invariant, by number, in one line."""
+        """First violation of the broken invariant with the lowest number, in one line."""
         for finding in self.findings.values():
             if finding.first is not None:
                 return f"{finding.name} is broken ({finding.says}): {finding.first}"

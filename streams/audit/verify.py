@@ -1,8 +1,9 @@
 """Checks the invariants of an aggregate from its topics and its view alone.
 
-What there is at the start is frozen: the commands on their topic, then the events. Once the workers
-have reached it, every partition is read and checked by itself, at the position where its state
-table stands then; commands may go on coming meanwhile. The oracle is the fold of the events.
+First it waits until the workers have decided all commands that exist at the start, then until the
+view has the events that exist by then. Then it reads and checks one partition after the other, up
+to the position that its state table has reached meanwhile. New commands may arrive all the time.
+The oracle is the fold of the events.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import orjson
@@ -19,7 +21,7 @@ from faust.types import TP
 
 from models.errors import NoSuchView, Transient
 from streams.aggregate import Aggregate, TopicNames
-from streams.audit.history import ViewDocuments, check_extra_documents
+from streams.audit.history import Frozen, ViewDocuments, check_extra_documents
 from streams.audit.partition import PartitionAudit
 from streams.audit.report import NotCaughtUp, Report
 from streams.encryption.cipher import is_sealed_state
@@ -38,8 +40,8 @@ from streams.views.store import ViewStore, open_view_store
 
 S = TypeVar("S")
 
-_POLL = 0.2
-_VIEW_TIMEOUT = 60.0
+_POLL_INTERVAL_S = 0.2
+_REQUEST_TIMEOUT_S = 60.0
 
 
 async def verify(
@@ -50,19 +52,20 @@ async def verify(
     timeout: float = 60,
     progress: ProgressCallback = no_progress,
 ) -> Report:
-    """Check everything that there is now; I4 only with a view.
+    """Check all invariants for everything that exists now.
 
     Args:
-        settings: where the servers are.
-        aggregate: whose topics these are.
-        view: what to hold against the events.
-        timeout: seconds that the workers get to reach what there is now.
-        progress: is told.
+        settings: Contains the addresses of the servers.
+        aggregate: Kind of the aggregates to check.
+        view: View to compare with the events; None to leave I4 out.
+        timeout: Seconds that the workers get to catch up with what exists now.
+        progress: Receives how far waiting, reading and checking are.
 
     Raises:
-        NotCaughtUp: the workers did not reach it in time.
-        Fatal: a server does not answer, or a topic or the index is missing.
-        Transient: a server failed meanwhile.
+        NotCaughtUp: The workers did not catch up in time.
+        Fatal: A server does not answer, a topic or the index is missing, or the master key is
+            missing or wrong.
+        Transient: A server failed meanwhile.
     """
     names = TopicNames.of(settings, aggregate.name)
     specs = topic_specs(settings, names)
@@ -73,7 +76,7 @@ async def verify(
     try:
         async with (
             open_logs(settings, partitions) as logs,
-            # What is compared was written with and without a key that is destroyed meanwhile.
+            # Also keeps keys that are destroyed meanwhile: older records are compared, too.
             open_key_ring(settings, names, keep_destroyed=True) as ring,
         ):
             checking = _Verification(settings, aggregate, names, logs, progress, ring)
@@ -85,6 +88,8 @@ async def verify(
 
 
 class _Verification(Generic[S]):
+    """One run of `verify`."""
+
     def __init__(
         self,
         settings: Settings,
@@ -104,12 +109,12 @@ class _Verification(Generic[S]):
         self._done = self._total = 0
 
     async def run(self, view: View[Any] | None, deadline: float) -> Report:
-        """All of it, in order."""
+        """Wait for the workers, check everything, and return the report."""
         await self._wait_for_commands(deadline)
         view_ends = await self._logs.end_offsets(self._partitions(self._names.events))
         documents = None
         if view is not None:
-            async with open_view_store(self._settings, view, timeout=_VIEW_TIMEOUT) as store:
+            async with open_view_store(self._settings, view, timeout=_REQUEST_TIMEOUT_S) as store:
                 await self._wait_for_view(store, view_ends, deadline)
                 documents = await self._read_view(view, store)
         await self._measure()
@@ -127,25 +132,23 @@ class _Verification(Generic[S]):
         return partitions_of(self._settings, topic)
 
     async def _wait_for_commands(self, deadline: float) -> None:
-        """Wait until the state tables stand behind the last command that there is now."""
+        """Wait until the state tables have passed the last command that exists now."""
         ends = await self._logs.end_offsets(self._partitions(self._names.commands))
         for source, end in ends.items():
             last = await self._logs.last_record(source, end)
-            if last is None:
-                continue
+            if last is not None:
+                await self._wait(
+                    partial(self._undecided, source, last.offset),
+                    deadline,
+                    partial(_undecided_message, source),
+                )
 
-            async def left(source: TopicPartition = source, offset: int = last.offset) -> int:
-                return max(0, offset + 1 - await self._stored_position(source.partition))
-
-            await self._wait(
-                left,
-                deadline,
-                f"{source.topic}[{source.partition}]: {{}} positions were not decided in time; "
-                "is a command worker running (`cqrs worker commands`)?",
-            )
+    async def _undecided(self, source: TopicPartition, offset: int) -> int:
+        """Return how many offsets of a command partition, up to this one, are not decided yet."""
+        return max(0, offset + 1 - await self._stored_position(source.partition))
 
     async def _stored_position(self, number: int) -> int:
-        """The newest position record in the changelog."""
+        """Return the newest position in the changelog of a partition; 0 if there is none."""
         changelog = TopicPartition(self._names.changelog, number)
         key = position_key(TP(self._names.commands, number))
         end = (await self._logs.end_offsets([changelog]))[changelog]
@@ -155,9 +158,9 @@ class _Verification(Generic[S]):
     async def _wait_for_view(
         self, store: ViewStore, ends: Mapping[TopicPartition, int], deadline: float
     ) -> None:
-        """Wait until the index that people read is there, and behind the last events."""
+        """Wait until the serving index exists and has passed the last events before `ends`."""
         last = {tp.partition: await self._logs.last_record(tp, end) for tp, end in ends.items()}
-        wanted = {one: record.offset + 1 if record else 0 for one, record in last.items()}
+        wanted = {number: one.offset + 1 if one else 0 for number, one in last.items()}
 
         async def missing() -> int:
             try:
@@ -166,37 +169,49 @@ class _Verification(Generic[S]):
                 if not any(wanted.values()) and time.monotonic() > deadline:
                     raise
                 return sum(wanted.values()) or 1
-            return sum(max(0, position - found[one].position) for one, position in wanted.items())
+            return sum(
+                max(0, position - found[number].position) for number, position in wanted.items()
+            )
 
         await self._wait(
             missing,
             deadline,
-            f"{self._names.events}: {{}} positions are not in the view in time; is a view "
-            "worker running (`cqrs worker views`)?",
+            lambda left: (
+                f"{self._names.events}: {left} positions are not in the view in time; is a view "
+                "worker running (`cqrs worker views`)?"
+            ),
         )
 
     async def _wait(
-        self, missing: Callable[[], Awaitable[int]], deadline: float, line: str
+        self,
+        missing: Callable[[], Awaitable[int]],
+        deadline: float,
+        message: Callable[[int], str],
     ) -> None:
+        """Wait until `missing` returns 0.
+
+        Raises:
+            NotCaughtUp: It does not at the deadline; with the `message` about what it returned.
+        """
         while left := await missing():
             self._progress("Waiting for the workers", 0, left)
             if time.monotonic() > deadline:
-                raise NotCaughtUp(line.format(left))
-            await asyncio.sleep(_POLL)
+                raise NotCaughtUp(message(left))
+            await asyncio.sleep(_POLL_INTERVAL_S)
 
     async def _read_view(self, view: View[Any], store: ViewStore) -> ViewDocuments:
-        """All documents as they are now, and whose events the view's dead letters hold."""
+        """Read all documents of the view, and the aggregates of its dead letters."""
         documents = ViewDocuments(view.projection.fold)
         await store.refresh()
         async for document in store.scan():
             documents.add(document)
             if len(documents.documents) % 1000 == 0:
                 self._progress("Reading the view", len(documents.documents), 0)
-        dead = await self._logs.end_offsets(self._partitions(self._names.dead_views))
-        for partition, end in dead.items():
+        ends = await self._logs.end_offsets(self._partitions(self._names.dead_views))
+        for partition, end in ends.items():
             async for records in self._logs.read(partition, 0, end):
-                documents.dead.update(
-                    (record.key or b"").decode()
+                documents.dead_lettered.update(
+                    (record.key or b"").decode(errors="replace")
                     for record in records
                     if (VIEW, view.name.encode()) in record.headers
                 )
@@ -207,7 +222,7 @@ class _Verification(Generic[S]):
         self, number: int, documents: ViewDocuments | None, view_end: int
     ) -> None:
         names = self._names
-        commands, changelog, outcomes, letters, events = (
+        commands, changelog, outcomes, dead_letters, events = (
             TopicPartition(topic, number)
             for topic in (
                 names.commands,
@@ -218,21 +233,21 @@ class _Verification(Generic[S]):
             )
         )
         if self._ring is not None:
-            # Before anything else: the event that destroyed a key is read then, too.
+            # Before all else: if a key is missing then, the event that destroyed it is read below.
             await self._ring.catch_up(number)
         self._logs.consumer.assign([changelog])
-        # Up to the last stable offset, which never is in the midst of a transaction.
+        # Up to the last stable offset, which is never inside a transaction.
         stable = (await self._logs.consumer.end_offsets([changelog]))[changelog]
         state = await restore(self._logs.consumer, changelog, MemoryStore(), stable)
         position = state.position(TP(*commands)) or 0
-        # All that came of the commands below that position was written before it was committed.
-        ends = await self._logs.end_offsets([outcomes, letters, events])
+        # Everything that the commands below the position caused is before these ends: it was
+        # written before the position was committed.
+        ends = await self._logs.end_offsets([outcomes, dead_letters, events])
         audit = PartitionAudit(
             self._aggregate,
             names,
             number,
-            position=position,
-            view_end=view_end,
+            Frozen(position, view_end),
             view=documents,
             report=self._report,
             keys=None if self._ring is None else self._ring.of(number),
@@ -241,7 +256,7 @@ class _Verification(Generic[S]):
             audit.add_commands(records)
         async for records in self._read(outcomes, ends[outcomes]):
             audit.add_outcomes(records)
-        async for records in self._read(letters, ends[letters]):
+        async for records in self._read(dead_letters, ends[dead_letters]):
             audit.add_dead_letters(records)
         async for records in self._read(events, ends[events]):
             if self._ring is not None:
@@ -250,23 +265,23 @@ class _Verification(Generic[S]):
         if self._ring is not None:
             sealed = {key for key, value in state.records.items() if is_sealed_state(value)}
             await self._ring.ensure_loaded(number, sealed)
-        begins = await self._logs.begin_offsets([commands, outcomes, letters])
+        begins = await self._logs.begin_offsets([commands, outcomes, dead_letters])
         audit.conclude(
             state.records,
             commands_from=begins[commands],
             outcomes_from=begins[outcomes],
-            letters_from=begins[letters],
+            dead_letters_from=begins[dead_letters],
         )
 
     async def _check_indices(self, view: View[Any]) -> None:
-        """What the view's indices are; those that nobody reads have to add up at least."""
+        """Add the status of the view's indices to the report; check the tallies of several."""
         found = await status_of(self._settings, view, check=False, progress=self._progress)
         if len(found) > 1:
             found = await status_of(self._settings, view, check=True, progress=self._progress)
         self._report.indices = found
-        for one in found:
-            if one.complete is False:
-                self._report.findings["I4"].violated(f"{one.name} does not add up to its events")
+        for index in found:
+            if index.complete is False:
+                self._report.findings["I4"].violated(f"{index.name} does not add up to its events")
 
     async def _read(self, partition: TopicPartition, end: int) -> AsyncIterator[Sequence[Any]]:
         async for records in self._logs.read(partition, 0, end):
@@ -275,7 +290,7 @@ class _Verification(Generic[S]):
             yield records
 
     async def _measure(self) -> None:
-        """How much there is to read, for the progress."""
+        """Add up how many offsets there are to read, for the progress."""
         names = self._names
         for topic in (names.commands, names.outcomes, names.dead_commands, names.events):
             partitions = self._partitions(topic)
@@ -284,3 +299,10 @@ class _Verification(Generic[S]):
                 await self._logs.end_offsets(partitions),
             )
             self._total += sum(ends.values()) - sum(begins.values())
+
+
+def _undecided_message(source: TopicPartition, left: int) -> str:
+    return (
+        f"{source.topic}[{source.partition}]: {left} positions were not decided in time; is a "
+        "command worker running (`cqrs worker commands`)?"
+    )

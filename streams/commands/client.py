@@ -7,6 +7,7 @@ consumer of the outcomes is at the end of their topic before anything is sent, s
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -20,15 +21,20 @@ from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from typing_extensions import Self
 
-from models.errors import InvalidCommand, OutcomeTimeout, Transient
+from models.errors import InvalidCommand, OutcomeTimeout, Poison, Transient
 from models.messages import Command, to_wire
 from models.outcomes import Outcome, parse_outcome
 from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
+from streams.kafka.records import Record
 from streams.kafka.topics import COMMAND_BYTES, check_topics, partitions_of, topic_specs
 from streams.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+_READ_BACKOFF_S = 1.0  # after Kafka failed while outcomes were read
 
 
 def encode_command(command: Command) -> tuple[bytes, bytes]:
@@ -172,23 +178,42 @@ class KafkaCommandBus(CommandBus[Outcome]):
             reader.seek(partition, end)
 
     async def _read(self, reader: AIOKafkaConsumer) -> None:
-        try:
-            while True:
-                for records in (await reader.getmany(timeout_ms=1000)).values():
-                    for record in records:
-                        self._deliver(record.key, record.value)
-        except Exception as error:
-            for pending in chain.from_iterable(self._pending.values()):
-                if not pending.outcome.done():
-                    pending.outcome.set_exception(error)
-            raise
+        """Deliver outcomes as they come. When Kafka fails, those who wait now get a Transient."""
+        while True:
+            try:
+                found = await reader.getmany(timeout_ms=1000)
+            except KafkaError as error:
+                self._fail_pending(
+                    Transient(
+                        f"Kafka failed while outcomes were read ({type(error).__name__}): send the "
+                        "command again with the same id"
+                    )
+                )
+                await asyncio.sleep(_READ_BACKOFF_S)
+                continue
+            for record in chain.from_iterable(found.values()):
+                self._deliver(record)
 
-    def _deliver(self, key: bytes | None, value: bytes) -> None:
-        """Resolve the first pending command that an outcome is for; most are for other clients."""
-        if key not in self._pending:
+    def _fail_pending(self, error: Transient) -> None:
+        for pending in chain.from_iterable(self._pending.values()):
+            if not pending.outcome.done():
+                pending.outcome.set_exception(error)
+
+    def _deliver(self, record: Record) -> None:
+        """Resolve the first pending command that an outcome is for; most are for other clients.
+
+        What is no outcome is passed over: it may be somebody's record, or a newer worker's.
+        """
+        if record.key not in self._pending:
             return
-        outcome = parse_outcome(value)
-        for pending in self._pending[key]:
+        try:
+            outcome = parse_outcome(record.value or b"")
+        except Poison as poison:
+            logger.warning(
+                "%s[%d] offset %d is %s", record.topic, record.partition, record.offset, poison
+            )
+            return
+        for pending in self._pending[record.key]:
             if outcome.command_id == pending.command_id and not pending.outcome.done():
                 pending.outcome.set_result(outcome)
                 return

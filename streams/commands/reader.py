@@ -40,7 +40,7 @@ class CommandReader:
             Poison: it is no command, contradicts its headers, or its key is not its aggregate id.
         """
         if record.value is None:
-            raise Poison("malformed-json", "the record has no value")
+            raise record.unreadable or Poison("malformed-json", "the record has no value")
         command = self._canonical.read(
             record.value, lambda: command_id_at(source_of(record)), lambda: time_of(record)
         ) or self._parse(record, record.value)
@@ -81,8 +81,7 @@ def _check_headers(record: Record, command: Command) -> None:
     for name, value in record.headers:
         attribute = _REPEATABLE.get(name)
         if attribute is not None:
-            field = getattr(command, attribute)
-            agrees = value == (b"" if field is None else str(field).encode())
+            agrees = _is_written(value, getattr(command, attribute))
         elif name == "type":
             agrees = (
                 value is not None
@@ -92,6 +91,16 @@ def _check_headers(record: Record, command: Command) -> None:
             continue  # it repeats no field
         if not agrees:
             raise Poison("header-mismatch", f"the header {name} contradicts the value")
+
+
+def _is_written(value: bytes | None, field: UUID | int | str | None) -> bool:
+    """Return whether a header's value is this field, in any of the ways to write its type."""
+    if field is None or not value:
+        return field is None and not value
+    try:
+        return type(field)(value.decode()) == field
+    except ValueError:
+        return False
 
 
 def _position(error: orjson.JSONDecodeError) -> str:

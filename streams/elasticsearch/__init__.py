@@ -1,1 +1,1 @@
-"""What is written to Elasticsearch and asked of it: connection, index, bulk writes, substrings."""
+"""Access to Elasticsearch: connection, index definition, bulk writes, substring search."""

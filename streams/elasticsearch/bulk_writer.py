@@ -1,4 +1,4 @@
-"""Writes whole documents to a view in bulk, and says what became of each."""
+"""Writes whole documents in bulk, with a result for each."""
 
 from __future__ import annotations
 
@@ -14,27 +14,29 @@ from models.errors import Fatal
 from streams.elasticsearch.connection import is_passing, missing_index, translating
 from streams.elasticsearch.index import REFUSED, Document, IndexDefinition
 
-_MOST_BYTES = 1024 * 1024  # of a body; from there on the HTTP client warns that it blocks the loop
-_IN_FLIGHT = 2  # while one request is indexed the next one is encoded and sent: 1.3 to 1.8 times
-_LONGEST_ID = 512  # bytes; Elasticsearch takes no longer one
+# Size of a request's body. The HTTP client warns about larger ones: they block the event loop.
+_MAX_BODY_BYTES = 1024 * 1024
+# Requests at a time: one is encoded while another is indexed (1.3 to 1.8 times the documents/s).
+_IN_FLIGHT = 2
+_MAX_ID_BYTES = 512  # the limit of Elasticsearch
 
 
 class WriteStatus(Enum):
-    """What became of a document that was sent."""
+    """Outcome of writing one document."""
 
     WRITTEN = "written"
     STALE = "stale"
-    """This version or a later one is there already: as good as written."""
+    """The index has this version or a later one already: as good as written."""
     REFUSED = "refused"
-    """For good: the same document will never be taken."""
+    """Refused for good: sending the same document again cannot help."""
     RETRY = "not now"
-    """Overload, a missing shard, a block on the index: send it again."""
+    """Not written because of overload, a missing shard or a block on the index: send it again."""
 
 
 class WriteResult(NamedTuple):
-    """Elasticsearch's answer for one document; the reason names no values."""
+    """Result for one document. The reason contains no values of the document."""
 
-    fate: WriteStatus
+    status: WriteStatus
     reason: str = ""
 
 
@@ -42,81 +44,98 @@ WRITTEN, _STALE = WriteResult(WriteStatus.WRITTEN), WriteResult(WriteStatus.STAL
 
 
 class BulkWriter:
-    """Bulk requests of at most `most` documents."""
+    """Writes documents to one index, with at most `max_documents` in a request."""
 
     def __init__(
-        self, client: AsyncElasticsearch, index: IndexDefinition, target: str, *, most: int
+        self,
+        client: AsyncElasticsearch,
+        index: IndexDefinition,
+        target: str,
+        *,
+        max_documents: int,
     ) -> None:
-        """`target` is the alias by which the index is written to."""
+        """Create a writer to the alias `target` (see `writes_alias`)."""
         self._client = client
         self._target = target
         self._index = index
-        self._most = most
+        self._max_documents = max_documents
 
     async def write(self, documents: Sequence[Document]) -> list[WriteResult]:
-        """The answers, in the order of the documents. See `ViewStore.bulk_index`."""
-        answers = [WRITTEN] * len(documents)
+        """Write documents; see `ViewStore.bulk_index`.
+
+        Returns:
+            One result per document, in the same order.
+
+        Raises:
+            NoSuchView: The index does not exist.
+            Fatal, Transient: A request failed; any of the documents may have been written.
+        """
+        results = [WRITTEN] * len(documents)
         requests: list[asyncio.Task[None]] = []
         try:
-            for places, body in self._requests(documents, answers):
+            for places, body in self._requests(documents, results):
                 if len(requests) >= _IN_FLIGHT:
                     await requests[-_IN_FLIGHT]
-                requests.append(asyncio.create_task(self._send(body, places, answers)))
-                await asyncio.sleep(0)  # let it go out before the next one is encoded
+                requests.append(asyncio.create_task(self._send(body, places, results)))
+                await asyncio.sleep(0)  # start sending it before the next one is encoded
             for request in requests:
                 await request
         finally:
             for request in requests:
                 request.cancel()
             await asyncio.gather(*requests, return_exceptions=True)
-        return answers
+        return results
 
     def _requests(
-        self, documents: Sequence[Document], answers: list[WriteResult]
+        self, documents: Sequence[Document], results: list[WriteResult]
     ) -> Iterable[tuple[list[int], bytes]]:
-        """Bodies of bounded size, each with the places of its documents."""
+        """Yield bodies of bounded size, each with the places of its documents in `documents`.
+
+        A document that cannot be encoded is left out; its result is set to REFUSED.
+        """
         places: list[int] = []
         lines: list[bytes] = []
         size = 0
         for place, document in enumerate(documents):
             try:
-                two = self._lines(document)
-            except (ValueError, TypeError) as error:  # orjson's are both
-                answers[place] = WriteResult(WriteStatus.REFUSED, f"cannot be encoded: {error}")
+                item = self._lines(document)
+            except (ValueError, TypeError) as error:  # of `to_source` and orjson
+                results[place] = WriteResult(WriteStatus.REFUSED, f"cannot be encoded: {error}")
                 continue
-            if places and (len(places) == self._most or size + len(two) > _MOST_BYTES):
+            full = len(places) == self._max_documents or size + len(item) > _MAX_BODY_BYTES
+            if places and full:
                 yield places, b"".join(lines)
                 places, lines, size = [], [], 0
             places.append(place)
-            lines.append(two)
-            size += len(two)
+            lines.append(item)
+            size += len(item)
         if places:
             yield places, b"".join(lines)
 
     def _lines(self, document: Document) -> bytes:
         key = document["id"]
         if not is_possible_id(key):
-            # Elasticsearch would refuse the whole request for it
-            raise ValueError(f"an id has 1 to {_LONGEST_ID} bytes in UTF-8")
+            # Elasticsearch would refuse the whole request because of it.
+            raise ValueError(f"an id has 1 to {_MAX_ID_BYTES} bytes in UTF-8")
         source = document if REFUSED in document else self._index.to_source(document)
         action = {"_id": key, "version": document["version"], "version_type": "external"}
         return b"%b\n%b\n" % (orjson.dumps({"index": action}), orjson.dumps(source))
 
-    async def _send(self, body: bytes, places: list[int], answers: list[WriteResult]) -> None:
+    async def _send(self, body: bytes, places: list[int], results: list[WriteResult]) -> None:
         with translating(self._client):
             response = await self._client.bulk(
-                operations=body,  # type: ignore[arg-type]  # bytes are passed on as they are
+                operations=body,  # type: ignore[arg-type]  # bytes are sent unchanged
                 index=self._target,
-                require_alias=True,  # else a lost index would come back without its mapping
+                require_alias=True,  # else a deleted index would be created without its mapping
                 include_source_on_error=False,
                 filter_path="items.*.status,items.*.error.type,items.*.error.reason",
             )
         for place, item in zip(places, response["items"], strict=True):
-            result = item["index"]
-            if result["status"] >= 300:
-                answers[place] = self._answer(result["status"], result.get("error", {}))
+            reply = item["index"]
+            if reply["status"] >= 300:
+                results[place] = self._failure(reply["status"], reply.get("error", {}))
 
-    def _answer(self, status: int, error: Mapping[str, str]) -> WriteResult:
+    def _failure(self, status: int, error: Mapping[str, str]) -> WriteResult:
         kind = error.get("type", "unknown")
         if status == 409:
             return _STALE
@@ -131,15 +150,18 @@ class BulkWriter:
 
 
 def is_possible_id(key: str) -> bool:
-    """Whether Elasticsearch takes this as the id of a document."""
+    """Check whether Elasticsearch accepts this as the id of a document."""
     try:
-        return 0 < len(key) <= _LONGEST_ID and len(key.encode()) <= _LONGEST_ID
+        return 0 < len(key) <= _MAX_ID_BYTES and len(key.encode()) <= _MAX_ID_BYTES
     except UnicodeEncodeError:  # half a surrogate pair
         return False
 
 
 def _without_values(reason: str) -> str:
-    """Cut what Elasticsearch quotes of the document: reasons go where personal data must not."""
+    """Cut out what Elasticsearch quotes of the document.
+
+    Reasons go to logs and dead letters, which must not contain personal data.
+    """
     for quote in (" Preview of field's value", " The prefix of the first immense term"):
         reason = reason.partition(quote)[0]
     return " ".join(reason.split())[:300]

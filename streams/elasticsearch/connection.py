@@ -1,8 +1,8 @@
-"""The connection to Elasticsearch, and what its failures mean here.
+"""Connects to Elasticsearch and turns its failures into the project's errors.
 
-Whatever can pass by itself (nothing listens, no answer in time, 429, any 5xx) is `Transient`. What
-only a person can change (credentials, another server at that address, no index) is `Fatal`. The
-client does not retry: who calls knows whether to wait for ever or to tell the user.
+A failure that can pass by itself (nothing listens, no response in time, 429, any 5xx) is
+`Transient`. One that only a person can fix (credentials, another server at that address, no index)
+is `Fatal`. The client does not retry: callers know whether to retry for ever or to report it.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from elasticsearch.serializer import OrjsonSerializer
 from models.errors import CqrsError, Fatal, NoSuchView, Transient
 from streams.settings import Settings
 
-_PASSING = frozenset({408, 429})
-_INDEX_CLOSED = "index_closed_exception"  # a 400, and yet it passes when somebody opens the index
+_PASSING_STATUSES = frozenset({408, 429})
+_INDEX_CLOSED = "index_closed_exception"  # a 400, but it passes when a person opens the index
 
 
 class _Json(OrjsonSerializer):
-    """Takes what is no JSON for text: a gateway's answer may be empty, and its status counts."""
+    """Reads a body that is not JSON as text: a gateway may send anything; its status counts."""
 
     def loads(self, data: bytes) -> Any:
         try:
@@ -38,16 +38,16 @@ class _Json(OrjsonSerializer):
 
 
 def connect(settings: Settings, *, timeout: float) -> AsyncElasticsearch:
-    """A client for `elasticsearch_url`; close it. Nothing is sent yet.
+    """Create a client for `elasticsearch_url`. It sends nothing yet; the caller closes it.
 
-    Credentials, API keys and certificates go in here when `Settings` has them.
+    Credentials, API keys and certificates belong here once `Settings` has fields for them.
 
     Args:
-        settings: Where Elasticsearch is.
-        timeout: Seconds that any one request may take.
+        settings: Contains the URL of Elasticsearch.
+        timeout: Seconds that one request may take.
 
     Raises:
-        Fatal: The URL is not one.
+        Fatal: The URL is not valid.
     """
     url = settings.elasticsearch_url
     try:
@@ -65,22 +65,22 @@ def connect(settings: Settings, *, timeout: float) -> AsyncElasticsearch:
             "CQRS_ELASTICSEARCH_URL has to be a scheme, a host and a port, "
             "as in http://127.0.0.1:9200"
         ) from None
-    # It warns of every failed attempt; whoever retries says it once
+    # It warns about every failed attempt; callers that retry log a failure once.
     logging.getLogger("elastic_transport").setLevel(logging.ERROR)
     return client
 
 
 def address(client: AsyncElasticsearch) -> str:
-    """Where the client connects to, without credentials, for people to read."""
+    """Return the addresses that the client connects to, for people and without credentials."""
     return ", ".join(node.base_url for node in client.transport.node_pool.all())
 
 
 @contextmanager
 def translating(client: AsyncElasticsearch, *, starting: bool = False) -> Iterator[None]:
-    """Turn every failure of a request into `Transient` or `Fatal`, one line each.
+    """Turn every failure of a request into `Transient` or `Fatal`, with a message of one line.
 
-    An unknown host is a mistake in the settings when `starting`; later on it is an outage, for
-    some name services forget a name as soon as nothing runs behind it.
+    An unknown host is `Fatal` if `starting`: a mistake in the settings. Later it is an outage,
+    because some name services drop a name as soon as nothing runs behind it.
     """
     try:
         yield
@@ -97,10 +97,11 @@ def translating(client: AsyncElasticsearch, *, starting: bool = False) -> Iterat
 
 
 def clear_traceback(error: BaseException | None) -> None:
-    """Empty the frames that a failure has passed, for whoever is going to try again.
+    """Clear the frames in the tracebacks of an error and of its causes, before a retry.
 
-    They hold the body of the request, up to a MiB, in cycles (an error in a frame of its own
-    traceback) that only garbage collection undoes; and it runs seldom in a worker that waits.
+    They keep the body of the request (up to 1 MiB) in reference cycles: the error is a variable in
+    a frame of its own traceback. Only garbage collection frees those, and it rarely runs in a
+    worker that waits.
     """
     while error is not None:
         clear_frames(error.__traceback__)
@@ -108,7 +109,7 @@ def clear_traceback(error: BaseException | None) -> None:
 
 
 def missing_index(name: str) -> NoSuchView:
-    """There is nothing behind an alias."""
+    """Return the error for an alias or index that does not exist."""
     return NoSuchView(
         f"Elasticsearch has no index {name}: a view worker makes it and shows it when it is "
         "complete; `cqrs views status` says how far that is"
@@ -116,8 +117,17 @@ def missing_index(name: str) -> NoSuchView:
 
 
 def is_passing(status: int, kind: str) -> bool:
-    """Whether the same request may work later, by its HTTP status and Elasticsearch's type."""
-    return status in _PASSING or status >= 500 or kind in {_INDEX_CLOSED, "cluster_block_exception"}
+    """Return whether the same request may succeed later.
+
+    Args:
+        status: HTTP status.
+        kind: Type of the error, as Elasticsearch names it.
+    """
+    return (
+        status in _PASSING_STATUSES
+        or status >= 500
+        or kind in {_INDEX_CLOSED, "cluster_block_exception"}
+    )
 
 
 def _transport_failure(error: TransportError, where: str) -> CqrsError:
@@ -127,14 +137,14 @@ def _transport_failure(error: TransportError, where: str) -> CqrsError:
         return Fatal(f"No TLS with Elasticsearch at {where}: {_line(error.message)}")
     if isinstance(error, ConnectionFailed):
         return Transient(f"Elasticsearch at {where} cannot be reached: {_line(error.message)}")
-    return _not_elasticsearch(where)  # an answer that cannot be read
+    return _not_elasticsearch(where)  # the response cannot be read
 
 
 def _api_failure(error: ApiError, where: str) -> CqrsError:
     status, kind = error.status_code, str(error.message)
     if is_passing(status, kind):
-        said = _line(kind) or "without a word"
-        return Transient(f"Elasticsearch at {where} answered {status}: {said}")
+        reason = _line(kind) or "no reason given"
+        return Transient(f"Elasticsearch at {where} answered {status}: {reason}")
     if status in (401, 403):
         return Fatal(
             f"Elasticsearch at {where} refuses the credentials ({status}): "
@@ -148,7 +158,7 @@ def _api_failure(error: ApiError, where: str) -> CqrsError:
 
 
 def _not_elasticsearch(where: str) -> Fatal:
-    return Fatal(f"What answers at {where} is not Elasticsearch: check CQRS_ELASTICSEARCH_URL")
+    return Fatal(f"The server at {where} is not Elasticsearch: check CQRS_ELASTICSEARCH_URL")
 
 
 def _line(text: object) -> str:

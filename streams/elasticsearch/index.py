@@ -1,8 +1,9 @@
-"""The definition of a view's index: what Elasticsearch is told when one is made.
+"""Definition of a view's index: its names, mapping and settings.
 
-An index is called `<alias>-v<number>`. People read through the alias, which is on one of them. Who
-writes uses an alias of that index alone, so that one which was deleted does not come back without
-its mapping. `view_indices` makes them and moves the aliases.
+An index is called `<alias>-v<number>`. Queries read through the alias, which points to one of them.
+Writers use a second alias that belongs to their index alone: a write to a deleted index fails then,
+instead of creating it again without its mapping. `views/indices.py` creates the indices and moves
+the aliases.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ from streams.settings import Settings
 Document = dict[str, Any]
 
 REFUSED = "refused"
-"""The field of a stand-in that holds the document which Elasticsearch refused."""
+"""Field of a stand-in that holds the document which Elasticsearch refused; see `views/store.py`."""
 
-PROGRESS = "progress"
-"""The field of a document that says how far the index is; see `view_progress`."""
+CHECKPOINT = "progress"
+"""Field that only checkpoint documents have; see `views/checkpoint.py`."""
 
 
 @dataclass(frozen=True)
 class IndexDefinition:
-    """The definition of a view's index.
+    """Definition of a view's index.
 
     Attributes:
-        alias: What everybody reads from.
-        properties: The mapping of a document's fields; anything else in a document is refused.
-        hidden: The fields which are only searched, and left out of what is read back.
-        settings: What `index.*` settings this view needs.
-        to_source: From a document to what is sent, search fields included. It raises ValueError
-            for what cannot be searched.
+        alias: Name that queries read from.
+        properties: Mapping of a document's fields. A document with any other field is refused.
+        search_only: Fields that are indexed for searches but left out of `_source`.
+        settings: `index.*` settings that this view needs.
+        to_source: Turns a document into what is sent, including the search-only fields. Raises
+            ValueError for a document that cannot be made searchable.
     """
 
     alias: str
@@ -42,7 +43,7 @@ class IndexDefinition:
     to_source: Callable[[Document], Document] = lambda document: document
 
     def mappings(self) -> dict[str, Any]:
-        """The mapping of all fields."""
+        """Return the mapping of all fields, those of stand-ins and checkpoints included."""
         return {
             "dynamic": "strict",
             "_source": {"excludes": list(self.search_only)},
@@ -50,17 +51,17 @@ class IndexDefinition:
                 "id": {"type": "keyword"},
                 "version": {"type": "long"},
                 REFUSED: {"type": "object", "enabled": False},
-                PROGRESS: {"type": "object", "enabled": False},
+                CHECKPOINT: {"type": "object", "enabled": False},
                 **self.properties,
             },
         }
 
 
 def writes_alias(name: str) -> str:
-    """The alias by which an index is written to. It goes with the index."""
+    """Return the alias through which an index is written. It is deleted with the index."""
     return f"{name}-writes"
 
 
 def in_namespace(settings: Settings, index: IndexDefinition) -> IndexDefinition:
-    """The same for one deployment."""
+    """Return the definition with its alias in the namespace of the settings."""
     return replace(index, alias=settings.namespace + index.alias)

@@ -16,7 +16,11 @@ from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_fixed
 
 from models.errors import Fatal
-from streams.kafka.aiokafka_patches import shorten_wait_for_markers, wait_before_reconnecting
+from streams.kafka.aiokafka_patches import (
+    read_within_bounds,
+    shorten_wait_for_markers,
+    wait_before_reconnecting,
+)
 from streams.settings import Settings
 
 # aiokafka logs every failed attempt, and Python prints that where no logging is configured. The
@@ -45,9 +49,17 @@ def _connection_options(settings: Settings) -> dict[str, Any]:
     return {"bootstrap_servers": settings.bootstrap_servers.split(",")}
 
 
+class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]
+    """A consumer that whatever is on a topic costs bounded memory."""
+
+    async def start(self) -> None:
+        await super().start()
+        read_within_bounds(self)
+
+
 def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
     """Create a consumer that reads committed records and belongs to no group."""
-    return AIOKafkaConsumer(
+    return _Consumer(
         **_connection_options(settings),
         **{
             "isolation_level": "read_committed",

@@ -21,7 +21,7 @@ from streams.settings import Settings
 MIB = 1024 * 1024
 _MINUTE_MS = 60 * 1000
 _HOUR_MS = 60 * _MINUTE_MS
-_DAY_MS = 24 * _HOUR_MS
+DAY_MS = 24 * _HOUR_MS
 
 # Largest command, and largest record of its outputs: a dead letter contains the command and more.
 COMMAND_BYTES = MIB
@@ -66,11 +66,11 @@ def topic_specs(settings: Settings, names: TopicNames) -> tuple[TopicSpec, ...]:
         "min_cleanable_dirty_ratio": 0.2,
     }
     return (
-        spec(names.commands, COMMAND_BYTES, **_kept_for(7 * _DAY_MS)),
+        spec(names.commands, COMMAND_BYTES, **_kept_for(7 * DAY_MS)),
         spec(names.events, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=-1),
-        spec(names.outcomes, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=7 * _DAY_MS),
-        spec(names.dead_commands, OUTPUT_BYTES, **_kept_for(28 * _DAY_MS)),
-        spec(names.dead_views, OUTPUT_BYTES, **_kept_for(28 * _DAY_MS)),
+        spec(names.outcomes, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=7 * DAY_MS),
+        spec(names.dead_commands, OUTPUT_BYTES, **_kept_for(28 * DAY_MS)),
+        spec(names.dead_views, OUTPUT_BYTES, **_kept_for(28 * DAY_MS)),
         spec(names.changelog, OUTPUT_BYTES, **compacted),
         # A destroyed key is gone within the hour, and so is its tombstone.
         spec(
@@ -90,7 +90,7 @@ def _kept_for(retention_ms: int) -> dict[str, object]:
 
     Only whole segments expire, so each one is for a day at most.
     """
-    return {"cleanup_policy": "delete", "retention_ms": retention_ms, "segment_ms": _DAY_MS}
+    return {"cleanup_policy": "delete", "retention_ms": retention_ms, "segment_ms": DAY_MS}
 
 
 async def create_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[str]:

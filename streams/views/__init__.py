@@ -1,1 +1,1 @@
-"""Projecting events into the documents of views: followed, rebuilt, searched, waited for."""
+"""The read side: projects events into views, rebuilds views, lets queries wait for writes."""

@@ -1,7 +1,7 @@
-"""How far an index is: kept in the index itself, beside the documents it is about.
+"""Checkpoints: how far an index is, stored in the index itself beside its documents.
 
-There is one such document per partition of the event topic. Wherever the index goes (deleted, or
-back to an older snapshot) its progress goes with it, so what is missing is always projected again.
+An index has one checkpoint document per partition of the event topic. If the index is deleted or
+restored from an older snapshot, so are its checkpoints: what is missing is always projected again.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from models.errors import Fatal, Transient
-from streams.elasticsearch.index import PROGRESS
-from streams.views.tally import NOTHING, Tally
+from streams.elasticsearch.index import CHECKPOINT
+from streams.views.tally import NO_EVENTS, Tally
 
 
 class IndexChanged(Transient):
-    """The index is not what this writer has left: it, or its progress, has to be looked at again.
+    """The index is not as this writer left it, so its partition has to start again.
 
-    Somebody else writes to it, or it was deleted or restored.
+    Another process wrote to it, or it was deleted or restored.
     """
 
 
 class Revision(NamedTuple):
-    """Elasticsearch's number of one state of a document; the next write is for this one only."""
+    """Elasticsearch's number for one state of a document, for conditional writes."""
 
     seq_no: int
     primary_term: int
@@ -31,70 +31,74 @@ class Revision(NamedTuple):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What an index has of one partition.
+    """How far an index is in one partition.
 
     Attributes:
-        position: Of the event topic: all events before it are in the index.
-        decided: The offset of the command of the last of them; -1 if there is none.
-        sequence: The number of that event in its aggregate: a command may have several.
-        cluster: The id of the Kafka cluster that they come from; empty if there is none.
-        tally: What they add up to.
-        revision: Of the document that said this; None if there was none.
+        position: Next offset of the event topic; the events before it are in the index, or dead
+            letters if they cannot be.
+        command_offset: Offset of the command that caused the last event in the index; -1 if there
+            is none.
+        sequence: Sequence of that event in its aggregate (a command may cause several events).
+        cluster: Id of the Kafka cluster that the events are from; empty if nothing was stored yet.
+        tally: Tally of the events in the index that belong to a document.
+        revision: Revision of the stored document; None if nothing was stored yet.
     """
 
     position: int = 0
     command_offset: int = -1
     sequence: int = 0
     cluster: str = ""
-    tally: Tally = NOTHING
+    tally: Tally = NO_EVENTS
     revision: Revision | None = None
 
     def to_source(self) -> dict[str, Any]:
-        """The document."""
-        said = {
+        """Return the document to store, without its revision."""
+        fields = {
             "position": self.position,
             "decided": self.command_offset,
             "sequence": self.sequence,
             "cluster": self.cluster,
             "events": self.tally.events,
-            "checksum": f"{self.tally.checksum:016x}",  # no number of JSON is that large
+            "checksum": f"{self.tally.checksum:016x}",  # too large for a number in JSON
         }
-        return {PROGRESS: said}
+        return {CHECKPOINT: fields}
 
 
 @dataclass(frozen=True)
 class IndexCheckpoints:
-    """The name of an index, and its progress by partition."""
+    """Name of an index, and its checkpoints by partition."""
 
     name: str
     checkpoints: Mapping[int, Checkpoint]
 
 
 def checkpoint_id(partition: int) -> str:
-    """The document's id. No aggregate has it: their ids begin with no space."""
+    """Return the document's id. No aggregate has it: their ids do not begin with a space."""
     return f" progress {partition}"
 
 
 def read_checkpoint(index: str, item: Mapping[str, Any]) -> Checkpoint:
-    """From Elasticsearch's answer for such a document.
+    """Read a checkpoint from an item of Elasticsearch's response to `mget`.
+
+    A document that does not exist is the checkpoint of an empty index.
 
     Raises:
-        Fatal: It is none.
+        Fatal: The document is not a checkpoint.
     """
     if not item.get("found"):
         return Checkpoint()
     try:
-        said = item["_source"][PROGRESS]
+        fields = item["_source"][CHECKPOINT]
         return Checkpoint(
-            position=int(said["position"]),
-            command_offset=int(said["decided"]),
-            sequence=int(said["sequence"]),
-            cluster=str(said["cluster"]),
-            tally=Tally(int(said["events"]), int(said["checksum"], 16)),
+            position=int(fields["position"]),
+            command_offset=int(fields["decided"]),
+            sequence=int(fields["sequence"]),
+            cluster=str(fields["cluster"]),
+            tally=Tally(int(fields["events"]), int(fields["checksum"], 16)),
             revision=Revision(item["_seq_no"], item["_primary_term"]),
         )
     except (KeyError, TypeError, ValueError):
         raise Fatal(
-            f"The document {item['_id']!r} of {index} is no progress of a view: make the view "
-            "again (cqrs views rebuild)"
+            f"The document {item['_id']!r} of {index} is not a checkpoint: rebuild the view "
+            "(cqrs views rebuild)"
         ) from None

@@ -1,4 +1,4 @@
-"""Moving the alias to another index, back, and deleting former indices."""
+"""Moves a view's alias to another index, moves it back, and deletes indices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streams.settings import Settings
 from streams.views.indices import IndexState, ViewIndices
 from streams.views.projection import View
 
-_REQUEST_TIMEOUT_S = 60.0  # of one request to Elasticsearch
+_REQUEST_TIMEOUT_S = 60.0
 _POLL_INTERVAL_S = 0.2
 
 
@@ -26,29 +26,38 @@ async def cut_over(
     deadline: float,
     progress: ProgressCallback,
 ) -> None:
-    """Have people read this followed index, as soon as it is nowhere behind the one they read.
+    """Move the alias to a followed index, once it is in no partition behind the serving one.
+
+    Args:
+        settings: Contains the number of partitions.
+        view: The view.
+        indices: Its indices.
+        state: The index to serve from.
+        deadline: Time of `time.monotonic` at which to give up.
+        progress: Receives the number of partitions that have caught up.
 
     Raises:
-        Fatal: It is not by the deadline (of `time.monotonic`).
+        Fatal: The index is still behind at the deadline.
     """
     numbers = range(settings.partitions)
     serving = [one.name for one in await indices.all() if one.serving and one.name != state.name]
     while True:
-        # The position of one may be behind a marker that the other has not passed yet. What counts
-        # is which commands their events are of.
-        read = (await indices.store(serving[0]).checkpoints(numbers)).checkpoints if serving else {}
+        # Positions cannot be compared: an index may have passed a transaction marker that the other
+        # one has not. So compare the commands that their last events are from.
+        old = (await indices.store(serving[0]).checkpoints(numbers)).checkpoints if serving else {}
         new = (await indices.store(state.name).checkpoints(numbers)).checkpoints
         behind = sum(
-            one.command_offset > new[number].command_offset for number, one in read.items()
+            checkpoint.command_offset > new[number].command_offset
+            for number, checkpoint in old.items()
         )
         if not behind:
             await indices.serve(state.name)
             return
-        progress("Catching up", len(read) - behind, len(read))
+        progress("Catching up", len(old) - behind, len(old))
         if time.monotonic() > deadline:
             raise Fatal(
                 f"{state.name} is behind in {behind} partitions and does not catch up: is a view "
-                f"worker of the program that made it running (`cqrs worker {view.role}`)?"
+                f"worker of the program that created it running (`cqrs worker {view.role}`)?"
             )
         await asyncio.sleep(_POLL_INTERVAL_S)
 
@@ -56,13 +65,20 @@ async def cut_over(
 async def roll_back(
     settings: Settings, view: View[Any], *, timeout: float, progress: ProgressCallback
 ) -> IndexState:
-    """Have people read the index again that they read before; it has been followed all the while.
+    """Move the alias back to the newest former index, which workers kept up to date.
+
+    Args:
+        settings: Contains the addresses of the servers.
+        view: The view.
+        timeout: Seconds that the workers get to bring the index up to date.
+        progress: As for `cut_over`.
 
     Returns:
-        That index.
+        The index that serves queries now.
 
     Raises:
-        Fatal: There is none, or nobody follows it.
+        Fatal: There is no former index, or it is still behind after `timeout`.
+        Transient: Elasticsearch failed.
     """
     async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
         indices = ViewIndices.from_settings(settings, client, view)
@@ -75,15 +91,16 @@ async def roll_back(
 
 
 async def prune(settings: Settings, view: View[Any], names: Collection[str]) -> None:
-    """Delete these indices, which nobody reads.
+    """Delete indices by name.
 
     Raises:
-        Fatal: People read one of them.
+        Fatal: One of them serves queries; nothing was deleted.
+        Transient: Elasticsearch failed; some may have been deleted.
     """
     async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
         indices = ViewIndices.from_settings(settings, client, view)
         for state in await indices.all():
             if state.name in names and state.serving:
-                raise Fatal(f"people read {state.name} by now: look at `cqrs views status`")
+                raise Fatal(f"{state.name} serves queries now: see `cqrs views status`")
         for name in names:
             await indices.drop(name)

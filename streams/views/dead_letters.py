@@ -1,13 +1,14 @@
-"""The dead letters of a view: every event that it cannot take, each at least once.
+"""Writes the dead letters of a view: one for each event that it cannot project, at least once.
 
-A letter is on its topic before an index says that it has the event, by its progress or by a
-stand-in. So what comes again after a kill may have a second letter, and nothing has none.
+A dead letter is on its topic before the index passes the event, in a checkpoint or by a stand-in.
+So an event that is processed again after a crash may have a second one, but no event has none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -17,6 +18,7 @@ from models.errors import Poison
 from models.messages import Event, EventRecord
 from streams.kafka.dead_letters import VIEW, dead_letter
 from streams.kafka.records import Record
+from streams.kafka.transactions import Batches, OutputRecord
 from streams.views.event_reader import EventReader
 
 logger = logging.getLogger(__name__)
@@ -35,41 +37,46 @@ class ViewDeadLetters:
     async def decode(
         self, reader: EventReader[E], records: Sequence[Record]
     ) -> tuple[list[EventRecord[E]], list[Record]]:
-        """The events in these records, and the record of each; the other records are buried.
+        """Read the events in these records, and write dead letters for records that have none.
+
+        Returns:
+            The events, and the record of each.
 
         Raises:
-            Exception: What the reader raises; KafkaError as below.
+            KafkaError: The dead letters could not be written, or the reader raised it.
+            Exception: Anything else that `EventReader.read` raises.
         """
         events: list[EventRecord[E]] = []
         sources: list[Record] = []
-        dead: list[tuple[Record, Poison]] = []
+        poisoned: list[tuple[Record, Poison]] = []
         for record, event in zip(records, await reader.read(records), strict=True):
             if isinstance(event, Poison):
-                dead.append((record, event))
+                poisoned.append((record, event))
             else:
                 events.append(event)
                 sources.append(record)
-        if dead:
-            await self.write(dead)
+        if poisoned:
+            await self.write(poisoned)
         return events, sources
 
-    async def write(self, dead: Sequence[tuple[Record, Poison]]) -> None:
-        """Write a letter for each of these events, and why; returns when Kafka has them all.
+    async def write(self, poisoned: Sequence[tuple[Record, Poison]]) -> None:
+        """Write a dead letter for each record, with its reason; wait until Kafka has all of them.
 
         Raises:
-            KafkaError: It may have some of them.
+            KafkaError: Some of them may have been written.
         """
-        sent = []
-        for record, poison in dead:
-            letter = dead_letter(record, poison)
-            sent.append(
-                await self._producer.send(
-                    self._topic,
-                    letter.value,
-                    letter.key,
-                    partition=record.partition,
-                    headers=[*letter.headers, (VIEW, self._view)],
-                )
-            )
+        outputs: dict[int, list[OutputRecord]] = defaultdict(list)
+        for record, poison in poisoned:
+            output = dead_letter(record, poison)
+            headers = [*output.headers, (VIEW, self._view)]
+            outputs[record.partition].append(OutputRecord(output.key, output.value, headers))
+        # By batches: `send` refuses a record that has neither key nor value.
+        sent = [
+            await self._producer.send_batch(batch, self._topic, partition=partition)
+            for partition, records in outputs.items()
+            for batch in Batches(self._producer.create_batch, records).close()
+        ]
         await asyncio.gather(*sent)
-        logger.warning("%s: %d events went to %s", self._view.decode(), len(dead), self._topic)
+        logger.warning(
+            "%s: wrote %d dead letters to %s", self._view.decode(), len(poisoned), self._topic
+        )

@@ -1,4 +1,4 @@
-"""Reading records of the event topic, with the personal fields opened where the key is there."""
+"""Reads events from records of the event topic, and decrypts their personal fields."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 
-from models.errors import Poison
+from models.errors import CqrsError, Poison
 from models.event_decoder import event_decoder
 from models.messages import Event, EventRecord, parse_event
 from streams.aggregate import TopicNames
@@ -17,12 +17,13 @@ from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.encryption.keys import PartitionKeys, no_master_key
 from streams.kafka.records import Record
 from streams.settings import Settings
+from streams.worker.logs import log_defect
 
 E = TypeVar("E", bound=Event)
 
 
 class EventReader(Generic[E]):
-    """Reads events; `open_event_reader` makes it. Any partition will do, at any time."""
+    """Reads events of any partition; create it with `open_event_reader`."""
 
     def __init__(self, types: Mapping[str, type[E]], ring: KeyRing | None) -> None:
         self._types = types
@@ -30,13 +31,13 @@ class EventReader(Generic[E]):
         self._decode_plain = event_decoder(types)
 
     async def read(self, records: Sequence[Record]) -> list[EventRecord[E] | Poison]:
-        """Return for each record the event in it, or why there is none.
+        """Return for each record its event, or the reason why it has none.
 
-        The personal fields of an event whose key is destroyed are empty strings.
+        The personal fields of an event whose key was destroyed are empty strings.
 
         Raises:
-            Fatal: something is encrypted, and the master key is missing or another one.
-            KafkaError, Transient: a key was missing, and the topic of the keys could not be read.
+            Fatal: An event is encrypted, and the master key is missing or wrong.
+            KafkaError, Transient: A key has to be read, and the keys topic cannot be.
         """
         fast = [self._decode_fast(record) for record in records]
         slow = [record for record, event in zip(records, fast, strict=True) if event is None]
@@ -50,12 +51,12 @@ class EventReader(Generic[E]):
         ]
 
     async def forget(self, partition: int) -> None:
-        """Drop the keys of a partition that others read from now on."""
+        """Drop the keys of a partition that this worker no longer reads."""
         if self._ring is not None:
             await self._ring.forget(partition)
 
     def _decode_fast(self, record: Record) -> EventRecord[E] | None:
-        """The event, if it is neither sealed nor wrong."""
+        """Decode a valid event without sealed fields; return None for any other record."""
         event = None if record.value is None else self._decode_plain(record.value)
         return event if event is not None and event.aggregate_id.encode() == record.key else None
 
@@ -65,19 +66,28 @@ class EventReader(Generic[E]):
             return read_event(record, self._types, keys)
         except Poison as poison:
             return poison.without_traceback()
+        except CqrsError:
+            raise
+        except Exception as error:
+            log_defect(f"reading {record.topic}[{record.partition}] at {record.offset}", error)
+            return Poison("unreadable", f"reading it raised {type(error).__name__}")
 
 
 @asynccontextmanager
 async def open_event_reader(
     settings: Settings, names: TopicNames, types: Mapping[str, type[E]]
 ) -> AsyncIterator[EventReader[E]]:
-    """A reader of an aggregate's events, with connections of its own. Raises Fatal."""
+    """Open a reader of an aggregate's events, with its own connections to Kafka.
+
+    Raises:
+        Fatal: Kafka does not answer, or personal data is to be encrypted without a master key.
+    """
     async with open_key_ring(settings, names) as ring:
         yield EventReader(types, ring)
 
 
 def sealed_ids(records: Iterable[Record]) -> set[bytes]:
-    """The aggregates of which there are encrypted events; others may be among them."""
+    """Return the keys (aggregate ids) of records that may have sealed fields; a few have none."""
     return {
         record.key for record in records if record.key is not None and may_be_sealed(record.value)
     }
@@ -86,7 +96,14 @@ def sealed_ids(records: Iterable[Record]) -> set[bytes]:
 def read_event(
     record: Record, types: Mapping[str, type[E]], keys: PartitionKeys | None
 ) -> EventRecord[E]:
-    """The event in a record, read with these keys. Raises Poison, and Fatal as `open_personal`."""
+    """Read the event in a record, and open its sealed fields with these keys.
+
+    Raises:
+        Poison: The record is not a valid event, or its sealed fields do not open.
+        Fatal: As for `open_personal`.
+    """
+    if record.unreadable is not None:
+        raise record.unreadable
     try:
         data: Any = None if record.value is None else orjson.loads(record.value)
     except orjson.JSONDecodeError:
@@ -102,12 +119,11 @@ def read_event(
 def open_personal(
     data: dict[str, Any], types: Mapping[str, type[E]], keys: PartitionKeys | None
 ) -> None:
-    """Open the sealed fields of an event on the wire, in place.
+    """Open the sealed fields of an event in its wire format, in place.
 
     Raises:
-        Poison: they do not open, though the key is there.
-        Fatal: there are some, and the master key (without it there are no keys) is missing or
-            another one.
+        Poison: They do not open, although the key is there.
+        Fatal: It has sealed fields, and there is no master key (`keys` is None) or a wrong one.
     """
     if PERSONAL not in data:
         return

@@ -1,8 +1,8 @@
-"""Which indices a view worker brings up to date, and when one of them is shown to people.
+"""Decides which indices a view worker keeps up to date, and when a new one starts to serve queries.
 
-All that are followed and of its definition: usually one, two after a rebuild. Where there is none,
-the worker makes one. People see it when it has all events that there were when it was made, so a
-search never answers from half a view.
+A worker follows every index that is `followed` (see `views/indices.py`) and has its definition:
+usually one, two after a rebuild. If there is no index, it creates one. That one serves queries once
+it has all events that existed when it was created, so that no search sees half a view.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Event)
 
-_LOOK = 1.0  # seconds between two looks at the indices
-_LOOK_UNTIL_SHOWN = 0.25  # while nobody can search
+_CHECK_INTERVAL_S = 1.0
+_CHECK_INTERVAL_UNTIL_SERVING_S = 0.25  # while no query can be answered
 
 _Key = tuple[str, str]  # `IndexState.key`
 
 
 class ViewFollower(Generic[E]):
-    """The indices of one view, as one worker follows them."""
+    """Finds the indices of one view to follow and opens writers for them, in one worker."""
 
     def __init__(
         self,
@@ -43,44 +43,60 @@ class ViewFollower(Generic[E]):
         client: AsyncElasticsearch,
         view: View[E],
         cluster: str,
-        letters: ViewDeadLetters,
-        wanted: Callable[[], Awaitable[Mapping[int, int]]],
+        dead_letters: ViewDeadLetters,
+        last_positions: Callable[[], Awaitable[Mapping[int, int]]],
     ) -> None:
-        """Of events from this Kafka cluster.
+        """Create a follower; `writers` starts the work for one partition.
 
-        `wanted` says the positions behind the last event of each partition as of now.
+        Args:
+            settings: Configuration of the worker.
+            client: Connection to Elasticsearch.
+            view: The view.
+            cluster: Id of the Kafka cluster that the events are read from.
+            dead_letters: Takes the events that cannot be projected.
+            last_positions: Returns, for each partition of the event topic, the position after its
+                last event.
         """
         self._settings = settings
         self._view = view
         self._cluster = cluster
-        self._letters = letters
-        self._wanted = wanted
+        self._dead_letters = dead_letters
+        self._last_positions = last_positions
         self._indices = ViewIndices.from_settings(settings, client, view)
         self._opened: dict[_Key, tuple[ViewStore, Projector[E]]] = {}
-        self._away = False
-        self._making = asyncio.Lock()  # all partitions begin at the same time
+        self._is_unreachable = False
+        self._creating = asyncio.Lock()  # all partitions start at the same time
         self._active: dict[int, dict[_Key, PartitionWriter[E]]] = {}
 
     @property
     def is_waiting(self) -> bool:
-        """Whether Elasticsearch has not answered what it was last asked."""
-        return self._away or any(projector.is_waiting for _, projector in self._opened.values())
+        """Whether a request to Elasticsearch has failed and is being repeated."""
+        return self._is_unreachable or any(
+            projector.is_waiting for _, projector in self._opened.values()
+        )
 
     async def writers(self, partition: int) -> Sequence[PartitionWriter[E]]:
-        """A writer for each index that is followed now, started; the newest index first.
+        """Start a writer for each followed index, and return them with the newest index first.
 
         Raises:
-            Fatal: What is followed was made by another program. The line says what to do.
+            Fatal: The followed indices have another definition. The message says what to do.
+            NoSuchView: An index was deleted meanwhile.
+            Transient, KafkaError: A server failed.
         """
         self.release(partition)
-        async with self._making:
-            states = await self._following()
-        self._forget_all_but({state.key for state in states})
+        async with self._creating:
+            states = await self._ensure_followed()
+        self._close_all_but({state.key for state in states})
         writers = {}
         for state in states:
             store, projector = self._open(state)
             writer = PartitionWriter(
-                store, projector, self._view.projection, self._letters, partition, self._cluster
+                store,
+                projector,
+                self._view.projection,
+                self._dead_letters,
+                partition,
+                self._cluster,
             )
             await writer.start()
             writers[state.key] = writer
@@ -88,33 +104,39 @@ class ViewFollower(Generic[E]):
         return list(writers.values())
 
     def release(self, partition: int) -> None:
-        """The partition is no longer ours, or begins anew."""
+        """Drop the writers of a partition that is given up or starts again."""
         for writer in self._active.pop(partition, {}).values():
             writer.forget()
 
     async def watch(self, restart: Callable[[Collection[int]], Awaitable[None]]) -> None:
-        """Look after the indices for ever; `restart` is given partitions that have to begin anew.
+        """Check the indices until cancelled: let a complete one serve, restart what has changed.
+
+        Args:
+            restart: Called with the partitions that have to start again.
 
         Raises:
-            Fatal: An index is there that is none of ours.
+            Fatal: An index with a name of the view was not created by this project, or a request
+                was refused.
         """
-        shown = False
+        is_serving = False
         while True:
-            await asyncio.sleep(_LOOK if shown else _LOOK_UNTIL_SHOWN)
+            await asyncio.sleep(
+                _CHECK_INTERVAL_S if is_serving else _CHECK_INTERVAL_UNTIL_SERVING_S
+            )
             try:
                 states = await self._indices.all()
-                shown = any(state.serving for state in states) or await self._show(states)
+                is_serving = any(state.serving for state in states) or await self._serve(states)
                 changed = await self._changed(states)
             except (Transient, NoSuchView) as error:
-                self._away = isinstance(error, Transient)
-                continue  # projecting says that it waits, or has noticed by itself
-            self._away = False
+                self._is_unreachable = isinstance(error, Transient)
+                continue  # the projector logs an outage; a writer notices a deleted index itself
+            self._is_unreachable = False
             if changed:
-                logger.warning("%s: the indices have changed; beginning anew", self._indices.alias)
+                logger.warning("%s: the indices have changed; starting again", self._indices.alias)
                 await restart(changed)
 
-    async def _following(self) -> list[IndexState]:
-        """The indices to follow, the newest first; at least one."""
+    async def _ensure_followed(self) -> list[IndexState]:
+        """Return the indices to follow, the newest first; create one if there is none."""
         while True:
             states = await self._indices.all()
             followed = self._followed(states)
@@ -124,21 +146,21 @@ class ViewFollower(Generic[E]):
             if others:
                 raise Fatal(
                     f"The view {self._indices.alias} is in {', '.join(others)}, which another "
-                    "program made: its documents are not what this one would make; run "
+                    "program created: this one would write different documents; run "
                     f"`cqrs views rebuild {self._view.name}`, and then this worker"
                 )
-            fitting = [state for state in reversed(states) if self._indices.is_current(state)]
-            if fitting:  # what a rebuild has left, or a snapshot brought back
-                await self._indices.follow(fitting[0].name)
+            current = [state for state in reversed(states) if self._indices.is_current(state)]
+            if current:  # left by a rebuild, or restored from a snapshot
+                await self._indices.follow(current[0].name)
             else:
-                await self._make(states[-1].number + 1 if states else 1)
+                await self._create(states[-1].number + 1 if states else 1)
 
     def _followed(self, states: Sequence[IndexState]) -> list[IndexState]:
-        """Those that are followed and of this program's definition, the newest first."""
+        """Return the followed indices of this program's definition, the newest first."""
         return [one for one in reversed(states) if one.followed and self._indices.is_current(one)]
 
-    async def _make(self, number: int) -> None:
-        wanted = await self._wanted()
+    async def _create(self, number: int) -> None:
+        wanted = await self._last_positions()
         if await self._indices.create(number, wanted, followed=True) and any(wanted.values()):
             logger.warning(
                 "%s: there is no index; making %s-v%d from the first event, and searches see "
@@ -148,19 +170,19 @@ class ViewFollower(Generic[E]):
                 number,
             )
 
-    async def _show(self, states: Sequence[IndexState]) -> bool:
-        """Let people read the newest index that is complete, now that they have none."""
+    async def _serve(self, states: Sequence[IndexState]) -> bool:
+        """Let the newest complete index serve queries, and return whether there is one."""
         for state in self._followed(states):
             store, _ = self._open(state)
-            progress = (await store.checkpoints(range(self._settings.partitions))).checkpoints
-            if all(progress[one].position >= end for one, end in state.wanted.items()):
+            reached = (await store.checkpoints(range(self._settings.partitions))).checkpoints
+            if all(reached[number].position >= end for number, end in state.wanted.items()):
                 await self._indices.serve(state.name)
                 logger.info("%s: searches see %s now", self._indices.alias, state.name)
                 return True
         return False
 
     async def _changed(self, states: Sequence[IndexState]) -> set[int]:
-        """The partitions whose indices are others now, or have lost what they had."""
+        """Return the partitions that follow other indices now, or one that has gone back."""
         followed = {state.key for state in self._followed(states)}
         changed = {number for number, writers in self._active.items() if set(writers) != followed}
         for key in followed & self._opened.keys():
@@ -172,7 +194,9 @@ class ViewFollower(Generic[E]):
             if before:
                 found = (await self._opened[key][0].checkpoints(before)).checkpoints
                 changed |= {
-                    one for one, position in before.items() if found[one].position < position
+                    number
+                    for number, position in before.items()
+                    if found[number].position < position
                 }
         return changed
 
@@ -187,6 +211,6 @@ class ViewFollower(Generic[E]):
             self._opened[state.key] = store, projector
         return self._opened[state.key]
 
-    def _forget_all_but(self, followed: Collection[_Key]) -> None:
+    def _close_all_but(self, followed: Collection[_Key]) -> None:
         for key in self._opened.keys() - set(followed):
             del self._opened[key]

@@ -1,11 +1,11 @@
-"""The indices of a view: which there are, and how one after the other comes into use.
+"""The indices of a view, and the states through which an index comes into use.
 
-    building   it is being made, by `cqrs views rebuild`
-    followed   the workers of its definition bring it up to date
-    serving    it is followed, and people read it: the alias is on it
+    building   `cqrs views rebuild` fills it
+    followed   workers with its definition keep it up to date
+    serving    it is followed, and queries read it: the view's alias points to it
 
-Each step is one request that moves aliases, which Elasticsearch does at once or not at all. What
-an index is stands in its aliases alone, so every process sees the same.
+Each transition is one request that changes aliases, which Elasticsearch does atomically. The state
+of an index is stored in its aliases alone, so every process sees the same.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from streams.views.projection import View
 from streams.views.store import ViewStore
 
 _SERVING_SETTINGS: Mapping[str, Any] = {
-    # no replica on one node, one as soon as there are two
+    # No replica on one node, one as soon as there are two nodes.
     "auto_expand_replicas": "0-1",
-    # said outright, it also holds for an index that nobody has searched for a while
+    # Set explicitly: by default an index that was not searched for a while is not refreshed.
     "refresh_interval": "1s",
 }
 _LOADING_SETTINGS: Mapping[str, Any] = {
@@ -39,18 +39,19 @@ _LOADING_SETTINGS: Mapping[str, Any] = {
 
 @dataclass(frozen=True)
 class IndexState:
-    """One of a view's indices, as it is.
+    """State of one of a view's indices.
 
     Attributes:
         name: `<alias>-v<number>`.
-        number: The newest has the highest.
-        uuid: Another one if it was deleted and made again under the same name.
-        definition: Of the view that it was made by.
-        wanted: The positions of the event topic, by partition, that it must have reached before
-            anybody reads it: whatever there was when it was made.
-        followed: Whether workers bring it up to date.
-        serving: Whether the alias is on it.
-        served: Whether it ever was.
+        number: Number of the index; the newest has the highest.
+        uuid: Elasticsearch's id of the index: it changes when an index is deleted and created
+            again under the same name.
+        definition: Definition of the view that the index was created for (`View.definition`).
+        wanted: Position, by partition of the event topic, that the index has to reach before it
+            may serve queries: the end of the partition when the index was created.
+        followed: Whether workers keep it up to date.
+        serving: Whether the view's alias points to it.
+        served: Whether the alias points to it, or did before.
     """
 
     name: str
@@ -64,17 +65,20 @@ class IndexState:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Name and uuid: another one for an index that was deleted and made again."""
+        """Name and uuid, which tell apart two indices that had the same name."""
         return self.name, self.uuid
 
     @property
     def state(self) -> str:
-        """In one word."""
+        """One of `building`, `followed` and `serving`; see the module."""
         return "serving" if self.serving else "followed" if self.followed else "building"
 
 
 class ViewIndices:
-    """The indices of one view. Every method raises `Transient` or `Fatal`."""
+    """The indices of one view.
+
+    Every request raises `Transient` if Elasticsearch fails, and `Fatal` if it refuses.
+    """
 
     def __init__(
         self,
@@ -93,7 +97,7 @@ class ViewIndices:
 
     @classmethod
     def from_settings(cls, settings: Settings, client: AsyncElasticsearch, view: View[Any]) -> Self:
-        """Those of a view in one deployment."""
+        """Create it for a view in the namespace of the settings."""
         return cls(
             client,
             in_namespace(settings, view.index),
@@ -103,35 +107,45 @@ class ViewIndices:
 
     @property
     def alias(self) -> str:
-        """What people read."""
+        """Alias that queries read from."""
         return self._index.alias
 
     async def all(self) -> list[IndexState]:
-        """What there is, the oldest first."""
+        """Return the states of all indices, the oldest first.
+
+        Raises:
+            Fatal: One of them was not created by this project.
+        """
         with translating(self._client, starting=True):
             found = await self._client.indices.get(
                 index=f"{self.alias}-v*",
                 filter_path="*.aliases,*.mappings._meta,*.settings.index.uuid",
             )
         states = []
-        for name, said in found.body.items():
+        for name, description in found.body.items():
             number = re.fullmatch(rf"{re.escape(self.alias)}-v(\d+)", name)
             if number is not None:
-                states.append(self._state(name, int(number[1]), said))
+                states.append(self._state(name, int(number[1]), description))
         return sorted(states, key=lambda state: state.number)
 
     def is_current(self, state: IndexState) -> bool:
-        """Whether an index is of this program's definition."""
+        """Return whether an index has this program's definition of the view."""
         return state.definition == self._definition
 
     def store(self, name: str) -> ViewStore:
-        """The documents of one of them."""
+        """Return the store for the documents of the index with this name."""
         return ViewStore(self._client, self._index, name=name, bulk_documents=self._bulk_documents)
 
     async def create(self, number: int, wanted: Mapping[int, int], *, followed: bool) -> bool:
-        """Make an index, and return when it works; False if there is one of that number already.
+        """Create an index that is ready for fast loading; see `finish_loading`.
 
-        It is set for loading: nobody searches it before it is complete. See `loaded`.
+        Args:
+            number: Number of the new index.
+            wanted: As in `IndexState`.
+            followed: Whether workers are to keep it up to date from now on.
+
+        Returns:
+            Whether it was created; False if an index of this number exists already.
         """
         name = f"{self.alias}-v{number}"
         ends = {str(partition): end for partition, end in wanted.items()}
@@ -152,45 +166,45 @@ class ViewIndices:
         return True
 
     async def finish_loading(self, name: str) -> None:
-        """Set an index that was loaded as those that are read are set, and show what it has."""
+        """Give a loaded index the settings for serving, and make its documents searchable."""
         with translating(self._client):
             await self._client.indices.put_settings(index=name, settings=dict(_SERVING_SETTINGS))
             await self._client.indices.refresh(index=name)
 
     async def follow(self, name: str) -> None:
-        """Have an index brought up to date by the workers of its definition."""
-        await self._move({"add": {"index": name, "alias": self._followed}})
+        """Let the workers with its definition keep an index up to date."""
+        await self._update_aliases({"add": {"index": name, "alias": self._followed}})
 
     async def serve(self, name: str) -> None:
-        """Let people read this index, and no other one from the same moment on."""
+        """Let queries read this index, and from the same moment on no other one."""
         await self.finish_loading(name)
-        await self._move(
+        await self._update_aliases(
             {"remove": {"index": f"{self.alias}-v*", "alias": self.alias, "must_exist": False}},
             {"add": {"index": name, "alias": self.alias}},
             {"add": {"index": name, "alias": self._served}},
         )
 
     async def drop(self, name: str) -> None:
-        """Delete an index and its aliases, if it is there."""
+        """Delete an index and its aliases, if it exists."""
         with translating(self._client):
             await self._client.options(ignore_status=404).indices.delete(index=name)
 
-    async def _move(self, *actions: dict[str, Any]) -> None:
+    async def _update_aliases(self, *actions: dict[str, Any]) -> None:
         with translating(self._client):
             await self._client.indices.update_aliases(actions=list(actions))
 
-    def _state(self, name: str, number: int, said: Mapping[str, Any]) -> IndexState:
-        aliases = said.get("aliases", {})
-        meta = said.get("mappings", {}).get("_meta", {})
+    def _state(self, name: str, number: int, description: Mapping[str, Any]) -> IndexState:
+        aliases = description.get("aliases", {})
+        meta = description.get("mappings", {}).get("_meta", {})
         if "definition" not in meta:
             raise Fatal(
-                f"The index {name} was not made by this project: delete it, or use another "
+                f"The index {name} was not created by this project: delete it, or use another "
                 "CQRS_NAMESPACE"
             )
         return IndexState(
             name=name,
             number=number,
-            uuid=said["settings"]["index"]["uuid"],
+            uuid=description["settings"]["index"]["uuid"],
             definition=meta["definition"],
             wanted={int(p): end for p, end in meta.get("wanted", {}).items()},
             followed=self._followed in aliases,

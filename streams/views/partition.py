@@ -1,4 +1,4 @@
-"""One partition of the event topic, projected into the indices of a view that are followed."""
+"""Projects one partition of the event topic into the followed indices of a view."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ E = TypeVar("E", bound=Event)
 
 
 class ViewPartition(Generic[E]):
-    """Projects chunks of events into every index that is followed, each by its own position.
+    """Projects chunks of events into every followed index, each from its own checkpoint.
 
-    An event that cannot be read, or whose document Elasticsearch refuses for good, is in the view's
-    dead letters before any index passes it. The group's position is only for tools which look at
-    consumer groups: each index says itself how far it is.
+    An event that cannot be read, or whose document Elasticsearch refuses for good, becomes a dead
+    letter before any index passes it. The offsets of the consumer group are only for monitoring
+    tools: the position is that of the checkpoints.
     """
 
     def __init__(
@@ -34,24 +34,32 @@ class ViewPartition(Generic[E]):
         app: StreamApp,
         reader: EventReader[E],
         follower: ViewFollower[E],
-        letters: ViewDeadLetters,
+        dead_letters: ViewDeadLetters,
         tp: TP,
     ) -> None:
         self._app = app
         self._reader = reader
         self._follower = follower
-        self._letters = letters
+        self._dead_letters = dead_letters
         self._tp = tp
         self._writers: Sequence[PartitionWriter[E]] = ()
 
     @property
     def is_waiting(self) -> bool:
-        """Whether Elasticsearch is away."""
+        """Whether a request to Elasticsearch has failed and is being repeated."""
         return self._follower.is_waiting
 
     async def start(self) -> int:
-        """Make sure of the indices and return the position of the one that is least far."""
-        with _indices_may_go():
+        """Start a writer for each followed index, and return the lowest of their positions.
+
+        Raises:
+            Fatal: Events that are still to be projected have expired, or the followed indices have
+                another definition.
+            Transient: The topic ends before the position, an index was deleted, or Elasticsearch
+                failed.
+            KafkaError: Kafka failed.
+        """
+        with _restart_if_deleted():
             self._writers = await self._follower.writers(self._tp.partition)
         position = min(writer.checkpoint.position for writer in self._writers)
         begin, end = await self._app.log_bounds(self._tp)
@@ -69,22 +77,29 @@ class ViewPartition(Generic[E]):
         return position
 
     async def process(self, records: Sequence[Record], position: int) -> None:
-        """Project a chunk."""
-        events, sources = await self._letters.decode(self._reader, records)
-        with _indices_may_go():
+        """Project a chunk of records that ends before `position`.
+
+        Raises:
+            IndexChanged: An index was deleted, restored, or written to by another worker.
+            Fatal: The events have a gap or contradict each other, Elasticsearch refuses, or the
+                master key is missing or wrong.
+            KafkaError, Transient: Dead letters or keys could not be written or read.
+        """
+        events, sources = await self._dead_letters.decode(self._reader, records)
+        with _restart_if_deleted():
             # The newest first: a rebuilt index is never behind the one that it replaces.
             for writer in self._writers:
                 await writer.write(events, sources, position)
 
     async def close(self) -> None:
-        """Forget the documents: others may write them from now on."""
+        """Drop documents and keys of the partition: another worker may own it from now on."""
         self._follower.release(self._tp.partition)
         await self._reader.forget(self._tp.partition)
 
 
 @contextmanager
-def _indices_may_go() -> Iterator[None]:
-    """An index that was deleted is noticed here; the partition starts again, and makes another."""
+def _restart_if_deleted() -> Iterator[None]:
+    """Turn `NoSuchView` into `IndexChanged`: the partition starts again and creates an index."""
     try:
         yield
     except NoSuchView as error:

@@ -1,8 +1,8 @@
-"""What a view is made of: an index, and a small class that turns events into its documents.
+"""Views and projections: which events become which documents of which index.
 
-A view is an index (`IndexDefinition`) and a projection. Both together are its definition. An index
-says which definition it was made by, so a program whose documents would look different never writes
-to it: it needs an index of its own (`cqrs views rebuild`).
+A view consists of an index (`IndexDefinition`) and a projection; both together are its definition.
+Every index stores the definition that it was created for. A program whose documents would look
+different never writes to that index: it needs one of its own (`cqrs views rebuild`).
 """
 
 from __future__ import annotations
@@ -24,63 +24,66 @@ E = TypeVar("E", bound=Event)
 
 
 class Projection(ABC, Generic[E]):
-    """How the events of a partition become documents.
+    """Turns the events of a partition into documents.
 
-    Every event belongs to one document at most, and every document to one partition. Each event of
-    a document gives it a higher version, whatever else there is: by that a replay is harmless.
+    Every event belongs to at most one document, and every document to one partition. Each event
+    raises the version of its document, so that a replay is harmless.
     """
 
     gapless = False
-    """Whether the versions of a document are 1, 2, 3 ..., so that a missing event is noticed."""
+    """Whether a document's versions are 1, 2, 3 ..., so that a missing event is noticed."""
 
     @abstractmethod
     def key(self, record: EventRecord[E]) -> str | None:
-        """The id of the document that an event changes, or None."""
+        """Return the id of the document that an event changes; None if it changes none."""
 
     @abstractmethod
     def version(self, record: EventRecord[E]) -> int:
-        """The version of the document after the event."""
+        """Return the version that the event gives its document."""
 
     @abstractmethod
     def fold(self, document: Document | None, record: EventRecord[E]) -> Document:
-        """The document after the event, with `id` and `version`; must not change the one given."""
+        """Return the document after the event, with `id` and `version`.
+
+        It must be a new dict: `document` may be in a cache.
+        """
 
     @abstractmethod
     def events_in(self, document: Document) -> int:
-        """How many events a document is made of."""
+        """Return the number of events that a document is made of."""
 
     @abstractmethod
     def partition(self, document: Document, partitions: int) -> int:
-        """The partition of the event topic, of so many, that a document belongs to."""
+        """Return the partition of the event topic, of `partitions`, that a document belongs to."""
 
     def creates(self, record: EventRecord[E]) -> bool:
-        """Whether there can be no document before this event, so that none has to be read."""
+        """Return whether no document can exist before this event, so that none has to be read."""
         return False
 
 
 class AggregateProjection(Projection[E]):
-    """One document per aggregate, whose version is the sequence of its last event."""
+    """Makes one document per aggregate; its version is the sequence of its last event."""
 
     gapless = True
 
     def key(self, record: EventRecord[E]) -> str | None:
-        """The aggregate's id."""
+        """Return the aggregate's id."""
         return record.aggregate_id
 
     def version(self, record: EventRecord[E]) -> int:
-        """The event's sequence."""
+        """Return the event's sequence."""
         return record.sequence
 
     def creates(self, record: EventRecord[E]) -> bool:
-        """The first event of an aggregate makes its document."""
+        """Return whether this is the first event of its aggregate."""
         return record.sequence == 1
 
     def events_in(self, document: Document) -> int:
-        """The version counts them."""
+        """Return the version, which counts the events."""
         return int(document["version"])
 
     def partition(self, document: Document, partitions: int) -> int:
-        """That of the aggregate."""
+        """Return the partition of the aggregate."""
         return partition_of(document["id"].encode(), partitions)
 
 
@@ -89,14 +92,14 @@ class View(Generic[E]):
     """A view of an aggregate's events.
 
     Attributes:
-        aggregate: The name of the aggregate.
-        events: Its events, by type.
-        index: Where the documents go.
-        projection: How they come about.
-        worker: The app id of its workers, without the namespace. It never changes.
-        role: What `cqrs worker` calls them.
-        examples: A history that shows all there is. What comes of it is part of the definition: a
-            change of the projection shows there, or it would not be noticed.
+        aggregate: Name of the aggregate.
+        events: Its event types, by name.
+        index: Index of the documents.
+        projection: Turns the events into the documents.
+        app_id: App id of the view's workers, without the namespace. It never changes.
+        role: Name of the workers in `cqrs worker`.
+        examples: Events that show everything the projection does. Their documents are part of the
+            definition: a change of the projection that they do not show is not noticed.
     """
 
     aggregate: str
@@ -109,21 +112,24 @@ class View(Generic[E]):
 
     @property
     def name(self) -> str:
-        """What people call it: the alias of its index."""
+        """Name of the view: the alias of its index, without the namespace."""
         return self.index.alias
 
     @cached_property
     def definition(self) -> str:
-        """The same for all programs that make the same documents of the same events, 16 digits."""
-        shown = [self.index.mappings(), self.index.settings, list(self._documents_of_examples())]
-        return sha256(orjson.dumps(shown, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
+        """16 hex digits of a hash of mapping, settings and the documents of the examples.
+
+        Programs whose documents differ only in what the examples do not show have the same one.
+        """
+        parts = [self.index.mappings(), self.index.settings, list(self._documents_of_examples())]
+        return sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
     @property
     def group(self) -> str:
-        """The consumer group of the workers that make these documents, without the namespace.
+        """Consumer group of the view's workers, without the namespace.
 
-        Workers of two programs with different definitions, as in a rolling upgrade, each follow
-        all partitions.
+        It depends on the definition: in a rolling upgrade, the workers of the old and those of the
+        new definition each consume all partitions.
         """
         return f"{self.app_id}-{self.definition[:8]}"
 

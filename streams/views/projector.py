@@ -1,13 +1,13 @@
-"""Folds the events of a partition onto the documents of an index, and writes the documents.
+"""Folds the events of a partition into the documents of an index, and writes the documents.
 
-Events carry only what changed, so the documents of a partition are kept in memory, as many as fit,
-and read back from Elasticsearch when they are not there. Of a chunk, each document goes
-out once, whole, in its last state.
+Events contain only what changed, so the projector needs the documents before them. It caches as
+many as fit in memory and reads the others from Elasticsearch. A document that several events of a
+chunk change is written once, whole, in its last state.
 
-Nothing is lost and nothing goes back, however often a chunk is projected and wherever it was
-cancelled before: what is kept in memory is replaced only after Elasticsearch has answered for the
-whole chunk, an event at or below a document's version is passed over, and an old document cannot
-replace a newer one.
+A chunk may be projected any number of times and cancelled at any point: no event is lost and no
+document goes back to an older state. The cache changes only after Elasticsearch has answered for
+the whole chunk, an event at or below its document's version is skipped, and Elasticsearch does not
+replace a document with an older version.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ logger = logging.getLogger(__name__)
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
 
-_BACKOFF = wait_random_exponential(multiplier=0.1, max=5)  # seconds, with full jitter
-_SAY_AGAIN = 60.0  # seconds
-_NOTHING: Document = {}
+_BACKOFF = wait_random_exponential(multiplier=0.1, max=5)  # in seconds, with full jitter
+_LOG_INTERVAL_S = 60.0
+_NEW: Document = {}
 
 
 class SequenceGap(Fatal):
-    """Events between a document and the next event are missing. The partition has to stop."""
+    """Events between a document's version and the next event are missing; the worker stops."""
 
 
 class Refused(NamedTuple):
@@ -55,21 +55,21 @@ OnRefused = Callable[[Sequence[Refused]], Awaitable[None]]
 
 
 class Projected(NamedTuple):
-    """What became of the events of a chunk; each of them is counted once."""
+    """Numbers of a chunk's events by what happened to them; each event is counted once."""
 
     written: int
     skipped: int
-    """Seen before, as the version of the document says, or without a document."""
+    """In the document already, by its version, or of no document."""
     refused: int
-    """Buried."""
+    """Dead-lettered."""
 
 
 class Projector(Generic[E]):
-    """Projects chunks; those of different partitions may run at the same time.
+    """Projects chunks; chunks of different partitions may be projected at the same time.
 
-    The events of a document that Elasticsearch refuses for good are buried, and then a stand-in
-    takes its place (see `view_store`). Later events of the aggregate apply to it like to any other
-    document, and if Elasticsearch takes the document that comes of them, it is complete again.
+    If Elasticsearch refuses a document for good, its new events go to `on_refused`, and then a
+    stand-in is written in its place (see `views/store.py`). Later events are folded into the
+    refused document. If Elasticsearch accepts the result, the document is complete again.
     """
 
     def __init__(
@@ -81,56 +81,59 @@ class Projector(Generic[E]):
     ) -> None:
         self._store = store
         self._projection = projection
-        self._most = cached_documents
-        # partition -> id -> document, the one used last at the end
+        self._cached_documents = cached_documents
+        # partition -> id -> document, the most recently used one last
         self._caches: dict[int, dict[str, Document]] = {}
         self._down_since: float | None = None
-        self._say_again_at = 0.0
+        self._next_log_at = 0.0
         self._waiting: set[object] = set()  # requests that have failed and are repeated
 
     @property
     def is_waiting(self) -> bool:
-        """Whether Elasticsearch has not answered what it was last asked."""
+        """Whether a request to Elasticsearch has failed and is being repeated."""
         return self._down_since is not None
 
     async def project(
-        self, partition: int, records: Sequence[EventRecord[E]], bury: OnRefused
+        self, partition: int, records: Sequence[EventRecord[E]], on_refused: OnRefused
     ) -> Projected:
-        """Bring the documents of these events up to date; returns when Elasticsearch has them.
+        """Bring the documents of these events up to date, and wait until Elasticsearch has them.
 
-        Waits for Elasticsearch as long as it takes. The records are in the order of the partition.
-        `bury` is called when some are refused, and has to have made that known for good when it
-        returns: whoever projects them again later may see a stand-in and pass them over.
+        Repeats requests until Elasticsearch answers them.
+
+        Args:
+            partition: Partition of the event topic.
+            records: Its next events, in order; some may have been projected before.
+            on_refused: Called with the refused documents before their stand-ins are written. It has
+                to store that durably: once a stand-in exists, its events are skipped.
 
         Raises:
-            SequenceGap: An event is missing in between; nothing of the chunk was written.
-            Fatal: The index is gone, the credentials are wrong, or the events contradict.
-            Exception: What `bury` raises; there is no stand-in then.
+            SequenceGap: An event is missing before one of these; nothing of the chunk was written.
+            Fatal: The index is gone, the credentials are wrong, or the events contradict each
+                other.
+            Exception: What `on_refused` raises; no stand-in was written then.
         """
         cache = self._caches.setdefault(partition, {})
         keys = list(map(self._projection.key, records))
         documents = await self._load(cache, keys, records)
-        due = self._fold(documents, keys, records)
-        writing = _Writing(self._store, {key: documents[key] for key in due})
-        await self.retry_until_answered(writing.send)
-        if writing.refused:
-            await bury(
-                [
-                    Refused(_last(due[key], key, keys, records), reason)
-                    for key, reason in writing.refused.items()
-                ]
+        due_events = self._fold(documents, keys, records)
+        writes = _PendingWrites(self._store, {key: documents[key] for key in due_events})
+        await self.retry_until_answered(writes.send)
+        if writes.refused:
+            await on_refused(
+                [Refused(tuple(due_events[key]), reason) for key, reason in writes.refused.items()]
             )
-            stand_ins = _Writing(
-                self._store, {key: _stand_in(documents[key]) for key in writing.refused}
+            stand_ins = _PendingWrites(
+                self._store, {key: _stand_in(documents[key]) for key in writes.refused}
             )
             await self.retry_until_answered(stand_ins.send)
         self._keep(cache, documents)
-        refused = sum(due[key] for key in writing.refused)
-        written = sum(due.values()) - refused - sum(due[key] for key in writing.stale)
+        due = {key: len(events) for key, events in due_events.items()}
+        refused = sum(due[key] for key in writes.refused)
+        written = sum(due.values()) - refused - sum(due[key] for key in writes.stale)
         return Projected(written, len(records) - written - refused, refused)
 
     def forget(self, partition: int) -> None:
-        """Drop what is kept of a partition that others may write to from now on."""
+        """Drop the cache of a partition that another process may write to from now on."""
         self._caches.pop(partition, None)
 
     async def _load(
@@ -139,7 +142,7 @@ class Projector(Generic[E]):
         keys: Sequence[str | None],
         records: Sequence[EventRecord[E]],
     ) -> dict[str, Document]:
-        """The documents that the events apply to; one that does not exist yet is left out."""
+        """Return the documents that the events change; one that does not exist yet is left out."""
         documents: dict[str, Document] = {}
         missing: dict[str, None] = {}
         for key, record in zip(keys, records, strict=True):
@@ -148,9 +151,9 @@ class Projector(Generic[E]):
             if key in cache:
                 documents[key] = cache[key]
             elif self._projection.creates(record):
-                # Begun from nothing it comes out right in any case: if there is a document, it is
-                # of this version or a later one. So a rebuild reads nothing.
-                documents[key] = _NOTHING
+                # Starting from nothing is right in any case: a document that exists already
+                # contains this event. So a rebuild reads nothing.
+                documents[key] = _NEW
             else:
                 missing[key] = None
         if missing:
@@ -163,9 +166,16 @@ class Projector(Generic[E]):
         documents: dict[str, Document],
         keys: Sequence[str | None],
         records: Sequence[EventRecord[E]],
-    ) -> dict[str, int]:
-        """Applies the events that are due to `documents`; returns how many, by document."""
-        due: dict[str, int] = {}
+    ) -> dict[str, list[EventRecord[E]]]:
+        """Fold the events that `documents` do not have yet into them.
+
+        Returns:
+            Those events, by document.
+
+        Raises:
+            SequenceGap: An event is missing before one of them.
+        """
+        due_events: dict[str, list[EventRecord[E]]] = {}
         projection = self._projection
         for key, record in zip(keys, records, strict=True):
             if key is None:
@@ -182,25 +192,25 @@ class Projector(Generic[E]):
                     "(cqrs views rebuild)"
                 )
             documents[key] = projection.fold(document, record)
-            due[key] = due.get(key, 0) + 1
-        return due
+            due_events.setdefault(key, []).append(record)
+        return due_events
 
     def _keep(self, cache: dict[str, Document], documents: dict[str, Document]) -> None:
         for key, document in documents.items():
             cache.pop(key, None)
             cache[key] = document
-        excess = sum(map(len, self._caches.values())) - self._most
+        excess = sum(map(len, self._caches.values())) - self._cached_documents
         while excess > 0:
             largest = max(self._caches.values(), key=len)
             for key in list(islice(largest, excess)):
                 del largest[key]
-            excess = sum(map(len, self._caches.values())) - self._most
+            excess = sum(map(len, self._caches.values())) - self._cached_documents
 
     async def retry_until_answered(self, request: Callable[..., Awaitable[T]], *args: object) -> T:
-        """Repeats a request until Elasticsearch answers it.
+        """Repeat a request until Elasticsearch answers it, and return its result.
 
-        Says when projecting waits, once a minute that it still does, and that it goes on when no
-        request waits any more: that of another partition may get through all the while.
+        Logs that projecting waits, once a minute that it still does, and that it continues when no
+        request waits any more: meanwhile requests of other partitions may succeed.
         """
         ticket = object()
 
@@ -208,50 +218,47 @@ class Projector(Generic[E]):
             failure = attempt.outcome.exception() if attempt.outcome else None
             clear_traceback(failure)
             self._waiting.add(ticket)
-            self._say_that_it_waits(failure)
+            self._log_waiting(failure)
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception(_passes), wait=_BACKOFF, before_sleep=wait
+            retry=retry_if_exception(_may_pass), wait=_BACKOFF, before_sleep=wait
         )
         try:
             async for attempt in retrying:
                 with attempt:
-                    answer = await request(*args)
+                    result = await request(*args)
         finally:
             self._waiting.discard(ticket)
         if self._down_since is not None and not self._waiting:
-            logger.info("Projecting goes on after %.1f s", time.monotonic() - self._down_since)
+            logger.info("Projecting continues after %.1f s", time.monotonic() - self._down_since)
             self._down_since = None
-        return answer
+        return result
 
-    def _say_that_it_waits(self, failure: BaseException | None) -> None:
+    def _log_waiting(self, failure: BaseException | None) -> None:
         now = time.monotonic()
         if self._down_since is None:
             self._down_since = now
-        elif now < self._say_again_at:
+        elif now < self._next_log_at:
             return
-        logger.warning("Projecting waits: %s (for %.0f s by now)", failure, now - self._down_since)
-        self._say_again_at = now + _SAY_AGAIN
-
-
-def _last(
-    count: int, key: str, keys: Sequence[str | None], records: Sequence[EventRecord[E]]
-) -> tuple[EventRecord[E], ...]:
-    """The last records of one document."""
-    return tuple(record for its, record in zip(keys, records, strict=True) if its == key)[-count:]
+        logger.warning("Projecting waits: %s (for %.0f s)", failure, now - self._down_since)
+        self._next_log_at = now + _LOG_INTERVAL_S
 
 
 def _stand_in(document: Document) -> Document:
     return {"id": document["id"], "version": document["version"], REFUSED: document}
 
 
-def _passes(error: BaseException) -> bool:
-    """Whether the same request may work later."""
+def _may_pass(error: BaseException) -> bool:
+    """Return whether the same request may succeed later."""
     return isinstance(error, Transient) and not isinstance(error, IndexChanged)
 
 
-class _Writing:
-    """The documents of a chunk on their way; `send` may be repeated until it returns."""
+class _PendingWrites:
+    """Documents of a chunk that are being written; repeat `send` until it returns.
+
+    Then `stale` contains the ids of documents that Elasticsearch had already in this or a later
+    version, and `refused` the ids and reasons of those that it refuses for good.
+    """
 
     def __init__(self, store: ViewStore, documents: dict[str, Document]) -> None:
         self._store = store
@@ -260,19 +267,24 @@ class _Writing:
         self.refused: dict[str, str] = {}
 
     async def send(self) -> None:
-        """Raises Transient when some have to be sent again."""
-        answers = await self._store.bulk_index(list(self._pending.values()))
+        """Send the documents that have no final result yet.
+
+        Raises:
+            Transient: Some have to be sent again, or the request failed.
+            Fatal: The index is gone, or the credentials are wrong.
+        """
+        results = await self._store.bulk_index(list(self._pending.values()))
         sent, self._pending = self._pending, {}
-        not_now = ""
-        for (key, document), answer in zip(sent.items(), answers, strict=True):
-            if answer is WRITTEN:
+        retry_reason = ""
+        for (key, document), result in zip(sent.items(), results, strict=True):
+            if result is WRITTEN:
                 continue
-            if answer.fate is WriteStatus.RETRY:
+            if result.status is WriteStatus.RETRY:
                 self._pending[key] = document
-                not_now = answer.reason
-            elif answer.fate is WriteStatus.STALE:
+                retry_reason = result.reason
+            elif result.status is WriteStatus.STALE:
                 self.stale.add(key)
-            elif answer.fate is WriteStatus.REFUSED:
-                self.refused[key] = answer.reason
-        if not_now:
-            raise Transient(f"Elasticsearch does not take all documents: {not_now}")
+            elif result.status is WriteStatus.REFUSED:
+                self.refused[key] = result.reason
+        if retry_reason:
+            raise Transient(f"Elasticsearch does not accept all documents: {retry_reason}")

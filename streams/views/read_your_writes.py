@@ -1,9 +1,9 @@
-"""Read your writes: a query that was given a token waits until the view has what it stands for.
+"""Read your writes: a query with a token waits until the view shows the token's writes.
 
-The view's index says how far it is (`ViewStore.serving`), refreshed or not. That is enough for who
-reads documents by their id. A search sees what was written before a refresh: one that began when
-the view had it. Looks and refreshes are shared by all queries that wait in this process, and
-neither happens when none does.
+The checkpoints of the index tell how far the view is (`ViewStore.checkpoints`), before any refresh.
+That is enough for reading a document by its id. A search sees only what was written before a
+refresh, so it also needs one that began after the checkpoints had passed the token. All queries
+that wait in this process share the reads and refreshes; without waiting queries there are none.
 """
 
 from __future__ import annotations
@@ -22,82 +22,91 @@ from streams.views.store import ViewStore
 
 R = TypeVar("R")
 
-# Seconds between two looks or two refreshes of this process, at least. A search that waits pays
-# half of the latter on average, and an index is refreshed no more than 20 times per second for it.
-_LOOKS_APART = 0.01
-_REFRESHES_APART = 0.05
+# Minimum interval between two reads of the checkpoints, and between two refreshes, in this process.
+# A waiting search waits half of the latter on average, and causes at most 20 refreshes per second.
+_READ_INTERVAL_S = 0.01
+_REFRESH_INTERVAL_S = 0.05
 
-# Seconds for which a refresh of this process is remembered, so that a session's token costs one
-# and not one per query. It is short, for an index may be made anew under the same name.
-_REMEMBERED = 1.0
+# How long a refresh is remembered, so that a session's token costs one refresh, not one per query.
+# Short, because an index may be deleted and created again under the same name.
+_REFRESH_VALID_S = 1.0
 
-# Seconds that one query waits between two looks: the first time, and at most.
-_FIRST_PAUSE = 0.005
-_LONGEST_PAUSE = 0.05
+# Pause of one query between two checks: the first one, and the longest.
+_FIRST_PAUSE_S = 0.005
+_MAX_PAUSE_S = 0.05
 
 
 class ReadYourWrites:
-    """What has to hold before a query about one view is answered; see `QueryBus.register`."""
+    """Lets queries of one view wait for tokens; see `QueryBus.register`."""
 
     def __init__(self, store: ViewStore, topic: str, partitions: int) -> None:
-        """A view of what comes of the commands of `topic`, which has so many partitions."""
+        """Create it for one view.
+
+        Args:
+            store: The view.
+            topic: Topic of the commands whose events the view shows.
+            partitions: Number of partitions of that topic.
+        """
         self._store = store
         self._topic = topic
         self._partitions = partitions
-        self._look = Coalesced(self._look_now, min_interval=_LOOKS_APART)
-        self._refresh = Coalesced(self._refresh_now, min_interval=_REFRESHES_APART)
-        self._seen: IndexCheckpoints | None = None
+        self._checkpoints = Coalesced(self._read_checkpoints, min_interval=_READ_INTERVAL_S)
+        self._refresh = Coalesced(self._refresh_now, min_interval=_REFRESH_INTERVAL_S)
+        self._last_read: IndexCheckpoints | None = None
         self._refreshed: IndexCheckpoints | None = None
         self._refreshed_at = 0.0
         self._failure: Transient | None = None
 
     async def once_projected(
-        self, token: Token, timeout: float, answer: Callable[[], Awaitable[R]]
+        self, token: Token, timeout: float, query: Callable[[], Awaitable[R]]
     ) -> R:
-        """The answer, from documents that are as new as the token says or newer.
+        """Run a query by document id once the view has the token's writes, and return its result.
+
+        The query runs again if the alias moved meanwhile to an index without the writes.
 
         Raises:
             InvalidToken: The token is not of this view.
-            ViewBehind: It took longer than `timeout` seconds, whatever the reason.
+            ViewBehind: The view did not show the writes within `timeout` seconds, for any reason.
             NoSuchView: There is no such view.
+            Exception: What `query` raises.
         """
-        return await self._answer(token, timeout, answer, self._if_written)
+        return await self._run_once(self._if_projected, token, timeout, query)
 
     async def once_searchable(
-        self, token: Token, timeout: float, answer: Callable[[], Awaitable[R]]
+        self, token: Token, timeout: float, query: Callable[[], Awaitable[R]]
     ) -> R:
-        """The same for an answer from a search."""
-        return await self._answer(token, timeout, answer, self._if_searchable)
+        """Run a search once it sees the token's writes; otherwise like `once_projected`."""
+        return await self._run_once(self._if_searchable, token, timeout, query)
 
-    async def _answer(
+    async def _run_once(
         self,
+        check: Callable[[Token], Awaitable[IndexCheckpoints | None]],
         token: Token,
         timeout: float,
-        answer: Callable[[], Awaitable[R]],
-        look: Callable[[Token], Awaitable[IndexCheckpoints | None]],
+        query: Callable[[], Awaitable[R]],
     ) -> R:
-        self._check(token)
+        self._validate(token)
         deadline = time.monotonic() + timeout
         while True:
-            waiting = self._until(look, token)
+            polling = self._poll(check, token)
             try:
-                serving = await asyncio.wait_for(waiting, deadline - time.monotonic())
+                serving = await asyncio.wait_for(polling, deadline - time.monotonic())
             except asyncio.TimeoutError:
-                raise self._late(token, timeout) from None
-            answered = await answer()
-            # Another index may have taken its place meanwhile, and may not be as far.
-            after = await self._look()
+                raise self._view_behind(token, timeout) from None
+            result = await query()
+            # Meanwhile the alias may have moved to another index, which may not be as far.
+            after = await self._checkpoints()
             if after.name == serving.name and _has(after, token):
-                return answered
+                return result
 
-    async def _until(
-        self, look: Callable[[Token], Awaitable[IndexCheckpoints | None]], token: Token
+    async def _poll(
+        self, check: Callable[[Token], Awaitable[IndexCheckpoints | None]], token: Token
     ) -> IndexCheckpoints:
-        """The first thing that `look` finds. An Elasticsearch that is away is waited for, too."""
-        pause = _FIRST_PAUSE
+        """Repeat a check until it succeeds, through outages of Elasticsearch, too."""
+        pause = _FIRST_PAUSE_S
         while True:
             try:
-                serving = await look(token)
+                serving = await check(token)
             except Transient as failure:
                 self._failure = failure
             else:
@@ -105,64 +114,65 @@ class ReadYourWrites:
                 if serving is not None:
                     return serving
             await asyncio.sleep(pause)
-            pause = min(2 * pause, _LONGEST_PAUSE)
+            pause = min(2 * pause, _MAX_PAUSE_S)
 
-    async def _if_written(self, token: Token) -> IndexCheckpoints | None:
-        """The index, if it has what the token says."""
-        serving = await self._look()
-        clusters = {progress.cluster for progress in serving.checkpoints.values()} - {""}
+    async def _if_projected(self, token: Token) -> IndexCheckpoints | None:
+        """Return the serving index if it has the token's writes."""
+        serving = await self._checkpoints()
+        clusters = {checkpoint.cluster for checkpoint in serving.checkpoints.values()} - {""}
         if clusters and token.cluster not in clusters:
             raise InvalidToken("the token is of another Kafka cluster than the view's events")
         return serving if _has(serving, token) else None
 
     async def _if_searchable(self, token: Token) -> IndexCheckpoints | None:
-        """The index, if it has that, and then searches see it."""
-        serving = await self._if_written(token)
+        """Return the serving index if it has the token's writes, after searches see them."""
+        serving = await self._if_projected(token)
         if serving is not None and not self._is_refreshed(serving.name, token):
             await self._refresh()
         return serving
 
     def _is_refreshed(self, name: str, token: Token) -> bool:
-        known = self._refreshed
+        refreshed = self._refreshed
         return (
-            known is not None
-            and known.name == name
-            and time.monotonic() - self._refreshed_at < _REMEMBERED
-            and _has(known, token)
+            refreshed is not None
+            and refreshed.name == name
+            and time.monotonic() - self._refreshed_at < _REFRESH_VALID_S
+            and _has(refreshed, token)
         )
 
-    async def _look_now(self) -> IndexCheckpoints:
-        self._seen = await self._store.checkpoints(range(self._partitions))
-        return self._seen
+    async def _read_checkpoints(self) -> IndexCheckpoints:
+        self._last_read = await self._store.checkpoints(range(self._partitions))
+        return self._last_read
 
     async def _refresh_now(self) -> None:
-        seen, began = self._seen, time.monotonic()
+        before, began = self._last_read, time.monotonic()
         await self._store.refresh()
-        self._refreshed, self._refreshed_at = seen, began
+        self._refreshed, self._refreshed_at = before, began
 
-    def _check(self, token: Token) -> None:
+    def _validate(self, token: Token) -> None:
         for point in token.points:
             if point.topic != self._topic:
                 raise InvalidToken(
-                    f"the token is of a command on another topic than {self._topic}, "
-                    "of which this view is"
+                    "the token is of a command on another topic: this view shows those of "
+                    f"{self._topic}"
                 )
             if point.partition != partition_of(point.aggregate_id.encode(), self._partitions):
                 raise InvalidToken(
-                    f"the token names a partition where its command cannot lie, if there are "
+                    "the token names a partition where its command cannot be, if there are "
                     f"{self._partitions} of them (CQRS_PARTITIONS)"
                 )
 
-    def _late(self, token: Token, timeout: float) -> ViewBehind:
+    def _view_behind(self, token: Token, timeout: float) -> ViewBehind:
         written = "The write succeeded, but"
-        if self._seen is None or self._failure is not None:
-            why = self._failure or "no answer"
+        seen = self._last_read
+        if seen is None or self._failure is not None:
+            why = self._failure or "no response"
             return ViewBehind(f"{written} the view could not be asked in {timeout:g} s: {why}")
         behind, number = max(
-            (point.offset - self._seen.checkpoints[point.partition].command_offset, point.partition)
+            (point.offset - seen.checkpoints[point.partition].command_offset, point.partition)
             for point in token.points
         )
-        if _has(self._seen, token):
+        if _has(seen, token):
             return ViewBehind(f"{written} searches could not see it in {timeout:g} s: ask again")
         return ViewBehind(
             f"{written} the view did not show it in {timeout:g} s: it is {behind:,} positions "
@@ -176,6 +186,6 @@ def _has(serving: IndexCheckpoints, token: Token) -> bool:
 
 
 def _has_point(serving: IndexCheckpoints, point: Point) -> bool:
-    """Whether all events of the command are in the index; the last one it has may be amid them."""
-    progress = serving.checkpoints[point.partition]
-    return (progress.command_offset, progress.sequence) >= (point.offset, point.sequence)
+    """Return whether all events of the command are in the index, not only the first of them."""
+    checkpoint = serving.checkpoints[point.partition]
+    return (checkpoint.command_offset, checkpoint.sequence) >= (point.offset, point.sequence)

@@ -1,13 +1,13 @@
-"""Making a view anew while the one that people read goes on, and moving them from one to the other.
+"""Rebuilds a view while the old index serves queries, and then moves the alias to the new one.
 
-A rebuild makes an index of this program's definition and projects into it from the first event, by
-a reader and a position of its own, past the workers. Then it
-- adds up what the index has, and holds that against the events (`Tally`),
-- has the workers follow the index, each chunk going into the old and the new one from then on,
-- and moves the alias as soon as the new index is nowhere behind the one that people read.
+A rebuild creates an index with this program's definition and projects all events into it, with its
+own reader and checkpoints, independently of the workers. Then it
+- compares the tally of the documents with that of the events (`Tally`),
+- lets the workers follow the index: from then on each chunk goes into the old and the new one,
+- and moves the alias once the new index is in no partition behind the serving one.
 
-Stopped anywhere it goes on where it was when it is started again: how far the index is stands in
-the index, and what it is stands in its aliases.
+A rebuild that was stopped at any point continues from there when it is started again: the index
+contains its checkpoints, and its aliases tell its state.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ from streams.views.writer import PartitionWriter
 
 E = TypeVar("E", bound=Event)
 
-_REQUEST_TIMEOUT_S = 60.0  # of one request to Elasticsearch
+_REQUEST_TIMEOUT_S = 60.0
 _POLL_INTERVAL_S = 0.2
 _FETCH_WAIT_MS = 1000
 
 
 class Rebuild(Generic[E]):
-    """One rebuild of a view; `run` does all of it."""
+    """One rebuild of a view; call `run` once."""
 
     def __init__(
         self,
@@ -61,6 +61,7 @@ class Rebuild(Generic[E]):
         timeout: float,
         progress: ProgressCallback,
     ) -> None:
+        """Prepare a rebuild; the arguments are those of `rebuild`."""
         self._settings = settings
         self._client = client
         self._view = view
@@ -71,14 +72,14 @@ class Rebuild(Generic[E]):
         self._timeout = timeout
 
     async def run(self) -> IndexState:
-        """Make the new index and have people read it.
+        """Build the new index and let it serve queries.
 
         Returns:
-            The index that they read now.
+            The index that serves queries now.
 
         Raises:
-            Fatal: What was made does not add up, or a server says no.
-            Transient: A server failed; start it again, and it goes on where it was.
+            Fatal: The index is not complete, no worker follows it, or a server refuses.
+            Transient, KafkaError: A server failed; a new run continues from there.
         """
         state = await self._index_to_build()
         if not state.followed:
@@ -86,7 +87,7 @@ class Rebuild(Generic[E]):
             await self._load(store)
             await self._indices.finish_loading(state.name)
             await self._check(store)
-            await self._load(store)  # what came meanwhile: the workers have to do the rest
+            await self._load(store)  # events of the meantime, so that little is left to the workers
             await self._indices.follow(state.name)
         deadline = time.monotonic() + self._timeout
         await self._wait_for_workers(deadline)
@@ -94,45 +95,45 @@ class Rebuild(Generic[E]):
         return state
 
     async def _index_to_build(self) -> IndexState:
-        """A new index, or the one that an earlier run has left."""
+        """Return a new index, or the one that an earlier run left unfinished."""
         states = await self._indices.all()
         newest = states[-1] if states else None
         if newest is not None and not newest.served and self._indices.is_current(newest):
             return newest
         for state in states:
             if state.state == "building":
-                await self._indices.drop(state.name)  # left by an earlier run of another program
+                await self._indices.drop(state.name)  # left by an earlier rebuild
         number = newest.number + 1 if newest else 1
         wanted = await last_positions(self._settings, self._names.events)
         await self._indices.create(number, wanted, followed=False)
-        return next(one for one in await self._indices.all() if one.number == number)
+        return next(state for state in await self._indices.all() if state.number == number)
 
     async def _load(self, store: ViewStore) -> None:
-        """Project everything that there is, and what comes meanwhile, until little is left."""
+        """Project all events from the checkpoints to the ends that the partitions have now."""
         projector = Projector(
             store,
             self._view.projection,
             cached_documents=self._settings.view_cache_documents,
         )
         cluster = await cluster_id(self._settings)
-        consuming = new_consumer(self._settings, max_poll_records=None)
+        unstarted = new_consumer(self._settings, max_poll_records=None)
         async with (
-            started(consuming, self._settings) as consumer,
+            started(unstarted, self._settings) as consumer,
             started(new_producer(self._settings), self._settings) as producer,
             open_event_reader(self._settings, self._names, self._view.events) as reader,
         ):
             partitions = [TopicPartition(self._names.events, number) for number in self._numbers]
             consumer.assign(partitions)
-            letters = ViewDeadLetters(producer, self._names.dead_views, self._view.name)
+            dead_letters = ViewDeadLetters(producer, self._names.dead_views, self._view.name)
             writers = {
                 number: PartitionWriter(
-                    store, projector, self._view.projection, letters, number, cluster
+                    store, projector, self._view.projection, dead_letters, number, cluster
                 )
                 for number in self._numbers
             }
             for partition in partitions:
                 position = await writers[partition.partition].start()
-                await self._check_begin(consumer, partition, position)
+                await self._check_not_expired(consumer, partition, position)
                 consumer.seek(partition, position)
             ends = await last_positions(self._settings, self._names.events)
             await gather_or_cancel(
@@ -147,16 +148,19 @@ class Rebuild(Generic[E]):
         writers: Mapping[int, PartitionWriter[E]],
         ends: Mapping[int, int],
     ) -> None:
-        """To its end. While one is read and waits, Elasticsearch has documents of the others."""
+        """Project one partition to its end.
+
+        The partitions run at the same time: one is read while Elasticsearch indexes another.
+        """
         writer, end = writers[partition.partition], ends[partition.partition]
-        self._say_how_far(writers, ends)
+        self._report_progress(writers, ends)
         while writer.checkpoint.position < end:
             found = await consumer.getmany(partition, timeout_ms=_FETCH_WAIT_MS)
             for records in found.values():
                 await self._project(reader, writer, records)
-            self._say_how_far(writers, ends)
+            self._report_progress(writers, ends)
 
-    def _say_how_far(
+    def _report_progress(
         self, writers: Mapping[int, PartitionWriter[E]], ends: Mapping[int, int]
     ) -> None:
         done = sum(min(writers[number].checkpoint.position, end) for number, end in ends.items())
@@ -165,12 +169,17 @@ class Rebuild(Generic[E]):
     async def _project(
         self, reader: EventReader[E], writer: PartitionWriter[E], records: list[Record]
     ) -> None:
-        events, sources = await writer.letters.decode(reader, records)
+        events, sources = await writer.dead_letters.decode(reader, records)
         await writer.write(events, sources, records[-1].offset + 1)
 
-    async def _check_begin(
+    async def _check_not_expired(
         self, consumer: AIOKafkaConsumer, partition: TopicPartition, position: int
     ) -> None:
+        """Check that Kafka still has the events from `position` on.
+
+        Raises:
+            Fatal: The first of them are gone.
+        """
         begin = (await consumer.beginning_offsets([partition]))[partition]
         if begin > position:
             raise Fatal(
@@ -179,31 +188,39 @@ class Rebuild(Generic[E]):
             )
 
     async def _check(self, store: ViewStore) -> None:
-        """Hold the documents of the index, which nobody else writes to, against the events."""
+        """Compare the documents of the index, which nothing else writes to, with its checkpoints.
+
+        Raises:
+            Fatal: Their tallies differ.
+        """
         tallies = await tally_documents(self._view, store, len(self._numbers), self._progress)
-        progress = (await store.checkpoints(self._numbers)).checkpoints
+        checkpoints = (await store.checkpoints(self._numbers)).checkpoints
         for number, found in enumerate(tallies):
-            expected = progress[number].tally
+            expected = checkpoints[number].tally
             if found != expected:
                 raise Fatal(
-                    f"{store.name} is not complete: of partition {number} its documents hold "
+                    f"{store.name} is not complete: of partition {number} its documents contain "
                     f"{found.events} events (checksum {found.checksum:016x}) where it was given "
                     f"{expected.events} ({expected.checksum:016x}); something else writes to it, "
-                    f"or Elasticsearch has lost some: `cqrs views prune {self._view.name}` throws "
-                    "it away, then rebuild again"
+                    f"or Elasticsearch has lost some: `cqrs views prune {self._view.name}` deletes "
+                    "it, then rebuild again"
                 )
 
     async def _wait_for_workers(self, deadline: float) -> None:
-        """Wait until somebody brings the new index up to date from here on."""
+        """Wait until a worker of this definition runs, which keeps the new index up to date.
+
+        Raises:
+            Fatal: None runs at the deadline, a time of `time.monotonic`.
+        """
         group = self._settings.namespace + self._view.group
         self._progress("Waiting for a view worker", 0, 0)
         async with admin_client(self._settings) as admin:
             while not await _has_members(admin, group):
                 if time.monotonic() > deadline:
                     raise Fatal(
-                        f"nobody follows the new index of {self._view.name}, and without that it "
-                        "would be old at once: start a view worker of this program (`cqrs worker "
-                        f"{self._view.role}`), then run this again; it goes on where it is"
+                        f"no worker follows the new index of {self._view.name}, so it would be "
+                        "out of date at once: start a view worker of this program (`cqrs worker "
+                        f"{self._view.role}`), then run this again; it continues from here"
                     )
                 await asyncio.sleep(_POLL_INTERVAL_S)
 
@@ -211,7 +228,21 @@ class Rebuild(Generic[E]):
 async def rebuild(
     settings: Settings, view: View[E], *, timeout: float, progress: ProgressCallback
 ) -> IndexState:
-    """See `Rebuild`; `timeout` are the seconds that the workers get to take the index over."""
+    """Rebuild a view, as the module describes.
+
+    Args:
+        settings: Contains the addresses of the servers.
+        view: The view.
+        timeout: Seconds that the workers get to take over the new index.
+        progress: Receives how far loading, checking and catching up are.
+
+    Returns:
+        The index that serves queries now.
+
+    Raises:
+        Fatal: The index is not complete, no worker follows it, or a server refuses.
+        Transient: A server failed; a new run continues from there.
+    """
     try:
         async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
             return await Rebuild(settings, client, view, timeout, progress).run()
@@ -222,7 +253,7 @@ async def rebuild(
 
 
 async def _has_members(admin: AIOKafkaAdminClient, group: str) -> bool:
-    """Whether a consumer group has members now."""
+    """Return whether a consumer group has members now."""
     for response in await admin.describe_consumer_groups([group]):
         for _error, _group, _state, _type, _protocol, members, *_ in response.groups:
             if members:

@@ -1,4 +1,4 @@
-"""What the indices of a view are and how far they are, for people and for `verify`."""
+"""Reports the state of a view's indices and how far they are, for people and for `verify`."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.topics import partitions_of
 from streams.progress import ProgressCallback
 from streams.settings import Settings
-from streams.views.checkpoint import Checkpoint as Reached
+from streams.views.checkpoint import Checkpoint
 from streams.views.indices import IndexState, ViewIndices
 from streams.views.projection import View
 from streams.views.store import ViewStore
 from streams.views.tally import DocumentTallies, Tally
 
-_TIMEOUT = 60.0  # seconds for one request
+_REQUEST_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
 class IndexStatus:
-    """One index.
+    """Status of one index. The names of the fields are keys in `cqrs views status --json`.
 
     Attributes:
-        name: Of the index.
-        state: `serving`, `followed` or `building`; see `view_indices`.
-        of_this_program: Whether this program would make the same documents.
-        positions: How far it is in each partition of the event topic.
-        behind: Positions of the event topic that it has not got yet. Markers of transactions are
-            among them, so that it may say a few more than there are events.
-        seconds: How old the oldest event is that it has not got; 0.0 if it has all.
-        documents: How many it has, as of the last refresh.
-        complete: Whether its documents add up to the events it says it has, checksum and all; None
-            if that was not asked, or cannot be said: it moved meanwhile, or is amid events.
+        name: Name of the index.
+        state: `serving`, `followed` or `building`; see `views/indices.py`.
+        of_this_program: Whether it has this program's definition of the view.
+        positions: Its position in each partition of the event topic.
+        behind: Number of offsets of the event topic that it has not reached yet. Transaction
+            markers have offsets too, so there may be fewer events.
+        seconds: Age of the oldest event that it does not have yet; 0.0 if it has all.
+        documents: Number of its documents, as of the last refresh.
+        complete: Whether the tally of its documents is that of its checkpoints; None if that was
+            not checked or cannot be known, because a chunk was or is only partly projected.
     """
 
     name: str
@@ -54,21 +54,22 @@ class IndexStatus:
 async def status_of(
     settings: Settings, view: View[Any], *, check: bool, progress: ProgressCallback
 ) -> list[IndexStatus]:
-    """All indices of a view, the oldest first.
+    """Return the status of all indices of a view, the oldest first.
 
     Args:
-        settings: Where the servers are.
-        view: Which one.
-        check: Whether to read all documents and add them up.
-        progress: Is told about that.
+        settings: Contains the addresses of the servers.
+        view: The view.
+        check: Whether to read all documents and compare their tally with the checkpoints.
+        progress: Receives how far that is.
 
     Raises:
-        Transient, Fatal: A server failed, or says no.
+        Fatal: Kafka does not answer at the start, or a server refuses a request.
+        Transient, KafkaError: A server failed.
     """
     events = TopicNames.of(settings, view.aggregate).events
     partitions = partitions_of(settings, events)
     async with (
-        connect(settings, timeout=_TIMEOUT) as client,
+        connect(settings, timeout=_REQUEST_TIMEOUT_S) as client,
         open_logs(settings, partitions) as logs,
     ):
         indices = ViewIndices.from_settings(settings, client, view)
@@ -85,23 +86,24 @@ async def _status(
     state: IndexState,
     logs: LogReader,
     ends: Mapping[TopicPartition, int],
-    checking: ProgressCallback | None,
+    check_progress: ProgressCallback | None,
 ) -> IndexStatus:
+    """Return the status of one index; check its documents only with a `check_progress`."""
     store = indices.store(state.name)
-    reached = (await store.checkpoints(tp.partition for tp in ends)).checkpoints
+    checkpoints = (await store.checkpoints(tp.partition for tp in ends)).checkpoints
     missing = {
-        tp: end - reached[tp.partition].position
+        tp: end - checkpoints[tp.partition].position
         for tp, end in ends.items()
-        if end > reached[tp.partition].position
+        if end > checkpoints[tp.partition].position
     }
     complete = None
-    if checking is not None:
-        complete = await _adds_up(view, store, reached, logs, ends, checking)
+    if check_progress is not None:
+        complete = await _is_complete(view, store, checkpoints, logs, ends, check_progress)
     return IndexStatus(
         name=state.name,
         state=state.state,
         of_this_program=indices.is_current(state),
-        positions={number: one.position for number, one in reached.items()},
+        positions={number: one.position for number, one in checkpoints.items()},
         behind=sum(missing.values()),
         seconds=max([await _age(logs, tp, ends[tp] - left) for tp, left in missing.items()] or [0]),
         documents=await store.count(),
@@ -110,21 +112,22 @@ async def _status(
 
 
 async def _age(logs: LogReader, partition: TopicPartition, position: int) -> float:
-    """Seconds since the first record from this position on was written; 0.0 if there is none."""
+    """Return the age in seconds of the first record at or after a position; 0.0 without one."""
     async for records in logs.read(partition, position, position + 100):
-        written: int = records[0].timestamp  # milliseconds
-        return max(0.0, time.time() - written / 1000)
+        written_ms: int = records[0].timestamp
+        return max(0.0, time.time() - written_ms / 1000)
     return 0.0
 
 
-async def _adds_up(
+async def _is_complete(
     view: View[Any],
     store: ViewStore,
-    before: Mapping[int, Reached],
+    before: Mapping[int, Checkpoint],
     logs: LogReader,
     partitions: Collection[TopicPartition],
     progress: ProgressCallback,
 ) -> bool | None:
+    """Return whether the documents have the tally of the checkpoints; None if it is not known."""
     await store.refresh()
     tallies = await tally_documents(view, store, len(before), progress)
     after = (await store.checkpoints(before)).checkpoints
@@ -133,21 +136,21 @@ async def _adds_up(
     wrong = {number for number, found in enumerate(tallies) if found != after[number].tally}
     if not wrong:
         return True
-    # Documents are written before the index says so: a worker that is at it, or was killed amid it,
-    # has more than that. Where there are no further events it cannot.
+    # A chunk's documents are written before its checkpoint. So if a worker is in between, or was
+    # killed there, the documents contain more events; but only if there are events to come.
     ends = {tp.partition: end for tp, end in (await logs.readable_ends(partitions)).items()}
-    surely = any(
+    is_wrong = any(
         ends[number] <= after[number].position
         or tallies[number].events < after[number].tally.events
         for number in wrong
     )
-    return False if surely else None
+    return False if is_wrong else None
 
 
 async def tally_documents(
     view: View[Any], store: ViewStore, partitions: int, progress: ProgressCallback
 ) -> list[Tally]:
-    """What the documents of an index that were refreshed add up to, by partition."""
+    """Return the tally of an index's documents for each partition, as of its last refresh."""
     tallies = DocumentTallies(view.projection, partitions)
     done, total = 0, await store.count()
     async for document in store.scan():

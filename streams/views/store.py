@@ -1,12 +1,12 @@
-"""A view in Elasticsearch: its documents, behind the alias or in one of its indices.
+"""The documents of a view in Elasticsearch, behind its alias or in one of its indices.
 
-Documents are plain dicts with their `id` and their `version`, the sequence of the last event that
-they are made of. They are always written whole and with that version as Elasticsearch's external
-version, so an older one never replaces a newer one, whoever sends it and however often.
+Documents are dicts with an `id` and a `version`, which every event of the document raises. They are
+always written whole, with that version as Elasticsearch's external version: an older document never
+replaces a newer one, however often and by which process it is sent.
 
-A document that Elasticsearch refuses for good leaves a stand-in: its id, its version, and itself
-under `refused`, where nothing is indexed. The user of a query does not find it, and the next event
-still has something to apply to.
+For a document that Elasticsearch refuses for good, a stand-in is stored: its id, its version, and
+the document itself in the field `refused`, which is not indexed. Queries do not find it, and later
+events can still be folded into the document.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models.errors import Transient
 from streams.elasticsearch.bulk_writer import BulkWriter, WriteResult, is_possible_id
 from streams.elasticsearch.connection import connect, missing_index, translating
 from streams.elasticsearch.index import (
-    PROGRESS,
+    CHECKPOINT,
     REFUSED,
     Document,
     IndexDefinition,
@@ -40,18 +40,22 @@ from streams.views.checkpoint import (
 )
 from streams.views.projection import View
 
-_PAGE = 2000  # documents of one answer when all are read
+_PAGE_DOCUMENTS = 2000  # per request; also the buckets of one page of an aggregation
 
 
 class Hit(NamedTuple):
-    """A document that was found, and its place in the order of the search."""
+    """A document that a search found, and its sort values, from which the next search continues."""
 
     document: Document
-    position: list[Any]
+    sort_values: list[Any]
 
 
 class ViewStore:
-    """Reads and writes the documents of one view. Every method raises `Transient` or `Fatal`."""
+    """Reads and writes the documents of one view.
+
+    Every request raises `NoSuchView` if the index does not exist, `Transient` if Elasticsearch
+    fails, and `Fatal` if it refuses.
+    """
 
     def __init__(
         self,
@@ -61,45 +65,55 @@ class ViewStore:
         name: str | None = None,
         bulk_documents: int = 2000,
     ) -> None:
-        """Of the index `name`, or of the one behind the alias, which is only read."""
+        """Create a store for the index `name`; without a name for the alias, only to read."""
         self._client = client
         self.name = name or index.alias
         self._target = writes_alias(self.name)
-        self._writer = BulkWriter(client, index, self._target, most=bulk_documents)
+        self._writer = BulkWriter(client, index, self._target, max_documents=bulk_documents)
 
     async def bulk_index(self, documents: Sequence[Document]) -> list[WriteResult]:
-        """Write whole documents; the answers are in their order.
+        """Write whole documents.
 
-        Returns when every document has its answer. When this raises or is cancelled, any of them
-        may have been written: send them again, which is harmless.
+        If this raises or is cancelled, any of them may have been written: send them again, which
+        is harmless.
+
+        Returns:
+            One result per document, in the same order.
         """
         return await self._writer.write(documents)
 
     async def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
-        """The documents that exist, stand-ins included, as they are now, refreshed or not."""
+        """Return the latest documents by id, stand-ins included, before any refresh.
+
+        Ids without a document are left out.
+        """
         wanted = [key for key in ids if is_possible_id(key)]
         found: dict[str, Document] = {}
-        for start in range(0, len(wanted), _PAGE):
+        for start in range(0, len(wanted), _PAGE_DOCUMENTS):
             with translating(self._client):
                 response = await self._client.mget(
                     index=self.name,
-                    ids=wanted[start : start + _PAGE],
+                    ids=wanted[start : start + _PAGE_DOCUMENTS],
                     filter_path="docs._id,docs._source,docs.error.type",
                 )
             for item in response["docs"]:
                 if "error" in item:
-                    self._raise(item["error"]["type"])
+                    self._raise_read_error(item["error"]["type"])
                 if "_source" in item:
                     found[item["_id"]] = item["_source"]
         return found
 
     async def get(self, key: str) -> Document | None:
-        """The document as it is now, refreshed or not; None too if it is known to be missing."""
+        """Return the latest document, before any refresh; None also for a stand-in."""
         document = (await self.fetch([key])).get(key)
         return None if document is None or REFUSED in document else document
 
     async def checkpoints(self, partitions: Iterable[int]) -> IndexCheckpoints:
-        """The name of the index, and how far it is, as of now, refreshed or not."""
+        """Return the name of the index and its latest checkpoints, before any refresh.
+
+        Raises:
+            Fatal: A checkpoint document has other contents.
+        """
         numbers = list(partitions)
         with translating(self._client):
             response = await self._client.mget(
@@ -107,23 +121,23 @@ class ViewStore:
             )
         for item in response["docs"]:
             if "error" in item:
-                self._raise(item["error"]["type"])
+                self._raise_read_error(item["error"]["type"])
         found = zip(numbers, response["docs"], strict=True)
         return IndexCheckpoints(
             response["docs"][0]["_index"],
             {number: read_checkpoint(self.name, item) for number, item in found},
         )
 
-    async def save_checkpoint(self, partition: int, progress: Checkpoint) -> Checkpoint:
-        """Say how far the index is. Everything before has to be acknowledged.
+    async def save_checkpoint(self, partition: int, checkpoint: Checkpoint) -> Checkpoint:
+        """Store a checkpoint, after Elasticsearch has acknowledged all documents before it.
 
         Returns:
-            The same, with its new revision.
+            The checkpoint with its new revision.
 
         Raises:
-            IndexChanged: The index does not say any more what it said in `progress.revision`.
+            IndexChanged: The stored checkpoint has another revision than `checkpoint.revision`.
         """
-        revision = progress.revision
+        revision = checkpoint.revision
         condition: dict[str, Any] = {"op_type": "create"}
         if revision is not None:
             condition = {
@@ -134,14 +148,14 @@ class ViewStore:
             response = await self._client.options(ignore_status=409).index(
                 index=self._target,
                 id=checkpoint_id(partition),
-                document=progress.to_source(),
+                document=checkpoint.to_source(),
                 require_alias=True,
                 **condition,
             )
         if response.meta.status == 409:
-            raise IndexChanged(f"the progress of {self.name} was moved by somebody else")
-        said = Revision(response["_seq_no"], response["_primary_term"])
-        return replace(progress, revision=said)
+            raise IndexChanged(f"another process has changed the checkpoint of {self.name}")
+        saved = Revision(response["_seq_no"], response["_primary_term"])
+        return replace(checkpoint, revision=saved)
 
     async def search(
         self,
@@ -150,9 +164,17 @@ class ViewStore:
         sort: Sequence[str],
         limit: int,
         after: Sequence[Any] | None = None,
-        positions_only: bool = False,
+        sort_values_only: bool = False,
     ) -> list[Hit]:
-        """The first `limit` (at most 10,000) documents of the order `sort` behind `after`."""
+        """Return one page of the documents that match a query.
+
+        Args:
+            query: In Elasticsearch's query language.
+            sort: Fields to sort by.
+            limit: Size of the page, at most 10,000.
+            after: Sort values of the hit before the page; None for the first page.
+            sort_values_only: Leave the documents empty.
+        """
         with translating(self._client):
             response = await self._client.search(
                 index=self.name,
@@ -160,9 +182,9 @@ class ViewStore:
                 sort=list(sort),
                 size=limit,
                 search_after=None if after is None else list(after),
-                source=not positions_only,
+                source=not sort_values_only,
                 track_total_hits=False,
-                allow_partial_search_results=False,  # an error is better than users left out
+                allow_partial_search_results=False,  # an error is better than missing documents
                 filter_path="hits.hits._source,hits.hits.sort",
             )
         hits = response.body.get("hits", {}).get("hits", [])
@@ -171,13 +193,19 @@ class ViewStore:
     async def sums(
         self, query: Mapping[str, Any], *, by: Sequence[str], of: str
     ) -> list[tuple[dict[str, Any], int]]:
-        """The sum of a whole number over the documents that match, for each combination of fields.
+        """Sum an integer field over the documents that match a query, grouped by other fields.
+
+        Args:
+            query: In Elasticsearch's query language.
+            by: Fields to group by.
+            of: Field to sum.
 
         Returns:
-            Combination and sum, in the order of `by`; texts in that of their code points.
+            The values of the `by` fields and the sum for each group, sorted by those values; texts
+            by their code points.
         """
         groups: dict[str, Any] = {
-            "size": _PAGE,
+            "size": _PAGE_DOCUMENTS,
             "sources": [{field: {"terms": {"field": field}}} for field in by],
         }
         sums: list[tuple[dict[str, Any], int]] = []
@@ -203,7 +231,10 @@ class ViewStore:
             groups["after"] = found["after_key"]
 
     async def scan(self) -> AsyncIterator[Document]:
-        """Every document, stand-ins included, as of one moment, in no order."""
+        """Yield every document, stand-ins included, in no order.
+
+        They are as of one moment: the last refresh before the first is read.
+        """
         with translating(self._client):
             opened = await self._client.open_point_in_time(index=self.name, keep_alive="2m")
             point = opened["id"]
@@ -212,7 +243,7 @@ class ViewStore:
                 while True:
                     response = await self._client.search(
                         pit={"id": point, "keep_alive": "2m"},
-                        size=_PAGE,
+                        size=_PAGE_DOCUMENTS,
                         sort=["_shard_doc"],
                         search_after=after,
                         track_total_hits=False,
@@ -220,29 +251,33 @@ class ViewStore:
                     )
                     hits = response["hits"]["hits"]
                     for hit in hits:
-                        if PROGRESS not in hit["_source"]:
+                        if CHECKPOINT not in hit["_source"]:
                             yield hit["_source"]
-                    if len(hits) < _PAGE:
+                    if len(hits) < _PAGE_DOCUMENTS:
                         return
                     after = hits[-1]["sort"]
             finally:
                 await self._client.close_point_in_time(id=point)
 
     async def count(self, query: Mapping[str, Any] | None = None) -> int:
-        """How many documents match and have been refreshed, stand-ins included."""
-        wanted = query or {"exists": {"field": "id"}}  # which what says the progress has not
+        """Return how many documents match, as of the last refresh, stand-ins included."""
+        wanted = query or {"exists": {"field": "id"}}  # checkpoint documents have no id
         with translating(self._client):
             return int((await self._client.count(index=self.name, query=wanted))["count"])
 
     async def refresh(self) -> None:
-        """Make what was written visible to searches at once; it takes a second otherwise."""
+        """Make all written documents visible to searches now, not within a second.
+
+        Raises:
+            Transient: Not all shards could be refreshed.
+        """
         with translating(self._client):
-            answer = await self._client.indices.refresh(index=self.name)
-        if answer["_shards"]["failed"]:
+            response = await self._client.indices.refresh(index=self.name)
+        if response["_shards"]["failed"]:
             raise Transient(f"Elasticsearch could not refresh all of {self.name}")
 
-    def _raise(self, kind: str) -> NoReturn:
-        """A document could not be read, for a reason of this type."""
+    def _raise_read_error(self, kind: str) -> NoReturn:
+        """Raise the error for a document that could not be read, by Elasticsearch's error type."""
         if kind == "index_not_found_exception":
             raise missing_index(self.name)
         raise Transient(f"Elasticsearch cannot read from {self.name}: {kind}")
@@ -252,9 +287,12 @@ class ViewStore:
 async def open_view_store(
     settings: Settings, view: View[Any], *, timeout: float
 ) -> AsyncIterator[ViewStore]:
-    """What people read of a view in the settings' namespace, with a connection of its own.
+    """Open the view behind its alias, with its own connection to Elasticsearch.
 
-    `timeout`: seconds for any one request.
+    Args:
+        settings: Contains the address of Elasticsearch, and the namespace.
+        view: The view.
+        timeout: Seconds that one request may take.
     """
     async with connect(settings, timeout=timeout) as client:
         yield ViewStore(client, in_namespace(settings, view.index))

@@ -1,4 +1,4 @@
-"""Sums over events, and over the documents that were made of them, which have to be equal."""
+"""Tallies: sums over events, and over the documents made of them, that have to be equal."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ _MODULUS = 1 << 64
 
 
 class Tally(NamedTuple):
-    """A sum over events, or over the documents that came of them, which has to be the same.
+    """Sum over events, which can also be computed from the documents made of them.
 
-    `events` counts them. `checksum` is the sum of a hash of each event's document, modulo 2^64: it
-    differs if a document is missing, extra, or of another version.
+    `events` is their number. `checksum` is the sum, modulo 2^64, of a hash of the document's id for
+    each event: it differs if a document is missing, extra, or of another version.
     """
 
     events: int = 0
     checksum: int = 0
 
     def plus(self, key: str, events: int) -> Tally:
-        """With so many more events of one document."""
+        """Add this number of events of one document."""
         return Tally(self.events + events, (self.checksum + events * _hash(key)) % _MODULUS)
 
     def plus_each(self, keys: Sequence[str]) -> Tally:
-        """With one more event of each of these documents; some may be there more than once."""
+        """Add one event for each of these document ids, which may repeat."""
         return Tally(self.events + len(keys), (self.checksum + sum(map(_hash, keys))) % _MODULUS)
 
 
-NOTHING = Tally()
+NO_EVENTS = Tally()
 
 
 def _hash(key: str) -> int:
@@ -43,14 +43,14 @@ def _hash(key: str) -> int:
 
 
 class DocumentTallies(Generic[E]):
-    """What the documents of an index add up to, by partition of the event topic."""
+    """Tallies of an index's documents, by partition of the event topic."""
 
     def __init__(self, projection: Projection[E], partitions: int) -> None:
         self._projection = projection
-        self.by_partition = [NOTHING] * partitions
+        self.by_partition = [NO_EVENTS] * partitions
 
     def add(self, found: Document) -> None:
-        """One more document; a stand-in counts as what it stands for."""
+        """Add one document; a stand-in counts as the document that it stands for."""
         document = found.get(REFUSED, found)
         number = self._projection.partition(document, len(self.by_partition))
         events = self._projection.events_in(document)

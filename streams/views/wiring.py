@@ -1,4 +1,4 @@
-"""How a view joins the app of a view worker."""
+"""Adds a view to the app of a view worker."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ from streams.worker.logs import log_defect
 
 E = TypeVar("E", bound=Event)
 
-_REQUEST_TIMEOUT_S = 30.0  # of one request to Elasticsearch
+_REQUEST_TIMEOUT_S = 30.0
 
 
 def add_view(app: StreamApp, view: View[E]) -> TopicT:
-    """Let ``app`` project the events of an aggregate into a view.
+    """Let `app` project the events of an aggregate into a view.
 
-    Returns the channel of its event topic, for an agent that hands on the chunks.
+    Returns:
+        The channel of the event topic, for the agent that passes its chunks on.
     """
     worker = _ViewWorker(app, view)
     app.on_open(worker.open)
@@ -41,7 +42,7 @@ def add_view(app: StreamApp, view: View[E]) -> TopicT:
 
 
 class _ViewWorker(Generic[E]):
-    """What the partitions of one view share in one worker."""
+    """Resources that the partitions of one view share in one worker."""
 
     def __init__(self, app: StreamApp, view: View[E]) -> None:
         self.names = TopicNames.of(app.settings, view.aggregate)
@@ -49,7 +50,7 @@ class _ViewWorker(Generic[E]):
         self._view = view
 
     async def open(self, resources: AsyncExitStack) -> None:
-        """Open the clients, and watch the indices; all of it ends with ``resources``."""
+        """Open the clients and watch the indices, until `resources` is closed."""
         app, settings, view = self._app, self._app.settings, self._view
         client = await resources.enter_async_context(connect(settings, timeout=_REQUEST_TIMEOUT_S))
         self._reader = await resources.enter_async_context(
@@ -64,7 +65,7 @@ class _ViewWorker(Generic[E]):
         resources.callback(watching.cancel)
 
     def new_partition(self, tp: TP) -> ViewPartition[E]:
-        """Make what projects one partition; call `open` first."""
+        """Create the processor of one partition; call `open` first."""
         return ViewPartition(self._app, self._reader, self._follower, self._dead_letters, tp)
 
     async def _last_positions(self) -> Mapping[int, int]:

@@ -1,8 +1,8 @@
-"""One partition of the event topic on its way into one index: chunk by chunk, each once.
+"""Writes one partition of the event topic into one index, chunk by chunk.
 
-A chunk's documents are written first and the index's progress after that, so what the index says
-it has, it has. Whoever goes on, a worker or a rebuild, begins where the index says it is. What
-Elasticsearch refuses for good is in the view's dead letters before that.
+A chunk's documents are written first and then the checkpoint, so the index has everything before
+its checkpoint. A worker or a rebuild always continues from there. Events that Elasticsearch refuses
+for good are dead letters before the checkpoint passes them.
 """
 
 from __future__ import annotations
@@ -26,40 +26,57 @@ E = TypeVar("E", bound=Event)
 
 
 class PartitionWriter(Generic[E]):
-    """Writes one partition's events into one index. Nothing else has the projector's partition."""
+    """Writes one partition's events into one index, and tracks its checkpoint.
+
+    No other writer may use this partition of the same projector.
+    """
 
     def __init__(
         self,
         store: ViewStore,
         projector: Projector[E],
         projection: Projection[E],
-        letters: ViewDeadLetters,
+        dead_letters: ViewDeadLetters,
         partition: int,
         cluster: str,
     ) -> None:
-        """`cluster` is the id of the Kafka cluster that the events are read from."""
+        """Create a writer; call `start` before `write`.
+
+        Args:
+            store: The index.
+            projector: Projects into that index.
+            projection: Projection of the view.
+            dead_letters: Takes the events of documents that Elasticsearch refuses.
+            partition: Partition of the event topic.
+            cluster: Id of the Kafka cluster that the events are read from.
+        """
         self._store = store
         self._projector = projector
         self._projection = projection
         self._partition = partition
         self._cluster = cluster
-        self.letters = letters
+        self.dead_letters = dead_letters
         self.checkpoint = Checkpoint()
 
     async def start(self) -> int:
-        """Ask the index how far it is, and forget what was known: others may have written to it.
+        """Read the checkpoint and drop cached documents: another process may have written.
+
+        Repeats the request until Elasticsearch answers it.
+
+        Returns:
+            The position to continue from.
 
         Raises:
-            Fatal: It has the events of another cluster.
+            Fatal: The index does not exist, or has events of another Kafka cluster.
         """
         self._projector.forget(self._partition)
-        serving = await self._projector.retry_until_answered(
+        index = await self._projector.retry_until_answered(
             self._store.checkpoints, [self._partition]
         )
-        self.checkpoint = serving.checkpoints[self._partition]
+        self.checkpoint = index.checkpoints[self._partition]
         if self.checkpoint.cluster not in ("", self._cluster):
             raise Fatal(
-                f"{serving.name} has the events of another Kafka cluster: use its own brokers "
+                f"{index.name} has the events of another Kafka cluster: use its own brokers "
                 "(CQRS_BOOTSTRAP_SERVERS), or another CQRS_NAMESPACE"
             )
         return self.checkpoint.position
@@ -67,37 +84,42 @@ class PartitionWriter(Generic[E]):
     async def write(
         self, events: Sequence[EventRecord[E]], sources: Sequence[Record], end: int
     ) -> None:
-        """Project a chunk, whose records end before the position `end`; waits as long as it takes.
+        """Project the events of a chunk and save the checkpoint.
 
-        Events that the index has, as the offsets of their `sources` say, are left out.
+        Repeats requests until Elasticsearch answers them. Events before the checkpoint are skipped.
+
+        Args:
+            events: The events of the chunk.
+            sources: The record of each event.
+            end: Position after the chunk's last record.
 
         Raises:
-            IndexChanged: The index is not what this writer has left: start again.
-            Fatal: It is gone (NoSuchView), or the events contradict.
-            KafkaError: Some were refused, and their letters could not be written.
+            IndexChanged: Another process has changed the checkpoint: start again.
+            Fatal: The index is gone (NoSuchView), or the events have gaps or contradictions.
+            KafkaError: Some events were refused, and their dead letters could not be written.
         """
         before = self.checkpoint
         if end <= before.position:
             return
         records = events[bisect_left(sources, before.position, key=_offset) :]
 
-        async def bury(refused: Sequence[Refused]) -> None:
-            places = {
+        async def write_dead_letters(refused: Sequence[Refused]) -> None:
+            source_of = {
                 (event.aggregate_id, event.sequence): source
                 for event, source in zip(events, sources, strict=True)
             }
-            await self.letters.write(
+            await self.dead_letters.write(
                 [
                     (
-                        places[event.aggregate_id, event.sequence],
-                        Poison("refused-document", one.reason),
+                        source_of[event.aggregate_id, event.sequence],
+                        Poison("refused-document", document.reason),
                     )
-                    for one in refused
-                    for event in one.records
+                    for document in refused
+                    for event in document.records
                 ]
             )
 
-        await self._projector.project(self._partition, records, bury)
+        await self._projector.project(self._partition, records, write_dead_letters)
         after = replace(before, position=end, cluster=self._cluster, tally=self._tally(records))
         if records:
             last = records[-1]
@@ -107,12 +129,12 @@ class PartitionWriter(Generic[E]):
         )
 
     def _tally(self, records: Sequence[EventRecord[E]]) -> Tally:
-        """What all events add up to with these."""
+        """Return the tally of the checkpoint plus these events."""
         keys = map(self._projection.key, records)
         return self.checkpoint.tally.plus_each([key for key in keys if key is not None])
 
     def forget(self) -> None:
-        """Drop the documents that are kept: others may write them from now on."""
+        """Drop the cached documents: another process may write them from now on."""
         self._projector.forget(self._partition)
 
 

@@ -20,7 +20,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
-from streams.kafka.aiokafka_patches import yield_fetched_records
+from streams.kafka.aiokafka_patches import read_within_bounds
 from streams.kafka.clients import stop
 from streams.kafka.records import Record, size_of
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
@@ -73,6 +73,11 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         # whenever a worker joins or leaves.
         consumer._partition_assignment_strategy = (StickyPartitionAssignor,)
         return consumer
+
+    async def on_start(self) -> None:
+        """Start the consumer; what it fetches is unpacked within bounds."""
+        await super().on_start()
+        read_within_bounds(self._ensure_consumer())
 
     async def on_thread_stop(self) -> None:
         """Leave the group, if the broker responds; calls that still need the consumer then fail."""
@@ -205,8 +210,6 @@ def _take(result: FetchResult, most: int | None) -> Sequence[Record]:
     """
     records: list[Record] = []
     size = 0
-    if result.has_more():
-        yield_fetched_records(result)
     while result.has_more() and size < MAX_CHUNK_BYTES and (most is None or len(records) < most):
         taken = result.getall(
             _STEP_RECORDS if most is None else min(_STEP_RECORDS, most - len(records))

@@ -181,14 +181,14 @@ def wait_for_the_view(set_: Set) -> None:
     """Answer a query as soon as the view has said how far it is, whatever that is."""
 
     async def at_once(self: ReadYourWrites, token: Token) -> IndexCheckpoints:
-        return await self._look()
+        return await self._checkpoints()
 
-    set_(ReadYourWrites, "_if_written", at_once)
+    set_(ReadYourWrites, "_if_projected", at_once)
 
 
 def refresh_after_the_wait(set_: Set) -> None:
     """Search when the view has the write, as if searches saw it then."""
-    set_(ReadYourWrites, "_if_searchable", ReadYourWrites._if_written)
+    set_(ReadYourWrites, "_if_searchable", ReadYourWrites._if_projected)
 
 
 PROTECTIONS: Mapping[str, Callable[[Set], None]] = {

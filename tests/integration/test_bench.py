@@ -20,7 +20,7 @@ from benchmarks.deciding import (
     our_worker,
     plain_loop,
 )
-from benchmarks.rig.backlog import backlog, committed
+from benchmarks.rig.backlog import backlog, read_committed
 from benchmarks.rig.runner import BenchContext
 from deploy.embedded.stack import EmbeddedStack
 from models.errors import Fatal
@@ -88,7 +88,7 @@ async def written(
     """Events, outcomes and dead letters, without what is new for each deployment."""
     settings, names, _ = await let_decide(ground, new_worker, records)
     events, outcomes, dead = [
-        await committed(settings, topic)
+        await read_committed(settings, topic)
         for topic in (names.events, names.outcomes, names.dead_commands)
     ]
     return (
@@ -119,8 +119,8 @@ async def test_a_contestant_that_does_not_answer_as_it_has_to_is_no_contestant(
     stack: EmbeddedStack, folder: Path
 ) -> None:
     ground = BenchContext(stack, folder, TINY["deciding"], seed=1)
-    with pytest.raises(Fatal, match="the answers were"):
-        await decide(ground, new_worker=plain_loop, same_answers=True)
+    with pytest.raises(Fatal, match="the outcomes were"):
+        await decide(ground, new_worker=plain_loop, same_outcomes=True)
 
 
 async def test_a_contestant_that_ends_is_said_with_its_last_words(

@@ -137,7 +137,7 @@ async def test_when_kafka_has_compacted_the_key_is_gone_for_good(deploy: Deploy)
 
     async def is_compacted() -> bool:
         proof = await check_user_erasure(deployed.settings, "anna")
-        return proof.ok and proof.places[0].verdict == "gone"
+        return proof.ok and proof.findings[0].verdict == "gone"
 
     await wait_until(is_compacted, timeout=120)
     assert verdicts(erase(deployed, "--prove")[1]) == {

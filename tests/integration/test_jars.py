@@ -122,7 +122,7 @@ def test_several_starts_at_once_download_each_jar_once(repository: Repository) -
 
 
 def test_what_a_killed_download_left_is_removed(repository: Repository) -> None:
-    left_over = jars.cache_home() / "jars" / f"{maven.SCRATCH}x"
+    left_over = jars.cache_home() / "jars" / f"{maven.SCRATCH_PREFIX}x"
     left_over.mkdir(parents=True)
     ensure_jars(Progress())
     assert not left_over.exists()

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.structs import ConsumerRecord
 from pydantic import SecretStr
 
 from deploy.embedded.stack import EmbeddedStack
@@ -23,6 +22,7 @@ from streams.encryption.cipher import seal_event
 from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.encryption.keys import PartitionKeys, master_key, new_master_key
 from streams.kafka.clients import new_producer
+from streams.kafka.records import Record
 from streams.settings import Settings
 from streams.views.event_reader import EventReader
 from tests.harness.read_side import record, registered
@@ -57,15 +57,15 @@ async def put(producer: AIOKafkaProducer, settings: Settings, value: bytes | Non
     await producer.send_and_wait(topic, value, b"anna", partition=PARTITION)
 
 
-def sealed(keys: PartitionKeys, wrapped: bytes) -> ConsumerRecord:
+def sealed(keys: PartitionKeys, wrapped: bytes) -> Record:
     """Anna's registration as it is on the topic."""
     wire = ANNA.to_wire()
     seal_event(wire, ANNA.event.personal, keys.unwrap(b"anna", wrapped))
     value = encode(wire)
-    return ConsumerRecord("t", PARTITION, 0, 0, 0, b"anna", value, None, 0, 0, ())
+    return Record("t", PARTITION, 0, 0, b"anna", value)
 
 
-async def read(ring: KeyRing, *lines: ConsumerRecord) -> list[Any]:
+async def read(ring: KeyRing, *lines: Record) -> list[Any]:
     return await EventReader[UserEvent](USER_EVENTS, ring).read(lines)
 
 

@@ -241,7 +241,7 @@ async def test_an_outage_is_waited_for_and_said_once(
     warnings = [one for one in caplog.records if one.levelno >= logging.WARNING]
     assert len(warnings) == 1
     assert "Projecting waits: Elasticsearch at" in warnings[0].getMessage()
-    assert "goes on after" in caplog.records[-1].getMessage()
+    assert "continues after" in caplog.records[-1].getMessage()
 
 
 async def test_an_outage_lasts_as_long_as_some_request_waits(
@@ -263,7 +263,7 @@ async def test_an_outage_lasts_as_long_as_some_request_waits(
     await reading_back
     first, last = [one.getMessage() for one in caplog.records]
     assert "Projecting waits" in first
-    assert "Projecting goes on" in last
+    assert "Projecting continues" in last
 
 
 @pytest.mark.parametrize("fault", [Refuse(503), Cut("before"), Cut("after"), Stall("after")])

@@ -352,7 +352,7 @@ async def test_a_token_of_another_cluster_topic_or_partition_is_an_error(
         "another Kafka cluster": Token("another", token.points),
         "on another topic": Token(token.cluster, (point._replace(topic="orgs.commands.v1"),)),
         "names a partition": Token(token.cluster, (point._replace(partition=5),)),
-        "cannot lie": Token(token.cluster, (point._replace(partition=1 - point.partition),)),
+        "cannot be": Token(token.cluster, (point._replace(partition=1 - point.partition),)),
     }
     await queries.execute(GetUserById("a"), at_least=token)
     for line, foreign in cases.items():

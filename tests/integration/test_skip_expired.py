@@ -48,7 +48,7 @@ async def test_skip_expired(deploy: Deploy) -> None:
     assert "Give them up?" in asked.stdout
     done = cqrs(settings, "topics", "skip-expired", "0", "--yes")
     assert done.returncode == 0, done.stderr
-    assert done.stdout.endswith(": 3 commands given up; it goes on at 8\n")
+    assert done.stdout.endswith(": 3 commands given up; it continues at 8\n")
     assert "nothing expired" in cqrs(settings, "topics", "skip-expired", "0").stdout
 
     worker.start()

@@ -59,7 +59,7 @@ def user(key: str, version: int = 1, **fields: Any) -> Document:
 
 
 async def fates(store: ViewStore, *documents: Document) -> list[WriteStatus]:
-    return [answer.fate for answer in await store.bulk_index(documents)]
+    return [answer.status for answer in await store.bulk_index(documents)]
 
 
 # The index
@@ -185,14 +185,14 @@ async def test_each_document_has_its_own_answer(store: ViewStore) -> None:
             user("new too"),
         ]
     )
-    assert [answer.fate for answer in answers] == [
+    assert [answer.status for answer in answers] == [
         WriteStatus.WRITTEN,
         WriteStatus.REFUSED,
         WriteStatus.STALE,
         *[WriteStatus.REFUSED] * 5,
         WriteStatus.WRITTEN,
     ]
-    reasons = [answer.reason for answer in answers if answer.fate is WriteStatus.REFUSED]
+    reasons = [answer.reason for answer in answers if answer.status is WriteStatus.REFUSED]
     assert "strict_dynamic_mapping_exception" in reasons[0]
     assert "failed to parse field [registeredAt]" in reasons[1]
     assert "failed to parse field [lastName]" in reasons[2]
@@ -210,9 +210,9 @@ async def test_many_documents_take_several_requests(settings: Settings, store: V
     async with user_views(few) as cutting:
         answers = await cutting.bulk_index(documents)
     assert [
-        place for place, answer in enumerate(answers) if answer.fate is WriteStatus.REFUSED
+        place for place, answer in enumerate(answers) if answer.status is WriteStatus.REFUSED
     ] == [500]
-    assert [answer.fate for answer in answers].count(WriteStatus.WRITTEN) == 999
+    assert [answer.status for answer in answers].count(WriteStatus.WRITTEN) == 999
     await store.refresh()
     assert await store.count() == 999
 
@@ -227,7 +227,7 @@ async def test_a_block_on_the_index_passes(settings: Settings, store: ViewStore)
         alias = f"{settings.namespace}user-views"
         await client.indices.put_settings(index=alias, settings={"index.blocks.write": True})
         (answer,) = await store.bulk_index([user("a")])
-        assert answer.fate is WriteStatus.RETRY
+        assert answer.status is WriteStatus.RETRY
         assert "cluster_block_exception" in answer.reason
         await client.indices.put_settings(index=alias, settings={"index.blocks.write": None})
     assert await fates(store, user("a")) == [WriteStatus.WRITTEN]
@@ -273,10 +273,10 @@ async def test_search_goes_on_behind_a_position(store: ViewStore) -> None:
     await store.refresh()
     everyone: dict[str, Any] = {"match_all": {}}
     first = await store.search(everyone, sort=ORDER, limit=2)
-    rest = await store.search(everyone, sort=ORDER, limit=9, after=first[-1].position)
+    rest = await store.search(everyone, sort=ORDER, limit=9, after=first[-1].sort_values)
     assert [hit.document["id"] for hit in [*first, *rest]] == list("abcde")
-    bare = await store.search(everyone, sort=ORDER, limit=2, positions_only=True)
-    assert [hit.position for hit in bare] == [hit.position for hit in first]
+    bare = await store.search(everyone, sort=ORDER, limit=2, sort_values_only=True)
+    assert [hit.sort_values for hit in bare] == [hit.sort_values for hit in first]
 
 
 async def test_scan_gives_every_document_once(store: ViewStore) -> None:

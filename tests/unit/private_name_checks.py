@@ -240,7 +240,12 @@ def _private_attributes(part: ast.AST, own: set[str]) -> Iterator[tuple[int, str
         held |= more
     for node in ast.walk(part):
         if isinstance(node, ast.Attribute) and (
-            is_private(node) or (is_reached(node.value) and node.attr not in _OF_TASKS)
+            is_private(node)
+            or (
+                is_reached(node.value)
+                and node.attr not in _OF_TASKS
+                and not node.attr.endswith("__")  # of Python's own data model
+            )
         ):
             yield node.lineno, node.attr
 

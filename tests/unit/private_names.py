@@ -90,12 +90,14 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.client:AIOKafkaClient._get_conn": (
             "waits in it before a broker that cannot be reached is tried again"
         ),
-        "aiokafka.consumer.fetcher:FetchResult._partition_records": (
-            "sets the type of record that a fetch returns"
+        "aiokafka.consumer.consumer:AIOKafkaConsumer._fetcher": "lets it read within bounds",
+        "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": (
+            "lets it find our classes under the names MemoryRecords and PartitionRecords"
         ),
         "aiokafka.consumer.fetcher:PartitionRecords._consumer_record": (
             "sets the type of record that a fetch returns"
         ),
+        "aiokafka.record.default_records:DefaultRecord": "makes our records of it",
         "aiokafka.producer.producer:AIOKafkaProducer._sender": (
             "shortens a producer's wait for the markers of the last transaction"
         ),
@@ -117,7 +119,18 @@ _USES: Mapping[str, Mapping[str, str]] = {
             "finds the coordinator by it"
         ),
     },
+    "streams/kafka/unpacking.py": {
+        "aiokafka.codec:lz4_decode": "unpacks by it what is small enough",
+        "aiokafka.codec:snappy_decode": "unpacks by it what is small enough",
+        "aiokafka.codec:zstd_decode": "unpacks by it what is small enough",
+        "aiokafka.record.default_records:DefaultRecordBatch": "reads the records of a batch by it",
+        "aiokafka.record.memory_records:MemoryRecords": "stands in its place in a fetch",
+        "aiokafka.record.util:decode_varint": "reads the records that aiokafka cannot read",
+    },
     "streams/kafka/clients.py": {
+        "aiokafka.consumer.consumer:AIOKafkaConsumer.start": (
+            "overrides it: what is fetched afterwards is read within bounds"
+        ),
         "aiokafka.admin.client:AIOKafkaAdminClient._client": "checks whether it knows a broker",
         "aiokafka.client:AIOKafkaClient.close": "disconnects a client that does not stop",
         "aiokafka.client:AIOKafkaClient.cluster": "checks whether an admin client knows a broker",
@@ -212,6 +225,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
     },
     "streams/worker/fetcher.py": {
         "aiokafka.consumer.consumer:AIOKafkaConsumer._closed": "fetches nothing once it is set",
+        "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.on_start": (
+            "overrides it: what is fetched afterwards is read within bounds"
+        ),
         "aiokafka.consumer.consumer:AIOKafkaConsumer._coordinator": "asks it for a rebalance",
         "aiokafka.consumer.consumer:AIOKafkaConsumer._fetch_max_wait_ms": (
             "sets how long the broker holds a fetch that finds nothing"

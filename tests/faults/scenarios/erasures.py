@@ -80,7 +80,7 @@ async def erase_and_replay(run: Run) -> None:
     report = await run.verify(deployed, sent=traffic.sent)
     for user in run.rng.sample(list(erased), _PROVED):
         proof = await check_user_erasure(deployed.settings, user)
-        left = [place.name for place in proof.places if not place.ok]
+        left = [place.name for place in proof.findings if not place.ok]
         require(proof.ok, f"of {user} there is something left for good in {', '.join(left)}")
     run.result.figures |= {
         "users": users,

@@ -13,13 +13,14 @@ from models.outcomes import DeadLettered, Rejection
 from models.user import User
 from models.wire import encode
 from streams.aggregate import TopicNames
+from streams.audit.history import Frozen
 from streams.audit.partition import PartitionAudit
 from streams.audit.report import Report
 from streams.encryption.cipher import new_key
 from streams.encryption.keys import PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
-from streams.kafka.records import FetchedRecord
+from streams.kafka.records import Record
 from streams.state.snapshot import Snapshot, encode_snapshot
 from tests.unit.samples import ACTIVE, ANNA, COMMAND_ID, EVENT_ID, NOON, record
 
@@ -33,24 +34,22 @@ def read_from(
     value: bytes | None = None,
     key: bytes | None = None,
     headers: tuple[tuple[str, bytes], ...] = (),
-) -> FetchedRecord:
-    return FetchedRecord(topic, NUMBER, offset, 0, key, value, headers)
+) -> Record:
+    return Record(topic, NUMBER, offset, 0, key, value, headers)
 
 
 def auditing(report: Report, *, position: int) -> PartitionAudit[User]:
     """A check of partition 3, without a view."""
     return PartitionAudit(
-        USERS, NAMES, NUMBER, position=position, view_end=0, view=None, report=report
+        USERS, NAMES, NUMBER, Frozen(position, view_end=0), view=None, report=report
     )
 
 
-def command(offset: int) -> FetchedRecord:
+def command(offset: int) -> Record:
     return read_from(NAMES.commands, offset)
 
 
-def rejection_of(
-    offset: int, *, partition: int = NUMBER, command_id: UUID = COMMAND_ID
-) -> FetchedRecord:
+def rejection_of(offset: int, *, partition: int = NUMBER, command_id: UUID = COMMAND_ID) -> Record:
     """The outcome of the command at `offset`; its own offset is the same."""
     rejection = Rejection(
         command_id=command_id,
@@ -63,14 +62,14 @@ def rejection_of(
     return read_from(NAMES.outcomes, offset, encode(rejection))
 
 
-def dead_outcome_of(offset: int) -> FetchedRecord:
+def dead_outcome_of(offset: int) -> Record:
     outcome = DeadLettered(
         timestamp=NOON, source=Source(NAMES.commands, NUMBER, offset), code="no", reason="No"
     )
     return read_from(NAMES.outcomes, offset, encode(outcome))
 
 
-def dead_letter_of(offset: int, *, partition: int = NUMBER) -> FetchedRecord:
+def dead_letter_of(offset: int, *, partition: int = NUMBER) -> Record:
     headers = (
         (SOURCE_TOPIC, NAMES.commands.encode()),
         (SOURCE_PARTITION, str(partition).encode()),
@@ -79,7 +78,7 @@ def dead_letter_of(offset: int, *, partition: int = NUMBER) -> FetchedRecord:
     return read_from(NAMES.dead_commands, 0, headers=headers)
 
 
-def event_of(offset: int, *, key: bytes = b"anna") -> FetchedRecord:
+def event_of(offset: int, *, key: bytes = b"anna") -> Record:
     """The registration of Anna by the command at `offset`."""
     event = record(ANNA, aggregate_id="anna", source=Source(NAMES.commands, NUMBER, offset))
     return read_from(NAMES.events, 0, encode(event.to_wire()), key)
@@ -106,7 +105,7 @@ def test_an_event_under_the_key_of_another_aggregate_is_a_violation_and_counts()
     audit.conclude({})
     assert report.findings["I2"].violations == 1
     assert report.findings["I2"].first == (
-        "users.events.v1[3] offset 0 lies under another key than its aggregate"
+        "users.events.v1[3] offset 0 has another key than the id of its aggregate"
     )
     assert report.events == 1
 

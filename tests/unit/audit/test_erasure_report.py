@@ -1,45 +1,48 @@
-"""When a place is in order and what is said of it, and when an erasure is complete."""
+"""When personal data is gone, and what a report says about it."""
 
-from __future__ import annotations
+from datetime import datetime, timedelta, timezone
 
-from datetime import datetime, timezone
+from streams.audit.erasure_report import NEVER, ErasureFinding, ErasureReport, Expiry
 
-import pytest
-
-from streams.audit.erasure_report import ErasureFinding, ErasureReport
-
-SOON = datetime(2026, 11, 30, 9, 5, tzinfo=timezone.utc)
-
-GONE = ErasureFinding("users.keys.v1", records=2)
-EXPIRING = ErasureFinding("users.commands.v1", records=2, readable=1, expires_at=SOON)
-STAYING = ErasureFinding("users.events.v1", records=2, readable=1)
+NOON = Expiry(datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc))
+LATER = NOON + timedelta(days=7)
 
 
-@pytest.mark.parametrize(
-    ("finding", "ok", "verdict"),
-    [
-        (GONE, True, "gone"),
-        (EXPIRING, True, "gone by 2026-11-30 09:05 UTC"),
-        (STAYING, False, "NOT gone"),
-    ],
-)
-def test_a_place_is_in_order_if_nothing_is_readable_or_will_expire(
-    finding: ErasureFinding, ok: bool, verdict: str
-) -> None:
-    assert finding.ok is ok
-    assert finding.verdict == verdict
+def test_expiries_are_ordered_and_never_is_the_last() -> None:
+    assert min(LATER, NOON, NEVER) == NOON
+    assert max(NOON, LATER) == LATER
+    assert max(NOON, NEVER, LATER) == NEVER
+    assert LATER.date - NOON.date == timedelta(days=7)
 
 
-@pytest.mark.parametrize(
-    ("erased", "places", "ok"),
-    [
-        (True, [], True),
-        (True, [GONE, EXPIRING], True),
-        (True, [GONE, STAYING], False),
-        (False, [GONE], False),
-    ],
-)
-def test_an_erasure_is_complete_if_an_event_says_so_and_all_places_are_in_order(
-    erased: bool, places: list[ErasureFinding], ok: bool
-) -> None:
-    assert ErasureReport("user-1", erased, places).ok is ok
+def test_never_stays_never_whatever_is_added() -> None:
+    assert NEVER + timedelta(minutes=6) == NEVER
+
+
+def test_an_expiry_as_json() -> None:
+    assert NOON.isoformat() == "2026-11-23T12:00:00+00:00"
+    assert NEVER.isoformat() is None
+
+
+def test_a_finding_without_readable_data_is_gone() -> None:
+    finding = ErasureFinding("topic", records=3)
+    assert finding.ok
+    assert finding.verdict == "gone"
+
+
+def test_a_finding_that_expires_says_when() -> None:
+    finding = ErasureFinding("topic", records=3, readable=1, expires_at=NOON)
+    assert finding.ok
+    assert finding.verdict == "gone by 2026-11-23 12:00 UTC"
+
+
+def test_a_finding_that_never_expires_is_not_ok() -> None:
+    finding = ErasureFinding("topic", records=3, readable=1)
+    assert not finding.ok
+    assert finding.verdict == "NOT gone"
+    assert not ErasureReport("anna", erased=True, findings=[finding]).ok
+
+
+def test_a_report_needs_the_erasure_itself() -> None:
+    assert ErasureReport("anna", erased=True).ok
+    assert not ErasureReport("anna", erased=False).ok

@@ -1,8 +1,8 @@
-"""The checker on histories that are sound, and on each way in which one can be broken."""
+"""`PartitionAudit` on a correct history, and on one with each possible violation."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -28,13 +28,14 @@ from models.user import User, evolve
 from models.user_view import project
 from models.wire import encode
 from streams.aggregate import TopicNames
-from streams.audit.history import ViewDocuments, check_extra_documents
+from streams.audit.history import Frozen, ViewDocuments, check_extra_documents
 from streams.audit.partition import PartitionAudit
 from streams.audit.report import Report
 from streams.elasticsearch.index import REFUSED, Document
 from streams.encryption.keys import PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
+from streams.kafka.records import Record
 from streams.state.snapshot import DEDUPE_WINDOW, Snapshot, encode_snapshot
 from tests.unit.samples import ANNA, NOON
 
@@ -43,31 +44,31 @@ NO = FirstRejection(code="no", reason="No")
 NUMBER = 3
 
 
-@dataclass
-class Line:
-    """A record as it is read."""
-
-    topic: str
-    offset: int
-    value: bytes | None = None
-    key: bytes | None = None
-    headers: Sequence[tuple[str, bytes | None]] = ()
-    partition: int = NUMBER
-    timestamp: int = 0
+def line(
+    topic: str,
+    offset: int,
+    value: bytes | None = None,
+    key: bytes | None = None,
+    headers: Iterable[tuple[str, bytes | None]] = (),
+    partition: int = NUMBER,
+    timestamp: int = 0,
+) -> Record:
+    """A record that was read."""
+    return Record(topic, partition, offset, timestamp, key, value, tuple(headers))
 
 
 def id_of(number: int) -> UUID:
-    """The id of the command that this number stands for."""
+    """Return the id of a command by its number."""
     return uuid5(UUID(int=0), str(number))
 
 
 def token(offset: int, user: str, sequence: int) -> str:
-    """What is said to the command at this offset."""
+    """Return the token of the command at this offset."""
     return token_text("cluster", Source(NAMES.commands, NUMBER, offset), user, sequence)
 
 
 def yes(number: int, sequence: int, user: str = "anna") -> FirstAcceptance:
-    """What was said to this command if it brought one event about."""
+    """Return the reply to the command at this offset, if it was accepted with one event."""
     return FirstAcceptance(
         sequence=sequence,
         event_ids=(event_id(id_of(number), 0),),
@@ -77,38 +78,38 @@ def yes(number: int, sequence: int, user: str = "anna") -> FirstAcceptance:
 
 @dataclass
 class History:
-    """The logs of a partition, written as a worker would."""
+    """The logs of a partition, as a worker writes them."""
 
-    commands: list[Line] = field(default_factory=list)
+    commands: list[Record] = field(default_factory=list)
     events: list[EventRecord[UserEvent]] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
-    letters: list[int] = field(default_factory=list)
+    dead_letters: list[int] = field(default_factory=list)
     users: dict[str, Snapshot[User]] = field(default_factory=dict)
     documents: dict[str, Document] = field(default_factory=dict)
-    view_letters: set[str] = field(default_factory=set)
+    view_dead_letters: set[str] = field(default_factory=set)
     position: int = 0
     view_end: int | None = None
     begins: dict[str, int] = field(default_factory=dict)
     sealing: PartitionSealer = field(default_factory=PartitionSealer)
-    """Of who wrote it."""
+    """What the worker encrypts with."""
     keys: PartitionKeys | None = None
-    """Those that are left for who checks it."""
+    """The keys that the check finds."""
 
     def accept(self, user: str, *events: UserEvent, id_: UUID | None = None) -> None:
-        said = self._said(user, id_)
+        fields = self._new_command(user, id_)
         old = self.users.get(user, Snapshot(None, 0, ()))
         state, document = old.state, self.documents.get(user)
         for index, event in enumerate(events):
             at = NOON + timedelta(seconds=len(self.events))
             record = EventRecord(
-                id=event_id(said["command_id"], index),
+                id=event_id(fields["command_id"], index),
                 aggregate_id=user,
                 sequence=old.version + 1 + index,
                 timestamp=at,
-                command_id=said["command_id"],
+                command_id=fields["command_id"],
                 correlation_id=None,
                 causation_id=None,
-                source=said["source"],
+                source=fields["source"],
                 event=event,
             )
             self.events.append(record)
@@ -118,29 +119,29 @@ class History:
         version = old.version + len(events)
         self.users[user] = Snapshot(state, version, ())
         self.documents[user] = document
-        ids = tuple(event_id(said["command_id"], index) for index in range(len(events)))
-        said["token"] = token(said["source"].offset, user, version)
-        self.outcomes.append(Accepted(**said, sequence=version, event_ids=ids))
+        ids = tuple(event_id(fields["command_id"], index) for index in range(len(events)))
+        fields["token"] = token(fields["source"].offset, user, version)
+        self.outcomes.append(Accepted(**fields, sequence=version, event_ids=ids))
 
     def reject(self, user: str, id_: UUID | None = None) -> None:
-        self.outcomes.append(Rejection(**self._said(user, id_), code="no", reason="No"))
+        self.outcomes.append(Rejection(**self._new_command(user, id_), code="no", reason="No"))
 
     def repeat(self, user: str, id_: UUID, first: FirstAcceptance | FirstRejection) -> None:
-        self.outcomes.append(Duplicate(**self._said(user, id_), of=first))
+        self.outcomes.append(Duplicate(**self._new_command(user, id_), of=first))
 
-    def bury(self) -> None:
-        said = {**self._said("", None), "command_id": None, "aggregate_id": None}
-        self.outcomes.append(DeadLettered(**said, code="malformed-json", reason="it is"))
-        self.letters.append(said["source"].offset)
+    def dead_letter(self) -> None:
+        fields = {**self._new_command("", None), "command_id": None, "aggregate_id": None}
+        self.outcomes.append(DeadLettered(**fields, code="malformed-json", reason="it is"))
+        self.dead_letters.append(fields["source"].offset)
 
     def marker(self) -> None:
-        """A commit marker of a transactional producer: an offset without a record."""
+        """Add a commit marker of a transactional producer: an offset without a record."""
         self.position += 1
 
-    def _said(self, user: str, id_: UUID | None) -> dict[str, Any]:
+    def _new_command(self, user: str, id_: UUID | None) -> dict[str, Any]:
         offset = self.position
         self.position += 1
-        self.commands.append(Line(NAMES.commands, offset))
+        self.commands.append(line(NAMES.commands, offset))
         return {
             "command_id": id_ or id_of(offset),
             "aggregate_id": user,
@@ -150,15 +151,14 @@ class History:
 
     def check(self) -> Report:
         report = Report()
-        view = ViewDocuments(project, dead=self.view_letters)
+        view = ViewDocuments(project, dead_lettered=self.view_dead_letters)
         for document in self.documents.values():
             view.add(document)
         audit = PartitionAudit(
             USERS,
             NAMES,
             NUMBER,
-            position=self.position,
-            view_end=len(self.events) if self.view_end is None else self.view_end,
+            Frozen(self.position, len(self.events) if self.view_end is None else self.view_end),
             view=view,
             report=report,
             keys=self.keys,
@@ -166,12 +166,12 @@ class History:
         state = {id_.encode(): self._stored(id_, user) for id_, user in self.users.items()}
         audit.add_commands(self.commands)
         audit.add_outcomes(
-            Line(NAMES.outcomes, place, encode(outcome))
+            line(NAMES.outcomes, place, encode(outcome))
             for place, outcome in enumerate(self.outcomes)
         )
-        audit.add_dead_letters(letter(source) for source in self.letters)
+        audit.add_dead_letters(dead_letter(source) for source in self.dead_letters)
         audit.add_events(
-            Line(NAMES.events, place, self.sealing.seal_event(event), event.aggregate_id.encode())
+            line(NAMES.events, place, self.sealing.seal_event(event), event.aggregate_id.encode())
             for place, event in enumerate(self.events)
         )
         audit.conclude(state, **self.begins)
@@ -184,17 +184,17 @@ class History:
         return value if erased else self.sealing.seal_state(user.encode(), value)
 
 
-def letter(source: int, **changes: bytes) -> Line:
-    said = {
+def dead_letter(source: int) -> Record:
+    headers = {
         SOURCE_TOPIC: NAMES.commands.encode(),
         SOURCE_PARTITION: str(NUMBER).encode(),
         SOURCE_OFFSET: str(source).encode(),
     }
-    return Line(NAMES.dead_commands, 0, headers=[*said.items(), *changes.items()])
+    return line(NAMES.dead_commands, 0, headers=list(headers.items()))
 
 
 def sound() -> History:
-    """Anna and Ben with all that can become of a command; a transactional producer's markers."""
+    """Return the history of Anna and Ben: every kind of outcome, and commit markers between."""
     history = History()
     history.accept("anna", ANNA)  # command 0, event 0
     history.marker()
@@ -204,7 +204,7 @@ def sound() -> History:
     history.reject("nobody")  # command 5
     history.repeat("anna", id_of(0), yes(0, 1))  # command 6
     history.repeat("anna", id_of(4), NO)  # command 7
-    history.bury()  # command 8
+    history.dead_letter()  # command 8
     history.accept("ben", UserProfileUpdated(first_name="Ben"), UserDeactivated())  # command 9
     history.marker()
     return history
@@ -251,10 +251,10 @@ def a_rejected_command_was_decided_again(history: History) -> None:
 def an_event_has_no_command(history: History) -> None:
     history.accept("anna", UserReactivated())
     history.outcomes[-1] = rejection_of(history.outcomes[-1], DeadLettered)
-    history.letters.append(history.outcomes[-1].source.offset)
+    history.dead_letters.append(history.outcomes[-1].source.offset)
 
 
-def a_duplicate_got_another_answer(history: History) -> None:
+def a_duplicate_got_another_reply(history: History) -> None:
     history.repeat("anna", id_of(3), yes(3, 7))
 
 
@@ -294,7 +294,7 @@ def commands_were_decided_out_of_order(history: History) -> None:
     history.events[-1] = moved
 
 
-def an_event_comes_from_elsewhere(history: History) -> None:
+def an_event_is_of_another_partition(history: History) -> None:
     moved = replace(history.events[4], source=Source(NAMES.commands, NUMBER + 1, 9))
     history.events[4] = moved
 
@@ -317,7 +317,7 @@ def a_state_is_missing(history: History) -> None:
     del history.users["ben"]
 
 
-def a_state_is_of_nobody(history: History) -> None:
+def a_state_has_no_events(history: History) -> None:
     history.users["carl"] = history.users["ben"]
 
 
@@ -329,7 +329,7 @@ def a_document_is_missing(history: History) -> None:
     del history.documents["anna"]
 
 
-def a_document_is_of_nobody(history: History) -> None:
+def a_document_has_no_events(history: History) -> None:
     history.documents["carl"] = {**history.documents["ben"], "id": "carl"}
 
 
@@ -341,7 +341,7 @@ def a_document_is_ahead(history: History) -> None:
     history.documents["anna"]["version"] = 9
 
 
-def a_document_was_refused_and_nobody_says_so(history: History) -> None:
+def a_refused_document_has_no_dead_letter(history: History) -> None:
     anna = history.documents["anna"]
     history.documents["anna"] = {"id": "anna", "version": 2, REFUSED: anna}
 
@@ -375,15 +375,15 @@ def an_outcome_is_of_no_command(history: History) -> None:
 
 
 def a_dead_letter_is_missing(history: History) -> None:
-    history.letters.clear()
+    history.dead_letters.clear()
 
 
 def a_dead_letter_is_there_twice(history: History) -> None:
-    history.letters *= 2
+    history.dead_letters *= 2
 
 
-def a_dead_letter_is_of_a_command_that_is_well(history: History) -> None:
-    history.letters.append(0)
+def an_accepted_command_has_a_dead_letter(history: History) -> None:
+    history.dead_letters.append(0)
 
 
 @pytest.mark.parametrize(
@@ -395,15 +395,15 @@ def a_dead_letter_is_of_a_command_that_is_well(history: History) -> None:
         (a_command_was_accepted_twice, {"I1"}, "was decided again as accepted"),
         (a_rejected_command_was_decided_again, {"I1"}, "accepted; it was rejected before"),
         (an_event_has_no_command, {"I1"}, "event 3 of anna is of the command at offset 11, which"),
-        (a_duplicate_got_another_answer, {"I1"}, "got another answer than the first time"),
-        (a_duplicate_got_its_own_token, {"I1"}, "got another answer than the first time"),
+        (a_duplicate_got_another_reply, {"I1"}, "got another reply than the first time"),
+        (a_duplicate_got_its_own_token, {"I1"}, "got another reply than the first time"),
         (a_token_is_of_another_command, {"I1"}, "at offset 0 is not of this command"),
         (a_token_is_of_another_user, {"I1"}, "at offset 2 is not of this command"),
         (a_token_is_none, {"I1"}, "at offset 2 is not of this command"),
         (a_duplicate_of_nothing, {"I1"}, "at offset 11 is a duplicate of none before it"),
         (a_sequence_is_left_out, {"I1", "I2", "I4"}, "anna: after event 1 comes number 3"),
         (commands_were_decided_out_of_order, {"I1", "I2"}, "one of the later command at offset 3"),
-        (an_event_comes_from_elsewhere, {"I1", "I2", "I3", "I4"}, "of users.commands.v1[4]"),
+        (an_event_is_of_another_partition, {"I1", "I2", "I3", "I4"}, "of users.commands.v1[4]"),
         (
             a_history_does_not_begin_with_registration,
             {"I2", "I3", "I4"},
@@ -412,13 +412,13 @@ def a_dead_letter_is_of_a_command_that_is_well(history: History) -> None:
         (the_state_is_behind, {"I3"}, "ben: its state is of version 2, of its events 3 are"),
         (the_state_is_another, {"I3"}, "ben: its state of version 3 is not the fold"),
         (a_state_is_missing, {"I3"}, "ben has 3 events and no state"),
-        (a_state_is_of_nobody, {"I3"}, "carl: its state is of version 3, of its events 0"),
+        (a_state_has_no_events, {"I3"}, "carl: its state is of version 3, of its events 0"),
         (a_document_differs, {"I4"}, "anna of version 2 differs from the fold of its events in is"),
         (a_document_is_missing, {"I4"}, "anna has 2 events and no document"),
-        (a_document_is_of_nobody, {"I4"}, "the document carl has no events"),
+        (a_document_has_no_events, {"I4"}, "the document carl has no events"),
         (a_document_is_behind, {"I4"}, "anna is of version 1, it has 2 events"),
         (a_document_is_ahead, {"I4"}, "anna is of version 9, the last event of it is number 2"),
-        (a_document_was_refused_and_nobody_says_so, {"I4"}, "anna was refused, and no dead letter"),
+        (a_refused_document_has_no_dead_letter, {"I4"}, "anna was refused, and no dead letter"),
         (a_rejected_command_has_an_event, {"I5"}, "has 1 events, the first is number 3 of anna"),
         (a_command_has_no_outcome, {"I7"}, "the command at offset 5 has 0 outcomes"),
         (
@@ -429,7 +429,7 @@ def a_dead_letter_is_of_a_command_that_is_well(history: History) -> None:
         (an_outcome_is_of_no_command, {"I7"}, "at offset 9 is of offset 1, where no command is"),
         (a_dead_letter_is_missing, {"I7"}, "dead-lettered command at offset 8 has 0 dead letters"),
         (a_dead_letter_is_there_twice, {"I7"}, "command at offset 8 has 2 dead letters"),
-        (a_dead_letter_is_of_a_command_that_is_well, {"I7"}, "a dead letter of the command at off"),
+        (an_accepted_command_has_a_dead_letter, {"I7"}, "a dead letter of the command at off"),
     ],
 )
 def test_a_broken_history_is_found_and_named(
@@ -473,7 +473,7 @@ def test_what_is_lost_doubled_and_diverged(
     assert (report.lost, report.doubled, report.diverged) == (lost, doubled, diverged)
 
 
-def test_a_repeat_beyond_the_window_is_decided_anew() -> None:
+def test_a_repeat_beyond_the_window_is_decided_again() -> None:
     history = sound()
     for number in range(DEDUPE_WINDOW):
         history.reject("anna", id_of(100 + number))
@@ -502,13 +502,13 @@ def test_expired_commands_and_outcomes_are_left_out() -> None:
 
 def test_expired_dead_letters_are_left_out() -> None:
     history = sound()
-    history.letters.clear()
-    history.begins = {"letters_from": 1}
+    history.dead_letters.clear()
+    history.begins = {"dead_letters_from": 1}
     assert history.check().first_violation is None
 
 
 def test_what_is_newer_than_the_position_is_left_out() -> None:
-    """Commands go on coming: what came of them is seen in part only."""
+    """Commands arrive during the check, and only some of their effects are seen."""
     history = sound()
     frozen, documents = len(history.events), dict(history.documents)
     position, users = history.position, dict(history.users)
@@ -525,21 +525,21 @@ def test_what_is_newer_than_the_position_is_left_out() -> None:
 
 def test_a_refused_document_is_known_to_be_missing() -> None:
     history = sound()
-    a_document_was_refused_and_nobody_says_so(history)
+    a_refused_document_has_no_dead_letter(history)
     del history.documents["ben"]
-    history.view_letters = {"anna", "ben"}
+    history.view_dead_letters = {"anna", "ben"}
     report = history.check()
     assert report.first_violation is None
     assert report.known_missing == 2
 
 
 @pytest.mark.parametrize("value", [None, b"{", b"[]", b"{}", b"\xff"])
-def test_records_that_nobody_of_us_wrote_are_named(value: bytes | None) -> None:
+def test_foreign_records_are_named(value: bytes | None) -> None:
     report = Report()
-    audit = PartitionAudit(USERS, NAMES, NUMBER, position=0, view_end=0, view=None, report=report)
-    audit.add_events([Line(NAMES.events, 7, value)])
-    audit.add_outcomes([Line(NAMES.outcomes, 8, value)])
-    audit.add_dead_letters([Line(NAMES.dead_commands, 9, value)])
+    audit = PartitionAudit(USERS, NAMES, NUMBER, Frozen(0, 0), view=None, report=report)
+    audit.add_events([line(NAMES.events, 7, value)])
+    audit.add_outcomes([line(NAMES.outcomes, 8, value)])
+    audit.add_dead_letters([line(NAMES.dead_commands, 9, value)])
     audit.conclude({b"anna": value or b""})
     assert broken(report) == {"I2", "I3", "I7"}
     assert report.findings["I2"].first is not None
@@ -549,13 +549,13 @@ def test_records_that_nobody_of_us_wrote_are_named(value: bytes | None) -> None:
 def test_the_last_source_header_counts() -> None:
     """A dead letter repeats the headers of the record, whatever they are, before its own."""
     history = sound()
-    forged = letter(8)
-    forged.headers = [(SOURCE_OFFSET, b"0"), *forged.headers]
-    history.letters.clear()
+    forged = dead_letter(8)
+    forged = replace(forged, headers=((SOURCE_OFFSET, b"0"), *forged.headers))
+    history.dead_letters.clear()
     report = Report()
-    audit = PartitionAudit(USERS, NAMES, NUMBER, position=9, view_end=0, view=None, report=report)
-    audit.add_commands([Line(NAMES.commands, 8)])
-    audit.add_outcomes([Line(NAMES.outcomes, 0, encode(history.outcomes[7]))])
+    audit = PartitionAudit(USERS, NAMES, NUMBER, Frozen(9, 0), view=None, report=report)
+    audit.add_commands([line(NAMES.commands, 8)])
+    audit.add_outcomes([line(NAMES.outcomes, 0, encode(history.outcomes[7]))])
     audit.add_dead_letters([forged])
     audit.conclude({})
     assert report.first_violation is None

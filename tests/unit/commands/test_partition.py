@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from aiokafka.structs import ConsumerRecord
 from faust.types import TP
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -32,6 +31,7 @@ from streams.commands import partition as command_partition
 from streams.commands.partition import CommandPartition
 from streams.encryption.keys import new_master_key
 from streams.kafka.dead_letters import SEALED
+from streams.kafka.records import Record
 from streams.kafka.transactions import OutputRecord
 from streams.settings import Settings
 from streams.state.recovery import Recovered
@@ -76,7 +76,7 @@ def without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def written(
-    chunks: Iterable[Sequence[ConsumerRecord]],
+    chunks: Iterable[Sequence[Record]],
     new_bus: Callable[[Any], CommandBus[Sequence[Event]]] = user_command_bus,
     **changes: Any,
 ) -> dict[str, list[OutputRecord]]:
@@ -97,21 +97,20 @@ def written(
     return asyncio.run(process())
 
 
-def record(offset: int, key: bytes, value: bytes) -> ConsumerRecord:
-    sizes = len(key), len(value)
+def record(offset: int, key: bytes, value: bytes) -> Record:
     time = 1_790_000_000_000 + offset // 3
-    return ConsumerRecord(*TOPIC, offset, time, 0, key, value, None, *sizes, ())
+    return Record(*TOPIC, offset, time, key, value)
 
 
-def command(offset: int, type_: str) -> ConsumerRecord:
+def command(offset: int, type_: str) -> Record:
     return record(offset, b"u", orjson.dumps({"type": type_, "aggregateId": "u"}))
 
 
-def register(offset: int) -> ConsumerRecord:
+def register(offset: int) -> Record:
     return record(offset, b"u", orjson.dumps(wire_register(aggregateId="u", id=None)))
 
 
-def mixed(seed: int) -> list[ConsumerRecord]:
+def mixed(seed: int) -> list[Record]:
     """Commands of all kinds with no commands among them, more than are decided at a time."""
     bad = malformed(MORE_THAN_A_GROUP // 10, seed + 1)
     records = []
@@ -166,7 +165,7 @@ def test_what_says_nothing_about_the_command_makes_no_dead_letter(error: Excepti
 def test_a_letter_is_sealed_where_the_user_is_erased_later_in_the_chunk() -> None:
     no_command = record(1, b"u", b'{"type": "RegisterUser", "aggregateId": "u", "email": 1}')
     erase = command(2, "EraseUser")
-    late = record(3, b"u", no_command.value)
+    late = record(3, b"u", no_command.value or b"")
     topics = written(
         [[register(0), no_command, erase, late]],
         encrypt_personal_data=True,

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timezone
 
 import pytest
 from aiokafka.partitioner import murmur2
-from aiokafka.structs import ConsumerRecord
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.user_commands import app
+from models.commands import USER_COMMANDS
 from models.errors import Poison
+from streams.commands.reader import CommandReader
 from streams.kafka.dead_letters import CUT, CUT_KEY, REASON, dead_letter
 from streams.kafka.partitioner import partition_of
-from streams.kafka.records import reply_key, time_of
+from streams.kafka.records import Record, reply_key, time_of
 from streams.kafka.topics import OUTPUT_BYTES
+from tests.unit.samples import COMMAND_ID, wire_register
 
 
 def record(
     value: bytes | None = b"{}",
     timestamp: int = 0,
-    headers: tuple[tuple[str, bytes], ...] = (),
+    headers: tuple[tuple[str, bytes | None], ...] = (),
     key: bytes | None = b"key",
-) -> ConsumerRecord[bytes, bytes]:
-    return ConsumerRecord("t", 0, 7, timestamp, 0, key, value, None, 3, 2, headers)
+) -> Record:
+    return Record("t", 0, 7, timestamp, key, value, headers)
 
 
 @pytest.mark.parametrize(
@@ -87,3 +90,51 @@ def test_an_answer_has_the_records_key_as_far_as_it_may_be_an_id() -> None:
 def test_a_worker_that_fetches_nothing_for_long_stays_in_its_group() -> None:
     year = 365 * 24 * 3600
     assert app.conf.broker_max_poll_interval > year
+
+
+def command_with(**headers: bytes | None) -> Record:
+    value = json.dumps(wire_register(expectedVersion=7)).encode()
+    return record(value, key=b"user-1", headers=tuple(headers.items()))
+
+
+@pytest.mark.parametrize(
+    "id_", [str(COMMAND_ID), str(COMMAND_ID).upper(), f"{{{COMMAND_ID}}}", COMMAND_ID.hex]
+)
+def test_a_header_may_repeat_an_id_in_any_spelling(id_: str) -> None:
+    """.NET, SQL Server and Swift write capitals."""
+    reader = CommandReader(USER_COMMANDS)
+    assert reader.read(command_with(id=id_.encode(), expectedVersion=b"07")).id == COMMAND_ID
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("id", b"11111111"), ("id", b"\xff"), ("expectedVersion", b"8"), ("expectedVersion", None)],
+)
+def test_a_header_that_says_something_else_is_a_contradiction(
+    name: str, value: bytes | None
+) -> None:
+    with pytest.raises(Poison) as refused:
+        CommandReader(USER_COMMANDS).read(command_with(**{name: value}))
+    assert refused.value.code == "header-mismatch"
+
+
+def test_a_record_that_could_not_be_unpacked_has_that_reason() -> None:
+    oversized = Record("t", 0, 7, 0, None, None, (), Poison("oversized", "it unpacks to more"))
+    with pytest.raises(Poison) as refused:
+        CommandReader(USER_COMMANDS).read(oversized)
+    assert refused.value.code == "oversized"
+    letter = dead_letter(oversized, refused.value)
+    assert (letter.key, letter.value) == (None, None)
+    assert dict(letter.headers)[REASON] == b"it unpacks to more"
+
+
+@pytest.mark.parametrize("depth", [2_000, 100_000])
+def test_deep_nesting_is_malformed_wherever_it_is(depth: int) -> None:
+    deep = b"[" * depth + b"]" * depth
+    for value in (
+        b'{"x":%b,"type":"RegisterUser"}' % deep,
+        b'{"type":"RegisterUser","x":%b}' % deep,
+    ):
+        with pytest.raises(Poison) as refused:
+            CommandReader(USER_COMMANDS).read(record(value))
+        assert refused.value.code == "malformed-json"

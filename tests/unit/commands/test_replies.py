@@ -6,11 +6,11 @@ from models.messages import event_id
 from models.outcomes import FirstAcceptance, FirstRejection
 from models.tokens import Point, Token
 from streams.commands.replies import duplicate
-from streams.kafka.records import FetchedRecord
+from streams.kafka.records import Record
 from streams.state.snapshot import RememberedAcceptance, RememberedRejection
 from tests.unit.samples import COMMAND_ID, register
 
-AGAIN = FetchedRecord("users.commands.v1", 3, 29, 1_763_899_200_123, b"user-1", b"{}", ())
+AGAIN = Record("users.commands.v1", 3, 29, 1_763_899_200_123, b"user-1", b"{}", ())
 
 
 def test_a_command_that_was_accepted_is_told_its_first_outcome() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from uuid import UUID
 
 import pytest
-from aiokafka.structs import ConsumerRecord
 
 from deploy.samples.commands import generate
 from deploy.samples.poison import GIANTS, KINDS, Command
@@ -28,7 +27,7 @@ ALL = {**KINDS, **GIANTS}
 def test_it_is_refused_for_that_reason(kind: str, command: Command) -> None:
     key, value, headers, astray = ALL[kind].spoil(command)
     partition = (partition_of(key or b"", PARTITIONS) + astray) % PARTITIONS
-    record = ConsumerRecord("t", partition, 0, 0, 0, key, value, None, 0, 0, tuple(headers))
+    record = Record("t", partition, 0, 0, key, value, tuple(headers))
     with pytest.raises(Poison) as refused:
         read(record)
     assert refused.value.code == ALL[kind].code

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.client import check_typed
-from deploy.cli.line_reader import Lines, read_available
+from deploy.cli.line_reader import LineSplitter, read_available
 from deploy.samples.commands import generate, malformed
 from models.commands import USER_COMMANDS, UpdateUserProfile
 from models.errors import InvalidCommand
@@ -22,7 +22,7 @@ from tests.unit.samples import register, wire_register
 
 
 def lines_of(*blocks: bytes, longest: int = 100) -> list[tuple[int, bytes | None]]:
-    lines = Lines(longest)
+    lines = LineSplitter(longest)
     found = [line for block in blocks for line in lines.feed(block)]
     return [*found, *lines.end()]
 

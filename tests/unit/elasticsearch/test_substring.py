@@ -12,7 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.errors import QueryError
-from streams.elasticsearch.substring import ANALYSIS, LONGEST, fold, fragment_query, fragment_text
+from streams.elasticsearch.substring import (
+    ANALYSIS,
+    MAX_CHARACTERS,
+    fold,
+    fragment_query,
+    fragment_text,
+)
 
 HOLE = ANALYSIS["filter"]["fragment_search"]["stopwords"][0]
 
@@ -23,7 +29,7 @@ values = st.text(st.sampled_from(TRICKY), max_size=24) | st.text(max_size=24)
 
 
 def finds(value: str, fragment: str) -> bool:
-    """What Elasticsearch answers: the same words at the same distances, anything in the holes."""
+    """Do what Elasticsearch does: match the same words at the same distances, or any in a hole."""
     [(kind, clause)] = fragment_query("field", fragment).items()
     codes = fragment_text(value).split()
     if kind == "term":
@@ -117,9 +123,9 @@ def test_an_empty_fragment_is_an_error() -> None:
 
 
 def test_a_fragment_longer_than_any_value_finds_nothing() -> None:
-    assert fragment_query("field", "x" * (LONGEST + 1)) == {"match_none": {}}
+    assert fragment_query("field", "x" * (MAX_CHARACTERS + 1)) == {"match_none": {}}
     with pytest.raises(ValueError, match="at most 1000"):
-        fragment_text("x" * (LONGEST + 1))
+        fragment_text("x" * (MAX_CHARACTERS + 1))
 
 
 def test_values_too_short_for_grams() -> None:

@@ -28,8 +28,9 @@ from streams.encryption.cipher import (
 )
 from streams.encryption.keys import PartitionKeys
 from streams.encryption.sealer import PartitionSealer
+from streams.kafka.records import Record
 from streams.views.event_reader import open_personal, read_event
-from tests.unit.audit.test_partition import Line
+from tests.unit.audit.test_partition import line
 from tests.unit.samples import ANNA, record, wire_of
 
 MASTER = new_key()
@@ -130,8 +131,8 @@ def keys_with(*users: str) -> PartitionKeys:
     return keys
 
 
-def written(event: Any, sequence: int, sealing: PartitionSealer) -> Line:
-    return Line("t", 0, sealing.seal_event(record(event, sequence)), b"user-1")
+def written(event: Any, sequence: int, sealing: PartitionSealer) -> Record:
+    return line("t", 0, sealing.seal_event(record(event, sequence)), b"user-1")
 
 
 def test_an_event_reads_as_it_was_while_there_is_a_key_and_is_shredded_then() -> None:

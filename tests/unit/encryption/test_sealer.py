@@ -17,7 +17,7 @@ from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import SEALED, dead_letter
 from streams.kafka.transactions import OutputRecord
 from streams.state.store import MemoryStore
-from tests.unit.audit.test_partition import Line
+from tests.unit.audit.test_partition import line
 from tests.unit.samples import ANNA, record, register, wire_of
 
 ID = b"user-1"
@@ -38,8 +38,8 @@ def write(sealing: PartitionSealer, event: Event, sequence: int = 1) -> bytes:
 
 
 def letter() -> OutputRecord:
-    line = Line("t", 7, b'{"email":"anna@example.org"}', ID)
-    return dead_letter(line, Poison("missing-field", "it is"))
+    poisoned = line("t", 7, b'{"email":"anna@example.org"}', ID)
+    return dead_letter(poisoned, Poison("missing-field", "it is"))
 
 
 def test_the_first_event_makes_the_key_and_no_other(

@@ -7,21 +7,23 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiokafka import AIOKafkaProducer
-from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher
 from aiokafka.errors import ConcurrentTransactions, CoordinatorLoadInProgressError
 from aiokafka.producer import sender
-from aiokafka.structs import TopicPartition
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from streams.kafka.aiokafka_patches import yield_fetched_records
+from streams.kafka.aiokafka_patches import read_within_bounds
 from streams.kafka.clients import new_producer
-from streams.kafka.records import FetchedRecord
+from streams.kafka.records import Record
 from streams.settings import Settings
 
 TP = TopicPartition("users.events.v1", 3)
+TIME_MS = 1_763_899_200_123
 
 # Every attribute of every module and class of aiokafka, before this project is imported and after.
 _COMPARE = """
@@ -129,19 +131,42 @@ async def test_only_our_producer_waits_before_it_tries_a_broker_again(
     assert waits == [0.1]
 
 
-def test_only_the_fetch_that_it_is_given_yields_our_records() -> None:
-    changed, other = (
-        FetchResult(
-            TP,
-            assignment=None,
-            partition_records=PartitionRecords.__new__(PartitionRecords),
-            backoff=0,
-        )
-        for _ in range(2)
-    )
-    yield_fetched_records(changed)
-    fetched = SimpleNamespace(offset=5, timestamp=9, key=b"k", value=b"v", headers=[("h", b"x")])
-    assert changed._partition_records._consumer_record(TP, fetched) == FetchedRecord(
-        TP.topic, TP.partition, 5, 9, b"k", b"v", (("h", b"x"),)
-    )
-    assert "_consumer_record" not in vars(other._partition_records)
+async def test_only_our_consumer_reads_within_bounds() -> None:
+    """And a fetch of it is aiokafka's own in everything else."""
+    ours, theirs = new_fetcher(), new_fetcher()
+    read_within_bounds(cast("Any", SimpleNamespace(_fetcher=ours)))
+    assert await fetched(ours) == [
+        Record(TP.topic, TP.partition, 0, TIME_MS, b"key", b"value", (("name", b"x"),))
+    ]
+    (record,) = await fetched(theirs)
+    assert type(record) is ConsumerRecord
+    assert (record.offset, record.value) == (0, b"value")
+
+
+def new_fetcher() -> Fetcher:
+    """A fetcher without its tasks, whose broker has one record."""
+    fetcher = Fetcher.__new__(Fetcher)
+    fetcher._client = SimpleNamespace(send=answer_with_one_record)
+    fetcher._client_rack = fetcher._key_deserializer = fetcher._value_deserializer = None
+    fetcher._records = {}
+    fetcher._check_crcs = True
+    fetcher._isolation_level = READ_COMMITTED
+    fetcher._prefetch_backoff = 0.1
+    return fetcher
+
+
+async def answer_with_one_record(_node: int, _request: Any) -> SimpleNamespace:
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1000)
+    builder.append(0, TIME_MS, b"key", b"value", [("name", b"x")])
+    data: tuple[Any, ...] = (1, 0, [], bytes(builder.build()))
+    return SimpleNamespace(API_VERSION=5, topics=[(TP.topic, [(TP.partition, 0, 1, *data)])])
+
+
+async def fetched(fetcher: Fetcher) -> list[Any]:
+    """What a fetch returns."""
+    position = SimpleNamespace(has_valid_position=True, position=0, paused=False)
+    position.consumed_to = lambda offset: setattr(position, "position", offset)
+    assignment = SimpleNamespace(active=True, state_value=lambda _: position)
+    request = SimpleNamespace(topics=[(TP.topic, [(TP.partition, 0, 1 << 20)])])
+    assert await fetcher._proc_fetch_request(assignment, 1, request)
+    return list(fetcher._records[TP].getall())

@@ -14,7 +14,7 @@ from models.errors import Fatal
 from models.events import UserDeactivated, UserEvent, UserRegistered
 from models.messages import EventRecord, Source
 from streams.elasticsearch.index import Document
-from streams.views.tally import NOTHING, DocumentTallies
+from streams.views.tally import NO_EVENTS, DocumentTallies
 from tests.unit.samples import NOON, names, record
 
 Record = EventRecord[UserEvent]
@@ -135,7 +135,7 @@ def test_any_cut_and_any_replay_give_the_count(history: list[Record], data: st.D
 
 @given(histories())
 def test_the_documents_add_up_to_the_events(history: list[Record]) -> None:
-    expected = [NOTHING] * PARTITIONS
+    expected = [NO_EVENTS] * PARTITIONS
     for one in history:
         key = PROJECTION.key(one)
         if key is not None:

@@ -1,4 +1,4 @@
-"""The definition of a view, and what its events add up to."""
+"""The definition of a view, and the tallies of events and documents."""
 
 import os
 import subprocess
@@ -17,13 +17,13 @@ from models.messages import EventRecord
 from models.user_history import EXAMPLES
 from streams.elasticsearch.index import REFUSED, Document
 from streams.views.projection import View
-from streams.views.tally import NOTHING, DocumentTallies, Tally
+from streams.views.tally import NO_EVENTS, DocumentTallies, Tally
 
 Views = View[UserEvent]
 
 
 def test_every_process_finds_the_same_definition() -> None:
-    """Whatever the order of Python's sets: else no worker would know its own index again."""
+    """Whatever the order of sets in Python: else no worker would recognise its own index."""
     program = "from agents.user_views import USER_VIEWS; print(USER_VIEWS.definition)"
     found = {
         subprocess.run(
@@ -87,7 +87,7 @@ def tally_of(documents: list[Any]) -> Tally:
 
 @given(users)
 def test_documents_add_up_to_their_events(events: list[str]) -> None:
-    expected = NOTHING
+    expected = NO_EVENTS
     for user in events:
         expected = expected.plus(user, 1)
     assert tally_of(list(documents_of(events).values())) == expected

@@ -1,4 +1,4 @@
-"""When a view has what a token says, and what is said if it has not; real servers are elsewhere."""
+"""Queries wait until the view shows a token's writes. The tests on real servers are elsewhere."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ CLUSTER = "cluster"
 
 @dataclass
 class View:
-    """What an index says, one look after the other; the last one for ever."""
+    """Returns one reading after the other, the last one for ever, and logs what it was asked."""
 
-    says: list[IndexCheckpoints | Exception]
+    readings: list[IndexCheckpoints | Exception]
     log: list[str] = field(default_factory=list)
 
     async def checkpoints(self, partitions: Iterable[int]) -> IndexCheckpoints:
         assert list(partitions) == [0, 1]
-        said = self.says.pop(0) if len(self.says) > 1 else self.says[0]
-        if isinstance(said, Exception):
-            raise said
-        self.log.append("look")
-        return said
+        reading = self.readings.pop(0) if len(self.readings) > 1 else self.readings[0]
+        if isinstance(reading, Exception):
+            raise reading
+        self.log.append("read")
+        return reading
 
     async def refresh(self) -> None:
         self.log.append("refresh")
 
-    async def answer(self) -> str:
-        self.log.append("answer")
-        return "it"
+    async def query(self) -> str:
+        self.log.append("query")
+        return "result"
 
 
 def token(user: str, offset: int, sequence: int = 1, cluster: str = CLUSTER) -> Token:
@@ -49,36 +49,36 @@ def token(user: str, offset: int, sequence: int = 1, cluster: str = CLUSTER) -> 
 
 
 def at(
-    decided: int, sequence: int = 1, name: str = "v1", cluster: str = CLUSTER
+    command_offset: int, sequence: int = 1, name: str = "v1", cluster: str = CLUSTER
 ) -> IndexCheckpoints:
-    """Both partitions are there."""
-    progress = Checkpoint(decided + 1, decided, sequence, cluster)
-    return IndexCheckpoints(name, {0: progress, 1: progress})
+    """Return an index with this checkpoint in both partitions."""
+    checkpoint = Checkpoint(command_offset + 1, command_offset, sequence, cluster)
+    return IndexCheckpoints(name, {0: checkpoint, 1: checkpoint})
 
 
-def fresh(view: View) -> ReadYourWrites:
+def waiting_for(view: View) -> ReadYourWrites:
     return ReadYourWrites(cast(ViewStore, view), TOPIC, PARTITIONS)
 
 
 NOTHING = IndexCheckpoints("v1", {0: Checkpoint(), 1: Checkpoint()})
 
 
-async def test_it_looks_until_the_command_is_in_the_view() -> None:
+async def test_it_waits_until_the_command_is_in_the_view() -> None:
     view = View([NOTHING, at(4), at(5)])
-    assert await fresh(view).once_projected(token("anna", 5), 10, view.answer) == "it"
-    assert view.log == ["look", "look", "look", "answer", "look"]
+    assert await waiting_for(view).once_projected(token("anna", 5), 10, view.query) == "result"
+    assert view.log == ["read", "read", "read", "query", "read"]
 
 
 async def test_of_a_command_with_several_events_all_have_to_be_in_the_view() -> None:
     view = View([at(5, sequence=2), at(5, sequence=3)])
-    await fresh(view).once_projected(token("anna", 5, sequence=3), 10, view.answer)
-    assert view.log == ["look", "look", "answer", "look"]
+    await waiting_for(view).once_projected(token("anna", 5, sequence=3), 10, view.query)
+    assert view.log == ["read", "read", "query", "read"]
 
 
 async def test_whatever_came_later_is_enough() -> None:
     view = View([at(6, sequence=1)])
-    await fresh(view).once_projected(token("anna", 5, sequence=3), 10, view.answer)
-    assert view.log == ["look", "answer", "look"]
+    await waiting_for(view).once_projected(token("anna", 5, sequence=3), 10, view.query)
+    assert view.log == ["read", "query", "read"]
 
 
 async def test_every_partition_of_a_joined_token_has_to_be_there() -> None:
@@ -87,57 +87,57 @@ async def test_every_partition_of_a_joined_token_has_to_be_there() -> None:
     both = token("anna", 5) | token("carla", 5)
     assert [point.partition for point in both.points] == [0, 1]
     view = View([behind, at(5)])
-    await fresh(view).once_projected(both, 10, view.answer)
-    assert view.log == ["look", "look", "answer", "look"]
+    await waiting_for(view).once_projected(both, 10, view.query)
+    assert view.log == ["read", "read", "query", "read"]
 
 
 async def test_a_search_comes_after_a_refresh_that_comes_after_the_write() -> None:
     view = View([at(4), at(5)])
-    await fresh(view).once_searchable(token("anna", 5), 10, view.answer)
-    assert view.log == ["look", "look", "refresh", "answer", "look"]
+    await waiting_for(view).once_searchable(token("anna", 5), 10, view.query)
+    assert view.log == ["read", "read", "refresh", "query", "read"]
 
 
 async def test_what_one_refresh_showed_needs_no_other() -> None:
     view = View([at(5)])
-    freshness = fresh(view)
-    await freshness.once_searchable(token("anna", 5), 10, view.answer)
-    await freshness.once_searchable(token("carla", 3), 10, view.answer)
+    queries = waiting_for(view)
+    await queries.once_searchable(token("anna", 5), 10, view.query)
+    await queries.once_searchable(token("carla", 3), 10, view.query)
     assert view.log.count("refresh") == 1
 
 
 async def test_the_refresh_of_another_index_shows_nothing() -> None:
     view = View([at(5), at(5), at(5, name="v2")])
-    freshness = fresh(view)
-    await freshness.once_searchable(token("anna", 5), 10, view.answer)
-    await freshness.once_searchable(token("anna", 5), 10, view.answer)
+    queries = waiting_for(view)
+    await queries.once_searchable(token("anna", 5), 10, view.query)
+    await queries.once_searchable(token("anna", 5), 10, view.query)
     assert view.log.count("refresh") == 2
 
 
-async def test_it_asks_again_if_another_index_has_taken_over() -> None:
+async def test_the_query_runs_again_if_the_alias_has_moved() -> None:
     view = View([at(5), replace(NOTHING, name="v2"), at(5, name="v2")])
-    assert await fresh(view).once_projected(token("anna", 5), 10, view.answer) == "it"
-    assert view.log == ["look", "answer", "look", "look", "answer", "look"]
+    assert await waiting_for(view).once_projected(token("anna", 5), 10, view.query) == "result"
+    assert view.log == ["read", "query", "read", "read", "query", "read"]
 
 
-async def test_it_asks_again_if_the_index_was_made_anew() -> None:
+async def test_the_query_runs_again_if_the_index_was_created_again() -> None:
     view = View([at(5), NOTHING, NOTHING, at(5)])
-    assert await fresh(view).once_projected(token("anna", 5), 10, view.answer) == "it"
-    assert view.log == ["look", "answer", "look", "look", "look", "answer", "look"]
+    assert await waiting_for(view).once_projected(token("anna", 5), 10, view.query) == "result"
+    assert view.log == ["read", "query", "read", "read", "read", "query", "read"]
 
 
 async def test_an_outage_is_waited_for() -> None:
     view = View([Transient("away"), Transient("away"), at(5)])
-    assert await fresh(view).once_projected(token("anna", 5), 10, view.answer) == "it"
+    assert await waiting_for(view).once_projected(token("anna", 5), 10, view.query) == "result"
 
 
 async def test_a_missing_view_is_not() -> None:
     view = View([NoSuchView("no index")])
     with pytest.raises(NoSuchView):
-        await fresh(view).once_projected(token("anna", 5), 10, view.answer)
+        await waiting_for(view).once_projected(token("anna", 5), 10, view.query)
 
 
 @pytest.mark.parametrize(
-    ("said", "line"),
+    ("reading", "line"),
     [
         (at(2), "did not show it in 0.05 s: it is 3 positions behind in partition 1 of users.com"),
         (NOTHING, "did not show it in 0.05 s: it is 6 positions behind in partition 1"),
@@ -146,18 +146,18 @@ async def test_a_missing_view_is_not() -> None:
     ],
 )
 async def test_what_is_late_says_that_the_write_succeeded(
-    said: IndexCheckpoints | Exception, line: str
+    reading: IndexCheckpoints | Exception, line: str
 ) -> None:
-    view = View([said])
+    view = View([reading])
     with pytest.raises(ViewBehind) as caught:
-        await fresh(view).once_searchable(token("anna", 5), 0.05, view.answer)
+        await waiting_for(view).once_searchable(token("anna", 5), 0.05, view.query)
     assert str(caught.value).startswith(f"The write succeeded, but the view {line}")
     assert "\n" not in str(caught.value)
-    assert "answer" not in view.log
+    assert "query" not in view.log
 
 
 async def test_another_cluster_is_an_error_as_soon_as_the_view_has_anything() -> None:
     view = View([at(5)])
     with pytest.raises(InvalidToken, match="another Kafka cluster"):
-        await fresh(view).once_projected(token("anna", 5, cluster="other"), 10, view.answer)
-    assert "answer" not in view.log
+        await waiting_for(view).once_projected(token("anna", 5, cluster="other"), 10, view.query)
+    assert "query" not in view.log

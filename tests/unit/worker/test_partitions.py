@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import pytest
 from faust.types import TP
@@ -20,16 +19,6 @@ from streams.worker.partition import PartitionStatus
 from streams.worker.partitions import Partitions
 
 TOPIC = TP("things.commands.v1", 0)
-
-
-class FakeRecord(NamedTuple):
-    offset: int
-    topic: str = TOPIC.topic
-    partition: int = TOPIC.partition
-    timestamp: int = 0
-    key: bytes | None = None
-    value: bytes | None = None
-    headers: Sequence[tuple[str, bytes | None]] = ()
 
 
 class FakeWorker:
@@ -98,7 +87,9 @@ class FakePartition:
 
 
 def chunk(start: int, end: int) -> Chunk:
-    return Chunk(TOPIC, [FakeRecord(offset) for offset in range(start, end)], start, end)
+    return Chunk(
+        TOPIC, [Record(*TOPIC, offset, 0, None, b"") for offset in range(start, end)], start, end
+    )
 
 
 async def idle(driver: PartitionDriver) -> None:

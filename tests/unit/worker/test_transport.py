@@ -8,19 +8,19 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult, PartitionRecords
+from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
 from aiokafka.errors import CommitFailedError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.producer.sender import AddPartitionsToTxnHandler
-from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 from faust.transport.consumer import Fetcher
 from faust.types import TP
 
 from streams.kafka import aiokafka_patches
 from streams.kafka import clients as kafka
-from streams.kafka.records import FetchedRecord
+from streams.kafka.records import Record
 from streams.kafka.transactions import Batches, OutputRecord
+from streams.kafka.unpacking import BoundedRecords
 from streams.worker import fetcher
 from streams.worker.transport import ChunkConsumer
 
@@ -164,7 +164,7 @@ def test_what_is_put_into_batches_is_what_is_fetched(amount: int) -> None:
     assert [OutputRecord(one.key, one.value, [*one.headers]) for one in fetched] == [
         OutputRecord(one.key, one.value, [*one.headers]) for one in outputs
     ]
-    assert {type(one) for one in fetched} == {FetchedRecord}
+    assert {type(one) for one in fetched} == {Record}
     assert {(one.topic, one.partition) for one in fetched} == {ONE}
     assert all(one.timestamp > 1_700_000_000_000 for one in fetched)
 
@@ -177,14 +177,14 @@ def new_batch() -> BatchBuilder:
     return BatchBuilder(1000, 0, is_transactional=1)
 
 
-def fetch(batch: BatchBuilder) -> list[Any]:
+def fetch(batch: BatchBuilder) -> list[Record]:
     """What the consumer takes out of a fetch of this batch."""
     tp = TopicPartition(*ONE)
     position = SimpleNamespace(paused=False, position=0)
     position.consumed_to = lambda offset: setattr(position, "position", offset)
     assignment = SimpleNamespace(active=True, state_value=lambda _: position)
-    records = PartitionRecords(
-        tp, MemoryRecords(bytes(batch._build())), [], 0, None, None, True, READ_COMMITTED
+    records = aiokafka_patches._PartitionRecords(
+        tp, BoundedRecords(bytes(batch._build())), [], 0, None, None, True, READ_COMMITTED
     )
     result = FetchResult(tp, assignment=assignment, partition_records=records, backoff=0)
     fetched = list(fetcher._take(result, None))

@@ -1,6 +1,6 @@
-"""The checker on encrypted histories, and on users who are erased before it runs or while it does.
+"""`PartitionAudit` on encrypted histories, and on users who are erased before or during the check.
 
-`written` encrypts what a worker wrote; `left` are the keys that the checker finds.
+`written` are the keys that the worker encrypted with, `left` those that the check finds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TOMBSTONE: Document = {"id": "anna", "version": 3}
 
 
 def history(*, gone: bool) -> History:
-    """Anna with two events, all encrypted; her key is there or gone."""
+    """Return Anna's two events, encrypted; her key is still there or gone."""
     written = PartitionKeys(MASTER)
     wrapped = written.make(b"anna")
     written.apply(b"anna", wrapped)
@@ -35,12 +35,12 @@ def history(*, gone: bool) -> History:
 
 
 def erased_meanwhile(*, gone: bool) -> History:
-    """Erased by a command behind the position, by an event behind what the view must have."""
+    """Let a command after the position erase Anna, by an event that the view need not have."""
     made = history(gone=gone)
     state, document, position = made.users["anna"], made.documents["anna"], made.position
     made.accept("anna", UserErased())
     made.users["anna"], made.documents["anna"] = state, document
-    made.outcomes.pop()  # of no command below the position
+    made.outcomes.pop()  # its command is not below the position
     made.position, made.view_end = position, 2
     return made
 
@@ -93,12 +93,12 @@ def test_a_state_of_an_erased_user_must_be_empty(gone: bool) -> None:
 
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_user_who_is_erased_while_this_runs(gone: bool) -> None:
-    """State and document are those of before, of the versions of before; so they are right."""
+    """State and document are those from before the erasure, and so are their versions."""
     assert erased_meanwhile(gone=gone).check().first_violation is None
 
 
 def test_then_the_view_may_be_a_tombstone_already() -> None:
-    """A worker that met the shredded events; or one that is at the last event already."""
+    """Its worker read the shredded events, or has projected the erasure already."""
     made = erased_meanwhile(gone=True)
     made.documents["anna"] = {"id": "anna", "version": 2}
     assert made.check().first_violation is None
@@ -121,9 +121,9 @@ def test_a_key_that_is_lost_is_a_violation() -> None:
     assert "key is" in (report.findings["I3"].first or "")
 
 
-def test_nothing_personal_is_in_what_is_said() -> None:
+def test_violations_contain_no_personal_data() -> None:
     made = history(gone=True)
     made.accept("anna", UserDeactivated())
-    said = " ".join(finding.first or "" for finding in made.check().findings.values())
-    assert "anna" in said
-    assert not any(text in said for text in (ANNA.email, ANNA.first_name, ANNA.last_name, "Meier"))
+    lines = " ".join(finding.first or "" for finding in made.check().findings.values())
+    assert "anna" in lines
+    assert not any(text in lines for text in (ANNA.email, ANNA.first_name, ANNA.last_name, "Meier"))

@@ -1,0 +1,349 @@
+"""Record batches with bounds: what a broker accepts costs a reader bounded memory and time.
+
+A broker limits what is compressed. A batch of 6.5 kB may unpack to 200 MiB, and one of 1 MiB to 34
+GiB. aiokafka unpacks a batch whole, before its first record. It also takes header names for UTF-8,
+which the protocol does not ask for. `BoundedRecords` stands in the place of aiokafka's
+`MemoryRecords`, so that nothing of a batch is unpacked before its size is known:
+
+- A batch that unpacks to more than `MAX_UNPACKED_BYTES`, or that cannot be unpacked, gives an
+  `UnreadableRecord` for each of its offsets.
+- A fetch ends early when it has unpacked that many bytes in all. What follows is fetched again.
+- A header name that is not UTF-8 has backslash escapes for its bytes, in its record only.
+
+The size of a frame is bounded by its block headers, before anything is unpacked: a block of zstd
+has 128 KiB at most (RFC 8878, 3.1.1.2.4), lz4 names its largest block in the frame header, snappy
+its size. Only gzip says nothing, and is unpacked up to the bound.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+from aiokafka import codec
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import decode_varint
+
+from models.errors import Poison
+
+# Bytes that a batch may unpack to. The largest batch of a producer (1 MiB, compressed 5:1) has 5.
+MAX_UNPACKED_BYTES = 32 * 1024 * 1024
+
+_ZSTD_BLOCK_BYTES = 128 * 1024
+_LZ4_BLOCK_BYTES = {4: 1 << 16, 5: 1 << 18, 6: 1 << 20, 7: 1 << 22}
+
+# Of a batch (KIP-98): its length is counted from behind the length, its CRC from the attributes on.
+_LENGTH = struct.Struct(">qi")
+_HEADER = struct.Struct(">qiibIhiqqqhii")
+_MAGIC_AT = 16
+_ATTRIBUTES = struct.Struct(">h")
+_ATTRIBUTES_AT = 21
+_CODEC_MASK = 0x07
+_LOG_APPEND_TIME = 0x08
+
+
+class UnreadableRecord(NamedTuple):
+    """In the place of a record that cannot be read."""
+
+    offset: int
+    timestamp: int
+    """Milliseconds since the epoch: the first of its batch."""
+    poison: Poison
+
+    key: None = None
+    value: None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+
+class LenientRecord(NamedTuple):
+    """A record of a batch that aiokafka cannot read."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+class OversizedError(ValueError):
+    """What is packed has more bytes than it may have."""
+
+
+class BoundedRecords:
+    """The batches of one fetched partition; in the place of aiokafka's `MemoryRecords`."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = memoryview(data)
+        self._at = 0
+        self._inner = MemoryRecords(data)
+        self.unpacked_bytes = 0  # in all batches so far
+
+    def size_in_bytes(self) -> int:
+        """Return the size of all batches, as they were fetched."""
+        return int(self._inner.size_in_bytes())
+
+    def has_next(self) -> bool:
+        """Return whether there is another complete batch that this fetch has room for."""
+        return self.unpacked_bytes < MAX_UNPACKED_BYTES and bool(self._inner.has_next())
+
+    def next_batch(self) -> Any:
+        """Return the next batch; None if there is none."""
+        batch = self._inner.next_batch()
+        if batch is None:
+            return None
+        _, length = _LENGTH.unpack_from(self._data, self._at)
+        end = self._at + _LENGTH.size + length
+        raw = self._data[self._at : end]
+        self._at = end
+        return batch if raw[_MAGIC_AT] < 2 else _BoundedBatch(self, batch, raw)
+
+
+class _BoundedBatch:
+    """A batch whose records are read with bounds; everything else is aiokafka's."""
+
+    def __init__(self, fetch: BoundedRecords, batch: DefaultRecordBatch, raw: memoryview) -> None:
+        self._fetch = fetch
+        self._batch = batch
+        self._raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:
+        """Return the first record of a control batch, which a broker has written."""
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        """Return the records, or what stands in their place."""
+        batch, plain = self._batch, None
+        if batch.compression_type:
+            try:
+                plain = self._unpacked()
+            except OversizedError:
+                self._fetch.unpacked_bytes += MAX_UNPACKED_BYTES
+                reason = f"its batch unpacks to more than {MAX_UNPACKED_BYTES >> 20} MiB"
+                return self._unreadable(0, "oversized", reason)
+            except ValueError as error:
+                return self._unreadable(0, "unreadable", f"its batch does not unpack: {error}")
+            self._fetch.unpacked_bytes += len(plain)
+            batch = DefaultRecordBatch(plain)
+        try:
+            return iter(list(batch))
+        except (ValueError, IndexError, CorruptRecordException):  # of a header's name, for instance
+            return self._read_leniently(plain or bytes(self._raw))
+
+    def _unpacked(self) -> bytes:
+        """Return the same batch without compression; its CRC is not that of the content then."""
+        head = bytearray(self._raw[: _HEADER.size])
+        (attributes,) = _ATTRIBUTES.unpack_from(head, _ATTRIBUTES_AT)
+        _ATTRIBUTES.pack_into(head, _ATTRIBUTES_AT, attributes & ~_CODEC_MASK)
+        packed = bytes(self._raw[_HEADER.size :])
+        return bytes(head) + unpack(attributes & _CODEC_MASK, packed, MAX_UNPACKED_BYTES)
+
+    def _unreadable(
+        self, index: int, code: Literal["oversized", "unreadable"], reason: str
+    ) -> Iterator[UnreadableRecord]:
+        """Stand in for the records from this index on: as they come, for they may be millions."""
+        first, poison = self._batch.base_offset, Poison(code, reason)
+        for offset in range(first + index, first + self._batch.last_offset_delta + 1):
+            yield UnreadableRecord(offset, self._batch.first_timestamp, poison)
+
+    def _read_leniently(self, plain: bytes) -> Iterator[Any]:
+        """Read record by record; from one on that has no structure, none is readable."""
+        batch = self._batch
+        fixed = batch.max_timestamp if batch.attributes & _LOG_APPEND_TIME else None
+        count, at = _HEADER.unpack_from(plain)[12], _HEADER.size
+        for index in range(count):
+            try:
+                record, at = _lenient_record(
+                    plain, at, batch.base_offset, batch.first_timestamp, fixed
+                )
+            except (ValueError, IndexError) as error:
+                reason = f"its batch has no structure: {_kind(error)}"
+                yield from self._unreadable(index, "unreadable", reason)
+                return
+            yield record
+
+
+def unpack(kind: int, data: bytes, limit: int) -> bytes:
+    """Unpack what one of Kafka's codecs has packed.
+
+    Args:
+        kind: The codec's number in the attributes of a batch.
+        data: What is packed.
+        limit: The largest number of bytes that is unpacked.
+
+    Raises:
+        OversizedError: it has more bytes; no more than ``limit`` of them were in memory.
+        ValueError: it is not packed by that codec, or the codec is not known.
+    """
+    codecs: dict[int, Callable[[bytes, int], bytes]] = {
+        1: _gunzip,
+        2: _unsnappy,
+        3: _unlz4,
+        4: _unzstd,
+    }
+    if kind not in codecs:
+        raise ValueError(f"there is no codec {kind}")
+    try:
+        return codecs[kind](data, limit)
+    except (IndexError, KeyError, struct.error):
+        raise ValueError("it is cut, or not packed by its codec") from None
+
+
+def _gunzip(data: bytes, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    while data:  # one member after the other
+        member = zlib.decompressobj(wbits=31)
+        try:
+            part = member.decompress(data, limit - size + 1)
+        except zlib.error as error:
+            raise ValueError(str(error)) from None
+        size += len(part)
+        if size > limit:
+            raise OversizedError
+        if not member.eof:
+            raise ValueError("gzip: it is cut")
+        parts.append(part)
+        data = member.unused_data
+    return b"".join(parts)
+
+
+def _unsnappy(data: bytes, limit: int) -> bytes:
+    """Unpack raw snappy, which begins with its size, or blocks of it behind a header of Java's."""
+    if data.startswith(b"\x82SNAPPY\x00"):
+        at, size = 16, 0
+        while at < len(data):
+            (length,) = struct.unpack_from(">i", data, at)
+            if length <= 0:
+                raise ValueError("snappy: a block has no bytes")
+            size += _varint(data, at + 4)
+            at += 4 + length
+    else:
+        size = _varint(data, 0)
+    if size > limit:
+        raise OversizedError
+    return _decoded(codec.snappy_decode, data)
+
+
+def _unlz4(data: bytes, limit: int) -> bytes:
+    """Unpack one frame: no block of it is larger than its header says."""
+    if data[:4] != b"\x04\x22\x4d\x18":
+        raise ValueError("lz4: there is no frame")
+    flags, descriptor = data[4], data[5]
+    largest = _LZ4_BLOCK_BYTES[descriptor >> 4 & 0x07]
+    at = 7 + (8 if flags & 0x08 else 0) + (4 if flags & 0x01 else 0)
+    size = 0
+    while True:
+        (length,) = struct.unpack_from("<I", data, at)
+        if length == 0:
+            break
+        size += largest if length < 1 << 31 else length & 0x7FFFFFFF
+        at += 4 + (length & 0x7FFFFFFF) + (4 if flags & 0x10 else 0)
+        if size > limit + largest:  # the last block of a frame is not full
+            raise OversizedError
+    return _within(_decoded(codec.lz4_decode, data), limit)
+
+
+def _unzstd(data: bytes, limit: int) -> bytes:
+    """Unpack frames: no block of them is larger than 128 KiB."""
+    at = size = 0
+    while at < len(data):
+        at, largest = _zstd_frame(data, at, limit)
+        size += largest
+        if size > limit + _ZSTD_BLOCK_BYTES:
+            raise OversizedError
+    return _within(_decoded(codec.zstd_decode, data), limit)
+
+
+def _zstd_frame(data: bytes, at: int, limit: int) -> tuple[int, int]:
+    """Return the end of a frame, and the most bytes that it can unpack to (RFC 8878, 3.1)."""
+    (magic,) = struct.unpack_from("<I", data, at)
+    if 0x184D2A50 <= magic <= 0x184D2A5F:  # one to skip
+        (length,) = struct.unpack_from("<I", data, at + 4)
+        return at + 8 + length, 0
+    if magic != 0xFD2FB528:
+        raise ValueError("zstd: there is no frame")
+    descriptor = data[at + 4]
+    single, has_checksum = descriptor & 0x20, descriptor & 0x04
+    at += 5 + (0 if single else 1)  # the window
+    at += (0, 1, 2, 4)[descriptor & 0x03]  # the id of a dictionary
+    at += (1 if single else 0, 2, 4, 8)[descriptor >> 6]  # the size, which may be wrong
+    size, is_last = 0, 0
+    while not is_last:
+        block = int.from_bytes(data[at : at + 3], "little")
+        if at + 3 > len(data):
+            raise ValueError("zstd: a frame is cut")
+        is_last, kind, length = block & 1, block >> 1 & 3, block >> 3
+        size += length if kind < 2 else _ZSTD_BLOCK_BYTES
+        if size > limit + _ZSTD_BLOCK_BYTES:
+            raise OversizedError
+        at += 3 + (1 if kind == 1 else length)  # a block of one byte, repeated
+    return at + (4 if has_checksum else 0), size
+
+
+def _decoded(decode: Callable[[bytes], Any], data: bytes) -> bytes:
+    try:
+        return bytes(decode(data))
+    except Exception as error:  # cramjam's, and struct's
+        raise ValueError(_kind(error)) from None
+
+
+def _within(data: bytes, limit: int) -> bytes:
+    if len(data) > limit:
+        raise OversizedError
+    return data
+
+
+def _varint(data: bytes, at: int) -> int:
+    """Read snappy's size: seven bits a byte, the lowest first, five bytes at most."""
+    value = 0
+    for shift in range(0, 35, 7):
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value
+    raise ValueError("snappy: it has no size")
+
+
+def _lenient_record(
+    data: bytes, at: int, base_offset: int, first_timestamp: int, fixed_timestamp: int | None
+) -> tuple[LenientRecord, int]:
+    """Read one record as KIP-98 has it, whatever bytes the names of its headers are."""
+    length, at = decode_varint(data, at)
+    end = at + length
+    if not at < end <= len(data):
+        raise ValueError("a record has a length that its batch has not")
+    timestamp, at = decode_varint(data, at + 1)  # behind its attributes
+    offset, at = decode_varint(data, at)
+    key, at = _bytes_at(data, at, end)
+    value, at = _bytes_at(data, at, end)
+    count, at = decode_varint(data, at)
+    headers = []
+    for _ in range(count):
+        name, at = _bytes_at(data, at, end)
+        header, at = _bytes_at(data, at, end)
+        headers.append(((name or b"").decode("utf-8", "backslashreplace"), header))
+    if at != end:
+        raise ValueError("a record has another length than it says")
+    at_time = first_timestamp + timestamp if fixed_timestamp is None else fixed_timestamp
+    return LenientRecord(base_offset + offset, at_time, key, value, tuple(headers)), at
+
+
+def _bytes_at(data: bytes, at: int, end: int) -> tuple[bytes | None, int]:
+    length, at = decode_varint(data, at)
+    if length < 0:
+        return None, at
+    if at + length > end:
+        raise ValueError("a part of a record is longer than the record")
+    return data[at : at + length], at + length
+
+
+def _kind(error: BaseException) -> str:
+    return str(error) or type(error).__name__

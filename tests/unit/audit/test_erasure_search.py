@@ -1,0 +1,166 @@
+"""Where personal data of an erased user is found, and until when; without servers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from typing import Any, cast
+
+import pytest
+from aiokafka.structs import TopicPartition
+
+from agents.users import USERS
+from models.events import UserErased, UserEvent
+from streams.aggregate import TopicNames
+from streams.audit.erasure_report import NEVER, ErasureReport, Expiry
+from streams.audit.erasure_search import PersonalDataSearch
+from streams.encryption.keys import PartitionKeys, master_key, new_master_key
+from streams.encryption.sealer import PartitionSealer
+from streams.kafka.log_reader import LogReader
+from streams.kafka.partitioner import partition_of
+from streams.kafka.records import Record
+from streams.kafka.topics import TopicSpec
+from streams.settings import Settings
+from streams.state.snapshot import Snapshot, encode_snapshot
+from tests.unit.audit.test_partition import line
+from tests.unit.samples import ACTIVE, ANNA, ERASED, record
+
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+USER = "user-1"
+NAMES = TopicNames("", "users")
+SETTINGS = Settings(partitions=2, encrypt_personal_data=True, master_key=new_master_key())
+PARTITION = partition_of(USER.encode(), SETTINGS.partitions)
+# Now, so that no segment is old enough to be rolled by the search.
+WRITTEN_MS = int(time.time() * 1000)
+SLACK = timedelta(minutes=6)
+
+CONFIGS: Mapping[str, Mapping[str, int]] = {
+    NAMES.keys: {"segment.ms": 10 * MINUTE, "max.compaction.lag.ms": 15 * MINUTE},
+    NAMES.changelog: {"segment.ms": HOUR, "max.compaction.lag.ms": 6 * HOUR},
+    NAMES.events: {"segment.ms": DAY, "retention.ms": -1},
+    NAMES.outcomes: {"segment.ms": DAY, "retention.ms": 7 * DAY},
+    NAMES.dead_commands: {"segment.ms": DAY, "retention.ms": 14 * DAY},
+    NAMES.dead_views: {"segment.ms": DAY, "retention.ms": 14 * DAY},
+    NAMES.commands: {"segment.ms": DAY, "retention.ms": 7 * DAY},
+}
+
+
+class Logs:
+    """Topics of a user: `add` appends a record."""
+
+    def __init__(self) -> None:
+        self._records: dict[TopicPartition, list[Record]] = {}
+
+    def add(self, topic: str, value: bytes | None, key: str = USER) -> None:
+        partition = partition_of(key.encode(), SETTINGS.partitions)
+        log = self._records.setdefault(TopicPartition(topic, partition), [])
+        log.append(line(topic, len(log), value, key.encode(), (), partition, WRITTEN_MS))
+
+    def cut(self, topic: str, records: int) -> None:
+        """Keep only the first records of the user's partition."""
+        del self._records[TopicPartition(topic, PARTITION)][records:]
+
+    async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return {one: len(self._records.get(one, ())) for one in partitions}
+
+    async def read(
+        self, partition: TopicPartition, start: int, end: int
+    ) -> AsyncIterator[Sequence[Any]]:
+        yield self._records.get(partition, [])[start:end]
+
+
+async def search(logs: Logs, configs: Mapping[str, Mapping[str, int]] = CONFIGS) -> ErasureReport:
+    specs = {
+        topic: TopicSpec(topic, 2, {name: str(value) for name, value in config.items()})
+        for topic, config in configs.items()
+    }
+    searching = PersonalDataSearch(SETTINGS, USERS, NAMES, cast(LogReader, logs), specs, USER)
+    return await searching.run()
+
+
+def readable(report: ErasureReport) -> dict[str, tuple[int, Expiry]]:
+    """Return number and expiry of the readable records, by topic."""
+    return {one.name: (one.readable, one.expires_at) for one in report.findings if one.readable}
+
+
+def after(*milliseconds: int) -> Expiry:
+    written = datetime.fromtimestamp(WRITTEN_MS / 1000, timezone.utc)
+    return Expiry(written + timedelta(milliseconds=sum(milliseconds))) + SLACK
+
+
+KEY_COMPACTED = after(10 * MINUTE, 15 * MINUTE)
+
+
+def erased(*, encrypt: bool) -> Logs:
+    """Return the topics of a user with one event and state, who was erased afterwards."""
+    logs, keys = Logs(), PartitionKeys(master_key(SETTINGS))
+    sealer = PartitionSealer(keys, encrypt=encrypt)
+    events: tuple[UserEvent, ...] = (ANNA, UserErased())
+    for version, (event, state) in enumerate(zip(events, (ACTIVE, ERASED), strict=True), 1):
+        logs.add(NAMES.events, sealer.seal_event(record(event, version)))
+        snapshot = encode_snapshot(Snapshot(state, version, ()))
+        logs.add(NAMES.changelog, sealer.seal_state(USER.encode(), snapshot))
+        for change in sealer.changes():
+            logs.add(NAMES.keys, change.value)
+        sealer.clear()
+    return logs
+
+
+async def test_a_user_without_records_is_gone_but_not_erased() -> None:
+    report = await search(Logs())
+    assert not report.erased
+    assert {finding.verdict for finding in report.findings} == {"gone"}
+
+
+async def test_sealed_data_expires_with_its_key() -> None:
+    report = await search(erased(encrypt=True))
+    assert report.erased
+    found = readable(report)
+    assert found == {
+        NAMES.keys: (1, KEY_COMPACTED),
+        NAMES.events: (1, KEY_COMPACTED),
+        NAMES.changelog: (1, KEY_COMPACTED),  # before its own compaction
+    }
+
+
+async def test_sealed_data_is_gone_after_its_key() -> None:
+    logs = erased(encrypt=True)
+    logs.cut(NAMES.keys, 0)
+    assert readable(await search(logs)) == {}
+
+
+async def test_plain_data_stays_until_retention_or_compaction_removes_it() -> None:
+    logs = erased(encrypt=False)
+    logs.add(NAMES.commands, b'{"aggregateId":"user-1","email":"anna@example.org"}')
+    assert readable(await search(logs)) == {
+        NAMES.events: (1, NEVER),
+        NAMES.changelog: (1, after(HOUR, 6 * HOUR)),
+        NAMES.commands: (1, after(DAY, 7 * DAY)),
+    }
+
+
+async def test_a_key_of_a_user_who_was_not_erased_never_expires() -> None:
+    logs = erased(encrypt=True)
+    logs.cut(NAMES.keys, 1)
+    found = readable(await search(logs))
+    assert found[NAMES.keys] == (1, NEVER)
+    assert found[NAMES.events] == (1, NEVER)
+
+
+@pytest.mark.parametrize("unlimited", [-1, 2**63 - 1])
+async def test_unlimited_settings_are_never(unlimited: int) -> None:
+    logs = erased(encrypt=True)
+    configs = {
+        **CONFIGS,
+        NAMES.keys: {"segment.ms": 10 * MINUTE, "max.compaction.lag.ms": unlimited},
+    }
+    assert readable(await search(logs, configs))[NAMES.events] == (1, NEVER)
+
+
+async def test_records_under_other_keys_are_found_by_the_id_in_them() -> None:
+    logs = Logs()
+    for key in ("someone", "else", "another"):
+        logs.add(NAMES.dead_commands, b'{"aggregateId":"user-1","email":"a@b.c"}', key)
+        logs.add(NAMES.dead_commands, b'{"aggregateId":"user-11","email":"a@b.c"}', key)
+    assert readable(await search(logs)) == {NAMES.dead_commands: (3, after(DAY, 14 * DAY))}

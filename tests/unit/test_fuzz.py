@@ -1,0 +1,203 @@
+"""Whatever bytes somebody writes: every input ends in a value or in a named error.
+
+A hundred examples each in every run. A hundred thousand: `./run test tests/unit/test_fuzz.py
+--hypothesis-profile=full`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agents.user_queries import _position
+from agents.users import USERS
+from deploy.cli.tail import _SHOW, Kind, _line
+from models.commands import USER_COMMANDS
+from models.errors import CqrsError, InvalidToken, Poison
+from models.event_decoder import event_decoder
+from models.events import USER_EVENTS
+from models.outcomes import parse_outcome
+from models.tokens import Token
+from streams.audit.history import Frozen
+from streams.audit.partition import PartitionAudit
+from streams.audit.report import Report
+from streams.commands.reader import CommandReader, identify
+from streams.encryption.cipher import (
+    PERSONAL,
+    DecryptionError,
+    new_key,
+    open_dead_letter,
+    open_event,
+    open_state,
+)
+from streams.encryption.keys import PartitionKeys
+from streams.kafka.dead_letters import dead_letter
+from streams.kafka.records import Record
+from streams.state.snapshot import decode_snapshot
+from streams.views.checkpoint import read_checkpoint
+from streams.views.event_reader import EventReader, read_event
+from tests.unit.audit.test_partition import NAMES
+from tests.unit.samples import ANNA, record, wire_of, wire_register
+
+KEY = new_key()
+
+
+def damaged(sample: bytes) -> st.SearchStrategy[bytes]:
+    """The sample with another piece in the place of some of it."""
+    return st.builds(
+        lambda at, length, piece: sample[:at] + piece + sample[at + length :],
+        st.integers(0, len(sample)),
+        st.integers(0, 20),
+        st.binary(max_size=20),
+    )
+
+
+def nested(depth: int) -> bytes:
+    return b'{"x":' + b"[" * depth + b"]" * depth + b',"type":"RegisterUser","id":"1"}'
+
+
+REGISTRATION = json.dumps(wire_register()).encode()
+EVENT = orjson.dumps(wire_of(record(ANNA)))
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+    ),
+    max_leaves=20,
+)
+objects = st.dictionaries(
+    st.sampled_from([*wire_register(), *wire_of(record(ANNA)), PERSONAL, "status", "of"]),
+    json_values,
+)
+values = st.one_of(
+    st.none(),
+    st.binary(max_size=200),
+    damaged(REGISTRATION),
+    damaged(EVENT),
+    objects.map(lambda fields: json.dumps(fields).encode()),
+    objects.map(lambda fields: json.dumps({**wire_register(), **fields}).encode()),
+    objects.map(lambda fields: json.dumps({**wire_of(record(ANNA)), **fields}).encode()),
+    st.sampled_from([nested(10), nested(100_000), b"\xef\xbb\xbf{}", b'"\\ud800"']),
+)
+keys = st.none() | st.binary(max_size=20) | st.just(b"user-1")
+headers = st.lists(
+    st.tuples(
+        st.sampled_from(["id", "type", "expectedVersion", "schemaVersion", "cqrs-dead-sealed"])
+        | st.text(max_size=5),
+        st.none() | st.binary(max_size=40),
+    ),
+    max_size=3,
+).map(tuple)
+records = st.builds(
+    Record,
+    st.just(NAMES.commands),
+    st.just(3),
+    st.integers(0, 2**63 - 1),
+    st.integers(-(2**63), 2**63 - 1),
+    keys,
+    values,
+    headers,
+    st.none() | st.just(Poison("oversized", "it is")),
+)
+fuzz = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+@fuzz
+@given(records)
+def test_a_command_or_a_poison(found: Record) -> None:
+    try:
+        CommandReader(USER_COMMANDS).read(found)
+    except Poison as poison:
+        letter = dead_letter(found, poison)
+        assert len(letter.value or b"") <= len(found.value or b"")
+    command_id, aggregate_id = identify(found)
+    assert (command_id is None) == (aggregate_id is None)
+
+
+@fuzz
+@given(records)
+def test_an_event_or_a_poison(found: Record) -> None:
+    fast = None if found.value is None else event_decoder(USER_EVENTS)(found.value)
+    try:
+        event = read_event(found, USER_EVENTS, PartitionKeys(KEY))
+    except Poison:
+        return
+    assert fast in (None, event)
+
+
+@fuzz
+@given(found=st.lists(records, max_size=5))
+async def test_an_event_reader_returns_something_for_each_record(found: Sequence[Record]) -> None:
+    assert len(await EventReader(USER_EVENTS, None).read([*map(without_seal, found)])) == len(found)
+
+
+def without_seal(found: Record) -> Record:
+    """Sealed events need a master key, and without one a worker refuses."""
+    value = (found.value or b"").replace(PERSONAL.encode(), b"plain")
+    return msgspec.structs.replace(found, value=value)
+
+
+@fuzz
+@given(found=st.lists(records, max_size=5))
+def test_the_checker_reports_what_it_cannot_read(found: Sequence[Record]) -> None:
+    report = Report()
+    audit = PartitionAudit(
+        USERS, NAMES, 3, Frozen(5, 5), view=None, report=report, keys=PartitionKeys(KEY)
+    )
+    audit.add_commands(found)
+    audit.add_outcomes(found)
+    audit.add_dead_letters(found)
+    audit.add_events(found)
+    audit.conclude({})
+
+
+@fuzz
+@given(found=records, kind=st.sampled_from(list(_SHOW)), as_json=st.booleans())
+async def test_tail_has_a_line_for_every_record(found: Record, kind: Kind, as_json: bool) -> None:
+    line = await _line(kind, found, None, as_json=as_json)
+    assert "\n" not in line or not as_json
+
+
+@pytest.mark.parametrize(
+    ("parse", "errors"),
+    [
+        (parse_outcome, Poison),
+        (lambda data: Token.parse(data.decode("latin-1")), InvalidToken),
+        (lambda data: _position(data.decode("latin-1")), CqrsError),
+        (lambda data: decode_snapshot(USERS, data), ValueError),
+        (lambda data: open_state(data, b"user-1", KEY), DecryptionError),
+        (lambda data: open_dead_letter(data, b"user-1", KEY), DecryptionError),
+    ],
+    ids=["outcome", "token", "cursor", "snapshot", "state", "dead letter"],
+)
+@fuzz
+@given(data=values.filter(lambda value: value is not None) | st.binary(max_size=60))
+def test_a_value_or_its_error(
+    parse: Callable[[bytes], object], errors: type[Exception], data: bytes
+) -> None:
+    with suppress(errors):
+        parse(data)
+
+
+@fuzz
+@given(objects)
+def test_a_sealed_event_opens_or_says_so(fields: dict[str, Any]) -> None:
+    with suppress(DecryptionError):
+        open_event(fields, ("email",), KEY)
+
+
+@fuzz
+@given(
+    st.dictionaries(st.sampled_from(["found", "_source", "_seq_no", "_primary_term"]), json_values)
+)
+def test_a_checkpoint_or_one_line(item: dict[str, Any]) -> None:
+    with suppress(CqrsError):
+        read_checkpoint("user-views-v1", {"_id": "x", **item})

@@ -1,0 +1,115 @@
+"""What the projector hands to `on_refused` and repeats; the rest is tested on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import cast
+
+import pytest
+
+from agents.user_views import USER_VIEWS
+from models.errors import Transient
+from models.events import UserDeactivated, UserEvent, UserReactivated
+from models.messages import EventRecord
+from streams.elasticsearch.bulk_writer import WRITTEN, WriteResult, WriteStatus
+from streams.elasticsearch.index import REFUSED, Document
+from streams.views.projector import Projected, Projector, Refused, _PendingWrites
+from streams.views.store import ViewStore
+from tests.unit.samples import ANNA, record
+
+STALE = WriteResult(WriteStatus.STALE)
+
+
+class Store:
+    """Stores documents, but of some ids only stand-ins."""
+
+    def __init__(self, refuses: Collection[str] = ()) -> None:
+        self._refuses = refuses
+        self.documents: dict[str, Document] = {}
+
+    async def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
+        return {key: self.documents[key] for key in ids if key in self.documents}
+
+    async def bulk_index(self, documents: Sequence[Document]) -> list[WriteResult]:
+        return [self._write(document) for document in documents]
+
+    def _write(self, document: Document) -> WriteResult:
+        key = document["id"]
+        if key in self._refuses and REFUSED not in document:
+            return WriteResult(WriteStatus.REFUSED, f"refused {key}")
+        if key in self.documents and self.documents[key]["version"] >= document["version"]:
+            return STALE
+        self.documents[key] = document
+        return WRITTEN
+
+
+def history(user: str) -> list[EventRecord[UserEvent]]:
+    events: tuple[UserEvent, ...] = (ANNA, UserDeactivated(), UserReactivated())
+    return [record(event, number, aggregate_id=user) for number, event in enumerate(events, 1)]
+
+
+def projector(store: Store) -> Projector[UserEvent]:
+    return Projector(cast(ViewStore, store), USER_VIEWS.projection)
+
+
+async def test_the_new_events_of_a_refused_document_are_handed_over_in_order() -> None:
+    store = Store(refuses=("anna",))
+    anna, ben = history("anna"), history("ben")
+    handed_over: list[Refused] = []
+    stored_before: dict[str, Document] = {}
+
+    async def on_refused(refused: Sequence[Refused]) -> None:
+        handed_over.extend(refused)
+        stored_before.update(store.documents)
+
+    projecting = projector(store)
+    first = await projecting.project(0, anna[:1], on_refused)
+    assert first == Projected(written=0, skipped=0, refused=1)
+    assert handed_over == [Refused((anna[0],), "refused anna")]
+
+    handed_over.clear()
+    chunk = [anna[0], ben[0], anna[1], ben[1], anna[2]]  # the first one was projected before
+    again = await projecting.project(0, chunk, on_refused)
+    assert again == Projected(written=2, skipped=1, refused=2)
+    assert handed_over == [Refused((anna[1], anna[2]), "refused anna")]
+    assert stored_before["anna"]["version"] == 1  # the stand-in is written afterwards
+    assert store.documents["anna"]["version"] == 3
+    assert store.documents["anna"][REFUSED]["isActive"] is True
+    assert store.documents["ben"]["version"] == 2
+
+
+async def test_events_of_a_document_that_is_stored_already_count_as_skipped() -> None:
+    store = Store()
+
+    async def none_refused(refused: Sequence[Refused]) -> None:
+        raise AssertionError(refused)
+
+    await projector(store).project(0, history("anna"), none_refused)
+    # Another projector has an empty cache, and the first event reads nothing.
+    projected = await projector(store).project(0, history("anna")[:2], none_refused)
+    assert projected == Projected(written=0, skipped=2, refused=0)
+    assert store.documents["anna"]["version"] == 3
+
+
+async def test_only_documents_without_a_final_result_are_sent_again() -> None:
+    results = {
+        "written": [WRITTEN],
+        "stale": [STALE],
+        "refused": [WriteResult(WriteStatus.REFUSED, "never")],
+        "late": [WriteResult(WriteStatus.RETRY, "too busy"), WRITTEN],
+    }
+    sent: list[list[str]] = []
+
+    class Overloaded:
+        async def bulk_index(self, documents: Sequence[Document]) -> list[WriteResult]:
+            sent.append([document["id"] for document in documents])
+            return [results[document["id"]].pop(0) for document in documents]
+
+    documents: dict[str, Document] = {key: {"id": key} for key in results}
+    writes = _PendingWrites(cast(ViewStore, Overloaded()), documents)
+    with pytest.raises(Transient, match="too busy"):
+        await writes.send()
+    await writes.send()
+    assert sent == [["written", "stale", "refused", "late"], ["late"]]
+    assert writes.stale == {"stale"}
+    assert writes.refused == {"refused": "never"}
