@@ -237,7 +237,8 @@ class _Verification(Generic[S]):
             await self._ring.catch_up(number)
         self._logs.consumer.assign([changelog])
         # Up to the last stable offset, which is never inside a transaction.
-        state = await restore(self._logs.consumer, changelog, MemoryStore())
+        stable = (await self._logs.consumer.end_offsets([changelog]))[changelog]
+        state = await restore(self._logs.consumer, changelog, MemoryStore(), stable)
         position = state.position(TP(*commands)) or 0
         # Everything that the commands below the position caused is before these ends: it was
         # written before the position was committed.

@@ -44,7 +44,8 @@ async def find_expired(settings: Settings, names: TopicNames, partition: int) ->
     )
     async with open_logs(settings, [commands, changelog]) as logs:
         logs.consumer.assign([changelog])
-        state = await restore(logs.consumer, changelog, MemoryStore())
+        end = (await logs.end_offsets([changelog]))[changelog]
+        state = await restore(logs.consumer, changelog, MemoryStore(), end)
         begin = (await logs.begin_offsets([commands]))[commands]
     position = state.position(TP(*commands))
     return Expired(begin if position is None else position, begin)

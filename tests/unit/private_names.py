@@ -195,6 +195,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.producer.transaction_manager:TransactionManager.is_in_transaction": (
             "checks whether a transaction is open"
         ),
+        "aiokafka.producer.transaction_manager:TransactionManager.wait_for_transaction_end": (
+            "finds out by it why a transaction has ended early"
+        ),
         "aiokafka.record.default_records:DefaultRecordBatchBuilder.append": (
             "appends records by it; it returns None where there is no room"
         ),

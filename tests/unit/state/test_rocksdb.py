@@ -84,6 +84,15 @@ def test_a_store_that_is_opened_again_has_the_same_records(reopen: Reopen) -> No
     assert (state.end, state.get(b"anna"), state.position(COMMANDS)) == (2, b"1", 7)
 
 
+def test_what_cannot_be_removed_does_not_pass_for_an_empty_store(
+    reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reopen().apply({b"anna": b"1"}, 2)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    with pytest.raises(Transient, match="no local store can be created"):
+        reopen(Identity("b" * 32, 1))
+
+
 # Applies batch after batch, in which all keys have the number of the batch, until it is killed.
 ENDLESS = f"""
 from itertools import count

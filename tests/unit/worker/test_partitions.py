@@ -227,6 +227,56 @@ async def test_a_defect_stops_the_worker_in_the_end(
     assert "the chunk at position 10 failed 5 times: KeyError" in str(worker.failure)
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time passes between two attempts."""
+    sleep = asyncio.sleep
+    monkeypatch.setattr(
+        partition_driver,
+        "asyncio",
+        SimpleNamespace(**{**vars(asyncio), "sleep": lambda _: sleep(0)}),
+    )
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_an_outage_of_any_length_is_waited_for(
+    worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partition, failures = FakePartition(position=10), iter(range(2000))
+
+    async def start() -> int:
+        if next(failures, None) is not None:
+            raise ConnectionError("away")
+        return 10
+
+    monkeypatch.setattr(partition, "start", start)
+    driver = PartitionDriver(TOPIC, partition, worker, max_records=4)
+    driver.start()
+    await idle(driver)
+    assert worker.failure is None
+    assert driver.status == PartitionStatus(10, 2000, is_waiting=False)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_failures_of_an_outage_are_no_defects(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    errors = iter([*[ConnectionError("away")] * 4, *[KeyError("nobody thought of this")] * 4])
+
+    def fail() -> None:
+        for error in errors:
+            raise error
+
+    partition.before_commit = fail
+    for _ in range(8):
+        driver.submit(chunk(10, 12))
+        await idle(driver)
+    assert worker.failure is None
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert partition.processed == [10, 11]
+
+
 async def test_records_that_were_processed_before_are_left_out(
     driver: PartitionDriver, partition: FakePartition
 ) -> None:
@@ -325,6 +375,25 @@ async def test_fatal_stops_the_worker(
     await idle(driver)
     assert str(worker.failure) == "do this"
     assert driver.lost
+
+
+async def test_an_error_of_the_driver_itself_stops_the_worker(
+    driver: PartitionDriver,
+    worker: FakeWorker,
+    partition: FakePartition,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def be_fenced() -> None:
+        raise Fenced
+
+    async def rejoin() -> None:
+        raise KeyError("nobody thought of this")
+
+    partition.before_commit = be_fenced
+    monkeypatch.setattr(worker, "rejoin", rejoin)
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert "[0]: its driver raised KeyError; this is a defect" in str(worker.failure)
 
 
 async def test_a_rebalance_lets_the_chunk_at_work_finish(
