@@ -81,20 +81,6 @@ async def test_a_changelog_that_was_lost(deploy: Deploy) -> None:
     assert "the state was lost" in worker.log_text.splitlines()[-1]
 
 
-async def test_a_command_topic_that_was_created_again(deploy: Deploy) -> None:
-    """It ends before the position: new commands must not be taken for old ones."""
-    deployed = deploy("commands", partitions=1)
-    worker = deployed.workers[0]
-    async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
-        await send(producer, deployed, generate(10))
-        await outcomes.reach(10)
-    worker.terminate()
-    await make_anew(deployed.settings, deployed.names, deployed.names.commands)
-    worker.start()
-    await wait_until(lambda: "ends at 0, before the position 10" in worker.log_text)
-    assert worker.is_running
-
-
 async def test_a_local_store_is_not_used_for_topics_that_were_created_again(
     deploy: Deploy, tmp_path: Path
 ) -> None:

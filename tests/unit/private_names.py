@@ -87,8 +87,16 @@ _USES: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "streams/kafka/aiokafka_patches.py": {
+        "aiokafka.client:AIOKafkaClient": "annotates what it changes",
         "aiokafka.client:AIOKafkaClient._get_conn": (
-            "waits in it before a broker that cannot be reached is tried again"
+            "waits in it before a broker that cannot be reached is tried again, and changes what "
+            "its connections send"
+        ),
+        "aiokafka.conn:AIOKafkaConnection.send": (
+            "forbids in it that asking about a topic creates it"
+        ),
+        "aiokafka.protocol.metadata:MetadataRequest._allow_auto_topic_creation": (
+            "forbids by it that asking about a topic creates it"
         ),
         "aiokafka.consumer.consumer:AIOKafkaConsumer._fetcher": "lets it read within bounds",
         "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": (
@@ -227,6 +235,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "mode.services:Service._crash": "overrides it to stop the worker with one line",
     },
     "streams/worker/fetcher.py": {
+        "aiokafka.consumer.consumer:AIOKafkaConsumer._client": (
+            "forbids that asking about a topic creates it"
+        ),
         "aiokafka.consumer.consumer:AIOKafkaConsumer._closed": "fetches nothing once it is set",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.on_start": (
             "overrides it: what is fetched afterwards is read within bounds"

@@ -26,7 +26,7 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.sought: list[int] = []
-        self.begin = 0
+        self.begin, self.end = 0, 1000
         self.paused = False
         self.rejoined = 0
         self.failure: Fatal | None = None
@@ -36,7 +36,7 @@ class FakeWorker:
         self.paused = False
 
     async def log_bounds(self, tp: TP) -> tuple[int, int]:
-        return self.begin, 1000
+        return self.begin, self.end
 
     def pause(self, tp: TP) -> None:
         self.paused = True
@@ -68,11 +68,18 @@ class FakePartition:
         self.start_gate.set()
         self.before_commit: Callable[[], None] = lambda: None
         self.is_waiting = False
+        self.log_checks = 0
+        self.other_log: Fatal | None = None
 
     async def start(self) -> int:
         self.starts += 1
         await self.start_gate.wait()
         return max(self.position, self.committed)
+
+    async def check_log(self) -> None:
+        self.log_checks += 1
+        if self.other_log is not None:
+            raise self.other_log
 
     async def process(self, records: Sequence[Record], position: int) -> None:
         self.entered.set()
@@ -327,6 +334,39 @@ async def test_is_paused_while_a_full_chunk_waits(
     await idle(driver)
     assert not worker.paused
     assert partition.processed == [10, 11, 12, 13, 14]
+
+
+async def test_the_log_is_checked_only_when_a_chunk_begins_before_the_position(
+    driver: PartitionDriver, partition: FakePartition
+) -> None:
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert partition.log_checks == 0
+    driver.submit(chunk(10, 12))
+    driver.submit(chunk(11, 14))
+    await idle(driver)
+    assert partition.log_checks == 2
+    assert partition.processed == [10, 11, 12, 13]
+
+
+async def test_a_log_that_is_another_one_stops_the_worker(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    partition.other_log = Fatal("created again")
+    driver.submit(chunk(0, 3))
+    await idle(driver)
+    assert str(worker.failure) == "created again"
+    assert partition.processed == []
+
+
+async def test_a_log_that_went_back_starts_the_partition_again(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    worker.end = 3
+    driver.submit(chunk(0, 3))
+    await idle(driver)
+    assert partition.starts == 2
+    assert partition.processed == []
 
 
 async def test_a_failed_chunk_starts_the_partition_again_and_nothing_passes_it(

@@ -16,13 +16,15 @@ from aiokafka.structs import TopicPartition
 from faust.transport.consumer import Fetcher
 from faust.types import TP
 
+from models.errors import Fatal
 from streams.kafka import aiokafka_patches
 from streams.kafka import clients as kafka
 from streams.kafka.batches import BoundedRecords
 from streams.kafka.records import Record
 from streams.kafka.transactions import Batches, OutputRecord
+from streams.settings import Settings
 from streams.worker import fetcher
-from streams.worker.transport import ChunkConsumer
+from streams.worker.transport import ChunkConsumer, RebalanceHook
 
 ONE, TWO = TP("things", 0), TP("things", 1)
 
@@ -116,6 +118,30 @@ async def test_nothing_is_committed_during_a_rebalance_or_for_lost_partitions() 
     cast(Any, consumer.app).rebalancing = False
     await consumer.commit()
     assert consumer.thread.committed == [{ONE: 5}]
+
+
+async def test_partitions_that_were_added_stop_the_worker_before_any_is_taken_over() -> None:
+    taken_over: list[set[TP]] = []
+    failures: list[Fatal] = []
+
+    async def assign(assigned: set[TP]) -> None:
+        taken_over.append(assigned)
+
+    host = SimpleNamespace(
+        settings=Settings(partitions=2),
+        partitions=SimpleNamespace(assign=assign),
+        consumer_generation_id=1,
+        fail=failures.append,
+    )
+    hook = cast(Any, SimpleNamespace(_host=host))
+    await RebalanceHook.on_rebalance(hook, {ONE, TP("things", 1)}, set(), set())
+    assert (taken_over, failures) == ([{ONE, TP("things", 1)}], [])
+    await RebalanceHook.on_rebalance(hook, {ONE, TP("things", 2)}, set(), set())
+    assert len(taken_over) == 1
+    [failure] = failures
+    assert str(failure).startswith(
+        "topic things has more than 2 partitions, CQRS_PARTITIONS says 2"
+    )
 
 
 def test_a_transaction_waits_no_longer_than_its_predecessors_markers_take() -> None:
