@@ -245,7 +245,8 @@ class _Verification(Generic[S]):
             await self._ring.catch_up(number)
         self._logs.consumer.assign([changelog])
         # Up to the last stable offset, which is never inside a transaction.
-        state = await restore(self._logs.consumer, changelog, MemoryStore())
+        stable = (await self._logs.consumer.end_offsets([changelog]))[changelog]
+        state = await restore(self._logs.consumer, changelog, MemoryStore(), stable)
         stored = state.position(TP(*commands))
         self._check_topic(number, stored)
         position = stored or Position(0)

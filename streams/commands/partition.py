@@ -13,7 +13,7 @@ import msgspec
 from faust.types import TP
 from msgspec.structs import replace
 
-from models.errors import Poison, Rejected
+from models.errors import Fatal, Poison, Rejected, Transient
 from models.messages import Command, Event, EventRecord, check_expected_version
 from models.outcomes import Outcome
 from models.wire import encode
@@ -189,7 +189,11 @@ class CommandPartition(Generic[S]):
             return Poison("unreadable", f"reading it raised {type(error).__name__}")
 
     async def _decide(self, record: Record, command: Command | Poison) -> Decision:
-        """Let the handler decide and stage the result; if it raises, take back what it staged."""
+        """Let the handler decide and stage the result; if it fails, take back what it staged.
+
+        Raises:
+            Transient, Fatal: the handler's, which say nothing about the command.
+        """
         if isinstance(command, Poison):
             return command
         aggregate_id, id_ = command.aggregate_id, command.id.bytes
@@ -213,6 +217,8 @@ class CommandPartition(Generic[S]):
                     aggregate_id, RememberedRejection(id_, rejected.code, rejected.reason)
                 )
             return rejected.without_traceback()
+        except (Transient, Fatal):
+            raise
         except Exception as error:
             self._repository.put(aggregate_id, snapshot)
             log_defect(f"deciding {type(command).__name__} {command.id}", error)

@@ -62,7 +62,8 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         Fatal: commands expired before they were decided, the command topic is not the one that
             the state was made from, the changelog was lost, or something else that only a person
             can repair; the message says what.
-        KafkaError, Transient: reading failed.
+        KafkaError, Transient: reading failed, or a transaction of another program stays open on the
+            changelog or the keys topic.
     """
     changelog, source, events, keys = (
         TopicPartition(topic, tp.partition)
@@ -75,10 +76,11 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         await consumer.start()
         consumer.assign([changelog, source, events, keys])
         consumer.pause(source, events)  # only their begin and end are needed
-        state = await _open_store(settings, consumer, changelog)
+        ends = await _written_ends(settings, [changelog, keys])
+        state = await _open_store(settings, consumer, changelog, ends[changelog])
         restored_from = state.end
-        await restore(consumer, changelog, state)
-        wrapped = (await restore(consumer, keys, MemoryStore())).records
+        await restore(consumer, changelog, state, ends[changelog])
+        wrapped = (await restore(consumer, keys, MemoryStore(), ends[keys])).records
         stored = state.position(tp)
         check_topic(tp, stored, input_id)
         check_partitions(tp, stored, state, settings.partitions)
@@ -96,12 +98,12 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         end = await _end_at_least(consumer, source, stored.offset)
         check_bounds(tp, stored, begin, end)
         position = replace(stored, topic_id=input_id, partitions=settings.partitions)
-    except BaseException:
+        await stop(consumer)
+    except BaseException:  # also a cancellation while the consumer stops
         if state is not None:
             state.close()
-        raise
-    finally:
         await stop(consumer)
+        raise
     logger.info(
         "%s[%d]: restored from offset %d to %d",
         changelog.topic,
@@ -112,15 +114,28 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
     return Recovered(state, position, wrapped)
 
 
+async def _written_ends(
+    settings: Settings, partitions: list[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Return the ends of these partitions, with what open transactions have written."""
+    consumer = new_consumer(settings, isolation_level="read_uncommitted")
+    try:
+        await consumer.start()
+        consumer.assign(partitions)
+        consumer.pause(*partitions)
+        return await consumer.end_offsets(partitions)  # type: ignore[no-any-return]
+    finally:
+        await stop(consumer)
+
+
 async def _open_store(
-    settings: Settings, consumer: AIOKafkaConsumer, changelog: TopicPartition
+    settings: Settings, consumer: AIOKafkaConsumer, changelog: TopicPartition, end: int
 ) -> StateStore:
     """Open the store on this host's disk if the settings have a folder for it, or one in memory."""
     if settings.state_dir is None:
         return MemoryStore()
     identity = Identity(await topic_id(settings, changelog.topic), changelog.partition)
     begin = (await consumer.beginning_offsets([changelog]))[changelog]
-    end = (await consumer.end_offsets([changelog]))[changelog]
     folder = settings.state_dir / f"{changelog.topic}-{changelog.partition}"
     return open_rocksdb_store(folder, identity, begin, end)
 

@@ -17,7 +17,7 @@ from streams.aggregate import TopicNames
 from streams.kafka.clients import admin_client, new_consumer, new_producer, started
 from streams.kafka.topics import topic_specs
 from streams.settings import Settings
-from tests.support import cqrs
+from tests.harness.command_line import cqrs
 
 
 @pytest.fixture(scope="module")

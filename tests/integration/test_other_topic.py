@@ -18,8 +18,8 @@ from streams.commands.adopt_topic import adopt_topic
 from streams.kafka.clients import admin_client, new_producer
 from streams.kafka.topics import create_topics, topic_specs
 from tests.conftest import Deploy
+from tests.harness.command_line import cqrs
 from tests.harness.traffic import counting, send
-from tests.support import cqrs
 
 ATTENTIVE = "tests.integration.attentive_worker"
 

@@ -203,6 +203,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.producer.transaction_manager:TransactionManager.is_in_transaction": (
             "checks whether a transaction is open"
         ),
+        "aiokafka.producer.transaction_manager:TransactionManager.wait_for_transaction_end": (
+            "finds out by it why a transaction has ended early"
+        ),
         "aiokafka.record.default_records:DefaultRecordBatchBuilder.append": (
             "appends records by it; it returns None where there is no room"
         ),
@@ -221,6 +224,7 @@ _USES: Mapping[str, Mapping[str, str]] = {
     },
     "streams/worker/app.py": {
         "faust.app.base:App._create_directories": "overrides it: nothing is kept on disk",
+        "faust.app.base:App._init_fixups": "overrides it: only our settings configure a worker",
         "faust.app.base:App._new_producer_transport": "overrides it to use its own transport",
         "faust.app.base:App._new_transport": "overrides it to use its own transport",
         "faust.app.base:App._on_agent_error": "overrides it to stop the worker with one line",
