@@ -7,7 +7,9 @@ The changes use private names of aiokafka, so its version is pinned.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
@@ -15,7 +17,12 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.consumer.fetcher import PartitionRecords
-from aiokafka.producer.sender import BACKOFF_OVERRIDE, AddPartitionsToTxnHandler
+from aiokafka.producer.sender import (
+    BACKOFF_OVERRIDE,
+    AddPartitionsToTxnHandler,
+    Sender,
+    SendProduceReqHandler,
+)
 from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.record.default_records import DefaultRecord
 from aiokafka.structs import TopicPartition
@@ -32,12 +39,107 @@ _MARKERS_WAIT_S = 0.002
 _RECONNECT_BACKOFF_S = 0.1
 
 
+# aiokafka repeats what a broker refuses after `retry_backoff_ms`, however often. While a transaction
+# is new, refusals are normal and over in milliseconds. From this age on each wait doubles, up to a
+# maximum: a broker in trouble got the whole chunk again 200 times per second and partition.
+_PROMPT_RETRIES_S = 0.1
+_MAX_RETRY_BACKOFF_S = 0.5
+
+# Age of a transaction from which on a refusal is logged.
+_EXPECTED_REFUSALS_S = 1.0
+
+refusal_is_news: ContextVar[bool] = ContextVar("refusal_is_news", default=False)
+"""Whether what aiokafka logs now is a refusal of a transaction that should be over by then."""
+
+
+class Retries:
+    """What a producer has to repeat in its current transaction: for how long, and why."""
+
+    refusal: str | None
+    """The partition of which a broker refused records last, and its reason."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        self._began = time.monotonic()
+        self.refusal = None
+
+    @property
+    def age(self) -> float:
+        """Seconds since the transaction began."""
+        return time.monotonic() - self._began
+
+    @property
+    def least_wait(self) -> float:
+        """Least wait before a retry, in seconds; 0 or less at first.
+
+        It is the time since `_PROMPT_RETRIES_S`, so each wait is twice as long as the one before.
+        """
+        return min(_MAX_RETRY_BACKOFF_S, self.age - _PROMPT_RETRIES_S)
+
+
 class _AddPartitionsToTxnHandler(AddPartitionsToTxnHandler):  # type: ignore[misc]
     """aiokafka's handler, with a shorter wait for the markers of the last transaction."""
 
+    def __init__(self, sender: Any, partitions: Any) -> None:
+        super().__init__(sender, partitions)
+        self._retries: Retries | None = vars(sender).get("retries")
+
     def handle_response(self, resp: Any) -> float | None:
         wait: float | None = super().handle_response(resp)
-        return _MARKERS_WAIT_S if wait == BACKOFF_OVERRIDE else wait
+        if wait != BACKOFF_OVERRIDE:
+            return wait
+        return max(_MARKERS_WAIT_S, self._retries.least_wait if self._retries else 0.0)
+
+
+class _SendProduceReqHandler(SendProduceReqHandler):  # type: ignore[misc]
+    """aiokafka's handler, which keeps the reason why records have to be sent again."""
+
+    def __init__(self, sender: Any, batches: Any, retries: Retries) -> None:
+        super().__init__(sender, batches)
+        self._retries = retries
+
+    def _can_retry(self, error: Exception, batch: Any) -> bool:
+        self._retries.refusal = f"{batch.tp.topic}[{batch.tp.partition}]: {type(error).__name__}"
+        refusal_is_news.set(self._retries.age > _EXPECTED_REFUSALS_S)
+        return bool(super()._can_retry(error, batch))
+
+
+class _Sender(Sender):  # type: ignore[misc]
+    """aiokafka's sender; the older its transaction, the longer it waits before it tries again."""
+
+    retries: Retries
+
+    @property
+    def _retry_backoff(self) -> float:
+        shortest: float = vars(self)["_retry_backoff"]
+        return max(shortest, self.retries.least_wait)
+
+    async def _send_produce_req(self, node_id: Any, batches: Any) -> None:
+        await _SendProduceReqHandler(self, batches, self.retries).do(node_id)
+        self._in_flight.remove(node_id)
+        self._muted_partitions.difference_update(batches)
+
+
+def retry_ever_more_slowly(producer: AIOKafkaProducer) -> Retries:
+    """Let this transactional producer double the wait between retries, from 100 ms on.
+
+    Each transaction begins with `retry_backoff_ms` again.
+    """
+    retries = vars(producer._sender)["retries"] = Retries()
+    producer._sender.__class__ = _Sender
+    # For topics that brokers do not know; nothing there needs a short wait.
+    producer.client._retry_backoff = _RECONNECT_BACKOFF_S
+    begin = producer.begin_transaction
+
+    async def begin_transaction() -> None:
+        retries.begin()
+        await begin()
+
+    producer.begin_transaction = begin_transaction
+    return retries
 
 
 def shorten_wait_for_markers(producer: AIOKafkaProducer) -> None:

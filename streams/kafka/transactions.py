@@ -19,6 +19,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.types import TP
 
 from models.errors import Transient
+from streams.kafka.aiokafka_patches import retry_ever_more_slowly
 from streams.kafka.clients import RETRY_BACKOFF_MS, new_producer, stop
 from streams.settings import Settings
 
@@ -103,6 +104,7 @@ class TransactionalProducer:
             transaction_timeout_ms=int(self._settings.transaction_timeout * 1000),
             retry_backoff_ms=RETRY_BACKOFF_MS,
         )
+        self._retries = retry_ever_more_slowly(self._producer)
         await self._in_time(self._producer.start(), "fencing")
 
     def batches(self, records: Iterable[OutputRecord] = ()) -> Batches:
@@ -142,7 +144,11 @@ class TransactionalProducer:
         try:
             return await asyncio.wait_for(work, timeout)
         except asyncio.TimeoutError:
-            raise Transient(f"{what} took longer than the {timeout:g} s of a transaction") from None
+            refusal = self._retries.refusal
+            raise Transient(
+                f"{what} took longer than the {timeout:g} s of a transaction"
+                + (f"; the last refusal was of {refusal}" if refusal else "")
+            ) from None
 
     async def _commit(
         self, producer: AIOKafkaProducer, outputs: Mapping[str, Batches]

@@ -6,10 +6,13 @@ import logging
 from traceback import format_tb
 from typing import Any
 
+from streams.kafka.aiokafka_patches import refusal_is_news
+
 logger = logging.getLogger(__name__)
 
 # The broker's check of a transaction's partitions returns "not enough replicas" until it has heard
-# from its coordinator. aiokafka retries within milliseconds, and warns each time.
+# from its coordinator. aiokafka retries within milliseconds, and warns each time. Later in a
+# transaction it means what it says.
 _EXPECTED = "NotEnoughReplicasError"
 
 # How often the same line of aiokafka is logged: while a broker is down, every attempt of every
@@ -25,7 +28,7 @@ def log_defect(what: str, error: BaseException) -> None:
 
 
 class _RepeatFilter(logging.Filter):
-    """A filter that drops lines aiokafka repeats within 10 s, and one warning that is expected."""
+    """A filter that drops lines aiokafka repeats within 10 s, and a warning as long as expected."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +39,8 @@ class _RepeatFilter(logging.Filter):
         if not record.name.startswith("aiokafka"):
             return True
         text = record.getMessage()
-        if _EXPECTED in text and record.name.startswith("aiokafka.producer"):
+        expected = _EXPECTED in text and record.name.startswith("aiokafka.producer")
+        if expected and not refusal_is_news.get():
             return False
         if record.created - self._logged_at.get(text, -_REPEAT_INTERVAL_S) < _REPEAT_INTERVAL_S:
             return False

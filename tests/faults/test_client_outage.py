@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from aiokafka.errors import NotEnoughReplicasError
+from aiokafka.protocol.produce import ProduceRequest
+from faust.types import TP
 
 from agents.client import open_commands
 from deploy.embedded.stack import EmbeddedStack
 from deploy.waiting import wait_until
 from models.commands import DeactivateUser
-from models.errors import OutcomeTimeout
+from models.errors import OutcomeTimeout, Transient
 from models.outcomes import Rejection
 from streams.kafka.clients import RETRY_BACKOFF_MS, new_producer, started
+from streams.kafka.transactions import OutputRecord, TransactionalProducer
 from tests.conftest import Deploy
 
 
@@ -50,6 +56,35 @@ async def test_a_client_continues_when_the_broker_is_back(
             killable.kafka.start()
         outcome = await commands.dispatch(DeactivateUser(aggregate_id="anna"))
         assert isinstance(outcome, Rejection)
+
+
+async def test_a_refused_transaction_is_retried_ever_more_slowly_and_says_why(
+    deploy: Deploy,
+) -> None:
+    """As when two of three brokers are away: the one that is left gets no storm of retries."""
+    deployed = deploy(partitions=1, transaction_timeout=2.0)
+    topic = deployed.names.events
+    producer = TransactionalProducer(deployed.settings, "refused", TP(topic, 0))
+    await producer.start()
+    assert producer._producer is not None
+    client, attempts = producer._producer.client, 0
+    send_to_broker = client.send
+
+    async def send(node: int, request: Any, **options: Any) -> Any:
+        nonlocal attempts
+        if not isinstance(request, ProduceRequest):
+            return await send_to_broker(node, request, **options)
+        attempts += 1
+        refused = (0, NotEnoughReplicasError.errno, -1, -1, -1)
+        return SimpleNamespace(API_VERSION=7, topics=[(topic, [refused])])
+
+    client.send = send
+    try:
+        with pytest.raises(Transient, match=rf"of {topic}\[0\]: NotEnoughReplicasError"):
+            await producer.commit({topic: producer.batches([OutputRecord(b"k", b"v")])})
+    finally:
+        await producer.close()
+    assert 5 < attempts < 50
 
 
 async def test_connecting_to_a_dead_broker_is_retried_with_backoff(

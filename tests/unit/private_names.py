@@ -88,6 +88,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
     },
     "streams/kafka/aiokafka_patches.py": {
         "aiokafka.client:AIOKafkaClient": "annotates what it changes",
+        "aiokafka.client:AIOKafkaClient._retry_backoff": (
+            "sets how often brokers are asked about a topic that they do not know"
+        ),
         "aiokafka.client:AIOKafkaClient._get_conn": (
             "waits in it before a broker that cannot be reached is tried again, and changes what "
             "its connections send"
@@ -122,6 +125,22 @@ _USES: Mapping[str, Mapping[str, str]] = {
             "replaces it for one producer, to use its own handler"
         ),
         "aiokafka.producer.sender:Sender._find_coordinator": "asks it where to send the request",
+        "aiokafka.producer.sender:Sender._in_flight": "overrides the method that ends a request",
+        "aiokafka.producer.sender:Sender._muted_partitions": (
+            "overrides the method that ends a request"
+        ),
+        "aiokafka.producer.sender:Sender._retry_backoff": (
+            "overrides it to wait ever longer before a retry"
+        ),
+        "aiokafka.producer.sender:Sender._send_produce_req": (
+            "overrides it to use its own handler"
+        ),
+        "aiokafka.producer.sender:SendProduceReqHandler(sender, batches)": (
+            "makes one that keeps the reason of a refusal"
+        ),
+        "aiokafka.producer.sender:SendProduceReqHandler._can_retry": (
+            "overrides it: it is given the reason of a refusal"
+        ),
         "aiokafka.producer.sender:Sender._txn_manager": "reads the transactional id from it",
         "aiokafka.producer.transaction_manager:TransactionManager.transactional_id": (
             "finds the coordinator by it"

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,7 +18,8 @@ from aiokafka.producer import sender
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from streams.kafka.aiokafka_patches import read_within_bounds
+from streams.kafka import aiokafka_patches
+from streams.kafka.aiokafka_patches import Retries, read_within_bounds, retry_ever_more_slowly
 from streams.kafka.clients import new_producer
 from streams.kafka.records import Record
 from streams.settings import Settings
@@ -119,6 +121,60 @@ async def test_our_producer_waits_as_long_as_any_for_everything_else(
     assert not await add_a_partition(ours, CoordinatorLoadInProgressError.errno)
     assert not await add_a_partition(plain, CoordinatorLoadInProgressError.errno)
     assert waits == [0.1, 0.1]  # `retry_backoff_ms`
+
+
+class Clock:
+    """Time, which passes when the test says so."""
+
+    now = 1000.0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(aiokafka_patches, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+@pytest.fixture
+def retries(ours: AIOKafkaProducer, clock: Clock) -> Retries:
+    """Make ours the producer of a partition."""
+    vars(ours._sender)["_retry_backoff"] = 0.005
+    return retry_ever_more_slowly(ours)
+
+
+async def test_each_wait_of_a_transaction_is_twice_as_long_as_the_one_before(
+    ours: AIOKafkaProducer, clock: Clock, retries: Retries
+) -> None:
+    waits = []
+    while clock.now < 1003:
+        waits.append(ours._sender._retry_backoff)
+        clock.now += waits[-1]
+    assert waits[:20] == pytest.approx([0.005] * 20)
+    assert len(waits) < 40
+    assert waits[-1] == 0.5
+    assert all(after <= 2.1 * before for before, after in pairwise(waits))
+
+
+async def test_every_transaction_begins_with_short_waits(
+    ours: AIOKafkaProducer, clock: Clock, retries: Retries
+) -> None:
+    ours._txn_manager.set_pid_and_epoch(1, 0)
+    retries.refusal = "users.events.v1[0]: NotEnoughReplicasError"
+    clock.now += 60
+    assert ours._sender._retry_backoff == 0.5
+    await ours.begin_transaction()
+    assert ours._sender._retry_backoff == 0.005
+    assert retries.refusal is None
+
+
+async def test_the_markers_of_the_last_transaction_are_waited_for_ever_more_slowly(
+    ours: AIOKafkaProducer, clock: Clock, retries: Retries, waits: list[float]
+) -> None:
+    assert not await add_a_partition(ours, ConcurrentTransactions.errno)
+    clock.now += 60
+    assert not await add_a_partition(ours, ConcurrentTransactions.errno)
+    assert waits == [0.002, 0.5]
 
 
 async def test_only_our_producer_waits_before_it_tries_a_broker_again(

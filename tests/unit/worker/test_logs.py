@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from streams.kafka.aiokafka_patches import refusal_is_news
 from streams.worker.logs import logging_config
 
 AWAY = "Unable connect to node with id 1: [Errno 111] Connection refused"
@@ -41,6 +42,16 @@ def test_repeated_lines_of_other_loggers_are_kept(news: logging.Filter) -> None:
 def test_expected_refusals_are_not_logged(news: logging.Filter) -> None:
     text = "retrying. Error: <class 'aiokafka.errors.NotEnoughReplicasError'>"
     assert not is_written(news, text, at=0.0, name="aiokafka.producer.sender")
+
+
+def test_a_refusal_late_in_a_transaction_is_logged(news: logging.Filter) -> None:
+    text = "retrying. Error: <class 'aiokafka.errors.NotEnoughReplicasError'>"
+    token = refusal_is_news.set(True)
+    try:
+        assert is_written(news, text, at=0.0, name="aiokafka.producer.sender")
+        assert not is_written(news, text, at=1.0, name="aiokafka.producer.sender")
+    finally:
+        refusal_is_news.reset(token)
 
 
 def test_memory_is_bounded(news: logging.Filter) -> None:
