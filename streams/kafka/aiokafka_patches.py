@@ -39,9 +39,10 @@ _MARKERS_WAIT_S = 0.002
 _RECONNECT_BACKOFF_S = 0.1
 
 
-# aiokafka repeats what a broker refuses after `retry_backoff_ms`, however often. While a transaction
-# is new, refusals are normal and over in milliseconds. From this age on each wait doubles, up to a
-# maximum: a broker in trouble got the whole chunk again 200 times per second and partition.
+# aiokafka repeats what a broker refuses after `retry_backoff_ms`, however often. While a
+# transaction is new, refusals are normal and over in milliseconds. From this age on each wait
+# doubles, up to a maximum: a broker in trouble got the whole chunk again 200 times per second and
+# partition.
 _PROMPT_RETRIES_S = 0.1
 _MAX_RETRY_BACKOFF_S = 0.5
 

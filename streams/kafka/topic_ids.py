@@ -19,7 +19,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
-from streams.kafka.clients import admin_client
+from streams.kafka.clients import new_consumer, stop
 from streams.settings import Settings
 
 _UUID = Schema(("high", Int64), ("low", Int64))
@@ -104,11 +104,15 @@ async def topic_id(settings: Settings, topic: str) -> str:
     """Return the topic's id, 32 hex digits.
 
     Raises:
-        Fatal: no broker answers.
-        KafkaError: the broker does not know the topic.
+        KafkaError: no broker answers, or it does not know the topic.
     """
-    async with admin_client(settings) as admin:
-        response = await admin._send_request(_MetadataRequest(topic))
+    consumer = new_consumer(settings)
+    try:
+        await consumer.start()
+        client = consumer._client
+        response = await client.send(client.get_random_node(), _MetadataRequest(topic))
+    finally:
+        await stop(consumer)
     [(error, _name, (high, low), *_)] = response.topics
     if error:
         raise for_code(error)(topic)

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from models.errors import Fatal
 from streams.aggregate import TopicNames
 from streams.kafka.clients import new_consumer, stop
-from streams.kafka.log_reader import LogReader, open_logs, read_to
+from streams.kafka.log_reader import LogReader, read_to
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import partitions_of
 from streams.settings import Settings
@@ -90,13 +90,13 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
                 "not: the state was lost, and deciding without it would repeat every command; "
                 "restore the changelog from a backup"
             )
-        if stored is None:
-            await _check_other_partitions(settings, consumer, names, tp)
         begin = (await consumer.beginning_offsets([source]))[source]
         if stored is None:
+            await _check_other_partitions(settings, consumer, names, tp)
             stored = Position(begin)
-        end = await _end_at_least(consumer, source, stored.offset)
-        check_bounds(tp, stored, begin, end)
+        else:
+            end = await _end_at_least(consumer, source, stored.offset)
+            check_bounds(tp, stored, begin, end)
         position = replace(stored, topic_id=input_id, partitions=settings.partitions)
         await stop(consumer)
     except BaseException:  # also a cancellation while the consumer stops
@@ -155,19 +155,19 @@ async def _check_other_partitions(
 ) -> None:
     """Check by the other partitions' states that a partition without any state is not a new one.
 
+    The consumer's assignment is another one afterwards.
+
     Raises:
         Fatal: they were made with another number of partitions.
     """
     ends = await consumer.end_offsets(partitions_of(settings, names.changelog))
     written = [changelog for changelog, end in ends.items() if end]
-    if not written:
-        return
-    async with open_logs(settings, written) as logs:
-        for changelog in written:
-            stored = await last_position(logs, names, changelog.partition)
-            if stored is not None and stored.partitions is not None:
-                check_partitions(tp, stored, (), settings.partitions)
-                return
+    logs = LogReader(consumer, consumer)
+    for changelog in written:
+        stored = await last_position(logs, names, changelog.partition)
+        if stored is not None and stored.partitions is not None:
+            check_partitions(tp, stored, (), settings.partitions)
+            return
 
 
 async def last_position(logs: LogReader, names: TopicNames, partition: int) -> Position | None:

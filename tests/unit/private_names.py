@@ -178,7 +178,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "streams/kafka/topic_ids.py": {
-        "aiokafka.admin.client:AIOKafkaAdminClient._send_request": (
+        "aiokafka.client:AIOKafkaClient.get_random_node": "asks any broker",
+        "aiokafka.client:AIOKafkaClient.send": "sends a request that aiokafka does not know",
+        "aiokafka.consumer.consumer:AIOKafkaConsumer._client": (
             "sends a request that aiokafka does not know"
         ),
         "aiokafka.protocol.api:Request.API_KEY": "defines a request that aiokafka does not know",
