@@ -147,7 +147,7 @@ async def clock(
     return clock
 
 
-async def test_what_comes_soon_after_a_chunk_is_joined_with_what_follows(
+async def test_chunks_that_come_during_the_pause_are_joined(
     driver: PartitionDriver, partition: FakePartition, clock: Clock
 ) -> None:
     driver.submit(chunk(12, 13))
@@ -184,7 +184,9 @@ async def test_starts_at_the_position_of_its_partition(
     assert worker.sought == [10]
 
 
-async def test_processes_what_follows_on(driver: PartitionDriver, partition: FakePartition) -> None:
+async def test_processes_consecutive_chunks(
+    driver: PartitionDriver, partition: FakePartition
+) -> None:
     driver.submit(chunk(10, 13))
     driver.submit(chunk(13, 15))
     await idle(driver)
@@ -225,7 +227,7 @@ async def test_a_defect_stops_the_worker_in_the_end(
     assert "the chunk at position 10 failed 5 times: KeyError" in str(worker.failure)
 
 
-async def test_what_was_processed_before_is_left_out(
+async def test_records_that_were_processed_before_are_left_out(
     driver: PartitionDriver, partition: FakePartition
 ) -> None:
     driver.submit(chunk(8, 12))
@@ -248,7 +250,7 @@ async def test_chunks_that_wait_are_joined_up_to_the_limit(
     assert partition.chunks == [[10], [11, 12, 13], [14, 15]]
 
 
-async def test_only_what_follows_on_is_joined(
+async def test_only_consecutive_chunks_are_joined(
     driver: PartitionDriver, partition: FakePartition
 ) -> None:
     partition.gate.clear()
@@ -380,7 +382,7 @@ async def test_partitions_that_went_elsewhere_are_closed(worker: FakeWorker) -> 
     assert partitions.is_ready(other)
 
 
-async def test_a_start_takes_as_long_as_it_takes(worker: FakeWorker) -> None:
+async def test_a_long_start_is_not_interrupted(worker: FakeWorker) -> None:
     partition = FakePartition(position=10)
     partition.start_gate.clear()
     driver = PartitionDriver(TOPIC, partition, worker, max_records=4)
@@ -426,6 +428,6 @@ async def test_a_failure_shows_until_a_chunk_is_processed(
     assert driver.status == PartitionStatus(12, 0, is_waiting=False)
 
 
-async def test_what_is_not_there_stands_nowhere(worker: FakeWorker) -> None:
+async def test_an_unknown_partition_has_no_position(worker: FakeWorker) -> None:
     partitions = Partitions(worker, settle_timeout=1, max_records=4)
     assert partitions.status(TOPIC) == PartitionStatus(None, 0, is_waiting=False)

@@ -79,7 +79,7 @@ class Full(ChunkConsumer):
         await events[0].wait()
 
 
-async def test_a_partition_that_wants_more_wakes_who_waits_for_one() -> None:
+async def test_a_resumed_partition_wakes_the_waiting_reader() -> None:
     """It would starve for a quarter of a second, with chunks that were fetched."""
     consumer = Full()
     reading = asyncio.ensure_future(anext(consumer.getmany(1), None))
@@ -108,7 +108,7 @@ async def test_a_refused_commit_is_left_to_the_next_one() -> None:
     assert consumer.thread.committed == [{ONE: 5}]
 
 
-async def test_nothing_is_committed_amid_a_rebalance_or_of_partitions_that_went() -> None:
+async def test_nothing_is_committed_during_a_rebalance_or_for_lost_partitions() -> None:
     consumer = Positions({ONE: 5, TP("things", 2): 3})
     cast(Any, consumer.app).rebalancing = True
     await consumer.commit()
@@ -169,7 +169,7 @@ def test_what_is_put_into_batches_is_what_is_fetched(amount: int) -> None:
     assert all(one.timestamp > 1_700_000_000_000 for one in fetched)
 
 
-def test_nothing_makes_no_batch() -> None:
+def test_no_records_make_no_batch() -> None:
     assert Batches(new_batch, []).close() == []
 
 
