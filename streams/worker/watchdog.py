@@ -12,7 +12,7 @@ position does not move. Two things do not count:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer
@@ -41,17 +41,10 @@ class Watchdog:
     It runs in the consumer's thread, so that it also notices a blocked event loop of the app.
     """
 
-    def __init__(
-        self, app: Host, consumer: AIOKafkaConsumer, reached: Callable[[TP, int], int]
-    ) -> None:
-        """Watch the partitions that ``consumer`` is assigned as the app's member of its group.
-
-        ``reached`` returns the end of the range without records that a partition's position is in,
-        else the position.
-        """
+    def __init__(self, app: Host, consumer: AIOKafkaConsumer) -> None:
+        """Watch the partitions that ``consumer`` is assigned as the app's member of its group."""
         self._app = app
         self._consumer = consumer
-        self._reached = reached
         self._unchanged: dict[TP | None, tuple[object, int]] = {}
 
     async def run(self) -> None:
@@ -120,11 +113,10 @@ class Watchdog:
         name = f"{tp.topic}[{tp.partition}]"
         if now.position is None:
             return Expectation(now, f"{name} has not been started")
-        reached = self._reached(tp, now.position)
-        if reached >= end:
+        if now.position >= end:
             return None
         return Expectation(
-            (reached, now.failures), f"{name} has stood at position {reached} of {end}"
+            (now.position, now.failures), f"{name} has stood at position {now.position} of {end}"
         )
 
     def _is_member(self) -> bool:

@@ -20,7 +20,7 @@ LOOKS = 12  # the watchdog's, in one timeout
 def watchdog() -> Watchdog:
     """It is told here what it would find out."""
     nothing = cast(Any, None)
-    return Watchdog(nothing, nothing, nothing)
+    return Watchdog(nothing, nothing)
 
 
 def test_what_does_not_change_for_a_whole_timeout_is_overdue(watchdog: Watchdog) -> None:
