@@ -91,13 +91,9 @@ class Watchdog:
         """Return what has to change, by partition; None is the group membership."""
         owned = [TP(*partition) for partition in self._consumer.assignment()]
         topics = self._consumer._subscription.topics
-        try:
-            # The last stable offsets: nothing after them can be read.
-            ends = await asyncio.wait_for(
-                self._consumer.end_offsets(owned or [TP(topic, 0) for topic in topics]),
-                _RESPONSE_TIMEOUT_S,
-            )
-        except (KafkaError, asyncio.TimeoutError):
+        asked = owned or [TP(topic, 0) for topic in topics]
+        ends = dict(zip(asked, await asyncio.gather(*map(self._end, asked)), strict=True))
+        if all(end is None for end in ends.values()):
             return {}
         if not self._is_member():
             group = self._consumer._coordinator
@@ -106,9 +102,20 @@ class Watchdog:
             return {None: Expectation(group.generation, f"outside of the group {group.group_id}")}
         return {tp: due for tp in owned if (due := self._due_of(tp, ends[tp])) is not None}
 
-    def _due_of(self, tp: TP, end: int) -> Expectation | None:
+    async def _end(self, tp: TP) -> int | None:
+        """Return the last stable offset, after which nothing can be read; None: no response.
+
+        Each partition is asked for by itself: for several, aiokafka fails if one has no leader.
+        """
+        try:
+            found = await asyncio.wait_for(self._consumer.end_offsets([tp]), _RESPONSE_TIMEOUT_S)
+        except (KafkaError, asyncio.TimeoutError):
+            return None
+        return int(found[tp])
+
+    def _due_of(self, tp: TP, end: int | None) -> Expectation | None:
         now = self._app.partitions.status(tp)
-        if now.is_waiting:
+        if end is None or now.is_waiting:
             return None
         name = f"{tp.topic}[{tp.partition}]"
         if now.position is None:
