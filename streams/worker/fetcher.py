@@ -163,7 +163,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
             if records:
                 chunks.append(Chunk(tp, records, passed.start, state.position))
             else:
-                self._passed[tp] = passed._replace(end=state.position)
+                self._passed[tp] = _Passed(passed.start, state.position, passed.since)
         return chunks + self._take_passed(active)
 
     def _take_passed(self, active: Collection[TP]) -> list[Chunk]:
