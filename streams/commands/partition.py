@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 from faust.types import TP
+from msgspec.structs import replace
 
 from models.errors import Fatal, Poison, Rejected, Transient
 from models.messages import Command, Event, EventRecord, check_expected_version
@@ -26,7 +27,9 @@ from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import dead_letter
 from streams.kafka.partitioner import check_partition
 from streams.kafka.records import Record, reply_key, source_of
+from streams.kafka.topic_ids import topic_id
 from streams.kafka.transactions import OutputRecord, TransactionalProducer
+from streams.state.input_log import check_topic
 from streams.state.recovery import recover_partition
 from streams.state.snapshot import (
     Remembered,
@@ -113,7 +116,17 @@ class CommandPartition(Generic[S]):
         )
         self._repository = EventSourcedRepository(self._aggregate, recovered.state, self._sealer)
         self._bus = self._new_bus(self._repository)
-        return recovered.position
+        self._position = recovered.position
+        return recovered.position.offset
+
+    async def check_log(self) -> None:
+        """Check that the command topic is still the one that the position refers to.
+
+        Raises:
+            Fatal: it was deleted and created again.
+            KafkaError: the broker does not know it at the moment.
+        """
+        check_topic(self._tp, self._position, await topic_id(self._settings, self._tp.topic))
 
     async def process(self, records: Sequence[Record], position: int) -> None:
         """Decide a chunk and commit the results."""
@@ -127,7 +140,8 @@ class CommandPartition(Generic[S]):
             outcomes.extend(outputs.outcomes)
             dead.extend(outputs.dead)
         changes = self._repository.staged()
-        changes[position_key(self._tp)] = encode_position(position)
+        self._position = replace(self._position, offset=position)
+        changes[position_key(self._tp)] = encode_position(self._position)
         offsets = await self._producer.commit(
             {
                 self._names.keys: new(self._sealer.changes()),

@@ -6,7 +6,8 @@ other and checks each before it is processed:
 
 - gap: a chunk that starts after the position would skip records; it is dropped, and the consumer
   seeks back to the position;
-- overlap: records below the position were processed already and are left out.
+- overlap: records below the position were processed already and are left out, if the log is
+  still the same: it may have been deleted and created again, or have lost records.
 
 So it does not matter under which assignment a chunk was fetched: the log is the same for every
 worker, and owners in between have moved the position that this one starts from.
@@ -275,6 +276,8 @@ class PartitionDriver:
 
     async def _process(self, chunk: Chunk) -> None:
         assert self.position is not None
+        if chunk.start < self.position:
+            await self._check_log()
         if chunk.end <= self.position:
             return  # all of it was processed already
         if chunk.start > self.position:
@@ -298,6 +301,18 @@ class PartitionDriver:
         self.position = chunk.end
         self._failures = self._defects = 0
         self._processed_at = time.monotonic()
+
+    async def _check_log(self) -> None:
+        """Check that the log has not gone back, and is no other one.
+
+        Raises:
+            Fatal, Transient: it has or is; starting raises what to do.
+        """
+        assert self.position is not None
+        await self._partition.check_log()
+        _, end = await self._consumer.log_bounds(self.tp)
+        if end < self.position:
+            raise Transient(f"the log ends at {end}, before the position {self.position}")
 
 
 def _backoff(failures: int) -> float:

@@ -35,7 +35,7 @@ from streams.kafka.records import Record
 from streams.kafka.transactions import OutputRecord
 from streams.settings import Settings
 from streams.state.recovery import Recovered
-from streams.state.store import MemoryStore
+from streams.state.store import MemoryStore, Position
 from tests.unit.samples import wire_register
 
 NAMES = TopicNames("", "users")
@@ -69,7 +69,7 @@ def without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What becomes of a transaction is shown by the tests with a real Kafka."""
 
     async def from_nothing(*_: object) -> Recovered:
-        return Recovered(MemoryStore(), 0, {})
+        return Recovered(MemoryStore(), Position(0), {})
 
     monkeypatch.setattr(command_partition, "TransactionalProducer", Written)
     monkeypatch.setattr(command_partition, "recover_partition", from_nothing)
@@ -125,7 +125,7 @@ def mixed(seed: int) -> list[Record]:
 
 @hypothesis_settings(deadline=None, max_examples=20)
 @given(st.integers(0, 1000), st.lists(st.integers(1, MORE_THAN_A_GROUP - 1)))
-def test_how_commands_are_cut_into_chunks_changes_nothing(seed: int, cuts: list[int]) -> None:
+def test_the_outcomes_do_not_depend_on_the_chunks(seed: int, cuts: list[int]) -> None:
     records = mixed(seed)
     places = sorted({0, len(records), *cuts})
     chunks = [records[a:b] for a, b in pairwise(places)]
@@ -136,7 +136,7 @@ def test_how_commands_are_cut_into_chunks_changes_nothing(seed: int, cuts: list[
     assert _last(cut[NAMES.changelog]) == _last(one_by_one[NAMES.changelog])
 
 
-def test_each_command_of_a_chunk_sees_what_the_ones_before_it_did() -> None:
+def test_each_command_of_a_chunk_sees_the_changes_of_those_before() -> None:
     again = register(1)
     topics = written([[register(0), again, command(2, "DeactivateUser"), again]])
     outcomes = [orjson.loads(one.value or b"") for one in topics[NAMES.outcomes]]
@@ -162,7 +162,7 @@ def test_what_says_nothing_about_the_command_makes_no_dead_letter(error: Excepti
         written([[register(0)]], failing_bus)
 
 
-def test_a_letter_is_sealed_where_the_user_is_erased_later_in_the_chunk() -> None:
+def test_a_dead_letter_is_sealed_if_the_user_is_erased_later_in_the_chunk() -> None:
     no_command = record(1, b"u", b'{"type": "RegisterUser", "aggregateId": "u", "email": 1}')
     erase = command(2, "EraseUser")
     late = record(3, b"u", no_command.value or b"")

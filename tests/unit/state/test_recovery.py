@@ -12,7 +12,7 @@ from streams.aggregate import TopicNames
 from streams.settings import Settings
 from streams.state import recovery
 from streams.state.recovery import recover_partition
-from streams.state.store import MemoryStore, encode_position, position_key
+from streams.state.store import MemoryStore, Position, encode_position, position_key
 
 NAMES = TopicNames("", "users")
 COMMANDS = TP(NAMES.commands, 0)
@@ -48,7 +48,7 @@ async def test_a_start_that_is_cancelled_while_its_consumer_stops_closes_the_sto
 ) -> None:
     """It would stay locked, and the next start would take the next folder, which is empty."""
     stored, stopping = Stored(), asyncio.Event()
-    stored.apply({position_key(COMMANDS): encode_position(0)}, 0)
+    stored.apply({position_key(COMMANDS): encode_position(Position(0))}, 0)
 
     async def no_records(_: object, partitions: Any) -> dict[Any, int]:
         return dict.fromkeys(partitions, 0)
