@@ -67,6 +67,10 @@ async def test_a_start_that_is_cancelled_while_its_consumer_stops_closes_the_sto
             stopping.set()
             await asyncio.Event().wait()  # a broker that is away
 
+    async def same_topic(*_: object) -> str:
+        return "an id"
+
+    monkeypatch.setattr(recovery, "topic_id", same_topic)
     monkeypatch.setattr(recovery, "new_consumer", lambda *_, **__: EmptyLogs())
     monkeypatch.setattr(recovery, "_written_ends", no_records)
     monkeypatch.setattr(recovery, "topic_id", id_of_any)
