@@ -19,7 +19,7 @@ from streams.kafka.topics import partitions_of
 from streams.kafka.transactions import OutputRecord, TransactionalProducer
 from streams.settings import Settings
 from streams.state.snapshot import RememberedAcceptance, Snapshot, encode_snapshot
-from streams.state.store import encode_position, position_key
+from streams.state.store import Position, encode_position, position_key
 
 _CHUNK_RECORDS = 2000  # in one transaction, as of a busy worker
 _DIFFERENT_VALUES = 997  # with fewer, compression would work better than with real data
@@ -96,7 +96,7 @@ async def _write_partition(
     await producer.start()
     try:
         while chunk := list(islice(outputs, _CHUNK_RECORDS)):
-            chunk.append(OutputRecord(position_key(tp), encode_position(position)))
+            chunk.append(OutputRecord(position_key(tp), encode_position(Position(position))))
             await producer.commit({names.changelog: producer.batches(chunk)})
     finally:
         await producer.close()

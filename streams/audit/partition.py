@@ -17,10 +17,10 @@ from streams.aggregate import Aggregate, TopicNames
 from streams.audit.history import Frozen, HistoryAudit, ViewDocuments
 from streams.audit.outcomes import OutcomeAudit
 from streams.audit.report import CheckedRange, InvariantResult, Report
+from streams.encryption.events import open_personal
 from streams.encryption.keys import PartitionKeys
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
 from streams.kafka.records import Record
-from streams.views.event_reader import open_personal
 
 S = TypeVar("S")
 

@@ -33,6 +33,7 @@ from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
 from streams.state.changelog import restore
 from streams.state.store import MemoryStore, position_key
+from streams.state.version import StateVersion, check_version
 from streams.views.event_reader import sealed_ids
 from streams.views.projection import View
 from streams.views.status import status_of
@@ -64,7 +65,7 @@ async def verify(
     Raises:
         NotCaughtUp: The workers did not catch up in time.
         Fatal: A server does not answer, a topic or the index is missing, or the master key is
-            missing or wrong.
+            missing or wrong. Or a state was made by a program with another state version.
         Transient: A server failed meanwhile.
     """
     names = TopicNames.of(settings, aggregate.name)
@@ -105,6 +106,7 @@ class _Verification(Generic[S]):
         self._logs = logs
         self._progress = progress
         self._ring = ring
+        self._version = StateVersion.of(aggregate)
         self._report = Report()
         self._done = self._total = 0
 
@@ -238,7 +240,9 @@ class _Verification(Generic[S]):
         self._logs.consumer.assign([changelog])
         # Up to the last stable offset, which is never inside a transaction.
         state = await restore(self._logs.consumer, changelog, MemoryStore())
-        position = state.position(TP(*commands)) or 0
+        stored = state.position(TP(*commands))
+        check_version(TP(*commands), stored, self._version)
+        position = 0 if stored is None else stored.offset
         # Everything that the commands below the position caused is before these ends: it was
         # written before the position was committed.
         ends = await self._logs.end_offsets([outcomes, dead_letters, events])

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 from faust.types import TP
+from msgspec.structs import replace
 
 from models.errors import Poison, Rejected
 from models.messages import Command, Event, EventRecord, check_expected_version
@@ -20,6 +21,7 @@ from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.commands import replies
 from streams.commands.reader import CommandReader
+from streams.commands.rebuild_state import rebuild_states
 from streams.commands.repository import EventSourcedRepository
 from streams.encryption.keys import PartitionKeys, master_key
 from streams.encryption.sealer import PartitionSealer
@@ -35,6 +37,7 @@ from streams.state.snapshot import (
 )
 from streams.state.store import encode_position, position_key
 from streams.state.table import StateTable
+from streams.state.version import StateVersion, has_to_rebuild
 from streams.worker.app import StreamApp
 from streams.worker.logs import log_defect
 
@@ -88,6 +91,7 @@ class CommandPartition(Generic[S]):
         self._cluster = app.cluster
         self._aggregate = aggregate
         self._names = TopicNames.of(app.settings, aggregate.name)
+        self._version = StateVersion.of(aggregate)
         self._reader = CommandReader(aggregate.commands)
         self._table = table
         self._new_bus = new_bus
@@ -102,18 +106,29 @@ class CommandPartition(Generic[S]):
         return False
 
     async def start(self) -> int:
-        """Fence earlier owners, restore the state, and return the position that belongs to it."""
+        """Fence earlier owners, restore the state, and return the position that belongs to it.
+
+        A state of an older version is rebuilt first.
+
+        Raises:
+            Fatal: only a person can repair it, or a newer program made the state.
+            Fenced: the partition has a newer owner.
+        """
         self._drop_state()
         await self._producer.start()
         recovered = await recover_partition(self._settings, self._names, self._tp)
         self._stored = recovered.state
         self._table.owned[self._tp.partition] = recovered.state
-        self._sealer = PartitionSealer(
-            PartitionKeys(self._master, recovered.keys), encrypt=self._encrypt
-        )
+        keys = PartitionKeys(self._master, recovered.keys)
+        if has_to_rebuild(self._tp, recovered.position, self._version):
+            await rebuild_states(
+                self._settings, self._aggregate, self._tp, recovered, keys, self._producer
+            )
+        self._sealer = PartitionSealer(keys, encrypt=self._encrypt)
         self._repository = EventSourcedRepository(self._aggregate, recovered.state, self._sealer)
         self._bus = self._new_bus(self._repository)
-        return recovered.position
+        self._position = replace(recovered.position, state=str(self._version))
+        return recovered.position.offset
 
     async def process(self, records: Sequence[Record], position: int) -> None:
         """Decide a chunk and commit the results."""
@@ -127,7 +142,8 @@ class CommandPartition(Generic[S]):
             outcomes.extend(outputs.outcomes)
             dead.extend(outputs.dead)
         changes = self._repository.staged()
-        changes[position_key(self._tp)] = encode_position(position)
+        self._position = replace(self._position, offset=position)
+        changes[position_key(self._tp)] = encode_position(self._position)
         offsets = await self._producer.commit(
             {
                 self._names.keys: new(self._sealer.changes()),

@@ -18,7 +18,7 @@ from streams.kafka.log_reader import open_logs
 from streams.kafka.transactions import Fenced, OutputRecord, TransactionalProducer
 from streams.settings import Settings
 from streams.state.changelog import restore
-from streams.state.store import MemoryStore, encode_position, position_key
+from streams.state.store import MemoryStore, Position, encode_position, position_key
 
 # A supervisor may keep starting workers, and each takes the partition over before it ends.
 _MAX_ATTEMPTS = 5
@@ -30,6 +30,8 @@ class Expired:
 
     position: int
     begin: int
+    state: str | None = None
+    """Version of the state at this position, which stays."""
 
     @property
     def count(self) -> int:
@@ -46,8 +48,10 @@ async def find_expired(settings: Settings, names: TopicNames, partition: int) ->
         logs.consumer.assign([changelog])
         state = await restore(logs.consumer, changelog, MemoryStore())
         begin = (await logs.begin_offsets([commands]))[commands]
-    position = state.position(TP(*commands))
-    return Expired(begin if position is None else position, begin)
+    stored = state.position(TP(*commands))
+    if stored is None:
+        return Expired(begin, begin)
+    return Expired(stored.offset, begin, stored.state)
 
 
 async def skip_expired(
@@ -79,8 +83,9 @@ async def skip_expired(
                 await producer.start()
                 expired = await find_expired(settings, names, partition)
                 if expired.count:
-                    position = OutputRecord(position_key(tp), encode_position(expired.begin))
-                    await producer.commit({names.changelog: producer.batches([position])})
+                    position = encode_position(Position(expired.begin, expired.state))
+                    record = OutputRecord(position_key(tp), position)
+                    await producer.commit({names.changelog: producer.batches([record])})
     except Fenced:
         raise Fatal(
             f"{names.commands}[{partition}] was taken over by a worker before its position could "

@@ -21,7 +21,7 @@ from streams.kafka.topic_ids import topic_id
 from streams.settings import Settings
 from streams.state.changelog import restore
 from streams.state.rocksdb import Identity, open_rocksdb_store
-from streams.state.store import MemoryStore, StateStore
+from streams.state.store import MemoryStore, Position, StateStore
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Recovered:
     """State of a partition, the input position that belongs to it, and the keys."""
 
     state: StateStore
-    position: int
+    position: Position
     keys: dict[bytes, bytes]
     """Wrapped data keys, by aggregate id."""
 
@@ -72,8 +72,8 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
                 "restore the changelog from a backup"
             )
         if position is None:
-            position = begin
-        _check_position(tp, position, begin, end)
+            position = Position(begin)
+        _check_position(tp, position.offset, begin, end)
     except BaseException:
         if state is not None:
             state.close()

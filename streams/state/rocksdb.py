@@ -38,7 +38,7 @@ from rocksdict import (
 )
 
 from models.errors import Fatal, Transient
-from streams.state.store import RESERVED, StateStore, decode_position, position_key
+from streams.state.store import RESERVED, Position, StateStore, decode_position, position_key
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class RocksDBStore(StateStore):
         except Exception as error:
             self._remove_and_raise(error)
 
-    def position(self, tp: TP) -> int | None:
+    def position(self, tp: TP) -> Position | None:
         """Return the position in an input partition. Raises Transient: see the class."""
         value = self.get(position_key(tp))
         return None if value is None else decode_position(value)

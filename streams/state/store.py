@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
-import orjson
+import msgspec
 from faust.types import TP
 
 # Keys that start with this byte are no aggregate ids, which contain no control characters.
@@ -17,14 +17,26 @@ def position_key(tp: TP) -> bytes:
     return RESERVED + f"position {tp.topic} {tp.partition}".encode()
 
 
-def encode_position(position: int) -> bytes:
+class Position(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The next offset to read of an input partition, and the version of the state at it."""
+
+    offset: int = msgspec.field(name="position")
+
+    state: str | None = None
+    """Version of the state (`streams/state/version.py`); None if an older program wrote this."""
+
+
+_decode = msgspec.json.Decoder(Position).decode
+
+
+def encode_position(position: Position) -> bytes:
     """Encode a position as a value of the changelog."""
-    return orjson.dumps({"position": position})
+    return msgspec.json.encode(position)
 
 
-def decode_position(value: bytes) -> int:
-    """Decode what `encode_position` returned."""
-    return int(orjson.loads(value)["position"])
+def decode_position(value: bytes) -> Position:
+    """Decode what `encode_position` returned, in this version or an older one."""
+    return _decode(value)
 
 
 class StateStore(ABC):
@@ -43,7 +55,7 @@ class StateStore(ABC):
         """Return the record of an aggregate, or None if there is none."""
 
     @abstractmethod
-    def position(self, tp: TP) -> int | None:
+    def position(self, tp: TP) -> Position | None:
         """Return the position in an input partition that belongs to this state, if there is one."""
 
     @abstractmethod
@@ -83,7 +95,7 @@ class MemoryStore(StateStore):
         """Return the record of an aggregate, or None if there is none."""
         return self.records.get(key)
 
-    def position(self, tp: TP) -> int | None:
+    def position(self, tp: TP) -> Position | None:
         """Return the position in an input partition that belongs to this state, if there is one."""
         value = self._reserved.get(position_key(tp))
         return None if value is None else decode_position(value)

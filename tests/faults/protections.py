@@ -29,7 +29,7 @@ from streams.settings import Settings
 from streams.state import recovery
 from streams.state.recovery import Recovered
 from streams.state.rocksdb import RocksDBStore
-from streams.state.store import MemoryStore, encode_position, position_key
+from streams.state.store import MemoryStore, Position, encode_position, position_key
 from streams.views.checkpoint import IndexCheckpoints
 from streams.views.read_your_writes import ReadYourWrites
 from streams.views.writer import PartitionWriter
@@ -75,7 +75,8 @@ def position_in_the_state(set_: Set) -> None:
             found = await admin.list_consumer_group_offsets(
                 f"{settings.namespace}users-commands", partitions=[partition]
             )
-        return replace(recovered, position=max(0, found[partition].offset))
+        position = Position(max(0, found[partition].offset))
+        return replace(recovered, position=position)
 
     set_(command_partition, "recover_partition", at_the_groups_offset)
 
@@ -112,7 +113,7 @@ def apply_after_commit(set_: Set) -> None:
         async def apply_and_commit(outputs: Mapping[str, Batches]) -> Mapping[str, int]:
             changes = {
                 **self._repository.staged(),
-                position_key(self._tp): encode_position(position),
+                position_key(self._tp): encode_position(Position(position)),
             }
             store.apply(changes, store.end)
             store._db.flush()

@@ -19,7 +19,7 @@ from streams.kafka.log_reader import LogReader
 from streams.kafka.records import Record
 from streams.progress import no_progress
 from streams.settings import Settings
-from streams.state.store import encode_position, position_key
+from streams.state.store import Position, encode_position, position_key
 from tests.unit.audit.test_partition import line
 
 NAMES = TopicNames("", "users")
@@ -45,7 +45,7 @@ class Logs:
             return line(tp.topic, self._last_commands[number])
         if tp.topic == NAMES.changelog and number in self._positions:
             key = position_key(TP(NAMES.commands, number))
-            record = line(tp.topic, 9, encode_position(self._positions[number]), key)
+            record = line(tp.topic, 9, encode_position(Position(self._positions[number])), key)
             assert wanted(record)
             assert not wanted(line(tp.topic, 9, orjson.dumps({}), b"user-1"))
             return record

@@ -32,7 +32,7 @@ from streams.kafka.records import Record
 from streams.kafka.transactions import OutputRecord
 from streams.settings import Settings
 from streams.state.recovery import Recovered
-from streams.state.store import MemoryStore
+from streams.state.store import MemoryStore, Position
 from tests.unit.samples import wire_register
 
 NAMES = TopicNames("", "users")
@@ -66,7 +66,7 @@ def without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """What becomes of a transaction is shown by the tests with a real Kafka."""
 
     async def from_nothing(*_: object) -> Recovered:
-        return Recovered(MemoryStore(), 0, {})
+        return Recovered(MemoryStore(), Position(0), {})
 
     monkeypatch.setattr(command_partition, "TransactionalProducer", Written)
     monkeypatch.setattr(command_partition, "recover_partition", from_nothing)

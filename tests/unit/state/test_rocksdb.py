@@ -17,7 +17,7 @@ from faust.types import TP
 from models.errors import Fatal, Transient
 from streams.state import rocksdb
 from streams.state.rocksdb import Identity, RocksDBStore, open_rocksdb_store
-from streams.state.store import MemoryStore, StateStore, encode_position, position_key
+from streams.state.store import MemoryStore, Position, StateStore, encode_position, position_key
 
 COMMANDS = TP("users.commands.v1", 1)
 IDENTITY = Identity("a" * 32, 1)
@@ -61,11 +61,12 @@ def test_an_empty_one(state: StateStore) -> None:
 
 
 def test_what_was_applied_is_there(state: StateStore) -> None:
-    state.apply({b"anna": b"1", b"bert": b"1", position_key(COMMANDS): encode_position(7)}, 3)
-    state.apply({b"anna": b"2", position_key(COMMANDS): encode_position(9)}, 6)
+    at_7, at_9 = (encode_position(Position(offset)) for offset in (7, 9))
+    state.apply({b"anna": b"1", b"bert": b"1", position_key(COMMANDS): at_7}, 3)
+    state.apply({b"anna": b"2", position_key(COMMANDS): at_9}, 6)
     assert state.end == 6
     assert (state.get(b"anna"), state.get(b"bert")) == (b"2", b"1")
-    assert state.position(COMMANDS) == 9
+    assert state.position(COMMANDS) == Position(9)
     assert state.position(TP("orgs.commands.v1", 1)) is None
     assert sorted(state) == [b"anna", b"bert"]
     assert len(state) == 2
@@ -79,9 +80,13 @@ def test_a_tombstone_removes(state: StateStore) -> None:
 
 
 def test_a_closed_store_is_as_it_was(reopen: Reopen) -> None:
-    reopen().apply({b"anna": b"1", position_key(COMMANDS): encode_position(7)}, 2)
+    reopen().apply({b"anna": b"1", position_key(COMMANDS): encode_position(Position(7))}, 2)
     state = reopen()
-    assert (state.end, state.get(b"anna"), state.position(COMMANDS)) == (2, b"1", 7)
+    assert (state.end, state.get(b"anna"), state.position(COMMANDS)) == (
+        2,
+        b"1",
+        Position(7),
+    )
 
 
 # Applies batch after batch, in which all keys have the number of the batch, until it is killed.

@@ -6,7 +6,7 @@ import pytest
 from faust.types import TP
 
 from agents.user_commands import app
-from streams.state.store import MemoryStore, encode_position, position_key
+from streams.state.store import MemoryStore, Position, encode_position, position_key
 from streams.state.table import StateTable
 
 COMMANDS = TP("users.commands.v1", 1)
@@ -46,8 +46,8 @@ def test_nobody_writes_to_it_outside_of_a_transaction(table: StateTable) -> None
 def test_positions_are_no_aggregates(table: StateTable) -> None:
     state = table.owned[1]
     assert state.position(COMMANDS) is None
-    state.apply({position_key(COMMANDS): encode_position(42)}, 2)
-    assert state.position(COMMANDS) == 42
+    state.apply({position_key(COMMANDS): encode_position(Position(42))}, 2)
+    assert state.position(COMMANDS) == Position(42)
     assert state.position(TP("orgs.commands.v1", 1)) is None
     assert len(table) == 2
 
