@@ -144,6 +144,10 @@ class PartitionAudit(Generic[S]):
         )
         self._report.ranges.append(CheckedRange(self._number, start, max(start, self._position)))
 
+    def conclude_states(self, state: Mapping[bytes, bytes]) -> None:
+        """Compare only the events that were added with these states, as `conclude` does."""
+        self._history.conclude(state)
+
     def _is_of_partition(self, record: Record, source: Source, finding: InvariantResult) -> bool:
         """Return whether a command is of this partition; report a violation if it is not."""
         if (source.topic, source.partition) == (self._names.commands, self._number):

@@ -79,6 +79,8 @@ class StateFold(Generic[S]):
         self._keys = keys
         self._decode_plain = event_decoder(aggregate.events)
         self._folded: dict[bytes, tuple[S, int]] = {}
+        # Aggregates with an event that was read without its key, and not erased so far.
+        self._shredded: set[bytes] = set()
         self.events = 0
 
     def __len__(self) -> int:
@@ -117,13 +119,17 @@ class StateFold(Generic[S]):
                 )
             state = self._aggregate.evolve(state, event.event, event.timestamp)
             self._folded[key] = state, event.sequence
+            if event.event.is_shredded:
+                self._shredded.add(key)
+            elif event.event.erases:
+                self._shredded.discard(key)
             self.events += 1
 
     def check(self, key: bytes, version: int) -> None:
-        """Check that there are as many events of an aggregate as its former record had seen.
+        """Check that an aggregate with a former record of this version can be rebuilt.
 
         Raises:
-            Fatal: there are fewer.
+            Fatal: there are fewer events, or its key was lost: the personal data would be, too.
         """
         _, folded = self._folded.get(key, (None, 0))
         if folded < version:
@@ -131,6 +137,11 @@ class StateFold(Generic[S]):
                 f"the state of {key.decode(errors='replace')} is of {version} events, and there "
                 f"are {folded}: events were lost, and the state cannot be rebuilt; restore the "
                 "events"
+            )
+        if key in self._shredded:
+            raise Fatal(
+                f"{key.decode(errors='replace')} was not erased, and its personal data cannot be "
+                "read: its key was lost; restore the keys topic from a backup"
             )
 
     def _read(self, record: Record) -> EventRecord[Event]:
