@@ -8,12 +8,12 @@ from __future__ import annotations
 from faust.types import StreamT
 
 from agents.daily_registrations import DAILY_REGISTRATIONS
-from streams.settings import settings
 from streams.views.wiring import add_view
 from streams.worker.app import StreamApp
 from streams.worker.chunks import Chunk
+from streams.worker.process import worker_settings
 
-app = StreamApp(DAILY_REGISTRATIONS.group, settings())
+app = StreamApp(DAILY_REGISTRATIONS.group, worker_settings())
 user_events = add_view(app, DAILY_REGISTRATIONS)
 
 

@@ -17,9 +17,9 @@ from models.user import User, decide
 from streams.buses import CommandBus
 from streams.commands.repository import EventSourcedRepository
 from streams.commands.wiring import add_aggregate
-from streams.settings import settings
 from streams.worker.app import StreamApp
 from streams.worker.chunks import Chunk
+from streams.worker.process import worker_settings
 
 
 class UserCommandHandler:
@@ -48,7 +48,7 @@ def user_command_bus(users: EventSourcedRepository[User]) -> CommandBus[Sequence
     return bus
 
 
-app = StreamApp(COMMAND_WORKER, settings())
+app = StreamApp(COMMAND_WORKER, worker_settings())
 user_commands = add_aggregate(app, USERS, user_command_bus)
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from faust.types import StreamT
 
 from agents.user_views import USER_VIEWS
-from streams.settings import settings
 from streams.views.wiring import add_view
 from streams.worker.app import StreamApp
 from streams.worker.chunks import Chunk
+from streams.worker.process import worker_settings
 
-app = StreamApp(USER_VIEWS.group, settings())
+app = StreamApp(USER_VIEWS.group, worker_settings())
 user_events = add_view(app, USER_VIEWS)
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 
-from models.errors import Fatal
-from streams.settings import Settings
+from streams.settings import Settings, read_settings
 
 
 def load_settings() -> Settings:
@@ -18,14 +18,9 @@ def load_settings() -> Settings:
     default: the usual port on this machine.
 
     Raises:
-        Fatal: a setting in the environment is not valid.
+        Fatal: as `read_settings` does.
     """
-    try:
-        from_environment = Settings()
-    except ValidationError as error:
-        problem = error.errors(include_url=False)[0]
-        name = f"CQRS_{problem['loc'][0]}".upper()
-        raise Fatal(f"{name} is not valid: {problem['msg']}") from None
+    from_environment = read_settings()
     if {"bootstrap_servers", "elasticsearch_url"} <= from_environment.model_fields_set:
         return from_environment
 
@@ -38,12 +33,26 @@ def load_settings() -> Settings:
     return Settings(**{**asdict(stack), **named})
 
 
+# What Faust, Mode and aiokafka read when they are imported, before a worker could prevent it.
+_READ_AT_IMPORT = re.compile(
+    r"F(AUST)?_.*|AIOKAFKA_NO_EXTENSIONS|DEVLOG|DJANGO_SETTINGS_MODULE|NO_CYTHON|TYPEXPR_DEBUG"
+)
+
+
 def child_environment(settings: Settings) -> dict[str, str]:
-    """Return this process's environment plus `settings`, for a child process that uses them."""
+    """Return this process's environment plus `settings`, for a child process that uses them.
+
+    Variables that could configure a worker's libraries beside the settings are left out.
+    """
     variables = {
         f"CQRS_{name.upper()}": value.get_secret_value()
         if isinstance(value, SecretStr)
         else str(value)
         for name, value in settings.model_dump(exclude_none=True).items()
     }
-    return {**os.environ, **variables}
+    others = {
+        name: value
+        for name, value in os.environ.items()
+        if not _READ_AT_IMPORT.fullmatch(name) and name.upper() not in variables
+    }
+    return {**others, **variables}

@@ -1,4 +1,4 @@
-"""Worker processes: what they are called, how one is started, and how they are kept running."""
+"""Worker processes: the app of each role, how one is started, and how it is kept running."""
 
 from __future__ import annotations
 
@@ -23,33 +23,38 @@ ROLES: Mapping[Role, str] = {
     "registrations": "agents.daily_registrations_worker",
 }
 
+_RUN_APP = Path(__file__).with_name("run_app.py")
+
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
-# Longer than a worker that is stopped takes to exit by itself (`STOP_DEADLINE_S`): only one that is
-# suspended, or hangs in code that lets no other run, is killed.
-_STOP_SECONDS = 12
+# Until a stopping worker is killed. It exits by itself after 9 s (`STOP_DEADLINE_S`), unless it is
+# suspended or completely blocked.
+_STOP_TIMEOUT_S = 12
 
-# Seconds between the end of a worker and its next start. One that ran for longer than the last
-# of them starts again at the first.
-_BACKOFF = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
+# Between the end of a worker and its next start. After a run that was longer than the last of these
+# the first one comes again.
+_BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
 
 def command_line(app: str) -> list[str]:
-    """What starts one worker of the app in this module: plain Faust."""
-    faust = [sys.executable, "-m", "faust", "-A", app, "-L", "uvloop"]
-    return [*faust, "worker", "--without-web", "-l", "info"]
+    """Return the command that starts one worker of the app in this module.
+
+    It works in any folder: the worker imports nothing from its current one.
+    """
+    faust = ["-L", "uvloop", "worker", "--without-web", "-l", "info"]
+    return [sys.executable, str(_RUN_APP), app, *faust]
 
 
 def die_with(parent: int) -> None:
-    """In a new child: have the kernel kill it when `parent` ends, even by kill -9 (Linux)."""
+    """Make the kernel kill this new child when `parent` ends, even by kill -9 (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it was gone before
+        if os.getppid() != parent:  # it had ended before
             os._exit(1)
 
 
 def module_command(name: str) -> list[str]:
-    """What runs a module of ours as a program."""
+    """Return the command that runs a module as a program, with `python -m`."""
     return [sys.executable, "-m", name]
 
 
@@ -57,9 +62,9 @@ def module_command(name: str) -> list[str]:
 def running(
     command: Sequence[str], environment: Mapping[str, str], log: Path, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process for the time of the block; it ends with this process at the latest.
+    """Run a process during the block: SIGTERM at its end, SIGKILL if that takes too long.
 
-    `options` are further ones of `subprocess.Popen`.
+    It also ends when this process ends. `log` gets its output, `options` are for `Popen`.
     """
     with log.open("wb") as output:
         process: subprocess.Popen[bytes] = subprocess.Popen(
@@ -77,7 +82,7 @@ def running(
     finally:
         process.terminate()
         try:
-            process.wait(_STOP_SECONDS)
+            process.wait(_STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -85,7 +90,7 @@ def running(
 
 @contextmanager
 def running_worker(role: Role, environment: Mapping[str, str], log: Path) -> Iterator[None]:
-    """One worker process for the time of the block."""
+    """Run one worker of this role during the block."""
     with running(command_line(ROLES[role]), environment, log):
         yield
 
@@ -93,9 +98,9 @@ def running_worker(role: Role, environment: Mapping[str, str], log: Path) -> Ite
 class Supervisor:
     """Keeps a number of worker processes of one role running.
 
-    One that ends with a code other than 0 is started again, with backoff; `say` is told in one
-    line. SIGINT and SIGTERM stop all of them in good order; a second one kills those that are
-    left, as the end of the time that a worker has does.
+    A worker that ends with another code than 0 is started again, with backoff. SIGINT and SIGTERM
+    stop all of them in good order; those that still run after a second signal, or after 12 s, are
+    killed.
     """
 
     def __init__(
@@ -105,6 +110,7 @@ class Supervisor:
         environment: Mapping[str, str],
         say: Callable[[str], None],
     ) -> None:
+        """Prepare `processes` workers; `say` gets one line for each restart."""
         self._command = command
         self._numbers = range(1, processes + 1)
         self._environment = environment
@@ -114,7 +120,7 @@ class Supervisor:
         self._running: dict[int, asyncio.subprocess.Process] = {}
 
     async def run(self) -> int:
-        """Run until all have ended; the exit code is 0 unless they had to be killed."""
+        """Run until all have ended; return the exit code: 0, or 1 if a worker had to be killed."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
@@ -128,7 +134,7 @@ class Supervisor:
         self._stopping.set()
         for process in self._running.values():
             process.send_signal(signal.SIGTERM)
-        asyncio.get_running_loop().call_later(_STOP_SECONDS, self._kill)
+        asyncio.get_running_loop().call_later(_STOP_TIMEOUT_S, self._kill)
 
     def _kill(self) -> None:
         for process in self._running.values():
@@ -136,14 +142,14 @@ class Supervisor:
             process.kill()
 
     async def _keep(self, number: int) -> None:
-        waits = iter(_BACKOFF)
+        waits = iter(_BACKOFF_S)
         while not self._stopping.is_set():
             started = time.monotonic()
             process = await asyncio.create_subprocess_exec(
                 *self._command,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
-                # A Ctrl-C goes to a whole process group: they hear of it from here, once.
+                # Ctrl-C signals a whole process group; they get one signal, from here.
                 start_new_session=True,
                 preexec_fn=partial(die_with, os.getpid()),
             )
@@ -154,9 +160,9 @@ class Supervisor:
             del self._running[number]
             if code == 0 or self._stopping.is_set():
                 return
-            if time.monotonic() - started > _BACKOFF[-1]:
-                waits = iter(_BACKOFF)
-            wait = next(waits, _BACKOFF[-1])
+            if time.monotonic() - started > _BACKOFF_S[-1]:
+                waits = iter(_BACKOFF_S)
+            wait = next(waits, _BACKOFF_S[-1])
             self._say(f"worker {number} {_how_it_ended(code)}; starting it again in {wait:g} s")
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), wait)

@@ -17,6 +17,9 @@
 
 Other modules derive special cases of `Transient` and `Fatal`.
 
+A handler of commands may raise `Rejected`, `Transient` and `Fatal`. Anything else that it raises,
+also an OSError, is a defect and makes a dead letter of the command (`decide-failed`).
+
 The codes of `Rejected` and `Poison` are part of the wire contract: other programs match on them,
 and they never change. The texts are for people, and contain no personal data.
 """

@@ -1,25 +1,62 @@
 """Settings of every process, read from the environment (prefix ``CQRS_``).
 
 Security settings (TLS, SASL, API keys) belong here, beside the addresses that they protect.
+
+A variable with the prefix that is none of them is an error: misspelt, it would leave a setting at
+its default, for instance personal data in the clear. An empty variable counts as not set.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from models.errors import Fatal
+
+_PREFIX = "CQRS_"
+
+# Variables with the prefix that only the embedded servers need. Workers inherit them.
+Folder = Literal["stack_home", "cache_home"]
+_OTHERS: tuple[Folder, ...] = get_args(Folder)
+
+# What Kubernetes adds to the environment of every pod for each service of its namespace, here for
+# services that are called `cqrs` or `cqrs-...`. For `cqrs-health` that is CQRS_HEALTH_PORT, too: it
+# is told from our setting by its value, `tcp://10.0.0.5:8080`.
+_SERVICE_NAME = re.compile(
+    rf"{_PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?"
+    r"|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_URL = re.compile(rf"{_PREFIX}(\w+_)?PORT=(tcp|udp|sctp)://")
+
+_BOOTSTRAP_SERVER = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", re.ASCII)
 
 
 class Settings(BaseSettings):
-    """Settings of workers, clients and the CLI."""
+    """Settings of workers, clients and the CLI.
+
+    What is not passed is read from the environment. `read_settings` is for that alone.
+
+    Raises:
+        Fatal: the environment contains an unknown variable with the prefix.
+    """
 
     model_config = SettingsConfigDict(
-        env_prefix="CQRS_", frozen=True, extra="ignore", hide_input_in_errors=True
+        frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
     )
 
     # Where the servers are
@@ -30,7 +67,9 @@ class Settings(BaseSettings):
 
     # Prefix of everything that a deployment owns on shared servers: topics, consumer groups,
     # transactional ids, indices. It never changes while the deployment lives.
-    namespace: str = Field("", pattern=r"^[a-z0-9._-]*$", description="prefix of all names")
+    namespace: str = Field(
+        "", pattern=r"^([a-z0-9.][a-z0-9._-]*)?$", description="prefix of all names"
+    )
 
     # Kafka
     partitions: int = Field(4, ge=1, le=1024, description="partitions of new topics, for life")
@@ -77,6 +116,23 @@ class Settings(BaseSettings):
         "INFO", description="lowest level of this project's log lines in workers"
     )
 
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _check_bootstrap_servers(cls, servers: str) -> str:
+        found = [_BOOTSTRAP_SERVER.fullmatch(server.strip()) for server in servers.split(",")]
+        if not all(match and 0 < int(match[2]) < 2**16 for match in found):
+            raise ValueError("it must be host:port[,host:port]")
+        return ",".join(match[0] for match in found if match)
+
+    @field_validator("state_dir")
+    @classmethod
+    def _expand_state_dir(cls, folder: Path | None) -> Path | None:
+        # Absolute, since Faust changes the current folder for FAUST_WORKDIR or `--workdir`.
+        try:
+            return None if folder is None else folder.expanduser().absolute()
+        except RuntimeError as error:
+            raise ValueError(str(error)) from None
+
     @field_validator("master_key")
     @classmethod
     def _check_master_key(cls, key: SecretStr | None) -> SecretStr | None:
@@ -89,8 +145,83 @@ class Settings(BaseSettings):
                 raise ValueError("it must be base64 of 32 bytes; `cqrs keys new` makes one")
         return key
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what the caller passes, then what `_from_environment` returns."""
+        found = _from_environment(os.environ)
+        own = {name: text for name, text in found.items() if name not in _OTHERS}
+        return init_settings, InitSettingsSource(settings_cls, own)
+
+
+def _from_environment(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the text of each variable that is known and not empty, by its name without the prefix.
+
+    Raises:
+        Fatal: a variable with the prefix is none that this project knows.
+    """
+    known = (*Settings.model_fields, *_OTHERS)
+    found = {}
+    for variable, value in environment.items():
+        if not variable.upper().startswith(_PREFIX) or _is_of_kubernetes(variable, value):
+            continue
+        name = variable.lower().removeprefix(_PREFIX.lower())
+        if name not in known:
+            nearest = get_close_matches(name, known, 1, cutoff=0.0)[0]
+            raise Fatal(f"{variable} is not a setting; did you mean {_PREFIX}{nearest.upper()}?")
+        if value:
+            found[name] = value
+    return found
+
+
+def _is_of_kubernetes(name: str, value: str) -> bool:
+    """Whether Kubernetes makes this variable for a service."""
+    return bool(_SERVICE_NAME.fullmatch(name) or _SERVICE_URL.match(f"{name}={value}"))
+
+
+def read_folder(name: Folder) -> Path | None:
+    """Return the folder that this variable names, with ``~`` expanded; None if it is not set.
+
+    Raises:
+        Fatal: a variable with the prefix is unknown, or there is no such home folder.
+    """
+    folder = _from_environment(os.environ).get(name)
+    try:
+        return None if folder is None else Path(folder).expanduser()
+    except RuntimeError as error:
+        raise _not_valid(name, str(error)) from None
+
+
+def read_settings() -> Settings:
+    """Return the settings that the environment contains.
+
+    Raises:
+        Fatal: a variable is unknown, or its value is not valid. The line names the variable, and
+            does not contain its value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        reason = problem["msg"].removeprefix("Value error, ")
+        raise _not_valid(str(problem["loc"][0]), reason) from None
+
+
+def _not_valid(name: str, reason: str) -> Fatal:
+    return Fatal(f"{_PREFIX}{name.upper()} is not valid: {reason}")
+
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
-    """Return the settings of this process, which are read once."""
-    return Settings()
+    """Return the settings of this process, which are read once.
+
+    Raises:
+        Fatal: as `read_settings` does.
+    """
+    return read_settings()

@@ -10,7 +10,7 @@ from hypothesis import settings
 from deploy.embedded.stack import EmbeddedStack
 from deploy.ephemeral import Deployment, worker_logs
 from deploy.supervisor import Role
-from tests.support import deployment, empty, run_apart
+from tests.harness.deployments import delete_all_data, deployment, run_apart
 
 # For `--hypothesis-profile=full`: the fuzz at full size.
 settings.register_profile("full", max_examples=100_000, deadline=None)
@@ -44,7 +44,7 @@ def stack(servers: EmbeddedStack) -> Iterator[EmbeddedStack]:
     a minute to come back.
     """
     yield servers
-    run_apart(empty(servers))
+    run_apart(delete_all_data(servers))
 
 
 class Deploy(Protocol):

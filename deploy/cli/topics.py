@@ -1,4 +1,4 @@
-"""`cqrs topics`: create the topics, or give up commands that expired before they were decided."""
+"""`cqrs topics`: create the topics, and move positions that only a person may move."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from agents.users import COMMAND_WORKER, USERS
 from deploy.cli.terminal import examples
 from deploy.environment import load_settings
 from streams.aggregate import TopicNames
+from streams.commands import adopt_topic as adopting
 from streams.commands import skip_expired as expired
 from streams.kafka.topics import check_topics, create_topics, topic_specs
+from streams.settings import Settings
 
 
 @click.group()
 def topics() -> None:
-    """Create the topics, or skip expired commands."""
+    """Create the topics; skip expired commands; adopt a new topic."""
 
 
 @topics.command(
@@ -52,11 +54,7 @@ def skip_expired(partition: int, yes: bool) -> None:
     A worker that finds such a gap stops: those commands are lost, and only a person can decide to
     give them up. This moves its position to the first command that still exists.
     """
-    settings = load_settings()
-    if partition >= settings.partitions:
-        raise click.UsageError(f"the partitions are 0 to {settings.partitions - 1}")
-    names = TopicNames.of(settings, USERS.name)
-    asyncio.run(check_topics(settings, topic_specs(settings, names)))
+    settings, names = _checked(partition)
     found = asyncio.run(expired.find_expired(settings, names, partition))
     where = f"{names.commands}[{partition}]"
     if not found.count:
@@ -70,3 +68,48 @@ def skip_expired(partition: int, yes: bool) -> None:
         click.confirm("Give them up?", abort=True)
     skipped = asyncio.run(expired.skip_expired(settings, names, partition, COMMAND_WORKER))
     click.echo(f"{where}: {skipped.count} commands given up; it continues at {skipped.begin}")
+
+
+@topics.command(epilog=examples("cqrs topics adopt 2", "cqrs topics adopt --all"))
+@click.argument("partition", type=click.IntRange(min=0), required=False)
+@click.option("--all", "all_", is_flag=True, help="Adopt all partitions.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+def adopt(partition: int | None, all_: bool, yes: bool) -> None:
+    """Decide the commands of a topic that was created again.
+
+    A worker whose command topic was deleted and created again stops: commands of the former topic
+    that were not decided are lost, and only a person can accept that. This moves the position of
+    PARTITION to the beginning of the new topic.
+    """
+    if (partition is None) != all_:
+        raise click.UsageError("give either a PARTITION or --all")
+    settings, names = _checked(partition)
+    numbers = range(settings.partitions) if partition is None else [partition]
+    former = []
+    for number in numbers:
+        found = asyncio.run(adopting.find_adoption(settings, names, number))
+        where = f"{names.commands}[{number}]"
+        if found is None:
+            click.echo(f"{where}: its position refers to this topic; there is nothing to adopt")
+            continue
+        click.echo(
+            f"{where}: the position {found.position} refers to a former topic, the new one begins "
+            f"at {found.begin}"
+        )
+        former.append(number)
+    if former and not yes:
+        click.confirm("Decide the new commands from there?", abort=True)
+    for number in former:
+        done = asyncio.run(adopting.adopt_topic(settings, names, number, COMMAND_WORKER))
+        if done is not None:
+            click.echo(f"{names.commands}[{number}]: it continues at {done.begin}")
+
+
+def _checked(partition: int | None) -> tuple[Settings, TopicNames]:
+    """Return settings and names, after checking the topics and the number of a partition."""
+    settings = load_settings()
+    if partition is not None and partition >= settings.partitions:
+        raise click.UsageError(f"the partitions are 0 to {settings.partitions - 1}")
+    names = TopicNames.of(settings, USERS.name)
+    asyncio.run(check_topics(settings, topic_specs(settings, names)))
+    return settings, names

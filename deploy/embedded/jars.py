@@ -9,7 +9,6 @@ only `cqrs bench` needs are treated the same, but are not downloaded before it n
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import sys
 from collections.abc import Collection, Iterable
@@ -30,6 +29,7 @@ from deploy.embedded.maven import SCRATCH_PREFIX, download
 from deploy.embedded.shared_files import locked, write_atomically
 from deploy.embedded.start_progress import Progress
 from models.errors import Fatal
+from streams.settings import read_folder
 
 SERVERS = ("kafka", "elasticsearch")
 # The full distribution contains this file beside the module's jars. This one names no Java module:
@@ -49,8 +49,7 @@ _PARALLEL_DOWNLOADS = 6
 
 def cache_home() -> Path:
     """Return the folder of downloads: `CQRS_CACHE_HOME`, or the user's cache folder."""
-    named = os.environ.get("CQRS_CACHE_HOME")
-    home = Path(named).expanduser() if named else platformdirs.user_cache_path("cqrs-streams")
+    home = read_folder("cache_home") or platformdirs.user_cache_path("cqrs-streams")
     return home.absolute()
 
 

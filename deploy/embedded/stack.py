@@ -13,7 +13,6 @@ Both servers are started by `deploy.embedded.processes` and run in `deploy.embed
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from deploy.embedded.shared_files import locked
 from deploy.embedded.start_progress import Progress
 from deploy.embedded.status import StackStatus, status_of
 from models.errors import Fatal
+from streams.settings import read_folder
 
 _CONTENT = ("data", "logs", "config", "tmp", "stack.json", "kafka.json", "elasticsearch.json")
 
@@ -46,10 +46,7 @@ class StackAddress:
 
 def default_home() -> Path:
     """Return the folder of the `cqrs up` stack: `CQRS_STACK_HOME`, or in the user's data folder."""
-    named = os.environ.get("CQRS_STACK_HOME")
-    if named:
-        return Path(named).expanduser()
-    return platformdirs.user_data_path("cqrs-streams") / "stack"
+    return read_folder("stack_home") or platformdirs.user_data_path("cqrs-streams") / "stack"
 
 
 def running_address(home: Path | None = None) -> StackAddress | None:

@@ -35,6 +35,9 @@ from streams.state.snapshot import Snapshot, decode_snapshot
 
 S = TypeVar("S")
 
+# Stands for the offsets of all commands of a former topic: before those of this one.
+_FORMER = -1
+
 
 @dataclass(frozen=True)
 class Frozen:
@@ -44,10 +47,13 @@ class Frozen:
         position: Position of the command topic that the state table has reached. The effects of
             commands below it are checked; later ones only explain documents that are ahead.
         view_end: Position of the event topic that the view has to have reached.
+        events_from: Offset of the event topic up to which the events are of a former command topic
+            (`cqrs topics adopt`), whose offsets mean nothing in this one.
     """
 
     position: int
     view_end: int
+    events_from: int = 0
 
 
 @dataclass
@@ -174,10 +180,11 @@ class HistoryAudit(Generic[S]):
             history = self._histories[event.aggregate_id] = _History(
                 _StateFold(), _ViewFold.of(found)
             )
-        self._check_order(offset, event, history)
+        source = _FORMER if offset < self._frozen.events_from else event.source.offset
+        self._check_order(offset, event, source, history)
         history.shredded = history.shredded or event.event.is_shredded
         history.erased = history.erased or event.event.erases
-        if event.source.offset < self._frozen.position:
+        if source < self._frozen.position:
             history.state_erased = history.state_erased or event.event.erases
             self._evolve(offset, event, history.state)
         if self._view is not None:
@@ -211,7 +218,9 @@ class HistoryAudit(Generic[S]):
             if self._view is not None:
                 self._check_document(self._view, aggregate_id, history)
 
-    def _check_order(self, offset: int, event: EventRecord[Event], history: _History[S]) -> None:
+    def _check_order(
+        self, offset: int, event: EventRecord[Event], source: int, history: _History[S]
+    ) -> None:
         self._report.events += 1
         self._i2.checked += 1
         if event.sequence != history.version + 1:
@@ -220,15 +229,15 @@ class HistoryAudit(Generic[S]):
                 f"{event.sequence}, {_at(offset, event)}",
                 "lost" if event.sequence > history.version else "doubled",
             )
-        elif event.source.offset < history.last_source:
+        elif source < history.last_source:
             self._i2.violated(
                 f"{event.aggregate_id}: event {event.sequence}, {_at(offset, event)}, follows one "
                 f"of the later command at offset {history.last_source}"
             )
         if history.version == 0:
-            history.first_source = event.source.offset
+            history.first_source = source
         history.version = event.sequence
-        history.last_source = event.source.offset
+        history.last_source = source
 
     def _evolve(self, offset: int, event: EventRecord[Event], fold: _StateFold[S]) -> None:
         fold.events += 1

@@ -9,7 +9,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -58,26 +58,30 @@ class _SeenEvent(NamedTuple):
 class OutcomeAudit:
     """Collects what was caused by the commands below a position, and then compares it."""
 
-    def __init__(self, *, position: int, report: Report) -> None:
+    def __init__(self, *, position: int, has_former: bool, report: Report) -> None:
         """Create an audit.
 
         Args:
             position: Position of the command topic at which the check stops.
+            has_former: Whether commands of a former topic were decided, which may be repeated.
             report: Receives violations and numbers.
         """
         self._position = position
+        self._has_former = has_former
         self._report = report
         self._i1, self._i5, self._i7 = (report.findings[name] for name in ("I1", "I5", "I7"))
         self._commands = array("q")
+        self._command_ids = array("Q")  # half of each id, which is enough; 0: it has none
         # By the offset of the command:
         self._outcomes: dict[int, list[_SeenOutcome]] = defaultdict(list)
         self._events: dict[int, list[_SeenEvent]] = defaultdict(list)
         self._dead_letters: Counter[int] = Counter()
 
-    def add_command(self, offset: int) -> None:
-        """Add the next command of the partition."""
+    def add_command(self, offset: int, id_: UUID | None) -> None:
+        """Add the next command of the partition, with the id in its value if it has one."""
         if offset < self._position:
             self._commands.append(offset)
+            self._command_ids.append(_half(id_))
 
     def add_outcome(self, offset: int, outcome: Outcome) -> None:
         """Add the next outcome, with its own offset."""
@@ -143,13 +147,10 @@ class OutcomeAudit:
             if offset >= start:
                 self._report.commands += 1
                 self._check_one_outcome(offset)
-        windows = _DedupeWindows(exists_at, complete=outcomes_from == 0)
+        windows = _DedupeWindows(exists_at, complete=outcomes_from == 0 and not self._has_former)
         for source in sorted(self._outcomes):
-            if source >= commands_from and not self._is_command(source):
-                self._i7.violated(
-                    f"the outcome at offset {self._outcomes[source][0].offset} is of offset "
-                    f"{source}, where no command is"
-                )
+            if source >= commands_from:
+                self._check_command_of(source, self._outcomes[source])
             for outcome in self._outcomes[source]:
                 if source >= start:
                     self._count(outcome)
@@ -159,9 +160,23 @@ class OutcomeAudit:
         self._check_without_outcome(outcomes_from)
         return start
 
-    def _is_command(self, offset: int) -> bool:
-        place = bisect_left(self._commands, offset)
-        return place < len(self._commands) and self._commands[place] == offset
+    def _check_command_of(self, source: int, outcomes: Sequence[_SeenOutcome]) -> None:
+        """Check that the outcomes of an offset are of the command at it."""
+        place = bisect_left(self._commands, source)
+        if place == len(self._commands) or self._commands[place] != source:
+            self._i7.violated(
+                f"the outcome at offset {outcomes[0].offset} is of offset {source}, where no "
+                "command is"
+            )
+            return
+        id_ = self._command_ids[place]
+        for outcome in outcomes:
+            if id_ and outcome.command_id is not None and _half(outcome.command_id) != id_:
+                self._i7.violated(
+                    f"the outcome at offset {outcome.offset} is of the command "
+                    f"{outcome.command_id}, at its offset {source} is another one: it may be of a "
+                    "former topic"
+                )
 
     def _check_one_outcome(self, offset: int) -> None:
         self._i7.checked += 1
@@ -305,6 +320,10 @@ def _token_offset(accepted: FirstAcceptance, outcome: Outcome) -> int | None:
     topic, partition = outcome.source.topic, outcome.source.partition
     expected = Point(topic, partition, point.offset, outcome.aggregate_id or "", accepted.sequence)
     return point.offset if point == expected else None
+
+
+def _half(id_: UUID | None) -> int:
+    return 0 if id_ is None else id_.int & 0xFFFF_FFFF_FFFF_FFFF
 
 
 def _kind(surplus: int) -> ViolationKind:

@@ -17,6 +17,7 @@ from streams.aggregate import Aggregate, TopicNames
 from streams.audit.history import Frozen, HistoryAudit, ViewDocuments
 from streams.audit.outcomes import OutcomeAudit
 from streams.audit.report import CheckedRange, InvariantResult, Report
+from streams.commands.reader import command_id_in
 from streams.encryption.events import open_personal
 from streams.encryption.keys import PartitionKeys
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
@@ -57,14 +58,17 @@ class PartitionAudit(Generic[S]):
         self._report = report
         self._history = HistoryAudit(aggregate, frozen, view=view, report=report, keys=keys)
         self._keys = keys
-        self._outcomes = OutcomeAudit(position=frozen.position, report=report)
+        self._events_from = frozen.events_from
+        self._outcomes = OutcomeAudit(
+            position=frozen.position, has_former=frozen.events_from > 0, report=report
+        )
         # Lowest offset of a command that has an outcome, and of one that has a dead letter.
         self._first_outcome = self._first_dead_letter = frozen.position
 
     def add_commands(self, records: Iterable[Record]) -> None:
         """Add the next records of the command topic."""
         for record in records:
-            self._outcomes.add_command(record.offset)
+            self._outcomes.add_command(record.offset, command_id_in(record))
 
     def add_outcomes(self, records: Iterable[Record]) -> None:
         """Add the next records of the outcomes topic."""
@@ -116,7 +120,8 @@ class PartitionAudit(Generic[S]):
                 finding.violated(f"{_at(record)} has another key than the id of its aggregate")
             if self._is_of_partition(record, event.source, finding):
                 self._history.add_event(record.offset, event)
-                self._outcomes.add_event(event)
+                if record.offset >= self._events_from:
+                    self._outcomes.add_event(event)
 
     def conclude(
         self,

@@ -25,7 +25,7 @@ from streams.kafka.topics import check_topics, partitions_of, topic_specs
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
 from streams.state.changelog import restore
-from streams.state.store import MemoryStore
+from streams.state.store import MemoryStore, Position
 from streams.state.version import StateVersion, check_version
 from streams.views.event_reader import sealed_ids
 
@@ -80,16 +80,19 @@ async def _verify_partition(
         # Before all else: if a key is missing then, the event that destroyed it is read below.
         await ring.catch_up(number)
     logs.consumer.assign([changelog])
-    state = await restore(logs.consumer, changelog, MemoryStore())
+    # Up to the last stable offset, which is never inside a transaction.
+    stable = (await logs.consumer.end_offsets([changelog]))[changelog]
+    state = await restore(logs.consumer, changelog, MemoryStore(), stable)
     stored = state.position(commands)
     check_version(commands, stored, StateVersion.of(aggregate))
+    position = stored or Position(0)
     # After the state: the events of the commands below its position are before this end.
     end = (await logs.end_offsets([events]))[events]
     audit = PartitionAudit(
         aggregate,
         names,
         number,
-        Frozen(0 if stored is None else stored.offset, 0),
+        Frozen(position.offset, 0, position.events_from),
         view=None,
         report=report,
         keys=None if ring is None else ring.of(number),

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-import orjson
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 from faust.types import TP
@@ -28,11 +27,14 @@ from streams.encryption.cipher import is_sealed_state
 from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import LogReader, open_logs
+from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import check_topics, partitions_of, topic_specs
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
 from streams.state.changelog import restore
-from streams.state.store import MemoryStore, position_key
+from streams.state.input_log import check_partitions, check_topic
+from streams.state.recovery import last_position
+from streams.state.store import MemoryStore, Position
 from streams.state.version import StateVersion, check_version
 from streams.views.event_reader import sealed_ids
 from streams.views.projection import View
@@ -65,7 +67,8 @@ async def verify(
     Raises:
         NotCaughtUp: The workers did not catch up in time.
         Fatal: A server does not answer, a topic or the index is missing, or the master key is
-            missing or wrong. Or a state was made by a program with another state version.
+            missing or wrong. Or the command topic is not the one that the states were made from,
+            or a program of another state version made them.
         Transient: A server failed meanwhile.
     """
     names = TopicNames.of(settings, aggregate.name)
@@ -80,7 +83,8 @@ async def verify(
             # Also keeps keys that are destroyed meanwhile: older records are compared, too.
             open_key_ring(settings, names, keep_destroyed=True) as ring,
         ):
-            checking = _Verification(settings, aggregate, names, logs, progress, ring)
+            id_ = await topic_id(settings, names.commands)
+            checking = _Verification(settings, aggregate, names, logs, progress, ring, id_)
             return await checking.run(view, time.monotonic() + timeout)
     except KafkaError as error:
         raise Transient(
@@ -99,6 +103,7 @@ class _Verification(Generic[S]):
         logs: LogReader,
         progress: ProgressCallback,
         ring: KeyRing | None,
+        command_topic_id: str,
     ) -> None:
         self._settings = settings
         self._aggregate = aggregate
@@ -107,6 +112,7 @@ class _Verification(Generic[S]):
         self._progress = progress
         self._ring = ring
         self._version = StateVersion.of(aggregate)
+        self._command_topic_id = command_topic_id
         self._report = Report()
         self._done = self._total = 0
 
@@ -151,11 +157,14 @@ class _Verification(Generic[S]):
 
     async def _stored_position(self, number: int) -> int:
         """Return the newest position in the changelog of a partition; 0 if there is none."""
-        changelog = TopicPartition(self._names.changelog, number)
-        key = position_key(TP(self._names.commands, number))
-        end = (await self._logs.end_offsets([changelog]))[changelog]
-        record = await self._logs.last_record(changelog, end, lambda record: record.key == key)
-        return 0 if record is None else int(orjson.loads(record.value)["position"])
+        stored = await last_position(self._logs, self._names, number)
+        self._check_topic(number, stored)
+        return 0 if stored is None else stored.offset
+
+    def _check_topic(self, number: int, stored: Position | None) -> None:
+        tp = TP(self._names.commands, number)
+        check_topic(tp, stored, self._command_topic_id)
+        check_partitions(tp, stored, (), self._settings.partitions)
 
     async def _wait_for_view(
         self, store: ViewStore, ends: Mapping[TopicPartition, int], deadline: float
@@ -239,10 +248,12 @@ class _Verification(Generic[S]):
             await self._ring.catch_up(number)
         self._logs.consumer.assign([changelog])
         # Up to the last stable offset, which is never inside a transaction.
-        state = await restore(self._logs.consumer, changelog, MemoryStore())
+        stable = (await self._logs.consumer.end_offsets([changelog]))[changelog]
+        state = await restore(self._logs.consumer, changelog, MemoryStore(), stable)
         stored = state.position(TP(*commands))
+        self._check_topic(number, stored)
         check_version(TP(*commands), stored, self._version)
-        position = 0 if stored is None else stored.offset
+        position = stored or Position(0)
         # Everything that the commands below the position caused is before these ends: it was
         # written before the position was committed.
         ends = await self._logs.end_offsets([outcomes, dead_letters, events])
@@ -250,18 +261,20 @@ class _Verification(Generic[S]):
             self._aggregate,
             names,
             number,
-            Frozen(position, view_end),
+            Frozen(position.offset, view_end, position.events_from),
             view=documents,
             report=self._report,
             keys=None if self._ring is None else self._ring.of(number),
         )
-        async for records in self._read(commands, position):
+        async for records in self._read(commands, 0, position.offset):
             audit.add_commands(records)
-        async for records in self._read(outcomes, ends[outcomes]):
+        async for records in self._read(outcomes, position.outcomes_from, ends[outcomes]):
             audit.add_outcomes(records)
-        async for records in self._read(dead_letters, ends[dead_letters]):
+        async for records in self._read(
+            dead_letters, position.dead_letters_from, ends[dead_letters]
+        ):
             audit.add_dead_letters(records)
-        async for records in self._read(events, ends[events]):
+        async for records in self._read(events, 0, ends[events]):
             if self._ring is not None:
                 await self._ring.ensure_loaded(number, sealed_ids(records))
             audit.add_events(records)
@@ -272,8 +285,8 @@ class _Verification(Generic[S]):
         audit.conclude(
             state.records,
             commands_from=begins[commands],
-            outcomes_from=begins[outcomes],
-            dead_letters_from=begins[dead_letters],
+            outcomes_from=max(0, begins[outcomes] - position.outcomes_from),
+            dead_letters_from=max(0, begins[dead_letters] - position.dead_letters_from),
         )
 
     async def _check_indices(self, view: View[Any]) -> None:
@@ -286,8 +299,10 @@ class _Verification(Generic[S]):
             if index.complete is False:
                 self._report.findings["I4"].violated(f"{index.name} does not add up to its events")
 
-    async def _read(self, partition: TopicPartition, end: int) -> AsyncIterator[Sequence[Any]]:
-        async for records in self._logs.read(partition, 0, end):
+    async def _read(
+        self, partition: TopicPartition, start: int, end: int
+    ) -> AsyncIterator[Sequence[Any]]:
+        async for records in self._logs.read(partition, start, end):
             self._done += len(records)
             self._progress("Checking", self._done, self._total)
             yield records

@@ -13,7 +13,7 @@ import msgspec
 from faust.types import TP
 from msgspec.structs import replace
 
-from models.errors import Poison, Rejected
+from models.errors import Fatal, Poison, Rejected, Transient
 from models.messages import Command, Event, EventRecord, check_expected_version
 from models.outcomes import Outcome
 from models.wire import encode
@@ -28,7 +28,9 @@ from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import dead_letter
 from streams.kafka.partitioner import check_partition
 from streams.kafka.records import Record, reply_key, source_of
+from streams.kafka.topic_ids import topic_id
 from streams.kafka.transactions import OutputRecord, TransactionalProducer
+from streams.state.input_log import check_topic
 from streams.state.recovery import recover_partition
 from streams.state.snapshot import (
     Remembered,
@@ -130,6 +132,15 @@ class CommandPartition(Generic[S]):
         self._position = replace(recovered.position, state=str(self._version))
         return recovered.position.offset
 
+    async def check_log(self) -> None:
+        """Check that the command topic is still the one that the position refers to.
+
+        Raises:
+            Fatal: it was deleted and created again.
+            KafkaError: the broker does not know it at the moment.
+        """
+        check_topic(self._tp, self._position, await topic_id(self._settings, self._tp.topic))
+
     async def process(self, records: Sequence[Record], position: int) -> None:
         """Decide a chunk and commit the results."""
         new = self._producer.batches
@@ -191,7 +202,11 @@ class CommandPartition(Generic[S]):
             return Poison("unreadable", f"reading it raised {type(error).__name__}")
 
     async def _decide(self, record: Record, command: Command | Poison) -> Decision:
-        """Let the handler decide and stage the result; if it raises, take back what it staged."""
+        """Let the handler decide and stage the result; if it fails, take back what it staged.
+
+        Raises:
+            Transient, Fatal: the handler's, which say nothing about the command.
+        """
         if isinstance(command, Poison):
             return command
         aggregate_id, id_ = command.aggregate_id, command.id.bytes
@@ -215,6 +230,8 @@ class CommandPartition(Generic[S]):
                     aggregate_id, RememberedRejection(id_, rejected.code, rejected.reason)
                 )
             return rejected.without_traceback()
+        except (Transient, Fatal):
+            raise
         except Exception as error:
             self._repository.put(aggregate_id, snapshot)
             log_defect(f"deciding {type(command).__name__} {command.id}", error)

@@ -65,6 +65,14 @@ class CommandReader:
         return parse_command(data, self._types)
 
 
+def command_id_in(record: Record) -> UUID | None:
+    """Return the command id in a record's value; None if it has none or cannot be read."""
+    try:
+        return UUID(orjson.loads(record.value or b"")["id"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
 def identify(record: Record) -> tuple[UUID | None, str | None]:
     """Return command id and aggregate id of a record that is no command, or None for both.
 

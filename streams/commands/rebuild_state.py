@@ -40,7 +40,7 @@ from streams.kafka.records import Record
 from streams.kafka.transactions import Fenced, OutputRecord, TransactionalProducer
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
-from streams.state.recovery import Recovered, recover_partition
+from streams.state.recovery import Recovered, recover_partition, written_ends
 from streams.state.snapshot import Remembered, Snapshot, decode_remembered, encode_snapshot
 from streams.state.store import encode_position, position_key
 from streams.state.version import StateVersion, has_to_rebuild
@@ -282,12 +282,15 @@ async def rebuild_partition(
 async def _fold_events(
     settings: Settings, events: TopicPartition, fold: StateFold[S], progress: ProgressCallback
 ) -> None:
-    """Fold a partition of the event topic up to its end."""
+    """Fold a partition of the event topic up to its end, also after open transactions.
+
+    The partition's own earlier owners have none, another program may.
+    """
     consumer = new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT_MS)
     try:
         await consumer.start()
         consumer.assign([events])
-        end = (await consumer.end_offsets([events]))[events]
+        end = (await written_ends(settings, [events]))[events]
         await consumer.seek_to_beginning(events)
         async for records in read_to(consumer, events, end):
             fold.add(records)

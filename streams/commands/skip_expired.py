@@ -9,19 +9,14 @@ from dataclasses import dataclass
 
 from aiokafka.structs import TopicPartition
 from faust.types import TP
-from tenacity import AsyncRetrying, retry_if_exception_type
-from tenacity.stop import stop_after_attempt
 
-from models.errors import Fatal
 from streams.aggregate import TopicNames
+from streams.commands.positions import move_position
 from streams.kafka.log_reader import open_logs
-from streams.kafka.transactions import Fenced, OutputRecord, TransactionalProducer
+from streams.kafka.topic_ids import topic_id
 from streams.settings import Settings
-from streams.state.changelog import restore
-from streams.state.store import MemoryStore, Position, encode_position, position_key
-
-# A supervisor may keep starting workers, and each takes the partition over before it ends.
-_MAX_ATTEMPTS = 5
+from streams.state.input_log import check_partitions, check_topic
+from streams.state.recovery import last_position
 
 
 @dataclass(frozen=True)
@@ -30,8 +25,6 @@ class Expired:
 
     position: int
     begin: int
-    state: str | None = None
-    """Version of the state at this position, which stays."""
 
     @property
     def count(self) -> int:
@@ -40,27 +33,26 @@ class Expired:
 
 
 async def find_expired(settings: Settings, names: TopicNames, partition: int) -> Expired:
-    """Return which commands of a partition expired before they were decided."""
+    """Return which commands of a partition expired before they were decided.
+
+    Raises:
+        Fatal: the topic is not the one that the position refers to.
+    """
     commands, changelog = (
         TopicPartition(topic, partition) for topic in (names.commands, names.changelog)
     )
     async with open_logs(settings, [commands, changelog]) as logs:
-        logs.consumer.assign([changelog])
-        state = await restore(logs.consumer, changelog, MemoryStore())
+        stored = await last_position(logs, names, partition)
         begin = (await logs.begin_offsets([commands]))[commands]
-    stored = state.position(TP(*commands))
-    if stored is None:
-        return Expired(begin, begin)
-    return Expired(stored.offset, begin, stored.state)
+    check_topic(TP(*commands), stored, await topic_id(settings, names.commands))
+    check_partitions(TP(*commands), stored, (), settings.partitions)
+    return Expired(begin if stored is None else stored.offset, begin)
 
 
 async def skip_expired(
     settings: Settings, names: TopicNames, partition: int, worker: str
 ) -> Expired:
     """Give up the commands of a partition that expired undecided, and return which those were.
-
-    The position moves to the begin of the log in a transaction like a worker's own: a worker that
-    owns the partition is fenced, and takes it over again.
 
     Args:
         settings: with the address of Kafka.
@@ -69,28 +61,13 @@ async def skip_expired(
         worker: app id of the command workers, without the namespace.
 
     Raises:
-        Fatal: at every attempt a worker took the partition over.
+        Fatal: at every attempt a worker took the partition over, or as `find_expired`.
     """
-    tp = TP(names.commands, partition)
-    producer = TransactionalProducer(settings, settings.namespace + worker, tp)
-    try:
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(Fenced),
-            stop=stop_after_attempt(_MAX_ATTEMPTS),
-            reraise=True,
-        ):
-            with attempt:
-                await producer.start()
-                expired = await find_expired(settings, names, partition)
-                if expired.count:
-                    position = encode_position(Position(expired.begin, expired.state))
-                    record = OutputRecord(position_key(tp), position)
-                    await producer.commit({names.changelog: producer.batches([record])})
-    except Fenced:
-        raise Fatal(
-            f"{names.commands}[{partition}] was taken over by a worker before its position could "
-            "be moved: stop the command workers and try again"
-        ) from None
-    finally:
-        await producer.close()
-    return expired
+    return await move_position(
+        settings,
+        names,
+        partition,
+        worker,
+        lambda: find_expired(settings, names, partition),
+        lambda expired: {"offset": expired.begin} if expired.count else {},
+    )

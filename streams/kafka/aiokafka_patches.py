@@ -1,4 +1,4 @@
-"""Changes to aiokafka 0.14, each made on the one producer or consumer that is passed in.
+"""Changes to aiokafka 0.14, each made on the one client that is passed in.
 
 No module and no class is changed: other producers and consumers in the process stay as they are.
 The changes use private names of aiokafka, so its version is pinned.
@@ -7,18 +7,21 @@ The changes use private names of aiokafka, so its version is pinned.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.client import CoordinationType
+from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.producer.sender import BACKOFF_OVERRIDE, AddPartitionsToTxnHandler
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.record.default_records import DefaultRecord
 from aiokafka.structs import TopicPartition
 
+from streams.kafka.batches import BoundedRecords, LenientRecord, UnreadableRecord
 from streams.kafka.records import Record
-from streams.kafka.unpacking import BoundedRecords, LenientRecord, UnreadableRecord
 
 # Wait before a transaction is tried again because the commit markers of the last one are still
 # being written. They take 1 or 2 ms; aiokafka waits 20 ms, and has no setting for it.
@@ -61,6 +64,30 @@ def wait_before_reconnecting(producer: AIOKafkaProducer) -> None:
         return connection
 
     producer.client._get_conn = connect_with_backoff
+
+
+def create_no_topics(client: AIOKafkaClient) -> None:
+    """Let no metadata request of this client create a topic.
+
+    aiokafka allows it in every request. Where `auto.create.topics.enable` is set, as it is by
+    default, asking about a topic that is missing would create it with the broker's partitions and
+    retention.
+    """
+    connect = client._get_conn
+
+    async def connect_without_creating(*args: Any, **kwargs: Any) -> Any:
+        connection = await connect(*args, **kwargs)
+        if connection is not None and "send" not in vars(connection):
+            connection.send = partial(_send_without_creating, connection.send)
+        return connection
+
+    client._get_conn = connect_without_creating
+
+
+def _send_without_creating(send: Callable[..., Any], request: Any, **options: Any) -> Any:
+    if isinstance(request, MetadataRequest):
+        request._allow_auto_topic_creation = False
+    return send(request, **options)
 
 
 def read_within_bounds(consumer: AIOKafkaConsumer) -> None:

@@ -17,6 +17,7 @@ from tenacity.wait import wait_fixed
 
 from models.errors import Fatal
 from streams.kafka.aiokafka_patches import (
+    create_no_topics,
     read_within_bounds,
     shorten_wait_for_markers,
     wait_before_reconnecting,
@@ -59,7 +60,7 @@ class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]
 
 def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
     """Create a consumer that reads committed records and belongs to no group."""
-    return _Consumer(
+    consumer = _Consumer(
         **_connection_options(settings),
         **{
             "isolation_level": "read_committed",
@@ -69,6 +70,8 @@ def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
             **options,
         },
     )
+    create_no_topics(consumer._client)
+    return consumer
 
 
 def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
@@ -83,6 +86,7 @@ def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
             **options,
         },
     )
+    create_no_topics(producer.client)
     shorten_wait_for_markers(producer)
     wait_before_reconnecting(producer)
     return producer
@@ -131,6 +135,7 @@ async def _connected_admin(settings: Settings) -> AIOKafkaAdminClient:
                 client = AIOKafkaAdminClient(
                     **_connection_options(settings), request_timeout_ms=10_000
                 )
+                create_no_topics(client._client)
                 await client.start()
                 if not client._client.cluster.brokers():
                     await client.close()

@@ -56,7 +56,8 @@ async def read_to(
         elif time.monotonic() - moved > _STALL_TIMEOUT_S:
             raise Transient(
                 f"{partition.topic}[{partition.partition}] cannot be read beyond offset "
-                f"{position}: a transaction there stays open, or its broker does not answer"
+                f"{position}: a transaction there stays open (`kafka-transactions.sh find-hanging` "
+                "finds one that nothing will end), or its broker does not answer"
             )
 
 

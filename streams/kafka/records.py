@@ -33,7 +33,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
     unreadable: Poison | None = None
-    """Why it has neither key nor value nor headers; see `streams/kafka/unpacking.py`."""
+    """Why it has neither key nor value nor headers; see `streams/kafka/batches.py`."""
 
 
 def size_of(records: Sequence[Record]) -> int:

@@ -118,7 +118,7 @@ async def create_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[
                 if code not in (0, TopicAlreadyExistsError.errno):
                     raise Fatal(f"cannot create topic {name}: {message or for_code(code).__name__}")
             existing = await _wait_until_described(admin, specs)
-        _check(specs, existing)
+        _check(settings, specs, existing)
         return [spec.name for spec in missing]
 
 
@@ -133,7 +133,7 @@ async def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> None:
     missing = [spec.name for spec in specs if spec.name not in existing]
     if missing:
         raise Fatal(f"missing topics: {', '.join(missing)}; create them with `cqrs topics create`")
-    _check(specs, existing)
+    _check(settings, specs, existing)
 
 
 async def describe_topics(
@@ -144,16 +144,27 @@ async def describe_topics(
         return await _describe(admin, specs)
 
 
-def _check(specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec]) -> None:
+def wrong_partitions(topic: str, found: str, settings: Settings) -> Fatal:
+    """Build the error for a topic with another number of partitions than the settings.
+
+    It names no number to set: if partitions were added to the topic, that would be a wrong one.
+    """
+    return Fatal(
+        f"topic {topic} has {found} partitions, CQRS_PARTITIONS says {settings.partitions}; the "
+        "number is fixed for a deployment's life: set CQRS_PARTITIONS to what it was created with; "
+        "if partitions were added to the topic, they cannot be removed again: create a deployment "
+        "in another CQRS_NAMESPACE"
+    )
+
+
+def _check(
+    settings: Settings, specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec]
+) -> None:
     """Check partitions, cleanup policy, record size, and that nothing expires that must not."""
     for spec in specs:
         found = existing[spec.name]
         if found.partitions != spec.partitions:
-            raise Fatal(
-                f"topic {spec.name} has {found.partitions} partitions, CQRS_PARTITIONS says "
-                f"{spec.partitions}; the number is fixed for the topic's life: set "
-                f"CQRS_PARTITIONS={found.partitions}, or use another CQRS_NAMESPACE"
-            )
+            raise wrong_partitions(spec.name, str(found.partitions), settings)
         wanted = {key: spec.configs[key] for key in ("cleanup.policy", "max.message.bytes")}
         if spec.configs.get("retention.ms") == "-1":
             wanted |= {"retention.ms": "-1", "retention.bytes": "-1"}

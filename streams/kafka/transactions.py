@@ -148,13 +148,21 @@ class TransactionalProducer:
         self, producer: AIOKafkaProducer, outputs: Mapping[str, Batches]
     ) -> Mapping[str, int]:
         await producer.begin_transaction()
-        acknowledgements = [
-            await producer.send_batch(batch, topic, partition=self._tp.partition)
-            for topic, batches in outputs.items()
-            for batch in batches.close()
-        ]
-        written = await asyncio.gather(*acknowledgements)
-        await producer.commit_transaction()
+        ended = producer._txn_manager.wait_for_transaction_end()
+        try:
+            acknowledgements = [
+                await producer.send_batch(batch, topic, partition=self._tp.partition)
+                for topic, batches in outputs.items()
+                for batch in batches.close()
+            ]
+            written = await asyncio.gather(*acknowledgements)
+            await producer.commit_transaction()
+        except Exception:
+            # If the transaction has ended early (fenced, for instance), aiokafka refuses the rest
+            # with errors that do not say why.
+            if ended.done():
+                ended.result()
+            raise
         # A batch's offset is that of its first record; the first batch of a topic counts.
         return {batch.topic: batch.offset for batch in reversed(written)}
 

@@ -6,6 +6,7 @@ records of partitions that the worker has lost.
 
 from __future__ import annotations
 
+import logging
 from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer
@@ -15,20 +16,31 @@ from models.errors import Fatal
 from streams.kafka.log_reader import read_to
 from streams.state.store import StateStore
 
+logger = logging.getLogger(__name__)
+
 S = TypeVar("S", bound=StateStore)
 
 
-async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, store: S) -> S:
-    """Apply to a store what it lacks of its changelog, up to the current end, and return the store.
+async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, store: S, end: int) -> S:
+    """Apply to a store what it lacks of its changelog, up to offset ``end``, and return the store.
 
     ``consumer`` is assigned the changelog and reads committed records. To take a partition over,
-    fence earlier owners first: an open transaction of theirs hides what follows it.
+    fence earlier owners first, and let ``end`` be that of all records, committed or not: the last
+    stable offset, which this consumer takes for the end, is before the first record of any open
+    transaction, also of another program, and before all that was committed after it.
 
     Raises:
         Fatal: a record has no key, so something else writes to the changelog.
         Transient: the end was not reached, as in `read_to`.
     """
-    end = (await consumer.end_offsets([changelog]))[changelog]
+    stable = (await consumer.end_offsets([changelog]))[changelog]
+    if stable < end:
+        logger.warning(
+            "%s[%d]: a transaction is open at offset %d; waiting until it has ended",
+            changelog.topic,
+            changelog.partition,
+            stable,
+        )
     consumer.seek(changelog, store.end)
     async for records in read_to(consumer, changelog, end):
         changes = {record.key: record.value for record in records}

@@ -6,28 +6,43 @@ read before the dead owner's transaction has completed.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 from faust.types import TP
+from msgspec.structs import replace
 
-from models.errors import Fatal, Transient
+from models.errors import Fatal
 from streams.aggregate import TopicNames
 from streams.kafka.clients import new_consumer, stop
-from streams.kafka.log_reader import read_to
+from streams.kafka.log_reader import LogReader, open_logs, read_to
 from streams.kafka.topic_ids import topic_id
+from streams.kafka.topics import partitions_of
 from streams.settings import Settings
 from streams.state.changelog import restore
+from streams.state.input_log import check_bounds, check_partitions, check_topic
 from streams.state.rocksdb import Identity, open_rocksdb_store
-from streams.state.store import MemoryStore, Position, StateStore
+from streams.state.store import (
+    MemoryStore,
+    Position,
+    StateStore,
+    decode_position,
+    position_key,
+)
 
 logger = logging.getLogger(__name__)
 
 # How long the broker holds a fetch that finds nothing, and with it the next request on the same
 # connection.
 _FETCH_WAIT_MS = 20
+
+# How long a log may end before the position: a new leader may be behind for a moment.
+_LEADER_TIMEOUT_S = 5.0
+_POLL_INTERVAL_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -44,9 +59,11 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
     """Restore the state of an input partition whose earlier owners have been fenced.
 
     Raises:
-        Fatal: commands expired before they were decided, the changelog was lost, or something else
-            that only a person can repair; the message says what.
-        KafkaError, Transient: reading failed, or the command topic ends before the position.
+        Fatal: commands expired before they were decided, the command topic is not the one that
+            the state was made from, the changelog was lost, or something else that only a person
+            can repair; the message says what.
+        KafkaError, Transient: reading failed, or a transaction of another program stays open on the
+            changelog or the keys topic.
     """
     changelog, source, events, keys = (
         TopicPartition(topic, tp.partition)
@@ -55,31 +72,38 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
     consumer = new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT_MS)
     state: StateStore | None = None
     try:
+        input_id = await topic_id(settings, tp.topic)
         await consumer.start()
         consumer.assign([changelog, source, events, keys])
         consumer.pause(source, events)  # only their begin and end are needed
-        state = await _open_store(settings, consumer, changelog)
+        ends = await written_ends(settings, [changelog, keys])
+        state = await _open_store(settings, consumer, changelog, ends[changelog])
         restored_from = state.end
-        await restore(consumer, changelog, state)
-        wrapped = (await restore(consumer, keys, MemoryStore())).records
-        begin = (await consumer.beginning_offsets([source]))[source]
-        end = (await consumer.end_offsets([source]))[source]
-        position = state.position(tp)
-        if position is None and await _has_records(consumer, events):
+        await restore(consumer, changelog, state, ends[changelog])
+        wrapped = (await restore(consumer, keys, MemoryStore(), ends[keys])).records
+        stored = state.position(tp)
+        check_topic(tp, stored, input_id)
+        check_partitions(tp, stored, state, settings.partitions)
+        if stored is None and await _has_records(consumer, events):
             raise Fatal(
                 f"{changelog.topic}[{tp.partition}] is empty but {events.topic}[{tp.partition}] is "
                 "not: the state was lost, and deciding without it would repeat every command; "
                 "restore the changelog from a backup"
             )
-        if position is None:
-            position = Position(begin)
-        _check_position(tp, position.offset, begin, end)
-    except BaseException:
+        if stored is None:
+            await _check_other_partitions(settings, consumer, names, tp)
+        begin = (await consumer.beginning_offsets([source]))[source]
+        if stored is None:
+            stored = Position(begin)
+        end = await _end_at_least(consumer, source, stored.offset)
+        check_bounds(tp, stored, begin, end)
+        position = replace(stored, topic_id=input_id, partitions=settings.partitions)
+        await stop(consumer)
+    except BaseException:  # also a cancellation while the consumer stops
         if state is not None:
             state.close()
-        raise
-    finally:
         await stop(consumer)
+        raise
     logger.info(
         "%s[%d]: restored from offset %d to %d",
         changelog.topic,
@@ -90,34 +114,72 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
     return Recovered(state, position, wrapped)
 
 
+async def written_ends(
+    settings: Settings, partitions: list[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Return the ends of these partitions, with what open transactions have written."""
+    consumer = new_consumer(settings, isolation_level="read_uncommitted")
+    try:
+        await consumer.start()
+        consumer.assign(partitions)
+        consumer.pause(*partitions)
+        return await consumer.end_offsets(partitions)  # type: ignore[no-any-return]
+    finally:
+        await stop(consumer)
+
+
 async def _open_store(
-    settings: Settings, consumer: AIOKafkaConsumer, changelog: TopicPartition
+    settings: Settings, consumer: AIOKafkaConsumer, changelog: TopicPartition, end: int
 ) -> StateStore:
     """Open the store on this host's disk if the settings have a folder for it, or one in memory."""
     if settings.state_dir is None:
         return MemoryStore()
     identity = Identity(await topic_id(settings, changelog.topic), changelog.partition)
     begin = (await consumer.beginning_offsets([changelog]))[changelog]
-    end = (await consumer.end_offsets([changelog]))[changelog]
     folder = settings.state_dir / f"{changelog.topic}-{changelog.partition}"
     return open_rocksdb_store(folder, identity, begin, end)
 
 
-def _check_position(tp: TP, position: int, begin: int, end: int) -> None:
-    """Check that ``position`` is within the log of the commands."""
-    where = f"{tp.topic}[{tp.partition}]"
-    if position < begin:
-        raise Fatal(
-            f"{where}: {begin - position} commands expired before they were decided (position "
-            f"{position}, log starts at {begin}); to continue without them run "
-            f"`cqrs topics skip-expired {tp.partition}`"
-        )
-    if position > end:
-        raise Transient(
-            f"{where} ends at {end}, before the position {position}: if its leader is not just "
-            "behind, records were lost or the topic was deleted and created again; restore it from "
-            "a backup, or use another CQRS_NAMESPACE"
-        )
+async def _end_at_least(consumer: AIOKafkaConsumer, tp: TopicPartition, position: int) -> int:
+    """Return the end of a log; if it is before the position, wait a few seconds for the leader."""
+    deadline = time.monotonic() + _LEADER_TIMEOUT_S
+    while True:
+        end: int = (await consumer.end_offsets([tp]))[tp]
+        if end >= position or time.monotonic() > deadline:
+            return end
+        await asyncio.sleep(_POLL_INTERVAL_S)
+
+
+async def _check_other_partitions(
+    settings: Settings, consumer: AIOKafkaConsumer, names: TopicNames, tp: TP
+) -> None:
+    """Check by the other partitions' states that a partition without any state is not a new one.
+
+    Raises:
+        Fatal: they were made with another number of partitions.
+    """
+    ends = await consumer.end_offsets(partitions_of(settings, names.changelog))
+    written = [changelog for changelog, end in ends.items() if end]
+    if not written:
+        return
+    async with open_logs(settings, written) as logs:
+        for changelog in written:
+            stored = await last_position(logs, names, changelog.partition)
+            if stored is not None and stored.partitions is not None:
+                check_partitions(tp, stored, (), settings.partitions)
+                return
+
+
+async def last_position(logs: LogReader, names: TopicNames, partition: int) -> Position | None:
+    """Return the newest position in the changelog of a partition, or None if there is none.
+
+    It is the last record of each transaction, so this reads only the end of the changelog.
+    """
+    changelog = TopicPartition(names.changelog, partition)
+    key = position_key(TP(names.commands, partition))
+    end = (await logs.end_offsets([changelog]))[changelog]
+    record = await logs.last_record(changelog, end, lambda record: bool(record.key == key))
+    return None if record is None else decode_position(record.value)
 
 
 async def _has_records(consumer: AIOKafkaConsumer, tp: TopicPartition) -> bool:

@@ -294,6 +294,7 @@ def _options(*, create: bool) -> Options:
     blocks.set_bloom_filter(10, False)
     options = Options(raw_mode=True)
     options.create_if_missing(create)
+    options.set_error_if_exists(create)  # what could not be removed must not pass for an empty one
     options.set_block_based_table_factory(blocks)
     options.set_write_buffer_manager(manager)
     options.set_write_buffer_size(_WRITE_BUFFER_PER_STORE_BYTES)

@@ -18,12 +18,24 @@ def position_key(tp: TP) -> bytes:
 
 
 class Position(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The next offset to read of an input partition, and the version of the state at it."""
+    """The next offset to read of an input partition, its topic, and the version of the state."""
 
     offset: int = msgspec.field(name="position")
 
+    topic_id: str | None = msgspec.field(default=None, name="topic")
+    """Id of the topic (`topic_ids`); None if an older version wrote this."""
+
+    partitions: int | None = None
+    """Number of partitions of the topic; None if an older version wrote this."""
+
     state: str | None = None
     """Version of the state (`streams/state/version.py`); None if an older program wrote this."""
+
+    # The first offsets of what this topic caused; before them is what a former topic of the same
+    # name caused (`cqrs topics adopt`).
+    events_from: int = msgspec.field(default=0, name="events")
+    outcomes_from: int = msgspec.field(default=0, name="outcomes")
+    dead_letters_from: int = msgspec.field(default=0, name="deadLetters")
 
 
 _decode = msgspec.json.Decoder(Position).decode

@@ -76,6 +76,9 @@ class ViewPartition(Generic[E]):
             )
         return position
 
+    async def check_log(self) -> None:
+        """Check nothing: an index does not contain the event topic's id."""
+
     async def process(self, records: Sequence[Record], position: int) -> None:
         """Project a chunk of records that ends before `position`.
 

@@ -1,5 +1,9 @@
 """The Faust app of a worker: settings, transport, and how it starts, fails and stops.
 
+Only `streams.settings` configures it. Faust would let variables of the environment overrule what an
+app passes: some 80 with names like BROKER_URL, APP_VERSION or WEB_PORT when the app is created, and
+those with the prefixes FAUST_ and F_ when Faust is imported.
+
 The process around it is in `streams/worker/process.py`.
 """
 
@@ -14,7 +18,7 @@ from contextlib import AsyncExitStack, suppress
 from typing import Any, cast
 
 import faust
-from faust.types import TP, AgentT, TopicT
+from faust.types import TP, AgentT, FixupT, TopicT
 
 from models.errors import Fatal
 from streams.kafka.clients import cluster_id
@@ -24,7 +28,7 @@ from streams.worker.health import serving_health
 from streams.worker.logs import log_defect, logging_config
 from streams.worker.partition import Partition
 from streams.worker.partitions import Partitions
-from streams.worker.process import StreamWorker
+from streams.worker.process import StreamWorker, open_standard_streams
 from streams.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
 
 logger = logging.getLogger(__name__)
@@ -60,8 +64,10 @@ class StreamApp(faust.App):
 
     def __init__(self, name: str, settings: Settings) -> None:
         """Create the app of the worker role ``name``, which also names its consumer group."""
+        open_standard_streams()
         super().__init__(
             f"{settings.namespace}{name}",
+            env={},  # the environment that Faust reads its settings from
             broker=[f"kafka://{server}" for server in settings.bootstrap_servers.split(",")],
             Worker=StreamWorker,
             processing_guarantee="exactly_once",
@@ -83,7 +89,12 @@ class StreamApp(faust.App):
             web_enabled=False,
             web_bind="127.0.0.1",
             web_in_thread=False,
+            # Nothing uses these, but their defaults are from the environment.
+            datadir=f"{settings.namespace}{name}-data",
+            web_port=6066,
+            web_transport="tcp://",
         )
+        self.finalize()  # with FAUST_STRICT set, nothing may read the settings before
         self.settings = settings
         self.partitions = Partitions(
             self, settle_timeout=SETTLE_TIMEOUT_S, max_records=settings.max_chunk_records
@@ -138,6 +149,10 @@ class StreamApp(faust.App):
         """
         await check_topics(self.settings, self._topics)
         self.cluster = await cluster_id(self.settings)
+
+    def _init_fixups(self) -> list[FixupT]:
+        """Use none: Faust's own sets up Django if DJANGO_SETTINGS_MODULE is set."""
+        return []
 
     def _create_directories(self) -> None:
         """Create none: Faust keeps nothing on disk here."""

@@ -6,7 +6,8 @@ other and checks each before it is processed:
 
 - gap: a chunk that starts after the position would skip records; it is dropped, and the consumer
   seeks back to the position;
-- overlap: records below the position were processed already and are left out.
+- overlap: records below the position were processed already and are left out, if the log is
+  still the same: it may have been deleted and created again, or have lost records.
 
 So it does not matter under which assignment a chunk was fetched: the log is the same for every
 worker, and owners in between have moved the position that this one starts from.
@@ -45,7 +46,7 @@ from streams.worker.partition import Partition, PartitionConsumer, PartitionStat
 logger = logging.getLogger(__name__)
 
 # Errors of an outage are retried for ever, unless only an operator can fix their cause. Any other
-# error is a defect: it stops the worker if this many failures or more came in a row.
+# error is a defect: it stops the worker after this many without a processed chunk between them.
 _RETRYABLE = (KafkaError, Transient, OSError, asyncio.TimeoutError)
 _PERMANENT = (
     GroupAuthorizationFailedError,
@@ -55,9 +56,12 @@ _PERMANENT = (
     TransactionalIdAuthorizationFailed,
     UnsupportedCodecError,
 )
-_MAX_FAILURES = 5
+_MAX_DEFECTS = 5
 
+# The bound of the wait after a failure doubles with each one: 0.4 s, 0.8 s ... up to 10 s.
+_BACKOFF_S = 0.2
 _MAX_BACKOFF_S = 10.0
+_MAX_DOUBLINGS = 6
 
 # Least time from the end of a chunk to the next one, unless this many records wait: records that
 # come sooner are joined with those that follow. At a fifth of the load: a third fewer transactions,
@@ -92,7 +96,9 @@ class PartitionDriver:
         self._partition = partition
         self._consumer = consumer
         self._task: asyncio.Task[None] | None = None
-        self._failures = 0  # since the last chunk that was processed
+        # Since the last chunk that was processed; a defect is a failure, too.
+        self._failures = 0
+        self._defects = 0
         self._processed_at = 0.0
         # Chunks that wait for the running one; once they fill one, the partition is paused.
         self._waiting: deque[Chunk] = deque()
@@ -189,7 +195,13 @@ class PartitionDriver:
             self._consumer.fail(error)
         except Exception as error:
             self._forget()
-            self._consumer.fail(Fatal(f"{_name(self.tp)}: giving it up failed: {error!r}"))
+            log_defect(f"{_name(self.tp)}: the driver", error)
+            self._consumer.fail(
+                Fatal(
+                    f"{_name(self.tp)}: its driver raised {type(error).__name__}; this is a "
+                    "defect, the log says where"
+                )
+            )
 
     async def _start(self) -> None:
         """Start, and retry until that succeeds; after a failure, wait first."""
@@ -237,17 +249,17 @@ class PartitionDriver:
             Fatal: no further attempt is made.
         """
         self._failures += 1
-        kind = type(error).__name__
         if isinstance(error, _PERMANENT):
             raise Fatal(f"{_name(self.tp)}: {what}: {error!r}; an operator has to act") from error
         if isinstance(error, _RETRYABLE):
             logger.warning("%s: %s, trying again: %r", _name(self.tp), what, error)
             return
+        self._defects += 1
         log_defect(f"{_name(self.tp)}: {what}, trying again: it", error)
-        if self._failures >= _MAX_FAILURES:
+        if self._defects >= _MAX_DEFECTS:
             raise Fatal(
-                f"{_name(self.tp)}: {what} {self._failures} times: {kind}; this is a defect, "
-                "the log says where"
+                f"{_name(self.tp)}: {what} {self._defects} times: {type(error).__name__}; this is "
+                "a defect, the log says where"
             ) from error
 
     def _next_chunk(self) -> Chunk:
@@ -264,6 +276,8 @@ class PartitionDriver:
 
     async def _process(self, chunk: Chunk) -> None:
         assert self.position is not None
+        if chunk.start < self.position:
+            await self._check_log()
         if chunk.end <= self.position:
             return  # all of it was processed already
         if chunk.start > self.position:
@@ -285,13 +299,25 @@ class PartitionDriver:
             records = [record for record in records if record.offset >= self.position]
         await self._partition.process(records, chunk.end)
         self.position = chunk.end
-        self._failures = 0
+        self._failures = self._defects = 0
         self._processed_at = time.monotonic()
+
+    async def _check_log(self) -> None:
+        """Check that the log has not gone back, and is no other one.
+
+        Raises:
+            Fatal, Transient: it has or is; starting raises what to do.
+        """
+        assert self.position is not None
+        await self._partition.check_log()
+        _, end = await self._consumer.log_bounds(self.tp)
+        if end < self.position:
+            raise Transient(f"the log ends at {end}, before the position {self.position}")
 
 
 def _backoff(failures: int) -> float:
     """Return seconds to wait: random, up to a bound that doubles with each failure."""
-    return random.uniform(0, min(_MAX_BACKOFF_S, 0.2 * 2**failures))
+    return random.uniform(0, min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** min(failures, _MAX_DOUBLINGS)))
 
 
 def _name(tp: TP) -> str:

@@ -35,6 +35,17 @@ class Partition(Protocol):
         Called again after any failure: then it starts from scratch.
         """
 
+    async def check_log(self) -> None:
+        """Check that the input topic is still the one that the position refers to.
+
+        Called when a chunk begins before the position, which happens after a rebalance, and when
+        the log is another one.
+
+        Raises:
+            Fatal: it is another topic of the same name.
+            Exception: anything else; the partition starts again.
+        """
+
     async def process(self, records: Sequence[Record], position: int) -> None:
         """Process records in order and make their effect durable together with ``position``.
 

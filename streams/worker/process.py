@@ -18,11 +18,13 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import faust
+from faust.types import AppT
 
 from models.errors import Fatal
+from streams.settings import Settings, settings
 from streams.worker.host import Host
 from streams.worker.logs import log_defect
 
@@ -35,8 +37,40 @@ _EXIT_TOO_LATE = 124  # as timeout(1) returns
 _EXIT_AT_ONCE = 128 + signal.SIGTERM
 
 
+def worker_settings() -> Settings:
+    """Return the settings of this worker process, for the module that creates its app.
+
+    If they are not valid the process exits with one line and code 1. Raised while Faust imports
+    that module, an error would be a traceback.
+    """
+    try:
+        return settings()
+    except Fatal as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def open_standard_streams() -> None:
+    """Open the null device for each of the three standard streams that is closed.
+
+    The event loop would get their file descriptors, and libuv aborts when it closes one of these.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
 class StreamWorker(faust.Worker):
     """Faust's worker process; it ends when it has to: in time, with one line and an exit code."""
+
+    def __init__(self, app: AppT, **options: Any) -> None:
+        """Create the process of ``app``; it never debugs.
+
+        Faust would do that for FAUST_DEBUG, and open a console to everybody on this machine.
+        """
+        super().__init__(app, **{**options, "debug": False})
 
     def execute_from_commandline(self) -> NoReturn:
         """Run until stopped, and exit with a code of this module's table."""

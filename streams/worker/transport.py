@@ -31,6 +31,7 @@ from faust.types import TP, ConsumerMessage
 from faust.types.transports import TPorTopicSet
 from mode import ServiceT
 
+from streams.kafka.topics import wrong_partitions
 from streams.worker.chunks import Chunk
 from streams.worker.fetcher import ChunkConsumerThread, faust_logger
 from streams.worker.host import Host
@@ -199,6 +200,13 @@ class RebalanceHook(TransactionManager):
         # The group's leader needs the generation to tell claims of earlier assignments from
         # current ones; aiokafka 0.14 does not set it (its issue 1176).
         StickyPartitionAssignor.on_generation_assignment(self._host.consumer_generation_id)
+        for tp in assigned:
+            if tp.partition >= self._host.settings.partitions:
+                # They were added while the worker runs.
+                self._host.fail(
+                    wrong_partitions(tp.topic, f"more than {tp.partition}", self._host.settings)
+                )
+                return
         await self._host.partitions.assign(assigned)
 
 

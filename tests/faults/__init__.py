@@ -1,1 +1,1 @@
-"""The fault suite: scenarios that break things amid work, and a checker that decides."""
+"""The fault suite: scenarios that break things under load, and then run `verify`."""

@@ -1,4 +1,4 @@
-"""All scenarios, by their names."""
+"""All scenarios by name."""
 
 from __future__ import annotations
 
@@ -24,3 +24,6 @@ from tests.faults.scenarios.zombies import F3
 _ALL = (F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, V1, V2, V3)
 
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
+
+# Every test run plays these at small scale; the others need `--faults`.
+SMOKE = ("F1", "F3", "F9", "F12")

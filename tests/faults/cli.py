@@ -1,4 +1,4 @@
-"""`cqrs faults`: break things amid work, and let the checker decide."""
+"""`cqrs faults`: break things under load, and run `cqrs verify`."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ _LIST = "\b\nScenarios:\n" + "\n".join(f"  {one.name:4}{one.title}" for one in S
 @click.option(
     "--resume",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Keep the results in this file, and leave out what it says has passed.",
+    help="Keep results in this file, and skip scenarios that have passed according to it.",
 )
 @click.option(
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write a page in Markdown there.",
 )
-@click.option("--json", "as_json", is_flag=True, help="The results for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 @click.pass_context
 def faults(
     ctx: click.Context,
@@ -68,8 +68,8 @@ def faults(
 ) -> None:
     """Kill, suspend and starve workers and servers under load, and check that nothing was lost.
 
-    Each scenario starts a Kafka and an Elasticsearch of its own, breaks something amid work, lets
-    the system recover by itself, and has `cqrs verify` decide. Exit code 1 if a promise was broken.
+    Each scenario starts its own Kafka and Elasticsearch, breaks something under load, lets the
+    system recover by itself, and then runs `cqrs verify`. Exit code 1 if a guarantee did not hold.
     """
     results = Results(resume)
     played = [
@@ -92,7 +92,7 @@ def faults(
 def _play(
     scenario: Scenario, scale: Scale, seed: int, local_store: bool, results: Results
 ) -> Result:
-    """Run one that has not passed yet, and say what is wrong as soon as it is known."""
+    """Run a scenario that has not passed yet; print the workers' logs if it fails."""
     earlier = results.passed(scenario.name, scale, seed, local_store)
     if earlier is not None:
         return earlier

@@ -1,7 +1,7 @@
-"""Each protection, and how to take it away: workers run without it when the environment says so.
+"""The protections, each a function that takes it away from a process.
 
-Nothing but the tests can reach this. A protection is taken away from outside, by wrapping what it
-protects, so that the code which people run has no switch for it.
+Only tests use this: workers started with `TEST_WITHOUT` run without the protection it names. A
+protection is taken away from outside, by patching, so production code has no switch for it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from streams.kafka.transactions import Batches, TransactionalProducer
 from streams.settings import Settings
 from streams.state import recovery
 from streams.state.recovery import Recovered
-from streams.state.rocksdb import RocksDBStore
+from streams.state.rocksdb import Identity, RocksDBStore
 from streams.state.store import MemoryStore, Position, encode_position, position_key
 from streams.views.checkpoint import IndexCheckpoints
 from streams.views.read_your_writes import ReadYourWrites
@@ -36,9 +36,9 @@ from streams.views.writer import PartitionWriter
 from streams.worker.chunks import Chunk
 from streams.worker.driver import PartitionDriver
 
-VARIABLE = "CQRS_TEST_WITHOUT"
+VARIABLE = "TEST_WITHOUT"
 
-# The modules of the workers that look at the variable.
+# Worker modules that read the variable, by role.
 APPS: Mapping[Role, str] = {
     "commands": "tests.faults.unprotected_commands_worker",
     "views": "tests.faults.unprotected_views_worker",
@@ -48,7 +48,7 @@ Set = Callable[[Any, str, Any], None]
 
 
 def fencing_before_recovery(set_: Set) -> None:
-    """Restore first and fence then: what the old owner commits in between is not seen."""
+    """Restore before fencing: what the old owner commits in between is missed."""
     start, recover = TransactionalProducer.start, _recover()
     postponed: list[TransactionalProducer] = []
 
@@ -65,7 +65,7 @@ def fencing_before_recovery(set_: Set) -> None:
 
 
 def position_in_the_state(set_: Set) -> None:
-    """Go on at the group's committed offset, as Kafka's consumers do."""
+    """Start at the group's committed offset, as Kafka's consumers do."""
     recover = _recover()
 
     async def at_the_groups_offset(settings: Settings, names: TopicNames, tp: TP) -> Recovered:
@@ -82,16 +82,16 @@ def position_in_the_state(set_: Set) -> None:
 
 
 def end_offset_in_recovery(set_: Set) -> None:
-    """Take what the first poll brings for the whole state."""
-    most = 500  # records; that is the default of Kafka's consumers
+    """Take the records of the first poll for the whole state."""
+    max_records = 500  # the default of Kafka's consumers
 
     async def poll_once(
-        consumer: AIOKafkaConsumer, changelog: TopicPartition, state: MemoryStore
+        consumer: AIOKafkaConsumer, changelog: TopicPartition, state: MemoryStore, end: int
     ) -> MemoryStore:
         await consumer.seek_to_beginning(changelog)
-        if not (await consumer.end_offsets([changelog]))[changelog]:
-            return state  # as the topic of the keys is; a poll would wait for something
-        found = await consumer.getmany(changelog, timeout_ms=10_000, max_records=most)
+        if not end:
+            return state  # an empty topic, such as that of the keys: a poll would wait
+        found = await consumer.getmany(changelog, timeout_ms=10_000, max_records=max_records)
         for records in found.values():
             state.apply({record.key: record.value for record in records}, 0)
         return state
@@ -100,7 +100,7 @@ def end_offset_in_recovery(set_: Set) -> None:
 
 
 def apply_after_commit(set_: Set) -> None:
-    """Let the local store have a chunk's changes before they are committed."""
+    """Apply a chunk's changes to the local store before they are committed."""
     process = CommandPartition.process
 
     async def apply_first(
@@ -127,16 +127,16 @@ def apply_after_commit(set_: Set) -> None:
 
 
 def identity_of_the_store(set_: Set) -> None:
-    """Take any store in the right folder for ours."""
+    """Use any store that is in the right folder."""
 
-    async def same_for_all(settings: Settings, topic: str) -> str:
-        return "any"
+    def same_for_all(topic_id: str, partition: int) -> Identity:
+        return Identity("any", partition)
 
-    set_(recovery, "topic_id", same_for_all)
+    set_(recovery, "Identity", same_for_all)
 
 
 def gap_check(set_: Set) -> None:
-    """Process chunks that start after the position."""
+    """Process chunks that start after the position, too."""
 
     process = PartitionDriver._process
 
@@ -147,13 +147,13 @@ def gap_check(set_: Set) -> None:
 
 
 def _recover() -> Callable[[Settings, TopicNames, TP], Awaitable[Recovered]]:
-    """What restores a partition, with the point that a scenario may have put there."""
+    """Return what restores a partition, including a crash point that wraps it."""
     recover: Callable[..., Awaitable[Recovered]] = vars(command_partition)["recover_partition"]
     return recover
 
 
 def external_version(set_: Set) -> None:
-    """Write documents whatever their version."""
+    """Write documents whatever version the index has."""
     lines = BulkWriter._lines
 
     def without_version(self: BulkWriter, document: Document) -> bytes:
@@ -164,7 +164,7 @@ def external_version(set_: Set) -> None:
 
 
 def commit_after_bulk(set_: Set) -> None:
-    """Say that an index has a chunk before its documents are written."""
+    """Save the checkpoint of a chunk before its documents are written."""
 
     write = PartitionWriter.write
 
@@ -179,7 +179,7 @@ def commit_after_bulk(set_: Set) -> None:
 
 
 def wait_for_the_view(set_: Set) -> None:
-    """Answer a query as soon as the view has said how far it is, whatever that is."""
+    """Execute a query without waiting until the view has the write."""
 
     async def at_once(self: ReadYourWrites, token: Token) -> IndexCheckpoints:
         return await self._checkpoints()
@@ -210,6 +210,6 @@ PROTECTIONS: Mapping[str, Callable[[Set], None]] = {
 
 
 def take_away() -> None:
-    """Take away what the environment says, in this process and for good."""
+    """Take the protection that the environment names away from this process."""
     if VARIABLE in os.environ:
         PROTECTIONS[os.environ[VARIABLE]](setattr)

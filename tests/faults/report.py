@@ -1,4 +1,4 @@
-"""What the scenarios found, kept in a file and shown as tables."""
+"""Results of scenarios: kept in a file and shown as tables."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class Results:
-    """The results in a file, or in memory only; one per scenario, scale and seed."""
+    """Results in a file, or only in memory: one per scenario, scale, seed and kind of store."""
 
     def __init__(self, path: Path | None) -> None:
-        """Read what is there.
+        """Read the file, if it exists.
 
         Raises:
-            Fatal: the file is something else.
+            Fatal: it contains something else.
         """
         self._path = path
         self.all: list[Result] = []
@@ -39,12 +39,12 @@ class Results:
     def passed(
         self, scenario: str, scale: Scale, seed: int, local_store: bool = False
     ) -> Result | None:
-        """The result of this run, if it was run and kept all promises."""
+        """Return the result of this run, or None if it has not passed yet."""
         wanted = (scenario, scale, seed, local_store)
         return next((one for one in self.all if one.ok and _key(one) == wanted), None)
 
     def add(self, new: Result) -> None:
-        """Keep a result instead of an earlier one of the same run."""
+        """Add a result, or replace the earlier one of the same run."""
         self.all = [result for result in self.all if _key(result) != _key(new)] + [new]
         self.all.sort(key=_order)
         if self._path is not None:
@@ -53,7 +53,7 @@ class Results:
 
 
 def tables_of(results: Sequence[Result]) -> Iterable[Table]:
-    """For a terminal: what holds, and what was measured on the way."""
+    """Yield tables for a terminal: what holds, and what was measured."""
     from rich import box
     from rich.table import Table
 
@@ -83,7 +83,7 @@ def tables_of(results: Sequence[Result]) -> Iterable[Table]:
 
 
 def markdown_of(results: Sequence[Result]) -> str:
-    """The page `docs/fault-report.md`."""
+    """Return the page `docs/fault-report.md`."""
     lines = [
         "# Fault report",
         "",
@@ -122,7 +122,7 @@ def _key(result: Result) -> tuple[str, Scale, int, bool]:
 
 
 def _order(result: Result) -> tuple[str, str, int, int, bool]:
-    """F2 comes before F10, and V1 after all of these."""
+    """Sort F2 before F10, and V1 after all of these."""
     kind, number = result.scenario[0], int(result.scenario[1:])
     return result.scale, kind, number, result.seed, result.local_store
 

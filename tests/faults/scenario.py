@@ -1,8 +1,8 @@
-"""A scenario: what it is given, what it finds, and how one is run.
+"""A scenario of the fault suite: its input, its result, and `play`, which runs it.
 
-A scenario is an async function that makes deployments, sends commands, breaks something, lets the
-system recover, and then has `Run.verify` decide. Every random choice comes from `Run.rng`, which
-the seed alone determines. It fails by raising; what it measures goes into `Run.figures`.
+A scenario is an async function that creates deployments, sends commands, breaks something, lets the
+system recover and calls `Run.verify`. Every random choice comes from `Run.rng`, which depends only
+on the scenario's name and the seed. It fails by raising; what it measures is in `Result.figures`.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ Scale = Literal["small", "full"]
 
 @dataclass
 class Result:
-    """What a run of a scenario found. Lost, doubled and diverged are counts of `verify`."""
+    """Result of one run of a scenario. Lost, doubled and diverged are counts of `verify`."""
 
     scenario: str
     title: str
     scale: Scale
     seed: int
     local_store: bool = False
-    """Whether the command workers kept their state on disk."""
+    """Whether command workers kept their state on disk."""
     ok: bool = False
     failure: str | None = None
     seconds: float = 0.0
     faults: int = 0
-    """How often something was broken."""
+    """Number of faults: how often something was broken."""
     commands: int = 0
     events: int = 0
     lost: int = 0
@@ -62,12 +62,12 @@ class Result:
     diverged: int = 0
     figures: dict[str, float | int | str] = field(default_factory=dict)
     logs: dict[str, str] = field(default_factory=dict)
-    """The last lines of each worker, if it failed."""
+    """Last lines of each worker's log, if the run failed."""
 
 
 @dataclass
 class Run:
-    """One run of a scenario: what it may use, and where it says what it found."""
+    """One run of a scenario: what it may use, and its result."""
 
     stack: EmbeddedStack
     scale: Scale
@@ -76,24 +76,27 @@ class Run:
     resources: ExitStack
     progress: ProgressCallback
     apps: Mapping[Role, str]
-    """Other modules for the apps of the workers; the tests take protections away with them."""
+    """Modules of other worker apps by role: tests take protections away with them."""
 
     def __post_init__(self) -> None:
-        """The seed and the scenario's name determine all choices."""
+        """Create `rng` from the scenario's name and the seed."""
         self.rng = random.Random(f"{self.result.scenario}/{self.seed}")
 
     def pick(self, small: T, full: T) -> T:
-        """The value for this run's scale."""
+        """Return the value for this run's scale."""
         return small if self.scale == "small" else full
 
     def say(self, done: int, total: int, what: str = "") -> None:
-        """How far it is, for people who wait."""
+        """Report progress: `done` of `total`."""
         self.progress(f"{self.result.scenario} {what or self.result.title}", done, total)
 
     async def deploy(
         self, *roles: Role, servers: Servers | None = None, **changes: Any
     ) -> Deployment:
-        """A deployment with workers of these roles and other settings; gone with the run."""
+        """Create a deployment with a worker of each role; it ends with the run.
+
+        `changes` are settings. `servers` are other ones than the run's stack.
+        """
         if self.result.local_store:
             changes = {"state_dir": self.new_folder(), **changes}
         settings = new_settings(servers or self.stack, **changes)
@@ -101,25 +104,25 @@ class Run:
         return self.resources.enter_context(open_deployment(settings, roles, self.apps))
 
     def new_folder(self) -> Path:
-        """An empty folder; gone with the run."""
+        """Create an empty folder; it is removed with the run."""
         folder = tempfile.TemporaryDirectory(prefix="cqrs-faults-")
         return Path(self.resources.enter_context(folder))
 
     def start(self, deployed: Deployment, role: Role, point: Point) -> WorkerProcess:
-        """One more worker, which comes to a point."""
+        """Start one more worker, with a crash point armed."""
         app = self.apps.get(role, APPS[role])
         return deployed.start(role, app=app, **point.environment())
 
     async def verify(
         self, deployed: Deployment, *, sent: int | None = None, timeout: float = 120
     ) -> Report:
-        """Let the checker decide, and see that the workers have gone on by themselves.
+        """Run `verify`, add its counts to the result, and check that all workers still run.
 
-        `sent` is how many commands it has to have checked, where that is known.
+        `sent` is the number of commands that it must have checked, where that is known.
 
         Raises:
             Failed: an invariant is broken, or a worker has ended.
-            NotCaughtUp: the workers did not get to the end in time.
+            NotCaughtUp: the workers did not process everything within `timeout` seconds.
         """
         report = await verify_users(deployed.settings, timeout=timeout, progress=self.progress)
         self.result.commands += report.commands
@@ -136,7 +139,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One kind of fault, by the name that the issue of the fault suite gives it."""
+    """One kind of fault, such as F1."""
 
     name: str
     title: str
@@ -153,12 +156,11 @@ async def play(
     apps: Mapping[Role, str] = MappingProxyType({}),
     local_store: bool = False,
 ) -> Result:
-    """Run a scenario on a stack that nobody else uses meanwhile.
+    """Run a scenario on a stack that nothing else uses, and return its result.
 
-    With `local_store` the command workers of a deployment keep their state in one folder, as those
-    of one host do.
-
-    Returns the result, also when a promise was broken or a server did not do its part.
+    With `local_store` the command workers of a deployment keep their state on disk, in one folder,
+    as on one host. A failure is part of the result: a guarantee that does not hold, or a server
+    that fails.
     """
     title = scenario.title + (", state on disk" if local_store else "")
     result = Result(scenario.name, title, scale, seed, local_store)
@@ -176,4 +178,4 @@ async def play(
 
 
 def _last_line(worker: WorkerProcess) -> str:
-    return (worker.log_text.splitlines() or ["it said nothing"])[-1]
+    return (worker.log_text.splitlines() or ["it logged nothing"])[-1]

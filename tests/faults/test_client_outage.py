@@ -1,4 +1,4 @@
-"""A client whose broker goes away: it says so in time, lets go, and goes on when it is back."""
+"""A client whose broker goes away: it reports that in time, closes, and continues afterwards."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_no_broker_is_a_timeout_and_disconnecting_ends(
     assert time.monotonic() - closing < 15
 
 
-async def test_a_client_goes_on_when_the_broker_is_back(
+async def test_a_client_continues_when_the_broker_is_back(
     killable: EmbeddedStack, deploy: Deploy
 ) -> None:
     settings = deploy("commands", outcome_timeout=90.0).settings
@@ -52,7 +52,7 @@ async def test_a_client_goes_on_when_the_broker_is_back(
         assert isinstance(outcome, Rejection)
 
 
-async def test_a_broker_that_is_away_is_tried_seldom(
+async def test_connecting_to_a_dead_broker_is_retried_with_backoff(
     killable: EmbeddedStack, deploy: Deploy, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever a producer waits for, it does not take the machine from a broker that starts."""

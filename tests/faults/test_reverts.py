@@ -1,11 +1,29 @@
-"""Each protection earns its place: without it, a scenario that passes with it fails."""
+"""Each protection is needed: without it a scenario fails that passes with it.
+
+The same test run shows that it passes: `here`, in `test_with_it_the_scenario_passes`; under another
+protection with the same scenario; or as a part of F3, in `test_scenarios.py`.
+
+    protection               without it                                  shown to pass by
+    fencing_before_recovery  commands are decided by two owners          F3
+    position_in_the_state    all commands are read again                 here
+    end_offset_in_recovery   commands are decided again                  here
+    apply_after_commit       commands are never decided                  here
+    identity_of_the_store    commands are decided again                  here
+    gap_check                expired commands are passed over            here
+    external_version         documents go back to older versions         here
+    commit_after_bulk        documents are missing                       here
+    wait_for_the_view        a query misses what its client wrote        here
+    refresh_after_the_wait   a search misses what its client wrote       wait_for_the_view
+"""
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from types import FunctionType
+from typing import NamedTuple, cast
 
 import pytest
 
@@ -14,17 +32,18 @@ from deploy.embedded.stack import EmbeddedStack
 from deploy.samples.commands import generate
 from deploy.supervisor import Role
 from deploy.waiting import wait_until
+from tests.faults.catalogue import SCENARIOS, SMOKE
 from tests.faults.protections import APPS, PROTECTIONS, VARIABLE
 from tests.faults.scenario import Result, Run, Scenario, play
 from tests.faults.scenarios.forgetting import expire_commands, lose_offsets
 from tests.faults.scenarios.local_stores import Stores, foreign_stores
-from tests.faults.scenarios.reading_writes import read_what_was_written
+from tests.faults.scenarios.reading_writes import write_and_read
 from tests.faults.scenarios.replay import replay_events
-from tests.faults.scenarios.zombies import wake_amid_the_takeover
+from tests.faults.scenarios.zombies import wake_during_the_takeover
 from tests.harness.crash_points import Point
 from tests.harness.traffic import open_traffic, records_of
 
-_COMMANDS = 3_000  # so many that no poll brings all of their states
+_COMMANDS = 3_000  # more than the changelog records of one poll
 
 
 async def restart_after_a_long_history(run: Run) -> None:
@@ -45,7 +64,7 @@ async def restart_after_a_long_history(run: Run) -> None:
 async def die(run: Run, role: Role, point: Point) -> None:
     """The only worker of this role is killed at a point, and started again, while users register.
 
-    No other events: a view stops when some of a user's are missing, and goes on when all are.
+    There are no other events: a view stops if only some of a user's events are missing.
     """
     others: Role = "views" if role == "commands" else "commands"
     deployed = await run.deploy(others, partitions=1, state_dir=run.new_folder())
@@ -59,6 +78,21 @@ async def die(run: Run, role: Role, point: Point) -> None:
         traffic.burst(300)
         await traffic.finish()
     await run.verify(deployed)
+
+
+async def lose_all_offsets(run: Run) -> None:
+    """A part of F8."""
+    await lose_offsets(run, random.Random(run.seed))
+
+
+async def let_commands_expire(run: Run) -> None:
+    """A part of F8."""
+    await expire_commands(run, random.Random(run.seed))
+
+
+async def write_then_read(run: Run) -> None:
+    """As V1, without kills: a query that misses a write does so at once."""
+    await write_and_read(run, pairs=100, kills=0)
 
 
 async def get_a_foreign_store(run: Run) -> None:
@@ -78,59 +112,98 @@ async def get_a_foreign_store(run: Run) -> None:
     await run.verify(deployed)
 
 
-# What shows that a protection is gone, and what the checker or the scenario says then.
-REVERTS: dict[str, tuple[Callable[[Run], Awaitable[None]], str]] = {
-    "fencing_before_recovery": (wake_amid_the_takeover, r"^I1 is broken .* has the events"),
-    "position_in_the_state": (
-        partial(lose_offsets, rng=random.Random(1)),
-        r"^I\d is broken",
+class Revert(NamedTuple):
+    """A protection that is taken away."""
+
+    scenario: Callable[[Run], Awaitable[None]]
+    violation: str
+    """What the checker or the scenario then reports, as a regular expression."""
+
+
+REVERTS: Mapping[str, Revert] = {
+    "fencing_before_recovery": Revert(
+        wake_during_the_takeover,
+        # The zombie commits what its successor decides as well.
+        r"^I1 is broken .* has the events .* where its outcome says",
     ),
-    "end_offset_in_recovery": (restart_after_a_long_history, r"^I\d is broken"),
-    "apply_after_commit": (
+    "position_in_the_state": Revert(
+        lose_all_offsets,
+        # All commands are read again. The dedupe window still knows the first of them.
+        r"^I7 is broken .*: the command at offset \d+ has 2 outcomes: .*, duplicate at offset \d+$",
+    ),
+    "end_offset_in_recovery": Revert(
+        restart_after_a_long_history,
+        # The commands behind the part that was read are decided again.
+        r"^I1 is broken .* has the events .* where its outcome says",
+    ),
+    "apply_after_commit": Revert(
         partial(die, role="commands", point=Point("kill", "before", "commit", 2)),
-        r"^I\d is broken",
+        # The store is ahead of what was committed, so that chunk is skipped.
+        r"^I7 is broken .*: the command at offset \d+ has 0 outcomes$",
     ),
-    "identity_of_the_store": (get_a_foreign_store, r"^I\d is broken"),
-    "gap_check": (
-        partial(expire_commands, rng=random.Random(1)),
-        r"goes on behind what expired$",
+    "identity_of_the_store": Revert(
+        get_a_foreign_store,
+        # The foreign store knows nothing of commands that come again.
+        r"^I1 is broken .* was decided again as accepted; it was accepted before$",
     ),
-    "external_version": (replay_events, r"went back from version|were written again"),
-    "commit_after_bulk": (
+    "gap_check": Revert(
+        let_commands_expire,
+        r"^the worker continues after the expired commands$",
+    ),
+    "external_version": Revert(replay_events, r"went back from version|were written again$"),
+    "commit_after_bulk": Revert(
         partial(die, role="views", point=Point("kill", "before", "bulk")),
-        r"^I4 is broken",
+        # The index has the position of a chunk that it does not have.
+        r"^I4 is broken .* has 1 events and no document$",
     ),
-    "wait_for_the_view": (read_what_was_written, r"with their token finds"),
-    "refresh_after_the_wait": (read_what_was_written, r"search with their token finds"),
+    "wait_for_the_view": Revert(write_then_read, r"(by id|search) with their token finds"),
+    "refresh_after_the_wait": Revert(write_then_read, r"search with their token finds"),
 }
+
+# By protection, the last column of the table above.
+_, *_ROWS = (line.split() for line in (__doc__ or "").splitlines() if line.startswith("    "))
+CONTROLS = {row[0]: row[-1] for row in _ROWS}
 
 
 async def played(stack: EmbeddedStack, protection: str) -> Result:
-    scenario = Scenario("F0", protection, REVERTS[protection][0])
+    scenario = Scenario("F0", protection, REVERTS[protection].scenario)
     return await play(scenario, stack, scale="small", seed=1, apps=APPS)
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("protection", REVERTS)
-async def test_without_it_something_breaks(
+async def test_without_it_the_scenario_fails(
     stack: EmbeddedStack, protection: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(VARIABLE, protection)
     PROTECTIONS[protection](monkeypatch.setattr)  # for what a scenario does in this process
     result = await played(stack, protection)
     assert not result.ok
-    assert re.search(REVERTS[protection][1], result.failure or ""), (result.failure, result.logs)
+    assert re.search(REVERTS[protection].violation, result.failure or ""), (
+        result.failure,
+        result.logs,
+    )
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(
-    "protection", ["end_offset_in_recovery", "apply_after_commit", "identity_of_the_store"]
-)
-async def test_with_it_nothing_breaks(stack: EmbeddedStack, protection: str) -> None:
-    """The others are parts of the scenarios F3, F7, F8 and F9, which show that."""
+@pytest.mark.parametrize("protection", [name for name, by in CONTROLS.items() if by == "here"])
+async def test_with_it_the_scenario_passes(stack: EmbeddedStack, protection: str) -> None:
     result = await played(stack, protection)
     assert result.ok, (result.failure, result.logs)
 
 
 def test_every_protection_is_taken_away() -> None:
     assert set(REVERTS) == set(PROTECTIONS)
+
+
+def test_every_revert_has_a_control() -> None:
+    assert set(CONTROLS) == set(REVERTS)
+    for protection, control in CONTROLS.items():
+        scenario = REVERTS[protection].scenario
+        if control in CONTROLS:
+            assert CONTROLS[control] == "here"
+            assert scenario is REVERTS[control].scenario
+        elif control != "here":
+            assert control in SMOKE
+            parts = SCENARIOS[control].play.__code__.co_names
+            assert cast("FunctionType", scenario).__name__ in parts

@@ -5,10 +5,8 @@ from __future__ import annotations
 import pytest
 
 from deploy.embedded.stack import EmbeddedStack
-from tests.faults.catalogue import SCENARIOS
+from tests.faults.catalogue import SCENARIOS, SMOKE
 from tests.faults.scenario import play
-
-SMOKE = ("F1", "F3", "F9", "F12")
 
 
 @pytest.mark.timeout(600)
@@ -19,7 +17,7 @@ SMOKE = ("F1", "F3", "F9", "F12")
         for name in SCENARIOS
     ],
 )
-async def test_everything_holds(stack: EmbeddedStack, name: str) -> None:
+async def test_a_scenario_passes(stack: EmbeddedStack, name: str) -> None:
     result = await play(SCENARIOS[name], stack, scale="small", seed=1)
     assert result.ok, (result.failure, result.logs)
     assert result.commands > 0
@@ -28,7 +26,7 @@ async def test_everything_holds(stack: EmbeddedStack, name: str) -> None:
 @pytest.mark.all_faults
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["F1", "F3", "F9"])
-async def test_everything_holds_with_the_state_on_disk(stack: EmbeddedStack, name: str) -> None:
+async def test_a_scenario_passes_with_the_state_on_disk(stack: EmbeddedStack, name: str) -> None:
     result = await play(SCENARIOS[name], stack, scale="small", seed=1, local_store=True)
     assert result.ok, (result.failure, result.logs)
     assert result.commands > 0

@@ -1,4 +1,4 @@
-"""What a view cannot take is in its dead letters, at whatever step its worker is killed."""
+"""No dead letter of a view is lost, at whatever step its worker is killed."""
 
 from __future__ import annotations
 
@@ -10,22 +10,28 @@ from agents.user_audit import verify_users
 from deploy.waiting import wait_until
 from tests.conftest import Deploy
 from tests.harness.crash_points import APPS, Point
-from tests.harness.read_side import REFUSED_UPDATE, encoded, registered, send_events, view_letters
+from tests.harness.read_side import (
+    REFUSED_UPDATE,
+    encoded,
+    registered,
+    send_events,
+    view_dead_letters,
+)
 
 
 @pytest.mark.parametrize(
     "point",
     [
         Point("kill", "after", "bulk", 2),  # the worker knows what is refused
-        Point("kill", "after", "letters", 1),
+        Point("kill", "after", "dead-letters", 1),
         Point("kill", "after", "bulk", 3),  # there is a stand-in
         Point("kill", "after", "position", 2),
-        Point("kill", "before", "letters", 2),  # it knows what cannot be read
+        Point("kill", "before", "dead-letters", 2),  # it knows what cannot be decoded
         Point("kill", "after", "position", 4),
     ],
     ids=lambda point: f"{point.moment} {point.step} {point.time}",
 )
-async def test_no_letter_is_lost(deploy: Deploy, point: Point) -> None:
+async def test_no_dead_letter_is_lost(deploy: Deploy, point: Point) -> None:
     deployed = deploy(partitions=1, session_timeout=3.0, max_chunk_records=1)
     await send_events(
         deployed,
@@ -42,7 +48,7 @@ async def test_no_letter_is_lost(deploy: Deploy, point: Point) -> None:
     report = await verify_users(deployed.settings)
     assert report.findings["I4"].first is None
     assert report.known_missing == 1
-    assert set(await view_letters(deployed)) == {
+    assert set(await view_dead_letters(deployed)) == {
         (b"anna", b"refused-document"),
         (b"carl", b"malformed-json"),
     }

@@ -1,4 +1,4 @@
-"""The worker of the fault scenarios, without the protection that the environment names."""
+"""The command worker of the fault suite, without the protection that the environment names."""
 
 from tests.faults.protections import take_away
 from tests.harness.crashing_commands_worker import app

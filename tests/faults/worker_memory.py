@@ -1,4 +1,4 @@
-"""How much memory a worker takes while something goes on."""
+"""Memory of a worker's process during a scenario."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from deploy.ephemeral import WorkerProcess
 from tests.faults.scenario import Run
 from tests.harness.checks import require
 
-_PERIOD = 0.2  # seconds between two samples
+_SAMPLE_INTERVAL_S = 0.2
 
-# MiB that a view worker may take beside what it took at first. Of each partition it holds a chunk
-# at work, one that waits and one that was fetched, and of a chunk its documents.
-_MOST_GROWTH = 100
+# How much a view worker may grow. For each partition it holds three chunks, the one it projects, a
+# waiting one and a fetched one, and the documents of one chunk.
+_MAX_GROWTH_MIB = 100
 
 
 class Memory:
-    """Resident memory of a process, in MiB, sampled all the while; `watching_memory` makes it."""
+    """Samples of a process's resident memory, in MiB; `watching_memory` takes them."""
 
     def __init__(self, process: psutil.Process) -> None:
         self._process = process
         self._samples = [self._now()]
 
     def check(self, run: Run) -> None:
-        """Note what it was before, at most, and is now.
+        """Add first, highest and last memory to the result.
 
         Raises:
-            Failed: it grew as if it held what waits to be done.
+            Failed: it grew as if the worker held everything that waits to be projected.
         """
         before, highest, after = self._samples[0], max(self._samples), self._samples[-1]
         run.result.figures |= {
@@ -39,16 +39,16 @@ class Memory:
             "view worker's memory after MiB": after,
         }
         require(
-            highest - before <= _MOST_GROWTH,
+            highest - before <= _MAX_GROWTH_MIB,
             f"the view worker's memory grew from {before} to {highest} MiB",
         )
 
     async def keep_sampling(self) -> None:
-        """Until the process ends."""
+        """Sample until the process ends."""
         with suppress(psutil.NoSuchProcess):
             while True:
                 self._samples.append(self._now())
-                await asyncio.sleep(_PERIOD)
+                await asyncio.sleep(_SAMPLE_INTERVAL_S)
 
     def _now(self) -> int:
         return int(self._process.memory_info().rss >> 20)
@@ -56,7 +56,7 @@ class Memory:
 
 @asynccontextmanager
 async def watching_memory(worker: WorkerProcess) -> AsyncIterator[Memory]:
-    """Sample a worker's memory from now on, until the block ends."""
+    """Sample a worker's memory during the block."""
     memory = Memory(psutil.Process(worker.pid))
     sampling = asyncio.create_task(memory.keep_sampling(), name="sample memory")
     try:

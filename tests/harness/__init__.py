@@ -1,1 +1,1 @@
-"""What the fault suite and the other tests stand on: traffic, crash points, a proxy."""
+"""What fault and integration tests use: deployments, traffic, crash points, a proxy, `cqrs`."""

@@ -1,4 +1,4 @@
-"""A promise that was broken."""
+"""What a scenario raises when a guarantee does not hold."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from models.errors import Fatal
 
 
 class Failed(Fatal):
-    """A promise was broken; the line says which."""
+    """A guarantee does not hold; the line names it."""
 
 
 def require(condition: object, line: str) -> None:

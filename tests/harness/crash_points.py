@@ -1,13 +1,15 @@
-"""Points in the work of a worker at which its process can be made to die, stop or fail.
+"""Points at which a worker's process kills itself, suspends itself or fails.
 
-Only the worker modules beside this one have them: `arm` wraps the steps of their transactions and
-views from outside, so that the workers which people run know nothing of it. Which point, and what
-happens there, the variable `CQRS_FAULT_POINT` of the environment says.
+Only the worker modules in this package have them: `arm` wraps the steps of their transactions and
+views from outside, so production code contains nothing of this. The environment variable
+`TEST_FAULT_POINT` names the point and the action.
 
-The steps, in their order: `begin` a transaction, send `events`, `changelog` and `offsets` (done
-when Kafka has acknowledged them), `commit`, `apply` to the local state; of a view worker, `bulk`
-and `position`, and `letters` of what the view cannot take (done as above). Of a takeover: `fence`
-earlier owners and `restore` the state.
+The steps, in their order:
+
+- of a transaction: `begin`; send `events` and `changelog` (done when Kafka has acknowledged them);
+  `commit`; `apply` to the local state
+- of a view worker: `bulk`; write `dead-letters` (done when acknowledged); save the `position`
+- of a takeover: `fence` earlier owners; `restore` the state
 """
 
 from __future__ import annotations
@@ -33,9 +35,9 @@ from streams.state.recovery import recover_partition
 from streams.views.dead_letters import ViewDeadLetters
 from streams.views.store import ViewStore
 
-VARIABLE = "CQRS_FAULT_POINT"
+VARIABLE = "TEST_FAULT_POINT"
 
-# The modules of the workers that have them.
+# Worker modules that have crash points, by role.
 APPS: Mapping[Role, str] = {
     "commands": "tests.harness.crashing_commands_worker",
     "views": "tests.harness.crashing_views_worker",
@@ -45,10 +47,10 @@ Action = Literal["kill", "stop", "fail"]
 Moment = Literal["before", "after"]
 CommandStep = Literal["begin", "events", "changelog", "commit", "apply"]
 ViewStep = Literal["bulk", "position"]
-LetterStep = Literal["letters"]
+DeadLetterStep = Literal["dead-letters"]
 TakeoverStep = Literal["fence", "restore"]
 
-# What is sent, by a part of its topic's name.
+# Steps by a part of the name of the topic that they send to.
 _OUTPUTS = {".events.": "events", ".state-changelog.": "changelog"}
 
 COMMAND_STEPS: tuple[CommandStep, ...] = get_args(CommandStep)
@@ -57,25 +59,25 @@ VIEW_STEPS: tuple[ViewStep, ...] = get_args(ViewStep)
 
 @dataclass
 class Point:
-    """`action`, when the process comes `before` or `after` a step for the `time`th time."""
+    """A point: `action`, `before` or `after` a step, the `time`th time it is reached."""
 
     action: Action
     moment: Moment
-    step: CommandStep | ViewStep | LetterStep | TakeoverStep
+    step: CommandStep | ViewStep | DeadLetterStep | TakeoverStep
     time: int = 1
 
     def environment(self) -> dict[str, str]:
-        """What a worker is started with."""
+        """Return the environment variable that arms this point in a worker."""
         return {VARIABLE: f"{self.action} {self.moment} {self.step} {self.time}"}
 
     @classmethod
     def read(cls, text: str) -> Point:
-        """The inverse of `environment`."""
+        """Parse the value of that variable."""
         action, moment, step, time = text.split()
         return cls(action, moment, step, int(time))  # type: ignore[arg-type]
 
     def reached(self, moment: Moment, step: str) -> None:
-        """The process is there: do it if it is the one."""
+        """Act if this is the point."""
         if (moment, step) != (self.moment, self.step):
             return
         self.time -= 1
@@ -89,7 +91,7 @@ class Point:
 
 
 def arm(environment: Mapping[str, str] = os.environ) -> None:
-    """Wrap the steps, if the environment names a point."""
+    """Wrap the steps if the environment names a point."""
     if VARIABLE not in environment:
         return
     point = Point.read(environment[VARIABLE])
@@ -101,11 +103,11 @@ def arm(environment: Mapping[str, str] = os.environ) -> None:
     _wrap(command_partition, recover_partition, "restore", point)
     _wrap(AsyncElasticsearch, AsyncElasticsearch.bulk, "bulk", point)
     _wrap(ViewStore, ViewStore.save_checkpoint, "position", point)
-    _wrap(ViewDeadLetters, ViewDeadLetters.write, "letters", point)
+    _wrap(ViewDeadLetters, ViewDeadLetters.write, "dead-letters", point)
 
 
 def _wrap(owner: Any, inner: Callable[..., Any], step: str, point: Point) -> None:
-    """Let a function of `owner`, which may be async, come to the point before and after."""
+    """Patch a function of `owner`, which may be async: reach the point before and after it."""
 
     @wraps(inner)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -125,7 +127,7 @@ def _wrap(owner: Any, inner: Callable[..., Any], step: str, point: Point) -> Non
 
 
 def _wrap_sending(point: Point) -> None:
-    """The same for the outputs of a transaction: sent is what Kafka has acknowledged."""
+    """Wrap sending the outputs of a transaction. `after` is when Kafka has acknowledged them."""
     inner = AIOKafkaProducer.send_batch
 
     async def send_batch(

@@ -1,4 +1,4 @@
-"""The view worker that people run, with fault points in it; see `tests.harness.crash_points`."""
+"""The production view worker with crash points; see `tests.harness.crash_points`."""
 
 from agents.user_views_worker import app
 from tests.harness.crash_points import arm

@@ -1,14 +1,14 @@
-"""A proxy in front of Elasticsearch that can be told at any time to fail, and how.
+"""A proxy in front of Elasticsearch that fails in a way that can be switched at any time.
 
     async with FaultProxy(stack.elasticsearch_url, rng).serving() as proxy:
         ...                                # workers use `proxy.url`
         proxy.switch(Refuse(503))
         ...
-        proxy.switch(None)                 # all goes through again
-        proxy.met[Refuse(503)]             # how many requests that was
+        proxy.switch(None)                 # no more faults
+        proxy.met[Refuse(503)]             # number of requests that were refused
 
-Real Elasticsearch does all the work; what is passed on is passed on as it is, both ways, if not
-compressed. While Elasticsearch itself is away, connections are cut.
+Requests and responses are passed on unchanged, except that they are not compressed. While
+Elasticsearch itself is down, connections are cut.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from aiohttp import web
 
 @dataclass(frozen=True)
 class Refuse:
-    """Answer with this status and pass nothing on."""
+    """Respond with this status and pass nothing on."""
 
     status: int
 
@@ -39,8 +39,8 @@ class Refuse:
 class Stall:
     """Hold each request until the next switch.
 
-    Held `before` Elasticsearch has it, it goes there then, late: its sender may long have given up
-    and sent newer documents. Held `after`, Elasticsearch has done it and nobody hears of that.
+    `before`: it reaches Elasticsearch late, when its sender may have given up and sent newer
+    documents. `after`: Elasticsearch has executed it, and the response is held.
     """
 
     moment: Literal["before", "after"]
@@ -48,16 +48,16 @@ class Stall:
 
 @dataclass(frozen=True)
 class Cut:
-    """Cut the connection: before Elasticsearch has the request, after it, or amid its answer."""
+    """Cut the connection before or after Elasticsearch executes a request, or in its response."""
 
-    moment: Literal["before", "amid", "after"]
+    moment: Literal["before", "response", "after"]
 
 
 @dataclass(frozen=True)
 class RejectItems:
-    """Answer this share of the items of a bulk as if Elasticsearch had no room for them.
+    """Reject this share of the items of each bulk request, as an overloaded Elasticsearch does.
 
-    The others are passed on, and the answers are put together in the order of the items.
+    The others are passed on. The response has the results of all items in their order.
     """
 
     share: float
@@ -65,14 +65,14 @@ class RejectItems:
 
 @dataclass(frozen=True)
 class Delay:
-    """Pass every request on so many seconds later."""
+    """Pass each request on after this time."""
 
     seconds: float
 
 
 Fault = Refuse | Stall | Cut | RejectItems | Delay
 
-# What is said of one connection only, and of compression, which aiohttp undoes.
+# Headers that are valid for one connection only, and of compression, which aiohttp undoes.
 _NOT_PASSED_ON = frozenset(
     {
         *("connection", "content-length", "host", "keep-alive", "transfer-encoding"),
@@ -80,21 +80,23 @@ _NOT_PASSED_ON = frozenset(
     }
 )
 
-_NO_ROOM = {"type": "es_rejected_execution_exception", "reason": "rejected by the fault proxy"}
-_REJECTED = {"index": {"status": 429, "error": _NO_ROOM}}
+_OVERLOADED = {"type": "es_rejected_execution_exception", "reason": "rejected by the fault proxy"}
+_REJECTED = {"index": {"status": 429, "error": _OVERLOADED}}
 
 
 class FaultProxy:
-    """The proxy on 127.0.0.1; `rng` chooses the items that are rejected."""
+    """A proxy on 127.0.0.1."""
 
     def __init__(self, upstream: str, rng: random.Random) -> None:
+        """Prepare a proxy for the Elasticsearch at `upstream`; `rng` chooses rejected items."""
         self.url = ""
+        """URL for clients, while the proxy is serving."""
         self.requests: Counter[str] = Counter()
-        """Requests that came, by the last part of their path, as in `_bulk`."""
+        """Number of requests by the last part of their path, such as `_bulk`."""
         self.met: Counter[Fault] = Counter()
-        """Requests that came under each fault."""
+        """Number of requests by the fault that was active when they came."""
         self.rejected = 0
-        """Items of bulks that were."""
+        """Number of items of bulk requests that were rejected."""
         self._upstream = upstream
         self._rng = rng
         self._fault: Fault | None = None
@@ -110,7 +112,7 @@ class FaultProxy:
         async with aiohttp.ClientSession(
             self._upstream,
             skip_auto_headers=("Accept-Encoding", "Content-Type", "User-Agent"),
-            timeout=aiohttp.ClientTimeout(),  # none: whoever asks has one
+            timeout=aiohttp.ClientTimeout(),  # none: the client has one
         ) as self._session:
             await runner.setup()
             try:
@@ -123,9 +125,9 @@ class FaultProxy:
                 await runner.cleanup()
 
     def switch(self, fault: Fault | None, paths: str = "") -> None:
-        """From now on fail like this, or not at all, where `paths` is part of the path.
+        """Change the fault, for requests whose path contains `paths`; None is no fault.
 
-        Requests that are held go on; all others end under the fault that they met.
+        Requests that are held continue. Others that are in progress keep the fault they came under.
         """
         self._fault, self._paths = fault, paths
         self._switched.set()
@@ -138,7 +140,7 @@ class FaultProxy:
             if self._fault is None or self._paths not in request.path:
                 return await self._pass_on(request)
             return await self._fail(self._fault, request)
-        except aiohttp.ClientError:  # one of the two ends is gone
+        except aiohttp.ClientError:  # the client or Elasticsearch has disconnected
             return _cut(request)
 
     async def _fail(self, fault: Fault, request: web.Request) -> web.StreamResponse:
@@ -146,7 +148,7 @@ class FaultProxy:
         switched = self._switched
         match fault:
             case Refuse(status):
-                return _json(status, {"error": _NO_ROOM, "status": status})
+                return _json(status, {"error": _OVERLOADED, "status": status})
             case RejectItems(share):
                 return await self._reject_some(request, share)
             case Delay(seconds):
@@ -156,31 +158,31 @@ class FaultProxy:
                 await switched.wait()
                 return await self._pass_on(request)
             case Stall():
-                answer = await self._pass_on(request)
+                response = await self._pass_on(request)
                 await switched.wait()
-                return answer
+                return response
             case Cut("before"):
                 return _cut(request)
-            case Cut("amid"):
-                return await self._break(request, await self._pass_on(request))
+            case Cut("response"):
+                return await self._cut_response(request, await self._pass_on(request))
             case Cut():
                 await self._pass_on(request)
                 return _cut(request)
 
     async def _pass_on(self, request: web.Request, body: bytes | None = None) -> web.Response:
-        """Elasticsearch's answer to this request, or to the same one with another body."""
+        """Return Elasticsearch's response to this request, or to it with another body."""
         if body is None:
             body = await request.read()
         async with self._session.request(
             request.method,
             request.rel_url,
-            data=BytesIO(body),  # as bytes, aiohttp warns of long ones
+            data=BytesIO(body),  # aiohttp warns of long bytes
             headers=_end_to_end(request.headers),
-        ) as answer:
+        ) as response:
             return web.Response(
-                status=answer.status,
-                headers=_end_to_end(answer.headers),
-                body=await answer.read(),
+                status=response.status,
+                headers=_end_to_end(response.headers),
+                body=await response.read(),
             )
 
     async def _reject_some(self, request: web.Request, share: float) -> web.Response:
@@ -191,39 +193,41 @@ class FaultProxy:
         rejected = [self._rng.random() < share for _ in items]
         self.rejected += sum(rejected)
         passed = [b"".join(item) for item, no in zip(items, rejected, strict=True) if not no]
-        answers: Iterator[Any] = iter(())
+        results: Iterator[Any] = iter(())
         if passed:
-            answer = await self._pass_on(request, b"".join(passed))
-            if answer.status != HTTPStatus.OK:
-                return answer
-            answers = iter(orjson.loads(_body(answer))["items"])
-        merged = [_REJECTED if no else next(answers) for no in rejected]
+            response = await self._pass_on(request, b"".join(passed))
+            if response.status != HTTPStatus.OK:
+                return response
+            results = iter(orjson.loads(_body(response))["items"])
+        merged = [_REJECTED if no else next(results) for no in rejected]
         return _json(HTTPStatus.OK, {"errors": True, "items": merged})
 
-    async def _break(self, request: web.Request, answer: web.Response) -> web.StreamResponse:
-        """Send the first half of the answer, and hang up."""
-        body = _body(answer)
-        broken = web.StreamResponse(status=answer.status, headers=answer.headers)
-        broken.content_length = len(body)
-        await broken.prepare(request)
-        await broken.write(body[: len(body) // 2])
+    async def _cut_response(
+        self, request: web.Request, response: web.Response
+    ) -> web.StreamResponse:
+        """Send the first half of the response, then cut the connection."""
+        body = _body(response)
+        partial = web.StreamResponse(status=response.status, headers=response.headers)
+        partial.content_length = len(body)
+        await partial.prepare(request)
+        await partial.write(body[: len(body) // 2])
         return _cut(request)
 
 
 def _cut(request: web.Request) -> web.Response:
-    """Hang up without a word; what this returns goes nowhere."""
-    if request.transport is not None:  # else whoever asked has done so
+    """Cut the client's connection; the returned response is not sent."""
+    if request.transport is not None:  # None if the client has disconnected
         request.transport.abort()
     return web.Response()
 
 
-def _body(answer: web.Response) -> bytes:
-    assert isinstance(answer.body, bytes)
-    return answer.body
+def _body(response: web.Response) -> bytes:
+    assert isinstance(response.body, bytes)
+    return response.body
 
 
 def _json(status: int, body: object) -> web.Response:
-    """An answer that looks like one of Elasticsearch."""
+    """Return a response that looks like one of Elasticsearch."""
     headers = {"X-elastic-product": "Elasticsearch"}
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         headers["Retry-After"] = "1"  # seconds

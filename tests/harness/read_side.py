@@ -1,4 +1,4 @@
-"""What the tests of the read side share: a view of their own, and events."""
+"""Events, and views in a namespace of their own, for the tests of the read side."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Record = EventRecord[UserEvent]
 
 
 def record(user_id: str, sequence: int, event: UserEvent, at: datetime = NOON) -> Record:
-    """An event in its envelope; each is a second later than the one before."""
+    """Wrap an event in its envelope; its time is `sequence` seconds after `at`."""
     return EventRecord(
         id=_ID,
         aggregate_id=user_id,
@@ -48,30 +48,30 @@ def record(user_id: str, sequence: int, event: UserEvent, at: datetime = NOON) -
 
 
 def registered(email: str, last_name: str = "Müller") -> UserRegistered:
-    """A registration of Anna with this address."""
+    """Return the event of a registration with this email address."""
     return UserRegistered(email, "Anna", last_name, "web")
 
 
-# No keyword has as many bytes as this name.
+# Elasticsearch refuses it: a keyword has at most 32,766 bytes.
 REFUSED_UPDATE = UserProfileUpdated(last_name="x" * 40_000)
 
 
 def encoded(deployed: Deployment, user_id: str, sequence: int, event: UserEvent) -> bytes:
-    """An event for partition 0, of a command of its own."""
+    """Encode an event for partition 0; its command is at offset `sequence`."""
     source = Source(deployed.names.commands, 0, sequence)
     return encode(replace(record(user_id, sequence, event), source=source).to_wire())
 
 
 async def send_events(deployed: Deployment, *events: tuple[str, bytes]) -> None:
-    """Put these, each with its user's id, on partition 0 of the event topic."""
+    """Send events, pairs of a user's id and an encoded event, to partition 0 of the topic."""
     async with started(new_producer(deployed.settings), deployed.settings) as producer:
         for user_id, value in events:
             await producer.send(deployed.names.events, value, user_id.encode(), 0)
         await producer.flush()
 
 
-async def view_letters(deployed: Deployment) -> list[tuple[bytes | None, bytes | None]]:
-    """Key and code of each dead letter of views, of partition 0."""
+async def view_dead_letters(deployed: Deployment) -> list[tuple[bytes | None, bytes | None]]:
+    """Read key and code of each dead letter of views in partition 0."""
     topic = TopicPartition(deployed.names.dead_views, 0)
     async with open_logs(deployed.settings, [topic]) as logs:
         end = (await logs.end_offsets([topic]))[topic]
@@ -83,13 +83,13 @@ async def view_letters(deployed: Deployment) -> list[tuple[bytes | None, bytes |
 
 
 async def none_refused(refused: Sequence[Refused]) -> None:
-    """What the projector is given where Elasticsearch takes everything."""
+    """Fail: for projectors of which Elasticsearch must refuse no document."""
     raise AssertionError(refused)
 
 
 @asynccontextmanager
 async def namespace(servers: Servers) -> AsyncIterator[Settings]:
-    """Settings whose view nobody else uses; its index is deleted at the end, if there is one."""
+    """Open settings with a namespace of their own; delete its view at the end, if there is one."""
     settings = new_settings(servers)
     try:
         yield settings
@@ -107,7 +107,7 @@ async def delete_view(settings: Settings) -> None:
 
 @asynccontextmanager
 async def user_views(settings: Settings, *, timeout: float = 30) -> AsyncIterator[ViewStore]:
-    """The settings' view, its first index to be written and read."""
+    """Create the first index of the user view and open it, ready for documents and queries."""
     async with connect(settings, timeout=timeout) as client:
         indices = ViewIndices.from_settings(settings, client, USER_VIEWS)
         await indices.create(1, {}, followed=True)

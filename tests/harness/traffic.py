@@ -1,4 +1,4 @@
-"""Commands that keep coming while something breaks, and what readers see of their outcomes."""
+"""Commands that keep coming while something breaks, and the times of their outcomes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
 from streams.kafka.topics import partitions_of
 
-_TICK = 0.01  # seconds between two looks at what is due
-_SILENCE = 20.0  # seconds without an outcome after which none is to come: longer than any session
-_PATIENCE = 120.0  # seconds that the workers get, unless a scenario says otherwise
+_TICK_S = 0.01
+# After this time without an outcome none is expected: it is longer than any session timeout.
+_SILENCE_TIMEOUT_S = 20.0
+_TIMEOUT_S = 120.0
 
 
 class Record(NamedTuple):
-    """What is sent, to the partition of its key unless another one is given."""
+    """A record to send; to the partition of its key, unless another one is given."""
 
     key: bytes | None
     value: bytes | None
@@ -37,20 +38,19 @@ class Record(NamedTuple):
 
 
 def record_of(command: Mapping[str, Any]) -> Record:
-    """A wire command as a record."""
+    """Return a wire command as a record."""
     return Record(command["aggregateId"].encode(), json.dumps(command).encode())
 
 
 def records_of(commands: Iterable[Mapping[str, Any]]) -> Iterator[Record]:
-    """Wire commands as records."""
+    """Yield wire commands as records."""
     return map(record_of, commands)
 
 
 class Traffic:
-    """Sends records in their order and listens to the outcomes; `open_traffic` makes it.
+    """Sends records in order, and notes when a `read_committed` consumer sees their outcomes.
 
-    `rate` are records per second that go out by themselves; `burst` adds more at once. Times are
-    those of `time.monotonic`, when a `read_committed` reader saw an outcome.
+    Records are sent at a constant rate; `burst` sends more at once. Times are of `time.monotonic`.
     """
 
     def __init__(
@@ -61,6 +61,7 @@ class Traffic:
         records: Iterator[Record],
         rate: float,
     ) -> None:
+        """Prepare; `open_traffic` runs it. `rate` is in records per second."""
         self._topic = deployed.names.commands
         self._partitions = deployed.settings.partitions
         self._producer = producer
@@ -72,8 +73,8 @@ class Traffic:
         self._sent_of: Counter[int] = Counter()
         self._decided_of: Counter[int] = Counter()
         self._heard: dict[int, list[float]] = defaultdict(list)
-        # When those records were sent that are not decided yet, and when the first one was sent of
-        # those whose outcomes were heard together. Outcomes come in the order of the records.
+        # By partition: when the undecided records were sent; and for each poll, when the first of
+        # its records was sent. Outcomes come in the order of the records.
         self._sent_at: dict[int, deque[float]] = defaultdict(deque)
         self._first_sent_at: dict[int, list[float]] = defaultdict(list)
         self._under_way: set[asyncio.Future[Any]] = set()
@@ -81,36 +82,36 @@ class Traffic:
 
     @property
     def sent(self) -> int:
-        """How many records were handed to Kafka."""
+        """Number of records that were handed to the producer."""
         return self._sent_of.total()
 
     @property
     def decided(self) -> int:
-        """How many outcomes were seen."""
+        """Number of outcomes that were seen."""
         return self._decided_of.total()
 
     def burst(self, records: int) -> None:
-        """Send so many more as fast as Kafka takes them. Returns at once."""
+        """Send this many more as fast as Kafka accepts them. Returns at once."""
         self._due += records
 
-    async def wait_for_decided(self, outcomes: int, timeout: float = _PATIENCE) -> None:
-        """Wait until so many outcomes were seen."""
+    async def wait_for_decided(self, outcomes: int, timeout: float = _TIMEOUT_S) -> None:
+        """Wait until this many outcomes were seen."""
         await self._until(lambda: self.decided >= outcomes, f"{outcomes} outcomes", timeout)
 
-    async def decides_again(self, timeout: float = _PATIENCE) -> None:
-        """Wait until every partition has decided something that is sent from now on.
+    async def until_deciding(self, timeout: float = _TIMEOUT_S) -> None:
+        """Wait until every partition has decided a record that is sent after this call.
 
-        Needs a `rate`, and records left for every partition.
+        Needs a rate, and records left for every partition.
         """
         before = [self._sent_of[partition] for partition in range(self._partitions)]
 
         def all_decide() -> bool:
             return all(self._decided_of[number] > sent for number, sent in enumerate(before))
 
-        await self._until(all_decide, "every partition decides again", timeout)
+        await self._until(all_decide, "every partition decides", timeout)
 
     def longest_silence(self, since: float) -> float:
-        """Seconds for which some partition gave no outcome, at most, from `since` on."""
+        """Return the longest time of any partition without an outcome after `since`, in seconds."""
         longest = 0.0
         for times in self._heard.values():
             after = [since, *times[bisect_right(times, since) :]]
@@ -119,7 +120,7 @@ class Traffic:
         return longest
 
     def longest_wait(self, since: float) -> float:
-        """Seconds that a record waited for its outcome, at most, not counting before `since`.
+        """Return the longest wait of a record for its outcome, in seconds, counted from `since`.
 
         Unlike a silence it does not grow with the time between two records.
         """
@@ -130,10 +131,10 @@ class Traffic:
             if heard > since
         )
 
-    async def finish(self, timeout: float = _PATIENCE) -> None:
-        """Send what is due and nothing more, and wait until all that was sent is decided.
+    async def finish(self, timeout: float = _TIMEOUT_S) -> None:
+        """Send only what is due, and wait until everything that was sent is decided.
 
-        Returns as well when nothing has come for a while: the checker says then what is missing.
+        Also returns when no outcome has come for 20 s: `verify` then names what is missing.
         """
         self._rate = 0.0
         await self._until(lambda: self._exhausted or self._due < 1, "all is sent", timeout)
@@ -143,12 +144,12 @@ class Traffic:
 
         def decided_or_silent() -> bool:
             heard = max([begin, *(times[-1] for times in self._heard.values())])
-            return self.decided >= self.sent or time.monotonic() - heard > _SILENCE
+            return self.decided >= self.sent or time.monotonic() - heard > _SILENCE_TIMEOUT_S
 
         await self._until(decided_or_silent, f"{self.sent} outcomes", timeout)
 
     async def send(self) -> None:
-        """Send what becomes due until nothing is left."""
+        """Send records when they become due, until none is left."""
         last = time.monotonic()
         while not self._exhausted:
             now = time.monotonic()
@@ -156,7 +157,7 @@ class Traffic:
             last = now
             while self._due >= 1 and not self._exhausted:
                 await self._send_one()
-            await asyncio.sleep(_TICK)
+            await asyncio.sleep(_TICK_S)
 
     async def _send_one(self) -> None:
         record = next(self._records, None)
@@ -180,7 +181,7 @@ class Traffic:
         self._due -= 1
 
     async def listen(self) -> None:
-        """Count outcomes as they come."""
+        """Note outcomes as they come, forever."""
         while True:
             for tp, records in (await self._consumer.getmany(timeout_ms=200)).items():
                 self._decided_of[tp.partition] += len(records)
@@ -192,7 +193,7 @@ class Traffic:
                     waiting.popleft()
 
     async def _until(
-        self, condition: Callable[[], bool], what: str, timeout: float = _PATIENCE
+        self, condition: Callable[[], bool], what: str, timeout: float = _TIMEOUT_S
     ) -> None:
         def holds() -> bool:
             for task in self.tasks:
@@ -210,7 +211,10 @@ class Traffic:
 async def open_traffic(
     deployed: Deployment, records: Iterable[Record], *, rate: float = 0.0, **options: Any
 ) -> AsyncIterator[Traffic]:
-    """Traffic on a deployment for the time of the block; `options` are the producer's."""
+    """Send records to a deployment during the block; `options` are the producer's.
+
+    `rate` is in records per second; without one, only bursts are sent.
+    """
     settings = deployed.settings
     async with (
         started(new_producer(settings, linger_ms=5, **options), settings) as producer,
@@ -233,7 +237,7 @@ async def open_traffic(
 async def send(
     producer: AIOKafkaProducer, deployed: Deployment, commands: Iterable[dict[str, Any]]
 ) -> int:
-    """Put wire commands on the command topic; returns how many, once all are acknowledged."""
+    """Send wire commands, wait until Kafka has acknowledged them, and return their number."""
     sent = []
     for command in commands:
         key = command["aggregateId"].encode()
@@ -253,14 +257,14 @@ class OutcomeCounter:
         self.by_partition: dict[int, int] = {}
 
     async def count(self) -> int:
-        """How many there are by now."""
+        """Poll once, and return the number of outcomes so far."""
         for tp, records in (await self._consumer.getmany(timeout_ms=100)).items():
             self.total += len(records)
             self.by_partition[tp.partition] = self.by_partition.get(tp.partition, 0) + len(records)
         return self.total
 
     async def reach(self, total: int, timeout: float = 60) -> None:
-        """Wait until there are at least so many."""
+        """Wait until there are at least this many."""
 
         async def reached() -> bool:
             return await self.count() >= total
@@ -281,7 +285,7 @@ async def counting(deployed: Deployment) -> AsyncIterator[OutcomeCounter]:
 
 
 async def check(deployed: Deployment) -> Report:
-    """Let the checker find every invariant kept."""
+    """Run `verify`, assert that every invariant holds, and return the report."""
     report = await verify_users(deployed.settings, timeout=60)
     assert report.first_violation is None
     return report

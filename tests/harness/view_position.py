@@ -1,4 +1,4 @@
-"""How far a view is, as Kafka and Elasticsearch themselves say, past any proxy."""
+"""How far a view is, read from Kafka and Elasticsearch directly, not through a proxy."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from streams.views.store import ViewStore
 
 Positions = Mapping[TopicPartition, int]
 
-_PATIENCE = 600.0  # seconds that a view gets to catch up
-_TIMEOUT = 60.0  # seconds for one request
+_CATCH_UP_TIMEOUT_S = 600.0
+_REQUEST_TIMEOUT_S = 60.0
 
 
-class ViewProgress:
-    """Of a deployment's view; `open_view_progress` makes it. Call one method at a time."""
+class ViewPositions:
+    """Reads the positions and versions of a deployment's view. Call one method at a time."""
 
     def __init__(
         self,
@@ -40,29 +40,29 @@ class ViewProgress:
         self._client = client
 
     async def positions(self) -> Positions:
-        """What the index that people read has of each partition of the event topic."""
+        """Return the checkpoint of the serving index for each partition of the event topic."""
         try:
             found = await self._store.checkpoints(tp.partition for tp in self._partitions)
-        except NoSuchView:  # not complete yet
+        except NoSuchView:  # it is still being loaded
             return dict.fromkeys(self._partitions, 0)
         return {tp: found.checkpoints[tp.partition].position for tp in self._partitions}
 
     async def ends(self) -> Positions:
-        """Where the view is when it has all events that there are now."""
+        """Return the positions that the view reaches with all events that exist now."""
         return await self.logs.readable_ends(self._partitions)
 
     async def catch_up(self) -> None:
-        """Wait until the view has all events that there are now."""
+        """Wait until the view has all events that exist now."""
         ends = await self.ends()
 
         async def reached() -> bool:
             positions = await self.positions()
             return all(positions[tp] >= end for tp, end in ends.items())
 
-        await wait_until(reached, timeout=_PATIENCE, what="the view has all events")
+        await wait_until(reached, timeout=_CATCH_UP_TIMEOUT_S, what="the view has all events")
 
     async def versions(self, ids: Collection[str]) -> Mapping[str, int]:
-        """The versions of the documents that exist, refreshed or not."""
+        """Return the versions of those documents that exist, refreshed or not."""
         if not ids:
             return {}
         with translating(self._client):
@@ -72,21 +72,23 @@ class ViewProgress:
         }
 
     async def written(self) -> int:
-        """How many documents Elasticsearch has written since it started."""
+        """Return the number of documents that Elasticsearch has written since it started."""
         with translating(self._client):
             found = await self._client.indices.stats(index=self._alias, metric="indexing")
         return int(found["_all"]["primaries"]["indexing"]["index_total"])
 
 
 @asynccontextmanager
-async def open_view_progress(deployed: Deployment, servers: Servers) -> AsyncIterator[ViewProgress]:
-    """What a deployment's view has of its events; `servers` are where they really are."""
+async def open_view_positions(
+    deployed: Deployment, servers: Servers
+) -> AsyncIterator[ViewPositions]:
+    """Open a reader of a deployment's view; `servers` have the addresses behind any proxy."""
     settings = deployed.settings.model_copy(update={"elasticsearch_url": servers.elasticsearch_url})
     async with (
         open_logs(settings, _partitions(deployed)) as logs,
-        connect(settings, timeout=_TIMEOUT) as client,
+        connect(settings, timeout=_REQUEST_TIMEOUT_S) as client,
     ):
-        yield ViewProgress(deployed, logs, client)
+        yield ViewPositions(deployed, logs, client)
 
 
 def _partitions(deployed: Deployment) -> list[TopicPartition]:

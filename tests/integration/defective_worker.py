@@ -21,9 +21,9 @@ from models.user import User
 from streams.buses import CommandBus
 from streams.commands.repository import EventSourcedRepository
 from streams.commands.wiring import add_aggregate
-from streams.settings import settings
 from streams.worker.app import StreamApp
 from streams.worker.chunks import Chunk
+from streams.worker.process import worker_settings
 
 DEFECT = os.environ["DEFECT"]
 
@@ -50,7 +50,7 @@ def bus(users: EventSourcedRepository[User]) -> CommandBus[Sequence[Event]]:
     return bus
 
 
-app = StreamApp(COMMAND_WORKER, settings())
+app = StreamApp(COMMAND_WORKER, worker_settings())
 commands = add_aggregate(app, USERS, bus)
 
 

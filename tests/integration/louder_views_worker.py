@@ -10,10 +10,10 @@ from agents.user_views import USER_VIEWS, UserProjection
 from models.events import UserEvent
 from models.messages import EventRecord
 from streams.elasticsearch.index import Document
-from streams.settings import settings
 from streams.views.wiring import add_view
 from streams.worker.app import StreamApp
 from streams.worker.chunks import Chunk
+from streams.worker.process import worker_settings
 
 
 class LouderProjection(UserProjection):
@@ -24,7 +24,7 @@ class LouderProjection(UserProjection):
 
 LOUDER_VIEWS = replace(USER_VIEWS, projection=LouderProjection())
 
-app = StreamApp(LOUDER_VIEWS.group, settings())
+app = StreamApp(LOUDER_VIEWS.group, worker_settings())
 user_events = add_view(app, LOUDER_VIEWS)
 
 

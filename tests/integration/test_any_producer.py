@@ -27,7 +27,7 @@ from models.outcomes import Accepted, DeadLettered, Duplicate, Outcome, Rejectio
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
 from streams.kafka.topics import COMMAND_BYTES
-from tests.support import deployment
+from tests.harness.deployments import deployment
 from tests.unit.samples import wire_register
 
 MURMUR2 = "murmur2_random"
@@ -149,7 +149,9 @@ async def test_librdkafka_with_murmur2_is_understood(
     assert outcome.aggregate_id == command["aggregateId"]
 
 
-async def test_the_least_that_a_command_needs(deployed: Deployment, outcomes: Outcomes) -> None:
+async def test_a_command_with_only_the_required_fields(
+    deployed: Deployment, outcomes: Outcomes
+) -> None:
     """Without id and time; other spellings; the specification's name; headers that agree."""
     user = f"user-{uuid4()}"
     value = encode(
@@ -169,7 +171,7 @@ async def test_the_least_that_a_command_needs(deployed: Deployment, outcomes: Ou
     assert outcome.command_id == command_id_at(Source(deployed.names.commands, *place))
 
 
-async def test_a_rejection_and_a_duplicate_are_outcomes_like_any(
+async def test_a_rejection_and_a_duplicate_are_outcomes_too(
     deployed: Deployment, outcomes: Outcomes
 ) -> None:
     command = register()
@@ -344,7 +346,7 @@ async def test_a_record_of_exactly_the_limit_is_a_dead_letter(
     assert len(letter.value) == low
 
 
-async def test_after_all_that_everything_adds_up(deployed: Deployment) -> None:
+async def test_the_invariants_hold_after_all_kinds_of_records(deployed: Deployment) -> None:
     report = await verify_users(deployed.settings)
     assert report.first_violation is None
     assert report.dead >= len(BAD) + 4

@@ -115,7 +115,7 @@ def _of_any_time(outcome: dict[str, Any]) -> dict[str, Any]:
     return outcome
 
 
-async def test_a_contestant_that_does_not_answer_as_it_has_to_is_no_contestant(
+async def test_a_contestant_with_wrong_outcomes_is_an_error(
     stack: EmbeddedStack, folder: Path
 ) -> None:
     ground = BenchContext(stack, folder, TINY["deciding"], seed=1)
@@ -123,7 +123,7 @@ async def test_a_contestant_that_does_not_answer_as_it_has_to_is_no_contestant(
         await decide(ground, new_worker=plain_loop, same_outcomes=True)
 
 
-async def test_a_contestant_that_ends_is_said_with_its_last_words(
+async def test_a_contestant_that_ends_is_an_error_with_its_last_log_lines(
     stack: EmbeddedStack, folder: Path
 ) -> None:
     def broken(*_: object) -> Worker:

@@ -25,7 +25,8 @@ from streams.kafka.clients import new_producer, started
 from streams.settings import Settings
 from streams.views.store import open_view_store
 from tests.conftest import Deploy
-from tests.support import ROOT, cqrs, cqrs_command, deployment, run_apart
+from tests.harness.command_line import ROOT, cqrs, cqrs_command
+from tests.harness.deployments import deployment, run_apart
 from tests.unit.samples import wire_register
 
 
@@ -71,7 +72,7 @@ def running(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[st
 
 
 class TestTopics:
-    def test_created_then_there(self, stack: EmbeddedStack) -> None:
+    def test_create_reports_created_then_exists(self, stack: EmbeddedStack) -> None:
         fresh = new_settings(stack)
         for state in ("created", "exists"):
             done = cqrs(fresh, "topics", "create")
@@ -79,7 +80,7 @@ class TestTopics:
             assert done.stdout.count(state) == 7
             assert f"{fresh.namespace}users.state-changelog.v1" in done.stdout
 
-    def test_another_number_of_partitions_is_one_line(self, settings: Settings) -> None:
+    def test_another_number_of_partitions_is_an_error_of_one_line(self, settings: Settings) -> None:
         done = cqrs(settings.model_copy(update={"partitions": 5}), "topics", "create")
         assert done.returncode == 1
         assert "has 2 partitions, CQRS_PARTITIONS says 5" in done.stderr
@@ -102,7 +103,7 @@ class TestSend:
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == "cqrs: rejected: User already exists\n"
 
-    def test_all_the_others(self, settings: Settings) -> None:
+    def test_update_deactivate_and_reactivate(self, settings: Settings) -> None:
         user = new_user(settings)
         for version, arguments in (
             (2, ["update", "--first-name", "Anne", "--email", "anne@example.org"]),
@@ -143,7 +144,7 @@ class TestSend:
         assert (done.returncode, done.stderr) == (1, "")
         assert json.loads(done.stdout)["code"] == "user-exists"
 
-    def test_what_breaks_a_rule_is_not_sent(self, settings: Settings) -> None:
+    def test_an_invalid_command_is_not_sent(self, settings: Settings) -> None:
         for option, value, reason in (
             ("--email", "anna@localhost.test", "email: The part after the @-sign is a special-use"),
             ("--email", "anna", "email: must be an email address"),
@@ -169,7 +170,7 @@ class TestSend:
 
 
 class TestSendFrom:
-    def test_the_refused_are_named_and_the_rest_is_sent(
+    def test_invalid_lines_are_reported_and_the_rest_is_sent(
         self, settings: Settings, tmp_path: Path
     ) -> None:
         users = [f"user-{uuid4()}" for _ in range(2)]
@@ -192,7 +193,7 @@ class TestSendFrom:
         for user in users:  # they came before: in order of the partition
             assert cqrs(settings, *register(user)).stderr.endswith("User already exists\n")
 
-    def test_the_summary_for_programs(self, settings: Settings) -> None:
+    def test_the_summary_as_json(self, settings: Settings) -> None:
         line = json.dumps(wire_register(id=str(uuid4()), aggregateId=f"user-{uuid4()}")).encode()
         done = cqrs(settings, "send", "--json", "--from", "-", given=line + b"\n" + line)
         assert (done.returncode, done.stderr) == (0, "")
@@ -214,7 +215,7 @@ class TestServersThatAreNotThere:
         ],
         ids=" ".join,
     )
-    def test_no_kafka_is_one_line_in_bounded_time(
+    def test_without_kafka_it_fails_soon_with_one_line(
         self, stack: EmbeddedStack, arguments: list[str]
     ) -> None:
         begun = time.monotonic()
@@ -235,7 +236,9 @@ class TestServersThatAreNotThere:
         ],
         ids=" ".join,
     )
-    def test_no_topics_are_one_line(self, stack: EmbeddedStack, arguments: list[str]) -> None:
+    def test_without_topics_it_fails_with_one_line(
+        self, stack: EmbeddedStack, arguments: list[str]
+    ) -> None:
         done = cqrs(new_settings(stack), *arguments)
         assert done.returncode == 1
         assert done.stderr.startswith("cqrs: missing topics: ")
@@ -244,7 +247,7 @@ class TestServersThatAreNotThere:
 
 
 class TestWorker:
-    async def test_it_does_the_work_and_stops_cleanly(self, deploy: Deploy) -> None:
+    async def test_a_worker_decides_commands_and_stops_cleanly(self, deploy: Deploy) -> None:
         settings = deploy().settings
         with running(settings, "worker", "commands", "--processes", "2") as supervisor:
             new_user(settings)
@@ -264,7 +267,7 @@ class TestWorker:
 
 
 class TestGenerateAndVerify:
-    def test_the_same_seed_is_the_same(self, settings: Settings) -> None:
+    def test_the_same_seed_generates_the_same_commands(self, settings: Settings) -> None:
         first, again = (cqrs(settings, "generate", "50", "--seed", "3").stdout for _ in range(2))
         assert first == again
         assert len(first.splitlines()) == 50
@@ -299,7 +302,7 @@ class TestGenerateAndVerify:
         assert "NO (1)" in done.stdout
         assert not json.loads(cqrs(settings, "verify", "--json").stdout)["ok"]
 
-    def test_workers_that_do_not_run(self, deploy: Deploy) -> None:
+    def test_verify_without_workers_times_out(self, deploy: Deploy) -> None:
         settings = deploy().settings
         commands = cqrs(settings, "generate", "10").stdout.encode()
         cqrs(settings, "send", "--from", "-", given=commands)
@@ -324,7 +327,9 @@ class TestTail:
         ("kind", "field", "value"),
         [("events", "type", "UserRegistered"), ("outcomes", "status", "accepted")],
     )
-    def test_all_there_are(self, settings: Settings, kind: str, field: str, value: str) -> None:
+    def test_it_shows_all_records(
+        self, settings: Settings, kind: str, field: str, value: str
+    ) -> None:
         user = new_user(settings)
         done = cqrs(settings, "tail", kind, "--from-beginning", "--limit", "1")
         assert done.returncode == 0, done.stderr
@@ -334,7 +339,7 @@ class TestTail:
         with running(settings, "tail", kind, "--from-beginning", "--json") as tail:
             assert find(tail, "aggregateId", user)[field] == value
 
-    async def test_new_ones_until_ctrl_c(self, settings: Settings) -> None:
+    async def test_it_follows_new_records_until_ctrl_c(self, settings: Settings) -> None:
         line = b'{"type":"DeactivateUser","aggregateId":"anna","expectedVersion":"x"}'
         with running(settings, "tail", "dead") as tail:
             assert tail.stdout is not None
@@ -350,7 +355,7 @@ class TestTail:
             _, errors = tail.communicate(timeout=20)
             assert (tail.returncode, errors) == (0, "")
 
-    def test_a_dead_letter_for_programs(self, settings: Settings) -> None:
+    def test_a_dead_letter_as_json(self, settings: Settings) -> None:
         run_apart(produce(settings, b"\xff{"))
         with running(settings, "tail", "dead", "--from-beginning", "--json") as tail:
             letter = find(tail, "value", {"base64": "/3s="})

@@ -19,7 +19,7 @@ from models.outcomes import Accepted, Duplicate, FirstAcceptance, FirstRejection
 from models.tokens import Token
 from streams.commands.client import KafkaCommandBus
 from tests.conftest import Deploy
-from tests.support import deployment
+from tests.harness.deployments import deployment
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ async def test_an_unknown_user_is_not_found(commands: KafkaCommandBus) -> None:
     assert outcome.reason == "User not found"
 
 
-async def test_another_version_than_expected_is_rejected(commands: KafkaCommandBus) -> None:
+async def test_an_unexpected_version_is_rejected(commands: KafkaCommandBus) -> None:
     register = registration()
     await commands.dispatch(register)
     outcome = await commands.dispatch(
@@ -87,14 +87,14 @@ async def test_another_version_than_expected_is_rejected(commands: KafkaCommandB
     assert outcome.reason == "Expected version 4, but the version is 1"
 
 
-async def test_many_at_a_time_each_get_their_own_outcome(commands: KafkaCommandBus) -> None:
+async def test_concurrent_commands_get_their_own_outcomes(commands: KafkaCommandBus) -> None:
     sent = [registration() for _ in range(300)]
     outcomes = await asyncio.gather(*map(commands.dispatch, sent))
     assert [outcome.command_id for outcome in outcomes] == [command.id for command in sent]
     assert {type(outcome) for outcome in outcomes} == {Accepted}
 
 
-async def test_the_same_command_twice_at_a_time_is_decided_once(
+async def test_the_same_command_sent_twice_at_once_is_decided_once(
     commands: KafkaCommandBus,
 ) -> None:
     register = registration()
@@ -128,7 +128,9 @@ async def test_a_command_without_a_handler(commands: KafkaCommandBus) -> None:
         await commands.dispatch(PromoteUser(aggregate_id="user-1"))
 
 
-async def test_no_worker_is_a_timeout_and_the_command_is_decided_later(deploy: Deploy) -> None:
+async def test_without_a_worker_it_times_out_and_the_command_is_decided_later(
+    deploy: Deploy,
+) -> None:
     deployed = deploy(outcome_timeout=0.5)
     register = registration()
     async with open_commands(deployed.settings) as commands:
@@ -146,7 +148,7 @@ async def test_no_worker_is_a_timeout_and_the_command_is_decided_later(deploy: D
         assert again.of.sequence == 1
 
 
-async def test_no_broker_is_one_line_in_bounded_time(stack: EmbeddedStack) -> None:
+async def test_without_a_broker_it_fails_soon_with_one_line(stack: EmbeddedStack) -> None:
     settings = new_settings(stack, bootstrap_servers="127.0.0.1:1")
     started = time.monotonic()
     with pytest.raises(Fatal, match="Kafka does not answer at 127"):
@@ -155,7 +157,7 @@ async def test_no_broker_is_one_line_in_bounded_time(stack: EmbeddedStack) -> No
     assert time.monotonic() - started < 15
 
 
-async def test_another_server_at_that_port_is_one_line_in_bounded_time(
+async def test_with_another_server_at_that_port_it_fails_soon_with_one_line(
     stack: EmbeddedStack,
 ) -> None:
     elasticsearch = stack.elasticsearch_url.removeprefix("http://")
@@ -166,13 +168,13 @@ async def test_another_server_at_that_port_is_one_line_in_bounded_time(
     assert time.monotonic() - started < 15
 
 
-async def test_missing_topics_are_one_line(stack: EmbeddedStack) -> None:
+async def test_missing_topics_are_an_error_of_one_line(stack: EmbeddedStack) -> None:
     with pytest.raises(Fatal, match=r"missing topics: .*`cqrs topics create`"):
         async with open_commands(new_settings(stack)):
             pass
 
 
-async def test_another_number_of_partitions_is_one_line(deployed: Deployment) -> None:
+async def test_another_number_of_partitions_is_an_error_of_one_line(deployed: Deployment) -> None:
     with pytest.raises(Fatal, match="CQRS_PARTITIONS=2"):
         async with open_commands(deployed.settings.model_copy(update={"partitions": 3})):
             pass

@@ -37,9 +37,9 @@ from streams.views.rebuild import rebuild
 from streams.views.status import status_of
 from streams.views.store import open_view_store
 from tests.conftest import Deploy
+from tests.harness.command_line import cqrs
 from tests.harness.read_side import record, registered
 from tests.harness.traffic import Record, Traffic, open_traffic, records_of
-from tests.support import cqrs
 
 NEARLY_MIDNIGHT = datetime(2026, 1, 1, 23, 59, 40, tzinfo=timezone.utc)
 EVER = GetDailyRegistrations(date.min, date.max)
@@ -122,7 +122,7 @@ async def projected(deployed: Deployment) -> int:
     return sum(one.position for one in found.values())
 
 
-async def test_counts_are_right_after_kills_amid_commands(deploy: Deploy) -> None:
+async def test_counts_are_right_after_kills_under_load(deploy: Deploy) -> None:
     deployed = deploy("commands", "registrations", partitions=3)
     (worker,) = deployed.of("registrations")
     async with registering(deployed):
@@ -142,7 +142,7 @@ async def test_counts_are_right_after_kills_amid_commands(deploy: Deploy) -> Non
     assert len({day for day, _ in found}) == 2
 
 
-async def test_both_views_side_by_side_and_one_made_anew(deploy: Deploy) -> None:
+async def test_one_view_is_rebuilt_beside_the_other(deploy: Deploy) -> None:
     deployed = deploy("commands", "views", "registrations")
     async with registering(deployed):
 
@@ -196,7 +196,7 @@ async def see_the_commands(deployed: Deployment) -> None:
     assert "\n" not in cqrs(settings, "registrations").stdout.rstrip()
 
 
-def test_what_cannot_be_asked_is_one_line(deploy: Deploy) -> None:
+def test_an_invalid_query_is_an_error_of_one_line(deploy: Deploy) -> None:
     settings = deploy().settings
     done = cqrs(settings, "registrations", "--from", "2026-01-02", "--to", "2026-01-01")
     assert (done.returncode, done.stderr) == (1, "cqrs: first_day must not be after last_day\n")
@@ -207,7 +207,7 @@ def test_what_cannot_be_asked_is_one_line(deploy: Deploy) -> None:
     assert "a view worker makes it (cqrs worker registrations)" in " ".join(done.stdout.split())
 
 
-async def test_what_one_view_cannot_take_is_no_matter_of_the_other(deploy: Deploy) -> None:
+async def test_a_dead_letter_of_one_view_does_not_affect_the_other(deploy: Deploy) -> None:
     """A source longer than any keyword, which only an event written by hand can have."""
     deployed = deploy("views", "registrations", partitions=1)
     letters = TopicPartition(deployed.names.dead_views, 0)
@@ -233,7 +233,7 @@ async def test_what_one_view_cannot_take_is_no_matter_of_the_other(deploy: Deplo
 
 
 @pytest.mark.parametrize(("view", "known"), [(DAILY_REGISTRATIONS, 0), (USER_VIEWS, 1)])
-async def test_verify_looks_at_the_dead_letters_of_its_own_view(
+async def test_verify_reads_the_dead_letters_of_its_own_view(
     deploy: Deploy, view: View[Any], known: int
 ) -> None:
     deployed = deploy("commands", "views")

@@ -200,7 +200,7 @@ ServerProcess.wait_ready = lambda *_: None
 """
 
 
-def test_a_temporary_stack_ends_with_its_owner_whatever_ends_that(tmp_path: Path) -> None:
+def test_a_temporary_stack_ends_with_its_owner_however_that_ends(tmp_path: Path) -> None:
     owner = python(TEMPORARY)
     assert owner.stdout is not None
     home = Path(owner.stdout.readline().decode().strip())
@@ -226,7 +226,7 @@ def test_an_exception_in_the_block_ends_a_temporary_stack() -> None:
     assert not home.exists()
 
 
-def test_a_recycled_process_id_is_nobody_to_stop(home: Path) -> None:
+def test_a_process_with_a_recycled_id_is_not_stopped(home: Path) -> None:
     bystander = python("input()")
     home.mkdir()
     record = {"pid": bystander.pid, "token": "of a server that is long gone", "phase": "ready"}
@@ -238,7 +238,7 @@ def test_a_recycled_process_id_is_nobody_to_stop(home: Path) -> None:
     assert bystander.returncode == 0
 
 
-def test_a_server_that_cannot_start_says_why_and_takes_the_other_with_it(home: Path) -> None:
+def test_a_server_that_cannot_start_is_an_error_and_stops_the_other(home: Path) -> None:
     with pytest.raises(Fatal, match=r"^Kafka did not start: Too small maximum heap$"):
         EmbeddedStack(home, kafka_heap_mb=1).up()
     assert servers_of(home) == []

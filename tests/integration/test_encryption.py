@@ -12,6 +12,7 @@ from models.outcomes import Accepted, Rejection
 from streams.encryption.cipher import is_sealed_state
 from streams.kafka.clients import new_producer
 from tests.conftest import Deploy
+from tests.harness.command_line import cqrs
 from tests.harness.traffic import check, counting, send
 from tests.integration.erasure import (
     PERSONAL,
@@ -24,7 +25,6 @@ from tests.integration.erasure import (
     topics_with,
     until_projected,
 )
-from tests.support import cqrs
 
 
 async def test_from_registration_to_search_and_over_a_restart(deploy: Deploy) -> None:
@@ -63,7 +63,7 @@ async def test_from_registration_to_search_and_over_a_restart(deploy: Deploy) ->
     assert "ZsaZsa@example.org" in shown.stdout
 
 
-async def test_a_stream_that_looks_like_life(deploy: Deploy) -> None:
+async def test_a_stream_of_commands_of_all_kinds(deploy: Deploy) -> None:
     deployed = deploy("commands", "views", **encrypted())
     async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
         sent = await send(producer, deployed, generate(2000, seed=3))
@@ -75,7 +75,7 @@ async def test_a_stream_that_looks_like_life(deploy: Deploy) -> None:
     assert await topics_with(deployed, b"example.") == {deployed.names.commands}
 
 
-async def test_switched_on_for_users_who_are_there(deploy: Deploy) -> None:
+async def test_encryption_can_be_switched_on_for_existing_users(deploy: Deploy) -> None:
     """What was written before stays as it is and is read; what comes after is encrypted."""
     deployed = deploy("commands", "views")
     await dispatch(deployed, register("anna"), register("ben"))

@@ -30,6 +30,7 @@ from streams.kafka.topics import topic_specs
 from streams.views.checkpoint import checkpoint_id
 from streams.views.store import open_view_store
 from tests.conftest import Deploy
+from tests.harness.command_line import cqrs
 from tests.harness.crash_points import APPS, Point
 from tests.harness.traffic import check, counting, send
 from tests.integration.erasure import (
@@ -42,7 +43,6 @@ from tests.integration.erasure import (
     shown_by,
     until_projected,
 )
-from tests.support import cqrs
 
 TOMBSTONE = {"id": "anna", "version": 4}
 
@@ -224,7 +224,7 @@ async def rewind(deployed: Deployment) -> None:
             )
 
 
-async def test_the_checker_while_users_are_erased(deploy: Deploy) -> None:
+async def test_verify_holds_while_users_are_erased(deploy: Deploy) -> None:
     """Keys vanish while it reads; it takes none of that for a fault."""
     deployed = deploy("commands", "views", **encrypted())
     commands = list(generate(1500, seed=7, rejected=0, duplicates=0))
@@ -259,9 +259,7 @@ async def shown_still(deployed: Deployment, users: list[str]) -> list[str]:
     return [user for user in users if documents[user].keys() != {"id", "version"}]
 
 
-async def test_without_encryption_it_is_said_that_the_data_is_not_gone(
-    deploy: Deploy, tmp_path: Path
-) -> None:
+async def test_without_encryption_the_report_finds_the_data(deploy: Deploy, tmp_path: Path) -> None:
     deployed = deploy("commands", "views", state_dir=tmp_path)
     await register_and_change(deployed)
     code, said = erase(deployed, "--prove")
@@ -287,7 +285,7 @@ async def test_without_encryption_it_is_said_that_the_data_is_not_gone(
     await check(deployed)
 
 
-async def test_nobody_to_erase(deploy: Deploy) -> None:
+async def test_erasing_an_unknown_user_is_rejected(deploy: Deploy) -> None:
     deployed = deploy("commands", "views")
     done = cqrs(deployed.settings, "erase", "nobody", "--yes")
     assert (done.returncode, done.stderr) == (1, "cqrs: rejected: User not found\n")
@@ -302,7 +300,7 @@ async def test_nobody_to_erase(deploy: Deploy) -> None:
     ],
     ids=str,
 )
-async def test_a_worker_that_is_killed_amid_an_erasure(deploy: Deploy, point: Point) -> None:
+async def test_a_worker_that_is_killed_during_an_erasure(deploy: Deploy, point: Point) -> None:
     """Key and user end together, whenever the worker dies."""
     deployed = deploy("commands", "views", outcome_timeout=60.0, **encrypted())
     await register_and_change(deployed)

@@ -65,7 +65,7 @@ async def index(stack: Servers) -> AsyncIterator[Index]:
         await http.delete(f"{stack.elasticsearch_url}/{index.name}")
 
 
-async def test_everything_is_passed_on_as_it_is(index: Index) -> None:
+async def test_everything_is_passed_on_unchanged(index: Index) -> None:
     odd = "a%2Fb%20c?filter_path=_id,_source"
     large = BytesIO(orjson.dumps({"text": "ü" * 2_000_000}))
     json = {"Content-Type": "application/json"}
@@ -109,19 +109,22 @@ async def test_a_stalled_request_is_answered_at_the_switch(index: Index, fault: 
 
 async def test_a_stalled_request_arrives_though_its_sender_has_given_up(index: Index) -> None:
     index.proxy.switch(Stall("before"))
-    with pytest.raises(asyncio.TimeoutError):
-        await asyncio.wait_for(index.send("a"), 0.2)
+    sending = asyncio.create_task(index.send("a"))
+    await wait_until(lambda: index.proxy.met.total())
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
     assert not await index.has("a")
     index.proxy.switch(None)
     await wait_until(lambda: index.has("a"))
 
 
-@pytest.mark.parametrize("fault", [Cut("before"), Cut("amid"), Cut("after")])
+@pytest.mark.parametrize("fault", [Cut("before"), Cut("response"), Cut("after")])
 async def test_a_connection_is_cut(index: Index, fault: Cut) -> None:
     index.proxy.switch(fault)
     with pytest.raises(aiohttp.ClientError) as caught:
         await index.send("a")
-    assert isinstance(caught.value, aiohttp.ClientPayloadError) == (fault.moment == "amid")
+    assert isinstance(caught.value, aiohttp.ClientPayloadError) == (fault.moment == "response")
     assert index.proxy.met == {fault: 1}
     assert await index.has("a") == (fault.moment != "before")
 
@@ -161,7 +164,7 @@ async def test_only_some_paths_fail(index: Index) -> None:
 
 
 @pytest.mark.parametrize("fault", [None, RejectItems(0.0), Cut("after")])
-async def test_nothing_behind_the_proxy_is_a_cut(fault: Fault | None) -> None:
+async def test_without_elasticsearch_connections_are_cut(fault: Fault | None) -> None:
     async with (
         FaultProxy("http://127.0.0.1:1", random.Random(4)).serving() as proxy,
         aiohttp.ClientSession() as http,

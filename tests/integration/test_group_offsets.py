@@ -12,7 +12,7 @@ from tests.conftest import Deploy
 from tests.harness.traffic import counting, send
 
 
-async def test_they_follow_a_worker(deploy: Deploy) -> None:
+async def test_the_groups_offsets_follow_a_worker(deploy: Deploy) -> None:
     """They come after what is decided; nothing more has to be sent for it."""
     deployed = deploy("commands", partitions=2)
     await decide(deployed, 10)

@@ -121,7 +121,7 @@ def test_several_starts_at_once_download_each_jar_once(repository: Repository) -
     assert len(downloads) == len(set(downloads)) == len(JARS)
 
 
-def test_what_a_killed_download_left_is_removed(repository: Repository) -> None:
+def test_the_rest_of_a_killed_download_is_removed(repository: Repository) -> None:
     left_over = jars.cache_home() / "jars" / f"{maven.SCRATCH_PREFIX}x"
     left_over.mkdir(parents=True)
     ensure_jars(Progress())

@@ -12,8 +12,8 @@ from deploy.waiting import NotInTime, wait_until
 from streams.kafka.clients import new_consumer, new_producer, started
 from tests.conftest import Deploy
 from tests.harness.crash_points import APPS, Point
+from tests.harness.deployments import suspended, until_processing
 from tests.harness.traffic import check, counting, send
-from tests.support import going_on, suspended
 
 STALL = 3.0  # seconds
 
@@ -37,10 +37,10 @@ def keeps_running(worker: WorkerProcess, timeout: float) -> None:
         "the handler blocks",
     ],
 )
-async def test_commands_that_are_not_worked_off_end_the_worker(deploy: Deploy, defect: str) -> None:
+async def test_commands_that_are_not_processed_end_the_worker(deploy: Deploy, defect: str) -> None:
     deployed = deploy(partitions=1, stall_timeout=STALL)
     worker = start_defective(deployed, defect)
-    await going_on(worker)
+    await until_processing(worker)
     async with new_producer(deployed.settings) as producer:
         await send(producer, deployed, generate(10))
     assert worker.wait() == 1
@@ -67,7 +67,7 @@ async def test_an_agent_that_raises_ends_the_worker(deploy: Deploy) -> None:
         ("a rebalance does not end", "outside of the group"),
     ],
 )
-async def test_a_consumer_that_has_come_to_rest_ends_the_worker(
+async def test_a_consumer_that_no_longer_fetches_ends_the_worker(
     deploy: Deploy, defect: str, line: str
 ) -> None:
     """There need not be any work: nobody would notice when there is some."""
@@ -111,7 +111,7 @@ async def test_aborted_records_at_the_end_are_no_work(deploy: Deploy) -> None:
 async def test_a_view_waits_for_elasticsearch(stack: EmbeddedStack, deploy: Deploy) -> None:
     deployed = deploy("commands", "views", partitions=1, stall_timeout=STALL)
     views = deployed.workers[1]
-    await going_on(views)
+    await until_processing(views)
     async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
         stack.elasticsearch.kill()
         try:
@@ -129,7 +129,7 @@ async def test_a_commit_that_is_not_answered_is_given_up(
 ) -> None:
     """After a transaction's time the broker has aborted it: the partition starts again."""
     deployed = deploy("views", partitions=1, transaction_timeout=3.0)
-    await going_on(deployed.workers[0])
+    await until_processing(deployed.workers[0])
     before_commit = Point("stop", "before", "commit").environment()
     worker = deployed.start("commands", app=APPS["commands"], **before_commit)
     async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:

@@ -78,7 +78,7 @@ async def test_a_chunk_becomes_documents(store: ViewStore) -> None:
     assert await stored(store, chunk) == fold(chunk)
 
 
-async def test_chunks_go_on_from_memory(store: ViewStore, proxy: FaultProxy) -> None:
+async def test_the_next_chunk_uses_documents_in_memory(store: ViewStore, proxy: FaultProxy) -> None:
     projecting = projector(store)
     for one in ANNA:
         assert await projecting.project(0, [one], none_refused) == Projected(1, 0, 0)
@@ -86,7 +86,7 @@ async def test_chunks_go_on_from_memory(store: ViewStore, proxy: FaultProxy) -> 
     assert proxy.requests["_mget"] == 1  # the line above
 
 
-async def test_what_is_not_in_memory_is_read_back_at_once(
+async def test_documents_that_are_not_in_memory_are_read_in_one_request(
     store: ViewStore, proxy: FaultProxy
 ) -> None:
     bert = history("bert", registered("bert@example.org"), UserDeactivated())
@@ -109,7 +109,7 @@ async def test_a_rebuild_reads_nothing(store: ViewStore, proxy: FaultProxy) -> N
     assert await stored(store, ANNA) == fold(ANNA)
 
 
-async def test_events_that_were_seen_are_skipped(store: ViewStore, proxy: FaultProxy) -> None:
+async def test_events_that_the_view_has_are_skipped(store: ViewStore, proxy: FaultProxy) -> None:
     projecting = projector(store)
     await projecting.project(0, ANNA, none_refused)
     before = proxy.requests.total()
@@ -154,9 +154,7 @@ def random_records(chance: random.Random, users: int, length: int) -> list[Recor
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_however_it_is_cut_and_repeated_the_view_is_the_fold(
-    store: ViewStore, seed: int
-) -> None:
+async def test_the_view_is_the_fold_for_any_chunks_and_repeats(store: ViewStore, seed: int) -> None:
     """Chunks of any size, a memory that is too small, other workers, redelivery, cancellation."""
     chance = random.Random(seed)
     records = random_records(chance, users=12, length=300)
@@ -189,7 +187,7 @@ async def is_at_version(store: ViewStore, version: int) -> bool:
 @pytest.mark.parametrize("paths", ["_bulk", "_mget"])
 @pytest.mark.parametrize("fault", [Stall("before"), Stall("after"), Cut("before")])
 @pytest.mark.parametrize("new", [False, True])
-async def test_cancelled_amid_a_request_it_comes_out_right_the_next_time(
+async def test_a_chunk_that_was_cancelled_is_projected_correctly_later(
     store: ViewStore, proxy: FaultProxy, paths: str, fault: Fault, new: bool
 ) -> None:
     projecting = projector(store)
@@ -216,9 +214,9 @@ async def test_cancelled_amid_a_request_it_comes_out_right_the_next_time(
 
 
 @pytest.mark.parametrize(
-    "fault", [Refuse(429), Refuse(503), Cut("before"), Cut("amid"), Cut("after")]
+    "fault", [Refuse(429), Refuse(503), Cut("before"), Cut("response"), Cut("after")]
 )
-async def test_an_outage_is_waited_for_and_said_once(
+async def test_an_outage_is_waited_for_and_logged_once(
     store: ViewStore,
     proxy: FaultProxy,
     fault: Fault,
@@ -338,7 +336,7 @@ RENAMED = [
 
 
 @pytest.mark.parametrize("remembers", [True, False])
-async def test_what_is_refused_comes_back_and_later_events_apply(
+async def test_a_refused_document_is_reported_and_later_events_apply(
     store: ViewStore, remembers: bool
 ) -> None:
     bert = history("bert", registered("bert@example.org"))
@@ -370,7 +368,7 @@ async def test_what_is_refused_comes_back_and_later_events_apply(
     assert len(letters) == 2
 
 
-async def test_nothing_stands_in_before_it_is_known_for_good(store: ViewStore) -> None:
+async def test_no_stand_in_is_written_before_the_dead_letter(store: ViewStore) -> None:
     """Else whoever comes next would take the events for seen, and nobody would bury them."""
     bert = history("bert", registered("bert@example.org"))
     projecting = projector(store)
@@ -414,7 +412,7 @@ async def test_a_refused_document_never_replaces_a_newer_one(store: ViewStore) -
     assert await stored(store, RENAMED) == fold(RENAMED)
 
 
-async def test_what_cannot_even_have_a_stand_in_is_refused_too(store: ViewStore) -> None:
+async def test_a_document_without_a_possible_stand_in_is_refused_too(store: ViewStore) -> None:
     nameless = history("x" * 600, registered("anna@example.org"))
     letters = Letters()
     await projector(store).project(0, [*nameless, *ANNA], letters.bury)

@@ -15,8 +15,8 @@ from deploy.ephemeral import Servers, new_settings
 from models.events import UserDeactivated
 from streams.settings import Settings
 from streams.views.projector import Projector
+from tests.harness.command_line import ROOT
 from tests.harness.read_side import delete_view, none_refused, record, registered, user_views
-from tests.support import ROOT
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -64,7 +64,7 @@ def test_get_shows_a_user(run: Run) -> None:
     assert "isActive" in out
 
 
-def test_get_for_programs(run: Run) -> None:
+def test_get_as_json(run: Run) -> None:
     code, out, _ = run("get", "user-4", "--json")
     assert code == 0
     assert json.loads(out) == {
@@ -79,11 +79,11 @@ def test_get_for_programs(run: Run) -> None:
     }
 
 
-def test_get_of_nobody_is_one_line_and_exit_code_1(run: Run) -> None:
+def test_get_of_an_unknown_user_is_one_line_and_exit_code_1(run: Run) -> None:
     assert run("get", "user-9") == (1, "", "cqrs: no user has the id user-9\n")
 
 
-def test_search_shows_a_page_and_how_to_go_on(run: Run) -> None:
+def test_search_shows_a_page_and_the_command_for_the_next(run: Run) -> None:
     code, out, _ = run("search", "email", "aNNa.", "--limit", "3")
     assert code == 0
     assert out.count("Anna.") == 3
@@ -99,7 +99,7 @@ def test_search_takes_the_fragment_literally(run: Run) -> None:
     assert ODD in run("search", "email", "[BOLD]")[1]
 
 
-def test_search_for_programs(run: Run) -> None:
+def test_search_as_json(run: Run) -> None:
     code, out, _ = run("search", "email", "@EXAMPLE", "--limit", "2", "--json")
     assert code == 0
     page = json.loads(out)
@@ -110,7 +110,7 @@ def test_search_for_programs(run: Run) -> None:
     assert json.loads(run("search", "email", "zzz", "--json")[1]) == {"items": [], "cursor": None}
 
 
-def test_search_all(run: Run) -> None:
+def test_search_shows_all_pages(run: Run) -> None:
     code, out, _ = run("search", "email", "@", "--all", "--json")
     assert code == 0
     assert [json.loads(line)["id"] for line in out.splitlines()] == [f"user-{n}" for n in range(5)]
@@ -119,7 +119,7 @@ def test_search_all(run: Run) -> None:
     assert out.count("@example.org") == 5
 
 
-def test_active(run: Run) -> None:
+def test_active_lists_active_users(run: Run) -> None:
     code, out, _ = run("active", "--limit", "2", "--offset", "1", "--json")
     assert code == 0
     assert [one["id"] for one in json.loads(out)["items"]] == ["user-1", "user-2"]
@@ -148,7 +148,7 @@ def test_a_query_out_of_bounds_is_one_line(run: Run) -> None:
     "arguments",
     [("get", "a"), ("search", "email", "a"), ("search", "email", "a", "--all"), ("active",)],
 )
-def test_no_index_and_no_server_are_one_line_each(
+def test_without_index_or_server_it_fails_with_one_line(
     run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
 ) -> None:
     monkeypatch.setenv("CQRS_NAMESPACE", "empty-")
@@ -161,7 +161,7 @@ def test_no_index_and_no_server_are_one_line_each(
     assert "http://127.0.0.1:1 cannot be reached" in err
 
 
-def test_as_a_program_of_its_own(view: Settings) -> None:
+def test_get_in_a_process_of_its_own(view: Settings) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "deploy.cli", "get", "user-0", "--json"],
         cwd=ROOT,

@@ -33,7 +33,8 @@ from streams.kafka.partitioner import partition_of
 from streams.views.read_your_writes import ReadYourWrites
 from streams.views.store import open_view_store
 from tests.conftest import Deploy
-from tests.support import cqrs, deployment, run_apart
+from tests.harness.command_line import cqrs
+from tests.harness.deployments import deployment, run_apart
 
 NUMBERS = count()
 
@@ -166,7 +167,7 @@ async def test_a_duplicate_has_the_first_token(
 # Late
 
 
-async def test_a_view_that_is_behind_is_said_in_time(
+async def test_a_view_that_is_behind_is_an_error_at_the_timeout(
     deployed: Deployment, commands: KafkaCommandBus, queries: QueryBus
 ) -> None:
     register = registration()
@@ -242,7 +243,7 @@ async def accepted_and_seen(commands: KafkaCommandBus, queries: QueryBus) -> Non
 # Another index takes over
 
 
-async def test_an_answer_of_an_index_that_is_not_as_far_is_not_given(deploy: Deploy) -> None:
+async def test_a_result_of_an_index_that_is_behind_is_not_used(deploy: Deploy) -> None:
     deployed = deploy("commands", "views")
     await wait_for_index(deployed)
     async with (
@@ -310,7 +311,7 @@ def test_queries_wait_for_all_tokens_that_they_are_given(deployed: Deployment) -
         assert found.returncode == 0
 
 
-async def test_what_comes_late_is_one_line_and_the_token_is_not_lost(
+async def test_a_timeout_is_one_line_and_prints_the_token(
     deployed: Deployment, queries: QueryBus
 ) -> None:
     async with suspended_view(deployed):
@@ -361,7 +362,7 @@ async def test_a_token_of_another_cluster_topic_or_partition_is_an_error(
                 await queries.execute(query, at_least=str(foreign))
 
 
-async def test_a_token_from_the_future_is_late_and_nothing_else(
+async def test_a_token_of_a_future_write_times_out(
     commands: KafkaCommandBus, queries: QueryBus
 ) -> None:
     token = Token.parse(await accepted(commands, registration()))

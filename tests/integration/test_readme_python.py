@@ -12,7 +12,8 @@ from deploy.waiting import wait_until
 from streams.elasticsearch.connection import connect
 from streams.settings import Settings
 from tests.conftest import Deploy
-from tests.support import ROOT, run_apart
+from tests.harness.command_line import ROOT
+from tests.harness.deployments import run_apart
 
 
 def program() -> str:

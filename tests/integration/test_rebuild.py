@@ -33,6 +33,7 @@ from streams.views.projector import Projector
 from streams.views.rebuild import Rebuild, rebuild
 from streams.views.status import IndexStatus, status_of
 from tests.conftest import Deploy
+from tests.harness.command_line import ROOT, cqrs, cqrs_command
 from tests.harness.read_side import (
     REFUSED_UPDATE,
     encoded,
@@ -40,11 +41,10 @@ from tests.harness.read_side import (
     record,
     registered,
     send_events,
-    view_letters,
+    view_dead_letters,
 )
 from tests.harness.traffic import Traffic, open_traffic, records_of
 from tests.integration.louder_views_worker import LOUDER_VIEWS
-from tests.support import ROOT, cqrs, cqrs_command
 
 LOUDER_APP = "tests.integration.louder_views_worker"
 
@@ -122,7 +122,7 @@ async def commands_coming(deployed: Deployment) -> AsyncIterator[Traffic]:
         await traffic.finish()
 
 
-async def test_a_rebuild_amid_commands_and_searches(deploy: Deploy) -> None:
+async def test_a_rebuild_during_commands_and_searches(deploy: Deploy) -> None:
     deployed = deploy("commands", "views")
     await fill(deployed, 300)
     async with searching(deployed) as searches, commands_coming(deployed):
@@ -163,7 +163,7 @@ async def fill_more(deployed: Deployment) -> None:
     await has_all(deployed)
 
 
-async def test_a_changed_program_needs_a_rebuild_and_comes_in_beside_the_old_one(
+async def test_a_changed_program_needs_a_rebuild_and_runs_beside_the_old_one(
     deploy: Deploy,
 ) -> None:
     deployed = deploy("commands", "views")
@@ -189,7 +189,7 @@ async def test_a_changed_program_needs_a_rebuild_and_comes_in_beside_the_old_one
     assert all(user.last_name == user.last_name.upper() for user in users)
 
 
-async def test_a_rebuild_that_is_killed_goes_on_where_it_was(deploy: Deploy) -> None:
+async def test_a_killed_rebuild_resumes_where_it_was(deploy: Deploy) -> None:
     deployed = deploy("commands", "views")
     await fill(deployed, 6000)
     killed = await asyncio.create_subprocess_exec(
@@ -222,7 +222,7 @@ async def test_a_rebuild_that_is_killed_goes_on_where_it_was(deploy: Deploy) -> 
     await has_all(deployed)
 
 
-async def test_what_another_program_left_unfinished_is_thrown_away(deploy: Deploy) -> None:
+async def test_an_unfinished_index_of_another_program_is_deleted(deploy: Deploy) -> None:
     deployed = deploy("commands", "views")
     await fill(deployed, 300)
     async with connect(deployed.settings, timeout=30) as client:
@@ -232,7 +232,7 @@ async def test_what_another_program_left_unfinished_is_thrown_away(deploy: Deplo
     assert await states(deployed) == {1: "followed", 3: "serving"}
 
 
-async def test_what_people_read_is_never_touched_though_nobody_follows_it(deploy: Deploy) -> None:
+async def test_a_rebuild_never_changes_the_serving_index(deploy: Deploy) -> None:
     deployed = deploy("commands")
     async with connect(deployed.settings, timeout=30) as client:
         others = ViewIndices.from_settings(deployed.settings, client, LOUDER_VIEWS)
@@ -268,7 +268,7 @@ async def test_an_index_that_does_not_add_up_is_never_read(
     assert [one.complete for one in await status(deployed)] == [True, False]
 
 
-async def test_when_a_partition_cannot_go_on_the_others_stop(
+async def test_when_a_partition_fails_the_others_stop(
     deploy: Deploy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     deployed = deploy("commands", "views", partitions=2)
@@ -292,7 +292,7 @@ async def test_when_a_partition_cannot_go_on_the_others_stop(
     assert await states(deployed) == {1: "serving", 2: "building"}
 
 
-async def test_documents_of_a_chunk_at_work_are_no_fault(deploy: Deploy) -> None:
+async def test_documents_of_an_unfinished_chunk_are_no_violation(deploy: Deploy) -> None:
     """They are written before the index says that it has them."""
     deployed = deploy("commands", "views", partitions=1)
     await fill(deployed, 100)
@@ -354,7 +354,7 @@ async def test_a_rebuild_writes_the_dead_letters_of_its_index(deploy: Deploy) ->
     )
     letters = {(b"anna", b"refused-document"), (b"carl", b"malformed-json")}
     assert (await verify_users(deployed.settings)).known_missing == 1
-    assert set(await view_letters(deployed)) == letters
+    assert set(await view_dead_letters(deployed)) == letters
     async with admin_client(deployed.settings) as admin:
         topic = TopicPartition(deployed.names.dead_views, 0)
         await admin.delete_records({topic: RecordsToDelete(-1)})  # all
@@ -365,7 +365,7 @@ async def test_a_rebuild_writes_the_dead_letters_of_its_index(deploy: Deploy) ->
     report = await verify_users(deployed.settings)
     assert report.findings["I4"].first is None
     assert report.known_missing == 1
-    assert set(await view_letters(deployed)) == letters
+    assert set(await view_dead_letters(deployed)) == letters
 
 
 @asynccontextmanager
@@ -411,7 +411,7 @@ async def test_an_index_from_an_old_snapshot_gets_what_it_misses(
         assert worker.is_running
 
 
-async def test_events_that_are_gone_are_a_line_and_no_gap(deploy: Deploy) -> None:
+async def test_expired_events_are_an_error_and_no_gap(deploy: Deploy) -> None:
     deployed = deploy("commands", "views", partitions=1)
     await fill(deployed, 100)
     async with admin_client(deployed.settings) as admin:

@@ -21,8 +21,8 @@ from deploy.waiting import wait_until
 from streams.kafka.clients import new_producer
 from tests.conftest import Deploy
 from tests.harness.crash_points import APPS, CommandStep, Point, TakeoverStep, ViewStep
+from tests.harness.deployments import suspended, until_processing
 from tests.harness.traffic import check, counting, send
-from tests.support import going_on, suspended
 
 IN_GOOD_ORDER = 0
 TOO_LATE = 124
@@ -45,7 +45,7 @@ async def about_to(
     The worker of the other role is at work: one that starts may well end when a server is gone.
     """
     deployed = deploy(partitions=1)
-    await going_on(deployed.start("views" if role == "commands" else "commands"))
+    await until_processing(deployed.start("views" if role == "commands" else "commands"))
     worker = deployed.start(role, app=APPS[role], **Point("stop", "before", step).environment())
     async with new_producer(deployed.settings) as producer:
         await send(producer, deployed, generate(100))
@@ -56,7 +56,7 @@ async def about_to(
 async def all_is_kept(deployed: Deployment, worker: WorkerProcess, commands: int) -> None:
     """The next worker takes over what the one that has left was at."""
     successor = deployed.start(worker.role)
-    await going_on(successor)
+    await until_processing(successor)
     async with counting(deployed) as outcomes:
         await outcomes.reach(commands)
         assert outcomes.total == commands
@@ -68,7 +68,7 @@ async def all_is_kept(deployed: Deployment, worker: WorkerProcess, commands: int
 async def test_idle(deploy: Deploy, number: signal.Signals) -> None:
     deployed = deploy("commands", "views")
     for worker in deployed.workers:
-        await going_on(worker)
+        await until_processing(worker)
         assert stop(worker, number) == IN_GOOD_ORDER
 
 
@@ -88,7 +88,7 @@ async def test_under_load(deploy: Deploy) -> None:
     await check(deployed)
 
 
-async def test_amid_a_rebalance(deploy: Deploy) -> None:
+async def test_during_a_rebalance(deploy: Deploy) -> None:
     deployed = deploy("commands", "views", partitions=2)
     worker = deployed.workers[0]
     async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
@@ -115,7 +115,7 @@ async def test_idle_and_kafka_does_not_answer(stack: EmbeddedStack, deploy: Depl
     """Nobody hears that it leaves the group, and it does not wait for an answer."""
     deployed = deploy("commands", "views")
     for worker in deployed.workers:
-        await going_on(worker)
+        await until_processing(worker)
     async with suspended(stack.kafka, deployed.settings):
         for worker in deployed.workers:
             assert stop(worker) == IN_GOOD_ORDER
@@ -164,7 +164,7 @@ async def test_a_second_signal(stack: EmbeddedStack, deploy: Deploy) -> None:
     await all_is_kept(deployed, worker, 100)
 
 
-async def test_a_handler_that_lets_nothing_else_run(deploy: Deploy) -> None:
+async def test_a_handler_that_blocks_the_event_loop(deploy: Deploy) -> None:
     """Nothing depends on the event loop."""
     deployed = deploy("views", partitions=1)
     app = "tests.integration.defective_worker"

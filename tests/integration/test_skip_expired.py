@@ -22,7 +22,7 @@ from streams.kafka.clients import admin_client
 from streams.kafka.transactions import TransactionalProducer
 from streams.settings import Settings
 from tests.conftest import Deploy
-from tests.support import cqrs
+from tests.harness.command_line import cqrs
 from tests.unit.samples import wire_register
 
 

@@ -24,7 +24,7 @@ from models.user_view import UserReadModel
 from streams.buses import QueryBus
 from streams.commands.client import KafkaCommandBus
 from streams.kafka.clients import new_consumer
-from tests.support import deployment
+from tests.harness.deployments import deployment
 
 
 @pytest.fixture(scope="module")

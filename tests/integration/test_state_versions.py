@@ -28,9 +28,9 @@ from streams.state.changelog import restore
 from streams.state.snapshot import Snapshot, decode_snapshot, encode_snapshot
 from streams.state.store import MemoryStore
 from tests.conftest import Deploy
+from tests.harness.command_line import cqrs
 from tests.harness.crash_points import Point
 from tests.integration.newer_users_worker import NEWER_USERS, NewerUser
-from tests.support import cqrs
 
 NEWER_APP = "tests.integration.newer_users_worker"
 KEY = "a2V5IG9mIHRoaXMgdGVzdCwgMzIgYnl0ZXMgbG9uZy4="
@@ -56,7 +56,8 @@ async def stored(deployed: Deployment) -> MemoryStore:
     changelog = TopicPartition(deployed.names.changelog, 0)
     async with open_logs(deployed.settings, [changelog]) as logs:
         logs.consumer.assign([changelog])
-        return await restore(logs.consumer, changelog, MemoryStore())
+        end = (await logs.end_offsets([changelog]))[changelog]
+        return await restore(logs.consumer, changelog, MemoryStore(), end)
 
 
 async def test_an_older_state_is_rebuilt_and_a_newer_one_is_left_alone(

@@ -13,12 +13,12 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from deploy.waiting import wait_until
-from tests.support import ROOT
+from tests.harness.command_line import ROOT
 
 # A supervisor of two children that run the given script; what it says goes to standard output.
 SUPERVISOR = """
 import asyncio, os, sys
-from deploy.workers import Supervisor
+from deploy.supervisor import Supervisor
 
 command = [sys.executable, "-c", sys.argv[1], sys.argv[2]]
 supervisor = Supervisor(command, 2, os.environ, lambda line: print(line, flush=True))
@@ -26,14 +26,18 @@ sys.exit(asyncio.run(supervisor.run()))
 """
 # What children do: they note their process ids, one a line, and then...
 NOTE = """
-import os, signal, sys, time
+import os, signal, sys
 
 def note(*_):
     open(sys.argv[1], "a").write(f"{os.getpid()}\\n")
+
+def wait():
+    while True:
+        signal.pause()
 """
-SLEEP = NOTE + "note(); time.sleep(60)"
-STOP = NOTE + "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); note(); time.sleep(60)"
-STUBBORN = NOTE + "signal.signal(signal.SIGTERM, note); note(); time.sleep(60)"
+WAIT = NOTE + "note(); wait()"
+STOP = NOTE + "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); note(); wait()"
+STUBBORN = NOTE + "signal.signal(signal.SIGTERM, note); note(); wait()"
 FAIL = NOTE + "note(); sys.exit(3)"
 END = NOTE + "note()"
 
@@ -105,7 +109,7 @@ async def test_a_second_signal_kills(tmp_path: Path) -> None:
 
 
 async def test_one_that_does_not_stop_in_time_is_killed(tmp_path: Path) -> None:
-    impatient = "import deploy.supervisor; deploy.supervisor._STOP_SECONDS = 0.5"
+    impatient = "import deploy.supervisor; deploy.supervisor._STOP_TIMEOUT_S = 0.5"
     with supervised(STUBBORN, tmp_path, impatient) as (process, pids):
         children = await started(pids, 2)
         process.terminate()
@@ -125,7 +129,7 @@ async def test_one_that_fails_is_started_again_with_backoff_and_a_line(tmp_path:
 
 
 async def test_one_that_was_killed_is_started_again(tmp_path: Path) -> None:
-    with supervised(SLEEP, tmp_path) as (process, pids):
+    with supervised(WAIT, tmp_path) as (process, pids):
         first, second = await started(pids, 2)
         os.kill(first, signal.SIGKILL)
         children = await started(pids, 3)
@@ -144,7 +148,7 @@ async def test_when_all_have_ended_well_it_ends_too(tmp_path: Path) -> None:
 
 
 async def test_children_do_not_outlive_a_kill_9(tmp_path: Path) -> None:
-    with supervised(SLEEP, tmp_path) as (process, pids):
+    with supervised(WAIT, tmp_path) as (process, pids):
         children = await started(pids, 2)
         process.kill()
         await wait_until(lambda: all(map(is_gone, children)), timeout=10)

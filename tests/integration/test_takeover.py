@@ -81,21 +81,7 @@ async def test_a_changelog_that_was_lost(deploy: Deploy) -> None:
     assert "the state was lost" in worker.log_text.splitlines()[-1]
 
 
-async def test_a_command_topic_that_was_made_anew(deploy: Deploy) -> None:
-    """It ends before the position: new commands must not be taken for old ones."""
-    deployed = deploy("commands", partitions=1)
-    worker = deployed.workers[0]
-    async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
-        await send(producer, deployed, generate(10))
-        await outcomes.reach(10)
-    worker.terminate()
-    await make_anew(deployed.settings, deployed.names, deployed.names.commands)
-    worker.start()
-    await wait_until(lambda: "ends at 0, before the position 10" in worker.log_text)
-    assert worker.is_running
-
-
-async def test_topics_that_were_made_anew_have_nothing_of_a_local_store(
+async def test_a_local_store_is_not_used_for_topics_that_were_created_again(
     deploy: Deploy, tmp_path: Path
 ) -> None:
     """What was decided in topics of the same names is forgotten: the same commands are accepted."""
@@ -133,7 +119,7 @@ async def make_anew(settings: Settings, names: TopicNames, topic: str) -> None:
     await create_topics(settings, topic_specs(settings, names))
 
 
-async def test_an_event_topic_that_forgets_is_refused(stack: EmbeddedStack) -> None:
+async def test_an_event_topic_with_retention_is_refused(stack: EmbeddedStack) -> None:
     settings = new_settings(stack)
     names = TopicNames.of(settings, "users")
     async with admin_client(settings) as admin:
@@ -170,7 +156,9 @@ async def test_compressed_commands(deploy: Deploy, codec: str) -> None:
     ],
     ids=lambda giant: next(iter(giant)),
 )
-async def test_a_record_larger_than_any_answer(deploy: Deploy, giant: dict[str, Any]) -> None:
+async def test_a_record_too_large_for_its_dead_letter(
+    deploy: Deploy, giant: dict[str, Any]
+) -> None:
     """Small as it was compressed, it has parts that no topic takes again: it must stop nobody."""
     deployed = deploy("commands", partitions=1)
     async with (

@@ -25,8 +25,8 @@ from streams.elasticsearch.substring import fold, fragment_query, fragment_text
 from streams.settings import Settings
 from streams.views.read_your_writes import ReadYourWrites
 from streams.views.store import ViewStore
+from tests.harness.command_line import ROOT
 from tests.harness.read_side import namespace, user_views
-from tests.support import ROOT
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ async def test_a_user_is_found_by_id_at_once(store: ViewStore, queries: QueryBus
     assert await queries.execute(GetUserById("c")) is None
 
 
-async def test_who_is_known_to_be_missing_is_none(store: ViewStore, queries: QueryBus) -> None:
+async def test_a_user_with_a_refused_document_is_none(store: ViewStore, queries: QueryBus) -> None:
     stand_in = {"id": "a", "version": 1, REFUSED: user("a")}
     await write(store, [stand_in])
     assert await queries.execute(GetUserById("a")) is None
@@ -227,7 +227,7 @@ def _but(query: GetUsersByEmail | GetActiveUsers, **changes: Any) -> dict[str, A
     return {**given, **changes}
 
 
-async def test_following_cursors_shows_everybody_once_while_others_come_and_go(
+async def test_paging_shows_everybody_once_while_users_change(
     store: ViewStore, queries: QueryBus
 ) -> None:
     await write(store, [user(f"u-{n:02}") for n in range(20)])
@@ -299,7 +299,9 @@ async def test_any_well_formed_cursor_is_a_place_in_the_order(queries: QueryBus)
 # Plain clients, and what can be wrong
 
 
-async def test_any_client_can_ask_the_index(settings: Settings, store: ViewStore) -> None:
+async def test_the_queries_in_the_docs_work_for_any_client(
+    settings: Settings, store: ViewStore
+) -> None:
     """The example queries of docs/search.md."""
     stand_in = {"id": "c", "version": 1, REFUSED: user("c")}
     await write(store, [user("a", "Anna.B@example.org"), user("b", "bert@example.org"), stand_in])
@@ -328,7 +330,7 @@ async def test_without_elasticsearch_the_error_is_one_line() -> None:
             await queries.execute(GetUserById("a"))
 
 
-async def test_open_queries_answers_from_the_alias(settings: Settings, store: ViewStore) -> None:
+async def test_open_queries_reads_from_the_alias(settings: Settings, store: ViewStore) -> None:
     assert USER_VIEWS.name == "user-views"
     await write(store, [user("a")])
     async with open_queries(settings) as queries:

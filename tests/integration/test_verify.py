@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import orjson
 import pytest
 
 from agents.user_audit import verify_users
 from agents.user_views import USER_VIEWS
-from deploy.embedded.stack import EmbeddedStack
 from deploy.ephemeral import Deployment
 from deploy.samples.commands import malformed, plan, tally
 from models.errors import NoSuchView
@@ -21,7 +19,6 @@ from streams.kafka.clients import new_producer, started
 from streams.kafka.partitioner import partition_of
 from streams.views.store import ViewStore
 from tests.conftest import Deploy
-from tests.support import deployment
 
 PLAN = list(plan(1500, seed=5, rejected=0.1, duplicates=0.1))
 
@@ -36,14 +33,9 @@ async def send(deployed: Deployment) -> None:
         await producer.flush()
 
 
-@pytest.fixture(scope="module")
-def deployed(stack: EmbeddedStack) -> Iterator[Deployment]:
-    with deployment(stack, "commands", "views") as running:
-        asyncio.run(send(running))
-        yield running
-
-
-async def test_all_is_well_and_everything_is_counted(deployed: Deployment) -> None:
+async def test_all_is_well_and_everything_is_counted(deploy: Deploy) -> None:
+    deployed = deploy("commands", "views")
+    await send(deployed)
     expected = tally(PLAN)
     report = await verify_users(deployed.settings)
     assert report.first_violation is None
@@ -65,7 +57,10 @@ async def test_all_is_well_and_everything_is_counted(deployed: Deployment) -> No
     }
 
 
-async def test_an_extra_document_is_named(deployed: Deployment) -> None:
+async def test_an_extra_document_is_named(deploy: Deploy) -> None:
+    deployed = deploy("commands", "views")
+    await send(deployed)
+    assert (await verify_users(deployed.settings)).ok
     async with connect(deployed.settings, timeout=10) as client:
         index = in_namespace(deployed.settings, USER_VIEWS.index)
         store = ViewStore(client, index, name=f"{index.alias}-v1")

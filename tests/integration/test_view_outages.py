@@ -61,7 +61,7 @@ async def send(deployed: Deployment, commands: int) -> None:
 
 
 @pytest.mark.parametrize("fault", [Refuse(429), Refuse(503), Cut("before")])
-async def test_an_elasticsearch_that_is_away(stack: Any, deploy: Deploy, fault: Fault) -> None:
+async def test_elasticsearch_is_down(stack: Any, deploy: Deploy, fault: Fault) -> None:
     proxy = FaultProxy(stack.elasticsearch_url, random.Random(1))
     async with proxy.serving(), view_worker(deploy, elasticsearch_url=proxy.url) as deployed:
         proxy.switch(fault)
@@ -73,7 +73,7 @@ async def test_an_elasticsearch_that_is_away(stack: Any, deploy: Deploy, fault: 
         assert (await verify_users(deployed.settings)).first_violation is None
 
 
-async def test_an_index_that_may_not_be_written(deploy: Deploy) -> None:
+async def test_the_index_is_read_only(deploy: Deploy) -> None:
     """As Elasticsearch does by itself when a disk is nearly full."""
     async with view_worker(deploy) as deployed, connect(deployed.settings, timeout=30) as client:
         index = f"{deployed.settings.namespace}{USER_VIEWS.name}"
@@ -89,7 +89,7 @@ async def test_an_index_that_may_not_be_written(deploy: Deploy) -> None:
         assert (await verify_users(deployed.settings)).first_violation is None
 
 
-async def test_an_index_without_a_shard(deploy: Deploy) -> None:
+async def test_the_index_has_no_active_shard(deploy: Deploy) -> None:
     """Red: it is there, and nobody can read or write it until it is open again."""
     async with view_worker(deploy) as deployed, connect(deployed.settings, timeout=30) as client:
         index = f"{deployed.settings.namespace}{USER_VIEWS.name}-v1"

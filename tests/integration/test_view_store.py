@@ -65,7 +65,7 @@ async def fates(store: ViewStore, *documents: Document) -> list[WriteStatus]:
 # The index
 
 
-async def test_of_several_workers_one_creates_the_index(settings: Settings) -> None:
+async def test_only_one_of_several_workers_creates_the_index(settings: Settings) -> None:
     async with connect(settings, timeout=30) as client:
         indices = ViewIndices.from_settings(settings, client, USER_VIEWS)
         created = await asyncio.gather(*(indices.create(1, {}, followed=True) for _ in range(4)))
@@ -84,7 +84,7 @@ async def test_the_index_is_numbered_behind_its_alias(settings: Settings) -> Non
     assert index["settings"]["index"]["number_of_replicas"] == "0"  # one node
 
 
-async def test_an_index_is_refreshed_from_when_people_read_it(settings: Settings) -> None:
+async def test_an_index_is_refreshed_once_it_serves(settings: Settings) -> None:
     async with connect(settings, timeout=30) as client:
         indices = ViewIndices.from_settings(settings, client, USER_VIEWS)
         await indices.create(1, {}, followed=True)
@@ -123,7 +123,7 @@ async def test_the_alias_moves_at_once(settings: Settings, store: ViewStore) -> 
 # How far it is
 
 
-async def test_an_index_says_how_far_it_is(store: ViewStore) -> None:
+async def test_an_index_has_its_checkpoints(store: ViewStore) -> None:
     assert (await store.checkpoints([0, 1])).checkpoints == {0: Checkpoint(), 1: Checkpoint()}
     saved = await store.save_checkpoint(1, Checkpoint(7, 5, 2, "cluster", Tally(3, (1 << 64) - 1)))
     found = await store.checkpoints([0, 1])
@@ -133,7 +133,7 @@ async def test_an_index_says_how_far_it_is(store: ViewStore) -> None:
     assert [document async for document in store.scan()] == []
 
 
-async def test_progress_moves_only_from_what_was_there(store: ViewStore) -> None:
+async def test_a_checkpoint_is_saved_only_over_the_one_that_was_read(store: ViewStore) -> None:
     first = await store.save_checkpoint(0, Checkpoint(7))
     with pytest.raises(IndexChanged):
         await store.save_checkpoint(0, Checkpoint(8))  # of somebody who saw none
@@ -170,7 +170,7 @@ async def test_a_newer_version_replaces_an_older_one_and_never_the_other_way(
     assert await store.get("a") == user("a", 3, email="new@example.org")
 
 
-async def test_each_document_has_its_own_answer(store: ViewStore) -> None:
+async def test_each_document_has_its_own_result(store: ViewStore) -> None:
     await store.bulk_index([user("there")])
     answers = await store.bulk_index(
         [
@@ -217,12 +217,12 @@ async def test_many_documents_take_several_requests(settings: Settings, store: V
     assert await store.count() == 999
 
 
-async def test_nothing_to_write_is_nothing_to_do(store: ViewStore) -> None:
+async def test_without_documents_no_request_is_sent(store: ViewStore) -> None:
     assert await store.bulk_index([]) == []
     assert await store.fetch([]) == {}
 
 
-async def test_a_block_on_the_index_passes(settings: Settings, store: ViewStore) -> None:
+async def test_a_block_on_the_index_is_transient(settings: Settings, store: ViewStore) -> None:
     async with connect(settings, timeout=30) as client:
         alias = f"{settings.namespace}user-views"
         await client.indices.put_settings(index=alias, settings={"index.blocks.write": True})
@@ -252,7 +252,7 @@ async def test_any_id_works(store: ViewStore) -> None:
         assert await store.get(key) == user(key)
 
 
-async def test_an_impossible_id_is_the_id_of_nothing(store: ViewStore) -> None:
+async def test_a_document_with_an_impossible_id_does_not_exist(store: ViewStore) -> None:
     for key in ("", "x" * 513, "x" * 100_000, "😀" * 129, "\ud800"):
         assert await store.get(key) is None
         assert await fates(store, user(key)) == [WriteStatus.REFUSED]
@@ -268,7 +268,7 @@ async def test_a_stand_in_is_only_for_the_projector(store: ViewStore) -> None:
     assert [document async for document in store.scan()] == [stand_in]
 
 
-async def test_search_goes_on_behind_a_position(store: ViewStore) -> None:
+async def test_search_continues_after_sort_values(store: ViewStore) -> None:
     await store.bulk_index([user(key) for key in "edcba"])
     await store.refresh()
     everyone: dict[str, Any] = {"match_all": {}}
@@ -279,7 +279,7 @@ async def test_search_goes_on_behind_a_position(store: ViewStore) -> None:
     assert [hit.sort_values for hit in bare] == [hit.sort_values for hit in first]
 
 
-async def test_scan_gives_every_document_once(store: ViewStore) -> None:
+async def test_scan_yields_every_document_once(store: ViewStore) -> None:
     documents = [user(f"u-{n}") for n in range(2100)]
     await store.bulk_index(documents)
     await store.refresh()
@@ -308,7 +308,7 @@ async def failure(store: ViewStore, request: str) -> CqrsError:
 
 
 @pytest.mark.parametrize("request_", ["fetch", "search", "scan", "count", "refresh"])
-async def test_no_index(settings: Settings, request_: str) -> None:
+async def test_a_missing_index_is_an_error(settings: Settings, request_: str) -> None:
     async with open_view_store(settings, USER_VIEWS, timeout=30) as store:
         error = await failure(store, request_)
     assert type(error) is NoSuchView
@@ -320,7 +320,7 @@ async def test_no_index(settings: Settings, request_: str) -> None:
 
 @pytest.mark.parametrize("request_", ["bulk", "fetch", "search", "count", "indices"])
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-async def test_overload_and_gateways_pass(
+async def test_overload_and_gateway_errors_are_transient(
     proxy: FaultProxy, request_: str, status: int, settings: Settings
 ) -> None:
     proxy.switch(Refuse(status))
@@ -331,8 +331,8 @@ async def test_overload_and_gateways_pass(
     assert f"answered {status}" in str(error)
 
 
-@pytest.mark.parametrize("fault", [Cut("before"), Cut("amid"), Cut("after"), Stall("after")])
-async def test_a_connection_that_breaks_or_hangs_passes(
+@pytest.mark.parametrize("fault", [Cut("before"), Cut("response"), Cut("after"), Stall("after")])
+async def test_a_connection_that_breaks_or_hangs_is_transient(
     proxy: FaultProxy, fault: Fault, settings: Settings, store: ViewStore
 ) -> None:
     proxy.switch(fault)
@@ -344,7 +344,7 @@ async def test_a_connection_that_breaks_or_hangs_passes(
         assert await behind_proxy.count() >= 0
 
 
-async def test_nothing_listens(settings: Settings) -> None:
+async def test_a_refused_connection_is_transient(settings: Settings) -> None:
     nowhere = settings.model_copy(update={"elasticsearch_url": "http://127.0.0.1:1"})
     async with open_view_store(nowhere, USER_VIEWS, timeout=5) as store:
         for request in ("indices", "bulk", "search"):
@@ -353,7 +353,7 @@ async def test_nothing_listens(settings: Settings) -> None:
             assert "Elasticsearch at http://127.0.0.1:1 cannot be reached" in str(error)
 
 
-async def test_an_unknown_host_is_a_mistake_at_the_start(settings: Settings) -> None:
+async def test_an_unknown_host_is_an_error_at_the_start(settings: Settings) -> None:
     nowhere = settings.model_copy(update={"elasticsearch_url": "http://nowhere.invalid:9200"})
     async with open_view_store(nowhere, USER_VIEWS, timeout=5) as store:
         error = await failure(store, "indices")
@@ -363,7 +363,9 @@ async def test_an_unknown_host_is_a_mistake_at_the_start(settings: Settings) -> 
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_wrong_credentials(settings: Settings, proxy: FaultProxy, status: int) -> None:
+async def test_wrong_credentials_are_an_error(
+    settings: Settings, proxy: FaultProxy, status: int
+) -> None:
     proxy.switch(Refuse(status))
     url = proxy.url.replace("http://", "http://anna:s3cret@")
     async with open_view_store(
@@ -404,7 +406,7 @@ async def answering(settings: Settings, **answer: Any) -> AsyncIterator[ViewStor
         ("application/octet-stream", ""),
     ],
 )
-async def test_another_server(
+async def test_another_server_is_an_error(
     settings: Settings, status: int, content_type: str, text: str
 ) -> None:
     async with answering(settings, text=text, content_type=content_type, status=status) as store:
@@ -425,7 +427,7 @@ async def test_another_server(
         ("application/octet-stream", ""),
     ],
 )
-async def test_a_gateway_in_its_own_words_passes(
+async def test_a_gateway_error_without_json_is_transient(
     settings: Settings, content_type: str, text: str
 ) -> None:
     async with answering(settings, text=text, content_type=content_type, status=503) as store:
@@ -436,6 +438,6 @@ async def test_a_gateway_in_its_own_words_passes(
 @pytest.mark.parametrize(
     "url", ["", "localhost", "localhost:9200", "http://localhost", "ftp://x:1"]
 )
-async def test_not_a_url(settings: Settings, url: str) -> None:
+async def test_an_invalid_url_is_an_error(settings: Settings, url: str) -> None:
     with pytest.raises(Fatal, match="a scheme, a host and a port"):
         connect(settings.model_copy(update={"elasticsearch_url": url}), timeout=5)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from deploy.embedded.ports import choose_ports
 from deploy.embedded.stack import EmbeddedStack
+from deploy.environment import child_environment
 from deploy.ephemeral import WorkerProcess, new_settings
-from deploy.supervisor import ROLES, Role
+from deploy.samples.commands import generate
+from deploy.supervisor import ROLES, Role, command_line, running
+from streams.kafka.clients import new_producer
 from streams.settings import Settings
 from tests.conftest import Deploy
+from tests.harness.command_line import add_foreign_packages
+from tests.harness.traffic import counting, send
 
 
 def last_line_of(role: Role, settings: Settings, folder: Path) -> str:
@@ -34,7 +41,7 @@ def test_with_another_number_of_partitions(deploy: Deploy, tmp_path: Path) -> No
     settings = deploy(partitions=2).settings.model_copy(update={"partitions": 3})
     line = last_line_of("commands", settings, tmp_path)
     assert "has 2 partitions, CQRS_PARTITIONS says 3" in line
-    assert "set CQRS_PARTITIONS=2" in line
+    assert "set CQRS_PARTITIONS to what it was created with" in line
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -43,3 +50,29 @@ def test_without_kafka(stack: EmbeddedStack, tmp_path: Path, role: Role) -> None
     settings = new_settings(stack, bootstrap_servers=address)
     line = last_line_of(role, settings, tmp_path)
     assert line.startswith(f"error: Kafka does not answer at {address}")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nothing_is_imported_from_the_current_folder(
+    stack: EmbeddedStack, tmp_path: Path, role: Role
+) -> None:
+    add_foreign_packages(tmp_path)
+    log = tmp_path / "worker.log"
+    environment = child_environment(new_settings(stack))
+    with running(command_line(ROLES[role]), environment, log, cwd=tmp_path) as worker:
+        assert worker.wait(timeout=60) == 1
+    assert log.read_text().splitlines()[-1].startswith("error: missing topics: ")
+
+
+async def test_faust_starts_a_worker_too(deploy: Deploy, tmp_path: Path) -> None:
+    """With the command that the README shows."""
+    deployed = deploy()
+    faust = [sys.executable, "-m", "faust", "-A", "agents.user_commands"]
+    command = [*faust, "worker", "--without-web"]
+    environment = child_environment(deployed.settings)
+    with running(command, environment, tmp_path / "worker.log", cwd=tmp_path) as worker:
+        async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
+            sent = await send(producer, deployed, generate(10))
+            await outcomes.reach(sent)
+        worker.terminate()
+        assert worker.wait(timeout=10) == os.EX_OK

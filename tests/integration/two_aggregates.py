@@ -21,9 +21,9 @@ from streams.aggregate import Aggregate
 from streams.buses import CommandBus
 from streams.commands.repository import EventSourcedRepository
 from streams.commands.wiring import add_aggregate
-from streams.settings import settings
 from streams.worker.app import StreamApp
 from streams.worker.chunks import Chunk
+from streams.worker.process import worker_settings
 
 
 class Count(Command):
@@ -78,7 +78,7 @@ def counter_bus(counters: EventSourcedRepository[int]) -> CommandBus[Sequence[Ev
     return bus
 
 
-app = StreamApp("everything", settings())
+app = StreamApp("everything", worker_settings())
 counters = add_aggregate(app, COUNTERS, counter_bus)
 users = add_aggregate(app, USERS, user_command_bus)
 

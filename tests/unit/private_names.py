@@ -87,8 +87,16 @@ _USES: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "streams/kafka/aiokafka_patches.py": {
+        "aiokafka.client:AIOKafkaClient": "annotates what it changes",
         "aiokafka.client:AIOKafkaClient._get_conn": (
-            "waits in it before a broker that cannot be reached is tried again"
+            "waits in it before a broker that cannot be reached is tried again, and changes what "
+            "its connections send"
+        ),
+        "aiokafka.conn:AIOKafkaConnection.send": (
+            "forbids in it that asking about a topic creates it"
+        ),
+        "aiokafka.protocol.metadata:MetadataRequest._allow_auto_topic_creation": (
+            "forbids by it that asking about a topic creates it"
         ),
         "aiokafka.consumer.consumer:AIOKafkaConsumer._fetcher": "lets it read within bounds",
         "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": (
@@ -119,10 +127,12 @@ _USES: Mapping[str, Mapping[str, str]] = {
             "finds the coordinator by it"
         ),
     },
-    "streams/kafka/unpacking.py": {
+    "streams/kafka/decompression.py": {
         "aiokafka.codec:lz4_decode": "unpacks by it what is small enough",
         "aiokafka.codec:snappy_decode": "unpacks by it what is small enough",
         "aiokafka.codec:zstd_decode": "unpacks by it what is small enough",
+    },
+    "streams/kafka/batches.py": {
         "aiokafka.record.default_records:DefaultRecordBatch": "reads the records of a batch by it",
         "aiokafka.record.memory_records:MemoryRecords": "stands in its place in a fetch",
         "aiokafka.record.util:decode_varint": "reads the records that aiokafka cannot read",
@@ -193,6 +203,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.producer.transaction_manager:TransactionManager.is_in_transaction": (
             "checks whether a transaction is open"
         ),
+        "aiokafka.producer.transaction_manager:TransactionManager.wait_for_transaction_end": (
+            "finds out by it why a transaction has ended early"
+        ),
         "aiokafka.record.default_records:DefaultRecordBatchBuilder.append": (
             "appends records by it; it returns None where there is no room"
         ),
@@ -211,6 +224,7 @@ _USES: Mapping[str, Mapping[str, str]] = {
     },
     "streams/worker/app.py": {
         "faust.app.base:App._create_directories": "overrides it: nothing is kept on disk",
+        "faust.app.base:App._init_fixups": "overrides it: only our settings configure a worker",
         "faust.app.base:App._new_producer_transport": "overrides it to use its own transport",
         "faust.app.base:App._new_transport": "overrides it to use its own transport",
         "faust.app.base:App._on_agent_error": "overrides it to stop the worker with one line",
@@ -221,6 +235,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "mode.services:Service._crash": "overrides it to stop the worker with one line",
     },
     "streams/worker/fetcher.py": {
+        "aiokafka.consumer.consumer:AIOKafkaConsumer._client": (
+            "forbids that asking about a topic creates it"
+        ),
         "aiokafka.consumer.consumer:AIOKafkaConsumer._closed": "fetches nothing once it is set",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.on_start": (
             "overrides it: what is fetched afterwards is read within bounds"

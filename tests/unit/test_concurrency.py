@@ -28,7 +28,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_fifty_who_ask_amid_a_run_share_the_next_one() -> None:
+async def test_callers_during_a_run_share_the_next_one() -> None:
     action = Counted()
     shared = Coalesced(action, min_interval=0)
     first = asyncio.create_task(shared())
@@ -42,7 +42,7 @@ async def test_fifty_who_ask_amid_a_run_share_the_next_one() -> None:
     assert action.begun == 2
 
 
-async def test_runs_are_apart() -> None:
+async def test_runs_keep_the_minimal_interval() -> None:
     begun = []
 
     async def action() -> None:
@@ -54,7 +54,7 @@ async def test_runs_are_apart() -> None:
     assert all(two - one > 0.045 for one, two in pairwise(begun))
 
 
-async def test_who_waits_goes_on_when_the_one_that_runs_it_gives_up() -> None:
+async def test_a_waiting_caller_continues_when_the_running_one_is_cancelled() -> None:
     action = Counted()
     shared = Coalesced(action, min_interval=0)
     first = asyncio.create_task(shared())
@@ -67,7 +67,7 @@ async def test_who_waits_goes_on_when_the_one_that_runs_it_gives_up() -> None:
     assert first.cancelled()
 
 
-async def test_a_failure_is_not_the_answer_of_the_next() -> None:
+async def test_a_failure_does_not_affect_the_next_run() -> None:
     results: list[ValueError | int] = [ValueError("no"), 2]
 
     async def action() -> int:

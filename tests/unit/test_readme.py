@@ -22,7 +22,7 @@ def test_every_setting_is_there_with_its_default(name: str) -> None:
     assert row in README
 
 
-def test_no_setting_is_there_that_is_none() -> None:
+def test_no_unknown_setting_is_there() -> None:
     shown = {
         line.split("`")[1]
         for line in README.splitlines()

@@ -1,1 +1,1 @@
-"""What can go wrong, one kind of fault per module."""
+"""The scenarios, one kind of fault per module."""

@@ -1,4 +1,4 @@
-"""F5: kill -9 of Kafka: the only broker there is, and any one of three, the controller included."""
+"""F5: kill -9 of Kafka brokers: the only one, and one of three, including the controller."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from streams.settings import Settings
 from tests.faults.scenario import Run, Scenario
 from tests.harness.traffic import Traffic, open_traffic, records_of
 
-_RATE = 100.0
-_BURST = 1000
+_RATE = 100.0  # commands per second
+_BURST = 1000  # commands
 
 
 async def kill_brokers(run: Run) -> None:
-    """A broker dies amid a burst and comes back, again and again; nobody helps the workers."""
+    """Kill a broker during a burst and start it again, several times; no worker is restarted."""
     kills, kills_of_three = run.pick((1, 2), (5, 10))
     await _keep_killing(run, run.stack, 1, "the only broker", _the_only_one(run, kills))
     cluster = run.resources.enter_context(EmbeddedCluster.temporary())
@@ -40,7 +40,7 @@ async def _the_only_one(run: Run, kills: int) -> AsyncIterator[ServerProcess]:
 async def _one_of_three(
     run: Run, cluster: EmbeddedCluster, kills: int
 ) -> AsyncIterator[ServerProcess]:
-    """The controller first, then random ones."""
+    """Yield the controller first, then random brokers."""
     controllers = 0
     for number in range(kills):
         active = await wait_until(lambda: cluster.controller, what="a controller is elected")
@@ -53,7 +53,7 @@ async def _one_of_three(
 async def _keep_killing(
     run: Run, servers: Servers, replicas: int, what: str, victims: AsyncIterator[ServerProcess]
 ) -> None:
-    """Kill and restart brokers, and let the checker decide."""
+    """Kill and restart brokers under traffic, then verify."""
     deployed = await run.deploy(
         *("commands", "commands", "views"),
         servers=servers,
@@ -65,7 +65,7 @@ async def _keep_killing(
     stream = generate(1_000_000, run.rng.randrange(1 << 30), rejected=0.05, duplicates=0.1)
     pauses = []
     async with open_traffic(deployed, records_of(stream), rate=_RATE) as traffic:
-        await traffic.decides_again()
+        await traffic.until_deciding()
         async for victim in victims:
             pauses.append(await _kill(run, deployed, traffic, victim))
             run.say(run.result.faults, 0)
@@ -80,9 +80,9 @@ async def _keep_killing(
 
 
 async def _kill(run: Run, deployed: Deployment, traffic: Traffic, broker: ServerProcess) -> float:
-    """One kill; returns for how many seconds some partition decided nothing.
+    """Kill one broker and return the longest pause of a partition, in seconds.
 
-    The broker comes back at once or, in one case of two, when the others have gone on without it.
+    The broker restarts at once or, in half of the cases, when the others work without it.
     """
     traffic.burst(_BURST)
     await traffic.wait_for_decided(traffic.decided + run.rng.randrange(1, _BURST))
@@ -90,17 +90,17 @@ async def _kill(run: Run, deployed: Deployment, traffic: Traffic, broker: Server
     broker.kill()
     run.result.faults += 1
     if deployed.settings.replication_factor > 1 and run.rng.random() < 0.5:
-        await traffic.decides_again()
+        await traffic.until_deciding()
     await asyncio.to_thread(broker.start)
     await wait_until(
         lambda: _is_in_sync(deployed.settings), timeout=60, what="every replica is in sync again"
     )
-    await traffic.decides_again()
+    await traffic.until_deciding()
     return traffic.longest_silence(killed)
 
 
 async def _is_in_sync(settings: Settings) -> bool:
-    """Whether no partition misses a replica, internal topics included."""
+    """Return whether all replicas of all partitions are in sync, also of internal topics."""
     async with admin_client(settings) as admin:
         topics = await admin.describe_topics()
     return all(

@@ -1,4 +1,4 @@
-"""F9: the process is killed exactly before and after each step of a transaction and of a view."""
+"""F9: a worker is killed exactly before and after each step of a transaction and of a view."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.harness.checks import require
 from tests.harness.crash_points import APPS, COMMAND_STEPS, VIEW_STEPS, Moment, Point
 from tests.harness.traffic import open_traffic, records_of
 
-_LANES = 4  # deployments side by side: most of the time goes by waiting for a session to end
-_RATE = 100.0
+_LANES = 4  # deployments side by side: most of the time they wait for a session to end
+_RATE = 100.0  # commands per second
 
 
 async def crash_at_every_point(run: Run) -> None:
-    """A worker of each role; when it was killed at its point, the next one takes over."""
+    """Kill a worker at each point; it restarts and takes over, armed with the next point."""
     rounds = run.pick(1, 5)
     points = [
         Point("kill", moment, step, run.rng.randint(1, 4))
@@ -34,7 +34,7 @@ async def crash_at_every_point(run: Run) -> None:
 
 
 async def crash_at(run: Run, points: Sequence[Point], *, total: int) -> None:
-    """Workers die at these points, one after the other; `total` is for the progress only."""
+    """Kill workers of one deployment at these points in turn; `total` is for the progress."""
     deployed = await run.deploy(partitions=2, session_timeout=3.0)
     stream = generate(1_000_000, seed=run.rng.randrange(1 << 30), duplicates=0.1)
 
@@ -54,7 +54,7 @@ async def crash_at(run: Run, points: Sequence[Point], *, total: int) -> None:
 
     async with open_traffic(deployed, records_of(stream), rate=_RATE) as traffic:
         await asyncio.gather(*map(keep_crashing, APPS))
-        await traffic.decides_again()
+        await traffic.until_deciding()
         await traffic.finish()
     await run.verify(deployed, sent=traffic.sent)
 

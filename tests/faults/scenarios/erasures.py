@@ -1,4 +1,4 @@
-"""V3: users are erased, and a replay of all their events later on brings none of them back."""
+"""V3: users are erased, and a later replay of all events brings none of them back."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
+from functools import partial
+from http import HTTPStatus
 from itertools import chain
 from typing import Any
 from uuid import UUID
 
+from elasticsearch import AsyncElasticsearch
 from pydantic import SecretStr
 
 from agents.client import open_queries
 from agents.user_audit import check_user_erasure
 from agents.user_views import USER_VIEWS
 from deploy.samples.commands import plan
+from deploy.waiting import wait_until
 from models.commands import EraseUser
 from models.messages import to_wire
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
@@ -28,20 +32,20 @@ from streams.views.store import ViewStore
 from tests.faults.scenario import Run, Scenario
 from tests.harness.checks import require
 from tests.harness.traffic import open_traffic, records_of
-from tests.harness.view_position import open_view_progress
+from tests.harness.view_position import open_view_positions
 
-_TIMEOUT = 60.0  # seconds for one request
-_PATIENCE = 600.0  # seconds that the workers get
-_PROVED = 5  # users of whom everything that is left is looked for; each reads all topics
+_REQUEST_TIMEOUT_S = 60.0
+_TIMEOUT_S = 600.0  # for the workers
+_CHECKED_ERASURES = 5  # each check reads all topics
 
 
 async def erase_and_replay(run: Run) -> None:
-    """Every tenth user is erased; minutes later the view begins at the first event again.
+    """Erase every tenth user; later replay all events into the view.
 
-    Elasticsearch forgets the version of a deleted document after 60 seconds. The pause is longer,
-    so a view that deleted its documents would get them back from the replay.
+    The replay begins when Elasticsearch has forgotten the versions of documents that were deleted
+    before: a view that deleted its documents would get them back then.
     """
-    users, pause = run.pick((300, 1.0), (20_000, 90.0))
+    users, remembered = run.pick((300, "1s"), (20_000, "60s"))  # 60 s is Elasticsearch's default
     deployed = await run.deploy(
         "commands",
         "views",
@@ -54,18 +58,21 @@ async def erase_and_replay(run: Run) -> None:
     commands = chain(_lives(run.seed, users), map(_erasure, erased))
     async with (
         open_traffic(deployed, records_of(commands)) as traffic,
-        open_view_progress(deployed, run.stack) as progress,
+        open_view_positions(deployed, run.stack) as view,
         open_queries(deployed.settings) as queries,
-        connect(deployed.settings, timeout=_TIMEOUT) as client,
+        connect(deployed.settings, timeout=_REQUEST_TIMEOUT_S) as client,
     ):
         traffic.burst(2 * users + len(erased))
-        await traffic.finish(timeout=_PATIENCE)
-        await progress.catch_up()
+        await traffic.finish(timeout=_TIMEOUT_S)
+        await view.catch_up()
         indices = ViewIndices.from_settings(deployed.settings, client, USER_VIEWS)
         (state,) = await indices.all()
         store = indices.store(state.name)
         before = await _seen(store, queries, erased, kept)
-        await asyncio.sleep(pause)  # it has to be longer than what Elasticsearch remembers
+        pause = time.monotonic()
+        await client.indices.put_settings(index=state.name, settings={"gc_deletes": remembered})
+        await _until_deletes_are_forgotten(client, f"{state.name}-probe", remembered)
+        pause = time.monotonic() - pause
 
         begin = time.monotonic()
         (worker,) = deployed.of("views")
@@ -73,15 +80,15 @@ async def erase_and_replay(run: Run) -> None:
         for number in range(deployed.settings.partitions):
             await client.delete(index=state.name, id=checkpoint_id(number))
         worker.start()
-        await progress.catch_up()
+        await view.catch_up()
         run.result.faults += len(erased)
         seconds = time.monotonic() - begin
         require(await _seen(store, queries, erased, kept) == before, "a document was written again")
     report = await run.verify(deployed, sent=traffic.sent)
-    for user in run.rng.sample(list(erased), _PROVED):
+    for user in run.rng.sample(list(erased), _CHECKED_ERASURES):
         proof = await check_user_erasure(deployed.settings, user)
-        left = [place.name for place in proof.findings if not place.ok]
-        require(proof.ok, f"of {user} there is something left for good in {', '.join(left)}")
+        left = [one.name for one in proof.findings if not one.ok]
+        require(proof.ok, f"personal data of {user} stays for good in {', '.join(left)}")
     run.result.figures |= {
         "users": users,
         "erased": len(erased),
@@ -89,26 +96,46 @@ async def erase_and_replay(run: Run) -> None:
         "events replayed": report.events,
         "replay s": round(seconds, 1),
         "erased users seen": 0,
-        "users of whom all places were searched": _PROVED,
+        "users of whom all places were searched": _CHECKED_ERASURES,
     }
+
+
+async def _until_deletes_are_forgotten(
+    client: AsyncElasticsearch, probe: str, remembered: str
+) -> None:
+    """Wait until Elasticsearch no longer knows the version of a document that is deleted now.
+
+    The document is in an index of its own, which remembers deletes for as long as the view's.
+    """
+    await client.indices.create(index=probe, settings={"gc_deletes": remembered})
+    write = partial(client.options(ignore_status=409).index, index=probe, id="1", document={})
+    await write(version=2, version_type="external")
+    await client.delete(index=probe, id="1", version=3, version_type="external")
+
+    async def is_forgotten() -> bool:
+        await client.indices.refresh(index=probe)
+        found = await write(version=1, version_type="external")
+        return found.meta.status == HTTPStatus.CREATED
+
+    await wait_until(is_forgotten, timeout=_TIMEOUT_S, what="Elasticsearch forgets a delete")
 
 
 async def _seen(
     store: ViewStore, queries: QueryBus, erased: Mapping[str, str], kept: Mapping[str, str]
 ) -> Mapping[str, int]:
-    """Ask for everybody in every way; returns the versions of the erased users' documents."""
+    """Run every query for all users; return the versions of the erased users' documents."""
     await store.refresh()
     for user, address in erased.items():
-        require(await queries.execute(GetUserById(user)) is None, f"{user} is there by id")
+        require(await queries.execute(GetUserById(user)) is None, f"{user} is found by id")
         found = await queries.execute(GetUsersByEmail(address))
-        require(user not in {one.id for one in found.items}, f"{user} is there by email")
+        require(user not in {one.id for one in found.items}, f"{user} is found by email")
     for user in kept:
         require(await queries.execute(GetUserById(user)) is not None, f"{user} is missing")
     cursor = None
     while True:
         page = await queries.execute(GetActiveUsers(limit=1000, cursor=cursor))
-        there = erased.keys() & {one.id for one in page.items}
-        require(not there, f"{there} are there among the active")
+        found_erased = erased.keys() & {one.id for one in page.items}
+        require(not found_erased, f"{found_erased} are among the active users")
         cursor = page.cursor
         if cursor is None:
             break
@@ -126,7 +153,7 @@ def _registrations(seed: int, users: int) -> Iterator[tuple[str, str]]:
 
 
 def _lives(seed: int, users: int) -> Iterator[dict[str, Any]]:
-    """So many registrations, and as many changes of their addresses behind them."""
+    """Yield registrations of `users` users, then a change of each one's last name."""
     planned = plan(10 * users, seed, rejected=0, duplicates=0)
     registrations = [one for one, _ in planned if one["type"] == "RegisterUser"][:users]
     yield from registrations

@@ -1,4 +1,4 @@
-"""F8: what Kafka forgets: the groups' offsets, old states, expired commands, an erased user."""
+"""F8: what Kafka deletes: the groups' offsets, old states, expired commands, erased states."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from streams.kafka.clients import admin_client
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.topics import partitions_of, topic_specs
 from tests.faults.scenario import Run, Scenario
-from tests.faults.scenarios.erasing import erase_users
+from tests.faults.scenarios.erased_states import erase_states
 from tests.harness.checks import require
 from tests.harness.traffic import Traffic, open_traffic, records_of
 
-_RATE = 100.0
+_RATE = 100.0  # commands per second
 
-# What makes Kafka compact as soon and as thoroughly as it can. Its least segment is 1 MiB, so
-# only time closes one.
+# Makes Kafka compact as soon and as thoroughly as it can. Segments have at least 1 MiB, so only
+# time closes one.
 _COMPACT_HARD = {
     "segment.ms": "200",
     "min.cleanable.dirty.ratio": "0.001",
@@ -39,15 +39,15 @@ _COMPACT_HARD = {
 
 
 async def forget(run: Run) -> None:
-    """Four deployments side by side, each of which loses something else."""
-    parts = (lose_offsets, compact_states, expire_commands, erase_users)
+    """Run four deployments side by side, each of which loses something else."""
+    parts = (lose_offsets, compact_states, expire_commands, erase_states)
     await asyncio.gather(*(part(run, random.Random(run.rng.random())) for part in parts))
 
 
 async def lose_offsets(run: Run, rng: random.Random) -> None:
-    """The offsets of both groups are deleted while no worker runs.
+    """Delete the offsets of both groups while no worker runs.
 
-    Deciding goes on where the changelog says, and projecting where the index says.
+    Deciding continues at the position in the changelog, projecting at that in the index.
     """
     commands = run.pick(2_000, 20_000)
     deployed = await run.deploy("commands", "views")
@@ -68,9 +68,9 @@ async def lose_offsets(run: Run, rng: random.Random) -> None:
 
 
 async def compact_states(run: Run, rng: random.Random) -> None:
-    """The worker is killed whenever of each user only the last state is left in the changelog.
+    """Kill the worker when compaction has left only the last state of each user.
 
-    A worker which did not get that state back would decide repeated commands again, and number the
+    A worker that did not restore that state would decide repeated commands again, and number the
     next event wrongly.
     """
     kills, commands = run.pick((2, 1_000), (10, 5_000))
@@ -94,17 +94,17 @@ async def compact_states(run: Run, rng: random.Random) -> None:
             worker.kill()
             worker.start()
             run.result.faults += 1
-            await traffic.decides_again()
+            await traffic.until_deciding()
         await traffic.finish()
     await run.verify(deployed, sent=traffic.sent)
     run.result.figures["changelog records kept"] = f"{kept} of {written}"
 
 
 async def expire_commands(run: Run, rng: random.Random) -> None:
-    """Commands expire behind the position, which is nothing to a worker, and before it.
+    """Let decided commands expire, which must not matter, and undecided ones.
 
-    Then the worker ends with code 1 and one line, whether it was away or just slow, until a person
-    says that they are given up. What expired undecided is all that the checker does not see.
+    Then the worker must end with code 1 and one line, whether it was stopped or slow, until these
+    commands are given up with `skip-expired`. They are the only ones that `verify` does not see.
     """
     rounds, commands = run.pick((1, 500), (5, 2_000))
     deployed = await run.deploy("commands", "views", partitions=1)
@@ -139,7 +139,7 @@ async def expire_commands(run: Run, rng: random.Random) -> None:
 
 
 async def _expire(deployed: Deployment, traffic: Traffic, amount: int, *, suspended: bool) -> int:
-    """Let so many commands expire undecided; returns how many there were at last."""
+    """Let `amount` commands or one more expire undecided, give them up, return their number."""
     settings, names = deployed.settings, deployed.names
     worker = deployed.of("commands")[0]
     end = (await find_expired(settings, names, 0)).position
@@ -147,7 +147,7 @@ async def _expire(deployed: Deployment, traffic: Traffic, amount: int, *, suspen
         worker.suspend()
     else:
         worker.kill()
-    # The first of them may be on its way to a suspended worker. Two stay behind what expires.
+    # The suspended worker may have fetched the first one. Two stay after those that expire.
     decided = traffic.decided + 1
     await _send(deployed, traffic, 1, end + 1)
     await _send(deployed, traffic, amount + 1, end + amount + 2)
@@ -161,7 +161,7 @@ async def _expire(deployed: Deployment, traffic: Traffic, amount: int, *, suspen
         timeout=60,
         what="the worker ends",
     )
-    require(worker.exit_code is not None, "the worker goes on behind what expired")
+    require(worker.exit_code is not None, "the worker continues after the expired commands")
     expired = await find_expired(settings, names, 0)
     _check_end(worker, expired.count)
     require(
@@ -178,12 +178,12 @@ def _check_end(worker: WorkerProcess, expired: int) -> None:
     require(
         f"{expired} commands expired before they were decided" in line
         and "run `cqrs topics skip-expired 0`" in line,
-        f"{expired} commands expired, and the worker said: {line}",
+        f"{expired} commands expired, and the worker's last line is: {line}",
     )
 
 
 async def _send(deployed: Deployment, traffic: Traffic, records: int, end: int) -> None:
-    """Send so many, and wait until the log of the only partition ends there."""
+    """Send `records`, and wait until the log of the only partition ends at `end`."""
     tp = TopicPartition(deployed.names.commands, 0)
     traffic.burst(records)
     async with open_logs(deployed.settings, [tp]) as logs:
@@ -195,14 +195,14 @@ async def _send(deployed: Deployment, traffic: Traffic, records: int, end: int) 
 
 
 async def _delete_commands(deployed: Deployment, *, before: int) -> None:
-    """As retention does it."""
+    """Delete commands as retention does."""
     tp = TopicPartition(deployed.names.commands, 0)
     async with admin_client(deployed.settings) as admin:
         await admin.delete_records({tp: RecordsToDelete(before)})
 
 
 async def _delete_groups(deployed: Deployment, *workers: str) -> None:
-    """Delete consumer groups, offsets and all, as soon as they have no member any more."""
+    """Delete consumer groups and their offsets, as soon as they have no members."""
     async with admin_client(deployed.settings) as admin:
         for worker in workers:
             group = deployed.settings.namespace + worker
@@ -226,7 +226,7 @@ async def _compact_hard(deployed: Deployment) -> None:
 
 
 async def _until_compacted(logs: LogReader, ends: Mapping[TopicPartition, int]) -> int:
-    """Wait until no key is there twice below these ends; returns how many records are left."""
+    """Wait until no key occurs twice below `ends`; return the number of records left."""
     records = 0
 
     async def is_compacted() -> bool:

@@ -1,4 +1,4 @@
-"""F1: kill -9 of random workers amid work."""
+"""F1: kill -9 of random workers under load."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from deploy.samples.commands import generate
 from tests.faults.scenario import Run, Scenario
 from tests.harness.traffic import open_traffic, records_of
 
-_RATE = 100.0  # commands per second that go on all the while, to hear when a partition is silent
+_RATE = 100.0  # commands per second, in addition to bursts: they show when a partition pauses
 
 
 async def kill_workers(run: Run) -> None:
-    """Three command workers share six partitions; one at a time is killed amid a burst.
+    """Kill one of three command workers at a time, during bursts; they share six partitions.
 
-    In one case of four the next kill comes while the group still recovers, and now and then the
-    view worker dies as well.
+    In a quarter of the cases the next kill comes while the group still recovers, and in a fifth the
+    view worker is killed as well.
     """
     kills, commands = run.pick((4, 8_000), (30, 100_000))
     deployed = await run.deploy(
@@ -28,7 +28,7 @@ async def kill_workers(run: Run) -> None:
     burst = commands // kills // 2
     silences = []
     async with open_traffic(deployed, records_of(stream), rate=_RATE) as traffic:
-        await traffic.decides_again()
+        await traffic.until_deciding()
         for number in range(1, kills + 1):
             traffic.burst(burst)
             await traffic.wait_for_decided(traffic.decided + run.rng.randrange(1, burst))
@@ -40,7 +40,7 @@ async def kill_workers(run: Run) -> None:
                 worker.start()
             run.result.faults += len(victims)
             if number == kills or run.rng.random() >= 0.25:
-                await traffic.decides_again()
+                await traffic.until_deciding()
                 silences.append(traffic.longest_silence(killed))
             run.say(number, kills)
         traffic.burst(max(0, commands - traffic.sent))

@@ -1,4 +1,4 @@
-"""F12: what can become of a command worker's store on disk between its end and its next start."""
+"""F12: a command worker's stores on disk are damaged between its end and its next start."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ class Stores:
         self._partitions = range(deployed.settings.partitions)
 
     def of(self, partition: int) -> Path:
-        """The folder of one partition."""
+        """Return the folder of one partition."""
         return self._folder / f"{self._topic}-{partition}"
 
     def files(self, pattern: str) -> Iterator[Path]:
-        """Some of the files of all partitions."""
+        """Yield the files of all partitions whose names match."""
         for partition in self._partitions:
             yield from (self.of(partition) / "0").glob(pattern)
 
     def copy(self, to: Path) -> None:
-        """Keep all of them as they are now, by partition."""
+        """Copy all stores, into a folder per partition."""
         for partition in self._partitions:
             shutil.copytree(self.of(partition), to / str(partition))
 
     def put_back(self, copy: Path) -> None:
-        """What `copy` has kept instead of what is there."""
+        """Replace all stores by those of `copy`."""
         self.wipe()
         for partition in self._partitions:
             shutil.copytree(copy / str(partition), self.of(partition))
 
     def wipe(self) -> None:
-        """Remove all of them."""
+        """Remove all stores."""
         shutil.rmtree(self._folder)
 
     def swap(self) -> None:
-        """Exchange those of the first two partitions."""
+        """Exchange the stores of the first two partitions."""
         one, other, aside = self.of(0), self.of(1), self._folder / "aside"
         one.rename(aside)
         other.rename(one)
@@ -65,19 +65,21 @@ class Stores:
 
 
 class _Damage(NamedTuple):
-    """What becomes of the stores of a worker that has ended, and what the next one says of it."""
+    """Damage to the stores of a worker that has ended, and what it logs at its next start."""
 
     name: str
     do: Callable[[], object]
-    said: str
+    logged: str
+    """As a regular expression."""
     killed: bool = False
-    """Kill -9 before it; otherwise the worker was stopped, and everything is in the files."""
+    """Whether the worker is killed before; if it is stopped, everything is in the files."""
 
 
 async def damage_local_stores(run: Run) -> None:
-    """One worker and its stores: ended amid a burst, damaged, started again; then the next damage.
+    """End a worker during a burst, damage its stores, start it again; then the next damage.
 
-    Whatever it finds, the state is that of the changelog, and it says why it did not use a store.
+    Whatever it finds, its state must be that of the changelog, and its log must say why it did not
+    use a store.
     """
     deployed = await run.deploy(
         "views", partitions=_PARTITIONS, session_timeout=3.0, state_dir=run.new_folder()
@@ -103,34 +105,34 @@ async def damage_local_stores(run: Run) -> None:
         worker = run.start(deployed, "commands", Point("kill", "after", "restore"))
         await wait_until(lambda: not worker.is_running, what="it is killed when it has restored")
         worker.start()
-        await traffic.decides_again()
+        await traffic.until_deciding()
         for number, damage in enumerate(damages, 1):
             if damage.name == "none":
                 shutil.rmtree(older)
-            await _end_amid_a_burst(traffic, worker.kill if damage.killed else worker.terminate)
+            await _end_during_a_burst(traffic, worker.kill if damage.killed else worker.terminate)
             damage.do()
             run.result.faults += 1
             before = len(worker.log_text)
             worker.start()
             traffic.burst(500)
-            await traffic.decides_again()
-            said = worker.log_text[before:]
-            require(re.search(damage.said, said), f"after {damage.name} it says nothing of it")
-            for begin, _ in re.findall(_RESTORED, said) if damage.said == _RESTORED else ():
+            await traffic.until_deciding()
+            log = worker.log_text[before:]
+            require(re.search(damage.logged, log), f"after {damage.name} it does not log that")
+            for begin, _ in re.findall(_RESTORED, log) if damage.logged == _RESTORED else ():
                 require(begin != "0", f"after {damage.name} it read the whole changelog")
             run.say(number, len(damages))
         await traffic.finish()
     await run.verify(deployed, sent=traffic.sent)
 
 
-async def _end_amid_a_burst(traffic: Traffic, end: Callable[[], object]) -> None:
+async def _end_during_a_burst(traffic: Traffic, end: Callable[[], object]) -> None:
     traffic.burst(1000)
     await traffic.wait_for_decided(traffic.decided + 200)
     end()
 
 
 async def foreign_stores(run: Run, *, partitions: int, commands: int) -> Path:
-    """A copy of the stores of another deployment, which has decided so many commands."""
+    """Return a copy of the stores of another deployment, which has decided `commands`."""
     deployed = await run.deploy("commands", partitions=partitions, state_dir=run.new_folder())
     async with open_traffic(deployed, records_of(generate(commands, run.seed + 1))) as traffic:
         traffic.burst(commands)
@@ -142,7 +144,7 @@ async def foreign_stores(run: Run, *, partitions: int, commands: int) -> Path:
 
 
 def _tear(run: Run, stores: Stores, pattern: str, part: tuple[float, float]) -> None:
-    """Write garbage over a part of each of the files."""
+    """Overwrite a part of each of the files with random bytes."""
     for file in stores.files(pattern):
         content = bytearray(file.read_bytes())
         begin, end = (int(len(content) * share) for share in part)

@@ -1,4 +1,4 @@
-"""F10: poison of every kind among the commands, made from those that it lies between."""
+"""F10: poison of every kind, each made from the command that follows it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from tests.faults.scenario import Run, Scenario
 from tests.harness.checks import require
 from tests.harness.traffic import Record, open_traffic, record_of
 
-_RATE = 100.0
+_RATE = 100.0  # commands per second
 _ALL: Mapping[str, Kind] = {**KINDS, **GIANTS}
-_MARK = "poison"  # a header with the kind's name, by which poison is told from commands
+_MARK = "poison"  # a header of poison with the name of its kind
 
-# Giants have to be small on their way.
+# Giants are small only when compressed.
 _PRODUCER = {"compression_type": "gzip", "max_request_size": 64 * 1024 * 1024}
 
 
 async def poison_commands(run: Run) -> None:
-    """Before some of the commands comes a poisoned copy: same user, same id, same partition.
+    """Send poisoned copies before some of the commands: same user, same id, same partition.
 
-    Every poison has to end as exactly one dead letter with its own bytes and the right reason, and
-    every command has to get the outcome that it would have got without.
+    Each must become exactly one dead letter with its own bytes and the right reason, and every
+    command must get the outcome that it would have got without it.
     """
     commands = run.pick(3_000, 50_000)
     planned = list(plan(commands, run.seed, duplicates=0.1))
@@ -59,8 +59,8 @@ async def poison_commands(run: Run) -> None:
     expected = tally(planned)
     for name in ("accepted", "rejected", "duplicate", "events", "documents"):
         there, due = getattr(report, name), getattr(expected, name)
-        require(there == due, f"{there} {name} where the plan has {due}")
-    require(await _checked_letters(deployed) == Counter(kinds), "some poison was not found")
+        require(there == due, f"{there} {name}, {due} were expected")
+    require(await _check_dead_letters(deployed) == Counter(kinds), "some poison was not found")
     run.result.figures["kinds of poison"] = len(_ALL)
 
 
@@ -70,8 +70,8 @@ def _poisoned(name: str, command: Command, partitions: int) -> Record:
     return Record(key, value, [(_MARK, name.encode()), *headers], (home + astray) % partitions)
 
 
-async def _checked_letters(deployed: Deployment) -> Counter[str]:
-    """How much poison of each kind there is on the topic; checks the letter of each."""
+async def _check_dead_letters(deployed: Deployment) -> Counter[str]:
+    """Check the dead letter of each poison; return how many of each kind there are."""
     names, found = deployed.names, Counter[str]()
     wanted = [
         [
@@ -81,39 +81,46 @@ async def _checked_letters(deployed: Deployment) -> Counter[str]:
         for number in range(deployed.settings.partitions)
     ]
     async with open_logs(deployed.settings, [*chain.from_iterable(wanted)]) as logs:
-        for commands, outcomes, letters in wanted:
+        for commands, outcomes, dead_letters in wanted:
             codes = {}
             async for record in _records(logs, outcomes):
                 outcome = parse_outcome(record.value)
                 if isinstance(outcome, DeadLettered):
                     codes[outcome.source.offset] = outcome.code
-            letters_of: dict[int, list[Any]] = defaultdict(list)
-            async for letter in _records(logs, letters):
-                letters_of[int(dict(letter.headers)[SOURCE_OFFSET])].append(letter)
+            dead_letters_of: dict[int, list[Any]] = defaultdict(list)
+            async for dead_letter in _records(logs, dead_letters):
+                dead_letters_of[int(dict(dead_letter.headers)[SOURCE_OFFSET])].append(dead_letter)
             async for record in _records(logs, commands):
                 name = (dict(record.headers).get(_MARK) or b"").decode()
                 if name:
                     found[name] += 1
-                    _check(name, record, letters_of.pop(record.offset, ()), codes[record.offset])
-            require(not letters_of, f"dead letters of commands: {sorted(letters_of)[:5]}")
+                    _check(
+                        name, record, dead_letters_of.pop(record.offset, ()), codes[record.offset]
+                    )
+            require(not dead_letters_of, f"dead letters of commands: {sorted(dead_letters_of)[:5]}")
     return found
 
 
-def _check(name: str, record: Any, letters: Sequence[Any], code: str) -> None:
-    """Hold what came of a poison against its kind and its bytes."""
+def _check(name: str, record: Any, dead_letters: Sequence[Any], code: str) -> None:
+    """Compare the outcome and the dead letter of a poison with its kind and its bytes."""
     what = f"{name!r} at offset {record.offset} of partition {record.partition}"
-    require(len(letters) == 1, f"{what} has {len(letters)} dead letters")
-    letter, said = letters[0], dict(letters[0].headers)
-    require(code == _ALL[name].code, f"the outcome of {what} says {code}")
-    require((said[CODE] or b"").decode() == code, f"the dead letter of {what} says {said[CODE]}")
+    require(len(dead_letters) == 1, f"{what} has {len(dead_letters)} dead letters")
+    dead_letter, dead_headers = dead_letters[0], dict(dead_letters[0].headers)
+    require(code == _ALL[name].code, f"the outcome of {what} has the code {code}")
+    found = (dead_headers[CODE] or b"").decode()
+    require(found == code, f"the dead letter of {what} has the code {found}")
     if name in GIANTS:
-        lengths = said.get(CUT), said.get(CUT_KEY)
+        lengths = dead_headers.get(CUT), dead_headers.get(CUT_KEY)
         whole = tuple(str(len(part or b"")).encode() for part in (record.value, record.key))
-        require(lengths == whole, f"the dead letter of {what} does not say what was cut")
-        kept = record.value.startswith(letter.value) and record.key.startswith(letter.key)
+        require(lengths == whole, f"the dead letter of {what} does not have the original lengths")
+        kept = record.value.startswith(dead_letter.value) and record.key.startswith(dead_letter.key)
     else:
-        headers = letter.headers[: len(record.headers)]
-        kept = (letter.key, letter.value, headers) == (record.key, record.value, record.headers)
+        headers = dead_letter.headers[: len(record.headers)]
+        kept = (dead_letter.key, dead_letter.value, headers) == (
+            record.key,
+            record.value,
+            record.headers,
+        )
     require(kept, f"the dead letter of {what} has other bytes")
 
 

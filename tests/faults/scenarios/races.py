@@ -1,4 +1,4 @@
-"""F4: many clients change one user at once, all of them expecting the same version."""
+"""F4: many clients change one user at once, all expecting the same version."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _USER = "user-0"
 
 
 async def race_for_versions(run: Run) -> None:
-    """In each round every client sends a change: one wins, and the others are told why not.
+    """Send a change from every client in each round: one is accepted, the others are rejected.
 
-    The winner's sequence is what all of them expect in the next round.
+    In the next round all expect the version of the accepted one.
     """
     clients, rounds = run.pick((16, 30), (64, 1000))
     deployed = await run.deploy("commands", "views")
@@ -79,13 +79,13 @@ def _new_id(run: Run) -> UUID:
 
 
 def _check(outcomes: Sequence[Outcome], version: int) -> None:
-    """Exactly one was accepted, as the next version, and all others came too late for theirs."""
+    """Check that one was accepted, as the next version, and all others have the wrong version."""
     won = [one.sequence for one in outcomes if isinstance(one, Accepted)]
-    require(won == [version + 1], f"round {version} has {len(won)} winners: {won}")
+    require(won == [version + 1], f"round {version} has {len(won)} accepted commands: {won}")
     late = sum(isinstance(one, Rejection) and one.code == "version-mismatch" for one in outcomes)
     require(
         late == len(outcomes) - 1,
-        f"round {version}: {late} of {len(outcomes) - 1} losers got version-mismatch",
+        f"round {version}: {late} of {len(outcomes) - 1} others got version-mismatch",
     )
 
 

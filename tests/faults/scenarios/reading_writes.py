@@ -1,4 +1,4 @@
-"""V1: whoever writes and then reads with the token sees what they wrote."""
+"""V1: a client that writes and then reads with the token sees its write."""
 
 from __future__ import annotations
 
@@ -21,32 +21,37 @@ from streams.commands.client import KafkaCommandBus
 from tests.faults.scenario import Run, Scenario
 from tests.harness.checks import require
 from tests.harness.traffic import open_traffic, records_of
-from tests.harness.view_position import open_view_progress
+from tests.harness.view_position import open_view_positions
 
 _CLIENTS = 8
 _RATE = 200.0  # commands per second of others
-_PATIENCE = 60.0  # seconds that a query waits, also while a killed worker's partitions move
+_QUERY_TIMEOUT_S = 60.0  # also while a killed worker's partitions move
 
 _Way = Literal["by id", "search"]
 
 
 async def read_what_was_written(run: Run) -> None:
-    """Clients register users and look for them at once, by id and by a fragment of the email.
-
-    Half of the time they register two and give the query both tokens as one. Others send commands
-    all the while, and now and then a view worker is killed.
-    """
+    """Read written users while view workers are killed."""
     pairs, kills = run.pick((500, 2), (10_000, 20))
+    await write_and_read(run, pairs=pairs, kills=kills)
+
+
+async def write_and_read(run: Run, *, pairs: int, kills: int) -> None:
+    """Register users and look for each at once, by id and by a fragment of the email.
+
+    Half of the time a client registers two and gives the query both tokens as one. Other commands
+    keep coming, and now and then a view worker is killed.
+    """
     deployed = await run.deploy("commands", "views", "views", partitions=4)
     stream = generate(sys.maxsize, run.seed, rejected=0.05, duplicates=0.05)
     async with (
         open_traffic(deployed, records_of(stream), rate=_RATE) as traffic,
-        open_view_progress(deployed, run.stack) as progress,
+        open_view_positions(deployed, run.stack) as view,
         open_commands(deployed.settings) as commands,
         open_queries(deployed.settings) as queries,
     ):
-        await traffic.decides_again()
-        await progress.catch_up()
+        await traffic.until_deciding()
+        await view.catch_up()
         reading = Reading(commands, queries, clients=_CLIENTS)
         for part in range(kills + 1):
             run.say(reading.pairs, pairs)
@@ -68,7 +73,7 @@ async def read_what_was_written(run: Run) -> None:
 
 
 class Reading:
-    """Clients that write and read, side by side; what they see has to be right."""
+    """Clients that write and read side by side; each must see its writes."""
 
     def __init__(self, commands: KafkaCommandBus, queries: QueryBus, *, clients: int) -> None:
         self.users = 0
@@ -80,11 +85,11 @@ class Reading:
 
     @property
     def pairs(self) -> int:
-        """How often something was written and then read."""
+        """Number of times that something was written and then read."""
         return sum(map(len, self._times.values()))
 
     def figures(self, when: str) -> dict[str, int]:
-        """How long it took from the outcome to the answer, up to now."""
+        """Return how long it took from the outcome to the result of the query, so far."""
         found = {}
         for way, times in self._times.items():
             cuts = quantiles(times, n=100, method="inclusive")
@@ -93,7 +98,11 @@ class Reading:
         return found
 
     async def run(self, pairs: int) -> None:
-        """So many more. Raises Failed at the first stale answer."""
+        """Write and read `pairs` more times.
+
+        Raises:
+            Failed: a client does not see its write.
+        """
         numbers = islice(self._numbers, pairs)
         clients = [asyncio.create_task(self._client(numbers)) for _ in range(self._clients)]
         try:
@@ -133,13 +142,13 @@ class Reading:
         return outcome.token
 
     async def _seen(self, way: _Way, number: int, users: Sequence[str], token: Token) -> list[str]:
-        """Who of the users is found."""
+        """Return the users that a query finds."""
         if way == "search":
             query = GetUsersByEmail(f"READER-{number}-")
-            page = await self._queries.execute(query, at_least=token, timeout=_PATIENCE)
+            page = await self._queries.execute(query, at_least=token, timeout=_QUERY_TIMEOUT_S)
             return sorted(user.id for user in page.items)
         found = [
-            await self._queries.execute(GetUserById(user), at_least=token, timeout=_PATIENCE)
+            await self._queries.execute(GetUserById(user), at_least=token, timeout=_QUERY_TIMEOUT_S)
             for user in users
         ]
         return [user.id for user in found if user is not None]

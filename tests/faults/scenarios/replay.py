@@ -1,4 +1,4 @@
-"""F7: the whole event topic is replayed into the live view, twice, and no document goes back."""
+"""F7: all events are replayed into the live view, twice, and no document gets an older version."""
 
 from __future__ import annotations
 
@@ -23,45 +23,46 @@ from streams.views.store import ViewStore
 from tests.faults.scenario import Run, Scenario
 from tests.harness.checks import Failed, require
 from tests.harness.traffic import open_traffic, records_of
-from tests.harness.view_position import ViewProgress, open_view_progress
+from tests.harness.view_position import ViewPositions, open_view_positions
 
-_RATE = 100.0
-_TIMEOUT = 30.0  # seconds that a request to Elasticsearch may take
-_BETWEEN_LOOKS = 0.1  # seconds: each makes Elasticsearch refresh what has changed
-_LARGEST_CHUNK = 11  # as a power of two
+_RATE = 100.0  # commands per second
+_REQUEST_TIMEOUT_S = 30.0
+_READ_INTERVAL_S = 0.1  # each read makes Elasticsearch refresh what has changed
+_MAX_CHUNK_LOG2 = 11
 
-# The encoded events of each partition, in their order.
+# Encoded events by partition, in order.
 History = Mapping[int, Sequence[bytes]]
 
 
 async def replay_events(run: Run) -> None:
-    """Two deliveries at the same time, while workers decide and project what comes in.
+    """Deliver all events twice side by side, while workers decide and project new commands.
 
-    Each brings every partition in its order and interleaves them at random. One remembers the
-    documents, as a rebuild does, and so sends all of their old versions. The other one is replaced
-    now and then, as by a worker which takes over, and then reads them back.
+    Each delivery keeps the order within partitions and interleaves the partitions at random. One
+    keeps the documents in memory, as a rebuild does, and so sends all of their old versions. The
+    other one's projector is replaced now and then, as by a worker that takes over, and then reads
+    the documents back.
 
-    The versions of many documents are read all the while, and none may decrease. Elasticsearch has
-    to refuse every document that is sent, for the view had these events before the replay began.
+    Meanwhile the versions of many documents are read, and none may decrease. Elasticsearch must
+    refuse every document, because the view had these events before the replay began.
     """
     events, watched = run.pick((5_000, 500), (100_000, 2_000))
     deployed = await run.deploy("commands", "views", partitions=run.pick(3, 6))
     stream = generate(1_000_000, run.seed, rejected=0, duplicates=0)
     async with (
         open_traffic(deployed, records_of(stream), rate=_RATE) as traffic,
-        open_view_progress(deployed, run.stack) as progress,
-        connect(deployed.settings, timeout=_TIMEOUT) as client,
+        open_view_positions(deployed, run.stack) as view,
+        connect(deployed.settings, timeout=_REQUEST_TIMEOUT_S) as client,
     ):
         index = in_namespace(deployed.settings, USER_VIEWS.index)
         read = ViewStore(client, index)
         traffic.burst(events)
         await traffic.wait_for_decided(events, timeout=300)
-        history = await _history_in_view(progress)
+        history = await _history_in_view(view)
         serving = await read.checkpoints([0])
         store = ViewStore(client, index, name=serving.name)
-        watch = _Watch(read, _to_watch(run, history, watched))
+        watch = _VersionWatch(read, _to_watch(run, history, watched))
         begun = time.monotonic()
-        async with watch.looking():
+        async with watch.reading():
             seeds = [run.rng.random() for _ in range(2)]
             replayed = await gather_or_cancel(
                 _deliver(run, store, history, random.Random(seeds[0]), replaced=0.0),
@@ -80,29 +81,33 @@ async def replay_events(run: Run) -> None:
     }
 
 
-class _Watch:
-    """Reads the documents of some users again and again."""
+class _VersionWatch:
+    """Reads the documents of some users repeatedly."""
 
     def __init__(self, store: ViewStore, users: Sequence[str]) -> None:
         self._store = store
         self._versions = dict.fromkeys(users, 1)
         self.read = 0
-        """How many versions were read."""
+        """Number of versions that were read."""
 
     @asynccontextmanager
-    async def looking(self) -> AsyncIterator[None]:
-        """Look all the while; raises Failed at the end if a document has gone back."""
-        looking = asyncio.create_task(self._look())
+    async def reading(self) -> AsyncIterator[None]:
+        """Read during the block.
+
+        Raises:
+            Failed: at the end, if the version of a document has decreased.
+        """
+        reading = asyncio.create_task(self._keep_reading())
         try:
             yield
         finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
-        if not looking.cancelled():
-            looking.result()
-        require(self.read > len(self._versions), "nobody has looked twice")
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+        if not reading.cancelled():
+            reading.result()
+        require(self.read > len(self._versions), "no document was read twice")
 
-    async def _look(self) -> None:
+    async def _keep_reading(self) -> None:
         while True:
             documents = await self._store.fetch(self._versions)
             for user, last in self._versions.items():
@@ -110,23 +115,23 @@ class _Watch:
                 require(version >= last, f"{user} went back from version {last} to {version}")
                 self._versions[user] = version
             self.read += len(documents)
-            await asyncio.sleep(_BETWEEN_LOOKS)
+            await asyncio.sleep(_READ_INTERVAL_S)
 
 
-async def _history_in_view(progress: ViewProgress) -> History:
-    """The events that there are now, as soon as the view has them."""
-    ends = await progress.ends()
-    await progress.catch_up()
+async def _history_in_view(view: ViewPositions) -> History:
+    """Return all events that exist now, as soon as the view has them."""
+    ends = await view.ends()
+    await view.catch_up()
     history: dict[int, list[bytes]] = {}
     for tp, end in ends.items():
         history[tp.partition] = [
-            record.value async for records in progress.logs.read(tp, 0, end) for record in records
+            record.value async for records in view.logs.read(tp, 0, end) for record in records
         ]
     return history
 
 
 def _to_watch(run: Run, history: History, most: int) -> list[str]:
-    """Users with more than one event, without which there is no going back."""
+    """Choose users with more than one event: only their documents can get an older version."""
     versions: Counter[str] = Counter()
     for values in history.values():
         versions.update(_read(value).aggregate_id for value in values)
@@ -137,7 +142,7 @@ def _to_watch(run: Run, history: History, most: int) -> list[str]:
 async def _deliver(
     run: Run, store: ViewStore, history: History, rng: random.Random, *, replaced: float
 ) -> int:
-    """Project all events once; a new projector goes on after each chunk with that chance."""
+    """Project all events once; `replaced` is the chance of a new projector before a chunk."""
     projector = Projector(store, USER_VIEWS.projection)
     positions = dict.fromkeys(history, 0)
     total = sum(map(len, history.values()))
@@ -147,7 +152,7 @@ async def _deliver(
             projector = Projector(store, USER_VIEWS.projection)
         partition = rng.choice([one for one in history if positions[one] < len(history[one])])
         begin = positions[partition]
-        end = begin + int(2 ** rng.uniform(0, _LARGEST_CHUNK))
+        end = begin + int(2 ** rng.uniform(0, _MAX_CHUNK_LOG2))
         chunk = [_read(value) for value in history[partition][begin:end]]
         projected = await projector.project(partition, chunk, _none_refused)
         require(

@@ -1,4 +1,4 @@
-"""F2: workers come and go in good order, and the others share the partitions anew each time."""
+"""F2: workers are started and stopped in good order, with a rebalance each time."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from deploy.waiting import wait_until
 from tests.faults.scenario import Run, Scenario
 from tests.harness.traffic import Traffic, open_traffic, records_of
 
-# Commands per second, over all partitions. Far below what one worker decides: a backlog would add
-# its own waiting to that for the rebalance.
+# Commands per second, over all partitions. Far below what one worker decides: with a backlog,
+# commands would wait for more than the rebalance.
 _RATE = 100.0
 
 
 async def scale_workers(run: Run) -> None:
-    """1 -> 3 -> 2 -> 3 workers, a restart of one after the other, then as chance has it.
+    """Change to 3, 2 and 3 workers, restart each, then change to random numbers.
 
-    First with few partitions, then with many. The pause of a change is what any command waited for
-    its outcome at most, from the moment at which workers were started or told to stop.
+    First with few partitions, then with many. The pause of a change is the longest wait of a
+    command for its outcome, counted from the moment when workers are started or told to stop.
     """
     for partitions, changes in run.pick(((12, 9), (24, 2)), ((12, 20), (100, 20))):
         deployed = await run.deploy("commands", "views", partitions=partitions, session_timeout=10)
         stream = generate(1_000_000, run.rng.randrange(1 << 30), duplicates=0.1)
         async with open_traffic(deployed, records_of(stream), rate=_RATE) as traffic:
-            await traffic.decides_again()
-            await traffic.decides_again()  # what piled up before the first worker ran is gone
+            await traffic.until_deciding()
+            await (
+                traffic.until_deciding()
+            )  # the backlog from before the first worker ran is decided
             pauses = await _scale(run, deployed, traffic, changes)
             await traffic.finish()
         await run.verify(deployed, sent=traffic.sent)
@@ -40,16 +42,16 @@ async def scale_workers(run: Run) -> None:
 
 
 async def _scale(run: Run, deployed: Deployment, traffic: Traffic, changes: int) -> list[float]:
-    """The changes, one after the other; the seconds that each made somebody wait."""
+    """Make the changes one after the other; return the pause of each, in seconds."""
     pauses: list[float] = []
 
     async def measure(change: Awaitable[None]) -> None:
         begin = time.monotonic()
         await change
-        # Partitions that moved are the last to decide again; only then is it sure that those which
-        # were kept do so after the rebalance, too, and not before it.
-        await traffic.decides_again()
-        await traffic.decides_again()
+        # The first wait ends when the partitions that moved decide. Only the second one is sure to
+        # see the partitions that stayed decide after the rebalance, and not before it.
+        await traffic.until_deciding()
+        await traffic.until_deciding()
         pauses.append(traffic.longest_wait(begin))
         run.result.faults += 1
         run.say(len(pauses), changes, f"{deployed.settings.partitions} partitions")
@@ -67,7 +69,7 @@ async def _scale(run: Run, deployed: Deployment, traffic: Traffic, changes: int)
 
 
 async def _change_to(run: Run, deployed: Deployment, workers: int) -> None:
-    """Start or stop as many command workers at once as it takes to have so many."""
+    """Start or stop command workers at once, until there are `workers`."""
     running = deployed.of("commands")
     if workers > len(running):
         await _start(deployed, workers - len(running))

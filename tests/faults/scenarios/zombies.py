@@ -1,4 +1,4 @@
-"""F3: a zombie, suspended for so long that its partitions move, comes back."""
+"""F3: a zombie, suspended until its partitions have moved, resumes."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from tests.harness.checks import require
 from tests.harness.crash_points import COMMAND_STEPS, Point
 from tests.harness.traffic import Traffic, open_traffic, records_of
 
-_RATE = 100.0
-_ENDLESS = 60.0  # seconds: nothing but fencing ends a zombie's transaction
+_RATE = 100.0  # commands per second
+_TRANSACTION_TIMEOUT_S = 60.0  # so long that only fencing ends a zombie's transaction
 
 
 async def wake_zombies(run: Run) -> None:
-    """Zombies of all kinds, one after the other."""
+    """Resume zombies after the takeover of their partitions, and one during it."""
     await wake_after_the_takeover(run, list(_points(run)))
-    await wake_amid_the_takeover(run)
+    await wake_during_the_takeover(run)
 
 
 async def wake_after_the_takeover(run: Run, points: Sequence[Point]) -> None:
-    """A worker suspends itself at a point of its transaction, and the other one takes over.
+    """Suspend a worker at a point of its transaction, let the other take over, and resume it.
 
-    When its time goes on, whatever it still sends is refused: it says that it was fenced, rejoins
-    the group and gets partitions again. Until the takeover its open transaction holds back what
-    `read_committed` readers see of its partitions, also what others have committed behind it.
+    Kafka must refuse whatever it still sends: it logs that it was fenced, rejoins the group and
+    gets partitions again. Until the takeover its open transaction holds back `read_committed`
+    readers of its partitions, also from what others have committed after it.
     """
     deployed = await run.deploy(
         *("commands", "views"),
         partitions=4,
-        transaction_timeout=_ENDLESS,
+        transaction_timeout=_TRANSACTION_TIMEOUT_S,
     )
     stream = generate(1_000_000, run.seed, duplicates=0.1)
     silences = []
     async with open_traffic(deployed, records_of(stream), rate=_RATE) as traffic:
-        await traffic.decides_again()
+        await traffic.until_deciding()
         for number, point in enumerate(points, 1):
             silences.append(await _wake_one(run, deployed, traffic, point))
             run.result.faults += 1
@@ -59,52 +59,54 @@ def _points(run: Run) -> Iterator[Point]:
 
 
 async def _wake_one(run: Run, deployed: Deployment, traffic: Traffic, point: Point) -> float:
-    """A zombie's life; returns for how many seconds readers saw nothing of some partition."""
+    """Suspend and resume one worker; return how long readers saw nothing of a partition."""
     zombie = run.start(deployed, "commands", point)
     await _until_suspended(zombie, traffic)
     suspended = time.monotonic()
-    await traffic.decides_again()
+    await traffic.until_deciding()
     silence = traffic.longest_silence(suspended)
     before = len(zombie.log_text)
     zombie.resume()
-    if _amid_transaction(point):
+    if _in_transaction(point):
         await wait_until(
             lambda: "fenced; rejoining" in zombie.log_text[before:],
-            what="the zombie says that it was fenced",
+            what="the zombie logs that it was fenced",
         )
     await wait_until(
         lambda: "going on at position" in zombie.log_text[before:],
         what="the zombie gets partitions again",
     )
-    await traffic.decides_again()
+    await traffic.until_deciding()
     await deployed.retire(zombie)
     return silence
 
 
-async def wake_amid_the_takeover(run: Run) -> None:
-    """A zombie's time goes on when its heir has restored the state, and comes to its commit then.
+async def wake_during_the_takeover(run: Run) -> None:
+    """Resume a zombie when its successor has restored the state; it then tries to commit.
 
-    What it had sent must not become visible any more: the heir knows nothing of it.
+    What it has sent must not become visible any more: the successor does not have it.
     """
-    deployed = await run.deploy("views", partitions=1, transaction_timeout=_ENDLESS)
+    deployed = await run.deploy("views", partitions=1, transaction_timeout=_TRANSACTION_TIMEOUT_S)
     stream = generate(1_000_000, run.seed, duplicates=0.1)
     async with open_traffic(deployed, records_of(stream), rate=_RATE) as traffic:
         zombie = run.start(deployed, "commands", Point("stop", "before", "commit", 3))
         await _until_suspended(zombie, traffic)
-        heir = run.start(deployed, "commands", Point("stop", "after", "restore"))
-        await wait_until(lambda: heir.is_suspended, timeout=60, what="the heir has restored")
+        successor = run.start(deployed, "commands", Point("stop", "after", "restore"))
+        await wait_until(
+            lambda: successor.is_suspended, timeout=60, what="the successor has restored the state"
+        )
         decided = traffic.decided
         zombie.resume()
         await wait_until(
             lambda: "fenced; rejoining" in zombie.log_text or traffic.decided > decided,
-            what="the zombie has come to its commit",
+            what="the zombie tries to commit",
         )
-        heir.resume()
+        successor.resume()
         run.result.faults += 1
-        await traffic.decides_again()
+        await traffic.until_deciding()
         await traffic.finish()
     await run.verify(deployed, sent=traffic.sent)
-    require("fenced; rejoining" in zombie.log_text, "the zombie does not say that it was fenced")
+    require("fenced; rejoining" in zombie.log_text, "the zombie does not log that it was fenced")
 
 
 async def _until_suspended(zombie: WorkerProcess, traffic: Traffic) -> None:
@@ -112,7 +114,7 @@ async def _until_suspended(zombie: WorkerProcess, traffic: Traffic) -> None:
     await wait_until(lambda: zombie.is_suspended, timeout=60, what="the zombie suspends itself")
 
 
-def _amid_transaction(point: Point) -> bool:
+def _in_transaction(point: Point) -> bool:
     begin, commit = ("after", "begin"), ("before", "commit")
     moments = [(moment, step) for step in COMMAND_STEPS for moment in ("before", "after")]
     place = moments.index((point.moment, point.step))  # type: ignore[arg-type]

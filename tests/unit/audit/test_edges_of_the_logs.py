@@ -148,3 +148,34 @@ def test_an_encrypted_state_needs_the_master_key() -> None:
     audit = auditing(Report(), position=1)
     with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not set"):
         audit.conclude({b"anna": state})
+
+
+def test_an_outcome_of_another_command_at_the_same_offset_is_a_violation() -> None:
+    """As when the command topic was deleted and created again, and nobody decided the new one."""
+    report = Report()
+    audit = auditing(report, position=2)
+    audit.add_commands(
+        read_from(NAMES.commands, offset, b'{"id":"%s"}' % str(id_).encode())
+        for offset, id_ in enumerate([COMMAND_ID, EVENT_ID])
+    )
+    audit.add_outcomes([rejection_of(0), rejection_of(1)])
+    audit.conclude({})
+    assert report.findings["I7"].violations == 1
+    assert report.findings["I7"].first == (
+        f"the outcome at offset 1 is of the command {COMMAND_ID}, at its offset 1 is another one: "
+        "it may be of a former topic"
+    )
+
+
+def test_offsets_of_a_former_topic_mean_nothing_in_the_adopted_one() -> None:
+    """Its events count, and come before all others, whatever their commands' offsets."""
+    report = Report()
+    audit = PartitionAudit(
+        USERS, NAMES, NUMBER, Frozen(1, 0, events_from=1), view=None, report=report
+    )
+    audit.add_commands([command(0)])
+    audit.add_outcomes([rejection_of(0)])
+    audit.add_events([event_of(900)])
+    audit.conclude({b"anna": encode_snapshot(Snapshot(ACTIVE, 1, ()))})
+    assert report.first_violation is None
+    assert report.findings["I3"].checked == 1

@@ -12,6 +12,7 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from agents.users import USERS
+from models.errors import Fatal
 from streams.aggregate import TopicNames
 from streams.audit.report import NotCaughtUp
 from streams.audit.verify import _Verification
@@ -24,14 +25,19 @@ from tests.unit.audit.test_partition import line
 
 NAMES = TopicNames("", "users")
 SETTINGS = Settings(partitions=3)
+OLD, NEW = "0" * 32, "1" * 32
 
 
 class Logs:
     """The last commands and stored positions of some partitions."""
 
-    def __init__(self, last_commands: dict[int, int], positions: dict[int, int]) -> None:
+    def __init__(
+        self, last_commands: dict[int, int], positions: dict[int, int], topic_id: str | None = None
+    ) -> None:
         self._last_commands = last_commands
-        self._positions = positions
+        self._positions = {
+            number: Position(position, topic_id) for number, position in positions.items()
+        }
 
     async def end_offsets(self, partitions: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(partitions, 100)
@@ -45,7 +51,7 @@ class Logs:
             return line(tp.topic, self._last_commands[number])
         if tp.topic == NAMES.changelog and number in self._positions:
             key = position_key(TP(NAMES.commands, number))
-            record = line(tp.topic, 9, encode_position(Position(self._positions[number])), key)
+            record = line(tp.topic, 9, encode_position(self._positions[number]), key)
             assert wanted(record)
             assert not wanted(line(tp.topic, 9, orjson.dumps({}), b"user-1"))
             return record
@@ -55,7 +61,7 @@ class Logs:
 async def wait_for_commands(logs: Logs) -> None:
     """Wait, and give up after the first check."""
     verification = _Verification(
-        SETTINGS, USERS, NAMES, cast(LogReader, logs), no_progress, ring=None
+        SETTINGS, USERS, NAMES, cast(LogReader, logs), no_progress, None, NEW
     )
     await verification._wait_for_commands(deadline=time.monotonic() - 1)
 
@@ -78,3 +84,9 @@ async def test_a_partition_that_is_late_is_named_with_what_is_left(
     with pytest.raises(NotCaughtUp) as caught:
         await wait_for_commands(Logs({0: 7, 1: 42}, positions))
     assert str(caught.value) == f"{line}; is a command worker running (`cqrs worker commands`)?"
+
+
+async def test_positions_of_a_former_topic_are_none_of_this_one() -> None:
+    await wait_for_commands(Logs({0: 7}, {0: 8}, NEW))
+    with pytest.raises(Fatal, match=r"deleted and created again.*`cqrs topics adopt 0`"):
+        await wait_for_commands(Logs({0: 7}, {0: 8}, OLD))

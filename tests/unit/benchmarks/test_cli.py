@@ -24,7 +24,7 @@ from deploy.cli.main import cqrs
 from deploy.embedded.stack import EmbeddedStack
 from models.errors import Fatal
 from streams.progress import no_progress
-from tests.support import ROOT
+from tests.harness.command_line import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -86,7 +86,7 @@ async def test_contestants_take_turns_and_the_warm_up_does_not_count() -> None:
 
 
 @given(ROUNDS, st.floats(min_value=0.1, max_value=100))
-def test_a_percentile_is_the_first_time_that_enough_do_not_exceed(
+def test_a_percentile_is_the_smallest_time_that_enough_do_not_exceed(
     times: list[float], percent: float
 ) -> None:
     found = percentile(times, percent)
@@ -94,7 +94,7 @@ def test_a_percentile_is_the_first_time_that_enough_do_not_exceed(
     assert sum(time < found for time in times) < len(times) * percent / 100
 
 
-def test_each_figure_is_shown_beside_ours() -> None:
+def test_each_figure_is_shown_with_its_ratio_to_ours() -> None:
     assert [(row.contestant, row.figure, row.spread.median, row.ratio) for row in rows(RESULT)] == [
         ("ours", "commands/s", 22_000, None),
         ("theirs", "commands/s", 11_000, 2.0),
@@ -152,7 +152,7 @@ def test_a_change_is_clear_when_the_spreads_are_apart() -> None:
     [{"benchmark": "projecting"}, {"size": {"commands": 5}}, {"seed": 2}],
     ids=lambda other: next(iter(other)),
 )
-def test_what_was_measured_otherwise_is_not_compared(other: dict[str, object]) -> None:
+def test_runs_with_other_settings_are_not_compared(other: dict[str, object]) -> None:
     with pytest.raises(Fatal, match=f"cannot be compared: {next(iter(other))}"):
         changes(RESULT, replace(RESULT, **other))  # type: ignore[arg-type]
 
@@ -168,7 +168,7 @@ def test_compare_shows_both_runs(tmp_path: Path) -> None:
     assert "theirs" not in words  # the other run has none
 
 
-def test_the_page_says_what_on_what_and_how_to_do_it_again(tmp_path: Path) -> None:
+def test_the_page_names_benchmark_machine_and_command(tmp_path: Path) -> None:
     RESULT.write(tmp_path / "result.json")
     page = tmp_path / "page.md"
     asked = ["bench", "report", str(tmp_path / "result.json"), "--output", str(page)]
@@ -224,7 +224,7 @@ def test_a_target_is_a_bound_for_a_figure_or_for_a_ratio() -> None:
         Target("ms", least=1, of="ours", to="theirs"),
     ],
 )
-def test_what_was_not_measured_is_neither_met_nor_missed(target: Target) -> None:
+def test_a_target_without_its_figure_is_neither_met_nor_missed(target: Target) -> None:
     assert target.found(RESULT) is None
 
 
@@ -242,7 +242,7 @@ def test_the_page_says_which_targets_are_met() -> None:
     ) in page
 
 
-def test_a_missing_package_is_said_with_what_to_install() -> None:
+def test_a_missing_package_is_an_error_with_what_to_install() -> None:
     need("click")
     with pytest.raises(Fatal, match=r"no_such_module not found: .*cqrs-streams\[bench\]"):
         need("click", "no_such_module")

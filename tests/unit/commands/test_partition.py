@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,9 +21,12 @@ from pydantic import SecretStr
 from agents.user_commands import user_command_bus
 from agents.users import USERS
 from deploy.samples.commands import malformed, plan
-from models.messages import Command
+from models.commands import RegisterUser
+from models.errors import Fatal, Transient
+from models.messages import Command, Event
 from models.user import User
 from streams.aggregate import TopicNames
+from streams.buses import CommandBus
 from streams.commands import partition as command_partition
 from streams.commands.partition import CommandPartition
 from streams.encryption.keys import new_master_key
@@ -72,7 +75,11 @@ def without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command_partition, "recover_partition", from_nothing)
 
 
-def written(chunks: Iterable[Sequence[Record]], **changes: Any) -> dict[str, list[OutputRecord]]:
+def written(
+    chunks: Iterable[Sequence[Record]],
+    new_bus: Callable[[Any], CommandBus[Sequence[Event]]] = user_command_bus,
+    **changes: Any,
+) -> dict[str, list[OutputRecord]]:
     """What is on each topic when these chunks were processed."""
 
     async def process() -> dict[str, list[OutputRecord]]:
@@ -80,7 +87,7 @@ def written(chunks: Iterable[Sequence[Record]], **changes: Any) -> dict[str, lis
         app = SimpleNamespace(settings=settings, cluster="cluster", conf=SimpleNamespace(id="app"))
         table = SimpleNamespace(owned={}, changelog=NAMES.changelog)
         partition = CommandPartition[User](
-            cast("Any", app), USERS, cast("Any", table), user_command_bus, TOPIC
+            cast("Any", app), USERS, cast("Any", table), new_bus, TOPIC
         )
         await partition.start()
         for chunk in chunks:
@@ -118,7 +125,7 @@ def mixed(seed: int) -> list[Record]:
 
 @hypothesis_settings(deadline=None, max_examples=20)
 @given(st.integers(0, 1000), st.lists(st.integers(1, MORE_THAN_A_GROUP - 1)))
-def test_how_commands_are_cut_into_chunks_changes_nothing(seed: int, cuts: list[int]) -> None:
+def test_the_outcomes_do_not_depend_on_the_chunks(seed: int, cuts: list[int]) -> None:
     records = mixed(seed)
     places = sorted({0, len(records), *cuts})
     chunks = [records[a:b] for a, b in pairwise(places)]
@@ -129,7 +136,7 @@ def test_how_commands_are_cut_into_chunks_changes_nothing(seed: int, cuts: list[
     assert _last(cut[NAMES.changelog]) == _last(one_by_one[NAMES.changelog])
 
 
-def test_each_command_of_a_chunk_sees_what_the_ones_before_it_did() -> None:
+def test_each_command_of_a_chunk_sees_the_changes_of_those_before() -> None:
     again = register(1)
     topics = written([[register(0), again, command(2, "DeactivateUser"), again]])
     outcomes = [orjson.loads(one.value or b"") for one in topics[NAMES.outcomes]]
@@ -139,7 +146,23 @@ def test_each_command_of_a_chunk_sees_what_the_ones_before_it_did() -> None:
     }
 
 
-def test_a_letter_is_sealed_where_the_user_is_erased_later_in_the_chunk() -> None:
+@pytest.mark.parametrize("error", [Transient("its disk is full"), Fatal("restore the events")])
+def test_what_says_nothing_about_the_command_makes_no_dead_letter(error: Exception) -> None:
+    """The worker tries the chunk again, or ends: the command is as good as it was."""
+
+    async def fail(_: RegisterUser) -> Sequence[Event]:
+        raise error
+
+    def failing_bus(_: object) -> CommandBus[Sequence[Event]]:
+        bus = CommandBus[Sequence[Event]]()
+        bus.register(RegisterUser, fail)
+        return bus
+
+    with pytest.raises(type(error)):
+        written([[register(0)]], failing_bus)
+
+
+def test_a_dead_letter_is_sealed_if_the_user_is_erased_later_in_the_chunk() -> None:
     no_command = record(1, b"u", b'{"type": "RegisterUser", "aggregateId": "u", "email": 1}')
     erase = command(2, "EraseUser")
     late = record(3, b"u", no_command.value or b"")

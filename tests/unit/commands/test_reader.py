@@ -43,7 +43,7 @@ def test_the_time_of_a_record(timestamp: int, time: datetime) -> None:
 
 
 @given(st.binary(max_size=40), st.integers(1, 500))
-def test_a_key_belongs_where_every_other_client_puts_it(key: bytes, partitions: int) -> None:
+def test_a_key_has_the_same_partition_as_in_other_clients(key: bytes, partitions: int) -> None:
     assert partition_of(key, partitions) == (murmur2(key) & 0x7FFFFFFF) % partitions
 
 
@@ -80,7 +80,7 @@ def test_headers_that_no_topic_would_take_are_left_out() -> None:
     assert len(letter.headers) == 8
 
 
-def test_an_answer_has_the_records_key_as_far_as_it_may_be_an_id() -> None:
+def test_a_reply_has_the_records_key_if_it_is_a_valid_id() -> None:
     longest = ("\U0001f600" * 128).encode()
     assert reply_key(record(key=longest)) == longest
     assert reply_key(record(key=longest + b"k")) == longest

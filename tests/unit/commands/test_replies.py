@@ -13,7 +13,7 @@ from tests.unit.samples import COMMAND_ID, register
 AGAIN = Record("users.commands.v1", 3, 29, 1_763_899_200_123, b"user-1", b"{}", ())
 
 
-def test_a_command_that_was_accepted_is_told_its_first_outcome() -> None:
+def test_a_repeated_accepted_command_gets_its_first_outcome() -> None:
     command = register(id=COMMAND_ID, correlation_id="session-1")
     reply = duplicate(AGAIN, command, RememberedAcceptance(COMMAND_ID.bytes, 4, 2, 17), "cluster")
     assert (reply.command_id, reply.correlation_id) == (COMMAND_ID, "session-1")
@@ -25,7 +25,7 @@ def test_a_command_that_was_accepted_is_told_its_first_outcome() -> None:
     assert token.points == (Point("users.commands.v1", 3, 17, "user-1", 4),)
 
 
-def test_a_command_that_was_rejected_is_told_why() -> None:
+def test_a_repeated_rejected_command_gets_the_reason() -> None:
     first = RememberedRejection(COMMAND_ID.bytes, "user-exists", "User already exists")
     reply = duplicate(AGAIN, register(id=COMMAND_ID), first, "cluster")
     assert reply.of == FirstRejection(code="user-exists", reason="User already exists")

@@ -47,12 +47,12 @@ def test_the_environment_wins(running: None) -> None:
     assert found.namespace == "mine-"
 
 
-def test_no_stack_is_the_usual_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_stack_it_is_the_default_ports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stack, "running_address", lambda: None)
     assert load_settings() == Settings()
 
 
-def test_all_that_is_needed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_environment_needs_no_stack(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then nothing asks whether a stack runs."""
     monkeypatch.delattr(stack, "running_address")
     os.environ["CQRS_BOOTSTRAP_SERVERS"] = "kafka:9092"
@@ -60,13 +60,13 @@ def test_all_that_is_needed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings().elasticsearch_url == "http://search:9200"
 
 
-def test_a_setting_that_is_none_is_one_line(running: None) -> None:
+def test_an_invalid_setting_is_an_error_of_one_line(running: None) -> None:
     os.environ["CQRS_PARTITIONS"] = "many"
     with pytest.raises(Fatal, match=r"^CQRS_PARTITIONS is not valid: [^\n]*$"):
         load_settings()
 
 
-def test_a_master_key_that_is_none_is_one_line_without_it(running: None) -> None:
+def test_an_invalid_master_key_is_an_error_that_does_not_show_it(running: None) -> None:
     os.environ["CQRS_MASTER_KEY"] = "c2VjcmV0"
     with pytest.raises(Fatal) as caught:
         load_settings()

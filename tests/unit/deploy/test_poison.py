@@ -24,7 +24,7 @@ ALL = {**KINDS, **GIANTS}
 
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_it_is_refused_for_that_reason(kind: str, command: Command) -> None:
+def test_each_kind_is_refused_with_its_code(kind: str, command: Command) -> None:
     key, value, headers, astray = ALL[kind].spoil(command)
     partition = (partition_of(key or b"", PARTITIONS) + astray) % PARTITIONS
     record = Record("t", partition, 0, 0, key, value, tuple(headers))

@@ -34,7 +34,7 @@ def test_ports_stay_the_same_unless_named() -> None:
     assert choose_ports(LAST, None, 0).elasticsearch != LAST.elasticsearch
 
 
-def test_only_the_controllers_port_gives_way_by_itself(taken: int) -> None:
+def test_only_the_controllers_port_is_changed_automatically(taken: int) -> None:
     last = Ports(kafka=taken, controller=taken, elasticsearch=taken)
     ports = choose_ports(last, None, None)
     assert ports.kafka == ports.elasticsearch == taken

@@ -59,7 +59,7 @@ def test_it_is_an_iterator_that_ends() -> None:
     assert len(list(islice(generate(10**12), 25))) == 25
 
 
-def test_shares_of_nothing_and_of_all() -> None:
+def test_shares_of_zero_and_one() -> None:
     assert tally(plan(500, rejected=0, duplicates=0)).accepted == 500
     counts = tally(plan(500, rejected=0.5, duplicates=0.5))
     assert counts.accepted == 1  # somebody has to be there to be refused
@@ -75,7 +75,7 @@ def test_times_go_forward_from_the_start() -> None:
     assert times[0] > start
 
 
-def test_emails_are_such_as_people_may_type() -> None:
+def test_emails_are_valid() -> None:
     seen = set()
     for wire in generate(2000):
         command = parse_command(wire, USER_COMMANDS)
@@ -98,7 +98,7 @@ def why_dead(key: bytes, value: bytes) -> str:
     return "key-mismatch"
 
 
-def test_the_malformed_are_all_for_the_dead_letters() -> None:
+def test_malformed_commands_all_become_dead_letters() -> None:
     codes = [why_dead(key, value) for key, value in malformed(16)]
     assert len(codes) == 16
     assert set(codes) == {

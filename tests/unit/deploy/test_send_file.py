@@ -58,7 +58,7 @@ async def test_a_file_is_read_to_its_end() -> None:
     assert len(blocks) > 1
 
 
-async def test_a_slow_pipe_says_that_nothing_is_there_for_now() -> None:
+async def test_a_slow_pipe_yields_an_empty_block_when_nothing_is_there() -> None:
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as source:
         os.write(writing, b"one\n")
@@ -70,12 +70,12 @@ async def test_a_slow_pipe_says_that_nothing_is_there_for_now() -> None:
         assert [block async for block in blocks] == [b"two\n"]
 
 
-def test_a_line_is_sent_as_it_stands() -> None:
+def test_a_line_is_sent_unchanged() -> None:
     line = b' {"type":"DeactivateUserCommand", "aggregate_id":"\xc3\xa4nna"} \r\n'
     assert read_line(line, USER_COMMANDS) == ("änna".encode(), line.strip())
 
 
-def test_generated_commands_are_taken() -> None:
+def test_generated_commands_are_accepted() -> None:
     for command in generate(300, seed=9):
         value = orjson.dumps(command)
         assert read_line(value, USER_COMMANDS) == (command["aggregateId"].encode(), value)
@@ -132,6 +132,6 @@ def test_the_librarys_check_of_email_goes_further_than_the_workers(email: str) -
         check_typed(UpdateUserProfile(aggregate_id="user-1", email=email))
 
 
-def test_what_has_no_email_has_none_to_check() -> None:
+def test_a_command_without_an_email_passes_the_check() -> None:
     check_typed(UpdateUserProfile(aggregate_id="user-1", first_name="Anna"))
     check_typed(register())

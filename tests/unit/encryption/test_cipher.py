@@ -39,12 +39,12 @@ UPDATED = UserProfileUpdated(last_name="Meier")
 
 
 @given(data=st.binary(), place=st.binary())
-def test_it_opens_where_it_was_sealed(data: bytes, place: bytes) -> None:
+def test_sealed_data_opens_in_its_own_place(data: bytes, place: bytes) -> None:
     assert unseal(KEY, seal(KEY, data, place), place) == data
 
 
 @given(data=st.binary(), place=st.binary())
-def test_the_same_is_never_sealed_alike(data: bytes, place: bytes) -> None:
+def test_the_same_data_is_sealed_differently_each_time(data: bytes, place: bytes) -> None:
     assert seal(KEY, data, place) != seal(KEY, data, place)
 
 
@@ -93,7 +93,7 @@ def test_a_state_is_sealed_as_a_whole() -> None:
         open_state(sealed, b"anna", None)
 
 
-def test_a_plain_state_is_left_as_it_is() -> None:
+def test_a_plain_state_is_left_unchanged() -> None:
     assert not is_sealed_state(b"[1,[],[]]")
     assert open_state(b"[1,[],[]]", b"anna", None) == b"[1,[],[]]"
 
@@ -135,7 +135,7 @@ def written(event: Any, sequence: int, sealing: PartitionSealer) -> Record:
     return line("t", 0, sealing.seal_event(record(event, sequence)), b"user-1")
 
 
-def test_an_event_reads_as_it_was_while_there_is_a_key_and_is_shredded_then() -> None:
+def test_an_event_is_readable_until_its_key_is_gone_and_shredded_afterwards() -> None:
     keys = keys_with()
     sealing = PartitionSealer(keys, encrypt=True)
     lines = [written(ANNA, 1, sealing), written(UPDATED, 2, sealing)]

@@ -54,7 +54,9 @@ def test_the_first_event_makes_the_key_and_no_other(
     assert keys.get(ID) == key
 
 
-def test_the_event_that_erases_destroys_it(sealing: PartitionSealer, keys: PartitionKeys) -> None:
+def test_the_event_that_erases_destroys_the_key(
+    sealing: PartitionSealer, keys: PartitionKeys
+) -> None:
     write(sealing, ANNA)
     sealing.clear()
     write(sealing, UserErased(), 2)
@@ -67,7 +69,7 @@ def test_an_erasure_needs_no_key(sealing: PartitionSealer, keys: PartitionKeys) 
     assert sealing.changes() == []
 
 
-def test_a_key_goes_though_encryption_is_off_by_now(
+def test_a_key_is_destroyed_even_if_encryption_is_off(
     sealing: PartitionSealer, keys: PartitionKeys
 ) -> None:
     write(sealing, ANNA)

@@ -60,13 +60,13 @@ def test_a_new_result_replaces_the_old_one_of_the_same_run(kept: Path) -> None:
 @pytest.mark.parametrize(
     ("scenario", "seed", "found"), [("F1", 7, True), ("F1", 8, False), ("F10", 7, False)]
 )
-def test_only_what_has_passed_is_left_out(
+def test_only_scenarios_that_have_passed_are_skipped(
     kept: Path, scenario: str, seed: int, found: bool
 ) -> None:
     assert (Results(kept).passed(scenario, "full", seed) is not None) is found
 
 
-def test_what_has_passed_is_shown_and_not_run_again(kept: Path) -> None:
+def test_a_scenario_that_has_passed_is_shown_and_not_run_again(kept: Path) -> None:
     answer = asked(kept)
     assert answer.exit_code == 0
     assert "100,000" in answer.output

@@ -24,12 +24,12 @@ class SilentConsumer:
         return {}
 
 
-async def test_nothing_comes_though_there_is_something(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_records_before_the_end_it_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_reader, "_STALL_TIMEOUT_S", 0.0)
     with pytest.raises(Transient, match="cannot be read beyond offset 3"):
         async for _ in read_to(SilentConsumer(), PARTITION, end=5):
             pass
 
 
-async def test_at_the_end_nothing_has_to_come() -> None:
+async def test_at_the_end_no_record_is_waited_for() -> None:
     assert [records async for records in read_to(SilentConsumer(), PARTITION, end=3)] == []

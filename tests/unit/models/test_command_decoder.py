@@ -74,7 +74,7 @@ types = st.sampled_from([*USER_COMMANDS, "RegisterUserCommand", "Fly"])
 
 @settings(deadline=None, max_examples=500)
 @given(types, uuids, times, texts, st.dictionaries(names, anything, max_size=3))
-def test_what_is_plain_is_what_pydantic_makes_of_it(
+def test_canonical_commands_are_decoded_as_pydantic_does(
     type_: str, id_: str, time: str, text: str, changes: dict[str, Any]
 ) -> None:
     data = wire_register(type=type_, id=id_, timestamp=time, firstName=text)
@@ -99,7 +99,7 @@ def test_what_is_plain_is_what_pydantic_makes_of_it(
         {"timestamp": "2026-11-23T12:00:00.123456Z"},
     ],
 )
-def test_usual_commands_are_plain(changes: dict[str, Any]) -> None:
+def test_usual_commands_are_canonical(changes: dict[str, Any]) -> None:
     data = wire_register(**changes)
     assert plain(data) == parsed(data)
 
@@ -119,16 +119,16 @@ def test_usual_commands_are_plain(changes: dict[str, Any]) -> None:
         {"schemaVersion": 2},
     ],
 )
-def test_what_is_not_as_its_rules_make_it_is_not_plain(changes: dict[str, Any]) -> None:
+def test_commands_that_validation_changes_are_not_canonical(changes: dict[str, Any]) -> None:
     assert plain(wire_register(**changes)) is None
 
 
 @pytest.mark.parametrize("value", [b"", b"null", b"[]", b'"RegisterUser"', b'{"type":"\xff"}'])
-def test_what_is_no_command_is_not_plain(value: bytes) -> None:
+def test_invalid_commands_are_not_canonical(value: bytes) -> None:
     assert PLAIN.read(value, lambda: COMMAND_ID, lambda: NOON) is None
 
 
-def test_what_is_left_out_is_asked_for() -> None:
+def test_missing_ids_and_times_come_from_the_caller() -> None:
     data = wire_register()
     del data["id"], data["timestamp"]
     other, later = UUID(int=7), datetime(2027, 1, 1, tzinfo=timezone.utc)
@@ -143,7 +143,7 @@ def test_a_command_does_not_change() -> None:
         command.email = "other@example.org"  # type: ignore[union-attr]
 
 
-def test_a_command_with_other_fields_is_never_plain() -> None:
+def test_a_command_with_other_fields_is_never_canonical() -> None:
     data = {"type": "Count", "aggregateId": "a", "by": 1}
     counts = CommandDecoder({"Count": Count})
     assert counts.read(orjson.dumps(data), lambda: COMMAND_ID, lambda: NOON) is None

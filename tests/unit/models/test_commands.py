@@ -126,12 +126,12 @@ def test_understands_the_type_names_of_the_specification() -> None:
         ),
     ],
 )
-def test_says_what_is_wrong(data: object, code: str, reason: str) -> None:
+def test_the_reason_names_what_is_wrong(data: object, code: str, reason: str) -> None:
     error = refused(data)
     assert (error.code, str(error)) == (code, reason)
 
 
-def test_says_only_so_much() -> None:
+def test_the_reason_is_bounded() -> None:
     error = refused(wire_register(a=1, b=2, c=3, d=4, e=5, f=6, g=7))
     assert str(error).endswith("e: is no field of RegisterUser; and 2 more")
 
@@ -197,7 +197,7 @@ def test_takes_keys_within_bounds(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", [-1, "1", 1.0, True, 2**63, []])
-def test_refuses_expected_versions_that_are_none(value: object) -> None:
+def test_refuses_invalid_expected_versions(value: object) -> None:
     assert refused(wire_register(expectedVersion=value)).code == "invalid-field"
 
 
@@ -271,7 +271,7 @@ def test_an_expected_version_that_does_not_fit_names_both() -> None:
     assert str(caught.value) == "Expected version 3, but the version is 5"
 
 
-def test_the_id_of_a_command_without_one_follows_from_its_place_alone() -> None:
+def test_the_id_of_a_command_without_one_depends_only_on_its_offset() -> None:
     here, next_ = Source("users.commands.v1", 1, 2), Source("users.commands.v1", 1, 3)
     # Written out, for it may never change: a redelivery would be decided a second time.
     assert command_id_at(here) == UUID("20fd9d55-740d-5668-94c6-db6665569a10")

@@ -55,7 +55,7 @@ def test_the_day_is_that_of_utc() -> None:
     assert document_id(registered(at=at + timedelta(seconds=1))) == "2026-11-24/web/0"
 
 
-def test_what_is_no_registration_has_no_document() -> None:
+def test_other_events_have_no_document() -> None:
     assert document_id(record(UserDeactivated())) is None
     with pytest.raises(Fatal, match="UserDeactivated is no registration"):
         count(None, record(UserDeactivated()))
@@ -116,7 +116,9 @@ def project(documents: dict[str, Document], chunk: list[Record]) -> None:
 
 
 @given(histories(), st.data())
-def test_any_cut_and_any_replay_give_the_count(history: list[Record], data: st.DataObject) -> None:
+def test_the_count_is_right_for_any_chunks_and_replays(
+    history: list[Record], data: st.DataObject
+) -> None:
     documents: dict[str, Document] = {}
     reached = 0
     while reached < len(history):

@@ -124,7 +124,7 @@ field_names = st.sampled_from(sorted(wire_of(record(ANNA, correlation_id="a", ca
     twice=st.dictionaries(field_names, odd, max_size=1),
     missing=st.none() | field_names,
 )
-def test_what_is_decoded_at_once_is_what_the_checks_read(
+def test_the_fast_path_decodes_the_same_as_the_checked_one(
     event: UserEvent, fields: dict[str, Any], twice: dict[str, Any], missing: str | None
 ) -> None:
     """Whatever the values: the decoder may leave an event to the checks, never contradict them."""
@@ -140,9 +140,7 @@ def test_what_is_decoded_at_once_is_what_the_checks_read(
 
 @settings(deadline=None, max_examples=500)
 @given(at=st.integers(0), cut=st.integers(0, 3), put=st.binary(max_size=3), more=st.booleans())
-def test_no_damage_is_decoded_that_the_checks_would_see(
-    at: int, cut: int, put: bytes, more: bool
-) -> None:
+def test_the_fast_path_decodes_no_invalid_event(at: int, cut: int, put: bytes, more: bool) -> None:
     """Whatever the bytes, such as UTF-8 that is none in a field that nobody knows."""
     fields = {"mood": "good"} if more else {}
     sound = orjson.dumps(wire_event(**fields))
@@ -153,7 +151,7 @@ def test_no_damage_is_decoded_that_the_checks_would_see(
 
 
 @pytest.mark.parametrize("value", [b"", b"null", b"[]", b"{}", b"5", b'{"type":"UserErased"}'])
-def test_what_is_no_event_is_left_to_the_checks(value: bytes) -> None:
+def test_the_fast_path_leaves_other_data_to_the_checked_one(value: bytes) -> None:
     assert decode(value) is None
     assert event_decoder({"UserErased": UserErased})(value) is None
 
@@ -167,7 +165,7 @@ def test_an_aggregate_may_have_one_type_of_events() -> None:
     assert decode_one(encode(record(ANNA).to_wire())) is None
 
 
-def test_a_field_that_came_later_is_passed_over() -> None:
+def test_an_unknown_field_is_ignored() -> None:
     assert parse_event(wire_event(mood="good"), USER_EVENTS) == record(ANNA)
 
 

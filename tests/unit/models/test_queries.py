@@ -102,6 +102,6 @@ def test_out_of_bounds(query: Callable[[], Any], reason: str) -> None:
     assert str(caught.value) == reason
 
 
-def test_a_page_has_items_and_where_to_go_on() -> None:
+def test_a_page_has_items_and_a_cursor() -> None:
     page = Page(items=("a", "b"), cursor=None)
     assert (page.items, page.cursor) == (("a", "b"), None)

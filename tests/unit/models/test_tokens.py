@@ -87,7 +87,7 @@ def is_none(text: str) -> bool:
 
 @settings(deadline=None)
 @given(tokens, st.data())
-def test_a_cut_token_is_none(token: Token, data: st.DataObject) -> None:
+def test_a_cut_token_is_invalid(token: Token, data: st.DataObject) -> None:
     text = str(token)
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, len(text)))
@@ -95,7 +95,7 @@ def test_a_cut_token_is_none(token: Token, data: st.DataObject) -> None:
         assert is_none(text[start:end])
 
 
-def test_a_token_with_any_other_letter_is_none() -> None:
+def test_a_token_with_a_changed_character_is_invalid() -> None:
     text = str(TOKEN)
     for place, letter in enumerate(text):
         for other in LETTERS + "=+/ .\n":
@@ -103,7 +103,7 @@ def test_a_token_with_any_other_letter_is_none() -> None:
                 assert is_none(text[:place] + other + text[place + 1 :])
 
 
-def test_letters_that_changed_places_are_none() -> None:
+def test_a_token_with_swapped_characters_is_invalid() -> None:
     text, chance = str(TOKEN), random.Random(1)
     for _ in range(500):
         letters = list(text)
@@ -134,5 +134,5 @@ WRONG: list[object] = [None, -1, 1.5, True, 2**63, [], "\ud800"]
         base64.urlsafe_b64encode(b"\x00" * 4 + b"[" * 100_000).decode(),
     ],
 )
-def test_what_is_no_token(text: str) -> None:
+def test_other_text_is_invalid(text: str) -> None:
     assert is_none(text)

@@ -55,7 +55,7 @@ def test_registers_a_new_user() -> None:
 
 
 @pytest.mark.parametrize("user", [ACTIVE, INACTIVE])
-def test_registers_nobody_twice(user: User) -> None:
+def test_rejects_a_second_registration(user: User) -> None:
     assert rejection(user, register()) == ("user-exists", "User already exists")
 
 
@@ -72,14 +72,14 @@ def test_records_only_what_really_changes() -> None:
     assert decide(ACTIVE, command) == (UserProfileUpdated(email="anna@example.org"),)
 
 
-def test_an_update_that_gives_nothing_is_told_so() -> None:
+def test_rejects_an_update_without_fields() -> None:
     assert rejection(ACTIVE, UpdateUserProfile(aggregate_id=ID)) == (
         "nothing-to-change",
         "Nothing to change: give an email, a first name or a last name",
     )
 
 
-def test_an_update_to_the_same_values_is_told_so() -> None:
+def test_rejects_an_update_to_the_same_values() -> None:
     command = UpdateUserProfile(aggregate_id=ID, email=ANNA.email, first_name="Anna")
     assert rejection(ACTIVE, command) == (
         "nothing-to-change",
@@ -97,7 +97,7 @@ def test_deactivates_and_reactivates() -> None:
     assert decide(INACTIVE, ReactivateUser(aggregate_id=ID)) == (UserReactivated(),)
 
 
-def test_does_neither_twice() -> None:
+def test_rejects_deactivating_or_reactivating_twice() -> None:
     assert rejection(INACTIVE, DeactivateUser(aggregate_id=ID)) == (
         "user-inactive",
         "User is already inactive",
@@ -130,7 +130,7 @@ def test_erases_a_user_active_or_not(user: User) -> None:
     ],
     ids=lambda command: type(command).__name__,
 )
-def test_nothing_is_done_for_an_erased_user(command: Command) -> None:
+def test_rejects_every_command_for_an_erased_user(command: Command) -> None:
     assert rejection(ERASED, command) == ("user-erased", "User was erased")
 
 
@@ -196,9 +196,7 @@ def test_the_fold_of_an_erased_user_needs_no_key(known: int) -> None:
         (ERASED, UserErased()),
     ],
 )
-def test_a_history_that_nobody_decided_stops_everything(
-    user: User | None, event: UserEvent
-) -> None:
+def test_an_impossible_history_is_fatal(user: User | None, event: UserEvent) -> None:
     with pytest.raises(Fatal, match="history is broken"):
         evolve(user, event, NOON)
 

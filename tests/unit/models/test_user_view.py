@@ -51,7 +51,7 @@ def test_an_update_changes_what_it_carries() -> None:
     }
 
 
-def test_activity_comes_and_goes() -> None:
+def test_deactivation_and_reactivation_change_the_document() -> None:
     assert projected(ANNA, UserDeactivated())["isActive"] is False
     assert projected(ANNA, UserDeactivated(), UserReactivated())["isActive"] is True
 

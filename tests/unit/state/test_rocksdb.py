@@ -52,7 +52,7 @@ def state(request: pytest.FixtureRequest, reopen: Reopen) -> StateStore:
     return MemoryStore() if request.param == "memory" else reopen()
 
 
-def test_an_empty_one(state: StateStore) -> None:
+def test_an_empty_store_has_no_records(state: StateStore) -> None:
     assert state.end == 0
     assert state.get(b"anna") is None
     assert state.position(COMMANDS) is None
@@ -60,10 +60,11 @@ def test_an_empty_one(state: StateStore) -> None:
     assert len(state) == 0
 
 
-def test_what_was_applied_is_there(state: StateStore) -> None:
-    at_7, at_9 = (encode_position(Position(offset)) for offset in (7, 9))
-    state.apply({b"anna": b"1", b"bert": b"1", position_key(COMMANDS): at_7}, 3)
-    state.apply({b"anna": b"2", position_key(COMMANDS): at_9}, 6)
+def test_applied_records_are_there(state: StateStore) -> None:
+    state.apply(
+        {b"anna": b"1", b"bert": b"1", position_key(COMMANDS): encode_position(Position(7))}, 3
+    )
+    state.apply({b"anna": b"2", position_key(COMMANDS): encode_position(Position(9))}, 6)
     assert state.end == 6
     assert (state.get(b"anna"), state.get(b"bert")) == (b"2", b"1")
     assert state.position(COMMANDS) == Position(9)
@@ -79,14 +80,19 @@ def test_a_tombstone_removes(state: StateStore) -> None:
     assert len(state) == 0
 
 
-def test_a_closed_store_is_as_it_was(reopen: Reopen) -> None:
+def test_a_store_that_is_opened_again_has_the_same_records(reopen: Reopen) -> None:
     reopen().apply({b"anna": b"1", position_key(COMMANDS): encode_position(Position(7))}, 2)
     state = reopen()
-    assert (state.end, state.get(b"anna"), state.position(COMMANDS)) == (
-        2,
-        b"1",
-        Position(7),
-    )
+    assert (state.end, state.get(b"anna"), state.position(COMMANDS)) == (2, b"1", Position(7))
+
+
+def test_what_cannot_be_removed_does_not_pass_for_an_empty_store(
+    reopen: Reopen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reopen().apply({b"anna": b"1"}, 2)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    with pytest.raises(Transient, match="no local store can be created"):
+        reopen(Identity("b" * 32, 1))
 
 
 # Applies batch after batch, in which all keys have the number of the batch, until it is killed.
@@ -146,7 +152,7 @@ def half(content: bytes) -> bytes:
 
 @pytest.mark.parametrize("pattern", ["*.sst", "MANIFEST-*", "CURRENT", "OPTIONS-*"])
 @pytest.mark.parametrize("change", [garbage, half, lambda _: b""])
-def test_a_torn_store(
+def test_a_torn_store_has_no_wrong_values(
     folder: Path, reopen: Reopen, pattern: str, change: Callable[[bytes], bytes]
 ) -> None:
     """Either nothing of it is used, or nothing of it is wrong."""
@@ -194,7 +200,7 @@ def test_a_store_that_cannot_be_written(folder: Path, reopen: Reopen) -> None:
     assert not (folder / "1").exists()
 
 
-def test_what_cannot_be_written_at_the_end_is_not_missed(folder: Path, reopen: Reopen) -> None:
+def test_a_failed_write_at_the_end_is_harmless(folder: Path, reopen: Reopen) -> None:
     state = reopen()
     state.apply({b"anna": b"1"}, 1)
     shutil.rmtree(folder / "0")
@@ -233,14 +239,14 @@ def test_a_store_of_another_format(
     assert "its format is 1, not 2" in caplog.text
 
 
-def test_a_folder_without_a_store_is_nothing_to_talk_about(
+def test_a_folder_without_a_store_is_not_logged(
     reopen: Reopen, caplog: pytest.LogCaptureFixture
 ) -> None:
     reopen()
     assert caplog.records == []
 
 
-def test_an_older_copy_is_what_it_was(folder: Path, reopen: Reopen, tmp_path: Path) -> None:
+def test_an_older_copy_has_its_older_position(folder: Path, reopen: Reopen, tmp_path: Path) -> None:
     reopen().apply({b"anna": b"1"}, 1)
     reopen().close()
     shutil.copytree(folder, tmp_path / "copy")
@@ -267,7 +273,7 @@ def test_a_new_owner_does_not_wait_for_one_that_holds_the_store(folder: Path) ->
     third.close()
 
 
-def test_one_who_closed_the_store_removes_nothing_of_the_next_owner(folder: Path) -> None:
+def test_a_former_owner_removes_nothing_of_the_next_one(folder: Path) -> None:
     former = open_rocksdb_store(folder, IDENTITY, 0, END)
     former.close()
     owner = open_rocksdb_store(folder, IDENTITY, 0, END)

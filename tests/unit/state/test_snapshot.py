@@ -50,7 +50,7 @@ def test_anything_else_is_refused(value: bytes) -> None:
         decode_snapshot(USERS, value)
 
 
-def test_the_window_keeps_the_last_answers() -> None:
+def test_the_window_keeps_the_last_replies() -> None:
     snapshot = Snapshot(user_of(ANNA, UserDeactivated()), 2, ())
     for number in range(DEDUPE_WINDOW + 3):
         snapshot = snapshot.remembering(RememberedAcceptance(bytes([number]) * 16, 2, 1, number))
@@ -58,7 +58,7 @@ def test_the_window_keeps_the_last_answers() -> None:
     assert kept == list(range(3, DEDUPE_WINDOW + 3))
 
 
-def test_it_knows_the_replies_to_its_last_commands() -> None:
+def test_a_snapshot_has_the_replies_to_its_last_commands() -> None:
     yes = RememberedAcceptance(COMMAND_ID.bytes, 4, 2, 17)
     no = RememberedRejection(EVENT_ID.bytes, "user-exists", "User already exists")
     snapshot = Snapshot(user_of(ANNA), 4, (yes, no))

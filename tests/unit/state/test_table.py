@@ -35,7 +35,7 @@ def test_a_lost_partition_is_gone_from_it(table: StateTable) -> None:
     assert list(table) == [b"bert"]
 
 
-def test_nobody_writes_to_it_outside_of_a_transaction(table: StateTable) -> None:
+def test_the_table_cannot_be_written_outside_a_transaction(table: StateTable) -> None:
     with pytest.raises(TypeError, match="by transactions only"):
         table[b"anna"] = b"other"
     with pytest.raises(TypeError, match="by transactions only"):
@@ -43,7 +43,7 @@ def test_nobody_writes_to_it_outside_of_a_transaction(table: StateTable) -> None
     assert table[b"anna"] == b"ANNA"
 
 
-def test_positions_are_no_aggregates(table: StateTable) -> None:
+def test_positions_are_not_listed_as_aggregates(table: StateTable) -> None:
     state = table.owned[1]
     assert state.position(COMMANDS) is None
     state.apply({position_key(COMMANDS): encode_position(Position(42))}, 2)

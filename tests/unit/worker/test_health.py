@@ -9,7 +9,7 @@ from streams.worker.partition import PartitionStatus
 FIRST, SECOND = TP("users.events.v1", 0), TP("users.events.v1", 1)
 
 
-def test_a_worker_without_partitions_is_well() -> None:
+def test_a_worker_without_partitions_is_healthy() -> None:
     assert health_of({}) == (200, {"ok": True, "partitions": []})
 
 
@@ -23,7 +23,7 @@ def test_a_worker_without_partitions_is_well() -> None:
         (PartitionStatus(5, is_waiting=True), False),
     ],
 )
-def test_one_partition_that_does_not_get_on_is_enough(standing: PartitionStatus, ok: bool) -> None:
+def test_one_unhealthy_partition_is_enough(standing: PartitionStatus, ok: bool) -> None:
     status, body = health_of({SECOND: standing, FIRST: PartitionStatus(7)})
     assert status == (200 if ok else 503)
     assert body["ok"] is ok

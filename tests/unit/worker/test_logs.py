@@ -23,22 +23,22 @@ def is_written(news: logging.Filter, text: str, *, at: float, name: str = "aioka
     return bool(news.filter(record))
 
 
-def test_the_same_is_said_again_after_ten_seconds(news: logging.Filter) -> None:
+def test_a_repeated_line_is_logged_again_after_ten_seconds(news: logging.Filter) -> None:
     said = [at / 10 for at in range(250) if is_written(news, AWAY, at=at / 10)]
     assert said == [0.0, 10.0, 20.0]
 
 
-def test_something_else_is_said_at_once(news: logging.Filter) -> None:
+def test_another_line_is_logged_at_once(news: logging.Filter) -> None:
     assert is_written(news, AWAY, at=0.0)
     assert is_written(news, AWAY.replace("id 1", "id 2"), at=0.0)
 
 
-def test_what_others_repeat_is_left_to_them(news: logging.Filter) -> None:
+def test_repeated_lines_of_other_loggers_are_kept(news: logging.Filter) -> None:
     for name in ("streams.worker.driver", "faust.transport"):
         assert all(is_written(news, AWAY, at=0.0, name=name) for _ in range(3))
 
 
-def test_expected_refusals_are_no_news(news: logging.Filter) -> None:
+def test_expected_refusals_are_not_logged(news: logging.Filter) -> None:
     text = "retrying. Error: <class 'aiokafka.errors.NotEnoughReplicasError'>"
     assert not is_written(news, text, at=0.0, name="aiokafka.producer.sender")
 

@@ -26,7 +26,7 @@ class FakeWorker:
 
     def __init__(self) -> None:
         self.sought: list[int] = []
-        self.begin = 0
+        self.begin, self.end = 0, 1000
         self.paused = False
         self.rejoined = 0
         self.failure: Fatal | None = None
@@ -36,7 +36,7 @@ class FakeWorker:
         self.paused = False
 
     async def log_bounds(self, tp: TP) -> tuple[int, int]:
-        return self.begin, 1000
+        return self.begin, self.end
 
     def pause(self, tp: TP) -> None:
         self.paused = True
@@ -68,11 +68,18 @@ class FakePartition:
         self.start_gate.set()
         self.before_commit: Callable[[], None] = lambda: None
         self.is_waiting = False
+        self.log_checks = 0
+        self.other_log: Fatal | None = None
 
     async def start(self) -> int:
         self.starts += 1
         await self.start_gate.wait()
         return max(self.position, self.committed)
+
+    async def check_log(self) -> None:
+        self.log_checks += 1
+        if self.other_log is not None:
+            raise self.other_log
 
     async def process(self, records: Sequence[Record], position: int) -> None:
         self.entered.set()
@@ -147,7 +154,7 @@ async def clock(
     return clock
 
 
-async def test_what_comes_soon_after_a_chunk_is_joined_with_what_follows(
+async def test_chunks_that_come_during_the_pause_are_joined(
     driver: PartitionDriver, partition: FakePartition, clock: Clock
 ) -> None:
     driver.submit(chunk(12, 13))
@@ -184,7 +191,9 @@ async def test_starts_at_the_position_of_its_partition(
     assert worker.sought == [10]
 
 
-async def test_processes_what_follows_on(driver: PartitionDriver, partition: FakePartition) -> None:
+async def test_processes_consecutive_chunks(
+    driver: PartitionDriver, partition: FakePartition
+) -> None:
     driver.submit(chunk(10, 13))
     driver.submit(chunk(13, 15))
     await idle(driver)
@@ -225,7 +234,57 @@ async def test_a_defect_stops_the_worker_in_the_end(
     assert "the chunk at position 10 failed 5 times: KeyError" in str(worker.failure)
 
 
-async def test_what_was_processed_before_is_left_out(
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time passes between two attempts."""
+    sleep = asyncio.sleep
+    monkeypatch.setattr(
+        partition_driver,
+        "asyncio",
+        SimpleNamespace(**{**vars(asyncio), "sleep": lambda _: sleep(0)}),
+    )
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_an_outage_of_any_length_is_waited_for(
+    worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partition, failures = FakePartition(position=10), iter(range(2000))
+
+    async def start() -> int:
+        if next(failures, None) is not None:
+            raise ConnectionError("away")
+        return 10
+
+    monkeypatch.setattr(partition, "start", start)
+    driver = PartitionDriver(TOPIC, partition, worker, max_records=4)
+    driver.start()
+    await idle(driver)
+    assert worker.failure is None
+    assert driver.status == PartitionStatus(10, 2000, is_waiting=False)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_failures_of_an_outage_are_no_defects(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    errors = iter([*[ConnectionError("away")] * 4, *[KeyError("nobody thought of this")] * 4])
+
+    def fail() -> None:
+        for error in errors:
+            raise error
+
+    partition.before_commit = fail
+    for _ in range(8):
+        driver.submit(chunk(10, 12))
+        await idle(driver)
+    assert worker.failure is None
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert partition.processed == [10, 11]
+
+
+async def test_records_that_were_processed_before_are_left_out(
     driver: PartitionDriver, partition: FakePartition
 ) -> None:
     driver.submit(chunk(8, 12))
@@ -248,7 +307,7 @@ async def test_chunks_that_wait_are_joined_up_to_the_limit(
     assert partition.chunks == [[10], [11, 12, 13], [14, 15]]
 
 
-async def test_only_what_follows_on_is_joined(
+async def test_only_consecutive_chunks_are_joined(
     driver: PartitionDriver, partition: FakePartition
 ) -> None:
     partition.gate.clear()
@@ -275,6 +334,39 @@ async def test_is_paused_while_a_full_chunk_waits(
     await idle(driver)
     assert not worker.paused
     assert partition.processed == [10, 11, 12, 13, 14]
+
+
+async def test_the_log_is_checked_only_when_a_chunk_begins_before_the_position(
+    driver: PartitionDriver, partition: FakePartition
+) -> None:
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert partition.log_checks == 0
+    driver.submit(chunk(10, 12))
+    driver.submit(chunk(11, 14))
+    await idle(driver)
+    assert partition.log_checks == 2
+    assert partition.processed == [10, 11, 12, 13]
+
+
+async def test_a_log_that_is_another_one_stops_the_worker(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    partition.other_log = Fatal("created again")
+    driver.submit(chunk(0, 3))
+    await idle(driver)
+    assert str(worker.failure) == "created again"
+    assert partition.processed == []
+
+
+async def test_a_log_that_went_back_starts_the_partition_again(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    worker.end = 3
+    driver.submit(chunk(0, 3))
+    await idle(driver)
+    assert partition.starts == 2
+    assert partition.processed == []
 
 
 async def test_a_failed_chunk_starts_the_partition_again_and_nothing_passes_it(
@@ -323,6 +415,25 @@ async def test_fatal_stops_the_worker(
     await idle(driver)
     assert str(worker.failure) == "do this"
     assert driver.lost
+
+
+async def test_an_error_of_the_driver_itself_stops_the_worker(
+    driver: PartitionDriver,
+    worker: FakeWorker,
+    partition: FakePartition,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def be_fenced() -> None:
+        raise Fenced
+
+    async def rejoin() -> None:
+        raise KeyError("nobody thought of this")
+
+    partition.before_commit = be_fenced
+    monkeypatch.setattr(worker, "rejoin", rejoin)
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert "[0]: its driver raised KeyError; this is a defect" in str(worker.failure)
 
 
 async def test_a_rebalance_lets_the_chunk_at_work_finish(
@@ -380,7 +491,7 @@ async def test_partitions_that_went_elsewhere_are_closed(worker: FakeWorker) -> 
     assert partitions.is_ready(other)
 
 
-async def test_a_start_takes_as_long_as_it_takes(worker: FakeWorker) -> None:
+async def test_a_long_start_is_not_interrupted(worker: FakeWorker) -> None:
     partition = FakePartition(position=10)
     partition.start_gate.clear()
     driver = PartitionDriver(TOPIC, partition, worker, max_records=4)
@@ -426,6 +537,6 @@ async def test_a_failure_shows_until_a_chunk_is_processed(
     assert driver.status == PartitionStatus(12, 0, is_waiting=False)
 
 
-async def test_what_is_not_there_stands_nowhere(worker: FakeWorker) -> None:
+async def test_an_unknown_partition_has_no_position(worker: FakeWorker) -> None:
     partitions = Partitions(worker, settle_timeout=1, max_records=4)
     assert partitions.status(TOPIC) == PartitionStatus(None, 0, is_waiting=False)

@@ -16,13 +16,15 @@ from aiokafka.structs import TopicPartition
 from faust.transport.consumer import Fetcher
 from faust.types import TP
 
+from models.errors import Fatal
 from streams.kafka import aiokafka_patches
 from streams.kafka import clients as kafka
+from streams.kafka.batches import BoundedRecords
 from streams.kafka.records import Record
 from streams.kafka.transactions import Batches, OutputRecord
-from streams.kafka.unpacking import BoundedRecords
+from streams.settings import Settings
 from streams.worker import fetcher
-from streams.worker.transport import ChunkConsumer
+from streams.worker.transport import ChunkConsumer, RebalanceHook
 
 ONE, TWO = TP("things", 0), TP("things", 1)
 
@@ -79,7 +81,7 @@ class Full(ChunkConsumer):
         await events[0].wait()
 
 
-async def test_a_partition_that_wants_more_wakes_who_waits_for_one() -> None:
+async def test_a_resumed_partition_wakes_the_waiting_reader() -> None:
     """It would starve for a quarter of a second, with chunks that were fetched."""
     consumer = Full()
     reading = asyncio.ensure_future(anext(consumer.getmany(1), None))
@@ -108,7 +110,7 @@ async def test_a_refused_commit_is_left_to_the_next_one() -> None:
     assert consumer.thread.committed == [{ONE: 5}]
 
 
-async def test_nothing_is_committed_amid_a_rebalance_or_of_partitions_that_went() -> None:
+async def test_nothing_is_committed_during_a_rebalance_or_for_lost_partitions() -> None:
     consumer = Positions({ONE: 5, TP("things", 2): 3})
     cast(Any, consumer.app).rebalancing = True
     await consumer.commit()
@@ -116,6 +118,30 @@ async def test_nothing_is_committed_amid_a_rebalance_or_of_partitions_that_went(
     cast(Any, consumer.app).rebalancing = False
     await consumer.commit()
     assert consumer.thread.committed == [{ONE: 5}]
+
+
+async def test_partitions_that_were_added_stop_the_worker_before_any_is_taken_over() -> None:
+    taken_over: list[set[TP]] = []
+    failures: list[Fatal] = []
+
+    async def assign(assigned: set[TP]) -> None:
+        taken_over.append(assigned)
+
+    host = SimpleNamespace(
+        settings=Settings(partitions=2),
+        partitions=SimpleNamespace(assign=assign),
+        consumer_generation_id=1,
+        fail=failures.append,
+    )
+    hook = cast(Any, SimpleNamespace(_host=host))
+    await RebalanceHook.on_rebalance(hook, {ONE, TP("things", 1)}, set(), set())
+    assert (taken_over, failures) == ([{ONE, TP("things", 1)}], [])
+    await RebalanceHook.on_rebalance(hook, {ONE, TP("things", 2)}, set(), set())
+    assert len(taken_over) == 1
+    [failure] = failures
+    assert str(failure).startswith(
+        "topic things has more than 2 partitions, CQRS_PARTITIONS says 2"
+    )
 
 
 def test_a_transaction_waits_no_longer_than_its_predecessors_markers_take() -> None:
@@ -169,7 +195,7 @@ def test_what_is_put_into_batches_is_what_is_fetched(amount: int) -> None:
     assert all(one.timestamp > 1_700_000_000_000 for one in fetched)
 
 
-def test_nothing_makes_no_batch() -> None:
+def test_no_records_make_no_batch() -> None:
     assert Batches(new_batch, []).close() == []
 
 

@@ -23,7 +23,7 @@ def watchdog() -> Watchdog:
     return Watchdog(nothing, nothing, nothing)
 
 
-def test_what_does_not_change_for_a_whole_timeout_is_overdue(watchdog: Watchdog) -> None:
+def test_a_partition_without_change_for_the_timeout_is_overdue(watchdog: Watchdog) -> None:
     due: WhatIsDue = {PARTITION: Expectation((5, 0), "it stands at 5")}
     assert [watchdog.overdue(due) for _ in range(LOOKS)] == [None] * LOOKS
     assert watchdog.overdue(due) == "it stands at 5"
@@ -39,7 +39,7 @@ def test_any_change_is_progress(watchdog: Watchdog, change: tuple[int, int]) -> 
     assert watchdog.overdue(changed) == "it stands elsewhere"
 
 
-def test_what_waits_or_has_no_work_at_one_look_has_all_the_time_again(watchdog: Watchdog) -> None:
+def test_waiting_or_idle_at_one_check_restarts_the_timeout(watchdog: Watchdog) -> None:
     due: WhatIsDue = {PARTITION: Expectation((5, 0), "it stands at 5")}
     for _ in range(LOOKS):
         watchdog.overdue(due)
@@ -47,7 +47,7 @@ def test_what_waits_or_has_no_work_at_one_look_has_all_the_time_again(watchdog: 
     assert [watchdog.overdue(due) for _ in range(LOOKS)] == [None] * LOOKS
 
 
-def test_one_that_gets_on_does_not_hide_another(watchdog: Watchdog) -> None:
+def test_progress_of_one_partition_does_not_hide_another(watchdog: Watchdog) -> None:
     lines = [
         watchdog.overdue(
             {

@@ -18,13 +18,8 @@ from aiokafka.record.util import calc_crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streams.kafka.unpacking import (
-    MAX_UNPACKED_BYTES,
-    BoundedRecords,
-    OversizedError,
-    UnreadableRecord,
-    unpack,
-)
+from streams.kafka.batches import MAX_UNPACKED_BYTES, BoundedRecords, UnreadableRecord
+from streams.kafka.decompression import OversizedError, unpack
 
 NONE, GZIP, SNAPPY, LZ4, ZSTD = range(5)
 CODECS: Mapping[int, Callable[[bytes], Any]] = {

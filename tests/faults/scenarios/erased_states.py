@@ -1,4 +1,4 @@
-"""A part of F8: a user is erased from the changelog while the partition is elsewhere."""
+"""A part of F8: states are deleted from the changelog while another worker has the partition."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ _NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 _USER = User("ghost@example.org", "Ghost", "Writer", "web", True, _NOW, _NOW)
 
 
-async def erase_users(run: Run, rng: random.Random) -> None:
-    """A user whom a worker has in memory must not come back with the partition.
+async def erase_states(run: Run, rng: random.Random) -> None:
+    """Delete a state while its partition is elsewhere: its old owner must not use it again.
 
-    The user is one that the changelog alone tells of, without any event: so what the topic says and
-    what the events say agree again once it is erased, and the checker can decide. Which version the
-    owner of the partition has in memory it says itself, when it rejects a command that expects
-    another one; nothing else comes of such a command.
+    Only the changelog has the user's state, there are no events: `verify` finds changelog and
+    events consistent again once the state is deleted. The owner of the partition names the version
+    that it has in memory when it rejects a command that expects another one; such a command has no
+    other effect.
     """
     rounds = run.pick(1, 5)
     deployed = await run.deploy("commands", "views", session_timeout=3.0, outcome_timeout=120.0)
@@ -46,7 +46,7 @@ async def erase_users(run: Run, rng: random.Random) -> None:
             state = encode_snapshot(Snapshot(_USER, _VERSION, ()))
             await _write(deployed, users, state)
             await _check_versions(commands, users, _VERSION)
-            # One partition goes to another worker, and comes back.
+            # One partition moves to another worker, and back.
             other = deployed.start("commands")
             await _until_at_work(other)
             await _write(deployed, users, None)
@@ -67,7 +67,7 @@ async def _until_at_work(worker: WorkerProcess) -> None:
 
 
 def _id_in(rng: random.Random, partition: int, partitions: int) -> str:
-    """An id that belongs to a partition."""
+    """Return a random id of this partition."""
     while True:
         user = f"user-{rng.getrandbits(64):016x}"
         if partition_of(user.encode(), partitions) == partition:
@@ -75,7 +75,7 @@ def _id_in(rng: random.Random, partition: int, partitions: int) -> str:
 
 
 async def _write(deployed: Deployment, users: list[str], state: bytes | None) -> None:
-    """Give each user, one of each partition, a state, as the partition's owner would do."""
+    """Write a state of each user, one per partition, as the owner of the partition would."""
     settings, names = deployed.settings, deployed.names
     for partition, user in enumerate(users):
         tp = TP(names.commands, partition)
@@ -95,9 +95,9 @@ async def _check_versions(commands: KafkaCommandBus, users: list[str], version: 
     for user in users:
         probe = DeactivateUser(aggregate_id=user, expected_version=_VERSION + 1)
         outcome = await commands.dispatch(probe)
-        require(isinstance(outcome, Rejection), f"a probe was answered with {outcome}")
+        require(isinstance(outcome, Rejection), f"the outcome of a probe is {outcome}")
         assert isinstance(outcome, Rejection)
         require(
             outcome.reason.endswith(f"but the version is {version}"),
-            f"the changelog says version {version} of {user}, the worker: {outcome.reason}",
+            f"the changelog has version {version} of {user}, the worker: {outcome.reason}",
         )

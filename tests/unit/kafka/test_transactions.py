@@ -1,0 +1,71 @@
+"""What is raised when a transaction ends before all of it was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+from aiokafka.errors import (
+    IllegalOperation,
+    KafkaError,
+    ProducerFenced,
+    TopicAuthorizationFailedError,
+)
+from aiokafka.producer.transaction_manager import TransactionManager
+from faust.types import TP
+
+from streams.kafka.transactions import Fenced, TransactionalProducer
+from streams.settings import Settings
+
+
+class Full:
+    """Takes the place of `Batches`."""
+
+    def close(self) -> Sequence[bytes]:
+        return [b"batch"]
+
+
+class Ended:
+    """A producer whose transaction ends with an error while the batches are handed to it."""
+
+    def __init__(self, error: KafkaError | None) -> None:
+        self._txn_manager = TransactionManager("id", 1000)
+        self._txn_manager.set_pid_and_epoch(1, 1)
+        self._error = error
+
+    async def begin_transaction(self) -> None:
+        self._txn_manager.begin_transaction()
+
+    async def send_batch(self, *_: object, **__: object) -> None:
+        if self._error is not None:
+            self._txn_manager.fatal_error(self._error)
+        raise IllegalOperation("Can't send messages while not in transaction")
+
+
+async def commit(error: KafkaError | None) -> None:
+    producer = TransactionalProducer(Settings(), "app", TP("things", 0))
+    producer._producer = cast("Any", Ended(error))
+    await producer.commit({"things": cast("Any", Full())})
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(ProducerFenced(), Fenced), (KafkaError("gone"), KafkaError)],
+)
+async def test_what_ended_the_transaction_is_raised(
+    error: KafkaError, raised: type[Exception]
+) -> None:
+    """aiokafka refuses the rest of it with an error of its own, which says nothing."""
+    with pytest.raises(raised):
+        await commit(error)
+
+
+async def test_an_operation_outside_of_a_transaction_is_a_defect() -> None:
+    with pytest.raises(IllegalOperation):
+        await commit(None)
+
+
+async def test_an_error_that_an_operator_has_to_mend_stays_what_it_is() -> None:
+    with pytest.raises(TopicAuthorizationFailedError):
+        await commit(TopicAuthorizationFailedError("things"))

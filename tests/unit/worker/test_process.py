@@ -1,0 +1,59 @@
+"""A worker's process that cannot start ends with one line and code 1, whoever starts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from deploy.supervisor import ROLES, Role
+
+
+def run_faust(
+    role: Role, variables: Mapping[str, str], closed: Sequence[int] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a worker as a person would, with these of its standard streams closed."""
+
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    faust = [sys.executable, "-m", "faust", "-A", ROLES[role], "-L", "uvloop"]
+    return subprocess.run(
+        [*faust, "worker", "--without-web"],
+        env={**os.environ, **variables},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=close,
+    )
+
+
+@pytest.mark.parametrize(
+    ("role", "variable", "reason"),
+    [
+        ("commands", "CQRS_ENCRYPT_PERSONAL_DAT", "is not a setting; did you mean"),
+        ("views", "CQRS_HEALTH_PORT", "is not valid: "),
+        ("registrations", "CQRS_MASTER_KEY", "is not valid: it must be base64 of 32 bytes"),
+    ],
+)
+def test_settings_that_are_not_valid(role: Role, variable: str, reason: str) -> None:
+    ran = run_faust(role, {variable: "c2VjcmV0"})
+    assert ran.returncode == 1
+    assert ran.stderr.startswith(f"error: {variable} {reason}")
+    assert ran.stderr.count("\n") == 1
+    assert ran.stdout == ""
+    assert "c2VjcmV0" not in ran.stderr
+
+
+@pytest.mark.parametrize("closed", [(0,), (0, 1, 2)])
+def test_closed_standard_streams(closed: Sequence[int]) -> None:
+    """libuv aborted when it closed a descriptor of its own among the first three."""
+    ran = run_faust("commands", {"CQRS_BOOTSTRAP_SERVERS": "127.0.0.1:1"}, closed)
+    assert ran.returncode == 1
+    if 2 not in closed:
+        assert ran.stderr.splitlines()[-1].startswith("error: Kafka does not answer at 127.0.0.1:1")
