@@ -16,7 +16,7 @@ MAX_CHUNK_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True)
 class Chunk:
-    """Records of one partition as they were fetched, never empty.
+    """Records of one partition as they were fetched, or a range of positions without any.
 
     ``start`` is the position that the records were fetched from and ``end`` the position after
     them. Both are positions, not offsets of records: commit markers and compaction leave holes

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, cast
+import time
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
 import aiokafka
 from aiokafka.consumer.fetcher import FetchResult
@@ -34,8 +35,20 @@ faust_logger = logging.getLogger("faust.transport")
 # time: a partition that is not part of it (it was paused, or sought) waits until it returns.
 BROKER_WAIT_MS = 50
 
+# How long a range without records waits for a chunk that it could be part of. The marker of a
+# transaction often comes in a later fetch than its records, and must not cost one of its own.
+_PASSED_WAIT_S = 0.5
+
 # Records that are unpacked at a time; after each step their bytes are counted.
 _STEP_RECORDS = 32
+
+
+class _Passed(NamedTuple):
+    """A range of positions without records: commit markers, aborted transactions."""
+
+    start: int
+    end: int
+    since: float  # `time.monotonic` when the first of it was passed
 
 
 class _Consumer(Protocol):
@@ -58,9 +71,9 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
     def __post_init__(self) -> None:
         """Start without passed ranges."""
         super().__post_init__()
-        # Ranges without records (markers, aborted transactions) that the position has passed
-        # since the last chunk: partition -> (from, to). They belong to the next chunk.
-        self._passed: dict[TP, tuple[int, int]] = {}
+        # Ranges that the position has passed since the last chunk. They belong to the next chunk,
+        # or become one.
+        self._passed: dict[TP, _Passed] = {}
 
     @property
     def _fetched_for(self) -> _Consumer:
@@ -146,19 +159,24 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
             if before is None or state.position == before:
                 continue
             passed = self._passed.pop(tp, None)
-            start = passed[0] if passed is not None and passed[1] == before else before
+            if passed is None or passed.end != before:  # it was sought meanwhile
+                passed = _Passed(before, before, time.monotonic())
             if records:
-                chunks.append(Chunk(tp, records, start, state.position))
+                chunks.append(Chunk(tp, records, passed.start, state.position))
             else:
-                self._passed[tp] = (start, state.position)
-        return chunks
+                self._passed[tp] = _Passed(passed.start, state.position, passed.since)
+        return chunks + self._take_passed(active)
 
-    async def committed(self, tp: TP) -> int | None:
-        """Return the group's committed offset, or None."""
-        partition = TopicPartition(tp.topic, tp.partition)
-        return await self.call_thread(  # type: ignore[no-any-return]
-            self._ensure_consumer().committed, partition
-        )
+    def _take_passed(self, active: Collection[TP]) -> list[Chunk]:
+        """Return chunks without records, of ranges that have waited long enough.
+
+        They make the position durable behind the last record of a quiet partition. Otherwise
+        retention removes the range, and it looks as if commands had expired.
+        """
+        due = time.monotonic() - _PASSED_WAIT_S
+        taken = [tp for tp, passed in self._passed.items() if passed.since <= due and tp in active]
+        ranges = {tp: self._passed.pop(tp) for tp in taken}
+        return [Chunk(tp, (), passed.start, passed.end) for tp, passed in ranges.items()]
 
     async def log_bounds(self, tp: TP) -> tuple[int, int]:
         """Return the first offset on the broker, and the last stable one, where reading ends."""
@@ -175,12 +193,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
     async def _watch(self) -> None:
         """Stop the worker when the consumer's tasks have ended or a partition makes no progress."""
         host = cast("Host", self.app)
-        await Watchdog(host, self._ensure_consumer(), self._reached).run()
-
-    def _reached(self, tp: TP, position: int) -> int:
-        """Return the end of the range without records that a position is in, else the position."""
-        start, end = self._passed.get(tp, (position, position))
-        return end if start <= position < end else position
+        await Watchdog(host, self._ensure_consumer()).run()
 
     async def commit_positions(self, positions: Mapping[TP, int]) -> None:
         """Commit these positions as the group's offsets."""

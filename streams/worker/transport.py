@@ -19,6 +19,7 @@ control. What changes:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import Any, cast
 
@@ -106,12 +107,11 @@ class ChunkConsumer(driver.Consumer):
                 raise
 
     def _chunk_message(self, chunk: Chunk) -> ConsumerMessage:
-        last = chunk.records[-1]
         return ConsumerMessage(
             chunk.tp.topic,
             chunk.tp.partition,
-            last.offset,
-            last.timestamp / 1000.0,
+            chunk.end - 1,
+            chunk.records[-1].timestamp / 1000.0 if chunk.records else time.time(),
             0,
             None,
             None,
@@ -138,10 +138,6 @@ class ChunkConsumer(driver.Consumer):
             await self.seek_wait(positions)
         except IllegalStateError:
             self.log.info("Partitions were reassigned while seeking: left to the rebalance")
-
-    async def committed(self, tp: TP) -> int | None:
-        """Return the group's committed offset, or None."""
-        return await self._thread.committed(tp)
 
     async def log_bounds(self, tp: TP) -> tuple[int, int]:
         """Return the first offset on the broker, and the last stable one, where reading ends."""

@@ -12,7 +12,7 @@ position does not move. Two things do not count:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer
@@ -41,17 +41,10 @@ class Watchdog:
     It runs in the consumer's thread, so that it also notices a blocked event loop of the app.
     """
 
-    def __init__(
-        self, app: Host, consumer: AIOKafkaConsumer, reached: Callable[[TP, int], int]
-    ) -> None:
-        """Watch the partitions that ``consumer`` is assigned as the app's member of its group.
-
-        ``reached`` returns the end of the range without records that a partition's position is in,
-        else the position.
-        """
+    def __init__(self, app: Host, consumer: AIOKafkaConsumer) -> None:
+        """Watch the partitions that ``consumer`` is assigned as the app's member of its group."""
         self._app = app
         self._consumer = consumer
-        self._reached = reached
         self._unchanged: dict[TP | None, tuple[object, int]] = {}
 
     async def run(self) -> None:
@@ -98,13 +91,9 @@ class Watchdog:
         """Return what has to change, by partition; None is the group membership."""
         owned = [TP(*partition) for partition in self._consumer.assignment()]
         topics = self._consumer._subscription.topics
-        try:
-            # The last stable offsets: nothing after them can be read.
-            ends = await asyncio.wait_for(
-                self._consumer.end_offsets(owned or [TP(topic, 0) for topic in topics]),
-                _RESPONSE_TIMEOUT_S,
-            )
-        except (KafkaError, asyncio.TimeoutError):
+        asked = owned or [TP(topic, 0) for topic in topics]
+        ends = dict(zip(asked, await asyncio.gather(*map(self._end, asked)), strict=True))
+        if all(end is None for end in ends.values()):
             return {}
         if not self._is_member():
             group = self._consumer._coordinator
@@ -113,18 +102,28 @@ class Watchdog:
             return {None: Expectation(group.generation, f"outside of the group {group.group_id}")}
         return {tp: due for tp in owned if (due := self._due_of(tp, ends[tp])) is not None}
 
-    def _due_of(self, tp: TP, end: int) -> Expectation | None:
+    async def _end(self, tp: TP) -> int | None:
+        """Return the last stable offset, after which nothing can be read; None: no response.
+
+        Each partition is asked for by itself: for several, aiokafka fails if one has no leader.
+        """
+        try:
+            found = await asyncio.wait_for(self._consumer.end_offsets([tp]), _RESPONSE_TIMEOUT_S)
+        except (KafkaError, asyncio.TimeoutError):
+            return None
+        return int(found[tp])
+
+    def _due_of(self, tp: TP, end: int | None) -> Expectation | None:
         now = self._app.partitions.status(tp)
-        if now.is_waiting:
+        if end is None or now.is_waiting:
             return None
         name = f"{tp.topic}[{tp.partition}]"
         if now.position is None:
             return Expectation(now, f"{name} has not been started")
-        reached = self._reached(tp, now.position)
-        if reached >= end:
+        if now.position >= end:
             return None
         return Expectation(
-            (reached, now.failures), f"{name} has stood at position {reached} of {end}"
+            (now.position, now.failures), f"{name} has stood at position {now.position} of {end}"
         )
 
     def _is_member(self) -> bool:

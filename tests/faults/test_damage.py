@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin.records_to_delete import RecordsToDelete
+from aiokafka.structs import TopicPartition
 
 from agents.users import USERS
 from deploy.ephemeral import Deployment
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
 from streams.audit.verify import verify
-from streams.kafka.clients import new_producer
+from streams.kafka.clients import admin_client, new_producer
 from tests.conftest import Deploy
 from tests.harness.traffic import counting, send
 
@@ -52,3 +54,30 @@ async def test_an_open_transaction_on_the_changelog_hides_no_state(deploy: Deplo
         await outcomes.reach(25)
     report = await verify(deployed.settings, USERS)
     assert (report.first_violation, report.commands) == (None, 25)
+
+
+async def test_aborted_commands_at_the_end_do_not_expire(deploy: Deploy) -> None:
+    """Nor does the marker after them: there is nothing to be decided in what retention removes."""
+    deployed = deploy("commands", partitions=1)
+    worker, partition = deployed.workers[0], TopicPartition(deployed.names.commands, 0)
+    group = f"{deployed.settings.namespace}users-commands"
+    async with (
+        counting(deployed) as outcomes,
+        new_producer(deployed.settings) as producer,
+        admin_client(deployed.settings) as admin,
+    ):
+        await send(producer, deployed, generate(10))
+        await outcomes.reach(10)
+        async with transaction_of_somebody(deployed) as somebody:
+            await send(somebody, deployed, generate(11, seed=2))
+
+        async def is_passed() -> bool:
+            found = await admin.list_consumer_group_offsets(group, partitions=[partition])
+            return bool(found[partition].offset == 10 + 11 + 1)
+
+        await wait_until(is_passed)
+        worker.terminate()
+        await admin.delete_records({partition: RecordsToDelete(before_offset=22)})
+        worker.start()
+        await send(producer, deployed, generate(5, seed=3))
+        await outcomes.reach(15)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP
 
+from streams.worker.partition import PartitionStatus
 from streams.worker.watchdog import Expectation, Watchdog
 
 WhatIsDue = dict[TP | None, Expectation]
@@ -20,7 +24,7 @@ LOOKS = 12  # the watchdog's, in one timeout
 def watchdog() -> Watchdog:
     """It is told here what it would find out."""
     nothing = cast(Any, None)
-    return Watchdog(nothing, nothing, nothing)
+    return Watchdog(nothing, nothing)
 
 
 def test_a_partition_without_change_for_the_timeout_is_overdue(watchdog: Watchdog) -> None:
@@ -58,3 +62,24 @@ def test_progress_of_one_partition_does_not_hide_another(watchdog: Watchdog) -> 
         for position in range(LOOKS + 1)
     ]
     assert lines[-1] == "it stands at 5"
+
+
+class WithoutALeader:
+    """A consumer in its group, of two partitions; one of them has no leader."""
+
+    _subscription = SimpleNamespace(topics={PARTITION.topic}, reassignment_in_progress=False)
+    _coordinator = SimpleNamespace(_heartbeat_task=SimpleNamespace(done=lambda: False))
+
+    def assignment(self) -> set[TP]:
+        return {PARTITION, OTHER}
+
+    async def end_offsets(self, partitions: Sequence[TP]) -> dict[TP, int]:
+        if OTHER in partitions:
+            raise KafkaTimeoutError
+        return dict.fromkeys(partitions, 7)
+
+
+async def test_a_partition_without_a_leader_hides_no_other() -> None:
+    app = SimpleNamespace(partitions=SimpleNamespace(status=lambda tp: PartitionStatus(5)))
+    due = await Watchdog(cast(Any, app), cast(Any, WithoutALeader()))._due()
+    assert list(due) == [PARTITION]
