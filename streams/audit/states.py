@@ -15,7 +15,7 @@ from faust.types import TP
 
 from models.errors import Transient
 from streams.aggregate import Aggregate, TopicNames
-from streams.audit.history import Frozen
+from streams.audit.folds import Frozen
 from streams.audit.partition import PartitionAudit
 from streams.audit.report import Report
 from streams.encryption.cipher import is_sealed_state
