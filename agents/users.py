@@ -17,4 +17,5 @@ USERS = Aggregate[User](
     events=USER_EVENTS,
     state=User,
     evolve=evolve,
+    state_version=1,
 )

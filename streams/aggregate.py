@@ -27,6 +27,9 @@ class Aggregate(Generic[S]):
     """Anything that `msgspec` can encode and decode, a frozen struct for instance."""
     evolve: Callable[[S | None, Any, datetime], S]
     """From the state (None before the first event), an event and its time to the next state."""
+    state_version: int = 1
+    """Number to raise by hand with every change of `state` or of what `evolve` returns: a worker
+    then rebuilds the stored states from the events (`streams/state/version.py`)."""
 
     @property
     def has_personal_data(self) -> bool:

@@ -35,6 +35,7 @@ COMMANDS = {
     "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they arrive."),
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),
+    "state": ("deploy.cli.state:state", "Check or rebuild the state of the command workers."),
     "verify": ("deploy.cli.verify:verify", "Check that nothing was lost, doubled or mixed up."),
     "faults": (
         "tests.faults.cli:faults",

@@ -21,6 +21,7 @@ from models.errors import Poison
 from models.messages import EventRecord
 from streams.aggregate import TopicNames
 from streams.encryption.cipher import may_be_sealed, open_dead_letter
+from streams.encryption.events import open_personal
 from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.dead_letters import (
@@ -34,7 +35,6 @@ from streams.kafka.dead_letters import (
 from streams.kafka.records import Record
 from streams.kafka.topics import check_topics, partitions_of, topic_specs
 from streams.settings import Settings
-from streams.views.event_reader import open_personal
 
 # Fields that every event has, apart from those of its type.
 _ENVELOPE = {to_camel(name) for name in EventRecord.__struct_fields__} | {"type", "schemaVersion"}

@@ -35,7 +35,7 @@ from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.kafka.topics import DAY_MS, TopicSpec
 from streams.settings import Settings
-from streams.state.snapshot import decode_snapshot
+from streams.state.snapshot import decode_remembered
 
 S = TypeVar("S")
 
@@ -207,7 +207,7 @@ class PersonalDataSearch(Generic[S]):
             return _PersonalData.NONE
         if is_sealed_state(value):
             return self._if_opened(lambda key: open_state(value, self._key, key))
-        version = decode_snapshot(self._aggregate, value).version
+        version = decode_remembered(value)[0]
         erased = self._erased_at is not None and version >= self._erased_at
         return _PersonalData.NONE if erased else _PersonalData.PLAIN
 

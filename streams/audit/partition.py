@@ -19,10 +19,10 @@ from streams.audit.history import HistoryAudit
 from streams.audit.outcomes import OutcomeAudit
 from streams.audit.report import CheckedRange, InvariantResult, Report
 from streams.commands.reader import command_id_in
+from streams.encryption.events import open_personal
 from streams.encryption.keys import PartitionKeys
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
 from streams.kafka.records import Record
-from streams.views.event_reader import open_personal
 
 S = TypeVar("S")
 
@@ -149,6 +149,10 @@ class PartitionAudit(Generic[S]):
             exists_at=self._history.exists_at,
         )
         self._report.ranges.append(CheckedRange(self._number, start, max(start, self._position)))
+
+    def conclude_states(self, state: Mapping[bytes, bytes]) -> None:
+        """Compare only the events that were added with these states, as `conclude` does."""
+        self._history.conclude(state)
 
     def _is_of_partition(self, record: Record, source: Source, finding: InvariantResult) -> bool:
         """Return whether a command is of this partition; report a violation if it is not."""

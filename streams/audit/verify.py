@@ -36,6 +36,7 @@ from streams.state.changelog import restore
 from streams.state.input_log import check_partitions, check_topic
 from streams.state.recovery import last_position
 from streams.state.store import MemoryStore, Position
+from streams.state.version import StateVersion, check_version
 from streams.views.event_reader import sealed_ids
 from streams.views.projection import View
 from streams.views.status import status_of
@@ -67,7 +68,8 @@ async def verify(
     Raises:
         NotCaughtUp: The workers did not catch up in time.
         Fatal: A server does not answer, a topic or the index is missing, or the master key is
-            missing or wrong. Or the command topic is not the one that the states were made from.
+            missing or wrong. Or the command topic is not the one that the states were made from,
+            or a program of another state version made them.
         Transient: A server failed meanwhile.
     """
     names = TopicNames.of(settings, aggregate.name)
@@ -110,6 +112,7 @@ class _Verification(Generic[S]):
         self._logs = logs
         self._progress = progress
         self._ring = ring
+        self._version = StateVersion.of(aggregate)
         self._command_topic_id = command_topic_id
         self._report = Report()
         self._done = self._total = 0
@@ -250,6 +253,7 @@ class _Verification(Generic[S]):
         state = await restore(self._logs.consumer, changelog, MemoryStore(), stable)
         stored = state.position(TP(*commands))
         self._check_topic(number, stored)
+        check_version(TP(*commands), stored, self._version)
         position = stored or Position(0)
         # Everything that the commands below the position caused is before these ends: it was
         # written before the position was committed.

@@ -21,6 +21,7 @@ from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.commands import replies
 from streams.commands.reader import CommandReader
+from streams.commands.rebuild_state import rebuild_states
 from streams.commands.repository import EventSourcedRepository
 from streams.encryption.keys import PartitionKeys, master_key
 from streams.encryption.sealer import PartitionSealer
@@ -38,6 +39,7 @@ from streams.state.snapshot import (
 )
 from streams.state.store import encode_position, position_key
 from streams.state.table import StateTable
+from streams.state.version import StateVersion, has_to_rebuild
 from streams.worker.app import StreamApp
 from streams.worker.logs import log_defect
 
@@ -91,6 +93,7 @@ class CommandPartition(Generic[S]):
         self._cluster = app.cluster
         self._aggregate = aggregate
         self._names = TopicNames.of(app.settings, aggregate.name)
+        self._version = StateVersion.of(aggregate)
         self._reader = CommandReader(aggregate.commands)
         self._table = table
         self._new_bus = new_bus
@@ -105,18 +108,28 @@ class CommandPartition(Generic[S]):
         return False
 
     async def start(self) -> int:
-        """Fence earlier owners, restore the state, and return the position that belongs to it."""
+        """Fence earlier owners, restore the state, and return the position that belongs to it.
+
+        A state of an older version is rebuilt first.
+
+        Raises:
+            Fatal: only a person can repair it, or a newer program made the state.
+            Fenced: the partition has a newer owner.
+        """
         self._drop_state()
         await self._producer.start()
         recovered = await recover_partition(self._settings, self._names, self._tp)
         self._stored = recovered.state
         self._table.owned[self._tp.partition] = recovered.state
-        self._sealer = PartitionSealer(
-            PartitionKeys(self._master, recovered.keys), encrypt=self._encrypt
-        )
+        keys = PartitionKeys(self._master, recovered.keys)
+        if has_to_rebuild(self._tp, recovered.position, self._version):
+            await rebuild_states(
+                self._settings, self._aggregate, self._tp, recovered, keys, self._producer
+            )
+        self._sealer = PartitionSealer(keys, encrypt=self._encrypt)
         self._repository = EventSourcedRepository(self._aggregate, recovered.state, self._sealer)
         self._bus = self._new_bus(self._repository)
-        self._position = recovered.position
+        self._position = replace(recovered.position, state=str(self._version))
         return recovered.position.offset
 
     async def check_log(self) -> None:

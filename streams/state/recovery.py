@@ -76,7 +76,7 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         await consumer.start()
         consumer.assign([changelog, source, events, keys])
         consumer.pause(source, events)  # only their begin and end are needed
-        ends = await _written_ends(settings, [changelog, keys])
+        ends = await written_ends(settings, [changelog, keys])
         state = await _open_store(settings, consumer, changelog, ends[changelog])
         restored_from = state.end
         await restore(consumer, changelog, state, ends[changelog])
@@ -114,7 +114,7 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
     return Recovered(state, position, wrapped)
 
 
-async def _written_ends(
+async def written_ends(
     settings: Settings, partitions: list[TopicPartition]
 ) -> dict[TopicPartition, int]:
     """Return the ends of these partitions, with what open transactions have written."""

@@ -80,6 +80,16 @@ def decode_snapshot(aggregate: Aggregate[S], value: bytes | None) -> Snapshot[S]
     return NO_SNAPSHOT if value is None else _decoder(aggregate.state).decode(value)  # type: ignore[arg-type]
 
 
+def decode_remembered(value: bytes) -> tuple[int, tuple[Remembered, ...]]:
+    """Decode version and dedupe window of a snapshot, whatever the type of its state.
+
+    Raises:
+        ValueError: it is no snapshot.
+    """
+    snapshot = _decoder(Any).decode(value)
+    return snapshot.version, snapshot.remembered
+
+
 @cache
 def _decoder(state: Any) -> msgspec.msgpack.Decoder[Snapshot[Any]]:
     return msgspec.msgpack.Decoder(Snapshot[state])

@@ -18,7 +18,7 @@ def position_key(tp: TP) -> bytes:
 
 
 class Position(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The next offset to read of an input partition, and the topic that the offset is of."""
+    """The next offset to read of an input partition, its topic, and the version of the state."""
 
     offset: int = msgspec.field(name="position")
 
@@ -27,6 +27,9 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
 
     partitions: int | None = None
     """Number of partitions of the topic; None if an older version wrote this."""
+
+    state: str | None = None
+    """Version of the state (`streams/state/version.py`); None if an older program wrote this."""
 
     # The first offsets of what this topic caused; before them is what a former topic of the same
     # name caused (`cqrs topics adopt`).

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Generic, TypeVar
-
-import orjson
+from typing import Generic, TypeVar
 
 from models.errors import CqrsError, Poison
 from models.event_decoder import event_decoder
-from models.messages import Event, EventRecord, parse_event
+from models.messages import Event, EventRecord
 from streams.aggregate import TopicNames
-from streams.encryption.cipher import PERSONAL, DecryptionError, may_be_sealed, open_event
+from streams.encryption.cipher import may_be_sealed
+from streams.encryption.events import read_event
 from streams.encryption.key_ring import KeyRing, open_key_ring
-from streams.encryption.keys import PartitionKeys, no_master_key
 from streams.kafka.records import Record
 from streams.settings import Settings
 from streams.worker.logs import log_defect
@@ -91,47 +89,3 @@ def sealed_ids(records: Iterable[Record]) -> set[bytes]:
     return {
         record.key for record in records if record.key is not None and may_be_sealed(record.value)
     }
-
-
-def read_event(
-    record: Record, types: Mapping[str, type[E]], keys: PartitionKeys | None
-) -> EventRecord[E]:
-    """Read the event in a record, and open its sealed fields with these keys.
-
-    Raises:
-        Poison: The record is not a valid event, or its sealed fields do not open.
-        Fatal: As for `open_personal`.
-    """
-    if record.unreadable is not None:
-        raise record.unreadable
-    try:
-        data: Any = None if record.value is None else orjson.loads(record.value)
-    except orjson.JSONDecodeError:
-        raise Poison("malformed-json", "the value is not JSON") from None
-    if isinstance(data, dict):
-        open_personal(data, types, keys)
-    event = parse_event(data, types)
-    if record.key != event.aggregate_id.encode():
-        raise Poison("key-mismatch", "the record's key must be the event's aggregate id")
-    return event
-
-
-def open_personal(
-    data: dict[str, Any], types: Mapping[str, type[E]], keys: PartitionKeys | None
-) -> None:
-    """Open the sealed fields of an event in its wire format, in place.
-
-    Raises:
-        Poison: They do not open, although the key is there.
-        Fatal: It has sealed fields, and there is no master key (`keys` is None) or a wrong one.
-    """
-    if PERSONAL not in data:
-        return
-    if keys is None:
-        raise no_master_key()
-    event_type = types.get(str(data.get("type")))
-    personal = () if event_type is None else event_type.personal
-    try:
-        open_event(data, personal, keys.get(str(data.get("aggregateId")).encode()))
-    except DecryptionError as error:
-        raise Poison("unreadable", f"{PERSONAL}: {error}") from None

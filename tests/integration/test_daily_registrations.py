@@ -26,12 +26,12 @@ from models.messages import EventRecord
 from models.queries import GetDailyRegistrations, GetUserById
 from models.wire import encode
 from streams.elasticsearch.connection import connect
+from streams.encryption.events import read_event
 from streams.kafka.clients import new_producer, started
 from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import open_logs
 from streams.kafka.partitioner import partition_of
 from streams.progress import no_progress
-from streams.views.event_reader import read_event
 from streams.views.projection import View
 from streams.views.rebuild import rebuild
 from streams.views.status import status_of

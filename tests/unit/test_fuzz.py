@@ -38,12 +38,13 @@ from streams.encryption.cipher import (
     open_event,
     open_state,
 )
+from streams.encryption.events import read_event
 from streams.encryption.keys import PartitionKeys
 from streams.kafka.dead_letters import dead_letter
 from streams.kafka.records import Record
 from streams.state.snapshot import decode_snapshot
 from streams.views.checkpoint import read_checkpoint
-from streams.views.event_reader import EventReader, read_event
+from streams.views.event_reader import EventReader
 from tests.unit.audit.test_partition import NAMES
 from tests.unit.samples import ANNA, record, wire_of, wire_register
 

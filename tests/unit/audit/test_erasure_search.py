@@ -140,6 +140,12 @@ async def test_plain_data_stays_until_retention_or_compaction_removes_it() -> No
     }
 
 
+async def test_states_of_other_program_versions_are_found() -> None:
+    logs = erased(encrypt=False)
+    logs.add(NAMES.changelog, encode_snapshot(Snapshot(["anna@example.org"], 1, ())))
+    assert readable(await search(logs))[NAMES.changelog][0] == 2
+
+
 async def test_a_key_of_a_user_who_was_not_erased_never_expires() -> None:
     logs = erased(encrypt=True)
     logs.cut(NAMES.keys, 1)

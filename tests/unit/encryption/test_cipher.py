@@ -26,10 +26,10 @@ from streams.encryption.cipher import (
     seal_state,
     unseal,
 )
+from streams.encryption.events import open_personal, read_event
 from streams.encryption.keys import PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.records import Record
-from streams.views.event_reader import open_personal, read_event
 from tests.unit.audit.test_partition import line
 from tests.unit.samples import ANNA, record, wire_of
 

@@ -53,9 +53,6 @@ async def test_a_start_that_is_cancelled_while_its_consumer_stops_closes_the_sto
     async def no_records(_: object, partitions: Any) -> dict[Any, int]:
         return dict.fromkeys(partitions, 0)
 
-    async def id_of_any(*_: object) -> str:
-        return "0" * 32
-
     async def open_store(*_: object) -> Stored:
         return stored
 
@@ -72,8 +69,7 @@ async def test_a_start_that_is_cancelled_while_its_consumer_stops_closes_the_sto
 
     monkeypatch.setattr(recovery, "topic_id", same_topic)
     monkeypatch.setattr(recovery, "new_consumer", lambda *_, **__: EmptyLogs())
-    monkeypatch.setattr(recovery, "_written_ends", no_records)
-    monkeypatch.setattr(recovery, "topic_id", id_of_any)
+    monkeypatch.setattr(recovery, "written_ends", no_records)
     monkeypatch.setattr(recovery, "_open_store", open_store)
     monkeypatch.setattr(recovery, "restore", nothing_to_restore)
     monkeypatch.setattr(recovery, "stop", stop)
