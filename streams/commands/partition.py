@@ -197,13 +197,13 @@ class CommandPartition(Generic[S]):
         if isinstance(command, Poison):
             return command
         aggregate_id, id_ = command.aggregate_id, command.id.bytes
-        snapshot = self._repository.get(aggregate_id)
-        if snapshot.version == 0:
-            # An aggregate that exists had this checked for its first command.
-            try:
+        try:
+            snapshot = self._repository.get(aggregate_id)
+            if snapshot.version == 0:
+                # An aggregate that exists had this checked for its first command.
                 check_partition(record, self._settings.partitions)
-            except Poison as poison:
-                return poison.without_traceback()
+        except Poison as poison:
+            return poison.without_traceback()
         first = snapshot.reply_to(id_)
         if first is not None:
             return first
@@ -217,6 +217,9 @@ class CommandPartition(Generic[S]):
                     aggregate_id, RememberedRejection(id_, rejected.code, rejected.reason)
                 )
             return rejected.without_traceback()
+        except Poison as poison:  # the handler has loaded another aggregate, which is unreadable
+            self._repository.put(aggregate_id, snapshot)
+            return poison.without_traceback()
         except (Transient, Fatal):
             raise
         except Exception as error:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from models.errors import Fatal
 from models.messages import Event, EventRecord
 from models.wire import encode
 from streams.encryption.cipher import (
-    DecryptionError,
     is_sealed_state,
     open_state,
     seal_dead_letter,
@@ -60,17 +58,12 @@ class PartitionSealer:
         """Open a record of the state table; one that is not sealed is returned unchanged.
 
         Raises:
-            Fatal: the data key is gone, or the master key is missing or another one.
+            DecryptionError: the data key is gone or another one, or the record was changed.
+            Fatal: the master key is missing or another one.
         """
         if value is None or not is_sealed_state(value):
             return value
-        try:
-            return open_state(value, aggregate_id, self._keys.get(aggregate_id))
-        except DecryptionError as error:
-            raise Fatal(
-                f"The state of {aggregate_id.decode(errors='replace')} cannot be decrypted "
-                f"({error}): restore the keys topic from a backup"
-            ) from None
+        return open_state(value, aggregate_id, self._keys.get(aggregate_id))
 
     def changes(self) -> list[OutputRecord]:
         """Return what the keys topic lacks: keys created and destroyed since the last commit."""

@@ -11,7 +11,13 @@ from models.events import UserDeactivated, UserErased
 from models.messages import Event
 from models.user import User
 from streams.commands.repository import EventSourcedRepository
-from streams.encryption.cipher import PERSONAL, is_sealed_state, new_key, open_dead_letter
+from streams.encryption.cipher import (
+    PERSONAL,
+    DecryptionError,
+    is_sealed_state,
+    new_key,
+    open_dead_letter,
+)
 from streams.encryption.keys import PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import SEALED, dead_letter
@@ -124,10 +130,10 @@ def test_the_state_is_kept_sealed_until_the_user_is_erased(sealing: PartitionSea
     assert (user.erased, user.email) == (True, "")
 
 
-def test_a_state_whose_key_is_lost_stops_the_worker(sealing: PartitionSealer) -> None:
+def test_a_state_whose_key_is_lost_cannot_be_opened(sealing: PartitionSealer) -> None:
     write(sealing, ANNA)
     sealed = sealing.seal_state(ID, b"[]")
-    with pytest.raises(Fatal, match="The state of user-1 cannot be decrypted"):
+    with pytest.raises(DecryptionError, match="its key is gone"):
         PartitionSealer(PartitionKeys(new_key()), encrypt=True).open_state(ID, sealed)
     with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not set"):
         PartitionSealer(PartitionKeys(None, {ID: b"x"})).open_state(ID, sealed)
