@@ -3,32 +3,20 @@
 Pure: events, states and documents are handed in. The oracle is the fold of the events by `evolve`
 and `project`.
 
-Three facts about the events of an aggregate so far decide what is compared:
-
-    shredded       one was read without its key, so its personal fields are empty
-    erased         one erased the aggregate; that destroys the key
-    state_erased   one that did so is of a command below the position: the state must show it
-
-The fold of an erased aggregate is the same, whether its events were readable or not. So a state is
-compared if it is `state_erased` or not `shredded`, and a document if, at its version, the aggregate
-was `erased` or not `shredded`. Otherwise they may have been made while the events were readable,
-which the fold was not: the aggregate is erased while this runs, and only versions are compared.
-An aggregate that is `shredded` and never `erased` has lost its key.
+What is compared once an aggregate is erased: see `streams/audit/folds.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
-
-import orjson
+from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 from models.errors import Fatal
 from models.messages import Event, EventRecord
 from streams.aggregate import Aggregate
+from streams.audit.folds import Frozen, History, StateFold, ViewDocuments, ViewFold
 from streams.audit.report import Report
-from streams.elasticsearch.index import REFUSED, Document
+from streams.elasticsearch.index import Document
 from streams.encryption.cipher import DecryptionError, is_sealed_state, open_state
 from streams.encryption.keys import PartitionKeys, no_master_key
 from streams.state.snapshot import Snapshot, decode_snapshot
@@ -37,106 +25,6 @@ S = TypeVar("S")
 
 # Stands for the offsets of all commands of a former topic: before those of this one.
 _FORMER = -1
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """Positions of one partition that a check refers to, while the workers continue.
-
-    Attributes:
-        position: Position of the command topic that the state table has reached. The effects of
-            commands below it are checked; later ones only explain documents that are ahead.
-        view_end: Position of the event topic that the view has to have reached.
-        events_from: Offset of the event topic up to which the events are of a former command topic
-            (`cqrs topics adopt`), whose offsets mean nothing in this one.
-    """
-
-    position: int
-    view_end: int
-    events_from: int = 0
-
-
-@dataclass
-class ViewDocuments:
-    """The documents of a view, to be compared with the events of all partitions."""
-
-    project: Callable[[Document | None, EventRecord[Any]], Document]
-    documents: dict[str, bytes] = field(default_factory=dict)
-    """Encoded documents by id. One is taken out when its first event comes: extra ones are left."""
-    dead_lettered: set[str] = field(default_factory=set)
-    """Ids of the aggregates with an event in the view's dead letters."""
-
-    def add(self, document: Document) -> None:
-        """Add a document as it was read."""
-        # A copy: the bytes that orjson returns keep its buffer, which is ten times as large.
-        self.documents[document["id"]] = bytes(memoryview(orjson.dumps(document)))
-
-    def take(self, aggregate_id: str) -> Document | None:
-        """Return the document of an aggregate and remove it; None if there is none."""
-        encoded = self.documents.pop(aggregate_id, None)
-        return None if encoded is None else orjson.loads(encoded)
-
-
-@dataclass(slots=True)
-class _StateFold(Generic[S]):
-    """Fold of the events that the state table has to contain."""
-
-    state: S | None = None
-    events: int = 0
-
-
-@dataclass(slots=True)
-class _ViewFold:
-    """Fold of the events up to the version of the view's document, and that document.
-
-    Attributes:
-        required: Version that the document must have at least; 0 if it need not exist.
-        found_version: Version that it has; 0 if it does not exist.
-        refused: Whether it is a stand-in.
-        found: The document, until the fold has reached its version.
-        document: The fold, until then.
-    """
-
-    required: int = 0
-    found_version: int = 0
-    refused: bool = False
-    found: Document | None = None
-    document: Document | None = None
-
-    @classmethod
-    def of(cls, found: Document | None) -> _ViewFold:
-        """Create the fold to compare with a document of the view."""
-        if found is None:
-            return cls()
-        refused = REFUSED in found
-        return cls(
-            found_version=found["version"],
-            refused=refused,
-            found=found[REFUSED] if refused else found,
-        )
-
-
-@dataclass(slots=True)
-class _History(Generic[S]):
-    """The events of one aggregate so far.
-
-    Attributes:
-        state: Their fold as the state table must have it.
-        view: Their fold as the view must have it.
-        version: Sequence of the last one.
-        first_source: Offset of the first one's command.
-        last_source: Offset of the last one's command.
-        shredded, erased, state_erased: See the module.
-    """
-
-    state: _StateFold[S]
-    view: _ViewFold
-    version: int = 0
-    first_source: int = -1
-    last_source: int = -1
-    shredded: bool = False
-    erased: bool = False
-    state_erased: bool = False
 
 
 class HistoryAudit(Generic[S]):
@@ -165,7 +53,7 @@ class HistoryAudit(Generic[S]):
         self._view = view
         self._report = report
         self._i2, self._i3, self._i4 = (report.findings[name] for name in ("I2", "I3", "I4"))
-        self._histories: dict[str, _History[S]] = {}
+        self._histories: dict[str, History[S]] = {}
 
     def exists_at(self, aggregate_id: str, source: int) -> bool:
         """Return whether the aggregate had an event before the command at offset `source`."""
@@ -177,9 +65,7 @@ class HistoryAudit(Generic[S]):
         history = self._histories.get(event.aggregate_id)
         if history is None:
             found = None if self._view is None else self._view.take(event.aggregate_id)
-            history = self._histories[event.aggregate_id] = _History(
-                _StateFold(), _ViewFold.of(found)
-            )
+            history = self._histories[event.aggregate_id] = History(StateFold(), ViewFold.of(found))
         source = _FORMER if offset < self._frozen.events_from else event.source.offset
         self._check_order(offset, event, source, history)
         history.shredded = history.shredded or event.event.is_shredded
@@ -219,7 +105,7 @@ class HistoryAudit(Generic[S]):
                 self._check_document(self._view, aggregate_id, history)
 
     def _check_order(
-        self, offset: int, event: EventRecord[Event], source: int, history: _History[S]
+        self, offset: int, event: EventRecord[Event], source: int, history: History[S]
     ) -> None:
         self._report.events += 1
         self._i2.checked += 1
@@ -239,16 +125,14 @@ class HistoryAudit(Generic[S]):
         history.version = event.sequence
         history.last_source = source
 
-    def _evolve(self, offset: int, event: EventRecord[Event], fold: _StateFold[S]) -> None:
+    def _evolve(self, offset: int, event: EventRecord[Event], fold: StateFold[S]) -> None:
         fold.events += 1
         try:
             fold.state = self._aggregate.evolve(fold.state, event.event, event.timestamp)
         except Fatal as error:
             self._i2.violated(f"{event.aggregate_id}: {error} ({_at(offset, event)})")
 
-    def _project(
-        self, view: ViewDocuments, event: EventRecord[Event], history: _History[S]
-    ) -> None:
+    def _project(self, view: ViewDocuments, event: EventRecord[Event], history: History[S]) -> None:
         fold = history.view
         try:
             fold.document = view.project(fold.document, event)
@@ -267,7 +151,7 @@ class HistoryAudit(Generic[S]):
 
     def _check_state(self, aggregate_id: str, value: bytes) -> None:
         self._i3.checked += 1
-        history = self._histories.get(aggregate_id) or _History(_StateFold[S](), _ViewFold())
+        history = self._histories.get(aggregate_id) or History(StateFold[S](), ViewFold())
         try:
             snapshot = self._decode(aggregate_id, value)
         except DecryptionError as error:
@@ -297,7 +181,7 @@ class HistoryAudit(Generic[S]):
             value = open_state(value, key, self._keys.get(key))
         return decode_snapshot(self._aggregate, value)
 
-    def _check_document(self, view: ViewDocuments, aggregate_id: str, history: _History[S]) -> None:
+    def _check_document(self, view: ViewDocuments, aggregate_id: str, history: History[S]) -> None:
         fold = history.view
         if not fold.required and not fold.found_version:
             return  # newer than what the view must have

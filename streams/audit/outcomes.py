@@ -27,23 +27,8 @@ from models.outcomes import (
     Rejection,
 )
 from models.tokens import Point, Token
+from streams.audit.dedupe import DedupeWindows, Reply, SeenOutcome
 from streams.audit.report import Report, ViolationKind
-from streams.state.snapshot import DEDUPE_WINDOW
-
-Reply = FirstAcceptance | FirstRejection
-
-
-class _SeenOutcome(NamedTuple):
-    """The checked part of an outcome; a million of them have to fit in memory."""
-
-    offset: int
-    status: str
-    command_id: UUID | None
-    aggregate_id: str | None
-    reply: Reply | None
-    """The acceptance or rejection that it states or repeats, without the token."""
-    token_offset: int | None
-    """Offset of the command in its token; None without a token of this aggregate and sequence."""
 
 
 class _SeenEvent(NamedTuple):
@@ -73,7 +58,7 @@ class OutcomeAudit:
         self._commands = array("q")
         self._command_ids = array("Q")  # half of each id, which is enough; 0: it has none
         # By the offset of the command:
-        self._outcomes: dict[int, list[_SeenOutcome]] = defaultdict(list)
+        self._outcomes: dict[int, list[SeenOutcome]] = defaultdict(list)
         self._events: dict[int, list[_SeenEvent]] = defaultdict(list)
         self._dead_letters: Counter[int] = Counter()
 
@@ -101,7 +86,7 @@ class OutcomeAudit:
             token_offset = _token_offset(reply, outcome)
             reply = replace(reply, token="")  # half of the memory, and not needed any more
         self._outcomes[outcome.source.offset].append(
-            _SeenOutcome(
+            SeenOutcome(
                 offset,
                 outcome.status,
                 outcome.command_id,
@@ -147,7 +132,7 @@ class OutcomeAudit:
             if offset >= start:
                 self._report.commands += 1
                 self._check_one_outcome(offset)
-        windows = _DedupeWindows(exists_at, complete=outcomes_from == 0 and not self._has_former)
+        windows = DedupeWindows(exists_at, complete=outcomes_from == 0 and not self._has_former)
         for source in sorted(self._outcomes):
             if source >= commands_from:
                 self._check_command_of(source, self._outcomes[source])
@@ -160,7 +145,7 @@ class OutcomeAudit:
         self._check_without_outcome(outcomes_from)
         return start
 
-    def _check_command_of(self, source: int, outcomes: Sequence[_SeenOutcome]) -> None:
+    def _check_command_of(self, source: int, outcomes: Sequence[SeenOutcome]) -> None:
         """Check that the outcomes of an offset are of the command at it."""
         place = bisect_left(self._commands, source)
         if place == len(self._commands) or self._commands[place] != source:
@@ -191,7 +176,7 @@ class OutcomeAudit:
                 "doubled" if outcomes else "lost",
             )
 
-    def _count(self, outcome: _SeenOutcome) -> None:
+    def _count(self, outcome: SeenOutcome) -> None:
         match outcome.status:
             case Accepted.status:
                 self._report.accepted += 1
@@ -202,7 +187,7 @@ class OutcomeAudit:
             case _:
                 self._report.dead += 1
 
-    def _check_outcome(self, source: int, outcome: _SeenOutcome, windows: _DedupeWindows) -> None:
+    def _check_outcome(self, source: int, outcome: SeenOutcome, windows: DedupeWindows) -> None:
         events = self._events.get(source, [])
         match outcome.status:
             case Accepted.status:
@@ -225,7 +210,7 @@ class OutcomeAudit:
         if violation is not None:
             self._i1.violated(*violation)
 
-    def _check_events(self, source: int, outcome: _SeenOutcome, events: list[_SeenEvent]) -> None:
+    def _check_events(self, source: int, outcome: SeenOutcome, events: list[_SeenEvent]) -> None:
         assert isinstance(outcome.reply, FirstAcceptance)
         last, ids = outcome.reply.sequence, outcome.reply.event_ids
         first = last - len(ids) + 1
@@ -267,48 +252,6 @@ class OutcomeAudit:
                     f"there is a dead letter of the command at offset {source}, whose outcome "
                     "says otherwise"
                 )
-
-
-class _DedupeWindows:
-    """The dedupe window of each aggregate, replayed from the outcomes.
-
-    A command that is repeated within the window is a duplicate and gets the same reply again. One
-    that is repeated later is decided again, as documented.
-    """
-
-    def __init__(self, exists_at: Callable[[str, int], bool], *, complete: bool) -> None:
-        """Create empty windows.
-
-        Args:
-            exists_at: As in `OutcomeAudit.conclude`.
-            complete: Whether no outcome has expired.
-        """
-        self._exists_at = exists_at
-        self._complete = complete
-        self._windows: dict[str, list[_SeenOutcome]] = defaultdict(list)
-
-    def check(self, source: int, outcome: _SeenOutcome) -> tuple[str, ViolationKind] | None:
-        """Check and add the next outcome in the order of the commands; return its violation."""
-        if outcome.reply is None or outcome.aggregate_id is None:
-            return None
-        window = self._windows[outcome.aggregate_id]
-        first = next((old for old in window if old.command_id == outcome.command_id), None)
-        name = f"the command {outcome.command_id} at offset {source}"
-        if outcome.status == Duplicate.status:
-            if first is None:
-                if self._complete:
-                    return f"{name} is a duplicate of none before it", "diverged"
-            elif (first.reply, first.token_offset) != (outcome.reply, outcome.token_offset):
-                line = f"{name} is a duplicate and got another reply than the first time"
-                return line, "diverged"
-            return None
-        if outcome.status == Accepted.status or self._exists_at(outcome.aggregate_id, source):
-            window.append(outcome)
-            del window[:-DEDUPE_WINDOW]
-        if first is not None:
-            again = f"{name} was decided again as {outcome.status}; it was {first.status} before"
-            return again, "doubled"
-        return None
 
 
 def _token_offset(accepted: FirstAcceptance, outcome: Outcome) -> int | None:

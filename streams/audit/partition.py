@@ -14,7 +14,8 @@ from models.errors import Poison
 from models.messages import Source, parse_event
 from models.outcomes import parse_outcome
 from streams.aggregate import Aggregate, TopicNames
-from streams.audit.history import Frozen, HistoryAudit, ViewDocuments
+from streams.audit.folds import Frozen, ViewDocuments
+from streams.audit.history import HistoryAudit
 from streams.audit.outcomes import OutcomeAudit
 from streams.audit.report import CheckedRange, InvariantResult, Report
 from streams.commands.reader import command_id_in

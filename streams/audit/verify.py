@@ -20,7 +20,8 @@ from faust.types import TP
 
 from models.errors import NoSuchView, Transient
 from streams.aggregate import Aggregate, TopicNames
-from streams.audit.history import Frozen, ViewDocuments, check_extra_documents
+from streams.audit.folds import Frozen, ViewDocuments
+from streams.audit.history import check_extra_documents
 from streams.audit.partition import PartitionAudit
 from streams.audit.report import NotCaughtUp, Report
 from streams.encryption.cipher import is_sealed_state

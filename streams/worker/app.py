@@ -189,10 +189,6 @@ class StreamApp(faust.App):
         consumer.resume_partitions({tp} & consumer.assignment())
         consumer.wake()
 
-    async def committed(self, tp: TP) -> int | None:
-        """Return the group's committed offset in a partition, or None."""
-        return await self._chunk_consumer.committed(tp)
-
     async def log_bounds(self, tp: TP) -> tuple[int, int]:
         """Return the first offset on the broker, and the last stable one, where reading ends."""
         return await self._chunk_consumer.log_bounds(tp)

@@ -178,13 +178,6 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         ranges = {tp: self._passed.pop(tp) for tp in taken}
         return [Chunk(tp, (), passed.start, passed.end) for tp, passed in ranges.items()]
 
-    async def committed(self, tp: TP) -> int | None:
-        """Return the group's committed offset, or None."""
-        partition = TopicPartition(tp.topic, tp.partition)
-        return await self.call_thread(  # type: ignore[no-any-return]
-            self._ensure_consumer().committed, partition
-        )
-
     async def log_bounds(self, tp: TP) -> tuple[int, int]:
         """Return the first offset on the broker, and the last stable one, where reading ends."""
         return await self.call_thread(self._log_bounds, tp)  # type: ignore[no-any-return]

@@ -139,10 +139,6 @@ class ChunkConsumer(driver.Consumer):
         except IllegalStateError:
             self.log.info("Partitions were reassigned while seeking: left to the rebalance")
 
-    async def committed(self, tp: TP) -> int | None:
-        """Return the group's committed offset, or None."""
-        return await self._thread.committed(tp)
-
     async def log_bounds(self, tp: TP) -> tuple[int, int]:
         """Return the first offset on the broker, and the last stable one, where reading ends."""
         return await self._thread.log_bounds(tp)

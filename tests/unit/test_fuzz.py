@@ -26,7 +26,7 @@ from models.event_decoder import event_decoder
 from models.events import USER_EVENTS
 from models.outcomes import parse_outcome
 from models.tokens import Token
-from streams.audit.history import Frozen
+from streams.audit.folds import Frozen
 from streams.audit.partition import PartitionAudit
 from streams.audit.report import Report
 from streams.commands.reader import CommandReader, identify

@@ -13,7 +13,7 @@ from models.outcomes import DeadLettered, Rejection
 from models.user import User
 from models.wire import encode
 from streams.aggregate import TopicNames
-from streams.audit.history import Frozen
+from streams.audit.folds import Frozen
 from streams.audit.partition import PartitionAudit
 from streams.audit.report import Report
 from streams.encryption.cipher import new_key

@@ -28,7 +28,8 @@ from models.user import User, evolve
 from models.user_view import project
 from models.wire import encode
 from streams.aggregate import TopicNames
-from streams.audit.history import Frozen, ViewDocuments, check_extra_documents
+from streams.audit.folds import Frozen, ViewDocuments
+from streams.audit.history import check_extra_documents
 from streams.audit.partition import PartitionAudit
 from streams.audit.report import Report
 from streams.elasticsearch.index import REFUSED, Document
