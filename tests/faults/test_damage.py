@@ -17,8 +17,8 @@ from agents.users import USERS
 from deploy.ephemeral import Deployment, WorkerProcess
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
-from models.commands import DeactivateUser
-from models.messages import Command
+from models.commands import DeactivateUser, RegisterUser
+from models.messages import Command, to_wire
 from models.outcomes import Accepted, DeadLettered, Outcome
 from streams.audit.verify import verify
 from streams.kafka.clients import admin_client, new_producer
@@ -26,7 +26,6 @@ from streams.kafka.partitioner import partition_of
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
 from tests.harness.traffic import counting, send
-from tests.unit.samples import register, wire_register
 
 
 @asynccontextmanager
@@ -93,6 +92,16 @@ async def test_aborted_commands_at_the_end_do_not_expire(deploy: Deploy) -> None
         await outcomes.reach(15)
 
 
+def register(user: str) -> RegisterUser:
+    return RegisterUser(
+        aggregate_id=user,
+        email=f"{user}@example.org",
+        first_name="A",
+        last_name="B",
+        registration_source="web",
+    )
+
+
 async def dispatch(deployed: Deployment, *commands: Command) -> list[Outcome]:
     """Return the outcomes of these commands, each sent after the outcome of the one before."""
     async with open_commands(deployed.settings) as bus:
@@ -102,7 +111,7 @@ async def dispatch(deployed: Deployment, *commands: Command) -> list[Outcome]:
 async def test_a_state_that_cannot_be_read_concerns_its_user_alone(deploy: Deploy) -> None:
     deployed = deploy("commands", partitions=1)
     worker = deployed.workers[0]
-    await dispatch(deployed, register(aggregate_id="anna"), register(aggregate_id="ben"))
+    await dispatch(deployed, register("anna"), register("ben"))
     worker.terminate()
     async with new_producer(deployed.settings) as producer:
         await producer.send_and_wait(deployed.names.changelog, b"garbage", b"anna", partition=0)
@@ -110,7 +119,7 @@ async def test_a_state_that_cannot_be_read_concerns_its_user_alone(deploy: Deplo
     anna, carl, ben = await dispatch(
         deployed,
         DeactivateUser(aggregate_id="anna"),
-        register(aggregate_id="carl"),
+        register("carl"),
         DeactivateUser(aggregate_id="ben"),
     )
     assert isinstance(anna, DeadLettered)
@@ -138,17 +147,17 @@ async def test_a_partition_that_cannot_continue_stops_no_other(deploy: Deploy) -
     first, second = (
         [user for user in users if partition_of(user.encode(), 2) == n] for n in (0, 1)
     )
-    await dispatch(deployed, register(aggregate_id=first[0]), register(aggregate_id=second[0]))
+    await dispatch(deployed, register(first[0]), register(second[0]))
     worker.terminate()
     async with (
         new_producer(deployed.settings) as producer,
         admin_client(deployed.settings) as admin,
     ):
-        await send(producer, deployed, [wire_register(aggregateId=first[1])])
+        await send(producer, deployed, [to_wire(register(first[1]))])
         tp = TopicPartition(deployed.names.commands, 0)
         await admin.delete_records({tp: RecordsToDelete(before_offset=2)})
     worker.start()
-    (outcome,) = await dispatch(deployed, register(aggregate_id=second[1]))
+    (outcome,) = await dispatch(deployed, register(second[1]))
     assert isinstance(outcome, Accepted)
 
     await wait_until(lambda: "[0] is parked" in worker.log_text)
@@ -161,5 +170,5 @@ async def test_a_partition_that_cannot_continue_stops_no_other(deploy: Deploy) -
     done = cqrs(deployed.settings, "topics", "skip-expired", "0", "--yes")
     assert done.returncode == 0, done.stderr
     deployed.start("commands")
-    (outcome,) = await dispatch(deployed, register(aggregate_id=first[2]))
+    (outcome,) = await dispatch(deployed, register(first[2]))
     assert isinstance(outcome, Accepted)
