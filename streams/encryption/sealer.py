@@ -12,7 +12,7 @@ from streams.encryption.cipher import (
     seal_state,
 )
 from streams.encryption.keys import PartitionKeys
-from streams.kafka.dead_letters import with_sealed_value
+from streams.kafka.dead_letters import with_sealed_value, without_value
 from streams.kafka.transactions import OutputRecord
 
 
@@ -40,13 +40,16 @@ class PartitionSealer:
             seal_event(wire, envelope.event.personal, key)
         return encode(wire)
 
-    def seal_dead_letter(self, plain: OutputRecord) -> OutputRecord:
-        """Seal a dead letter, if encryption is on and its aggregate has a data key."""
+    def seal_dead_letter(self, plain: OutputRecord, *, keyed_elsewhere: bool) -> OutputRecord:
+        """Seal a dead letter, if encryption is on and its aggregate has a data key.
+
+        If that key may be elsewhere, or gone, and is not here, the value is left out instead.
+        """
         if not self._encrypt or plain.key is None or plain.value is None:
             return plain
         key = self._keys.get(plain.key)
         if key is None:
-            return plain
+            return without_value(plain) if keyed_elsewhere else plain
         return with_sealed_value(plain, seal_dead_letter(plain.value, plain.key, key))
 
     def seal_state(self, aggregate_id: bytes, value: bytes) -> bytes:
