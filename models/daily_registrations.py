@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
 
-from models.errors import Fatal
+from models.errors import PartitionFatal
 from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserRegistered
 from models.messages import EventRecord, Source
 
@@ -47,10 +47,10 @@ def count(document: Mapping[str, Any] | None, record: EventRecord[UserEvent]) ->
     """Return the document with this registration: a new dict, the old one is not changed.
 
     Raises:
-        Fatal: the event is no registration.
+        PartitionFatal: the event is no registration.
     """
     if not isinstance(record.event, UserRegistered):
-        raise Fatal(f"{record.type} is no registration")
+        raise PartitionFatal(f"{record.type} is no registration")
     return {
         "id": document_id(record),
         "version": document_version(record),

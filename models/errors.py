@@ -5,6 +5,7 @@
      ├── Poison               the record cannot be read or decided: a dead letter
      ├── Transient            retry, with backoff
      ├── Fatal                stop, and print the one line that says what to do
+     │    ├── PartitionFatal  one partition cannot continue, the others can
      │    └── NoSuchView      there is no index behind a view's name
      ├── NoHandler            there is no handler for this type of message
      │    ├── NoCommandHandler
@@ -44,6 +45,7 @@ PoisonCode = Literal[
     "oversized",
     "decide-failed",
     "unreadable",
+    "unreadable-state",
     "refused-document",
 ]
 
@@ -85,6 +87,14 @@ class Transient(CqrsError):
 
 class Fatal(CqrsError):
     """Continuing would do harm or never help. The text is one line that says what to do."""
+
+
+class PartitionFatal(Fatal):
+    """One partition cannot continue, and says nothing about the others.
+
+    A worker parks the partition, reports why, and tries again from time to time. It stops if all of
+    its partitions are parked. Other programs stop as for any `Fatal`.
+    """
 
 
 class NoSuchView(Fatal):

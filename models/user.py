@@ -18,7 +18,7 @@ from models.commands import (
     RegisterUser,
     UpdateUserProfile,
 )
-from models.errors import Fatal, NoCommandHandler, Rejected
+from models.errors import NoCommandHandler, PartitionFatal, Rejected
 from models.events import (
     UserDeactivated,
     UserErased,
@@ -115,7 +115,7 @@ def evolve(user: User | None, event: UserEvent, at: datetime) -> User:
     """Return the user after the event, which happened at `at`.
 
     Raises:
-        Fatal: the event does not fit: no `decide` produced this history.
+        PartitionFatal: the event does not fit: no `decide` produced this history.
     """
     if user is not None and user.erased:
         raise _broken(event, "follows UserErased")
@@ -156,5 +156,7 @@ def evolve(user: User | None, event: UserEvent, at: datetime) -> User:
     raise _broken(event, fault)
 
 
-def _broken(event: UserEvent, fault: str) -> Fatal:
-    return Fatal(f"A user's history is broken: {type(event).__name__} {fault}. Restore the events.")
+def _broken(event: UserEvent, fault: str) -> PartitionFatal:
+    return PartitionFatal(
+        f"A user's history is broken: {type(event).__name__} {fault}. Restore the events."
+    )

@@ -16,7 +16,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
-from models.errors import Fatal
+from models.errors import PartitionFatal
 from models.events import (
     UserDeactivated,
     UserErased,
@@ -57,7 +57,7 @@ def project(document: Mapping[str, Any] | None, record: EventRecord[UserEvent]) 
     the result is the tombstone already, because there is nothing to show.
 
     Raises:
-        Fatal: the first event is not a registration, or a later one is.
+        PartitionFatal: the first event is not a registration, or a later one is.
     """
     event, at = record.event, format_milliseconds(record.timestamp)
     if (document is None) != isinstance(event, UserRegistered):
@@ -104,8 +104,8 @@ def format_milliseconds(at: datetime) -> str:
     return f"{text[:-4]}Z" if at.microsecond else f"{text[:-1]}.000Z"
 
 
-def _broken(record: EventRecord[UserEvent], fault: str) -> Fatal:
-    return Fatal(
+def _broken(record: EventRecord[UserEvent], fault: str) -> PartitionFatal:
+    return PartitionFatal(
         f"The history of user {record.aggregate_id} is broken: {record.type} number "
         f"{record.sequence} {fault}. Restore the events."
     )

@@ -31,6 +31,7 @@ from streams.kafka.dead_letters import (
     SOURCE_OFFSET,
     SOURCE_PARTITION,
     SOURCE_TOPIC,
+    WITHHELD,
 )
 from streams.kafka.records import Record
 from streams.kafka.topics import check_topics, partitions_of, topic_specs
@@ -173,6 +174,8 @@ def _dead(record: Any) -> str:
     dead_letter = _dead_letter(record)
     source, code, reason = (dead_letter[name] for name in ("source", "code", "reason"))
     value = "(encrypted)" if dead_letter["encrypted"] else repr(dead_letter["value"])
+    if WITHHELD in dict(record.headers):
+        value = "(left out: the key of its user is not in this partition)"
     return (
         f"{source['topic']}[{source['partition']}] offset {source['offset']}  {code}: {reason}  "
         f"{value}"

@@ -26,7 +26,7 @@ from streams.commands.repository import EventSourcedRepository
 from streams.encryption.keys import PartitionKeys, master_key
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import dead_letter
-from streams.kafka.partitioner import check_partition
+from streams.kafka.partitioner import check_partition, partition_of
 from streams.kafka.records import Record, reply_key, source_of
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.transactions import OutputRecord, TransactionalProducer
@@ -210,13 +210,13 @@ class CommandPartition(Generic[S]):
         if isinstance(command, Poison):
             return command
         aggregate_id, id_ = command.aggregate_id, command.id.bytes
-        snapshot = self._repository.get(aggregate_id)
-        if snapshot.version == 0:
-            # An aggregate that exists had this checked for its first command.
-            try:
+        try:
+            snapshot = self._repository.get(aggregate_id)
+            if snapshot.version == 0:
+                # An aggregate that exists had this checked for its first command.
                 check_partition(record, self._settings.partitions)
-            except Poison as poison:
-                return poison.without_traceback()
+        except Poison as poison:
+            return poison.without_traceback()
         first = snapshot.reply_to(id_)
         if first is not None:
             return first
@@ -230,6 +230,9 @@ class CommandPartition(Generic[S]):
                     aggregate_id, RememberedRejection(id_, rejected.code, rejected.reason)
                 )
             return rejected.without_traceback()
+        except Poison as poison:  # the handler has loaded another aggregate, which is unreadable
+            self._repository.put(aggregate_id, snapshot)
+            return poison.without_traceback()
         except (Transient, Fatal):
             raise
         except Exception as error:
@@ -246,7 +249,12 @@ class CommandPartition(Generic[S]):
     ) -> Outcome:
         """Return the outcome; add the events or the dead letter to the outputs."""
         if isinstance(decision, Poison):
-            outputs.dead.append(self._sealer.seal_dead_letter(dead_letter(record, decision)))
+            outputs.dead.append(
+                self._sealer.seal_dead_letter(
+                    dead_letter(record, decision),
+                    keyed_elsewhere=self._is_keyed_elsewhere(record, decision),
+                )
+            )
             return replies.dead_lettered(record, decision)
         assert isinstance(command, Command)
         match decision:
@@ -258,6 +266,16 @@ class CommandPartition(Generic[S]):
                 return replies.rejected(record, command, decision)
             case RememberedAcceptance() | RememberedRejection():
                 return replies.duplicate(record, command, decision, self._cluster)
+
+    def _is_keyed_elsewhere(self, record: Record, poison: Poison) -> bool:
+        """Whether the aggregate of a record may have a data key that is not in this partition.
+
+        Its key is in the partition that it belongs to, or gone, if its state cannot be read.
+        """
+        return poison.code == "unreadable-state" or (
+            record.key is not None
+            and partition_of(record.key, self._settings.partitions) != record.partition
+        )
 
     def _add_events(
         self,

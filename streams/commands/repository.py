@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
+from models.errors import Poison
 from models.messages import Command, Event
 from streams.aggregate import Aggregate
+from streams.encryption.cipher import DecryptionError
 from streams.encryption.sealer import PartitionSealer
 from streams.state.snapshot import Remembered, Snapshot, decode_snapshot, encode_snapshot
 from streams.state.store import StateStore
+
+logger = logging.getLogger(__name__)
 
 S = TypeVar("S")
 
@@ -48,12 +53,21 @@ class EventSourcedRepository(Generic[S]):
         )
 
     def get(self, aggregate_id: str) -> Snapshot[S]:
-        """Return the aggregate's state, version and dedupe window; version 0: it does not exist."""
+        """Return the aggregate's state, version and dedupe window; version 0: it does not exist.
+
+        Raises:
+            Poison: the record of its state cannot be read. Nothing is staged, so it stays as it is.
+            Fatal: the master key is missing or another one.
+        """
         snapshot = self._staged.get(aggregate_id)
         if snapshot is None:
             key = aggregate_id.encode()
-            value = self._sealer.open_state(key, self._store.get(key))
-            snapshot = decode_snapshot(self._aggregate, value)
+            stored = self._store.get(key)
+            try:
+                value = self._sealer.open_state(key, stored)
+                snapshot = decode_snapshot(self._aggregate, value)
+            except ValueError as error:
+                raise _unreadable(aggregate_id, error) from None
             self._staged[aggregate_id] = snapshot
         return snapshot
 
@@ -76,3 +90,15 @@ class EventSourcedRepository(Generic[S]):
     def clear(self) -> None:
         """Drop what is staged: it is in the table now."""
         self._staged.clear()
+
+
+def _unreadable(aggregate_id: str, error: ValueError) -> Poison:
+    """Log that the state of an aggregate cannot be read; return the poison for its commands."""
+    why = str(error) if isinstance(error, DecryptionError) else type(error).__name__
+    logger.error(
+        "The state of %s cannot be read (%s): its commands are dead letters until its record on "
+        "the changelog, and its key, are restored from a backup",
+        aggregate_id,
+        why,
+    )
+    return Poison("unreadable-state", f"the state of its aggregate cannot be read: {why}")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from models.errors import Fatal
 from models.messages import Event, EventRecord
 from models.wire import encode
 from streams.encryption.cipher import (
-    DecryptionError,
     is_sealed_state,
     open_state,
     seal_dead_letter,
@@ -14,7 +12,7 @@ from streams.encryption.cipher import (
     seal_state,
 )
 from streams.encryption.keys import PartitionKeys
-from streams.kafka.dead_letters import with_sealed_value
+from streams.kafka.dead_letters import with_sealed_value, without_value
 from streams.kafka.transactions import OutputRecord
 
 
@@ -42,13 +40,16 @@ class PartitionSealer:
             seal_event(wire, envelope.event.personal, key)
         return encode(wire)
 
-    def seal_dead_letter(self, plain: OutputRecord) -> OutputRecord:
-        """Seal a dead letter, if encryption is on and its aggregate has a data key."""
+    def seal_dead_letter(self, plain: OutputRecord, *, keyed_elsewhere: bool) -> OutputRecord:
+        """Seal a dead letter, if encryption is on and its aggregate has a data key.
+
+        If that key may be elsewhere, or gone, and is not here, the value is left out instead.
+        """
         if not self._encrypt or plain.key is None or plain.value is None:
             return plain
         key = self._keys.get(plain.key)
         if key is None:
-            return plain
+            return without_value(plain) if keyed_elsewhere else plain
         return with_sealed_value(plain, seal_dead_letter(plain.value, plain.key, key))
 
     def seal_state(self, aggregate_id: bytes, value: bytes) -> bytes:
@@ -60,17 +61,12 @@ class PartitionSealer:
         """Open a record of the state table; one that is not sealed is returned unchanged.
 
         Raises:
-            Fatal: the data key is gone, or the master key is missing or another one.
+            DecryptionError: the data key is gone or another one, or the record was changed.
+            Fatal: the master key is missing or another one.
         """
         if value is None or not is_sealed_state(value):
             return value
-        try:
-            return open_state(value, aggregate_id, self._keys.get(aggregate_id))
-        except DecryptionError as error:
-            raise Fatal(
-                f"The state of {aggregate_id.decode(errors='replace')} cannot be decrypted "
-                f"({error}): restore the keys topic from a backup"
-            ) from None
+        return open_state(value, aggregate_id, self._keys.get(aggregate_id))
 
     def changes(self) -> list[OutputRecord]:
         """Return what the keys topic lacks: keys created and destroyed since the last commit."""

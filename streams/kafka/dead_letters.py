@@ -25,6 +25,11 @@ CUT_KEY = "cqrs-dead-cut-key"
 # Header of a dead letter whose value is sealed with the data key of the aggregate in its key.
 SEALED = "cqrs-dead-sealed"
 
+# Header of a dead letter whose value is left out, because the data key that it would be sealed with
+# is not in its partition: bytes of the value. The whole record stays on its topic until retention
+# removes it.
+WITHHELD = "cqrs-dead-withheld"
+
 # The broker's limit is for a batch with its envelope, and is applied after compression: a command
 # that was small when compressed can be larger than any dead letter.
 _MAX_BYTES = OUTPUT_BYTES - 64 * 1024
@@ -67,6 +72,11 @@ def dead_letter(record: Record, poison: Poison) -> OutputRecord:
 def with_sealed_value(plain: OutputRecord, sealed: bytes) -> OutputRecord:
     """Return the dead letter with the sealed value in place of its own, and a header for that."""
     return OutputRecord(plain.key, sealed, [*plain.headers, (SEALED, b"1")])
+
+
+def without_value(plain: OutputRecord) -> OutputRecord:
+    """Return the dead letter without its value, and with a header for that."""
+    return OutputRecord(plain.key, None, [*plain.headers, (WITHHELD, _length(plain.value))])
 
 
 def _length(part: bytes | None) -> bytes:

@@ -12,7 +12,7 @@ from typing import TypeVar
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from models.errors import Fatal
+from models.errors import PartitionFatal
 from streams.kafka.log_reader import read_to
 from streams.state.store import StateStore
 
@@ -30,7 +30,7 @@ async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, store: 
     transaction, also of another program, and before all that was committed after it.
 
     Raises:
-        Fatal: a record has no key, so something else writes to the changelog.
+        PartitionFatal: a record has no key, so something else writes to the changelog.
         Transient: the end was not reached, as in `read_to`.
     """
     stable = (await consumer.end_offsets([changelog]))[changelog]
@@ -45,7 +45,7 @@ async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, store: 
     async for records in read_to(consumer, changelog, end):
         changes = {record.key: record.value for record in records}
         if None in changes:
-            raise Fatal(
+            raise PartitionFatal(
                 f"{changelog.topic}[{changelog.partition}] holds a record without a key before "
                 f"offset {records[-1].offset + 1}; something else writes to this topic: stop that"
             )

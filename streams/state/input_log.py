@@ -13,7 +13,7 @@ from itertools import islice
 
 from faust.types import TP
 
-from models.errors import Fatal
+from models.errors import Fatal, PartitionFatal
 from streams.kafka.partitioner import partition_of
 from streams.state.store import Position
 
@@ -26,10 +26,10 @@ def check_topic(tp: TP, stored: Position | None, topic_id: str) -> None:
     """Check that the topic is the one that the position refers to.
 
     Raises:
-        Fatal: it was deleted and created again.
+        PartitionFatal: it was deleted and created again.
     """
     if stored is not None and stored.topic_id not in (None, topic_id):
-        raise Fatal(
+        raise PartitionFatal(
             f"{_name(tp)}: the topic was deleted and created again, so the position "
             f"{stored.offset} means nothing in it (its id is {topic_id}, that of the state "
             f"{stored.topic_id}); {_how_to_adopt(tp)}"
@@ -65,22 +65,23 @@ def check_bounds(tp: TP, stored: Position, begin: int, end: int) -> None:
     """Check that the position is within the log.
 
     Raises:
-        Fatal: commands expired before they were decided, or the log ends before the position.
+        PartitionFatal: commands expired before they were decided, or the log ends before the
+            position.
     """
     if stored.offset < begin:
-        raise Fatal(
+        raise PartitionFatal(
             f"{_name(tp)}: {begin - stored.offset} commands expired before they were decided "
             f"(position {stored.offset}, log starts at {begin}); to continue without them run "
             f"`cqrs topics skip-expired {tp.partition}`"
         )
     if stored.offset > end and stored.topic_id is None:
-        raise Fatal(
+        raise PartitionFatal(
             f"{_name(tp)} ends at {end}, before the position {stored.offset}: if the topic was "
             f"deleted and created again, {_how_to_adopt(tp)}; if not, records were lost: restore "
             "them from a backup"
         )
     if stored.offset > end:
-        raise Fatal(
+        raise PartitionFatal(
             f"{_name(tp)} ends at {end}, before the position {stored.offset}: Kafka lost records "
             "that it had acknowledged; restore the topic from a backup, or use another "
             "CQRS_NAMESPACE"

@@ -16,7 +16,7 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 from msgspec.structs import replace
 
-from models.errors import Fatal
+from models.errors import PartitionFatal
 from streams.aggregate import TopicNames
 from streams.kafka.clients import new_consumer, stop
 from streams.kafka.log_reader import LogReader, read_to
@@ -59,9 +59,10 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
     """Restore the state of an input partition whose earlier owners have been fenced.
 
     Raises:
-        Fatal: commands expired before they were decided, the command topic is not the one that
-            the state was made from, the changelog was lost, or something else that only a person
-            can repair; the message says what.
+        PartitionFatal: commands expired before they were decided, the command topic is not the one
+            that the state was made from, the changelog was lost, or something else that only a
+            person can repair; the message says what.
+        Fatal: the state was made with another number of partitions.
         KafkaError, Transient: reading failed, or a transaction of another program stays open on the
             changelog or the keys topic.
     """
@@ -85,7 +86,7 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         check_topic(tp, stored, input_id)
         check_partitions(tp, stored, state, settings.partitions)
         if stored is None and await _has_records(consumer, events):
-            raise Fatal(
+            raise PartitionFatal(
                 f"{changelog.topic}[{tp.partition}] is empty but {events.topic}[{tp.partition}] is "
                 "not: the state was lost, and deciding without it would repeat every command; "
                 "restore the changelog from a backup"

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from faust.types import TP
 
-from models.errors import Fatal, NoSuchView, Transient
+from models.errors import NoSuchView, PartitionFatal, Transient
 from models.messages import Event
 from streams.kafka.records import Record
 from streams.views.checkpoint import IndexChanged
@@ -53,8 +53,8 @@ class ViewPartition(Generic[E]):
         """Start a writer for each followed index, and return the lowest of their positions.
 
         Raises:
-            Fatal: Events that are still to be projected have expired, or the followed indices have
-                another definition.
+            PartitionFatal: Events that are still to be projected have expired.
+            Fatal: The followed indices have another definition.
             Transient: The topic ends before the position, an index was deleted, or Elasticsearch
                 failed.
             KafkaError: Kafka failed.
@@ -64,7 +64,7 @@ class ViewPartition(Generic[E]):
         position = min(writer.checkpoint.position for writer in self._writers)
         begin, end = await self._app.log_bounds(self._tp)
         if position < begin:
-            raise Fatal(
+            raise PartitionFatal(
                 f"{self._tp.topic}[{self._tp.partition}]: {begin - position} positions expired "
                 "before they were projected; events have to be kept for ever (retention.ms=-1): "
                 "restore the topic, or an index that has them, from a backup"
@@ -84,8 +84,8 @@ class ViewPartition(Generic[E]):
 
         Raises:
             IndexChanged: An index was deleted, restored, or written to by another worker.
-            Fatal: The events have a gap or contradict each other, Elasticsearch refuses, or the
-                master key is missing or wrong.
+            PartitionFatal: The events have a gap or contradict each other.
+            Fatal: Elasticsearch refuses, or the master key is missing or wrong.
             KafkaError, Transient: Dead letters or keys could not be written or read.
         """
         events, sources = await self._dead_letters.decode(self._reader, records)

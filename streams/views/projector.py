@@ -21,7 +21,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
-from models.errors import Fatal, Transient
+from models.errors import PartitionFatal, Transient
 from models.messages import Event, EventRecord
 from streams.elasticsearch.bulk_writer import WRITTEN, WriteStatus
 from streams.elasticsearch.connection import clear_traceback
@@ -40,8 +40,8 @@ _LOG_INTERVAL_S = 60.0
 _NEW: Document = {}
 
 
-class SequenceGap(Fatal):
-    """Events between a document's version and the next event are missing; the worker stops."""
+class SequenceGap(PartitionFatal):
+    """Events between a document's version and the next event are missing; the partition stops."""
 
 
 class Refused(NamedTuple):
@@ -108,8 +108,8 @@ class Projector(Generic[E]):
 
         Raises:
             SequenceGap: An event is missing before one of these; nothing of the chunk was written.
-            Fatal: The index is gone, the credentials are wrong, or the events contradict each
-                other.
+            PartitionFatal: The events contradict each other.
+            Fatal: The index is gone, or the credentials are wrong.
             Exception: What `on_refused` raises; no stand-in was written then.
         """
         cache = self._caches.setdefault(partition, {})

@@ -13,6 +13,7 @@ So it does not matter under which assignment a chunk was fetched: the log is the
 worker, and owners in between have moved the position that this one starts from.
 
 After a chunk that failed the next one is never processed: the partition starts again, with backoff.
+If it cannot continue (`PartitionFatal`) it is parked: other partitions are none the worse for it.
 None of this uses Faust's agent supervisor, which would deliver the next chunk.
 """
 
@@ -23,7 +24,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from aiokafka.errors import (
@@ -37,7 +38,7 @@ from aiokafka.errors import (
 )
 from faust.types import TP
 
-from models.errors import Fatal, Transient
+from models.errors import Fatal, PartitionFatal, Transient
 from streams.kafka.transactions import Fenced
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
 from streams.worker.logs import log_defect
@@ -46,7 +47,7 @@ from streams.worker.partition import Partition, PartitionConsumer, PartitionStat
 logger = logging.getLogger(__name__)
 
 # Errors of an outage are retried for ever, unless only an operator can fix their cause. Any other
-# error is a defect: it stops the worker after this many without a processed chunk between them.
+# error is a defect: it parks the partition after this many without a processed chunk between them.
 _RETRYABLE = (KafkaError, Transient, OSError, asyncio.TimeoutError)
 _PERMANENT = (
     GroupAuthorizationFailedError,
@@ -62,6 +63,9 @@ _MAX_DEFECTS = 5
 _BACKOFF_S = 0.2
 _MAX_BACKOFF_S = 10.0
 _MAX_DOUBLINGS = 6
+
+# Time until a parked partition is tried again, unless a rebalance comes first.
+_PARKED_RETRY_S = 60.0
 
 # Least time from the end of a chunk to the next one, unless this many records wait: records that
 # come sooner are joined with those that follow. At a fifth of the load: a third fewer transactions,
@@ -79,6 +83,7 @@ class PartitionDriver:
     state       position  busy  what it does
     ----------  --------  ----  ------------------------------------------------------------------
     lost        None      no    nothing until `start`: it is new, or was abandoned, fenced or failed
+    parked      None      no    nothing until `start`, which a timer calls after a minute
     starting    None      yes   fences and restores with retries; or closes, when it was fenced
     idle        set       no    waits for a chunk
     processing  set       yes   processes chunks; those that come meanwhile wait
@@ -88,8 +93,14 @@ class PartitionDriver:
     """
 
     def __init__(
-        self, tp: TP, partition: Partition, consumer: PartitionConsumer, max_records: int
+        self,
+        tp: TP,
+        partition: Partition,
+        consumer: PartitionConsumer,
+        max_records: int,
+        on_parked: Callable[[PartitionFatal], None],
     ) -> None:
+        """Drive the partition ``tp``; ``on_parked`` is called each time that it is parked."""
         self.tp = tp
         self._max_records = max_records
         self.position: int | None = None  # None until started
@@ -100,11 +111,15 @@ class PartitionDriver:
         self._failures = 0
         self._defects = 0
         self._processed_at = 0.0
+        self._on_parked = on_parked
+        self._parked: str | None = None  # the reason, until a start succeeds
+        self._retry: asyncio.TimerHandle | None = None
         # Chunks that wait for the running one; once they fill one, the partition is paused.
         self._waiting: deque[Chunk] = deque()
 
     def start(self) -> None:
         """Start or restart the partition in the background."""
+        self._cancel_retry()
         self._task = self._spawn(self._start())
 
     def submit(self, chunk: Chunk) -> None:
@@ -134,6 +149,7 @@ class PartitionDriver:
 
     async def abandon(self) -> None:
         """Cancel what runs; the partition is `lost` then."""
+        self._cancel_retry()
         self._forget()
         if self._task is not None:
             self._task.cancel()
@@ -157,11 +173,11 @@ class PartitionDriver:
     def status(self) -> PartitionStatus:
         """How far it is. A start counts as waiting: restoring may take any time."""
         is_waiting = (self._busy and self.position is None) or self._partition.is_waiting
-        return PartitionStatus(self.position, self._failures, is_waiting)
+        return PartitionStatus(self.position, self._failures, is_waiting, self._parked)
 
     @property
     def lost(self) -> bool:
-        """Whether the partition is neither started nor starting."""
+        """Whether the partition is neither started nor starting; it may be parked."""
         return self.position is None and not self._busy
 
     @property
@@ -175,6 +191,11 @@ class PartitionDriver:
     def _forget(self) -> None:
         self.position = None
         self._waiting.clear()
+
+    def _cancel_retry(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return asyncio.create_task(self._guarded(work), name=f"partition {_name(self.tp)}")
@@ -190,6 +211,8 @@ class PartitionDriver:
                 logger.warning("%s: fenced; rejoining the group", _name(self.tp))
                 await self._partition.close()
                 await self._consumer.rejoin()
+            except PartitionFatal as error:
+                await self._park(error)
         except Fatal as error:
             self._forget()
             self._consumer.fail(error)
@@ -203,6 +226,16 @@ class PartitionDriver:
                 )
             )
 
+    async def _park(self, error: PartitionFatal) -> None:
+        """Give the partition up for a minute and report why."""
+        self._forget()
+        self._consumer.pause(self.tp)
+        await self._partition.close()
+        self._parked = str(error)
+        self._retry = asyncio.get_running_loop().call_later(_PARKED_RETRY_S, self.start)
+        logger.error("%s is parked for %g s: %s", _name(self.tp), _PARKED_RETRY_S, error)
+        self._on_parked(error)
+
     async def _start(self) -> None:
         """Start, and retry until that succeeds; after a failure, wait first."""
         self._forget()
@@ -213,6 +246,7 @@ class PartitionDriver:
             try:
                 position = await self._partition.start()
                 self.position = position
+                self._parked = None
                 logger.info("%s: going on at position %d", _name(self.tp), position)
                 await self._consumer.read_from(self.tp, position)
             except (Fatal, Fenced):
@@ -246,6 +280,7 @@ class PartitionDriver:
         """Count and log a failure.
 
         Raises:
+            PartitionFatal: it was the last one of too many defects.
             Fatal: no further attempt is made.
         """
         self._failures += 1
@@ -257,7 +292,7 @@ class PartitionDriver:
         self._defects += 1
         log_defect(f"{_name(self.tp)}: {what}, trying again: it", error)
         if self._defects >= _MAX_DEFECTS:
-            raise Fatal(
+            raise PartitionFatal(
                 f"{_name(self.tp)}: {what} {self._defects} times: {type(error).__name__}; this is "
                 "a defect, the log says where"
             ) from error

@@ -1,8 +1,9 @@
 """A worker's health over HTTP: how far each of its partitions is, and whether it waits.
 
 `GET /health` returns 200 while every partition that the worker owns is started and waits for no
-server, else 503. Use it for routing and alerts, never to kill the process: a worker continues by
-itself after an outage, and ends by itself if it cannot.
+server, else 503. The body has the reason if a partition is parked. Use it for routing and alerts,
+never to kill the process: a worker continues by itself after an outage, and ends by itself if it
+cannot.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ def health_of(statuses: Statuses) -> tuple[int, dict[str, Any]]:
             "position": status.position,
             "failures": status.failures,
             "waits": status.is_waiting,
+            "parked": status.parked,
             "ok": _is_healthy(status),
         }
         for tp, status in sorted(statuses.items())
@@ -39,7 +41,7 @@ def health_of(statuses: Statuses) -> tuple[int, dict[str, Any]]:
 
 
 def _is_healthy(status: PartitionStatus) -> bool:
-    return status.position is not None and not status.is_waiting
+    return status.position is not None and not status.is_waiting and status.parked is None
 
 
 @asynccontextmanager

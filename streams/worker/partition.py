@@ -20,6 +20,8 @@ class PartitionStatus(NamedTuple):
     """Number of failures since the last chunk that was processed."""
     is_waiting: bool = False
     """Whether it is starting, or waits for a server: both may take any time."""
+    parked: str | None = None
+    """Why it cannot continue, in one line; None while it can."""
 
 
 class Partition(Protocol):
@@ -51,6 +53,7 @@ class Partition(Protocol):
 
         Raises:
             Fenced: the partition has a new owner, or the broker aborted the transaction.
+            PartitionFatal: the partition cannot continue.
             Fatal: the worker has to stop.
             Exception: anything else; the partition starts again and the records are read again.
         """

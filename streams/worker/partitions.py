@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from faust.types import TP
 
+from models.errors import PartitionFatal
 from streams.worker.chunks import Chunk
 from streams.worker.driver import PartitionDriver
 from streams.worker.partition import Partition, PartitionConsumer, PartitionStatus
@@ -56,7 +57,7 @@ class Partitions:
         )
 
     async def assign(self, assigned: Iterable[TP]) -> None:
-        """Start new partitions and lost ones, close those that are assigned elsewhere now."""
+        """Start new, lost and parked partitions, close those that are assigned elsewhere now."""
         if not self._closed:
             await self._take_over(set(assigned))
 
@@ -68,10 +69,19 @@ class Partitions:
                 return  # `settle` was called meanwhile
             if tp not in self._drivers:
                 self._drivers[tp] = PartitionDriver(
-                    tp, self._new_partition[tp.topic](tp), self._consumer, self._max_records
+                    tp,
+                    self._new_partition[tp.topic](tp),
+                    self._consumer,
+                    self._max_records,
+                    self._on_parked,
                 )
             if self._drivers[tp].lost:
                 self._drivers[tp].start()
+
+    def _on_parked(self, error: PartitionFatal) -> None:
+        """Stop the worker if none of its partitions can continue."""
+        if all(driver.status.parked is not None for driver in self._drivers.values()):
+            self._consumer.fail(error)
 
     async def restart(self, tps: Iterable[TP]) -> None:
         """Abandon what these partitions do and start them again, if still assigned here."""

@@ -5,7 +5,7 @@ process that looks alive and does nothing. Its sign is a partition with records 
 position does not move. Two things do not count:
 
 - waiting: a broker that does not respond is an outage, and so is what a driver retries or waits
-  for and logs (`PartitionStatus`);
+  for and logs, also while its partition is parked (`PartitionStatus`);
 - time in which this process was suspended: checks are counted, not seconds.
 """
 
@@ -115,7 +115,7 @@ class Watchdog:
 
     def _due_of(self, tp: TP, end: int | None) -> Expectation | None:
         now = self._app.partitions.status(tp)
-        if end is None or now.is_waiting:
+        if end is None or now.is_waiting or now.parked is not None:
             return None
         name = f"{tp.topic}[{tp.partition}]"
         if now.position is None:

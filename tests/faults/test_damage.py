@@ -1,21 +1,30 @@
-"""Damage to the log of one partition: what it may not do to the commands there, and elsewhere."""
+"""Damage to one partition or one user: what it may not do to the commands there, and elsewhere."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import aiohttp
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
+from agents.client import open_commands
 from agents.users import USERS
-from deploy.ephemeral import Deployment
+from deploy.ephemeral import Deployment, WorkerProcess
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
+from models.commands import DeactivateUser, RegisterUser
+from models.messages import Command, to_wire
+from models.outcomes import Accepted, DeadLettered, Outcome
 from streams.audit.verify import verify
 from streams.kafka.clients import admin_client, new_producer
+from streams.kafka.partitioner import partition_of
 from tests.conftest import Deploy
+from tests.harness.command_line import cqrs
 from tests.harness.traffic import counting, send
 
 
@@ -81,3 +90,85 @@ async def test_aborted_commands_at_the_end_do_not_expire(deploy: Deploy) -> None
         worker.start()
         await send(producer, deployed, generate(5, seed=3))
         await outcomes.reach(15)
+
+
+def register(user: str) -> RegisterUser:
+    return RegisterUser(
+        aggregate_id=user,
+        email=f"{user}@example.org",
+        first_name="A",
+        last_name="B",
+        registration_source="web",
+    )
+
+
+async def dispatch(deployed: Deployment, *commands: Command) -> list[Outcome]:
+    """Return the outcomes of these commands, each sent after the outcome of the one before."""
+    async with open_commands(deployed.settings) as bus:
+        return [await bus.dispatch(command) for command in commands]
+
+
+async def test_a_state_that_cannot_be_read_concerns_its_user_alone(deploy: Deploy) -> None:
+    deployed = deploy("commands", partitions=1)
+    worker = deployed.workers[0]
+    await dispatch(deployed, register("anna"), register("ben"))
+    worker.terminate()
+    async with new_producer(deployed.settings) as producer:
+        await producer.send_and_wait(deployed.names.changelog, b"garbage", b"anna", partition=0)
+    worker.start()
+    anna, carl, ben = await dispatch(
+        deployed,
+        DeactivateUser(aggregate_id="anna"),
+        register("carl"),
+        DeactivateUser(aggregate_id="ben"),
+    )
+    assert isinstance(anna, DeadLettered)
+    assert anna.code == "unreadable-state"
+    assert isinstance(carl, Accepted)
+    assert isinstance(ben, Accepted)
+    report = await verify(deployed.settings, USERS)
+    assert "anna: its state cannot be read" in str(report.first_violation)
+    assert [one.violations for one in report.findings.values()].count(0) == len(report.findings) - 1
+    assert worker.is_running
+
+
+async def health(worker: WorkerProcess) -> tuple[int, list[dict[str, Any]]]:
+    """Return the HTTP status of a worker's health, and its partitions."""
+    url = re.findall(r"health: (http\S+)", worker.log_text)[-1]
+    async with aiohttp.ClientSession() as client, client.get(url) as response:
+        return response.status, (await response.json())["partitions"]
+
+
+async def test_a_partition_that_cannot_continue_stops_no_other(deploy: Deploy) -> None:
+    """Its reason is in the health; a rebalance after the repair lets it continue."""
+    deployed = deploy("commands", partitions=2, health_port=0)
+    worker = deployed.workers[0]
+    users = [f"user-{number}" for number in range(20)]
+    first, second = (
+        [user for user in users if partition_of(user.encode(), 2) == n] for n in (0, 1)
+    )
+    await dispatch(deployed, register(first[0]), register(second[0]))
+    worker.terminate()
+    async with (
+        new_producer(deployed.settings) as producer,
+        admin_client(deployed.settings) as admin,
+    ):
+        await send(producer, deployed, [to_wire(register(first[1]))])
+        tp = TopicPartition(deployed.names.commands, 0)
+        await admin.delete_records({tp: RecordsToDelete(before_offset=2)})
+    worker.start()
+    (outcome,) = await dispatch(deployed, register(second[1]))
+    assert isinstance(outcome, Accepted)
+
+    await wait_until(lambda: "[0] is parked" in worker.log_text)
+    status, (parked, fine) = await health(worker)
+    assert status == 503
+    assert "1 commands expired before they were decided" in parked["parked"]
+    assert (parked["ok"], fine["ok"], fine["parked"]) == (False, True, None)
+    assert worker.is_running
+
+    done = cqrs(deployed.settings, "topics", "skip-expired", "0", "--yes")
+    assert done.returncode == 0, done.stderr
+    deployed.start("commands")
+    (outcome,) = await dispatch(deployed, register(first[2]))
+    assert isinstance(outcome, Accepted)

@@ -30,7 +30,8 @@ from streams.buses import CommandBus
 from streams.commands import partition as command_partition
 from streams.commands.partition import CommandPartition
 from streams.encryption.keys import new_master_key
-from streams.kafka.dead_letters import SEALED
+from streams.kafka.dead_letters import SEALED, WITHHELD
+from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.kafka.transactions import OutputRecord
 from streams.settings import Settings
@@ -83,7 +84,7 @@ def written(
     """What is on each topic when these chunks were processed."""
 
     async def process() -> dict[str, list[OutputRecord]]:
-        settings = Settings(partitions=1, **changes)
+        settings = Settings(**{"partitions": 1, **changes})
         app = SimpleNamespace(settings=settings, cluster="cluster", conf=SimpleNamespace(id="app"))
         table = SimpleNamespace(owned={}, changelog=NAMES.changelog)
         partition = CommandPartition[User](
@@ -175,6 +176,24 @@ def test_a_dead_letter_is_sealed_if_the_user_is_erased_later_in_the_chunk() -> N
     assert sealed == [True, False]
     keys = [(one.key, one.value) for one in topics[NAMES.keys]]
     assert keys == [(b"u", None)]
+
+
+@pytest.mark.parametrize("value", [b"{}", orjson.dumps(wire_register(aggregateId="u", id=None))])
+def test_a_letter_in_another_partition_than_its_key_has_no_value(value: bytes) -> None:
+    """The user may have a key there, and erasing her would not reach this letter."""
+    user = next(
+        user for user in map(b"u%d".__mod__, range(9)) if partition_of(user, 2) != TOPIC.partition
+    )
+    value = value.replace(b'"u"', b'"%b"' % user)
+    topics = written(
+        [[record(0, user, value)]],
+        partitions=2,
+        encrypt_personal_data=True,
+        master_key=SecretStr(new_master_key()),
+    )
+    (letter,) = topics[NAMES.dead_commands]
+    assert (letter.key, letter.value) == (user, None)
+    assert dict(letter.headers)[WITHHELD] == b"%d" % len(value)
 
 
 def test_nothing_of_a_chunk_is_left_to_the_garbage_collector() -> None:

@@ -11,10 +11,16 @@ from models.events import UserDeactivated, UserErased
 from models.messages import Event
 from models.user import User
 from streams.commands.repository import EventSourcedRepository
-from streams.encryption.cipher import PERSONAL, is_sealed_state, new_key, open_dead_letter
+from streams.encryption.cipher import (
+    PERSONAL,
+    DecryptionError,
+    is_sealed_state,
+    new_key,
+    open_dead_letter,
+)
 from streams.encryption.keys import PartitionKeys
 from streams.encryption.sealer import PartitionSealer
-from streams.kafka.dead_letters import SEALED, dead_letter
+from streams.kafka.dead_letters import SEALED, WITHHELD, dead_letter
 from streams.kafka.transactions import OutputRecord
 from streams.state.store import MemoryStore
 from tests.unit.audit.test_partition import line
@@ -40,6 +46,22 @@ def write(sealing: PartitionSealer, event: Event, sequence: int = 1) -> bytes:
 def letter() -> OutputRecord:
     poisoned = line("t", 7, b'{"email":"anna@example.org"}', ID)
     return dead_letter(poisoned, Poison("missing-field", "it is"))
+
+
+def seal(sealing: PartitionSealer, plain: OutputRecord) -> OutputRecord:
+    return sealing.seal_dead_letter(plain, keyed_elsewhere=False)
+
+
+def test_a_dead_letter_whose_key_is_elsewhere_has_no_value(sealing: PartitionSealer) -> None:
+    plain = letter()
+    withheld = sealing.seal_dead_letter(plain, keyed_elsewhere=True)
+    assert (withheld.key, withheld.value) == (ID, None)
+    assert withheld.headers == [*plain.headers, (WITHHELD, b"%d" % len(plain.value or b""))]
+    write(sealing, ANNA)  # its key is here after all
+    sealed = sealing.seal_dead_letter(plain, keyed_elsewhere=True)
+    assert (SEALED, b"1") in sealed.headers
+    off = PartitionSealer(PartitionKeys(None))
+    assert off.seal_dead_letter(plain, keyed_elsewhere=True) == plain
 
 
 def test_the_first_event_makes_the_key_and_no_other(
@@ -83,21 +105,21 @@ def test_switched_off_nothing_is_sealed(keys: PartitionKeys) -> None:
     assert orjson.loads(write(off, ANNA)) == wire_of(record(ANNA))
     assert off.changes() == []
     assert off.seal_state(ID, b"[]") == b"[]"
-    assert off.seal_dead_letter(letter()) == letter()
+    assert seal(off, letter()) == letter()
 
 
 def test_a_dead_letter_of_a_user_is_sealed_and_says_so(
     sealing: PartitionSealer, keys: PartitionKeys
 ) -> None:
-    assert sealing.seal_dead_letter(letter()) == letter()  # there is no such user, hence no key
+    assert seal(sealing, letter()) == letter()  # there is no such user, hence no key
     write(sealing, ANNA)
-    sealed = sealing.seal_dead_letter(letter())
+    sealed = seal(sealing, letter())
     assert (sealed.key, sealed.headers) == (ID, [*letter().headers, (SEALED, b"1")])
     key = keys.get(ID)
     assert key is not None
     assert open_dead_letter(sealed.value or b"", ID, key) == letter().value
     nothing = OutputRecord(ID, None)
-    assert sealing.seal_dead_letter(nothing) == nothing
+    assert seal(sealing, nothing) == nothing
 
 
 def test_the_state_is_kept_sealed_until_the_user_is_erased(sealing: PartitionSealer) -> None:
@@ -124,10 +146,10 @@ def test_the_state_is_kept_sealed_until_the_user_is_erased(sealing: PartitionSea
     assert (user.erased, user.email) == (True, "")
 
 
-def test_a_state_whose_key_is_lost_stops_the_worker(sealing: PartitionSealer) -> None:
+def test_a_state_whose_key_is_lost_cannot_be_opened(sealing: PartitionSealer) -> None:
     write(sealing, ANNA)
     sealed = sealing.seal_state(ID, b"[]")
-    with pytest.raises(Fatal, match="The state of user-1 cannot be decrypted"):
+    with pytest.raises(DecryptionError, match="its key is gone"):
         PartitionSealer(PartitionKeys(new_key()), encrypt=True).open_state(ID, sealed)
     with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not set"):
         PartitionSealer(PartitionKeys(None, {ID: b"x"})).open_state(ID, sealed)

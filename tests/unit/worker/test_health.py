@@ -21,6 +21,7 @@ def test_a_worker_without_partitions_is_healthy() -> None:
         (PartitionStatus(None), False),
         (PartitionStatus(None, failures=3, is_waiting=True), False),
         (PartitionStatus(5, is_waiting=True), False),
+        (PartitionStatus(None, parked="restore the changelog"), False),
     ],
 )
 def test_one_unhealthy_partition_is_enough(standing: PartitionStatus, ok: bool) -> None:
@@ -28,6 +29,7 @@ def test_one_unhealthy_partition_is_enough(standing: PartitionStatus, ok: bool) 
     assert status == (200 if ok else 503)
     assert body["ok"] is ok
     assert [one["ok"] for one in body["partitions"]] == [True, ok]
+    assert [one["parked"] for one in body["partitions"]] == [None, standing.parked]
 
 
 async def test_it_answers_over_http() -> None:

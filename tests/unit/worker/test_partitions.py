@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from faust.types import TP
 
-from models.errors import Fatal
+from models.errors import Fatal, PartitionFatal
 from streams.kafka.records import Record
 from streams.kafka.transactions import Fenced
 from streams.worker import driver as partition_driver
@@ -61,6 +62,7 @@ class FakePartition:
         self.processed: list[int] = []
         self.chunks: list[list[int]] = []
         self.committed = 0
+        self.begun = asyncio.Event()
         self.entered = asyncio.Event()
         self.gate = asyncio.Event()
         self.gate.set()
@@ -73,6 +75,7 @@ class FakePartition:
 
     async def start(self) -> int:
         self.starts += 1
+        self.begun.set()
         await self.start_gate.wait()
         return max(self.position, self.committed)
 
@@ -115,9 +118,17 @@ def partition() -> FakePartition:
     return FakePartition(position=10)
 
 
+def new_driver(
+    worker: FakeWorker,
+    partition: FakePartition,
+    on_parked: Callable[[PartitionFatal], None] = lambda _: None,
+) -> PartitionDriver:
+    return PartitionDriver(TOPIC, partition, worker, max_records=4, on_parked=on_parked)
+
+
 @pytest.fixture
 async def driver(worker: FakeWorker, partition: FakePartition) -> PartitionDriver:
-    driver = PartitionDriver(TOPIC, partition, worker, max_records=4)
+    driver = new_driver(worker, partition)
     driver.start()
     await idle(driver)
     return driver
@@ -220,7 +231,7 @@ async def test_a_gap_that_the_log_has_lost_starts_the_partition_again(
     assert partition.starts == 2
 
 
-async def test_a_defect_stops_the_worker_in_the_end(
+async def test_a_defect_parks_the_partition_in_the_end(
     driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
 ) -> None:
     def fail() -> None:
@@ -228,10 +239,12 @@ async def test_a_defect_stops_the_worker_in_the_end(
 
     partition.before_commit = fail
     for _ in range(5):
-        assert worker.failure is None
+        assert driver.status.parked is None
         driver.submit(chunk(10, 12))
         await idle(driver)
-    assert "the chunk at position 10 failed 5 times: KeyError" in str(worker.failure)
+    assert "the chunk at position 10 failed 5 times: KeyError" in str(driver.status.parked)
+    assert worker.failure is None
+    await driver.close()
 
 
 @pytest.fixture
@@ -257,7 +270,7 @@ async def test_an_outage_of_any_length_is_waited_for(
         return 10
 
     monkeypatch.setattr(partition, "start", start)
-    driver = PartitionDriver(TOPIC, partition, worker, max_records=4)
+    driver = new_driver(worker, partition)
     driver.start()
     await idle(driver)
     assert worker.failure is None
@@ -417,6 +430,78 @@ async def test_fatal_stops_the_worker(
     assert driver.lost
 
 
+def cannot_continue(partition: FakePartition) -> None:
+    def fail() -> None:
+        raise PartitionFatal("do this")
+
+    partition.before_commit = fail
+
+
+async def test_what_stops_one_partition_parks_it(
+    worker: FakeWorker, partition: FakePartition
+) -> None:
+    parked: list[PartitionFatal] = []
+    driver = new_driver(worker, partition, parked.append)
+    driver.start()
+    await idle(driver)
+    cannot_continue(partition)
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert driver.status == PartitionStatus(None, 0, is_waiting=False, parked="do this")
+    assert (driver.lost, worker.paused, partition.closed) == (True, True, 1)
+    assert worker.failure is None
+    assert [str(error) for error in parked] == ["do this"]
+    await driver.close()
+
+
+async def test_a_parked_partition_is_tried_again(
+    driver: PartitionDriver, partition: FakePartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_driver, "_PARKED_RETRY_S", 0)
+    cannot_continue(partition)
+    partition.start_gate.clear()
+    partition.begun.clear()
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    await partition.begun.wait()
+    assert driver.status == PartitionStatus(None, 0, is_waiting=True, parked="do this")
+    partition.start_gate.set()
+    await idle(driver)
+    assert driver.status == PartitionStatus(10)
+
+
+async def test_only_when_all_partitions_are_parked_the_worker_ends(worker: FakeWorker) -> None:
+    made: dict[TP, FakePartition] = {}
+
+    def make(tp: TP) -> FakePartition:
+        made[tp] = FakePartition()
+        return made[tp]
+
+    other = TP(TOPIC.topic, 1)
+    partitions = Partitions(worker, settle_timeout=1, max_records=4)
+    partitions.handle(TOPIC.topic, make)
+    await partitions.assign({TOPIC, other})
+    drivers = partitions._drivers
+    await asyncio.gather(*map(idle, drivers.values()))
+    cannot_continue(made[TOPIC])
+    partitions.submit(chunk(0, 2))
+    await idle(drivers[TOPIC])
+    assert worker.failure is None
+    assert partitions.positions() == {other: 0}
+
+    await partitions.assign({TOPIC, other})
+    await idle(drivers[TOPIC])
+    assert partitions.positions() == {TOPIC: 0, other: 0}  # a rebalance tries it again
+
+    partitions.submit(chunk(0, 2))
+    await idle(drivers[TOPIC])
+    cannot_continue(made[other])
+    partitions.submit(replace(chunk(0, 2), tp=other))
+    await idle(drivers[other])
+    assert str(worker.failure) == "do this"
+    await partitions.close()
+
+
 async def test_an_error_of_the_driver_itself_stops_the_worker(
     driver: PartitionDriver,
     worker: FakeWorker,
@@ -494,7 +579,7 @@ async def test_partitions_that_went_elsewhere_are_closed(worker: FakeWorker) -> 
 async def test_a_long_start_is_not_interrupted(worker: FakeWorker) -> None:
     partition = FakePartition(position=10)
     partition.start_gate.clear()
-    driver = PartitionDriver(TOPIC, partition, worker, max_records=4)
+    driver = new_driver(worker, partition)
     assert driver.status == PartitionStatus(None, 0, is_waiting=False)
     driver.start()
     assert driver.status == PartitionStatus(None, 0, is_waiting=True)

@@ -79,6 +79,16 @@ class WithoutALeader:
         return dict.fromkeys(partitions, 7)
 
 
+@pytest.mark.parametrize(
+    "status", [PartitionStatus(None, parked="do this"), PartitionStatus(5, is_waiting=True)]
+)
+async def test_nobody_expects_progress_of_what_says_why_it_makes_none(
+    status: PartitionStatus,
+) -> None:
+    app = SimpleNamespace(partitions=SimpleNamespace(status=lambda tp: status))
+    assert await Watchdog(cast(Any, app), cast(Any, WithoutALeader()))._due() == {}
+
+
 async def test_a_partition_without_a_leader_hides_no_other() -> None:
     app = SimpleNamespace(partitions=SimpleNamespace(status=lambda tp: PartitionStatus(5)))
     due = await Watchdog(cast(Any, app), cast(Any, WithoutALeader()))._due()
