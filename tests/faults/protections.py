@@ -23,7 +23,7 @@ from streams.commands import partition as command_partition
 from streams.commands.partition import CommandPartition
 from streams.elasticsearch.bulk_writer import BulkWriter
 from streams.elasticsearch.index import Document
-from streams.kafka.clients import admin_client
+from streams.kafka.clients import admin_client, new_consumer, started
 from streams.kafka.transactions import Batches, TransactionalProducer
 from streams.settings import Settings
 from streams.state import recovery
@@ -48,7 +48,10 @@ Set = Callable[[Any, str, Any], None]
 
 
 def fencing_before_recovery(set_: Set) -> None:
-    """Restore before fencing: what the old owner commits in between is missed."""
+    """Restore before fencing: what the old owner commits in between is missed.
+
+    A transaction that it has open would be waited for; so the end is taken that hides it, too.
+    """
     start, recover = TransactionalProducer.start, _recover()
     postponed: list[TransactionalProducer] = []
 
@@ -60,8 +63,18 @@ def fencing_before_recovery(set_: Set) -> None:
         await start(postponed.pop())
         return recovered
 
+    async def committed_ends(
+        settings: Settings, partitions: Sequence[TopicPartition]
+    ) -> dict[TopicPartition, int]:
+        async with started(new_consumer(settings), settings) as consumer:
+            consumer.assign(partitions)
+            consumer.pause(*partitions)
+            ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)
+            return ends
+
     set_(TransactionalProducer, "start", postpone)
     set_(command_partition, "recover_partition", recover_then_fence)
+    set_(recovery, "written_ends", committed_ends)
 
 
 def position_in_the_state(set_: Set) -> None:

@@ -175,6 +175,6 @@ async def test_missing_topics_are_an_error_of_one_line(stack: EmbeddedStack) -> 
 
 
 async def test_another_number_of_partitions_is_an_error_of_one_line(deployed: Deployment) -> None:
-    with pytest.raises(Fatal, match="CQRS_PARTITIONS=2"):
+    with pytest.raises(Fatal, match="has 2 partitions, CQRS_PARTITIONS says 3"):
         async with open_commands(deployed.settings.model_copy(update={"partitions": 3})):
             pass

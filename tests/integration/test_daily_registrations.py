@@ -204,7 +204,7 @@ def test_an_invalid_query_is_an_error_of_one_line(deploy: Deploy) -> None:
     assert done.returncode == 1
     assert f"no index {settings.namespace}daily-registrations" in done.stderr
     done = cqrs(settings, "views", "status", "daily-registrations")
-    assert "a view worker makes it (cqrs worker registrations)" in " ".join(done.stdout.split())
+    assert "a view worker creates it (cqrs worker registrations)" in " ".join(done.stdout.split())
 
 
 async def test_a_dead_letter_of_one_view_does_not_affect_the_other(deploy: Deploy) -> None:
