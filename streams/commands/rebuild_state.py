@@ -2,7 +2,7 @@
 
 A worker does it when it takes over states of an older version (`streams/state/version.py`), and
 `cqrs state rebuild` does it at any time. The dedupe windows are in no event: they are kept from the
-former records, whatever the type of their states.
+former records, whatever the type of their states; that of a record that cannot be read is lost.
 
 Nothing is written before all events were folded and compared with the former records. Then the new
 records are written in several transactions. Until the last one the position says that the states
@@ -27,7 +27,7 @@ from msgspec.structs import replace
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_after_attempt
 
-from models.errors import CqrsError, Fatal, Poison
+from models.errors import CqrsError, Fatal, PartitionFatal, Poison
 from models.event_decoder import event_decoder
 from models.messages import Event, EventRecord
 from streams.aggregate import Aggregate, TopicNames
@@ -113,7 +113,7 @@ class StateFold(Generic[S]):
             key = event.aggregate_id.encode()
             state, version = self._folded.get(key, (None, 0))
             if event.sequence != version + 1:
-                raise Fatal(
+                raise PartitionFatal(
                     f"{_at(record)}: after event {version} of {event.aggregate_id} comes number "
                     f"{event.sequence}: the state cannot be rebuilt; restore the events"
                 )
@@ -133,13 +133,13 @@ class StateFold(Generic[S]):
         """
         _, folded = self._folded.get(key, (None, 0))
         if folded < version:
-            raise Fatal(
+            raise PartitionFatal(
                 f"the state of {key.decode(errors='replace')} is of {version} events, and there "
                 f"are {folded}: events were lost, and the state cannot be rebuilt; restore the "
                 "events"
             )
         if key in self._shredded:
-            raise Fatal(
+            raise PartitionFatal(
                 f"{key.decode(errors='replace')} was not erased, and its personal data cannot be "
                 "read: its key was lost; restore the keys topic from a backup"
             )
@@ -185,8 +185,17 @@ async def rebuild_states(
     logger.info("%s[%d]: rebuilding the state, to version %s", tp.topic, tp.partition, version)
 
     def former(key: bytes) -> tuple[bytes | None, int, tuple[Remembered, ...]]:
-        value = sealer.open_state(key, store.get(key))
-        return (None, 0, ()) if value is None else (value, *decode_remembered(value))
+        stored = store.get(key)
+        try:
+            value = sealer.open_state(key, stored)
+            return (None, 0, ()) if value is None else (value, *decode_remembered(value))
+        except ValueError as error:
+            logger.warning(
+                "the former state of %s cannot be read (%s): its dedupe window is lost",
+                key.decode(errors="replace"),
+                type(error).__name__,
+            )
+            return None, 0, ()
 
     async def write(changes: dict[bytes, bytes], to: StateVersion) -> None:
         position = replace(recovered.position, state=str(to))

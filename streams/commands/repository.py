@@ -96,8 +96,8 @@ def _unreadable(aggregate_id: str, error: ValueError) -> Poison:
     """Log that the state of an aggregate cannot be read; return the poison for its commands."""
     why = str(error) if isinstance(error, DecryptionError) else type(error).__name__
     logger.error(
-        "The state of %s cannot be read (%s): its commands are dead letters until its record on "
-        "the changelog, and its key, are restored from a backup",
+        "The state of %s cannot be read (%s): its commands are dead letters until `cqrs state "
+        "rebuild`, or a backup of its key, has repaired it",
         aggregate_id,
         why,
     )

@@ -131,6 +131,12 @@ async def test_a_state_that_cannot_be_read_concerns_its_user_alone(deploy: Deplo
     assert [one.violations for one in report.findings.values()].count(0) == len(report.findings) - 1
     assert worker.is_running
 
+    done = cqrs(deployed.settings, "state", "rebuild", "0")
+    assert done.returncode == 0, done.stderr
+    (anna,) = await dispatch(deployed, DeactivateUser(aggregate_id="anna"))
+    assert isinstance(anna, Accepted)
+    assert (await verify(deployed.settings, USERS)).first_violation is None
+
 
 async def health(worker: WorkerProcess) -> tuple[int, list[dict[str, Any]]]:
     """Return the HTTP status of a worker's health, and its partitions."""
