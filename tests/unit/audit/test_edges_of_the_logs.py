@@ -140,6 +140,16 @@ def test_without_a_view_states_are_compared_and_no_documents() -> None:
     assert report.findings["I4"].checked == 0
 
 
+@pytest.mark.parametrize(("version", "violations"), [(1, 0), (2, 1)])
+def test_the_states_alone_are_compared_with_their_events(version: int, violations: int) -> None:
+    report = Report()
+    audit = auditing(report, position=1)
+    audit.add_events([event_of(0)])
+    audit.conclude_states({b"anna": encode_snapshot(Snapshot(ACTIVE, version, ()))})
+    assert report.findings["I3"].violations == violations
+    assert report.findings["I7"].checked == 0
+
+
 def test_an_encrypted_state_needs_the_master_key() -> None:
     keys = PartitionKeys(new_key())
     keys.apply(b"anna", keys.make(b"anna"))
