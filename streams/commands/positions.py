@@ -8,22 +8,17 @@ from typing import TypeVar
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 from msgspec.structs import replace
-from tenacity import AsyncRetrying, retry_if_exception_type
-from tenacity.stop import stop_after_attempt
 
-from models.errors import Fatal
 from streams.aggregate import TopicNames
+from streams.commands.ownership import work_as_owner
 from streams.kafka.log_reader import open_logs
 from streams.kafka.topic_ids import topic_id
-from streams.kafka.transactions import Fenced, OutputRecord, TransactionalProducer
+from streams.kafka.transactions import OutputRecord, TransactionalProducer
 from streams.settings import Settings
 from streams.state.recovery import last_position
 from streams.state.store import Position, encode_position, position_key
 
 T = TypeVar("T")
-
-# A supervisor may keep starting workers, and each takes the partition over before it ends.
-_MAX_ATTEMPTS = 5
 
 
 async def move_position(
@@ -50,29 +45,17 @@ async def move_position(
         Fatal: at every attempt a worker took the partition over.
     """
     tp = TP(names.commands, partition)
-    producer = TransactionalProducer(settings, settings.namespace + worker, tp)
-    try:
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(Fenced),
-            stop=stop_after_attempt(_MAX_ATTEMPTS),
-            reraise=True,
-        ):
-            with attempt:
-                await producer.start()
-                found = await find()
-                fields = changes(found)
-                if fields:
-                    position = await _changed_position(settings, names, partition, fields)
-                    record = OutputRecord(position_key(tp), encode_position(position))
-                    await producer.commit({names.changelog: producer.batches([record])})
-    except Fenced:
-        raise Fatal(
-            f"{names.commands}[{partition}] was taken over by a worker before its position could "
-            "be moved: stop the command workers and try again"
-        ) from None
-    finally:
-        await producer.close()
-    return found
+
+    async def move(producer: TransactionalProducer) -> T:
+        found = await find()
+        fields = changes(found)
+        if fields:
+            position = await _changed_position(settings, names, partition, fields)
+            record = OutputRecord(position_key(tp), encode_position(position))
+            await producer.commit({names.changelog: producer.batches([record])})
+        return found
+
+    return await work_as_owner(settings, tp, worker, move, "its position was moved")
 
 
 async def _changed_position(

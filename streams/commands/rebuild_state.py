@@ -24,20 +24,19 @@ from typing import Generic, TypeVar
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 from msgspec.structs import replace
-from tenacity import AsyncRetrying, retry_if_exception_type
-from tenacity.stop import stop_after_attempt
 
-from models.errors import CqrsError, Fatal, PartitionFatal, Poison
+from models.errors import CqrsError, PartitionFatal, Poison
 from models.event_decoder import event_decoder
 from models.messages import Event, EventRecord
 from streams.aggregate import Aggregate, TopicNames
+from streams.commands.ownership import work_as_owner
 from streams.encryption.events import read_event
 from streams.encryption.keys import PartitionKeys, master_key
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.clients import new_consumer, stop
 from streams.kafka.log_reader import read_to
 from streams.kafka.records import Record
-from streams.kafka.transactions import Fenced, OutputRecord, TransactionalProducer
+from streams.kafka.transactions import OutputRecord, TransactionalProducer
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
 from streams.state.recovery import Recovered, recover_partition, written_ends
@@ -54,9 +53,6 @@ S = TypeVar("S")
 MAX_STATES = 2000
 
 _FETCH_WAIT_MS = 20
-
-# A supervisor may keep starting workers, and each takes the partition over before it ends.
-_MAX_ATTEMPTS = 5
 
 
 @dataclass(frozen=True)
@@ -263,29 +259,14 @@ async def rebuild_partition(
     tp = TP(names.commands, partition)
     # In memory: a worker on this host may use the folder.
     settings = settings.model_copy(update={"state_dir": None})
-    producer = TransactionalProducer(settings, settings.namespace + worker, tp)
-    try:
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(Fenced),
-            stop=stop_after_attempt(_MAX_ATTEMPTS),
-            reraise=True,
-        ):
-            with attempt:
-                await producer.start()
-                recovered = await recover_partition(settings, names, tp)
-                has_to_rebuild(tp, recovered.position, StateVersion.of(aggregate))
-                keys = PartitionKeys(master_key(settings), recovered.keys)
-                return await rebuild_states(
-                    settings, aggregate, tp, recovered, keys, producer, progress
-                )
-    except Fenced:
-        raise Fatal(
-            f"{tp.topic}[{tp.partition}] was taken over by a worker before its state was rebuilt: "
-            "stop the command workers and try again"
-        ) from None
-    finally:
-        await producer.close()
-    raise AssertionError("every attempt returns or raises")
+
+    async def rebuild(producer: TransactionalProducer) -> RebuiltStates:
+        recovered = await recover_partition(settings, names, tp)
+        has_to_rebuild(tp, recovered.position, StateVersion.of(aggregate))
+        keys = PartitionKeys(master_key(settings), recovered.keys)
+        return await rebuild_states(settings, aggregate, tp, recovered, keys, producer, progress)
+
+    return await work_as_owner(settings, tp, worker, rebuild, "its state was rebuilt")
 
 
 async def _fold_events(

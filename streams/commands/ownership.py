@@ -1,0 +1,61 @@
+"""Work on a partition of the command topic by hand, in the place of the worker that owns it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from faust.types import TP
+from tenacity import AsyncRetrying, retry_if_exception_type
+from tenacity.stop import stop_after_attempt
+
+from models.errors import Fatal
+from streams.kafka.transactions import Fenced, TransactionalProducer
+from streams.settings import Settings
+
+T = TypeVar("T")
+
+# A supervisor may keep starting workers, and each takes the partition over before it ends.
+_MAX_ATTEMPTS = 5
+
+
+async def work_as_owner(
+    settings: Settings,
+    tp: TP,
+    worker: str,
+    work: Callable[[TransactionalProducer], Awaitable[T]],
+    purpose: str,
+) -> T:
+    """Fence the owner of a partition, and work with the producer that owns it then.
+
+    A worker that owned the partition takes it over again; the work is repeated if that happens
+    before it has ended.
+
+    Args:
+        settings: with the address of Kafka.
+        tp: partition of the command topic.
+        worker: app id of the command workers, without the namespace.
+        work: reads what it needs again each time it is called.
+        purpose: what was to be done, for the error: "its position was moved".
+
+    Raises:
+        Fatal: at every attempt a worker took the partition over.
+    """
+    producer = TransactionalProducer(settings, settings.namespace + worker, tp)
+    try:
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(Fenced),
+            stop=stop_after_attempt(_MAX_ATTEMPTS),
+            reraise=True,
+        ):
+            with attempt:
+                await producer.start()
+                result = await work(producer)
+    except Fenced:
+        raise Fatal(
+            f"{tp.topic}[{tp.partition}] was taken over by a worker before {purpose}: stop the "
+            "command workers and try again"
+        ) from None
+    finally:
+        await producer.close()
+    return result
