@@ -21,48 +21,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from aiokafka.errors import (
-    GroupAuthorizationFailedError,
-    InvalidTransactionTimeout,
-    KafkaError,
-    MessageSizeTooLargeError,
-    TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
-    UnsupportedCodecError,
-)
 from faust.types import TP
 
 from models.errors import Fatal, PartitionFatal, Transient
 from streams.kafka.transactions import Fenced
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
+from streams.worker.failures import Failures
 from streams.worker.logs import log_defect
 from streams.worker.partition import Partition, PartitionConsumer, PartitionStatus
 
 logger = logging.getLogger(__name__)
-
-# Errors of an outage are retried for ever, unless only an operator can fix their cause. Any other
-# error is a defect: it parks the partition after this many without a processed chunk between them.
-_RETRYABLE = (KafkaError, Transient, OSError, asyncio.TimeoutError)
-_PERMANENT = (
-    GroupAuthorizationFailedError,
-    InvalidTransactionTimeout,
-    MessageSizeTooLargeError,
-    TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
-    UnsupportedCodecError,
-)
-_MAX_DEFECTS = 5
-
-# The bound of the wait after a failure doubles with each one: 0.4 s, 0.8 s ... up to 10 s.
-_BACKOFF_S = 0.2
-_MAX_BACKOFF_S = 10.0
-_MAX_DOUBLINGS = 6
 
 # Time until a parked partition is tried again, unless a rebalance comes first.
 _PARKED_RETRY_S = 60.0
@@ -108,8 +81,7 @@ class PartitionDriver:
         self._consumer = consumer
         self._task: asyncio.Task[None] | None = None
         # Since the last chunk that was processed; a defect is a failure, too.
-        self._failures = 0
-        self._defects = 0
+        self._failures = Failures(_name(tp))
         self._processed_at = 0.0
         self._on_parked = on_parked
         self._parked: str | None = None  # the reason, until a start succeeds
@@ -173,7 +145,7 @@ class PartitionDriver:
     def status(self) -> PartitionStatus:
         """How far it is. A start counts as waiting: restoring may take any time."""
         is_waiting = (self._busy and self.position is None) or self._partition.is_waiting
-        return PartitionStatus(self.position, self._failures, is_waiting, self._parked)
+        return PartitionStatus(self.position, self._failures.count, is_waiting, self._parked)
 
     @property
     def lost(self) -> bool:
@@ -241,8 +213,8 @@ class PartitionDriver:
         self._forget()
         self._consumer.pause(self.tp)
         while True:
-            if self._failures:
-                await asyncio.sleep(_backoff(self._failures))
+            if self._failures.count:
+                await asyncio.sleep(self._failures.backoff())
             try:
                 position = await self._partition.start()
                 self.position = position
@@ -253,7 +225,7 @@ class PartitionDriver:
                 raise
             except Exception as error:
                 self._forget()
-                self._failed("cannot start", error)
+                self._failures.add("cannot start", error)
             else:
                 return
 
@@ -266,7 +238,7 @@ class PartitionDriver:
             except (Fatal, Fenced):
                 raise
             except Exception as error:
-                self._failed(f"the chunk at position {chunk.start} failed", error)
+                self._failures.add(f"the chunk at position {chunk.start} failed", error)
                 await self._start()
 
     async def _chunks_wait(self) -> bool:
@@ -275,27 +247,6 @@ class PartitionDriver:
         if pause > 0 and 0 < self._records_waiting < _NO_PAUSE_RECORDS and self.ready:
             await asyncio.sleep(pause)
         return bool(self._waiting)
-
-    def _failed(self, what: str, error: Exception) -> None:
-        """Count and log a failure.
-
-        Raises:
-            PartitionFatal: it was the last one of too many defects.
-            Fatal: no further attempt is made.
-        """
-        self._failures += 1
-        if isinstance(error, _PERMANENT):
-            raise Fatal(f"{_name(self.tp)}: {what}: {error!r}; an operator has to act") from error
-        if isinstance(error, _RETRYABLE):
-            logger.warning("%s: %s, trying again: %r", _name(self.tp), what, error)
-            return
-        self._defects += 1
-        log_defect(f"{_name(self.tp)}: {what}, trying again: it", error)
-        if self._defects >= _MAX_DEFECTS:
-            raise PartitionFatal(
-                f"{_name(self.tp)}: {what} {self._defects} times: {type(error).__name__}; this is "
-                "a defect, the log says where"
-            ) from error
 
     def _next_chunk(self) -> Chunk:
         """Take the chunk that came first, joined with those that follow it, up to the limits."""
@@ -334,7 +285,7 @@ class PartitionDriver:
             records = [record for record in records if record.offset >= self.position]
         await self._partition.process(records, chunk.end)
         self.position = chunk.end
-        self._failures = self._defects = 0
+        self._failures.clear()
         self._processed_at = time.monotonic()
 
     async def _check_log(self) -> None:
@@ -348,11 +299,6 @@ class PartitionDriver:
         _, end = await self._consumer.log_bounds(self.tp)
         if end < self.position:
             raise Transient(f"the log ends at {end}, before the position {self.position}")
-
-
-def _backoff(failures: int) -> float:
-    """Return seconds to wait: random, up to a bound that doubles with each failure."""
-    return random.uniform(0, min(_MAX_BACKOFF_S, _BACKOFF_S * 2 ** min(failures, _MAX_DOUBLINGS)))
 
 
 def _name(tp: TP) -> str:

@@ -1,0 +1,79 @@
+"""Failures of a partition: which are tried again, how soon, and which end it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    InvalidTransactionTimeout,
+    KafkaError,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+    UnsupportedCodecError,
+)
+
+from models.errors import Fatal, PartitionFatal, Transient
+from streams.worker.logs import log_defect
+
+logger = logging.getLogger(__name__)
+
+# Errors of an outage are retried for ever, unless only an operator can fix their cause. Any other
+# error is a defect: it parks the partition after this many without a processed chunk between them.
+_RETRYABLE = (KafkaError, Transient, OSError, asyncio.TimeoutError)
+_PERMANENT = (
+    GroupAuthorizationFailedError,
+    InvalidTransactionTimeout,
+    MessageSizeTooLargeError,
+    TopicAuthorizationFailedError,
+    TransactionalIdAuthorizationFailed,
+    UnsupportedCodecError,
+)
+_MAX_DEFECTS = 5
+
+# The bound of the wait after a failure doubles with each one: 0.4 s, 0.8 s ... up to 10 s.
+_BACKOFF_S = 0.2
+_MAX_BACKOFF_S = 10.0
+_MAX_DOUBLINGS = 6
+
+
+class Failures:
+    """The failures of one partition since its last processed chunk."""
+
+    def __init__(self, partition: str) -> None:
+        self._partition = partition
+        self.count = 0
+        self._defects = 0
+
+    def add(self, what: str, error: Exception) -> None:
+        """Count and log a failure.
+
+        Raises:
+            PartitionFatal: it was the last one of too many defects.
+            Fatal: no further attempt is made.
+        """
+        self.count += 1
+        if isinstance(error, _PERMANENT):
+            raise Fatal(f"{self._partition}: {what}: {error!r}; an operator has to act") from error
+        if isinstance(error, _RETRYABLE):
+            logger.warning("%s: %s, trying again: %r", self._partition, what, error)
+            return
+        self._defects += 1
+        log_defect(f"{self._partition}: {what}, trying again: it", error)
+        if self._defects >= _MAX_DEFECTS:
+            raise PartitionFatal(
+                f"{self._partition}: {what} {self._defects} times: {type(error).__name__}; this is "
+                "a defect, the log says where"
+            ) from error
+
+    def clear(self) -> None:
+        """Forget them: a chunk was processed."""
+        self.count = self._defects = 0
+
+    def backoff(self) -> float:
+        """Return seconds to wait: random, up to a bound that doubles with each failure."""
+        doublings = min(self.count, _MAX_DOUBLINGS)
+        return random.uniform(0, min(_MAX_BACKOFF_S, _BACKOFF_S * 2**doublings))
