@@ -4,6 +4,8 @@ First it waits until the workers have decided all commands that exist at the sta
 view has the events that exist by then. Then it reads and checks one partition after the other, up
 to the position that its state table has reached meanwhile. New commands may arrive all the time.
 The oracle is the fold of the events.
+
+It is a long module because it is one list: what is read, in the order in which it has to be read.
 """
 
 from __future__ import annotations

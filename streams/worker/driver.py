@@ -14,7 +14,8 @@ worker, and owners in between have moved the position that this one starts from.
 
 After a chunk that failed the next one is never processed: the partition starts again, with backoff.
 If it cannot continue (`PartitionFatal`) it is parked: other partitions are none the worse for it.
-None of this uses Faust's agent supervisor, which would deliver the next chunk.
+None of this uses Faust's agent supervisor, which would deliver the next chunk. All of it is one
+class: whatever happens to a partition is a step of its one task.
 """
 
 from __future__ import annotations
