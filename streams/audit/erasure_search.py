@@ -207,7 +207,10 @@ class PersonalDataSearch(Generic[S]):
             return _PersonalData.NONE
         if is_sealed_state(value):
             return self._if_opened(lambda key: open_state(value, self._key, key))
-        version = decode_remembered(value)[0]
+        try:
+            version = decode_remembered(value)[0]
+        except ValueError:
+            return _PersonalData.PLAIN  # it is no state, so it may be anything
         erased = self._erased_at is not None and version >= self._erased_at
         return _PersonalData.NONE if erased else _PersonalData.PLAIN
 

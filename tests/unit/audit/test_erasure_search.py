@@ -146,6 +146,12 @@ async def test_states_of_other_program_versions_are_found() -> None:
     assert readable(await search(logs))[NAMES.changelog][0] == 2
 
 
+async def test_a_record_that_is_no_state_may_be_anything() -> None:
+    logs = erased(encrypt=False)
+    logs.add(NAMES.changelog, b"anna@example.org")
+    assert readable(await search(logs))[NAMES.changelog][0] == 2
+
+
 async def test_a_key_of_a_user_who_was_not_erased_never_expires() -> None:
     logs = erased(encrypt=True)
     logs.cut(NAMES.keys, 1)
