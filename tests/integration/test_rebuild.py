@@ -195,7 +195,7 @@ async def test_a_killed_rebuild_resumes_where_it_was(deploy: Deploy) -> None:
     killed = await asyncio.create_subprocess_exec(
         *cqrs_command("views", "rebuild"),
         cwd=ROOT,
-        env={**child_environment(deployed.settings), "CQRS_BULK_DOCUMENTS": "50"},
+        env={**child_environment(deployed.settings), "CQRS_BULK_DOCUMENTS": "10"},
         stderr=subprocess.DEVNULL,
     )
 
