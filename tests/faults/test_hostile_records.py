@@ -14,6 +14,7 @@ from agents.user_audit import check_user_erasure, verify_users
 from deploy.ephemeral import Deployment
 from deploy.waiting import wait_until
 from models.commands import RegisterUser
+from models.errors import NoSuchView
 from models.outcomes import Accepted
 from models.queries import GetUserById
 from streams.kafka.clients import new_producer, started
@@ -95,6 +96,14 @@ async def test_on_every_other_topic_that_is_read(deployed: Deployment) -> None:
         started(new_producer(settings), settings) as by,
     ):
         assert isinstance(await commands.dispatch(register("before")), Accepted)
+
+        async def is_shown() -> bool:
+            try:
+                return await queries.execute(GetUserById("before")) is not None
+            except NoSuchView:
+                return False
+
+        await wait_until(is_shown, timeout=60)
         await _send_all(by, topics)
         after = await commands.dispatch(register("after"))
         assert isinstance(after, Accepted)
