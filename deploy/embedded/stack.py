@@ -153,7 +153,8 @@ class EmbeddedStack:
 
         Raises:
             Fatal: a server cannot be started; the message is one line with the reason. On this and
-                any other exception, the servers that this call started are killed.
+                any other exception, the servers that this call started are killed, or end by
+                themselves within a second.
         """
         progress = progress or Progress()
         with self._locked():

@@ -176,7 +176,8 @@ def test_an_interrupted_start_leaves_nothing_running(home: Path) -> None:
     start.send_signal(signal.SIGINT)  # as Ctrl-C does
     start.communicate()
     assert start.returncode != 0
-    assert servers_of(home) == []
+    # An interrupt while `spawn` returns leaves a server that it does not know: its pipe ends it.
+    eventually(lambda: servers_of(home) == [], within=10)
 
 
 def test_a_start_that_is_killed_leaves_nothing_running(home: Path) -> None:
