@@ -33,6 +33,7 @@ COMMANDS = {
         "Show how many users registered, by day and source.",
     ),
     "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they arrive."),
+    "history": ("deploy.cli.history:history", "Show everything that happened to one user."),
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),
     "state": ("deploy.cli.state:state", "Check or rebuild the state of the command workers."),

@@ -368,6 +368,48 @@ class TestTail:
         assert letter["source"]["topic"] == f"{settings.namespace}users.commands.v1"
 
 
+class TestHistory:
+    def test_it_shows_what_happened_to_a_user(self, settings: Settings) -> None:
+        user = new_user(settings)
+        for change in (
+            ["update", "--id", user, "--first-name", "Anja", "--expected-version", "7"],
+            ["update", "--id", user, "--first-name", "Anja"],
+            ["deactivate", "--id", user],
+        ):
+            cqrs(settings, "send", *change)
+        run_apart(produce(settings, b"{", user))
+
+        shown = cqrs(settings, "history", user)
+        assert shown.returncode == 0, shown.stderr
+        lines = shown.stdout.splitlines()
+        told = [line.split("  ", 1)[1] for line in lines if line[0].isdigit()]
+        assert told[0] == "RegisterUser  accepted"
+        assert told[1].startswith("UpdateUserProfile  rejected, version-mismatch: ")
+        assert told[2:4] == ["UpdateUserProfile  accepted", "DeactivateUser  accepted"]
+        assert told[4].startswith("(unreadable)  dead-lettered, malformed-json: ")
+        assert '    #2 UserProfileUpdated  firstName="Anja"' in lines
+        assert "The state at version 3:" in lines
+        assert "    isActive: false" in lines
+
+        as_json = cqrs(settings, "history", user, "--version", "1", "--json")
+        data = json.loads(as_json.stdout)
+        statuses = ["accepted", "rejected", "accepted", "accepted", "dead-lettered"]
+        assert [one["outcome"]["status"] for one in data["entries"]] == statuses
+        assert [len(one["events"]) for one in data["entries"]] == [1, 0, 1, 1, 0]
+        assert data["entries"][0]["command"]["type"] == "RegisterUser"
+        assert (data["version"], data["state"]["firstName"]) == (1, "Anna")
+        before = cqrs(settings, "history", user, "--at", "2001-01-01T00:00:00Z", "--json")
+        assert json.loads(before.stdout)["state"] is None
+
+    def test_nobody(self, settings: Settings) -> None:
+        done = cqrs(settings, "history", "nobody")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "there is nothing about a user with the id nobody" in done.stderr
+        wrong = cqrs(settings, "history", "nobody", "--at", "noon")
+        assert wrong.returncode == 2
+        assert "write it like 2026-11-29T12:00:00Z" in wrong.stderr
+
+
 def find(tail: subprocess.Popen[str], field: str, value: Any) -> dict[str, Any]:
     """The first line with this value; a test's time limit ends a search in vain."""
     assert tail.stdout is not None
@@ -378,7 +420,7 @@ def find(tail: subprocess.Popen[str], field: str, value: Any) -> dict[str, Any]:
     raise AssertionError(f"it ended: {tail.stderr and tail.stderr.read()}")
 
 
-async def produce(settings: Settings, value: bytes) -> None:
+async def produce(settings: Settings, value: bytes, user: str = "anna") -> None:
     topic = f"{settings.namespace}users.commands.v1"
     async with started(new_producer(settings), settings) as producer:
-        await producer.send_and_wait(topic, value, b"anna")
+        await producer.send_and_wait(topic, value, user.encode())
