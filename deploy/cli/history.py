@@ -14,6 +14,7 @@ import msgspec
 from pydantic.alias_generators import to_camel
 
 from agents.users import USERS
+from deploy.cli.exit_codes import ExitCode
 from deploy.cli.terminal import examples, progress_bar
 from deploy.environment import load_settings
 from models.outcomes import Accepted, Duplicate, FirstAcceptance
@@ -69,7 +70,7 @@ def history(
         click.echo(f"cqrs: not shown: {reason}", err=True)
     if not timeline.entries:
         click.echo(f"cqrs: there is nothing about a user with the id {user_id}", err=True)
-        ctx.exit(1)
+        ctx.exit(ExitCode.NO)
 
 
 def _time(value: str | None) -> datetime | None:
