@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from deploy.cli.exit_codes import ExitCode
-from models.errors import CqrsError, InvalidCommand, QueryError
+from models.errors import CqrsError, InvalidCommand, QueryError, Rejected
 
 # name -> (module:attribute of a click command, its one line of help), in the order of `--help`
 COMMANDS = {
@@ -134,7 +134,7 @@ def _explained(error: Exception) -> tuple[ExitCode, str]:
     if isinstance(error, (InvalidCommand, QueryError)):
         return ExitCode.WRONG_INPUT, str(error)
     if isinstance(error, CqrsError):
-        return ExitCode.UNKNOWN, str(error)
+        return ExitCode.NO if isinstance(error, Rejected) else ExitCode.UNKNOWN, str(error)
     if isinstance(error, UnicodeEncodeError):
         _discard_output()
         reason = f"the output cannot be written as {error.encoding}: set PYTHONIOENCODING=utf-8"
