@@ -30,9 +30,10 @@ from typing_extensions import Self
 from models.errors import Fatal
 from streams.connection_settings import PREFIX, ConnectionSettings
 
-# Variables with the prefix that only the embedded servers need. Workers inherit them.
+# Variables with the prefix that are no settings of workers, which inherit them: the folders of the
+# embedded servers, and whether `cqrs` shows tracebacks.
 Folder = Literal["stack_home", "cache_home"]
-_OTHERS: tuple[Folder, ...] = get_args(Folder)
+_OTHERS = (*get_args(Folder), "debug")
 
 # What Kubernetes adds to the environment of every pod for each service of its namespace, here for
 # services that are called `cqrs` or `cqrs-...`. For `cqrs-health` that is CQRS_HEALTH_PORT, too: it
