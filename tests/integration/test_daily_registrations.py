@@ -11,6 +11,7 @@ from typing import Any
 
 from aiokafka.admin import RecordsToDelete
 from aiokafka.structs import TopicPartition
+from msgspec.structs import replace
 
 from agents.client import open_queries
 from agents.daily_registrations import DAILY_REGISTRATIONS
@@ -23,8 +24,9 @@ from deploy.waiting import wait_until
 from models.errors import NoSuchView, Transient
 from models.events import USER_EVENTS, UserEvent, UserRegistered
 from models.messages import EventRecord
-from models.queries import GetDailyRegistrations, GetUserById
-from models.wire import encode
+from models.queries import GetActiveUsers, GetDailyRegistrations, GetUserById, GetUsersByEmail
+from models.user_view import format_milliseconds
+from models.wire import encode, parse_time
 from streams.elasticsearch.connection import connect
 from streams.encryption.events import read_event
 from streams.kafka.clients import admin_client, new_producer, started
@@ -210,6 +212,53 @@ def test_an_invalid_query_is_an_error_of_one_line(deploy: Deploy) -> None:
     assert f"no index {settings.namespace}daily-registrations" in done.stderr
     done = cqrs(settings, "views", "status", "daily-registrations")
     assert "a view worker creates it (cqrs worker registrations)" in " ".join(done.stdout.split())
+
+
+TIMES = (
+    "0001-01-01T00:00:00.000Z",
+    "1969-05-15T12:00:00.000Z",
+    "1969-12-31T23:59:59.999Z",
+    "1970-01-01T00:00:00.000Z",
+    "1970-01-21T15:42:03.123Z",
+    "1970-08-20T12:00:00.000Z",
+    "9999-12-31T23:59:59.999Z",
+)
+
+
+async def test_times_at_the_ends_of_the_calendar_and_around_1970(deploy: Deploy) -> None:
+    """Every query returns them as they were, and in their order."""
+    deployed = deploy("views", "registrations", partitions=1)
+    event = registered("anna@example.org")
+    await send_events(
+        deployed,
+        *(
+            (
+                f"u{n}",
+                encode(replace(record(f"u{n}", 1, event), timestamp=parse_time(at)).to_wire()),
+            )
+            for n, at in enumerate(TIMES)
+        ),
+    )
+    for view in VIEWS.values():
+        await has_all(deployed, view)
+    days = Counter(at[:10] for at in TIMES)
+    assert await counted(deployed) == {(day, "web"): number for day, number in days.items()}
+    async with open_queries(deployed.settings) as queries:
+        for day in map(date.fromisoformat, days):
+            (one,) = await queries.execute(GetDailyRegistrations(day, day))
+            assert one.day == day
+        found, cursor = [], None
+        for _ in TIMES:
+            page = await queries.execute(GetActiveUsers(limit=1, cursor=cursor))
+            found += page.items
+            cursor = page.cursor
+        assert (cursor, [user.id for user in found]) == (None, [f"u{n}" for n in range(len(TIMES))])
+        by_email = await queries.execute(GetUsersByEmail(event.email))
+        assert list(by_email.items) == found
+        for user, at in zip(found, TIMES, strict=True):
+            assert format_milliseconds(user.registered_at) == at
+            assert format_milliseconds(user.last_updated) == at
+            assert await queries.execute(GetUserById(user.id)) == user
 
 
 async def test_a_dead_letter_of_one_view_does_not_affect_the_other(deploy: Deploy) -> None:
