@@ -82,6 +82,11 @@ class Settings(ConnectionSettings, BaseSettings):
     health_port: int | None = Field(
         None, ge=0, le=65535, description="port of a worker's /health; 0: any free one"
     )
+    health_host: str = Field(
+        "127.0.0.1",
+        pattern=r"^[A-Za-z0-9.:-]+$",
+        description="address that /health listens on; 0.0.0.0: all IPv4 addresses of the host",
+    )
     max_chunk_records: int = Field(
         4000, ge=1, le=100_000, description="most records decided in one transaction"
     )

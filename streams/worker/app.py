@@ -135,10 +135,12 @@ class StreamApp(faust.App):
         """Start the health server, if it has a port, and open the clients."""
         await super().on_first_start()
         if self.settings.health_port is not None:
-            port = await self._clients.enter_async_context(
-                serving_health(self.settings.health_port, self.partitions.statuses)
+            url = await self._clients.enter_async_context(
+                serving_health(
+                    self.settings.health_host, self.settings.health_port, self.partitions.statuses
+                )
             )
-            logger.info("health: http://127.0.0.1:%d/health", port)
+            logger.info("health: %s", url)
         for open_clients in self._open_clients:
             await open_clients(self._clients)
 
