@@ -9,6 +9,7 @@ from typing import Any
 import click
 from pydantic import ValidationError
 
+from deploy.cli.exit_codes import ExitCode
 from deploy.cli.terminal import examples
 from deploy.environment import load_settings
 from models.commands import EraseUser
@@ -69,7 +70,7 @@ def erase(
     if report is not None and not report.ok:
         left = ", ".join(place.name for place in report.findings if not place.ok)
         click.echo(f"cqrs: personal data of {user} is NOT gone from {left}", err=True)
-        ctx.exit(1)
+        ctx.exit(ExitCode.NO)
 
 
 async def _erase(

@@ -31,6 +31,7 @@ from deploy.embedded.shared_files import locked
 from deploy.embedded.start_progress import Progress
 from deploy.embedded.status import StackStatus, status_of
 from models.errors import Fatal
+from streams.private_folders import ensure_private
 from streams.settings import read_folder
 
 _CONTENT = ("data", "logs", "config", "tmp", "stack.json", "kafka.json", "elasticsearch.json")
@@ -206,7 +207,7 @@ class EmbeddedStack:
     def _locked(self) -> Iterator[None]:
         """Let only one `up` or `down` run at a time, over all processes."""
         try:
-            self.home.mkdir(parents=True, exist_ok=True)
+            ensure_private(self.home)
             (self.home / ".lock").touch()
         except OSError as error:
             raise Fatal(f"cannot keep the stack in {self.home}: {error.strerror}") from error
