@@ -83,13 +83,14 @@ async def _stop_two(
 async def _refuse_writes(
     run: Run, deployed: Deployment, cluster: EmbeddedCluster, traffic: Traffic
 ) -> None:
-    """Kill one broker while the topics need three replicas: the others refuse what is written."""
-    await _require_replicas(deployed, 3)
-    before = {worker: len(worker.log_text) for worker in deployed.of("commands")}
+    """Let the topics need three replicas while one broker is away: the others refuse to write."""
     stopped = run.rng.sample(cluster.nodes, 1)
-    await _burst(run, traffic)
     await _kill(stopped)
     run.result.faults += 1
+    await traffic.until_deciding()
+    before = {worker: len(worker.log_text) for worker in deployed.of("commands")}
+    await _burst(run, traffic)
+    await _require_replicas(deployed, 3)
     for worker, length in before.items():
         await wait_until(
             lambda worker=worker, length=length: (  # type: ignore[misc]
