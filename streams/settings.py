@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     )
 
     # Kafka
-    partitions: int = Field(4, ge=1, le=1024, description="partitions of new topics, for life")
+    partitions: int = Field(4, ge=1, le=1024, description="partitions of each topic, for life")
     replication_factor: int = Field(1, ge=1, description="replicas of new topics; 3 in production")
     session_timeout: float = Field(
         10.0, ge=3.0, le=60.0, description="seconds until a dead worker's partitions move"
