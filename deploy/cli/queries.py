@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from agents.client import open_queries, pages_by_email
+from deploy.cli.exit_codes import ExitCode
 from deploy.cli.terminal import examples
 from deploy.environment import load_settings
 from models.queries import (
@@ -65,7 +66,7 @@ def get(ctx: click.Context, /, user_id: str, as_json: bool, **waiting: Any) -> N
     user: UserReadModel | None = execute(GetUserById(user_id), waiting)
     if user is None:
         click.echo(f"cqrs: no user has the id {user_id}", err=True)
-        ctx.exit(1)
+        ctx.exit(ExitCode.NO)
     elif as_json:
         click.echo(user.model_dump_json())
     else:

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import click
 
 from agents.user_audit import verify_users
+from deploy.cli.exit_codes import ExitCode
 from deploy.cli.terminal import examples, progress_bar
 from deploy.cli.views import table_of
 from deploy.environment import load_settings
@@ -39,7 +40,7 @@ def verify(ctx: click.Context, as_json: bool, timeout: float) -> None:
         print_report(report)
     if not report.ok:
         click.echo(f"cqrs: {report.first_violation}", err=True)
-        ctx.exit(1)
+        ctx.exit(ExitCode.NO)
 
 
 def print_report(report: Report) -> None:

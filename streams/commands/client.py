@@ -146,7 +146,8 @@ class KafkaCommandBus(CommandBus[Outcome]):
             raise OutcomeTimeout(
                 f"No outcome of command {command.id} came in {self._settings.outcome_timeout:g} s. "
                 "It may still be decided: send it again with the same id. "
-                "Is a command worker running?"
+                "Is a command worker running? Does another producer hold a transaction open on the "
+                "topic?"
             ) from None
         except KafkaError as error:
             raise Transient(

@@ -240,7 +240,7 @@ class CommandPartition(Generic[S]):
             log_defect(f"deciding {type(command).__name__} {command.id}", error)
             return Poison("decide-failed", f"deciding it raised {type(error).__name__}")
         sequence = snapshot.version + len(events)
-        acceptance = RememberedAcceptance(id_, sequence, len(events), record.offset)
+        acceptance = RememberedAcceptance(id_, sequence, len(events), record.offset, indexed=False)
         self._repository.remember(aggregate_id, acceptance)
         return NewEvents(events, acceptance)
 
@@ -258,8 +258,8 @@ class CommandPartition(Generic[S]):
             return replies.dead_lettered(record, decision)
         assert isinstance(command, Command)
         match decision:
-            case NewEvents(events, acceptance):
-                ids = replies.event_ids_of(command, events)
+            case NewEvents(acceptance=acceptance):
+                ids = replies.event_ids_of(command, acceptance)
                 self._add_events(record, command, decision, ids, outputs)
                 return replies.accepted(record, command, acceptance.sequence, ids, self._cluster)
             case Rejected():

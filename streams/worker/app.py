@@ -21,7 +21,7 @@ import faust
 from faust.types import TP, AgentT, FixupT, TopicT
 
 from models.errors import Fatal
-from streams.kafka.clients import cluster_id
+from streams.kafka.clients import cluster_id, connection_options
 from streams.kafka.topics import TopicSpec, check_topics
 from streams.settings import Settings
 from streams.worker.health import serving_health
@@ -69,6 +69,7 @@ class StreamApp(faust.App):
             f"{settings.namespace}{name}",
             env={},  # the environment that Faust reads its settings from
             broker=[f"kafka://{server}" for server in settings.bootstrap_servers.split(",")],
+            broker_credentials=_credentials(settings),
             Worker=StreamWorker,
             processing_guarantee="exactly_once",
             broker_session_timeout=settings.session_timeout,
@@ -232,3 +233,19 @@ class StreamApp(faust.App):
     @property
     def _chunk_consumer(self) -> ChunkConsumer:
         return cast(Any, self.consumer)  # type: ignore[no-any-return]
+
+
+def _credentials(
+    settings: Settings,
+) -> faust.SASLCredentials | faust.SSLCredentials | None:
+    """Return the options of `connection_options` as Faust takes them; None for plaintext."""
+    options = connection_options(settings)
+    context = options.get("ssl_context")
+    if "sasl_mechanism" in options:
+        return faust.SASLCredentials(
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
+            mechanism=options["sasl_mechanism"],
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context)

@@ -73,7 +73,7 @@ def yes(number: int, sequence: int, user: str = "anna") -> FirstAcceptance:
     """Return the reply to the command at this offset, if it was accepted with one event."""
     return FirstAcceptance(
         sequence=sequence,
-        event_ids=(event_id(id_of(number), 0),),
+        event_ids=(event_id(id_of(number), user, sequence),),
         token=token(number, user, sequence),
     )
 
@@ -104,7 +104,7 @@ class History:
         for index, event in enumerate(events):
             at = NOON + timedelta(seconds=len(self.events))
             record = EventRecord(
-                id=event_id(fields["command_id"], index),
+                id=event_id(fields["command_id"], user, old.version + 1 + index),
                 aggregate_id=user,
                 sequence=old.version + 1 + index,
                 timestamp=at,
@@ -121,7 +121,7 @@ class History:
         version = old.version + len(events)
         self.users[user] = Snapshot(state, version, ())
         self.documents[user] = document
-        ids = tuple(event_id(fields["command_id"], index) for index in range(len(events)))
+        ids = tuple(record.id for record in self.events[len(self.events) - len(events) :])
         fields["token"] = token(fields["source"].offset, user, version)
         self.outcomes.append(Accepted(**fields, sequence=version, event_ids=ids))
 
