@@ -32,7 +32,7 @@ from streams.aggregate import TopicNames
 from streams.audit.folds import Frozen, Kept, ViewDocuments
 from streams.audit.history import check_extra_documents
 from streams.audit.partition import PartitionAudit
-from streams.audit.report import Report
+from streams.audit.report import CheckedRange, Report
 from streams.elasticsearch.index import REFUSED, Document
 from streams.encryption.keys import PartitionKeys
 from streams.encryption.sealer import PartitionSealer
@@ -501,6 +501,11 @@ def test_expired_commands_and_outcomes_are_left_out() -> None:
     assert report.commands == 6
     assert report.findings["I7"].checked == 6
     assert history.kept.start == 4
+
+
+def test_a_report_counts_what_was_before_its_ranges() -> None:
+    report = Report(ranges=[CheckedRange(0, 4, 11), CheckedRange(1, 0, 3)])
+    assert report.expired == 4
 
 
 def test_expired_dead_letters_are_left_out() -> None:

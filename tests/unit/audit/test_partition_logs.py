@@ -230,6 +230,18 @@ async def test_documents_and_states_of_every_bucket_are_compared() -> None:
     assert report.findings["I3"].checked == len(USERS_HERE)
 
 
+async def test_dead_letters_of_every_bucket_explain_what_cannot_exist() -> None:
+    history = History()
+    ids = [name_here("i" * 513), name_here("j" * 600)]
+    for user in ids:
+        history.accept(user, ANNA)
+    history.documents.clear()
+    history.view_dead_letters = {*ids}
+    report = await check(history, 5)
+    assert report.first_violation is None
+    assert report.known_missing == 2
+
+
 async def test_a_document_without_events_is_found_in_its_bucket() -> None:
     history = long_history()
     history.documents["extra"] = {"id": name_here("extra"), "version": 1}
