@@ -31,6 +31,9 @@ from streams.state.store import RESERVED, Position, decode_position, position_ke
 # Records of a bucket. They take about 250 MiB while they are checked.
 _BUCKET_RECORDS = 400_000
 
+# Records that are taken between two reports of the progress.
+_ADVANCE_RECORDS = 1000
+
 _encode = msgspec.msgpack.encode
 _decode = msgspec.msgpack.Decoder(
     tuple[int, bytes | None, bytes | None, tuple[tuple[str, bytes | None], ...]]
@@ -84,7 +87,8 @@ class PartitionLogs:
             number: Number of the partition.
             buckets: Number of buckets.
             master: Master key; None if there are no keys to be read.
-            advance: Is told how many records were read, and how many were taken.
+            advance: Is told how many more records were read, and how many more were taken; keys
+                do not count.
         """
         self._logs = logs
         self._names = names
@@ -191,11 +195,14 @@ class PartitionLogs:
 
     def records(self, shelf: Shelf, bucket: int) -> Iterator[Record]:
         """Yield the records of one kind in a bucket, in the order of their offsets."""
-        topic = self._topics[shelf]
+        topic, taken = self._topics[shelf], 0
         for item in self._spill.read(shelf, bucket):
             offset, key, value, headers = _decode(item)
-            self._advance(1)
             yield Record(topic, self._number, offset, 0, key, value, headers)
+            taken += 1
+            if taken % _ADVANCE_RECORDS == 0:
+                self._advance(_ADVANCE_RECORDS)
+        self._advance(taken % _ADVANCE_RECORDS)
 
     def states(self, bucket: int) -> dict[bytes, bytes]:
         """Return the last state of each aggregate in a bucket."""
@@ -213,9 +220,10 @@ class PartitionLogs:
         if self._master is None:
             return None
         keys = PartitionKeys(self._master)
-        for record in self.records(Shelf.KEYS, bucket):
-            assert record.key is not None
-            keys.apply(record.key, record.value)
+        for item in self._spill.read(Shelf.KEYS, bucket):
+            _, key, wrapped, _ = _decode(item)
+            assert key is not None
+            keys.apply(key, wrapped)
         return keys
 
     def close(self) -> None:

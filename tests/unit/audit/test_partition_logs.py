@@ -298,6 +298,31 @@ async def test_if_nothing_is_left_everything_below_the_position_has_expired() ->
     assert kept == Kept(0, reached, reached)
 
 
+async def test_each_record_counts_when_it_is_read_and_when_it_is_taken() -> None:
+    history = long_history()
+    logs = logs_of(history)
+    _, total = await count_buckets(
+        cast(LogReader, logs), [name for name in logs.topics if name != NAMES.keys], [NUMBER]
+    )
+    told: list[int] = []
+    with PartitionLogs(
+        cast(LogReader, logs),
+        NAMES,
+        NUMBER,
+        buckets=2,
+        master=new_key(),
+        advance=told.append,
+    ) as read:
+        await read.read(lambda _: None)
+        assert sum(told) == total
+        for bucket in read.buckets:
+            read.keys(bucket)
+            read.states(bucket)
+            for shelf in (*Shelf,)[Shelf.COMMANDS :]:
+                list(read.records(shelf, bucket))
+    assert sum(told) == 2 * total
+
+
 async def test_the_position_is_checked_before_the_rest_is_read() -> None:
     logs = logs_of(long_history())
 
