@@ -305,7 +305,10 @@ async def test_if_nothing_is_left_everything_below_the_position_has_expired() ->
     assert kept == Kept(0, reached, reached)
 
 
-async def test_each_record_counts_when_it_is_read_and_when_it_is_taken() -> None:
+async def test_each_record_counts_when_it_is_read_and_when_it_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(partition_logs, "_ADVANCE_RECORDS", 3)
     history = long_history()
     logs = logs_of(history)
     _, total = await count_buckets(
