@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     health_port: int | None = Field(
         None, ge=0, le=65535, description="port of a worker's /health; 0: any free one"
     )
+    ready_lag: float | None = Field(
+        None, gt=0, description="seconds that a partition of a ready worker may be behind"
+    )
     max_chunk_records: int = Field(
         4000, ge=1, le=100_000, description="most records decided in one transaction"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -24,6 +25,7 @@ from typing_extensions import Self
 from models.errors import InvalidCommand, OutcomeTimeout, Poison, Transient
 from models.messages import Command, to_wire
 from models.outcomes import Outcome, parse_outcome
+from streams import metrics
 from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.kafka.clients import new_consumer, new_producer, started
@@ -127,6 +129,23 @@ class KafkaCommandBus(CommandBus[Outcome]):
         await self._resources.aclose()
 
     async def _send(self, command: Command) -> Outcome:
+        """Send a command, wait for its outcome, and note how long that took; see `_dispatch`."""
+        began = time.perf_counter()
+        result = "failed"
+        try:
+            outcome = await self._dispatch(command)
+            result = outcome.status
+        except OutcomeTimeout:
+            result = "timeout"
+            raise
+        except InvalidCommand:
+            result = "invalid"
+            raise
+        finally:
+            metrics.DISPATCH_SECONDS.labels(result).observe(time.perf_counter() - began)
+        return outcome
+
+    async def _dispatch(self, command: Command) -> Outcome:
         """Send a command and wait for its outcome: the handler of every command.
 
         Raises:

@@ -19,6 +19,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from faust.types import TP
 
 from models.errors import Transient
+from streams import metrics
 from streams.kafka.aiokafka_patches import retry_ever_more_slowly
 from streams.kafka.clients import RETRY_BACKOFF_MS, new_producer, stop
 from streams.settings import Settings
@@ -30,9 +31,16 @@ T = TypeVar("T")
 # Time for an abort. What stays open is ended by the next owner, or by the transaction's timeout.
 _ABORT_TIMEOUT_S = 1.0
 
+for _result in ("committed", "failed", "fenced", "timed-out"):
+    metrics.TRANSACTIONS.labels(_result)  # from 0 on, so that the first failure is an increase
+
 
 class Fenced(Exception):  # noqa: N818 - named as Kafka names it
     """The partition's transactional id has a newer owner, or its transaction took too long."""
+
+
+class TookTooLong(Transient):
+    """A step of a transaction took longer than a transaction may take."""
 
 
 class OutputRecord(msgspec.Struct, frozen=True, gc=False):
@@ -127,10 +135,19 @@ class TransactionalProducer:
                 `start` again, and read from the log what was.
         """
         assert self._producer is not None, "start first"
+        result = "failed"
         try:
-            return await self._in_time(self._commit(self._producer, outputs), "committing")
+            written = await self._in_time(self._commit(self._producer, outputs), "committing")
+            result = "committed"
         except (ProducerFenced, InvalidProducerEpoch) as error:
+            result = "fenced"
             raise Fenced from error
+        except TookTooLong:
+            result = "timed-out"
+            raise
+        finally:
+            metrics.TRANSACTIONS.labels(result).inc()
+        return written
 
     async def _in_time(self, work: Awaitable[T], what: str) -> T:
         """Wait for this no longer than a transaction may take.
@@ -138,14 +155,14 @@ class TransactionalProducer:
         The broker gives up the transaction then, but aiokafka may wait forever, silently.
 
         Raises:
-            Transient: the time is over.
+            TookTooLong: the time is over.
         """
         timeout = self._settings.transaction_timeout
         try:
             return await asyncio.wait_for(work, timeout)
         except asyncio.TimeoutError:
             refusal = self._retries.refusal
-            raise Transient(
+            raise TookTooLong(
                 f"{what} took longer than the {timeout:g} s of a transaction"
                 + (f"; the last refusal was of {refusal}" if refusal else "")
             ) from None

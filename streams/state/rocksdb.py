@@ -38,6 +38,7 @@ from rocksdict import (
 )
 
 from models.errors import Fatal, Transient
+from streams import metrics
 from streams.state.store import RESERVED, Position, StateStore, decode_position, position_key
 
 logger = logging.getLogger(__name__)
@@ -124,6 +125,10 @@ class RocksDBStore(StateStore):
         """Count the ids one by one: RocksDB itself has only an estimate."""
         return sum(1 for _ in self)
 
+    def approximate_len(self) -> int:
+        """Return RocksDB's estimate; it has a few more keys than there are aggregates."""
+        return self._db.property_int_value("rocksdb.estimate-num-keys") or 0
+
     def close(self) -> None:
         """Write everything to files, if that is possible, and unlock the folder."""
         if self._open:
@@ -170,6 +175,7 @@ def open_rocksdb_store(path: Path, identity: Identity, begin: int, end: int) -> 
             try:
                 return _reopen(folder, identity, begin, end)
             except _Unusable as why:
+                metrics.STORES_DISCARDED.inc()
                 logger.warning(
                     "%s: this local store is removed, and the state is read from the beginning "
                     "of the changelog: %s",

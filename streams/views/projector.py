@@ -23,6 +23,7 @@ from tenacity.wait import wait_random_exponential
 
 from models.errors import PartitionFatal, Transient
 from models.messages import Event, EventRecord
+from streams import metrics
 from streams.elasticsearch.bulk_writer import WRITTEN, WriteStatus
 from streams.elasticsearch.connection import clear_traceback
 from streams.elasticsearch.index import REFUSED, Document
@@ -218,6 +219,7 @@ class Projector(Generic[E]):
             failure = attempt.outcome.exception() if attempt.outcome else None
             clear_traceback(failure)
             self._waiting.add(ticket)
+            metrics.VIEW_RETRIES.labels(self._store.name).inc()
             self._log_waiting(failure)
 
         retrying = AsyncRetrying(

@@ -24,7 +24,8 @@ from models.errors import Fatal
 from streams.kafka.clients import cluster_id
 from streams.kafka.topics import TopicSpec, check_topics
 from streams.settings import Settings
-from streams.worker.health import serving_health
+from streams.worker.gauges import PartitionGauges
+from streams.worker.health import Health, serving_health
 from streams.worker.logs import log_defect, logging_config
 from streams.worker.partition import Partition
 from streams.worker.partitions import Partitions
@@ -135,11 +136,19 @@ class StreamApp(faust.App):
         await super().on_first_start()
         if self.settings.health_port is not None:
             port = await self._clients.enter_async_context(
-                serving_health(self.settings.health_port, self.partitions.statuses)
+                serving_health(self.settings.health_port, self._health())
             )
             logger.info("health: http://127.0.0.1:%d/health", port)
         for open_clients in self._open_clients:
             await open_clients(self._clients)
+
+    def _health(self) -> Health:
+        return Health(
+            self.partitions,
+            PartitionGauges(self.partitions, self.conf.id, self.settings.partitions),
+            consumer_turned=lambda: self._chunk_consumer.turned_at,
+            ready_lag=self.settings.ready_lag,
+        )
 
     async def preflight(self) -> None:
         """Check what the worker needs before it joins its group.

@@ -30,11 +30,17 @@ from typing import Any
 from faust.types import TP
 
 from models.errors import Fatal, PartitionFatal, Transient
+from streams import metrics
 from streams.kafka.transactions import Fenced
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
 from streams.worker.failures import Failures
 from streams.worker.logs import log_defect
-from streams.worker.partition import Partition, PartitionConsumer, PartitionStatus
+from streams.worker.partition import (
+    Partition,
+    PartitionConsumer,
+    PartitionReport,
+    PartitionStatus,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +88,13 @@ class PartitionDriver:
         self._consumer = consumer
         self._task: asyncio.Task[None] | None = None
         # Since the last chunk that was processed; a defect is a failure, too.
-        self._failures = Failures(_name(tp))
+        self._failures = Failures(tp)
         self._processed_at = 0.0
+        self._progressed_at = time.monotonic()  # or was assigned
         self._on_parked = on_parked
         self._parked: str | None = None  # the reason, until a start succeeds
         self._retry: asyncio.TimerHandle | None = None
+        self._running: Chunk | None = None
         # Chunks that wait for the running one; once they fill one, the partition is paused.
         self._waiting: deque[Chunk] = deque()
 
@@ -147,6 +155,23 @@ class PartitionDriver:
         """How far it is. A start counts as waiting: restoring may take any time."""
         is_waiting = (self._busy and self.position is None) or self._partition.is_waiting
         return PartitionStatus(self.position, self._failures.count, is_waiting, self._parked)
+
+    def report(self, end: int | None) -> PartitionReport:
+        """Return what is known of it; ``end`` is the last stable offset, if that is known."""
+        ago = time.monotonic() - self._progressed_at
+        return PartitionReport(self.status, end, self._next_at(), time.time() - ago)
+
+    def _next_at(self) -> float | None:
+        """Return the timestamp of the next record to process, among those that were fetched."""
+        chunks = [self._running, *self._waiting]
+        found = (
+            record.timestamp / 1000
+            for chunk in chunks
+            if chunk is not None
+            for record in chunk.records
+            if record.offset >= (self.position or 0)
+        )
+        return next(found, None)
 
     @property
     def lost(self) -> bool:
@@ -216,8 +241,12 @@ class PartitionDriver:
         while True:
             if self._failures.count:
                 await asyncio.sleep(self._failures.backoff())
+            began = time.monotonic()
             try:
                 position = await self._partition.start()
+                metrics.PARTITION_START_SECONDS.labels(self.tp.topic).observe(
+                    time.monotonic() - began
+                )
                 self.position = position
                 self._parked = None
                 logger.info("%s: going on at position %d", _name(self.tp), position)
@@ -232,7 +261,7 @@ class PartitionDriver:
 
     async def _work(self) -> None:
         while await self._chunks_wait():
-            chunk = self._next_chunk()
+            chunk = self._running = self._next_chunk()
             self._consumer.resume(self.tp)
             try:
                 await self._process(chunk)
@@ -241,6 +270,8 @@ class PartitionDriver:
             except Exception as error:
                 self._failures.add(f"the chunk at position {chunk.start} failed", error)
                 await self._start()
+            finally:
+                self._running = None
 
     async def _chunks_wait(self) -> bool:
         """Pause if few records wait; return whether a chunk waits then."""
@@ -287,7 +318,7 @@ class PartitionDriver:
         await self._partition.process(records, chunk.end)
         self.position = chunk.end
         self._failures.clear()
-        self._processed_at = time.monotonic()
+        self._processed_at = self._progressed_at = time.monotonic()
 
     async def _check_log(self) -> None:
         """Check that the log has not gone back, and is no other one.

@@ -167,6 +167,11 @@ class ChunkConsumer(driver.Consumer):
         self._committed.update(positions)
         return True
 
+    @property
+    def turned_at(self) -> float | None:
+        """When the event loop of the consumer's thread last turned (`time.monotonic`)."""
+        return self._thread.turned_at
+
     def wake(self) -> None:
         """Fetch again now: a partition has become active."""
         self._thread.wake()
