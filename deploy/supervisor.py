@@ -41,7 +41,8 @@ def command_line(app: str) -> list[str]:
 
     It works in any folder: the worker imports nothing from its current one.
     """
-    faust = ["-L", "uvloop", "worker", "--without-web", "-l", "info"]
+    # Quiet: without Faust's banner, which is no log line.
+    faust = ["--quiet", "-L", "uvloop", "worker", "--without-web", "-l", "info"]
     return [sys.executable, str(_RUN_APP), app, *faust]
 
 

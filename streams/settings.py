@@ -118,6 +118,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="lowest level of this project's log lines in workers"
     )
+    log_format: Literal["text", "json"] = Field("text", description="form of a worker's log lines")
 
     @field_validator("bootstrap_servers")
     @classmethod

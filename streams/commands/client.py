@@ -32,6 +32,7 @@ from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.kafka.topics import COMMAND_BYTES, check_topics, partitions_of, topic_specs
+from streams.logs import about
 from streams.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -230,7 +231,12 @@ class KafkaCommandBus(CommandBus[Outcome]):
             outcome = parse_outcome(record.value or b"")
         except Poison as poison:
             logger.warning(
-                "%s[%d] offset %d is %s", record.topic, record.partition, record.offset, poison
+                "%s[%d] offset %d is %s",
+                record.topic,
+                record.partition,
+                record.offset,
+                poison,
+                extra=about("record-left-out", record, offset=record.offset),
             )
             return
         for pending in self._pending[record.key]:

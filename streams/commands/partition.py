@@ -241,7 +241,7 @@ class CommandPartition(Generic[S]):
         except Poison as poison:
             return poison.without_traceback()
         except Exception as error:
-            log_defect(f"reading {record.topic}[{record.partition}] at {record.offset}", error)
+            log_defect("reading a command", error, record, offset=record.offset)
             return Poison("unreadable", f"reading it raised {type(error).__name__}")
 
     async def _decide(self, record: Record, command: Command | Poison) -> Decision:
@@ -280,7 +280,13 @@ class CommandPartition(Generic[S]):
             raise
         except Exception as error:
             self._repository.put(aggregate_id, snapshot)
-            log_defect(f"deciding {type(command).__name__} {command.id}", error)
+            log_defect(
+                f"deciding {type(command).__name__}",
+                error,
+                record,
+                offset=record.offset,
+                command=command.id,
+            )
             return Poison("decide-failed", f"deciding it raised {type(error).__name__}")
         sequence = snapshot.version + len(events)
         acceptance = RememberedAcceptance(id_, sequence, len(events), record.offset, indexed=False)

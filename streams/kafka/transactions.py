@@ -22,6 +22,7 @@ from models.errors import Transient
 from streams import metrics
 from streams.kafka.aiokafka_patches import retry_ever_more_slowly
 from streams.kafka.clients import RETRY_BACKOFF_MS, new_producer, stop
+from streams.logs import about
 from streams.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -198,7 +199,12 @@ class TransactionalProducer:
             if producer._txn_manager.is_in_transaction():
                 await asyncio.wait_for(producer.abort_transaction(), _ABORT_TIMEOUT_S)
         except (KafkaError, asyncio.TimeoutError) as error:
-            logger.info("%s: the open transaction could not be aborted: %r", self._tp, error)
+            logger.info(
+                "%s: the open transaction could not be aborted: %r",
+                self._tp,
+                error,
+                extra=about("transaction-not-aborted", self._tp),
+            )
         finally:
             with suppress(KafkaError):
                 await stop(producer)

@@ -39,6 +39,7 @@ from rocksdict import (
 
 from models.errors import Fatal, Transient
 from streams import metrics
+from streams.logs import about
 from streams.state.store import RESERVED, Position, StateStore, decode_position, position_key
 
 logger = logging.getLogger(__name__)
@@ -140,7 +141,12 @@ class RocksDBStore(StateStore):
         try:
             self._db.close()
         except Exception as error:  # it is closed all the same
-            logger.warning("%s: the last changes were not written: %s", self._folder.files, error)
+            logger.warning(
+                "%s: the last changes were not written: %s",
+                self._folder.files,
+                error,
+                extra=about("store-not-written"),
+            )
 
     def _remove_and_raise(self, error: Exception) -> NoReturn:
         if not self._open:
@@ -181,6 +187,7 @@ def open_rocksdb_store(path: Path, identity: Identity, begin: int, end: int) -> 
                     "of the changelog: %s",
                     folder.files,
                     why,
+                    extra=about("store-removed"),
                 )
         return _create(folder, identity)
     except BaseException:

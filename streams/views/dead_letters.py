@@ -20,6 +20,7 @@ from streams import metrics
 from streams.kafka.dead_letters import VIEW, dead_letter
 from streams.kafka.records import Record
 from streams.kafka.transactions import Batches, OutputRecord
+from streams.logs import about
 from streams.views.event_reader import EventReader
 
 logger = logging.getLogger(__name__)
@@ -83,5 +84,9 @@ class ViewDeadLetters:
         for code, number in Counter(poison.code for _, poison in poisoned).items():
             metrics.DEAD_LETTERS.labels(self._view.decode(), code).inc(number)
         logger.warning(
-            "%s: wrote %d dead letters to %s", self._view.decode(), len(poisoned), self._topic
+            "%s: wrote %d dead letters to %s",
+            self._view.decode(),
+            len(poisoned),
+            self._topic,
+            extra=about("view-dead-letters", view=self._view.decode()),
         )

@@ -23,6 +23,7 @@ from faust.types import TP, AgentT, FixupT, TopicT
 from models.errors import Fatal
 from streams.kafka.clients import cluster_id
 from streams.kafka.topics import TopicSpec, check_topics
+from streams.logs import about
 from streams.settings import Settings
 from streams.worker.gauges import PartitionGauges
 from streams.worker.health import Health, serving_health
@@ -86,7 +87,9 @@ class StreamApp(faust.App):
             table_standby_replicas=0,
             stream_wait_empty=False,
             worker_redirect_stdouts=False,
-            logging_config=logging_config(settings.log_level),
+            logging_config=logging_config(
+                settings.log_level, settings.log_format, f"{settings.namespace}{name}"
+            ),
             web_enabled=False,
             web_bind="127.0.0.1",
             web_in_thread=False,
@@ -138,7 +141,9 @@ class StreamApp(faust.App):
             port = await self._clients.enter_async_context(
                 serving_health(self.settings.health_port, self._health())
             )
-            logger.info("health: http://127.0.0.1:%d/health", port)
+            logger.info(
+                "health: http://127.0.0.1:%d/health", port, extra=about("health-served", port=port)
+            )
         for open_clients in self._open_clients:
             await open_clients(self._clients)
 
@@ -157,7 +162,7 @@ class StreamApp(faust.App):
             Fatal: Kafka does not respond, or a topic is missing or differs.
         """
         for line in await check_topics(self.settings, self._topics):
-            logger.warning("%s", line)
+            logger.warning("%s", line, extra=about("worker-warning"))
         self.cluster = await cluster_id(self.settings)
 
     def _init_fixups(self) -> list[FixupT]:
@@ -175,7 +180,11 @@ class StreamApp(faust.App):
 
     async def on_stop(self) -> None:
         """Finish or abandon the running chunks, then stop as Faust does."""
-        logger.info("stopping; running chunks have %g s to finish", STOP_TIMEOUT_S)
+        logger.info(
+            "stopping; running chunks have %g s to finish",
+            STOP_TIMEOUT_S,
+            extra=about("worker-stopping"),
+        )
         await self.partitions.settle(STOP_TIMEOUT_S)
         if self.partitions.positions():
             with suppress(asyncio.TimeoutError):
@@ -214,7 +223,7 @@ class StreamApp(faust.App):
         """
         if self.failure is None:
             self.failure = error
-            logger.critical("%s", error)
+            logger.critical("%s", error, extra=about("worker-failed"))
             if not self.should_stop:
                 os.kill(os.getpid(), signal.SIGTERM)
 

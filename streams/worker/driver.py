@@ -32,6 +32,7 @@ from faust.types import TP
 from models.errors import Fatal, PartitionFatal, Transient
 from streams import metrics
 from streams.kafka.transactions import Fenced
+from streams.logs import about
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
 from streams.worker.failures import Failures
 from streams.worker.logs import log_defect
@@ -125,7 +126,11 @@ class PartitionDriver:
         self._waiting.clear()
         _, running = await asyncio.wait({self._task}, timeout=timeout)
         if running:
-            logger.warning("%s: abandoning a chunk that did not finish in time", _name(self.tp))
+            logger.warning(
+                "%s: abandoning a chunk that did not finish in time",
+                _name(self.tp),
+                extra=about("chunk-abandoned", self.tp),
+            )
             await self.abandon()
 
     async def abandon(self) -> None:
@@ -206,7 +211,11 @@ class PartitionDriver:
                 # Another worker owns the partition, or the broker aborted our transaction. The
                 # group knows which: it assigns the partition again, to that worker or to us.
                 self._forget()
-                logger.warning("%s: fenced; rejoining the group", _name(self.tp))
+                logger.warning(
+                    "%s: fenced; rejoining the group",
+                    _name(self.tp),
+                    extra=about("partition-fenced", self.tp),
+                )
                 await self._partition.close()
                 await self._consumer.rejoin()
             except PartitionFatal as error:
@@ -216,7 +225,7 @@ class PartitionDriver:
             self._consumer.fail(error)
         except Exception as error:
             self._forget()
-            log_defect(f"{_name(self.tp)}: the driver", error)
+            log_defect(f"{_name(self.tp)}: the driver", error, self.tp)
             self._consumer.fail(
                 Fatal(
                     f"{_name(self.tp)}: its driver raised {type(error).__name__}; this is a "
@@ -231,7 +240,13 @@ class PartitionDriver:
         await self._partition.close()
         self._parked = str(error)
         self._retry = asyncio.get_running_loop().call_later(_PARKED_RETRY_S, self.start)
-        logger.error("%s is parked for %g s: %s", _name(self.tp), _PARKED_RETRY_S, error)
+        logger.error(
+            "%s is parked for %g s: %s",
+            _name(self.tp),
+            _PARKED_RETRY_S,
+            error,
+            extra=about("partition-parked", self.tp),
+        )
         self._on_parked(error)
 
     async def _start(self) -> None:
@@ -249,7 +264,12 @@ class PartitionDriver:
                 )
                 self.position = position
                 self._parked = None
-                logger.info("%s: going on at position %d", _name(self.tp), position)
+                logger.info(
+                    "%s: going on at position %d",
+                    _name(self.tp),
+                    position,
+                    extra=about("partition-started", self.tp, position=position),
+                )
                 await self._consumer.read_from(self.tp, position)
             except (Fatal, Fenced):
                 raise
@@ -304,6 +324,7 @@ class PartitionDriver:
                 _name(self.tp),
                 chunk.start,
                 self.position,
+                extra=about("chunk-gap", self.tp, position=self.position),
             )
             self._consumer.pause(self.tp)
             self._waiting.clear()

@@ -107,7 +107,7 @@ async def test_the_counts_are_those_of_verify_and_name_nobody(deploy: Deploy) ->
 
 async def test_a_worker_says_when_it_has_started_and_what_it_waits_for(deploy: Deploy) -> None:
     """One of the two has no partition: it is a standby, and ready."""
-    deployed = deploy("commands", "commands", partitions=1, health_port=0)
+    deployed = deploy("commands", "commands", partitions=1, health_port=0, log_format="json")
     await wait_until(lambda: any(worker.has_begun for worker in deployed.workers))
 
     async def all_are(path: str) -> bool:
@@ -123,6 +123,11 @@ async def test_a_worker_says_when_it_has_started_and_what_it_waits_for(deploy: D
     ready = [json.loads((await get(one, "/ready"))[1]) for one in deployed.workers]
     assert [one["why"] for one in ready] == [[], []]
     assert sorted(len(one["partitions"]) for one in ready) == [0, 1]
+    group = f"{deployed.settings.namespace}users-commands"
+    for worker in deployed.workers:
+        lines = [json.loads(line) for line in worker.log_text.splitlines()]
+        assert {line["worker"] for line in lines} == {group}
+        assert "health-served" in {line["event"] for line in lines}
 
 
 async def test_a_client_measures_how_long_it_waits(deploy: Deploy) -> None:
