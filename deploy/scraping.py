@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,7 +47,11 @@ def listed_targets(path: Path, role: str, processes: Sequence[Settings]) -> Iter
     ports = [one.health_port for one in processes]
     if not all(ports):
         raise Fatal("there is nothing to scrape: set CQRS_HEALTH_PORT to a port, 9100 for instance")
-    targets = {"targets": [f"127.0.0.1:{port}" for port in ports], "labels": {"role": role}}
+    hosts = [_shown(one.health_host) for one in processes]
+    targets = {
+        "targets": [f"{host}:{port}" for host, port in zip(hosts, ports, strict=True)],
+        "labels": {"role": role},
+    }
     temporary = path.with_name(f"{path.name}.{os.getpid()}")  # Prometheus reads whole files only
     try:
         temporary.write_text(json.dumps([targets]))
@@ -57,3 +62,10 @@ def listed_targets(path: Path, role: str, processes: Sequence[Settings]) -> Iter
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def _shown(host: str) -> str:
+    """Return where others find what listens at this address; for all of them: this host's name."""
+    if host in ("0.0.0.0", "::"):
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host

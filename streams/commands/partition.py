@@ -33,7 +33,7 @@ from streams.kafka.dead_letters import dead_letter
 from streams.kafka.partitioner import check_partition, partition_of
 from streams.kafka.records import Record, reply_key, source_of
 from streams.kafka.topic_ids import topic_id
-from streams.kafka.transactions import OutputRecord, TransactionalProducer
+from streams.kafka.transactions import OtherTopic, OutputRecord, TransactionalProducer
 from streams.state.input_log import check_topic
 from streams.state.recovery import recover_partition
 from streams.state.snapshot import (
@@ -164,7 +164,11 @@ class CommandPartition(Generic[S]):
         check_topic(self._tp, self._position, await topic_id(self._settings, self._tp.topic))
 
     async def process(self, records: Sequence[Record], position: int) -> None:
-        """Decide a chunk and commit the results."""
+        """Decide a chunk and commit the results, if it is of the topic that the position is of.
+
+        A topic that was deleted and created again may have other records at the position, and a
+        worker that did not look meanwhile reads them as if they were the next ones.
+        """
         new = self._producer.batches
         events, outcomes, dead = new(), new(), new()
         counts, clock = ChunkCounts(self._label_names), _Clock()
@@ -176,18 +180,23 @@ class CommandPartition(Generic[S]):
             outcomes.extend(outputs.outcomes)
             dead.extend(outputs.dead)
         changes = self._repository.staged()
-        self._position = replace(self._position, offset=position)
+        former, self._position = self._position, replace(self._position, offset=position)
         changes[position_key(self._tp)] = encode_position(self._position)
         clock.note("decide")
-        offsets = await self._producer.commit(
-            {
-                self._names.keys: new(self._sealer.changes()),
-                self._names.events: events,
-                self._names.outcomes: outcomes,
-                self._names.dead_commands: dead,
-                self._table.changelog: new(starmap(OutputRecord, changes.items())),
-            }
-        )
+        try:
+            offsets = await self._producer.commit(
+                {
+                    self._names.keys: new(self._sealer.changes()),
+                    self._names.events: events,
+                    self._names.outcomes: outcomes,
+                    self._names.dead_commands: dead,
+                    self._table.changelog: new(starmap(OutputRecord, changes.items())),
+                },
+                of_topic=former.topic_id,
+            )
+        except OtherTopic as error:
+            check_topic(self._tp, former, str(error))
+            raise
         clock.note("commit")
         self._apply(changes, offsets[self._table.changelog] + len(changes))
         clock.note("apply")

@@ -47,7 +47,12 @@ def reply_key(record: Record) -> bytes | None:
     No aggregate id is longer than what is kept. A compressed record may have a key that is too
     large to be written again.
     """
-    return None if record.key is None else record.key[:_MAX_KEY_BYTES]
+    return None if record.key is None else cut_key(record.key)
+
+
+def cut_key(key: bytes) -> bytes:
+    """Return as much of a key as an aggregate id can have."""
+    return key[:_MAX_KEY_BYTES]
 
 
 def time_of(record: Record) -> datetime:

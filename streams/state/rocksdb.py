@@ -40,6 +40,7 @@ from rocksdict import (
 from models.errors import Fatal, Transient
 from streams import metrics
 from streams.logs import about
+from streams.private_folders import ensure_private
 from streams.state.store import RESERVED, Position, StateStore, decode_position, position_key
 
 logger = logging.getLogger(__name__)
@@ -230,7 +231,7 @@ class _LockedFolder:
 def _lock_folder(path: Path) -> _LockedFolder:
     """Lock the first free folder, and remove unlocked ones after it."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ensure_private(path)
         number = 0
         while (folder := _LockedFolder.try_lock(path, number)) is None:
             number += 1

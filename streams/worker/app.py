@@ -21,7 +21,7 @@ import faust
 from faust.types import TP, AgentT, FixupT, TopicT
 
 from models.errors import Fatal
-from streams.kafka.clients import cluster_id
+from streams.kafka.clients import cluster_id, connection_options
 from streams.kafka.topics import TopicSpec, check_topics
 from streams.logs import about
 from streams.settings import Settings
@@ -71,6 +71,7 @@ class StreamApp(faust.App):
             f"{settings.namespace}{name}",
             env={},  # the environment that Faust reads its settings from
             broker=[f"kafka://{server}" for server in settings.bootstrap_servers.split(",")],
+            broker_credentials=_credentials(settings),
             Worker=StreamWorker,
             processing_guarantee="exactly_once",
             broker_session_timeout=settings.session_timeout,
@@ -138,12 +139,10 @@ class StreamApp(faust.App):
         """Start the health server, if it has a port, and open the clients."""
         await super().on_first_start()
         if self.settings.health_port is not None:
-            port = await self._clients.enter_async_context(
-                serving_health(self.settings.health_port, self._health())
+            url = await self._clients.enter_async_context(
+                serving_health(self.settings.health_host, self.settings.health_port, self._health())
             )
-            logger.info(
-                "health: http://127.0.0.1:%d/health", port, extra=about("health-served", port=port)
-            )
+            logger.info("health: %s", url, extra=about("health-served", url=url))
         for open_clients in self._open_clients:
             await open_clients(self._clients)
 
@@ -248,3 +247,19 @@ class StreamApp(faust.App):
     @property
     def _chunk_consumer(self) -> ChunkConsumer:
         return cast(Any, self.consumer)  # type: ignore[no-any-return]
+
+
+def _credentials(
+    settings: Settings,
+) -> faust.SASLCredentials | faust.SSLCredentials | None:
+    """Return the options of `connection_options` as Faust takes them; None for plaintext."""
+    options = connection_options(settings)
+    context = options.get("ssl_context")
+    if "sasl_mechanism" in options:
+        return faust.SASLCredentials(
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
+            mechanism=options["sasl_mechanism"],
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context)

@@ -157,14 +157,14 @@ def _name(tp: TP) -> str:
 
 
 @asynccontextmanager
-async def serving_health(port: int, health: Health) -> AsyncIterator[int]:
-    """Serve health and metrics on this port of all IPv4 addresses until the block ends.
+async def serving_health(host: str, port: int, health: Health) -> AsyncIterator[str]:
+    """Serve health and metrics at this address and port until the block ends.
 
     Yields:
-        The port: a free one if ``port`` is 0.
+        The URL. Its port is a free one if ``port`` is 0.
 
     Raises:
-        Fatal: the port is in use.
+        Fatal: the port is in use, or this host has no such address.
     """
 
     def respond(answer: Callable[[], Answer]) -> Callable[[web.Request], Any]:
@@ -187,16 +187,20 @@ async def serving_health(port: int, health: Health) -> AsyncIterator[int]:
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "0.0.0.0", port)
+        site = web.TCPSite(runner, host, port)
         try:
             await site.start()
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
-                raise
+                raise Fatal(
+                    f"/health cannot listen on {host} port {port}: {error.strerror}; "
+                    "check CQRS_HEALTH_HOST"
+                ) from None
             raise Fatal(
                 f"port {port} is in use: choose another CQRS_HEALTH_PORT, or 0 for any free one "
                 "(each process of a worker needs its own)"
             ) from None
-        yield int(runner.addresses[0][1])
+        shown = f"[{host}]" if ":" in host else host
+        yield f"http://{shown}:{runner.addresses[0][1]}/health"
     finally:
         await runner.cleanup()

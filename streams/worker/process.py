@@ -24,6 +24,7 @@ import faust
 from faust.types import AppT
 
 from models.errors import Fatal
+from streams.kafka.clients import connection_options
 from streams.settings import Settings, settings
 from streams.worker.host import Host
 from streams.worker.logs import last_line, log_defect
@@ -40,10 +41,11 @@ _EXIT_AT_ONCE = 128 + signal.SIGTERM
 def worker_settings() -> Settings:
     """Return the settings of this worker process, for the module that creates its app.
 
-    If they are not valid the process exits with one line and code 1. Raised while Faust imports
-    that module, an error would be a traceback.
+    If they or their files are not valid the process exits with one line and code 1. Raised while
+    Faust imports that module, an error would be a traceback.
     """
     try:
+        connection_options(settings())
         return settings()
     except Fatal as error:
         raise SystemExit(f"error: {error}") from None

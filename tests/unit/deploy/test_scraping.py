@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,24 @@ def test_the_list_is_there_while_they_run(tmp_path: Path) -> None:
             {"targets": ["127.0.0.1:9100", "127.0.0.1:9101"], "labels": {"role": "commands"}}
         ]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("host", "target"),
+    [
+        ("10.0.0.5", "10.0.0.5:9100"),
+        ("::1", "[::1]:9100"),
+        ("0.0.0.0", f"{socket.gethostname()}:9100"),
+        ("::", f"{socket.gethostname()}:9100"),
+    ],
+)
+def test_the_list_names_the_address_that_they_listen_at(
+    host: str, target: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "commands.json"
+    processes = settings_of_each(Settings(health_port=9100, health_host=host), 1)
+    with listed_targets(path, "commands", processes):
+        assert json.loads(path.read_text())[0]["targets"] == [target]
 
 
 @pytest.mark.parametrize("port", [None, 0])

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import cast
 
 import aiohttp
+import psutil  # type: ignore[import-untyped]
 import pytest
 from faust.types import TP
 
 from models.errors import Fatal
+from streams.settings import Settings
 from streams.worker.gauges import PartitionGauges
 from streams.worker.health import Answer, Health, serving_health
 from streams.worker.partition import PartitionReport, PartitionStatus
@@ -141,12 +143,12 @@ def name(tp: TP) -> str:
 async def test_it_answers_over_http() -> None:
     partitions = FakePartitions(RUNNING)
     async with (
-        serving_health(0, health_of(partitions)) as port,
+        serving_health("127.0.0.1", 0, health_of(partitions)) as url,
         aiohttp.ClientSession() as client,
     ):
 
         async def get(path: str) -> Answer:
-            async with client.get(f"http://127.0.0.1:{port}{path}") as answer:
+            async with client.get(url.replace("/health", path)) as answer:
                 return answer.status, await answer.json()
 
         status, body = await get("/health")
@@ -157,7 +159,7 @@ async def test_it_answers_over_http() -> None:
         partitions.found[FIRST] = WAITING
         paths = ("/health", "/ready", "/live", "/startup")
         assert [(await get(path))[0] for path in paths] == [503, 503, 200, 200]
-        async with client.get(f"http://127.0.0.1:{port}/metrics") as answer:
+        async with client.get(url.replace("/health", "/metrics")) as answer:
             assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
             text = await answer.text()
     found = Exposition(text)
@@ -171,11 +173,28 @@ async def test_it_answers_over_http() -> None:
     assert found.value("process_start_time_seconds") > 0
 
 
+def listening() -> set[str]:
+    """Return the addresses on which this process listens."""
+    found = psutil.Process().net_connections("tcp")
+    return {one.laddr.ip for one in found if one.status == psutil.CONN_LISTEN}
+
+
+async def test_it_listens_on_this_host_alone_unless_it_is_told_another_address() -> None:
+    assert Settings().health_host == "127.0.0.1"
+    health = health_of(FakePartitions())
+    async with serving_health(Settings().health_host, 0, health):
+        assert listening() == {"127.0.0.1"}
+    async with serving_health("0.0.0.0", 0, health) as url:
+        assert listening() == {"0.0.0.0"}
+        assert url.startswith("http://0.0.0.0:")
+
+
 async def test_a_port_in_use_is_a_line_that_says_what_to_do() -> None:
     health = health_of(FakePartitions())
-    async with serving_health(0, health) as port:
+    async with serving_health("127.0.0.1", 0, health) as url:
+        port = int(url.removesuffix("/health").rpartition(":")[2])
         with pytest.raises(Fatal, match=f"port {port} is in use: choose another CQRS_HEALTH_PORT"):
-            async with serving_health(port, health):
+            async with serving_health("127.0.0.1", port, health):
                 pass
 
 
@@ -193,3 +212,9 @@ def test_lag_is_what_is_known(
 
 def test_without_a_next_record_there_is_no_lag() -> None:
     assert PartitionReport(RUNNING, 7, None, 0.0).lag_seconds(1002.5) == 0
+
+
+async def test_an_address_of_another_host_is_a_line_that_names_the_setting() -> None:
+    with pytest.raises(Fatal, match=r"cannot listen on 192\.0\.2\.1 port 0: .*CQRS_HEALTH_HOST"):
+        async with serving_health("192.0.2.1", 0, health_of(FakePartitions())):
+            pass
