@@ -9,7 +9,7 @@ from typing import TypeVar
 from faust.types import TP, TopicT
 
 from streams.aggregate import Aggregate, TopicNames
-from streams.commands.counts import declare
+from streams.commands.chunk_metrics import declare
 from streams.commands.partition import CommandPartition, DecisionBus
 from streams.commands.repository import EventSourcedRepository
 from streams.encryption.key_ring import check_master_key
