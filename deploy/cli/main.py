@@ -33,6 +33,7 @@ COMMANDS = {
     "get": ("deploy.cli.queries:get", "Show one user."),
     "search": ("deploy.cli.queries:search", "Find users by a part of their email address."),
     "active": ("deploy.cli.queries:active", "List the active users."),
+    "new": ("deploy.cli.queries:new", "List users as they arrived, from where you stopped."),
     "registrations": (
         "deploy.cli.registrations:registrations",
         "Show how many users registered, by day and source.",

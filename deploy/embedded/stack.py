@@ -34,7 +34,10 @@ from models.errors import Fatal
 from streams.private_folders import ensure_private
 from streams.settings import read_folder
 
-_CONTENT = ("data", "logs", "config", "tmp", "stack.json", "kafka.json", "elasticsearch.json")
+_CONTENT = (
+    *("data", "logs", "config", "tmp", "snapshots"),
+    *("stack.json", "kafka.json", "elasticsearch.json"),
+)
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ class EmbeddedStack:
             return self.address
 
     def down(self, purge: bool = False) -> None:
-        """Stop the servers; with `purge` also remove their data, logs and ports."""
+        """Stop the servers; with `purge` also remove their data, snapshots, logs and ports."""
         if not self.home.exists():
             return
         with self._locked():

@@ -188,7 +188,7 @@ class HistoryAudit(Generic[S]):
             return  # newer than what the view must have
         self._i4.checked += 1
         is_missing = fold.found_version == 0
-        is_known = aggregate_id in view.dead_lettered
+        is_known = view.has_dead_letter(aggregate_id)
         # Of every refused document of a possible id there is a stand-in, so without one it is lost.
         cannot_exist = is_missing and is_known and not is_possible_id(aggregate_id)
         if fold.refused or cannot_exist:
