@@ -87,6 +87,9 @@ class Settings(ConnectionSettings, BaseSettings):
         pattern=r"^[A-Za-z0-9.:-]+$",
         description="address that /health listens on; 0.0.0.0: all IPv4 addresses of the host",
     )
+    ready_lag: float | None = Field(
+        None, gt=0, description="seconds that a partition of a ready worker may be behind"
+    )
     max_chunk_records: int = Field(
         4000, ge=1, le=100_000, description="most records decided in one transaction"
     )
@@ -114,6 +117,7 @@ class Settings(ConnectionSettings, BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="lowest level of this project's log lines in workers"
     )
+    log_format: Literal["text", "json"] = Field("text", description="form of a worker's log lines")
 
     @model_validator(mode="after")
     def _check_master_key(self) -> Self:

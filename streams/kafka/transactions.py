@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from aiokafka import AIOKafkaProducer
@@ -25,9 +25,11 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from models.errors import Transient
+from streams import metrics
 from streams.kafka.aiokafka_patches import retry_ever_more_slowly
 from streams.kafka.clients import RETRY_BACKOFF_MS, new_producer, stop
 from streams.kafka.topic_ids import ask_topic_id
+from streams.logs import about
 from streams.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -40,9 +42,16 @@ _ABORT_TIMEOUT_S = 1.0
 # Wait before a broker is asked again for the input topic's id.
 _CHECK_BACKOFF_S = 0.1
 
+for _result in ("committed", "failed", "fenced", "timed-out"):
+    metrics.TRANSACTIONS.labels(_result)  # from 0 on, so that the first failure is an increase
+
 
 class Fenced(Exception):  # noqa: N818 - named as Kafka names it
     """The partition's transactional id has a newer owner, or its transaction took too long."""
+
+
+class TookTooLong(Transient):
+    """A step of a transaction took longer than a transaction may take."""
 
 
 class OtherTopic(Exception):  # noqa: N818 - says what is so, as Fenced
@@ -146,12 +155,21 @@ class TransactionalProducer:
                 `start` again, and read from the log what was.
         """
         assert self._producer is not None, "start first"
+        result = "failed"
         try:
-            return await self._in_time(
+            written = await self._in_time(
                 self._commit(self._producer, outputs, of_topic), "committing"
             )
+            result = "committed"
         except (ProducerFenced, InvalidProducerEpoch) as error:
+            result = "fenced"
             raise Fenced from error
+        except TookTooLong:
+            result = "timed-out"
+            raise
+        finally:
+            metrics.TRANSACTIONS.labels(result).inc()
+        return written
 
     async def _in_time(self, work: Awaitable[T], what: str) -> T:
         """Wait for this no longer than a transaction may take.
@@ -159,14 +177,14 @@ class TransactionalProducer:
         The broker gives up the transaction then, but aiokafka may wait forever, silently.
 
         Raises:
-            Transient: the time is over.
+            TookTooLong: the time is over.
         """
         timeout = self._settings.transaction_timeout
         try:
             return await asyncio.wait_for(work, timeout)
         except asyncio.TimeoutError:
             refusal = self._retries.refusal
-            raise Transient(
+            raise TookTooLong(
                 f"{what} took longer than the {timeout:g} s of a transaction"
                 + (f"; the last refusal was of {refusal}" if refusal else "")
             ) from None
@@ -178,11 +196,12 @@ class TransactionalProducer:
         ended = producer._txn_manager.wait_for_transaction_end()
         checking: asyncio.Future[None] | None = None
         try:
-            acknowledgements = [
-                await producer.send_batch(batch, topic, partition=self._tp.partition)
-                for topic, batches in outputs.items()
-                for batch in batches.close()
-            ]
+            acknowledgements = []
+            for topic, batches in outputs.items():
+                for batch in batches.close():
+                    sent = await producer.send_batch(batch, topic, partition=self._tp.partition)
+                    sent.add_done_callback(_retrieve)
+                    acknowledgements.append(sent)
             checking = asyncio.ensure_future(self._check_input(producer, outputs, of_topic))
             _, *written = await asyncio.gather(checking, *acknowledgements)
             await producer.commit_transaction()
@@ -233,7 +252,18 @@ class TransactionalProducer:
             if producer._txn_manager.is_in_transaction():
                 await asyncio.wait_for(producer.abort_transaction(), _ABORT_TIMEOUT_S)
         except (KafkaError, asyncio.TimeoutError) as error:
-            logger.info("%s: the open transaction could not be aborted: %r", self._tp, error)
+            logger.info(
+                "%s: the open transaction could not be aborted: %r",
+                self._tp,
+                error,
+                extra=about("transaction-not-aborted", self._tp),
+            )
         finally:
             with suppress(KafkaError):
                 await stop(producer)
+
+
+def _retrieve(acknowledgement: asyncio.Future[Any]) -> None:
+    """Take its exception: if the transaction failed before, asyncio would log that nobody does."""
+    if not acknowledgement.cancelled():
+        acknowledgement.exception()

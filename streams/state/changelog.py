@@ -15,6 +15,7 @@ from aiokafka.structs import TopicPartition
 
 from models.errors import PartitionFatal
 from streams.kafka.log_reader import read_to
+from streams.logs import about
 from streams.state.store import StateStore
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, store: 
             changelog.topic,
             changelog.partition,
             stable,
+            extra=about("state-waits", changelog),
         )
     consumer.seek(changelog, store.end)
     async for records in read_to(consumer, changelog, end):
