@@ -50,7 +50,8 @@ def configure(
     for id_, (home, ports) in enumerate(nodes.items(), 1):
         settings = {"node.id": id_, "controller.quorum.bootstrap.servers": ",".join(controllers)}
         settings |= _settings(ports, replicas=len(nodes), in_sync=max(1, len(nodes) - 1))
-        settings |= {"advertised.listeners": _addresses(advertised[home]), **changes}
+        settings["advertised.listeners"] = _addresses(advertised[home])
+        settings |= changes
         text = "".join(f"{name}={value}\n" for name, value in settings.items())
         write_atomically(home / _PROPERTIES, text)
         write_atomically(home / _FORMAT, json.dumps(new))

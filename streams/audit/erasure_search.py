@@ -7,7 +7,6 @@ the configuration of the topics.
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from enum import Enum
@@ -20,6 +19,7 @@ from pydantic.alias_generators import to_snake
 from models.messages import Event
 from streams.aggregate import Aggregate, TopicNames
 from streams.audit.erasure_report import NEVER, ErasureFinding, ErasureReport, Expiry
+from streams.audit.mentions import mentions
 from streams.encryption.cipher import (
     PERSONAL,
     DecryptionError,
@@ -48,10 +48,6 @@ _LONGEST_DELAY_MS = 10_000 * DAY_MS  # a longer one counts as never
 # Key of a record without a value, which belongs to no aggregate. Written to a compacted topic, it
 # makes Kafka roll the segment: the active segment is never compacted, and only a write ends it.
 _ROLL_KEY = b"\x00roll"
-
-
-# A character that JSON has escaped.
-_ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|(.))")
 
 
 class _PersonalData(Enum):
@@ -197,27 +193,10 @@ class PersonalDataSearch(Generic[S]):
                         finding.unseen += 1
                         finding.note = f"some records cannot be read: {record.unreadable.reason}"
                         expiries.append(self._retained(topic, record))
-                    elif record.key == self._key or (any_key and self._is_named_in(record.value)):
+                    elif record.key == self._key or (any_key and mentions(record.value, self._id)):
                         finding.records += 1
                         yield record
         finding.expires_at = max(expiries, default=NEVER)
-
-    def _is_named_in(self, value: bytes | None) -> bool:
-        """Return whether the id is in a value, in whatever way a producer has spelt it.
-
-        What is no JSON is searched for the id as a part of the text, which may find too much.
-        """
-        if value is None or not (self._key in value or b"\\" in value or b"\0" in value):
-            return False  # neither as it is, nor escaped, nor in UTF-16
-        if orjson.dumps(self._id) in value:  # also in a field that is there twice
-            return True
-        try:
-            return _contains(orjson.loads(value), self._id)
-        except orjson.JSONDecodeError:
-            texts = [
-                value.decode(coding, "replace") for coding in ("utf-8", "utf-16-le", "utf-16-be")
-            ]
-            return any(self._id in _ESCAPED.sub(_unescape, text) for text in texts)
 
     def _in_event(self, record: Record) -> _PersonalData:
         data = _object_in(record)
@@ -306,25 +285,6 @@ class PersonalDataSearch(Generic[S]):
             return NEVER
         written = datetime.fromtimestamp(record.timestamp / 1000, timezone.utc)
         return Expiry(written + timedelta(milliseconds=sum(milliseconds)))
-
-
-def _contains(data: Any, text: str) -> bool:
-    """Return whether parsed JSON contains a text, as a value or a name."""
-    unseen = [data]
-    while unseen:
-        one = unseen.pop()
-        if isinstance(one, dict):
-            unseen += one.keys()
-            unseen += one.values()
-        elif isinstance(one, list):
-            unseen += one
-        elif one == text:
-            return True
-    return False
-
-
-def _unescape(escaped: re.Match[str]) -> str:
-    return chr(int(escaped[1], 16)) if escaped[1] else escaped[2]
 
 
 def _object_in(record: Record) -> dict[str, Any] | None:

@@ -47,7 +47,7 @@ def reply_key(record: Record) -> bytes | None:
     No aggregate id is longer than what is kept. A compressed record may have a key that is too
     large to be written again.
     """
-    return None if record.key is None else cut_key(record.key)
+    return None if record.key is None else record.key[:_MAX_KEY_BYTES]
 
 
 def cut_key(key: bytes) -> bytes:

@@ -34,6 +34,8 @@ DAY_MS = 24 * _HOUR_MS
 COMMAND_BYTES = MIB
 OUTPUT_BYTES = 4 * MIB
 
+# All topics have the times of the brokers: retention and compaction count from the records' times,
+# and a broker refuses a record whose writer is an hour ahead of it.
 _TIMESTAMP_TYPE = "message.timestamp.type"
 _ARRIVAL = "LogAppendTime"
 
@@ -72,6 +74,7 @@ def topic_specs(settings: Settings, names: TopicNames) -> tuple[TopicSpec, ...]:
             {
                 "max.message.bytes": str(max_bytes),
                 "min.insync.replicas": str(in_sync),
+                _TIMESTAMP_TYPE: _ARRIVAL,
                 **{key.replace("_", "."): str(value) for key, value in configs.items()},
             },
             settings.replication_factor,
@@ -85,13 +88,7 @@ def topic_specs(settings: Settings, names: TopicNames) -> tuple[TopicSpec, ...]:
         "min_cleanable_dirty_ratio": 0.2,
     }
     return (
-        spec(
-            names.commands,
-            COMMAND_BYTES,
-            **_kept_for(7 * DAY_MS),
-            # Retention counts from the records' times: those of producers may be of any year.
-            message_timestamp_type=_ARRIVAL,
-        ),
+        spec(names.commands, COMMAND_BYTES, **_kept_for(7 * DAY_MS)),
         spec(names.events, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=-1),
         spec(names.outcomes, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=7 * DAY_MS),
         spec(names.dead_commands, OUTPUT_BYTES, **_kept_for(28 * DAY_MS)),
@@ -213,8 +210,8 @@ def weaknesses(
 ) -> Sequence[str]:
     """Return a line for each thing that the guarantees rest on and these topics do not have.
 
-    They are no errors: older versions created command topics with the producers' times. Of a
-    cluster with a single broker, which has no room for replicas, nobody has to be told.
+    They are no errors: older versions created topics with the times of whoever writes. Of a cluster
+    with a single broker, which has no room for replicas, nobody has to be told.
     """
     lines = []
     found = [existing[spec.name] for spec in specs]
@@ -234,14 +231,13 @@ def weaknesses(
             f"min.insync.replicas=1: {', '.join(unsafe)}; what Kafka has acknowledged there may "
             f"be on one broker alone; set it to {_COPIES} with your cluster's kafka-configs tool"
         )
-    for spec in specs:
-        wanted = spec.configs.get(_TIMESTAMP_TYPE)
-        if wanted is not None and existing[spec.name].configs[_TIMESTAMP_TYPE] != wanted:
-            lines.append(
-                f"topic {spec.name} has the producers' times: a wrong clock lets commands expire "
-                f"undecided, or never; set {_TIMESTAMP_TYPE}={wanted} with your cluster's "
-                "kafka-configs tool"
-            )
+    foreign = [topic.name for topic in found if topic.configs[_TIMESTAMP_TYPE] != _ARRIVAL]
+    if foreign:
+        lines.append(
+            f"the times of the writers' clocks: {', '.join(foreign)}; if one is wrong, records "
+            "expire too early (commands undecided) or never, and what is an hour ahead is refused; "
+            f"set {_TIMESTAMP_TYPE}={_ARRIVAL} with your cluster's kafka-configs tool"
+        )
     return lines
 
 

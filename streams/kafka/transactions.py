@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from aiokafka import AIOKafkaProducer
@@ -196,11 +196,12 @@ class TransactionalProducer:
         ended = producer._txn_manager.wait_for_transaction_end()
         checking: asyncio.Future[None] | None = None
         try:
-            acknowledgements = [
-                await producer.send_batch(batch, topic, partition=self._tp.partition)
-                for topic, batches in outputs.items()
-                for batch in batches.close()
-            ]
+            acknowledgements = []
+            for topic, batches in outputs.items():
+                for batch in batches.close():
+                    sent = await producer.send_batch(batch, topic, partition=self._tp.partition)
+                    sent.add_done_callback(_retrieve)
+                    acknowledgements.append(sent)
             checking = asyncio.ensure_future(self._check_input(producer, outputs, of_topic))
             _, *written = await asyncio.gather(checking, *acknowledgements)
             await producer.commit_transaction()
@@ -260,3 +261,9 @@ class TransactionalProducer:
         finally:
             with suppress(KafkaError):
                 await stop(producer)
+
+
+def _retrieve(acknowledgement: asyncio.Future[Any]) -> None:
+    """Take its exception: if the transaction failed before, asyncio would log that nobody does."""
+    if not acknowledgement.cancelled():
+        acknowledgement.exception()

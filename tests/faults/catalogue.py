@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from tests.faults.scenario import Scenario
 from tests.faults.scenarios.brokers import F5
 from tests.faults.scenarios.crash_points import F9
+from tests.faults.scenarios.cut_brokers import F17
 from tests.faults.scenarios.cut_workers import F16
 from tests.faults.scenarios.default_broker import F13
 from tests.faults.scenarios.erasures import V3
@@ -26,7 +27,7 @@ from tests.faults.scenarios.topics_again import F14
 from tests.faults.scenarios.view_outages import F6
 from tests.faults.scenarios.zombies import F3
 
-_ALL = (F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15, F16, F18, V1, V2, V3)
+_ALL = (F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15, F16, F17, F18, V1, V2, V3)
 
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
 

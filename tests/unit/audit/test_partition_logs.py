@@ -242,6 +242,13 @@ async def test_dead_letters_of_every_bucket_explain_what_cannot_exist() -> None:
     assert report.known_missing == 2
 
 
+async def test_a_dead_letter_with_any_key_is_no_error() -> None:
+    """Whoever may write to the event topic chooses the key of its dead letter."""
+    with ViewRecords(USER_VIEWS, PARTITIONS, 1) as view:
+        view.add_dead_letter(NUMBER, b"\xff")
+        assert not view.documents(NUMBER, 0).has_dead_letter("anna")
+
+
 async def test_a_document_without_events_is_found_in_its_bucket() -> None:
     history = long_history()
     history.documents["extra"] = {"id": name_here("extra"), "version": 1}
@@ -298,7 +305,10 @@ async def test_if_nothing_is_left_everything_below_the_position_has_expired() ->
     assert kept == Kept(0, reached, reached)
 
 
-async def test_each_record_counts_when_it_is_read_and_when_it_is_taken() -> None:
+async def test_each_record_counts_when_it_is_read_and_when_it_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(partition_logs, "_ADVANCE_RECORDS", 3)
     history = long_history()
     logs = logs_of(history)
     _, total = await count_buckets(

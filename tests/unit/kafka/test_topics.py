@@ -48,9 +48,15 @@ def test_an_acknowledgement_of_one_broker() -> None:
     assert "set it to 2" in line
 
 
-def test_commands_that_expire_by_the_clocks_of_producers() -> None:
+def test_every_topic_has_the_times_of_the_brokers() -> None:
+    """A worker that is an hour ahead could not write, and what one behind writes expires early."""
+    types = {spec.configs["message.timestamp.type"] for spec in topic_specs(Settings(), NAMES)}
+    assert types == {"LogAppendTime"}
+
+
+def test_records_that_expire_by_the_clocks_of_their_writers() -> None:
     [line] = weak(Settings(replication_factor=3), 3, **{"message.timestamp.type": "CreateTime"})
-    assert line.startswith(f"topic {NAMES.commands} has the producers' times")
+    assert line.startswith(f"the times of the writers' clocks: {NAMES.commands}; ")
     assert "set message.timestamp.type=LogAppendTime" in line
 
 

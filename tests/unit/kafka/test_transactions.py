@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
@@ -145,3 +146,33 @@ async def test_a_broker_that_cannot_answer_yet_is_asked_again() -> None:
 async def test_a_broker_that_refuses_to_answer_is_not_asked_again() -> None:
     with pytest.raises(TopicAuthorizationFailedError):
         await commit_of(1, answer(0, TopicAuthorizationFailedError))
+
+
+class HalfSent(Ended):
+    """A producer whose transaction ends after one batch, which fails as well."""
+
+    def __init__(self) -> None:
+        super().__init__(ProducerFenced())
+        self.acknowledgements: list[asyncio.Future[None]] = []
+
+    async def send_batch(self, *_: object, **__: object) -> Any:
+        if self.acknowledgements:
+            await super().send_batch()
+        self.acknowledgements.append(asyncio.get_running_loop().create_future())
+        return self.acknowledgements[-1]
+
+
+async def test_nobody_is_told_of_the_other_batches_of_a_failed_transaction() -> None:
+    """asyncio logs each exception that nobody has retrieved."""
+    logged: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: logged.append(context))
+    half_sent = HalfSent()
+    producer = TransactionalProducer(Settings(), "app", TP("things", 0))
+    producer._producer = cast("Any", half_sent)
+    with pytest.raises(Fenced):
+        await producer.commit({"things": cast("Any", Full()), "others": cast("Any", Full())})
+    half_sent.acknowledgements.pop().set_exception(ProducerFenced())
+    await asyncio.sleep(0)
+    gc.collect()
+    assert logged == []
