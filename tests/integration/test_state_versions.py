@@ -30,9 +30,9 @@ from streams.state.store import MemoryStore
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
 from tests.harness.crash_points import Point
-from tests.integration.newer_users_worker import NEWER_USERS, NewerUser
+from tests.harness.newer_users_worker import NEWER_USERS, NewerUser
 
-NEWER_APP = "tests.integration.newer_users_worker"
+NEWER_APP = "tests.harness.newer_users_worker"
 KEY = "a2V5IG9mIHRoaXMgdGVzdCwgMzIgYnl0ZXMgbG9uZy4="
 
 
