@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agents.views import VIEWS
+from deploy.cli.exit_codes import ExitCode
 from deploy.cli.terminal import examples, progress_bar
 from deploy.environment import load_settings
 from streams.views import cutover
@@ -61,7 +62,7 @@ def status(ctx: click.Context, view: str, check: bool, as_json: bool) -> None:
         click.echo(json.dumps([asdict(index) for index in indices]))
     else:
         _print(view, indices)
-    ctx.exit(1 if any(index.complete is False for index in indices) else 0)
+    ctx.exit(ExitCode.NO if any(index.complete is False for index in indices) else ExitCode.OK)
 
 
 @views.command(epilog=examples("cqrs views rebuild", "cqrs views rebuild user-views --timeout 600"))

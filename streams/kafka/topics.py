@@ -155,11 +155,14 @@ async def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> Sequen
     """
     async with admin_client(settings) as admin:
         existing = await _describe(admin, specs)
+        # It lists all topics of the cluster, so it is asked for only where the number matters.
+        single = any(topic.replicas < _COPIES for topic in existing.values())
+        brokers = len((await admin.describe_cluster())["brokers"]) if single else _COPIES
     missing = [spec.name for spec in specs if spec.name not in existing]
     if missing:
         raise Fatal(f"missing topics: {', '.join(missing)}; create them with `cqrs topics create`")
     _check(settings, specs, existing)
-    return weaknesses(specs, existing)
+    return weaknesses(specs, existing, brokers)
 
 
 async def describe_topics(
@@ -202,19 +205,21 @@ def _check(
                 )
 
 
-def weaknesses(specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec]) -> Sequence[str]:
+def weaknesses(
+    specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec], brokers: int
+) -> Sequence[str]:
     """Return a line for each thing that the guarantees rest on and these topics do not have.
 
-    They are no errors: a single broker has no room for replicas, and older versions created topics
-    with the times of whoever writes.
+    They are no errors: older versions created topics with the times of whoever writes. Of a cluster
+    with a single broker, which has no room for replicas, nobody has to be told.
     """
     lines = []
     found = [existing[spec.name] for spec in specs]
     single = [topic.name for topic in found if topic.replicas < _COPIES]
-    if single:
+    if single and brokers > 1:
         lines.append(
             f"one replica: {', '.join(single)}; what Kafka has acknowledged there is lost with one "
-            "broker's disk; on several brokers create topics with CQRS_REPLICATION_FACTOR=3"
+            "broker's disk; create topics with CQRS_REPLICATION_FACTOR=3"
         )
     unsafe = [
         topic.name
