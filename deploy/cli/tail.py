@@ -207,8 +207,7 @@ def _text(data: bytes | None) -> Any:
 
 
 def _value(record: Any) -> str:
-    value: bytes = record.value
-    return value.decode()
+    return orjson.dumps(orjson.loads(record.value)).decode()  # one line, whoever wrote it
 
 
 # kind -> (one line for people, one line of JSON)
