@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import async_timeout
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -159,9 +160,8 @@ class KafkaCommandBus(CommandBus[Outcome]):
         pending = _PendingCommand(command.id, asyncio.get_running_loop().create_future())
         self._pending[key].append(pending)
         try:
-            return await asyncio.wait_for(
-                self._exchange(key, value, pending.outcome), self._settings.outcome_timeout
-            )
+            async with async_timeout.timeout(self._settings.outcome_timeout):
+                return await self._exchange(key, value, pending.outcome)
         except asyncio.TimeoutError:
             raise OutcomeTimeout(
                 f"No outcome of command {command.id} came in {self._settings.outcome_timeout:g} s. "

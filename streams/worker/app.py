@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any, cast
 
+import async_timeout
 import faust
 from faust.types import TP, AgentT, FixupT, TopicT
 
@@ -187,7 +188,8 @@ class StreamApp(faust.App):
         await self.partitions.settle(STOP_TIMEOUT_S)
         if self.partitions.positions():
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._chunk_consumer.commit(), _LAST_COMMIT_TIMEOUT_S)
+                async with async_timeout.timeout(_LAST_COMMIT_TIMEOUT_S):
+                    await self._chunk_consumer.commit()
         await self.partitions.close()
         await self._clients.aclose()
         await super().on_stop()

@@ -15,6 +15,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import async_timeout
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from faust.types import TP
@@ -110,7 +111,8 @@ class Watchdog:
         Each partition is asked for by itself: for several, aiokafka fails if one has no leader.
         """
         try:
-            found = await asyncio.wait_for(self._consumer.end_offsets([tp]), _RESPONSE_TIMEOUT_S)
+            async with async_timeout.timeout(_RESPONSE_TIMEOUT_S):
+                found = await self._consumer.end_offsets([tp])
         except (KafkaError, asyncio.TimeoutError):
             return None
         return int(found[tp])
