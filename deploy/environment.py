@@ -33,16 +33,18 @@ def load_settings() -> Settings:
     return Settings(**{**asdict(stack), **named})
 
 
-# What Faust, Mode and aiokafka read when they are imported, before a worker could prevent it.
+# What libraries read when they are imported, before a worker could prevent it.
 _READ_AT_IMPORT = re.compile(
     r"F(AUST)?_.*|AIOKAFKA_NO_EXTENSIONS|DEVLOG|DJANGO_SETTINGS_MODULE|NO_CYTHON|TYPEXPR_DEBUG"
+    r"|prometheus_multiproc_dir|PROMETHEUS_.*"
 )
 
 
 def child_environment(settings: Settings) -> dict[str, str]:
     """Return this process's environment plus `settings`, for a child process that uses them.
 
-    Variables that could configure a worker's libraries beside the settings are left out.
+    What `settings` do not contain is not set, and variables that could configure a worker's
+    libraries beside the settings are left out. Of a secret from a file, the file's name is passed.
     """
     variables = {
         f"CQRS_{name.upper()}": value.get_secret_value()
@@ -50,9 +52,10 @@ def child_environment(settings: Settings) -> dict[str, str]:
         else str(value)
         for name, value in settings.model_dump(exclude_none=True).items()
     }
+    known = {f"CQRS_{name.upper()}" for name in Settings.model_fields}
     others = {
         name: value
         for name, value in os.environ.items()
-        if not _READ_AT_IMPORT.fullmatch(name) and name.upper() not in variables
+        if not _READ_AT_IMPORT.fullmatch(name) and name.upper() not in known
     }
     return {**others, **variables}

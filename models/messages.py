@@ -125,13 +125,24 @@ def command_id_at(source: Source) -> UUID:
     return uuid5(_COMMAND_IDS, f"{source.topic}/{source.partition}/{source.offset}")
 
 
-def event_id(command_id: UUID, index: int) -> UUID:
-    """Return the id of the command's event at `index`, from 0: the same if it is decided again.
+def event_id(command_id: UUID, aggregate_id: str, sequence: int) -> UUID:
+    """Return the id of an event: no other event has it, and deciding again results in the same id.
 
-    It is the version-5 UUID (RFC 9562, 5.5) of the index in the namespace of the command's id,
-    computed in half of the time of `uuid.uuid5`.
+    It is the version-5 UUID of `<aggregate id>/<sequence>` in the namespace of the command's id.
+    The command's id alone is not enough: a producer may use one for several aggregates, or again
+    when it is no longer remembered.
     """
-    digest = sha1(command_id.bytes + b"%d" % index, usedforsecurity=False).digest()
+    return _uuid5(command_id, f"{aggregate_id}/{sequence}".encode())
+
+
+def indexed_event_id(command_id: UUID, index: int) -> UUID:
+    """Return the id that older programs gave to the command's event at `index`, from 0."""
+    return _uuid5(command_id, b"%d" % index)
+
+
+def _uuid5(namespace: UUID, name: bytes) -> UUID:
+    """Return a version-5 UUID (RFC 9562, 5.5), in half of the time of `uuid.uuid5`."""
+    digest = sha1(namespace.bytes + name, usedforsecurity=False).digest()
     number = bytearray(digest[:16])
     number[6] = number[6] & 0x0F | 0x50  # the version
     number[8] = number[8] & 0x3F | 0x80  # the variant

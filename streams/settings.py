@@ -1,6 +1,6 @@
 """Settings of every process, read from the environment (prefix ``CQRS_``).
 
-Security settings (TLS, SASL, API keys) belong here, beside the addresses that they protect.
+Those of the connections are in `streams/connection_settings.py`.
 
 A variable with the prefix that is none of them is an error: misspelt, it would leave a setting at
 its default, for instance personal data in the clear. An empty variable counts as not set.
@@ -18,35 +18,34 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from typing_extensions import Self
 
 from models.errors import Fatal
+from streams.connection_settings import PREFIX, ConnectionSettings
 
-_PREFIX = "CQRS_"
-
-# Variables with the prefix that only the embedded servers need. Workers inherit them.
+# Variables with the prefix that are no settings of workers, which inherit them: the folders of the
+# embedded servers, and whether `cqrs` shows tracebacks.
 Folder = Literal["stack_home", "cache_home"]
-_OTHERS: tuple[Folder, ...] = get_args(Folder)
+_OTHERS = (*get_args(Folder), "debug")
 
 # What Kubernetes adds to the environment of every pod for each service of its namespace, here for
 # services that are called `cqrs` or `cqrs-...`. For `cqrs-health` that is CQRS_HEALTH_PORT, too: it
 # is told from our setting by its value, `tcp://10.0.0.5:8080`.
 _SERVICE_NAME = re.compile(
-    rf"{_PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?"
+    rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?"
     r"|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
-_SERVICE_URL = re.compile(rf"{_PREFIX}(\w+_)?PORT=(tcp|udp|sctp)://")
-
-_BOOTSTRAP_SERVER = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", re.ASCII)
+_SERVICE_URL = re.compile(rf"{PREFIX}(\w+_)?PORT=(tcp|udp|sctp)://")
 
 
-class Settings(BaseSettings):
+class Settings(ConnectionSettings, BaseSettings):
     """Settings of workers, clients and the CLI.
 
     What is not passed is read from the environment. `read_settings` is for that alone.
@@ -59,12 +58,6 @@ class Settings(BaseSettings):
         frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True
     )
 
-    # Where the servers are
-    bootstrap_servers: str = Field(
-        "127.0.0.1:9092", description="Kafka brokers, host:port, separated by commas"
-    )
-    elasticsearch_url: str = Field("http://127.0.0.1:9200", description="Elasticsearch, a URL")
-
     # Prefix of everything that a deployment owns on shared servers: topics, consumer groups,
     # transactional ids, indices. It never changes while the deployment lives.
     namespace: str = Field(
@@ -72,7 +65,7 @@ class Settings(BaseSettings):
     )
 
     # Kafka
-    partitions: int = Field(4, ge=1, le=1024, description="partitions of new topics, for life")
+    partitions: int = Field(4, ge=1, le=1024, description="partitions of each topic, for life")
     replication_factor: int = Field(1, ge=1, description="replicas of new topics; 3 in production")
     session_timeout: float = Field(
         10.0, ge=3.0, le=60.0, description="seconds until a dead worker's partitions move"
@@ -88,6 +81,14 @@ class Settings(BaseSettings):
     )
     health_port: int | None = Field(
         None, ge=0, le=65535, description="port of a worker's /health; 0: any free one"
+    )
+    health_host: str = Field(
+        "127.0.0.1",
+        pattern=r"^[A-Za-z0-9.:-]+$",
+        description="address that /health listens on; 0.0.0.0: all IPv4 addresses of the host",
+    )
+    ready_lag: float | None = Field(
+        None, gt=0, description="seconds that a partition of a ready worker may be behind"
     )
     max_chunk_records: int = Field(
         4000, ge=1, le=100_000, description="most records decided in one transaction"
@@ -114,39 +115,28 @@ class Settings(BaseSettings):
     master_key: SecretStr | None = Field(
         None, description="base64 of the 32 bytes that wrap the data keys of aggregates"
     )
+    master_key_file: Path | None = Field(None, description="file with the master key")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="lowest level of this project's log lines in workers"
     )
+    log_format: Literal["text", "json"] = Field("text", description="form of a worker's log lines")
 
-    @field_validator("bootstrap_servers")
-    @classmethod
-    def _check_bootstrap_servers(cls, servers: str) -> str:
-        found = [_BOOTSTRAP_SERVER.fullmatch(server.strip()) for server in servers.split(",")]
-        if not all(match and 0 < int(match[2]) < 2**16 for match in found):
-            raise ValueError("it must be host:port[,host:port]")
-        return ",".join(match[0] for match in found if match)
-
-    @field_validator("state_dir")
-    @classmethod
-    def _expand_state_dir(cls, folder: Path | None) -> Path | None:
-        # Absolute, since Faust changes the current folder for FAUST_WORKDIR or `--workdir`.
-        try:
-            return None if folder is None else folder.expanduser().absolute()
-        except RuntimeError as error:
-            raise ValueError(str(error)) from None
-
-    @field_validator("master_key")
-    @classmethod
-    def _check_master_key(cls, key: SecretStr | None) -> SecretStr | None:
+    @model_validator(mode="after")
+    def _check_master_key(self) -> Self:
+        key = self.secret("master_key")
         if key is not None:
             try:
-                raw = base64.b64decode(key.get_secret_value(), validate=True)
+                raw = base64.b64decode(key, validate=True)
             except (binascii.Error, ValueError):
                 raw = b""
             if len(raw) != 32:
-                raise ValueError("it must be base64 of 32 bytes; `cqrs keys new` makes one")
-        return key
+                name = "master_key" if self.master_key_file is None else "master_key_file"
+                raise ValueError(
+                    f"{PREFIX}{name.upper()} is not valid: it must be base64 of 32 bytes; "
+                    "`cqrs keys new` makes one"
+                )
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -172,12 +162,12 @@ def _from_environment(environment: Mapping[str, str]) -> Mapping[str, str]:
     known = (*Settings.model_fields, *_OTHERS)
     found = {}
     for variable, value in environment.items():
-        if not variable.upper().startswith(_PREFIX) or _is_of_kubernetes(variable, value):
+        if not variable.upper().startswith(PREFIX) or _is_of_kubernetes(variable, value):
             continue
-        name = variable.lower().removeprefix(_PREFIX.lower())
+        name = variable.lower().removeprefix(PREFIX.lower())
         if name not in known:
             nearest = get_close_matches(name, known, 1, cutoff=0.0)[0]
-            raise Fatal(f"{variable} is not a setting; did you mean {_PREFIX}{nearest.upper()}?")
+            raise Fatal(f"{variable} is not a setting; did you mean {PREFIX}{nearest.upper()}?")
         if value:
             found[name] = value
     return found
@@ -213,11 +203,13 @@ def read_settings() -> Settings:
     except ValidationError as error:
         problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
         reason = problem["msg"].removeprefix("Value error, ")
+        if not problem["loc"]:  # about several variables, which the reason names
+            raise Fatal(reason) from None
         raise _not_valid(str(problem["loc"][0]), reason) from None
 
 
 def _not_valid(name: str, reason: str) -> Fatal:
-    return Fatal(f"{_PREFIX}{name.upper()} is not valid: {reason}")
+    return Fatal(f"{PREFIX}{name.upper()} is not valid: {reason}")
 
 
 @lru_cache(maxsize=1)

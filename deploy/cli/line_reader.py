@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import BinaryIO
 
 _READ_BYTES = 1 << 20
 _READ_WAIT_S = 0.05
+_MAX_BLOCKS = 4  # read ahead
 
 
 class LineSplitter:
@@ -42,15 +46,37 @@ class LineSplitter:
 
 
 async def read_available(stream: BinaryIO) -> AsyncIterator[bytes]:
-    """Yield blocks as they can be read, to the end; an empty one while nothing is available."""
+    """Yield blocks as they can be read, to the end; an empty one while nothing is available.
+
+    A thread of its own reads. Unlike one of the event loop's executor it does not hold up the end
+    of the process, when that is interrupted while the stream has nothing.
+    """
     loop = asyncio.get_running_loop()
-    read1 = getattr(stream, "read1", stream.read)
+    blocks: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+    room = threading.Semaphore(_MAX_BLOCKS)
+
+    def read_all() -> None:
+        block: bytes | Exception = b" "
+        while block and not isinstance(block, Exception):
+            room.acquire()
+            try:
+                # Not through the buffer: its lock would be held when the process ends.
+                block = os.read(stream.fileno(), _READ_BYTES)
+            except Exception as error:
+                block = error
+            with suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(blocks.put_nowait, block)
+
+    threading.Thread(target=read_all, daemon=True).start()
     while True:
-        reading = loop.run_in_executor(None, read1, _READ_BYTES)
-        done, _ = await asyncio.wait({reading}, timeout=_READ_WAIT_S)
-        if not done:
+        try:
+            block = await asyncio.wait_for(blocks.get(), _READ_WAIT_S)
+        except asyncio.TimeoutError:
             yield b""
-        data: bytes = await reading
-        if not data:
+            continue
+        room.release()
+        if isinstance(block, Exception):
+            raise block
+        if not block:
             return
-        yield data
+        yield block

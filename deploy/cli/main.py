@@ -5,14 +5,19 @@ A command's module is imported when the command runs, not for `--help`: that kee
 
 from __future__ import annotations
 
+import json
+import os
 import sys
+import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
 import click
 
-from models.errors import CqrsError
+from deploy.cli.exit_codes import ExitCode
+from models.errors import CqrsError, InvalidCommand, QueryError, Rejected
 
 # name -> (module:attribute of a click command, its one line of help), in the order of `--help`
 COMMANDS = {
@@ -28,11 +33,13 @@ COMMANDS = {
     "get": ("deploy.cli.queries:get", "Show one user."),
     "search": ("deploy.cli.queries:search", "Find users by a part of their email address."),
     "active": ("deploy.cli.queries:active", "List the active users."),
+    "new": ("deploy.cli.queries:new", "List users as they arrived, from where you stopped."),
     "registrations": (
         "deploy.cli.registrations:registrations",
         "Show how many users registered, by day and source.",
     ),
     "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they arrive."),
+    "history": ("deploy.cli.history:history", "Show everything that happened to one user."),
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),
     "state": ("deploy.cli.state:state", "Check or rebuild the state of the command workers."),
@@ -71,6 +78,14 @@ class _Lazy(click.Group):
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
+    def invoke(self, ctx: click.Context) -> None:
+        """Run the command; a reader of its output that has enough is no error."""
+        try:
+            super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _discard_output()
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in installed_commands()])
@@ -83,16 +98,69 @@ def cqrs() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run one command and end the process with its exit code.
+    """Run one command and end the process with its exit code (`ExitCode`).
 
-    A `CqrsError` becomes one line on standard error and exit code 1. Any other exception is a bug
-    and keeps its traceback.
+    Whatever fails is one line on standard error, with `--json` a JSON object with the field
+    `error`. With `CQRS_DEBUG=1` the traceback comes first.
     """
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        cqrs.main(args=arguments and list(arguments), prog_name="cqrs")
-    except CqrsError as error:
-        click.echo(f"cqrs: {error}", err=True)
-        sys.exit(1)
+        code = cqrs.main(args=words, prog_name="cqrs", standalone_mode=False)
+    except Exception as error:
+        code = _report(error, as_json="--json" in words)
+    sys.exit(int(code or ExitCode.OK))
+
+
+def _report(error: Exception, *, as_json: bool) -> ExitCode:
+    """Print the line of a failure, and return the exit code."""
+    if os.environ.get("CQRS_DEBUG"):
+        traceback.print_exception(error)
+    if isinstance(error, click.UsageError) and not as_json:
+        error.show()  # several lines: they show the usage
+        return ExitCode.WRONG_INPUT
+    code, line = _explained(error)
+    click.echo(json.dumps({"error": line}) if as_json else f"cqrs: {line}", err=True)
+    return code
+
+
+def _explained(error: Exception) -> tuple[ExitCode, str]:
+    if isinstance(error, click.Abort):
+        if isinstance(error.__context__, KeyboardInterrupt):
+            return ExitCode.INTERRUPTED, "interrupted"
+        if isinstance(error.__context__, EOFError):
+            return ExitCode.WRONG_INPUT, "nobody can be asked here: add --yes"
+        return ExitCode.NO, "nothing was changed"
+    if isinstance(error, click.ClickException):
+        return ExitCode.WRONG_INPUT, error.format_message()
+    if isinstance(error, (InvalidCommand, QueryError)):
+        return ExitCode.WRONG_INPUT, str(error)
+    if isinstance(error, CqrsError):
+        return ExitCode.NO if isinstance(error, Rejected) else ExitCode.UNKNOWN, str(error)
+    if isinstance(error, UnicodeEncodeError):
+        _discard_output()
+        reason = f"the output cannot be written as {error.encoding}: set PYTHONIOENCODING=utf-8"
+        return ExitCode.UNKNOWN, reason
+    if isinstance(error, OSError):  # of the terminal, a pipe or a file: clients translate theirs
+        _discard_output()
+        where = f" ({error.filename})" if error.filename else ""
+        return ExitCode.UNKNOWN, f"{error.strerror or type(error).__name__}{where}"
+    from aiokafka.errors import KafkaError
+
+    details = "CQRS_DEBUG=1 shows where"
+    if isinstance(error, KafkaError):
+        return ExitCode.UNKNOWN, f"Kafka failed: {_one_line(error)}; {details}"
+    return ExitCode.DEFECT, f"this is a defect: {_one_line(error)}; {details}"
+
+
+def _one_line(error: Exception) -> str:
+    name, text = type(error).__name__, " ".join(str(error).split())
+    return text if text.startswith(name) else f"{name}: {text}".removesuffix(": ")
+
+
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere: Python would fail again to write it at the end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

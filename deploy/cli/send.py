@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -11,6 +10,7 @@ from uuid import uuid4
 import click
 from pydantic import ValidationError
 
+from deploy.cli.exit_codes import ExitCode
 from deploy.cli.terminal import examples
 from deploy.environment import load_settings
 from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
@@ -165,7 +165,7 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
     else:
         click.echo(f"cqrs: {_describe(outcome)}", err=True)
     if token is None:
-        sys.exit(1)
+        raise click.exceptions.Exit(ExitCode.NO)
     if common["wait"]:
         if not common["as_json"]:
             click.echo(token)  # before the wait: it is needed most if that fails

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import click
 
 from agents.users import COMMAND_WORKER, USERS
+from deploy.cli.exit_codes import ExitCode
 from deploy.cli.terminal import examples, progress_bar
 from deploy.environment import load_settings
 from streams.aggregate import TopicNames
@@ -60,7 +61,7 @@ def verify(ctx: click.Context, partition: int | None, as_json: bool) -> None:
         click.echo(f"{report.aggregates:,} aggregates, {report.events:,} events: {shown}")
     if not report.ok:
         click.echo(f"cqrs: {report.first_violation}", err=True)
-        ctx.exit(1)
+        ctx.exit(ExitCode.NO)
 
 
 @state.command(epilog=examples("cqrs state rebuild 2", "cqrs state rebuild --all --json"))

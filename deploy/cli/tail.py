@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import Any, Literal
 
 import click
@@ -58,8 +57,7 @@ def tail(kind: Kind, from_beginning: bool, limit: int | None, as_json: bool) -> 
     Only committed records are shown, those of one partition in order. What is encrypted is
     decrypted if CQRS_MASTER_KEY is set and the user's key was not destroyed.
     """
-    with suppress(KeyboardInterrupt):  # how people stop it
-        asyncio.run(_tail(load_settings(), kind, from_beginning, limit, as_json=as_json))
+    asyncio.run(_tail(load_settings(), kind, from_beginning, limit, as_json=as_json))
 
 
 async def _tail(

@@ -9,6 +9,7 @@ from dataclasses import asdict
 import click
 
 from agents.user_audit import verify_users
+from deploy.cli.exit_codes import ExitCode
 from deploy.cli.terminal import examples, progress_bar
 from deploy.cli.views import table_of
 from deploy.environment import load_settings
@@ -39,7 +40,7 @@ def verify(ctx: click.Context, as_json: bool, timeout: float) -> None:
         print_report(report)
     if not report.ok:
         click.echo(f"cqrs: {report.first_violation}", err=True)
-        ctx.exit(1)
+        ctx.exit(ExitCode.NO)
 
 
 def print_report(report: Report) -> None:
@@ -58,11 +59,13 @@ def print_report(report: Report) -> None:
         f"{report.commands:,} commands: {report.accepted:,} accepted, {report.rejected:,} "
         f"rejected, {report.duplicate:,} duplicate, {report.dead:,} dead-lettered; "
         f"{report.events:,} events of {report.aggregates:,} aggregates, "
-        f"{report.documents or 0:,} documents"
+        f"{report.documents or 0:,} documents; checked in {report.seconds:,.0f} s"
     )
     console.print(table_of(report.indices))
     if report.known_missing:
-        console.print(f"{report.known_missing:,} documents are known to be missing (dead letters)")
+        console.print(
+            f"{report.known_missing:,} documents are refused or cannot exist (dead letters)"
+        )
     if report.expired:
         ranges = ", ".join(f"[{part.partition}] from {part.start}" for part in report.ranges)
         console.print(f"retention has left the commands of partitions {ranges}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agents.views import VIEWS
+from deploy.cli.exit_codes import ExitCode
 from deploy.cli.terminal import examples, progress_bar
 from deploy.environment import load_settings
 from streams.views import cutover
@@ -65,7 +66,7 @@ def status(ctx: click.Context, view: str, check: bool, as_json: bool) -> None:
     wrong = any(
         index.complete is False or (index.state == "serving" and index.trouble) for index in indices
     )
-    ctx.exit(1 if wrong else 0)
+    ctx.exit(ExitCode.NO if wrong else ExitCode.OK)
 
 
 @views.command(epilog=examples("cqrs views rebuild", "cqrs views rebuild user-views --timeout 600"))

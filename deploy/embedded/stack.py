@@ -31,9 +31,13 @@ from deploy.embedded.shared_files import locked
 from deploy.embedded.start_progress import Progress
 from deploy.embedded.status import StackStatus, status_of
 from models.errors import Fatal
+from streams.private_folders import ensure_private
 from streams.settings import read_folder
 
-_CONTENT = ("data", "logs", "config", "tmp", "stack.json", "kafka.json", "elasticsearch.json")
+_CONTENT = (
+    *("data", "logs", "config", "tmp", "snapshots"),
+    *("stack.json", "kafka.json", "elasticsearch.json"),
+)
 
 
 @dataclass(frozen=True)
@@ -174,7 +178,7 @@ class EmbeddedStack:
             return self.address
 
     def down(self, purge: bool = False) -> None:
-        """Stop the servers; with `purge` also remove their data, logs and ports."""
+        """Stop the servers; with `purge` also remove their data, snapshots, logs and ports."""
         if not self.home.exists():
             return
         with self._locked():
@@ -206,7 +210,7 @@ class EmbeddedStack:
     def _locked(self) -> Iterator[None]:
         """Let only one `up` or `down` run at a time, over all processes."""
         try:
-            self.home.mkdir(parents=True, exist_ok=True)
+            ensure_private(self.home)
             (self.home / ".lock").touch()
         except OSError as error:
             raise Fatal(f"cannot keep the stack in {self.home}: {error.strerror}") from error

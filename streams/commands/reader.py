@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
 from uuid import UUID
 
@@ -55,7 +56,8 @@ class CommandReader:
         try:
             data = orjson.loads(value)
         except orjson.JSONDecodeError as error:
-            raise Poison("malformed-json", f"the value is not JSON: {_position(error)}") from None
+            reason = f"the value is not JSON: {_mistake(value, error)}"
+            raise Poison("malformed-json", reason) from None
         if not isinstance(data, dict):
             raise Poison("not-an-object", "the value must be a JSON object")
         if data.get("id") is None:
@@ -111,5 +113,16 @@ def _is_written(value: bytes | None, field: UUID | int | str | None) -> bool:
         return False
 
 
-def _position(error: orjson.JSONDecodeError) -> str:
+def _mistake(value: bytes, error: orjson.JSONDecodeError) -> str:
+    """Name the common mistake of a producer that explains the value, or the place of the error."""
+    if value.startswith(BOM_UTF8):
+        return "it begins with a byte order mark; send UTF-8 without one"
+    if value[:2] in (BOM_UTF16_LE, BOM_UTF16_BE, b"{\0", b"\0{"):
+        return "it is UTF-16; send UTF-8"
+    if value.startswith(b"\0"):
+        return "it begins with the bytes of a schema registry's serializer; send plain JSON"
+    try:
+        value.decode()
+    except UnicodeDecodeError as not_utf8:
+        return f"byte {not_utf8.start} is not UTF-8"
     return f"line {error.lineno} column {error.colno}"

@@ -5,12 +5,11 @@ An outcome carries the timestamp of its command's record: deciding again results
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from models.errors import Poison, Rejected
-from models.messages import Command, Source, event_id
+from models.messages import Command, Source, event_id, indexed_event_id
 from models.outcomes import (
     Accepted,
     DeadLettered,
@@ -22,7 +21,7 @@ from models.outcomes import (
 from models.tokens import token_text
 from streams.commands.reader import identify
 from streams.kafka.records import Record, source_of, time_of
-from streams.state.snapshot import Remembered, RememberedRejection
+from streams.state.snapshot import Remembered, RememberedAcceptance, RememberedRejection
 
 
 def accepted(
@@ -82,14 +81,22 @@ def first_reply(
     source = Source(record.topic, record.partition, first.offset)
     return FirstAcceptance(
         sequence=first.sequence,
-        event_ids=event_ids_of(command, range(first.events)),
+        event_ids=event_ids_of(command, first),
         token=token_text(cluster, source, command.aggregate_id, first.sequence),
     )
 
 
-def event_ids_of(command: Command, events: Sequence[Any]) -> tuple[UUID, ...]:
+def event_ids_of(command: Command, acceptance: RememberedAcceptance) -> tuple[UUID, ...]:
     """Return the ids of the command's events; deciding it again returns the same ids."""
-    return tuple([event_id(command.id, index) for index in range(len(events))])
+    if acceptance.indexed:
+        return tuple([indexed_event_id(command.id, index) for index in range(acceptance.events)])
+    first = acceptance.sequence - acceptance.events + 1
+    return tuple(
+        [
+            event_id(command.id, command.aggregate_id, sequence)
+            for sequence in range(first, acceptance.sequence + 1)
+        ]
+    )
 
 
 def _common(record: Record, command: Command) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 A failure that can pass by itself (nothing listens, no response in time, 429, any 5xx) is
 `Transient`. One that only a person can fix (credentials, another server at that address, no index)
-is `Fatal`. The client does not retry: callers know whether to retry for ever or to report it.
+is `Fatal`. The client does not wait and retry: callers know whether to retry for ever or to report
+it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import clear_frames
 from typing import Any
-from urllib.parse import urlsplit
 
 from aiohttp import ClientConnectorDNSError
 from elastic_transport import ConnectionError as ConnectionFailed
@@ -22,6 +22,7 @@ from elasticsearch.serializer import OrjsonSerializer
 
 from models.errors import CqrsError, Fatal, NoSuchView, Transient
 from streams.settings import Settings
+from streams.tls import tls_context
 
 _PASSING_STATUSES = frozenset({408, 429})
 _INDEX_CLOSED = "index_closed_exception"  # a 400, but it passes when a person opens the index
@@ -40,31 +41,36 @@ class _Json(OrjsonSerializer):
 def connect(settings: Settings, *, timeout: float) -> AsyncElasticsearch:
     """Create a client for `elasticsearch_url`. It sends nothing yet; the caller closes it.
 
-    Credentials, API keys and certificates belong here once `Settings` has fields for them.
+    A request that cannot be sent to one node is sent to the next one, each node once. That is safe
+    for writes, too: whoever writes has to repeat a request without an answer anyway.
 
     Args:
-        settings: Contains the URL of Elasticsearch.
+        settings: Contains the URLs of Elasticsearch, the credentials and the files for TLS.
         timeout: Seconds that one request may take.
 
     Raises:
-        Fatal: The URL is not valid.
+        Fatal: A file of the settings cannot be used.
     """
-    url = settings.elasticsearch_url
-    try:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.port:
-            raise ValueError(url)
-        client = AsyncElasticsearch(
-            url,
-            request_timeout=timeout,
-            max_retries=0,
-            serializers={"application/json": _Json(), "application/*": _Json()},
+    urls = settings.elasticsearch_urls
+    options: dict[str, Any] = {"api_key": settings.secret("elasticsearch_api_key")}
+    if settings.elasticsearch_username is not None:
+        password = settings.secret("elasticsearch_password")
+        options["basic_auth"] = (settings.elasticsearch_username, password)
+    if urls[0].startswith("https:"):
+        options["ssl_context"] = tls_context(
+            "CQRS_ELASTICSEARCH",
+            settings.elasticsearch_ca_file,
+            settings.elasticsearch_cert_file,
+            settings.elasticsearch_key_file,
         )
-    except ValueError:
-        raise Fatal(
-            "CQRS_ELASTICSEARCH_URL has to be a scheme, a host and a port, "
-            "as in http://127.0.0.1:9200"
-        ) from None
+    client = AsyncElasticsearch(
+        urls,
+        request_timeout=timeout,
+        max_retries=len(urls) - 1,
+        retry_on_status=(),
+        serializers={"application/json": _Json(), "application/*": _Json()},
+        **options,
+    )
     # It warns about every failed attempt; callers that retry log a failure once.
     logging.getLogger("elastic_transport").setLevel(logging.ERROR)
     return client

@@ -25,8 +25,9 @@ def master_key(settings: Settings) -> bytes | None:
     Raises:
         Fatal: there is none, and personal data is to be encrypted.
     """
-    if settings.master_key is not None:
-        key = base64.b64decode(settings.master_key.get_secret_value())
+    encoded = settings.secret("master_key")
+    if encoded is not None:
+        key = base64.b64decode(encoded)
         assert len(key) == KEY_BYTES, "the settings check it"
         return key
     if settings.encrypt_personal_data:

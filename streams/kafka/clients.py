@@ -23,6 +23,7 @@ from streams.kafka.aiokafka_patches import (
     wait_before_reconnecting,
 )
 from streams.settings import Settings
+from streams.tls import tls_context
 
 # aiokafka logs every failed attempt, and Python prints that where no logging is configured. The
 # errors that are raised say the same, so only programs that configure logging get the log lines.
@@ -45,9 +46,29 @@ RETRY_BACKOFF_MS = 5
 _JOIN_TIMEOUT_S = 10.0
 
 
-def _connection_options(settings: Settings) -> dict[str, Any]:
-    """Return the options with which every client connects; those for security belong here."""
-    return {"bootstrap_servers": settings.bootstrap_servers.split(",")}
+def connection_options(settings: Settings) -> dict[str, Any]:
+    """Return the options with which every client connects, credentials included.
+
+    Raises:
+        Fatal: a file of the settings cannot be used.
+    """
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers.split(","),
+        "security_protocol": settings.kafka_security.upper(),
+    }
+    if settings.kafka_security in {"ssl", "sasl_ssl"}:
+        options["ssl_context"] = tls_context(
+            "CQRS_KAFKA",
+            settings.kafka_ca_file,
+            settings.kafka_cert_file,
+            settings.kafka_key_file,
+            settings.secret("kafka_key_password"),
+        )
+    if settings.kafka_security.startswith("sasl_"):
+        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
+        options["sasl_plain_username"] = settings.kafka_username
+        options["sasl_plain_password"] = settings.secret("kafka_password")
+    return options
 
 
 class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]
@@ -61,7 +82,7 @@ class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]
 def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
     """Create a consumer that reads committed records and belongs to no group."""
     consumer = _Consumer(
-        **_connection_options(settings),
+        **connection_options(settings),
         **{
             "isolation_level": "read_committed",
             "enable_auto_commit": False,
@@ -77,7 +98,7 @@ def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
 def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
     """Create a producer whose records are acknowledged by all in-sync replicas."""
     producer = AIOKafkaProducer(
-        **_connection_options(settings),
+        **connection_options(settings),
         **{
             "acks": "all",
             "enable_idempotence": True,
@@ -133,7 +154,7 @@ async def _connected_admin(settings: Settings) -> AIOKafkaAdminClient:
         ):
             with attempt:
                 client = AIOKafkaAdminClient(
-                    **_connection_options(settings), request_timeout_ms=10_000
+                    **connection_options(settings), request_timeout_ms=10_000
                 )
                 create_no_topics(client._client)
                 await client.start()

@@ -6,6 +6,7 @@ of Kafka 2.8.
 
 from __future__ import annotations
 
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import for_code
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
@@ -109,10 +110,14 @@ async def topic_id(settings: Settings, topic: str) -> str:
     consumer = new_consumer(settings)
     try:
         await consumer.start()
-        client = consumer._client
-        response = await client.send(client.get_random_node(), _MetadataRequest(topic))
+        return await ask_topic_id(consumer._client, consumer._client.get_random_node(), topic)
     finally:
         await stop(consumer)
+
+
+async def ask_topic_id(client: AIOKafkaClient, node: int, topic: str) -> str:
+    """Ask one broker for the topic's id, with a client that is started. As `topic_id`."""
+    response = await client.send(node, _MetadataRequest(topic))
     [(error, _name, (high, low), *_)] = response.topics
     if error:
         raise for_code(error)(topic)

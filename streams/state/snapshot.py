@@ -31,6 +31,8 @@ class RememberedAcceptance(msgspec.Struct, frozen=True, array_like=True, tag=1, 
     """Number of events that it produced."""
     offset: int
     """Offset of the command in its partition."""
+    indexed: bool = True
+    """Whether its events have ids of `indexed_event_id`; older programs do not write this."""
 
 
 class RememberedRejection(msgspec.Struct, frozen=True, array_like=True, tag=0, gc=False):

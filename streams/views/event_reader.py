@@ -57,8 +57,7 @@ class EventReader(Generic[E]):
             return self._decoder.decode(record, keys)
         except Poison as poison:
             if poison.__cause__ is not None:
-                where = f"{record.topic}[{record.partition}] at {record.offset}"
-                log_defect(f"reading {where}", poison.__cause__)
+                log_defect("reading an event", poison.__cause__, record, offset=record.offset)
             return poison.without_traceback()
 
 

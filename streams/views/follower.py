@@ -18,6 +18,7 @@ from elasticsearch import AsyncElasticsearch
 
 from models.errors import CqrsError, Fatal, NoSuchView, Transient
 from models.messages import Event
+from streams.logs import about
 from streams.settings import Settings
 from streams.views.checkpoint import IndexChanged
 from streams.views.dead_letters import ViewDeadLetters
@@ -184,7 +185,9 @@ class ViewFollower(Generic[E]):
                 changed = self._changed(project, positions)
                 if changed:
                     logger.warning(
-                        "%s: the indices have changed; starting again", self._indices.alias
+                        "%s: the indices have changed; starting again",
+                        self._indices.alias,
+                        extra=about("index-changed"),
                     )
                     await restart(changed)
                 await self._feed_others(project.others)
@@ -237,12 +240,28 @@ class ViewFollower(Generic[E]):
         elif isinstance(action, Follow | Serve | Strip | Delete):
             await self._indices.carry_out(action)
             if isinstance(action, Serve):
-                logger.info("%s: searches see %s now", alias, action.index.name)
+                logger.info(
+                    "%s: searches see %s now",
+                    alias,
+                    action.index.name,
+                    extra=about("index-serves", index=action.index.name),
+                )
             elif isinstance(action, Follow):
-                logger.info("%s: %s is kept up to date", alias, action.index.name)
+                logger.info(
+                    "%s: %s is kept up to date",
+                    alias,
+                    action.index.name,
+                    extra=about("index-mended", index=action.index.name),
+                )
             elif isinstance(action, Strip):
                 names = ", ".join(sorted(action.aliases))
-                logger.warning("%s: took the aliases %s from %s", alias, names, action.name)
+                logger.warning(
+                    "%s: took the aliases %s from %s",
+                    alias,
+                    names,
+                    action.name,
+                    extra=about("index-mended", index=action.name),
+                )
 
     async def _create(self, action: Create) -> None:
         wanted = await self._last_positions()
@@ -256,13 +275,16 @@ class ViewFollower(Generic[E]):
                 self._indices.alias,
                 self._indices.alias,
                 action.number,
+                extra=about("index-created"),
             )
 
     def _say(self, line: str) -> None:
         """Log a line, once a minute."""
         now = time.monotonic()
         if now >= self._said.get(line, now):
-            logger.warning("%s: %s", self._indices.alias, line)
+            logger.warning(
+                "%s: %s", self._indices.alias, line, extra=about("index-waits", reason=line)
+            )
             self._said[line] = now + _LOG_INTERVAL_S
 
     def _changed(self, project: Project, before: Mapping[int, int]) -> set[int]:

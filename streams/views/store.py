@@ -271,6 +271,7 @@ class ViewStore:
                         allow_partial_search_results=False,
                     )
                     self._check_one_index(response)
+                    point = response["pit_id"]  # it may change; only the last one has to be closed
                     hits = response["hits"]["hits"]
                     for hit in hits:
                         if CHECKPOINT not in hit["_source"]:
@@ -282,11 +283,17 @@ class ViewStore:
                 await self._client.close_point_in_time(id=point)
 
     async def count(self, query: Mapping[str, Any] | None = None) -> int:
-        """Return how many documents match, as of the last refresh, stand-ins included."""
+        """Return how many documents match, as of the last refresh, stand-ins included.
+
+        Raises:
+            Transient: Not all shards could be counted.
+        """
         wanted = query or {"exists": {"field": "id"}}  # checkpoint documents have no id
         with translating(self._client):
             response = await self._client.count(index=self.name, query=wanted)
         self._check_one_index(response)
+        if response["_shards"]["failed"]:
+            raise Transient(f"Elasticsearch could not count all of {self.name}")
         return int(response["count"])
 
     async def refresh(self) -> None:
@@ -316,6 +323,10 @@ class ViewStore:
         """Raise the error for a document that could not be read, by Elasticsearch's error type."""
         if kind == "index_not_found_exception":
             raise missing_index(self.name)
+        if kind == "security_exception":
+            raise Fatal(
+                f"Elasticsearch does not let this user read {self.name}: check the privileges"
+            )
         raise Transient(f"Elasticsearch cannot read from {self.name}: {kind}")
 
 

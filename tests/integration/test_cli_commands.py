@@ -54,12 +54,15 @@ def register(user: str) -> list[str]:
 
 
 @contextmanager
-def running(settings: Settings, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+def running(
+    settings: Settings, *arguments: str, given: int | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """A command that goes on until it is stopped."""
     process = subprocess.Popen(
         cqrs_command(*arguments),
         cwd=ROOT,
         env={**child_environment(settings), "PYTHONUNBUFFERED": "1"},
+        stdin=given,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -82,7 +85,7 @@ class TestTopics:
 
     def test_another_number_of_partitions_is_an_error_of_one_line(self, settings: Settings) -> None:
         done = cqrs(settings.model_copy(update={"partitions": 5}), "topics", "create")
-        assert done.returncode == 1
+        assert done.returncode == 75
         assert "has 2 partitions, CQRS_PARTITIONS says 5" in done.stderr
         assert done.stderr.count("\n") == 1
 
@@ -154,7 +157,7 @@ class TestSend:
             ("--first-name", " ", "first_name: must not be empty"),
         ):
             done = cqrs(settings, "send", "update", "--id", "anna", option, value)
-            assert done.returncode == 1
+            assert done.returncode == 2
             assert done.stderr.startswith(f"cqrs: {reason}")
             assert done.stderr.count("\n") == 1
 
@@ -163,7 +166,7 @@ class TestSend:
         id_ = str(uuid4())
         send = ["send", "deactivate", "--id", "anna", "--command-id", id_, "--timeout", "0.3"]
         done = cqrs(nobody_works, *send)
-        assert done.returncode == 1
+        assert done.returncode == 75
         assert f"No outcome of command {id_} came in 0.3 s. It may still be decided" in done.stderr
         assert done.stderr.count("\n") == 1
 
@@ -196,6 +199,17 @@ class TestSendFrom:
         for user in users:  # they came before: in order of the partition
             assert cqrs(settings, *register(user)).stderr.endswith("User already exists\n")
 
+    def test_an_idle_pipe_does_not_hold_up_ctrl_c(self, settings: Settings) -> None:
+        line = json.dumps(wire_register(id=str(uuid4()), aggregateId=f"user-{uuid4()}")).encode()
+        with running(settings, "send", "--from", "-", given=subprocess.PIPE) as sending:
+            assert sending.stdin is not None
+            sending.stdin.write(line.decode() + "\n")
+            sending.stdin.flush()
+            with running(settings, "tail", "outcomes", "--from-beginning", "--json") as tail:
+                find(tail, "commandId", json.loads(line)["id"])  # it is at work
+            sending.send_signal(signal.SIGINT)
+            assert sending.wait(20) == 130
+
     def test_the_summary_as_json(self, settings: Settings) -> None:
         line = json.dumps(wire_register(id=str(uuid4()), aggregateId=f"user-{uuid4()}")).encode()
         done = cqrs(settings, "send", "--json", "--from", "-", given=line + b"\n" + line)
@@ -215,6 +229,9 @@ class TestServersThatAreNotThere:
             ["topics", "adopt", "--all"],
             ["worker", "commands"],
             ["tail", "events"],
+            ["history", "anna"],
+            ["erase", "anna", "--yes"],
+            ["state", "verify"],
             ["verify"],
         ],
         ids=" ".join,
@@ -225,7 +242,7 @@ class TestServersThatAreNotThere:
         begun = time.monotonic()
         done = cqrs(new_settings(stack, bootstrap_servers="127.0.0.1:1"), *arguments)
         assert time.monotonic() - begun < 15
-        assert done.returncode == 1
+        assert done.returncode == 75
         assert done.stderr.startswith("cqrs: Kafka does not answer at 127.0.0.1:1: ")
         assert done.stderr.count("\n") == 1
 
@@ -236,6 +253,9 @@ class TestServersThatAreNotThere:
             ["send", "--from", "-"],
             ["worker", "views"],
             ["tail", "dead"],
+            ["history", "anna"],
+            ["erase", "anna", "--yes"],
+            ["state", "verify"],
             ["verify"],
         ],
         ids=" ".join,
@@ -244,7 +264,7 @@ class TestServersThatAreNotThere:
         self, stack: EmbeddedStack, arguments: list[str]
     ) -> None:
         done = cqrs(new_settings(stack), *arguments)
-        assert done.returncode == 1
+        assert done.returncode == 75
         assert done.stderr.startswith("cqrs: missing topics: ")
         assert done.stderr.endswith("create them with `cqrs topics create`\n")
         assert done.stderr.count("\n") == 1
@@ -311,7 +331,7 @@ class TestGenerateAndVerify:
         commands = cqrs(settings, "generate", "10").stdout.encode()
         cqrs(settings, "send", "--from", "-", given=commands)
         done = cqrs(settings, "verify", "--timeout", "0.1")
-        assert done.returncode == 1
+        assert done.returncode == 75
         assert "is a command worker running (`cqrs worker commands`)?" in done.stderr
         assert done.stderr.count("\n") == 1
 
@@ -357,7 +377,7 @@ class TestTail:
             assert "invalid-field: expectedVersion: must be a whole number from 0" in await said
             tail.send_signal(signal.SIGINT)
             _, errors = tail.communicate(timeout=20)
-            assert (tail.returncode, errors) == (0, "")
+            assert (tail.returncode, errors) == (130, "\ncqrs: interrupted\n")
 
     def test_a_dead_letter_as_json(self, settings: Settings) -> None:
         run_apart(produce(settings, b"\xff{"))
@@ -366,6 +386,48 @@ class TestTail:
         assert letter["code"] == "malformed-json"
         assert letter["key"] == "anna"
         assert letter["source"]["topic"] == f"{settings.namespace}users.commands.v1"
+
+
+class TestHistory:
+    def test_it_shows_what_happened_to_a_user(self, settings: Settings) -> None:
+        user = new_user(settings)
+        for change in (
+            ["update", "--id", user, "--first-name", "Anja", "--expected-version", "7"],
+            ["update", "--id", user, "--first-name", "Anja"],
+            ["deactivate", "--id", user],
+        ):
+            cqrs(settings, "send", *change)
+        run_apart(produce(settings, b"{", user))
+
+        shown = cqrs(settings, "history", user)
+        assert shown.returncode == 0, shown.stderr
+        lines = shown.stdout.splitlines()
+        told = [line.split("  ", 1)[1] for line in lines if line[0].isdigit()]
+        assert told[0] == "RegisterUser  accepted"
+        assert told[1].startswith("UpdateUserProfile  rejected, version-mismatch: ")
+        assert told[2:4] == ["UpdateUserProfile  accepted", "DeactivateUser  accepted"]
+        assert told[4].startswith("(unreadable)  dead-lettered, malformed-json: ")
+        assert '    #2 UserProfileUpdated  firstName="Anja"' in lines
+        assert "The state at version 3:" in lines
+        assert "    isActive: false" in lines
+
+        as_json = cqrs(settings, "history", user, "--version", "1", "--json")
+        data = json.loads(as_json.stdout)
+        statuses = ["accepted", "rejected", "accepted", "accepted", "dead-lettered"]
+        assert [one["outcome"]["status"] for one in data["entries"]] == statuses
+        assert [len(one["events"]) for one in data["entries"]] == [1, 0, 1, 1, 0]
+        assert data["entries"][0]["command"]["type"] == "RegisterUser"
+        assert (data["version"], data["state"]["firstName"]) == (1, "Anna")
+        before = cqrs(settings, "history", user, "--at", "2001-01-01T00:00:00Z", "--json")
+        assert json.loads(before.stdout)["state"] is None
+
+    def test_nobody(self, settings: Settings) -> None:
+        done = cqrs(settings, "history", "nobody")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "there is nothing about a user with the id nobody" in done.stderr
+        wrong = cqrs(settings, "history", "nobody", "--at", "noon")
+        assert wrong.returncode == 2
+        assert "write it like 2026-11-29T12:00:00Z" in wrong.stderr
 
 
 def find(tail: subprocess.Popen[str], field: str, value: Any) -> dict[str, Any]:
@@ -378,7 +440,7 @@ def find(tail: subprocess.Popen[str], field: str, value: Any) -> dict[str, Any]:
     raise AssertionError(f"it ended: {tail.stderr and tail.stderr.read()}")
 
 
-async def produce(settings: Settings, value: bytes) -> None:
+async def produce(settings: Settings, value: bytes, user: str = "anna") -> None:
     topic = f"{settings.namespace}users.commands.v1"
     async with started(new_producer(settings), settings) as producer:
-        await producer.send_and_wait(topic, value, b"anna")
+        await producer.send_and_wait(topic, value, user.encode())

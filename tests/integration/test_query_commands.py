@@ -130,15 +130,15 @@ def test_active_lists_active_users(run: Run) -> None:
 
 def test_a_query_out_of_bounds_is_one_line(run: Run) -> None:
     code, _, err = run("search", "email", "")
-    assert (code, err) == (1, "cqrs: email must be text of 1 to 254 characters\n")
+    assert (code, err) == (2, "cqrs: email must be text of 1 to 254 characters\n")
     code, _, err = run("search", "email", "x" * 10_000)
-    assert (code, err) == (1, "cqrs: email must be text of 1 to 254 characters\n")
+    assert (code, err) == (2, "cqrs: email must be text of 1 to 254 characters\n")
     for query in (["search", "email", "a\x1bb"], ["get", "a\nb"]):
         code, _, err = run(*query)
-        assert (code, err.count("\n")) == (1, 1)
+        assert (code, err.count("\n")) == (2, 1)
         assert "must not contain control characters" in err
     code, _, err = run("search", "email", "a", "--cursor", "x")
-    assert (code, err) == (1, "cqrs: cursor must be the cursor of a page, as it was given\n")
+    assert (code, err) == (2, "cqrs: cursor must be the cursor of a page, as it was given\n")
     code, _, err = run("active", "--limit", "10001")
     assert code == 2
     assert "10001 is not in the range" in err
@@ -153,11 +153,11 @@ def test_without_index_or_server_it_fails_with_one_line(
 ) -> None:
     monkeypatch.setenv("CQRS_NAMESPACE", "empty-")
     code, out, err = run(*arguments)
-    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert (code, out, err.count("\n")) == (75, "", 1)
     assert "no index empty-user-views: a view worker makes it" in err
     monkeypatch.setenv("CQRS_ELASTICSEARCH_URL", "http://127.0.0.1:1")
     code, out, err = run(*arguments)
-    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert (code, out, err.count("\n")) == (75, "", 1)
     assert "http://127.0.0.1:1 cannot be reached" in err
 
 

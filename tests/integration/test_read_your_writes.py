@@ -317,13 +317,13 @@ async def test_a_timeout_is_one_line_and_prints_the_token(
     async with suspended_view(deployed):
         wait = [*register_from_shell("cli-4"), "--wait", "--timeout", "3"]
         sent = await asyncio.to_thread(cqrs, deployed.settings, *wait)
-        assert sent.returncode == 1
+        assert sent.returncode == 75
         assert re.fullmatch("cqrs: The write succeeded, but .* behind .*\n", sent.stderr)
         said, token = sent.stdout.splitlines()
         assert said == "accepted: user cli-4 is at version 1"
         get = ["get", "cli-4", "--at-least", token, "--timeout", "0.5"]
         shown = await asyncio.to_thread(cqrs, deployed.settings, *get)
-        assert (shown.returncode, shown.stdout) == (1, "")
+        assert (shown.returncode, shown.stdout) == (75, "")
         assert re.fullmatch("cqrs: The write succeeded, but .* behind .*\n", shown.stderr)
     assert (await queries.execute(GetUserById("cli-4"), at_least=token)).id == "cli-4"
 
@@ -332,7 +332,7 @@ async def test_a_timeout_is_one_line_and_prints_the_token(
 def test_a_forged_token_is_one_line(deployed: Deployment, token: str) -> None:
     for query in (["get", "a"], ["search", "email", "a"], ["active"]):
         done = cqrs(deployed.settings, *query, "--at-least", token)
-        assert (done.returncode, done.stdout) == (1, "")
+        assert (done.returncode, done.stdout) == (2, "")
         assert re.fullmatch("cqrs: this is no token: .*\n", done.stderr)
 
 

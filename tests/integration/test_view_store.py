@@ -433,11 +433,3 @@ async def test_a_gateway_error_without_json_is_transient(
     async with answering(settings, text=text, content_type=content_type, status=503) as store:
         for request in ("indices", "bulk", "fetch", "search"):
             assert type(await failure(store, request)) is Transient
-
-
-@pytest.mark.parametrize(
-    "url", ["", "localhost", "localhost:9200", "http://localhost", "ftp://x:1"]
-)
-async def test_an_invalid_url_is_an_error(settings: Settings, url: str) -> None:
-    with pytest.raises(Fatal, match="a scheme, a host and a port"):
-        connect(settings.model_copy(update={"elasticsearch_url": url}), timeout=5)

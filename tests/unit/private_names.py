@@ -306,6 +306,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.consumer.subscription_state:TopicPartitionState.has_valid_position": (
             "checks whether a position can be read"
         ),
+        "aiokafka.consumer.subscription_state:TopicPartitionState.lso": (
+            "notes how far a partition can be read, for its lag"
+        ),
         "aiokafka.consumer.subscription_state:TopicPartitionState.position": (
             "reads where a chunk begins and ends"
         ),

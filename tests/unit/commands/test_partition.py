@@ -57,7 +57,9 @@ class Written:
         """Of any size, and they stay records."""
         return list(records)
 
-    async def commit(self, outputs: Mapping[str, Sequence[OutputRecord]]) -> Mapping[str, int]:
+    async def commit(
+        self, outputs: Mapping[str, Sequence[OutputRecord]], *, of_topic: str | None
+    ) -> Mapping[str, int]:
         """Keep them."""
         begins = {topic: len(self.topics[topic]) for topic in outputs}
         for topic, records in outputs.items():
@@ -145,6 +147,21 @@ def test_each_command_of_a_chunk_sees_the_changes_of_those_before() -> None:
     assert outcomes[3]["of"] == {"status": "rejected"} | {
         name: outcomes[1][name] for name in ("code", "reason")
     }
+
+
+def test_events_of_one_command_id_have_ids_of_their_own() -> None:
+    records = [
+        record(offset, user.encode(), orjson.dumps(wire_register(aggregateId=user)))
+        for offset, user in enumerate(["u", "v"])
+    ]
+    again = record(2, b"u", records[0].value or b"")
+    topics = written([[*records, again]])
+    ids = [orjson.loads(one.value or b"")["id"] for one in topics[NAMES.events]]
+    assert len(ids) == len(set(ids)) == 2
+    outcomes = [orjson.loads(one.value or b"") for one in topics[NAMES.outcomes]]
+    assert [one["status"] for one in outcomes] == ["accepted", "accepted", "duplicate"]
+    assert [one["eventIds"] for one in outcomes[:2]] == [[id_] for id_ in ids]
+    assert outcomes[2]["of"]["eventIds"] == [ids[0]]
 
 
 @pytest.mark.parametrize("error", [Transient("its disk is full"), Fatal("restore the events")])

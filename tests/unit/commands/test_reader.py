@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from datetime import datetime, timezone
 
@@ -126,6 +127,30 @@ def test_a_record_that_could_not_be_unpacked_has_that_reason() -> None:
     letter = dead_letter(oversized, refused.value)
     assert (letter.key, letter.value) == (None, None)
     assert dict(letter.headers)[REASON] == b"it unpacks to more"
+
+
+_TEXT = '{"type":"RegisterUser","firstName":"Renée"}'
+
+
+@pytest.mark.parametrize(
+    ("value", "mistake"),
+    [
+        (codecs.BOM_UTF8 + _TEXT.encode(), "byte order mark"),
+        (_TEXT.encode("utf-16"), "UTF-16"),
+        (_TEXT.encode("utf-16-le"), "UTF-16"),
+        (_TEXT.encode("utf-16-be"), "UTF-16"),
+        (b"\0\0\0\0\7" + _TEXT.encode(), "schema registry"),
+        (_TEXT.encode("latin-1"), "byte 39 is not UTF-8"),
+        (_TEXT.encode()[:-1], "line 1 column 43"),
+        (b"", "line 1 column 1"),
+    ],
+)
+def test_common_mistakes_of_producers_are_named(value: bytes, mistake: str) -> None:
+    with pytest.raises(Poison) as refused:
+        CommandReader(USER_COMMANDS).read(record(value))
+    assert refused.value.code == "malformed-json"
+    assert refused.value.reason.startswith("the value is not JSON: ")
+    assert mistake in refused.value.reason
 
 
 @pytest.mark.parametrize("depth", [2_000, 100_000])

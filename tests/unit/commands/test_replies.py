@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from models.messages import event_id
+from uuid import UUID
+
+import pytest
+
+from models.messages import event_id, indexed_event_id
 from models.outcomes import FirstAcceptance, FirstRejection
 from models.tokens import Point, Token
 from streams.commands.replies import duplicate
@@ -13,14 +17,31 @@ from tests.unit.samples import COMMAND_ID, register
 AGAIN = Record("users.commands.v1", 3, 29, 1_763_899_200_123, b"user-1", b"{}", ())
 
 
-def test_a_repeated_accepted_command_gets_its_first_outcome() -> None:
+@pytest.mark.parametrize(
+    ("first", "event_ids"),
+    [
+        pytest.param(
+            RememberedAcceptance(COMMAND_ID.bytes, 4, 2, 17, indexed=False),
+            (event_id(COMMAND_ID, "user-1", 3), event_id(COMMAND_ID, "user-1", 4)),
+            id="of this program",
+        ),
+        pytest.param(
+            RememberedAcceptance(COMMAND_ID.bytes, 4, 2, 17),
+            (indexed_event_id(COMMAND_ID, 0), indexed_event_id(COMMAND_ID, 1)),
+            id="of a program with other event ids",
+        ),
+    ],
+)
+def test_a_repeated_accepted_command_gets_its_first_outcome(
+    first: RememberedAcceptance, event_ids: tuple[UUID, ...]
+) -> None:
     command = register(id=COMMAND_ID, correlation_id="session-1")
-    reply = duplicate(AGAIN, command, RememberedAcceptance(COMMAND_ID.bytes, 4, 2, 17), "cluster")
+    reply = duplicate(AGAIN, command, first, "cluster")
     assert (reply.command_id, reply.correlation_id) == (COMMAND_ID, "session-1")
     assert reply.source.offset == 29
     assert isinstance(reply.of, FirstAcceptance)
     assert reply.of.sequence == 4
-    assert reply.of.event_ids == (event_id(COMMAND_ID, 0), event_id(COMMAND_ID, 1))
+    assert reply.of.event_ids == event_ids
     token = Token.parse(reply.of.token)
     assert token.points == (Point("users.commands.v1", 3, 17, "user-1", 4),)
 

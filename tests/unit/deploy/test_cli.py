@@ -1,3 +1,6 @@
+import errno
+import io
+import json
 import subprocess
 import sys
 from importlib import import_module
@@ -5,17 +8,25 @@ from pathlib import Path
 
 import click
 import pytest
+from aiokafka.errors import KafkaTimeoutError
 
 from deploy.cli.main import COMMANDS, main
 from deploy.cli.stack import Tail
-from models.errors import Fatal
+from models.errors import Fatal, InvalidCommand, QueryError, Rejected
 from streams.encryption.keys import master_key
 from streams.settings import Settings
 
 
-@click.command()
-def breaks() -> None:
-    raise Fatal("the disk is full: make room in /data")
+def breaks_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Add a command that raises this."""
+
+    def raise_it() -> None:
+        raise error
+
+    json_option = click.Option(["--json"], is_flag=True, expose_value=False)
+    command = click.Command("breaks", callback=raise_it, params=[json_option])
+    monkeypatch.setattr(f"{__name__}.breaks", command, raising=False)
+    monkeypatch.setitem(COMMANDS, "breaks", (f"{__name__}:breaks", ""))
 
 
 def run(*arguments: str) -> int:
@@ -48,12 +59,80 @@ def test_every_command_of_the_table_exists(name: str) -> None:
     assert isinstance(getattr(import_module(module), attribute), click.Command)
 
 
-def test_an_error_that_we_raise_is_one_line_and_exit_code_1(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+FAILURES = [
+    (Fatal("the disk is full: make room in /data"), 75, "the disk is full: make room in /data"),
+    (Rejected("user-erased", "User was erased"), 1, "User was erased"),
+    (InvalidCommand(["email: is missing"]), 2, "email: is missing"),
+    (QueryError("limit must be from 1 to 1000"), 2, "limit must be from 1 to 1000"),
+    (
+        KafkaTimeoutError("40000 ms"),
+        75,
+        "Kafka failed: KafkaTimeoutError: 40000 ms",
+    ),
+    (OSError(errno.ENOSPC, "No space left on device"), 75, "No space left on device"),
+    (FileNotFoundError(errno.ENOENT, "No such file", "a"), 75, "No such file (a)"),
+    (ZeroDivisionError("division by\nzero"), 70, "this is a defect: ZeroDivisionError: division"),
+]
+
+
+@pytest.mark.parametrize(("error", "code", "line"), FAILURES, ids=lambda it: type(it).__name__)
+def test_a_failure_is_one_line_and_an_exit_code(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    code: int,
+    line: str,
 ) -> None:
-    monkeypatch.setitem(COMMANDS, "breaks", (f"{__name__}:breaks", ""))
-    assert run("breaks") == 1
-    assert capsys.readouterr().err == "cqrs: the disk is full: make room in /data\n"
+    breaks_with(monkeypatch, error)
+    assert run("breaks") == code
+    shown = capfd.readouterr().err
+    assert shown.startswith(f"cqrs: {line}")
+    assert shown.count("\n") == 1
+    assert run("breaks", "--json") == code
+    assert json.loads(capfd.readouterr().err) == {"error": shown.removeprefix("cqrs: ").strip()}
+    monkeypatch.setenv("CQRS_DEBUG", "1")
+    run("breaks")
+    assert "Traceback" in capfd.readouterr().err
+
+
+def test_output_that_cannot_be_encoded_is_one_line(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaks_with(monkeypatch, UnicodeEncodeError("ascii", "ä", 0, 1, "no"))
+    assert run("breaks") == 75
+    assert "cannot be written as ascii: set PYTHONIOENCODING=utf-8" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [(KeyboardInterrupt(), 130, "interrupted"), (click.Abort(), 1, "nothing was changed")],
+)
+def test_it_was_interrupted_or_not_confirmed(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    line: str,
+) -> None:
+    breaks_with(monkeypatch, error)
+    assert run("breaks") == code
+    assert capfd.readouterr().err.strip() == f"cqrs: {line}"
+
+
+def test_a_question_that_nobody_can_answer(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert run("erase", "anna") == 2
+    assert capfd.readouterr().err.endswith("cqrs: nobody can be asked here: add --yes\n")
+
+
+def test_a_reader_that_has_enough_is_no_error(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    breaks_with(monkeypatch, BrokenPipeError())
+    assert run("breaks") == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
+from pathlib import Path
 
 import orjson
 import pytest
@@ -51,11 +51,22 @@ def test_a_line_that_is_too_long_is_passed_over_and_counted() -> None:
     assert lines_of(*blocks) == [(1, b"a"), (2, None), (3, b"b"), (4, None), (5, b"c"), (6, None)]
 
 
-async def test_a_file_is_read_to_its_end() -> None:
+async def test_a_file_is_read_to_its_end(tmp_path: Path) -> None:
     text = b"line\n" * 500_000
-    blocks = [block async for block in read_available(io.BytesIO(text))]
+    file = tmp_path / "commands"
+    file.write_bytes(text)
+    with file.open("rb") as source:
+        blocks = [block async for block in read_available(source)]
     assert b"".join(blocks) == text
     assert len(blocks) > 1
+
+
+async def test_a_stream_that_cannot_be_read_raises_its_error(tmp_path: Path) -> None:
+    with (
+        (tmp_path / "commands").open("wb") as source,
+        pytest.raises(OSError, match="Bad file descriptor"),
+    ):
+        await anext(read_available(source))
 
 
 async def test_a_slow_pipe_yields_an_empty_block_when_nothing_is_there() -> None:

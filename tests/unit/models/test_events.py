@@ -18,7 +18,7 @@ from models.events import (
     UserReactivated,
     UserRegistered,
 )
-from models.messages import EventRecord, Source, event_id, parse_event
+from models.messages import EventRecord, Source, event_id, indexed_event_id, parse_event
 from models.wire import encode
 from tests.unit.samples import ANNA, COMMAND_ID, keys, record, times, wire_of
 
@@ -204,12 +204,13 @@ def test_refuses_what_we_do_not_write(data: object, code: str) -> None:
     assert caught.value.code == code
 
 
-def test_event_ids_follow_from_the_command_alone() -> None:
-    # Written out, for they may never change: deciding again has to give the same ids.
-    assert event_id(COMMAND_ID, 0) == UUID("c09c0359-59c7-5f10-8f5b-86a795c831fe")
-    assert event_id(COMMAND_ID, 1) != event_id(COMMAND_ID, 0)
+def test_event_ids_never_change() -> None:
+    # Written out: deciding again has to result in the same ids, in later versions as well.
+    assert indexed_event_id(COMMAND_ID, 0) == UUID("c09c0359-59c7-5f10-8f5b-86a795c831fe")
+    assert event_id(COMMAND_ID, "anna", 3) == UUID("c8788f63-22f7-54fb-95ee-4a41abeca96f")
 
 
-@given(st.uuids(), st.integers(0, 99))
-def test_event_ids_are_uuids_of_version_5(command_id: UUID, index: int) -> None:
-    assert event_id(command_id, index) == uuid5(command_id, str(index))
+@given(st.uuids(), st.text(), st.integers(0, 99))
+def test_event_ids_are_uuids_of_version_5(command_id: UUID, user: str, sequence: int) -> None:
+    assert event_id(command_id, user, sequence) == uuid5(command_id, f"{user}/{sequence}")
+    assert indexed_event_id(command_id, sequence) == uuid5(command_id, str(sequence))

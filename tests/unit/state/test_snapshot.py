@@ -27,7 +27,7 @@ from tests.unit.samples import given as user_of
 ids = st.binary(min_size=16, max_size=16)
 numbers = st.integers(0, 2**63 - 1)
 answers: st.SearchStrategy[Remembered] = st.builds(
-    RememberedAcceptance, ids, numbers, numbers, numbers
+    RememberedAcceptance, ids, numbers, numbers, numbers, st.booleans()
 ) | st.builds(RememberedRejection, ids, keys, keys)
 users = st.builds(User, keys, keys, keys, keys, st.booleans(), times, times, st.booleans())
 
@@ -36,6 +36,12 @@ users = st.builds(User, keys, keys, keys, keys, st.booleans(), times, times, st.
 @given(st.builds(Snapshot, users, numbers, st.lists(answers, max_size=DEDUPE_WINDOW).map(tuple)))
 def test_a_snapshot_is_read_as_it_was_written(snapshot: Snapshot[User]) -> None:
     assert decode_snapshot(USERS, encode_snapshot(snapshot)) == snapshot
+
+
+def test_an_acceptance_of_an_older_program_has_indexed_event_ids() -> None:
+    older = msgspec.msgpack.encode((None, 4, ((1, COMMAND_ID.bytes, 4, 2, 17),)))
+    expected = RememberedAcceptance(COMMAND_ID.bytes, 4, 2, 17, indexed=True)
+    assert decode_snapshot(USERS, older).remembered == (expected,)
 
 
 def test_no_value_is_an_aggregate_that_does_not_exist() -> None:

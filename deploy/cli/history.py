@@ -1,0 +1,152 @@
+"""`cqrs history`: everything that happened to one user, from the topics."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from dataclasses import asdict
+from datetime import datetime, timezone
+from typing import Any
+
+import click
+import msgspec
+from pydantic.alias_generators import to_camel
+
+from agents.users import USERS
+from deploy.cli.exit_codes import ExitCode
+from deploy.cli.terminal import examples, progress_bar
+from deploy.environment import load_settings
+from models.outcomes import Accepted, Duplicate, FirstAcceptance
+from models.user import User
+from models.wire import encode
+from streams.audit.timeline import Entry, Timeline, read_timeline, state_of
+from streams.state.snapshot import Snapshot
+
+
+@click.command(
+    epilog=examples(
+        "cqrs history anna",
+        "cqrs history anna --version 3",
+        "cqrs history anna --at 2026-11-29T12:00:00Z --json",
+    )
+)
+@click.argument("user_id", metavar="ID")
+@click.option("--version", type=click.IntRange(min=1), help="Show the state at this version.")
+@click.option(
+    "--at",
+    metavar="TIME",
+    callback=lambda _ctx, _option, value: _time(value),
+    help="Show the state at this time, such as 2026-11-29T12:00:00Z.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def history(
+    ctx: click.Context, user_id: str, version: int | None, at: datetime | None, as_json: bool
+) -> None:
+    """Show a user's commands with their outcomes and events, and the user's state.
+
+    Everything is read from the topics, in the one partition of this user: about two seconds for a
+    million records. Commands and outcomes that retention has removed are missing, events are
+    never removed. Exit code 1 if there is nothing about this user.
+    """
+    started = time.monotonic()
+    with progress_bar() as progress:
+        timeline = asyncio.run(read_timeline(load_settings(), USERS, user_id, progress))
+    seconds = time.monotonic() - started
+    snapshot = state_of(USERS, timeline, version=version, time=at)
+    if as_json:
+        click.echo(_json(timeline, snapshot, seconds))
+    else:
+        for entry in timeline.entries:
+            _print_entry(entry)
+        _print_state(snapshot)
+        click.echo(
+            f"partition {timeline.partition}: {timeline.records_read:,} records read in "
+            f"{seconds:.1f} s",
+            err=True,
+        )
+    for reason in timeline.unreadable:
+        click.echo(f"cqrs: not shown: {reason}", err=True)
+    if not timeline.entries:
+        click.echo(f"cqrs: there is nothing about a user with the id {user_id}", err=True)
+        ctx.exit(ExitCode.NO)
+
+
+def _time(value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        time_ = msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+        raise click.BadParameter("write it like 2026-11-29T12:00:00Z") from None
+    return time_ if time_.tzinfo else time_.replace(tzinfo=timezone.utc)
+
+
+def _print_entry(entry: Entry) -> None:
+    command = entry.command
+    name = "(removed by retention)" if command is None else command.type or "(unreadable)"
+    click.echo(f"{_shown(entry.time)}  {name}  {_outcome(entry)}")
+    outcome = entry.outcome
+    correlation = None if outcome is None else outcome.correlation_id
+    causation = next((one.causation_id for one in entry.events), None)
+    if correlation is not None or causation is not None:
+        click.echo(f"    because of {causation or '-'}, in {correlation or '-'}")
+    for event in entry.events:
+        fields = " ".join(
+            f"{name}={json.dumps(value, ensure_ascii=False)}"
+            for name, value in msgspec.to_builtins(event.event).items()
+        )
+        click.echo(f"    #{event.sequence} {type(event.event).__name__}  {fields}".rstrip())
+
+
+def _outcome(entry: Entry) -> str:
+    outcome = entry.outcome
+    if outcome is None:
+        return "accepted" if entry.events else "not decided yet, or its outcome has expired"
+    if isinstance(outcome, Accepted):
+        return "accepted"
+    if isinstance(outcome, Duplicate):
+        first = outcome.of
+        if isinstance(first, FirstAcceptance):
+            return f"duplicate: accepted before, version {first.sequence}"
+        return f"duplicate: rejected before, {first.code}: {first.reason}"
+    return f"{outcome.status}, {outcome.code}: {outcome.reason}"
+
+
+def _print_state(snapshot: Snapshot[User]) -> None:
+    if snapshot.state is None:
+        return
+    click.echo(f"The state at version {snapshot.version}:")
+    for name, value in msgspec.to_builtins(_fields(snapshot.state)).items():
+        click.echo(f"    {name}: {json.dumps(value, ensure_ascii=False)}")
+
+
+def _shown(time_: datetime) -> str:
+    return time_.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
+
+
+def _json(timeline: Timeline, snapshot: Snapshot[User], seconds: float) -> bytes:
+    return encode(
+        {
+            "id": timeline.aggregate_id,
+            "partition": timeline.partition,
+            "entries": [
+                {
+                    "offset": entry.offset,
+                    "command": entry.command and asdict(entry.command),
+                    "outcome": entry.outcome,
+                    "events": [event.to_wire() for event in entry.events],
+                }
+                for entry in timeline.entries
+            ],
+            "version": snapshot.version,
+            "state": snapshot.state and _fields(snapshot.state),
+            "unreadable": timeline.unreadable,
+            "read": {"records": timeline.records_read, "seconds": round(seconds, 3)},
+        }
+    )
+
+
+def _fields(state: User) -> dict[str, Any]:
+    return {to_camel(name): value for name, value in msgspec.structs.asdict(state).items()}

@@ -1,0 +1,224 @@
+"""The timeline of one aggregate: its commands, what became of each, and its state at any time.
+
+Everything is read from the topics, in the one partition that the aggregate's id belongs to. That
+takes as long as reading these partitions: 300,000 to 800,000 records per second (a million events
+of 250 bytes on a local broker, three times, with other work on its two cores).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import UUID
+
+import orjson
+from aiokafka.errors import KafkaError
+from aiokafka.structs import TopicPartition
+
+from models.errors import Poison, Transient
+from models.messages import EventRecord
+from models.outcomes import Outcome, parse_outcome
+from streams.aggregate import Aggregate, TopicNames
+from streams.commands.reader import command_id_in
+from streams.encryption.cipher import may_be_sealed
+from streams.encryption.events import read_event
+from streams.encryption.key_ring import KeyRing, open_key_ring
+from streams.kafka.log_reader import LogReader, open_logs
+from streams.kafka.partitioner import partition_of
+from streams.kafka.records import Record, time_of
+from streams.kafka.topics import check_topics, topic_specs
+from streams.progress import ProgressCallback, no_progress
+from streams.settings import Settings
+from streams.state.snapshot import Snapshot
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class CommandRecord:
+    """A record on the command topic; `type` and `id` are None if they cannot be read."""
+
+    time: datetime
+    type: str | None
+    id: UUID | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One record of the command topic with the aggregate's id as its key."""
+
+    offset: int
+    """Its offset on the command topic."""
+    command: CommandRecord | None
+    """None if retention has removed it."""
+    outcome: Outcome | None
+    """None if it is not decided yet, or if retention has removed the outcome."""
+    events: tuple[EventRecord[Any], ...]
+
+    @property
+    def time(self) -> datetime:
+        """When it was produced, according to its record."""
+        if self.command is not None:
+            return self.command.time
+        return self.events[0].timestamp if self.outcome is None else self.outcome.timestamp
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Everything on the topics about one aggregate, in the order in which it was decided."""
+
+    aggregate_id: str
+    partition: int
+    entries: tuple[Entry, ...]
+    unreadable: tuple[str, ...]
+    """Records that cannot be read, with the reason; see `entries` for the others."""
+    records_read: int
+    """Number of records that were read to find these."""
+
+    @property
+    def events(self) -> tuple[EventRecord[Any], ...]:
+        """All its events, by sequence."""
+        return tuple(event for entry in self.entries for event in entry.events)
+
+
+def state_of(
+    aggregate: Aggregate[S],
+    timeline: Timeline,
+    *,
+    version: int | None = None,
+    time: datetime | None = None,
+) -> Snapshot[S]:
+    """Fold the events of a timeline; return the state and its version, without a dedupe window.
+
+    Args:
+        aggregate: the kind of aggregate.
+        timeline: of one of them.
+        version: fold the events up to this sequence.
+        time: fold the events up to the last one that is not later than this.
+    """
+    events = [one for one in timeline.events if version is None or one.sequence <= version]
+    if time is not None:
+        last = max((one.sequence for one in events if one.timestamp <= time), default=0)
+        events = [one for one in events if one.sequence <= last]
+    state: S | None = None
+    for event in events:
+        state = aggregate.evolve(state, event.event, event.timestamp)
+    return Snapshot(state, events[-1].sequence if events else 0, ())
+
+
+async def read_timeline(
+    settings: Settings,
+    aggregate: Aggregate[Any],
+    aggregate_id: str,
+    progress: ProgressCallback = no_progress,
+) -> Timeline:
+    """Read the timeline of an aggregate up to what is committed now.
+
+    Personal data is decrypted if the settings have the master key; it is empty if the aggregate was
+    erased.
+
+    Raises:
+        Fatal: Kafka does not answer, a topic is missing, or there is encrypted data and the master
+            key is missing or wrong.
+        Transient: Kafka failed meanwhile.
+    """
+    names = TopicNames.of(settings, aggregate.name)
+    await check_topics(settings, topic_specs(settings, names))
+    number = partition_of(aggregate_id.encode(), settings.partitions)
+    # Outcomes before events before commands: what an outcome belongs to is there when it is read.
+    read = [
+        TopicPartition(topic, number) for topic in (names.outcomes, names.events, names.commands)
+    ]
+    try:
+        async with open_logs(settings, read) as logs, open_key_ring(settings, names) as ring:
+            return await _Reading(aggregate, aggregate_id, logs, ring, progress).timeline(*read)
+    except KafkaError as error:
+        raise Transient(f"Kafka failed while reading: {type(error).__name__}; try again") from error
+
+
+class _Reading:
+    def __init__(
+        self,
+        aggregate: Aggregate[Any],
+        aggregate_id: str,
+        logs: LogReader,
+        ring: KeyRing | None,
+        progress: ProgressCallback,
+    ) -> None:
+        self._aggregate = aggregate
+        self._id = aggregate_id
+        self._key = aggregate_id.encode()
+        self._logs = logs
+        self._ring = ring
+        self._progress = progress
+        self._unreadable: list[str] = []
+        self._records_read = 0
+
+    async def timeline(
+        self, outcomes: TopicPartition, events: TopicPartition, commands: TopicPartition
+    ) -> Timeline:
+        decided = await self._by_source(outcomes, lambda record: parse_outcome(record.value or b""))
+        if self._ring is not None:
+            await self._ring.ensure_loaded(events.partition, [self._key])
+        happened = await self._by_source(events, self._event)
+        sent = {
+            record.offset: CommandRecord(time_of(record), _type_in(record), command_id_in(record))
+            async for record in self._records(commands)
+        }
+        entries = [
+            Entry(
+                offset,
+                sent.get(offset),
+                next(iter(decided.get(offset, ())), None),
+                tuple(happened.get(offset, ())),
+            )
+            for offset in sorted({*sent, *decided, *happened})
+        ]
+        return Timeline(
+            self._id,
+            commands.partition,
+            tuple(entries),
+            tuple(self._unreadable),
+            self._records_read,
+        )
+
+    async def _by_source(
+        self, partition: TopicPartition, read: Callable[[Record], Any]
+    ) -> Mapping[int, list[Any]]:
+        """Return what is read from the aggregate's records, by the offset of the command."""
+        found: dict[int, list[Any]] = defaultdict(list)
+        async for record in self._records(partition):
+            try:
+                one = read(record)
+            except Poison as poison:
+                place = f"{record.topic}[{record.partition}] offset {record.offset}"
+                self._unreadable.append(f"{place}: {poison}")
+            else:
+                found[one.source.offset].append(one)
+        return found
+
+    def _event(self, record: Record) -> EventRecord[Any]:
+        keys = None
+        if self._ring is not None and may_be_sealed(record.value):
+            keys = self._ring.of(record.partition)
+        return read_event(record, self._aggregate.events, keys)
+
+    async def _records(self, partition: TopicPartition) -> AsyncIterator[Record]:
+        end = (await self._logs.end_offsets([partition]))[partition]
+        async for records in self._logs.read(partition, 0, end):
+            self._records_read += len(records)
+            self._progress(f"Reading {partition.topic}", records[-1].offset + 1, end)
+            for record in records:
+                if record.key == self._key:
+                    yield record
+
+
+def _type_in(record: Record) -> str | None:
+    """Return the type in a command's value; None if it cannot be read."""
+    try:
+        return str(orjson.loads(record.value or b"")["type"])
+    except (ValueError, TypeError, KeyError):
+        return None
