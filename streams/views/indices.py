@@ -52,6 +52,18 @@ _LOADING_SETTINGS: Mapping[str, Any] = {
 # Set explicitly: by default an index that was not searched for a while is not refreshed.
 _REFRESH_INTERVAL = "1s"
 
+# What is looked at of each index.
+_SEEN = ",".join(
+    [
+        "*.aliases",
+        "*.mappings._meta",
+        "*.settings.index.uuid",
+        "*.settings.index.number_of_shards",
+        "*.settings.index.refresh_interval",
+        "*.settings.index.verified_before_close",
+    ]
+)
+
 # How long the checkpoints of one index may take: an index that is ill must not hold up the others.
 _READ_TIMEOUT_S = 5.0
 
@@ -265,7 +277,7 @@ class ViewIndices:
                 index=[self.alias, f"{self.alias}-v*", self._followed, self._served],
                 expand_wildcards=["open", "closed"],
                 ignore_unavailable=True,
-                filter_path="*.aliases,*.mappings._meta,*.settings.index",
+                filter_path=_SEEN,
             )
         states: list[IndexState] = []
         strangers: dict[str, frozenset[str]] = {}
