@@ -33,7 +33,7 @@ class IndexStatus:
     Attributes:
         name: Name of the index.
         state: `serving`, `followed` or `building`, see `views/lifecycle.py`; `foreign` for an index
-            of another name with aliases of the view.
+            of another name that is in the view's way.
         trouble: What is wrong with it, and what to do; None if nothing is.
         of_this_program: Whether it has this program's definition of the view.
         positions: Its position in each partition of the event topic; empty if it cannot be read,
@@ -85,7 +85,13 @@ async def status_of(
             await _status(view, indices, situation, state, logs, ends, progress if check else None)
             for state in situation.indices
         ]
-        return found + [_foreign(name, names) for name, names in situation.strangers.items()]
+        strangers = {
+            name: f"has {', '.join(sorted(aliases))}: a view worker takes them away, or delete it"
+            for name, aliases in situation.strangers.items()
+        }
+        if situation.is_index:
+            strangers[situation.alias] = "is called like the alias that queries read: delete it"
+        return found + [_foreign(name, text) for name, text in strangers.items()]
 
 
 async def _status(
@@ -134,10 +140,9 @@ async def _status(
     )
 
 
-def _foreign(name: str, aliases: Collection[str]) -> IndexStatus:
-    """Return the status of an index that has aliases of the view and is none of its own."""
-    text = f"has {', '.join(sorted(aliases))}: a view worker takes them away, or delete it"
-    return IndexStatus(name, "foreign", text, False, {}, None, None, None, None)
+def _foreign(name: str, trouble: str) -> IndexStatus:
+    """Return the status of an index that is none of the view's, and in its way."""
+    return IndexStatus(name, "foreign", trouble, False, {}, None, None, None, None)
 
 
 async def _age(logs: LogReader, partition: TopicPartition, position: int) -> float:

@@ -292,6 +292,7 @@ async def test_scan_yields_every_document_once(store: ViewStore) -> None:
 
 
 async def failure(store: ViewStore, request: str) -> CqrsError:
+    indices = ViewIndices(store._client, USER_VIEWS.index, "")
     requests: dict[str, Any] = {
         "bulk": lambda: store.bulk_index([user("a")]),
         "fetch": lambda: store.fetch(["a"]),
@@ -299,7 +300,8 @@ async def failure(store: ViewStore, request: str) -> CqrsError:
         "scan": lambda: anext(store.scan()),
         "count": store.count,
         "refresh": store.refresh,
-        "indices": ViewIndices(store._client, USER_VIEWS.index, "").all,
+        "first look": lambda: indices.look(None, starting=True),
+        "indices": lambda: indices.look(None),
     }
     with pytest.raises(CqrsError) as caught:
         await requests[request]()
@@ -353,13 +355,16 @@ async def test_a_refused_connection_is_transient(settings: Settings) -> None:
             assert "Elasticsearch at http://127.0.0.1:1 cannot be reached" in str(error)
 
 
-async def test_an_unknown_host_is_an_error_at_the_start(settings: Settings) -> None:
+async def test_an_unknown_host_is_an_error_at_the_start_and_an_outage_later(
+    settings: Settings,
+) -> None:
     nowhere = settings.model_copy(update={"elasticsearch_url": "http://nowhere.invalid:9200"})
     async with open_view_store(nowhere, USER_VIEWS, timeout=5) as store:
-        error = await failure(store, "indices")
+        error = await failure(store, "first look")
         assert type(error) is Fatal
         assert "http://nowhere.invalid:9200 is not known" in str(error)
-        assert type(await failure(store, "bulk")) is Transient
+        for request in ("indices", "bulk"):
+            assert type(await failure(store, request)) is Transient
 
 
 @pytest.mark.parametrize("status", [401, 403])
