@@ -291,9 +291,9 @@ class ViewStore:
         wanted = query or {"exists": {"field": "id"}}  # checkpoint documents have no id
         with translating(self._client):
             response = await self._client.count(index=self.name, query=wanted)
-        self._check_one_index(response)
         if response["_shards"]["failed"]:
             raise Transient(f"Elasticsearch could not count all of {self.name}")
+        self._check_one_index(response)
         return int(response["count"])
 
     async def refresh(self) -> None:
