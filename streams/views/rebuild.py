@@ -133,10 +133,15 @@ class Rebuild(Generic[E]):
         """Compare the documents of the index, which nothing else writes to, with its checkpoints.
 
         Raises:
+            IndexChanged: Somebody else does write to it.
             Fatal: Their tallies differ.
         """
-        tallies = await tally_documents(self._view, store, self._log.partitions, self._progress)
-        checkpoints = (await store.checkpoints(range(self._log.partitions))).checkpoints
+        partitions = range(self._log.partitions)
+        before = (await store.checkpoints(partitions)).checkpoints
+        tallies = await tally_documents(self._view, store, len(partitions), self._progress)
+        checkpoints = (await store.checkpoints(partitions)).checkpoints
+        if checkpoints != before:
+            raise IndexChanged(f"another process has projected into {store.name}")
         for number, found in enumerate(tallies):
             expected = checkpoints[number].tally
             if found != expected:
