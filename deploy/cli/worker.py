@@ -9,6 +9,8 @@ import click
 from agents.users import USERS
 from deploy.cli.terminal import examples
 from deploy.environment import child_environment, load_settings
+from deploy.rights import kafka_rights
+from deploy.roles import SecuredRole
 from deploy.supervisor import ROLES, Role, Supervisor, command_line
 from streams.aggregate import TopicNames
 from streams.encryption.key_ring import check_master_key
@@ -39,7 +41,7 @@ def worker(ctx: click.Context, role: Role, processes: int) -> None:
     """
     settings = load_settings()
     # Check here what starting a worker again would not solve: one error instead of many.
-    asyncio.run(_check(settings))
+    asyncio.run(_check(settings, role))
     supervisor = Supervisor(
         command_line(ROLES[role]),
         processes,
@@ -49,7 +51,9 @@ def worker(ctx: click.Context, role: Role, processes: int) -> None:
     ctx.exit(asyncio.run(supervisor.run()))
 
 
-async def _check(settings: Settings) -> None:
+async def _check(settings: Settings, role: Role) -> None:
     names = TopicNames.of(settings, USERS.name)
-    await check_topics(settings, topic_specs(settings, names))
+    secured: SecuredRole = "command-worker" if role == "commands" else "view-worker"
+    specs = topic_specs(settings, names)
+    await check_topics(settings, specs, kafka_rights(secured, settings))
     await check_master_key(settings, names)

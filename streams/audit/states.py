@@ -21,6 +21,7 @@ from streams.audit.report import Report
 from streams.encryption.cipher import is_sealed_state
 from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.kafka.log_reader import LogReader, open_logs
+from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, partitions_of, topic_specs
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
@@ -48,7 +49,7 @@ async def verify_states(
         Transient: Kafka failed meanwhile.
     """
     names = TopicNames.of(settings, aggregate.name)
-    await check_topics(settings, topic_specs(settings, names))
+    await check_topics(settings, topic_specs(settings, names), reader(names))
     read = [*partitions_of(settings, names.changelog), *partitions_of(settings, names.events)]
     report = Report()
     try:

@@ -30,6 +30,7 @@ from streams.encryption.cipher import is_sealed_state
 from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import LogReader, open_logs
+from streams.kafka.rights import reader
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import check_topics, partitions_of, topic_specs
 from streams.progress import ProgressCallback, no_progress
@@ -76,7 +77,7 @@ async def verify(
     """
     names = TopicNames.of(settings, aggregate.name)
     specs = topic_specs(settings, names)
-    await check_topics(settings, specs)
+    await check_topics(settings, specs, reader(names))
     partitions = [
         TopicPartition(spec.name, number) for spec in specs for number in range(spec.partitions)
     ]
