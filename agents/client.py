@@ -14,6 +14,7 @@ from email_validator import EmailNotValidError, validate_email
 
 from agents.daily_registrations import DAILY_REGISTRATIONS
 from agents.daily_registrations_queries import RegistrationQueryHandler
+from agents.new_users import NewUserHandler
 from agents.user_queries import UserQueryHandler
 from agents.user_views import USER_VIEWS
 from agents.users import USERS
@@ -58,7 +59,7 @@ async def open_queries(settings: Settings) -> AsyncIterator[QueryBus]:
     """Open a query bus with handlers for all queries, and with connections of its own.
 
     Nothing is sent before the first query. A query raises Transient if Elasticsearch is down, and
-    Fatal if there is no such index.
+    Fatal if there is no such index. Only `GetNewUsers` needs Kafka.
 
     Raises:
         Fatal: The settings contain no valid address of Elasticsearch.
@@ -69,9 +70,9 @@ async def open_queries(settings: Settings) -> AsyncIterator[QueryBus]:
     ):
         queries = QueryBus()
         commands = TopicNames.of(settings, USERS.name).commands
-        UserQueryHandler(users).register_at(
-            queries, ReadYourWrites(users, commands, settings.partitions)
-        )
+        waiting = ReadYourWrites(users, commands, settings.partitions)
+        UserQueryHandler(users).register_at(queries, waiting)
+        NewUserHandler(settings, users).register_at(queries, waiting)
         RegistrationQueryHandler(registrations).register_at(
             queries, ReadYourWrites(registrations, commands, settings.partitions)
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from models.daily_registrations import DailyRegistrations
+from models.daily_registrations import DailyRegistrations, day_at
 from models.queries import GetDailyRegistrations
 from streams.buses import QueryBus
 from streams.views.read_your_writes import ReadYourWrites
@@ -34,6 +34,8 @@ class RegistrationQueryHandler:
             {"bool": {"filter": wanted}}, by=("day", "source"), of="registrations"
         )
         return tuple(
-            DailyRegistrations(**group, registrations=registrations)
+            DailyRegistrations(
+                day=day_at(group["day"]), source=group["source"], registrations=registrations
+            )
             for group, registrations in sums
         )

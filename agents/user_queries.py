@@ -26,7 +26,8 @@ class UserQueryHandler:
 
     Lists are sorted by the time of registration, users of the same millisecond by id. That order
     never changes: following the cursors returns each user who matches all the time once, and any
-    other at most once. A user who registers meanwhile comes at the end.
+    other at most once. Whoever registers meanwhile may come before the cursor, for the time is what
+    the command says; `GetNewUsers` (`agents/new_users.py`) misses nobody.
 
     `GetUserById` returns a document as soon as it is written; lists contain it within a second.
     With a token, all three wait for its write.
@@ -78,11 +79,13 @@ class UserQueryHandler:
         # One more than asked for, to see whether there is a next page
         hits = await self._store.search(wanted, sort=ORDER, limit=limit + 1, after=after)
         items = tuple(UserReadModel.model_validate(hit.document) for hit in hits[:limit])
-        return Page(items, _cursor(hits[limit - 1].sort_values) if len(hits) > limit else None)
+        return Page(
+            items, encode_cursor(hits[limit - 1].sort_values) if len(hits) > limit else None
+        )
 
 
-def _cursor(position: Sequence[Any]) -> str:
-    """Encode a position in `ORDER` as text that a client can pass back."""
+def encode_cursor(position: Sequence[Any]) -> str:
+    """Encode a position as text that a client can pass back."""
     return base64.urlsafe_b64encode(orjson.dumps(position)).decode().rstrip("=")
 
 
@@ -90,15 +93,25 @@ def _position(cursor: str | None) -> list[Any] | None:
     """Decode a cursor, which comes from outside. Raises QueryError if it is none."""
     if cursor is None:
         return None
-    try:
-        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
-        position = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error):
-        position = None
+    position = decode_cursor(cursor)
     if (
         isinstance(position, list)
         and [type(part) for part in position] == [int, str]
         and abs(position[0]) < 2**63
     ):
         return position
-    raise QueryError("cursor must be the cursor of a page, as it was given")
+    raise no_cursor()
+
+
+def decode_cursor(cursor: str) -> Any:
+    """Decode what `encode_cursor` returned, or anything else; None if it is nothing of the kind."""
+    try:
+        padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
+        return orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+    except (ValueError, binascii.Error):
+        return None
+
+
+def no_cursor() -> QueryError:
+    """Build the error for a text that is no cursor of this query."""
+    return QueryError("cursor must be the cursor of a page, as it was given")

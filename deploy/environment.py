@@ -39,9 +39,10 @@ def load_settings() -> Settings:
     return Settings(**{**asdict(stack), **named})
 
 
-# What Faust, Mode and aiokafka read when they are imported, before a worker could prevent it.
+# What libraries read when they are imported, before a worker could prevent it.
 _READ_AT_IMPORT = re.compile(
     r"F(AUST)?_.*|AIOKAFKA_NO_EXTENSIONS|DEVLOG|DJANGO_SETTINGS_MODULE|NO_CYTHON|TYPEXPR_DEBUG"
+    r"|prometheus_multiproc_dir|PROMETHEUS_.*"
 )
 
 

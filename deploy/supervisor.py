@@ -41,7 +41,8 @@ def command_line(app: str) -> list[str]:
 
     It works in any folder: the worker imports nothing from its current one.
     """
-    faust = ["-L", "uvloop", "worker", "--without-web", "-l", "info"]
+    # Quiet: without Faust's banner, which is no log line.
+    faust = ["--quiet", "-L", "uvloop", "worker", "--without-web", "-l", "info"]
     return [sys.executable, str(_RUN_APP), app, *faust]
 
 
@@ -106,14 +107,12 @@ class Supervisor:
     def __init__(
         self,
         command: Sequence[str],
-        processes: int,
-        environment: Mapping[str, str],
+        environments: Sequence[Mapping[str, str]],
         say: Callable[[str], None],
     ) -> None:
-        """Prepare `processes` workers; `say` gets one line for each restart."""
+        """Prepare a worker for each of these environments; `say` gets one line for each restart."""
         self._command = command
-        self._numbers = range(1, processes + 1)
-        self._environment = environment
+        self._environments = environments
         self._say = say
         self._stopping = asyncio.Event()
         self._killing = False
@@ -124,7 +123,9 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
-        await asyncio.gather(*(self._keep(number) for number in self._numbers))
+        await asyncio.gather(
+            *(self._keep(number, one) for number, one in enumerate(self._environments, 1))
+        )
         return int(self._killing)
 
     def _on_signal(self) -> None:
@@ -141,13 +142,13 @@ class Supervisor:
             self._killing = True
             process.kill()
 
-    async def _keep(self, number: int) -> None:
+    async def _keep(self, number: int, environment: Mapping[str, str]) -> None:
         waits = iter(_BACKOFF_S)
         while not self._stopping.is_set():
             started = time.monotonic()
             process = await asyncio.create_subprocess_exec(
                 *self._command,
-                env=self._environment,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 # Ctrl-C signals a whole process group; they get one signal, from here.
                 start_new_session=True,

@@ -11,12 +11,13 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from models.errors import PartitionFatal
 from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserRegistered
 from models.messages import EventRecord, Source
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 _MAX_SOURCE_BYTES = 400  # in a document's id, which has 512 at most
 
 
@@ -25,9 +26,15 @@ class DailyRegistrations(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    day: date
+    # Strict: pydantic would take a number for seconds or milliseconds, as it guesses from its size.
+    day: date = Field(strict=True)
     source: str
     registrations: int
+
+
+def day_at(milliseconds: int) -> date:
+    """Return the day (UTC) of a time in milliseconds since 1970, as Elasticsearch counts them."""
+    return (_EPOCH + timedelta(milliseconds=milliseconds)).date()
 
 
 def document_id(record: EventRecord[UserEvent]) -> str | None:

@@ -58,6 +58,23 @@ class GetActiveUsers:
 
 
 @dataclass(frozen=True, slots=True)
+class GetNewUsers:
+    """A page of the users who are new since the last page: for whoever exports or copies users.
+
+    Every registered user is on one page, whatever time a command carries. The order is that of
+    arrival, within a partition. `cursor` is that of the last page, or None for all from the first
+    one on. A page always has a cursor, from which the next one continues, also much later; if it is
+    empty, nobody has come since. Users who were erased meanwhile are left out.
+    """
+
+    limit: int = DEFAULT_LIMIT
+    cursor: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_limit(self.limit)
+
+
+@dataclass(frozen=True, slots=True)
 class GetDailyRegistrations:
     """Number of users who registered on each day (UTC) from the first to the last, by source."""
 

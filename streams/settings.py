@@ -65,7 +65,7 @@ class Settings(ConnectionSettings, BaseSettings):
     )
 
     # Kafka
-    partitions: int = Field(4, ge=1, le=1024, description="partitions of new topics, for life")
+    partitions: int = Field(4, ge=1, le=1024, description="partitions of each topic, for life")
     replication_factor: int = Field(1, ge=1, description="replicas of new topics; 3 in production")
     session_timeout: float = Field(
         10.0, ge=3.0, le=60.0, description="seconds until a dead worker's partitions move"
@@ -81,6 +81,14 @@ class Settings(ConnectionSettings, BaseSettings):
     )
     health_port: int | None = Field(
         None, ge=0, le=65535, description="port of a worker's /health; 0: any free one"
+    )
+    health_host: str = Field(
+        "127.0.0.1",
+        pattern=r"^[A-Za-z0-9.:-]+$",
+        description="address that /health listens on; 0.0.0.0: all IPv4 addresses of the host",
+    )
+    ready_lag: float | None = Field(
+        None, gt=0, description="seconds that a partition of a ready worker may be behind"
     )
     max_chunk_records: int = Field(
         4000, ge=1, le=100_000, description="most records decided in one transaction"
@@ -109,6 +117,7 @@ class Settings(ConnectionSettings, BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="lowest level of this project's log lines in workers"
     )
+    log_format: Literal["text", "json"] = Field("text", description="form of a worker's log lines")
 
     @model_validator(mode="after")
     def _check_master_key(self) -> Self:

@@ -14,11 +14,11 @@ def need(*modules: str) -> None:
     """Check that these modules are installed.
 
     Raises:
-        Fatal: one is missing; says what to install.
+        Fatal: one is missing; says what to install. The benchmarks are in a checkout only.
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
         raise Fatal(
-            f"{' and '.join(missing)} not found: install the extra, "
-            "pip install 'cqrs-streams[bench]'"
+            f"{' and '.join(missing)} not found: install the extra `bench` in the checkout, "
+            "pip install -e '.[bench]'"
         )

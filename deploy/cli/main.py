@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from deploy.cli.exit_codes import ExitCode
-from models.errors import CqrsError, InvalidCommand, QueryError
+from models.errors import CqrsError, InvalidCommand, QueryError, Rejected
 
 # name -> (module:attribute of a click command, its one line of help), in the order of `--help`
 COMMANDS = {
@@ -33,6 +33,7 @@ COMMANDS = {
     "get": ("deploy.cli.queries:get", "Show one user."),
     "search": ("deploy.cli.queries:search", "Find users by a part of their email address."),
     "active": ("deploy.cli.queries:active", "List the active users."),
+    "new": ("deploy.cli.queries:new", "List users as they arrived, from where you stopped."),
     "registrations": (
         "deploy.cli.registrations:registrations",
         "Show how many users registered, by day and source.",
@@ -134,7 +135,7 @@ def _explained(error: Exception) -> tuple[ExitCode, str]:
     if isinstance(error, (InvalidCommand, QueryError)):
         return ExitCode.WRONG_INPUT, str(error)
     if isinstance(error, CqrsError):
-        return ExitCode.UNKNOWN, str(error)
+        return ExitCode.NO if isinstance(error, Rejected) else ExitCode.UNKNOWN, str(error)
     if isinstance(error, UnicodeEncodeError):
         _discard_output()
         reason = f"the output cannot be written as {error.encoding}: set PYTHONIOENCODING=utf-8"

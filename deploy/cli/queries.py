@@ -1,4 +1,4 @@
-"""`cqrs get`, `search` and `active`: queries about users from the command line."""
+"""`cqrs get`, `search`, `active` and `new`: queries about users from the command line."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from models.queries import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
     GetActiveUsers,
+    GetNewUsers,
     GetUserById,
     GetUsersByEmail,
     Page,
@@ -137,6 +138,26 @@ def active(limit: int, offset: int, as_json: bool, **waiting: Any) -> None:
     """List the active users in the order of their registration."""
     page = execute(GetActiveUsers(limit, offset), waiting)
     _print_page(page, as_json, more=f"--offset {offset + limit}")
+
+
+@click.command(
+    name="new",
+    epilog=examples("cqrs new --json", "cqrs new --limit 1000 --cursor CURSOR --json"),
+)
+@_LIMIT
+@waiting_options
+@click.option("--cursor", help="Show who has come since: the cursor that the last page ended with.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object with items and cursor."
+)
+def new(limit: int, cursor: str | None, as_json: bool, **waiting: Any) -> None:
+    """List users in the order in which they arrived, for an export that continues later.
+
+    Every page has a cursor. Nobody is missed who registers meanwhile, whatever time the command
+    carries; an empty page says that nobody has come since.
+    """
+    page = execute(GetNewUsers(limit, cursor), waiting)
+    _print_page(page, as_json, more=f"--cursor {page.cursor}")
 
 
 def execute(query: object, waiting: dict[str, Any]) -> Any:

@@ -59,11 +59,13 @@ def print_report(report: Report) -> None:
         f"{report.commands:,} commands: {report.accepted:,} accepted, {report.rejected:,} "
         f"rejected, {report.duplicate:,} duplicate, {report.dead:,} dead-lettered; "
         f"{report.events:,} events of {report.aggregates:,} aggregates, "
-        f"{report.documents or 0:,} documents"
+        f"{report.documents or 0:,} documents; checked in {report.seconds:,.0f} s"
     )
     console.print(table_of(report.indices))
     if report.known_missing:
-        console.print(f"{report.known_missing:,} documents are known to be missing (dead letters)")
+        console.print(
+            f"{report.known_missing:,} documents are refused or cannot exist (dead letters)"
+        )
     if report.expired:
         ranges = ", ".join(f"[{part.partition}] from {part.start}" for part in report.ranges)
         console.print(f"retention has left the commands of partitions {ranges}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import nullcontext
+from pathlib import Path
 
 import click
 
@@ -11,6 +13,7 @@ from deploy.cli.terminal import examples
 from deploy.environment import child_environment, load_settings
 from deploy.rights import kafka_rights
 from deploy.roles import SecuredRole
+from deploy.scraping import listed_targets, settings_of_each
 from deploy.supervisor import ROLES, Role, Supervisor, command_line
 from streams.aggregate import TopicNames
 from streams.encryption.key_ring import check_master_key
@@ -20,7 +23,11 @@ from streams.settings import Settings
 
 @click.command(
     epilog=examples(
-        "cqrs worker commands --processes 2", "cqrs worker views", "cqrs worker registrations"
+        "cqrs worker commands --processes 2",
+        "cqrs worker views",
+        "cqrs worker registrations",
+        "CQRS_HEALTH_PORT=9100 cqrs worker commands --processes 4 --targets /etc/prometheus/"
+        "cqrs/commands.json",
     )
 )
 @click.argument("role", type=click.Choice(list(ROLES)))
@@ -31,24 +38,34 @@ from streams.settings import Settings
     type=click.IntRange(1, 256),
     help="Number of processes; those beyond the number of partitions are idle.",
 )
+@click.option(
+    "--targets",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="File to list the processes in while they run, for Prometheus' file_sd_configs.",
+)
 @click.pass_context
-def worker(ctx: click.Context, role: Role, processes: int) -> None:
+def worker(ctx: click.Context, role: Role, processes: int, targets: Path | None) -> None:
     """Run workers that decide commands or keep a view up to date.
 
     `commands` decides commands; `views` and `registrations` each keep one view up to date. Each
     process is a plain `faust worker`; one that fails is started again. Ctrl-C or SIGTERM stops them
     cleanly; a second one kills them, which loses nothing.
+
+    With CQRS_HEALTH_PORT=9100 the first process serves its metrics and health on port 9100, the
+    second one on 9101, and so on.
     """
     settings = load_settings()
     # Check here what starting a worker again would not solve: one error instead of many.
     asyncio.run(_check(settings, role))
+    each = settings_of_each(settings, processes)
     supervisor = Supervisor(
         command_line(ROLES[role]),
-        processes,
-        child_environment(settings),
+        list(map(child_environment, each)),
         lambda line: click.echo(f"cqrs worker {role}: {line}", err=True),
     )
-    ctx.exit(asyncio.run(supervisor.run()))
+    with nullcontext() if targets is None else listed_targets(targets, role, each):
+        code = asyncio.run(supervisor.run())
+    ctx.exit(code)
 
 
 async def _check(settings: Settings, role: Role) -> None:

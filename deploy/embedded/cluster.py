@@ -12,9 +12,10 @@ has three replicas and is acknowledged only when at least two of them have it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from deploy.embedded import kafka
 from deploy.embedded import temporary_homes as temporary
@@ -30,16 +31,31 @@ _NODES = 3
 class EmbeddedCluster:
     """A cluster with one node per home folder; create and start it with `temporary`."""
 
-    def __init__(self, homes: Sequence[Path], heap_mb: int) -> None:
+    def __init__(
+        self,
+        homes: Sequence[Path],
+        heap_mb: int,
+        changes: Mapping[str, object],
+        proxy_of: Callable[[int], int],
+    ) -> None:
         self._homes = homes
+        self._changes = changes
         ports = free_ports(2 * len(homes))
         self._ports = [kafka.Listeners(*pair) for pair in zip(ports[::2], ports[1::2], strict=True)]
+        self.advertised = [kafka.Listeners(*map(proxy_of, pair)) for pair in self._ports]
+        """The ports of each node that clients and other nodes connect to."""
         self.nodes = tuple(ServerProcess("kafka", home, heap_mb=heap_mb) for home in homes)
 
     @classmethod
     @contextmanager
     def temporary(
-        cls, progress: Progress | None = None, *, heap_mb: int = 288
+        cls,
+        progress: Progress | None = None,
+        *,
+        nodes: int = _NODES,
+        heap_mb: int = 288,
+        changes: Mapping[str, object] = MappingProxyType({}),
+        proxy_of: Callable[[int], int] = lambda port: port,
     ) -> Iterator[EmbeddedCluster]:
         """Start a new cluster, and remove it at the end of the block.
 
@@ -47,14 +63,18 @@ class EmbeddedCluster:
 
         Args:
             progress: shows what happens.
+            nodes: number of nodes; with fewer than three, none may be down.
             heap_mb: MiB of heap of each node.
+            changes: settings of Kafka in place of those that `kafka.configure` chooses.
+            proxy_of: opens a proxy to a node's port, and returns the port of the proxy: the one
+                that clients and other nodes connect to.
 
         Raises:
             Fatal: it could not be started; the message is one line with the reason.
         """
         with ExitStack() as resources:
-            homes = [resources.enter_context(temporary.home()) for _ in range(_NODES)]
-            cluster = cls(homes, heap_mb)
+            homes = [resources.enter_context(temporary.home()) for _ in range(nodes)]
+            cluster = cls(homes, heap_mb, changes, proxy_of)
             resources.callback(cluster._kill)
             cluster._start(progress or Progress())
             yield cluster
@@ -62,7 +82,7 @@ class EmbeddedCluster:
     @property
     def bootstrap_servers(self) -> str:
         """Addresses of all nodes for Kafka clients: host:port, separated by commas."""
-        return ",".join(f"{HOST}:{ports.broker}" for ports in self._ports)
+        return ",".join(f"{HOST}:{ports.broker}" for ports in self.advertised)
 
     @property
     def controller(self) -> ServerProcess | None:
@@ -82,7 +102,11 @@ class EmbeddedCluster:
         require_memory([node.heap_mb for node in self.nodes])
         require_disk(self._homes[0])
         ensure_jars(progress)
-        kafka.configure(dict(zip(self._homes, self._ports, strict=True)))
+        kafka.configure(
+            dict(zip(self._homes, self._ports, strict=True)),
+            advertised=dict(zip(self._homes, self.advertised, strict=True)),
+            changes=self._changes,
+        )
         with progress.waiting(f"Starting {len(self.nodes)} Kafka nodes"):
             start_together(self.nodes)
 

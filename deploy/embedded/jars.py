@@ -30,6 +30,7 @@ from deploy.embedded.maven import SCRATCH_PREFIX, download
 from deploy.embedded.shared_files import locked, write_atomically
 from deploy.embedded.start_progress import Progress
 from models.errors import Fatal
+from streams.private_folders import ensure_private
 from streams.settings import read_folder
 
 SERVERS = ("kafka", "elasticsearch")
@@ -79,6 +80,7 @@ def ensure_jars(progress: Progress, servers: Collection[str] = SERVERS) -> None:
         return
     cache = cache_home() / "jars"
     try:
+        ensure_private(cache_home())
         with locked(cache / ".lock"):
             if "elasticsearch" in servers:
                 descriptor = (

@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -27,23 +28,36 @@ class Listeners(NamedTuple):
     certificates: int = 0  # for clients that show a certificate; only of a secured node
 
 
-def configure(nodes: Mapping[Path, Listeners], secrets: Secrets | None = None) -> None:
+def configure(
+    nodes: Mapping[Path, Listeners],
+    *,
+    advertised: Mapping[Path, Listeners] | None = None,
+    changes: Mapping[str, object] = MappingProxyType({}),
+    secrets: Secrets | None = None,
+) -> None:
     """Write the configuration of a cluster; each node keeps its data below its home folder.
-
-    With `secrets` its clients authenticate, over TLS, and have the rights that ACLs give them.
 
     With three nodes or more, one may be down: every record is replicated to all nodes, and is
     acknowledged only when at least all but one have it.
+
+    Args:
+        nodes: the ports that each node listens on, by home folder.
+        advertised: the ports that others connect to, if these are not the same: those of proxies.
+        changes: settings of Kafka that each node has in place of those chosen here.
+        secrets: if given, clients authenticate, over TLS, and have the rights that ACLs give them.
     """
-    controllers = [f"{HOST}:{ports.controller}" for ports in nodes.values()]
+    advertised = advertised or nodes
+    controllers = [f"{HOST}:{ports.controller}" for ports in advertised.values()]
     voters = [f"{id_}@{voter}:{_new_id()}" for id_, voter in enumerate(controllers, 1)]
     # with `=`: an id may start with a dash and would be taken for another option
     new = [f"--cluster-id={_new_id()}", f"--initial-controllers={','.join(voters)}"]
     for id_, (home, ports) in enumerate(nodes.items(), 1):
         settings = {"node.id": id_, "controller.quorum.bootstrap.servers": ",".join(controllers)}
         settings |= _settings(ports, replicas=len(nodes), in_sync=max(1, len(nodes) - 1))
+        settings["advertised.listeners"] = _addresses(advertised[home])
         if secrets is not None:
             settings |= _secured(ports, secrets)
+        settings |= changes
         text = "".join(f"{name}={value}\n" for name, value in settings.items())
         write_atomically(home / _PROPERTIES, text, mode=0o600)
         users = _users(secrets) if secrets is not None else []
@@ -88,12 +102,10 @@ def active_controller(home: Path) -> tuple[int, int]:
 
 def _settings(ports: Listeners, *, replicas: int, in_sync: int) -> dict[str, object]:
     """Return the settings of a node, except those that name the nodes of the cluster."""
-    listeners = f"PLAINTEXT://{HOST}:{ports.broker},CONTROLLER://{HOST}:{ports.controller}"
     return {
         "process.roles": "broker,controller",
         "controller.listener.names": "CONTROLLER",
-        "listeners": listeners,
-        "advertised.listeners": listeners,
+        "listeners": _addresses(ports),
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": _DATA,  # relative to the working directory, which is the home
         "auto.create.topics.enable": "false",  # it would have the wrong number of partitions
@@ -159,6 +171,10 @@ def _users(secrets: Secrets) -> list[str]:
         f"--add-scram=SCRAM-SHA-512=[name={name},password={secrets.password(name)}]"
         for name in PRINCIPALS
     ]
+
+
+def _addresses(ports: Listeners) -> str:
+    return f"PLAINTEXT://{HOST}:{ports.broker},CONTROLLER://{HOST}:{ports.controller}"
 
 
 def _new_id() -> str:

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import (
 from deploy.embedded.ports import HOST, Ports
 from deploy.embedded.shared_files import write_atomically
 from deploy.roles import ROLES
+from streams.private_folders import ensure_private
 
 ADMIN = "admin"
 """May do everything, in both servers."""
@@ -48,8 +49,7 @@ class Secrets:
             return
         import trustme
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.folder.chmod(0o700)
+        ensure_private(self.folder)
         ca = trustme.CA(organization_name="cqrs-streams, embedded stack")
         for name in (SERVER, *PRINCIPALS):
             hosts = (HOST, "localhost") if name == SERVER else (name,)

@@ -34,9 +34,13 @@ from deploy.embedded.shared_files import locked
 from deploy.embedded.start_progress import Progress
 from deploy.embedded.status import StackStatus, status_of
 from models.errors import Fatal
+from streams.private_folders import ensure_private
 from streams.settings import Settings, read_folder, read_settings
 
-_CONTENT = ("data", "logs", "config", "tmp", "stack.json", "kafka.json", "elasticsearch.json")
+_CONTENT = (
+    *("data", "logs", "config", "tmp", "snapshots"),
+    *("stack.json", "kafka.json", "elasticsearch.json"),
+)
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,7 @@ class EmbeddedStack:
             listeners = kafka.Listeners(ports.kafka, ports.controller, ports.kafka_certificates)
             if ports.secure:
                 self.secrets.ensure()
-            kafka.configure({self.home: listeners}, self.secrets if ports.secure else None)
+            kafka.configure({self.home: listeners}, secrets=self.secrets if ports.secure else None)
             elasticsearch.configure(self.home, port=ports.elasticsearch, secure=ports.secure)
             ports.write(self._stack_json)
             names = " and ".join(server.title for server in missing)
@@ -203,7 +207,7 @@ class EmbeddedStack:
             return self.address
 
     def down(self, purge: bool = False) -> None:
-        """Stop the servers; with `purge` also remove their data, logs and ports."""
+        """Stop the servers; with `purge` also remove their data, snapshots, logs and ports."""
         if not self.home.exists():
             return
         with self._locked():
@@ -260,7 +264,7 @@ class EmbeddedStack:
     def _locked(self) -> Iterator[None]:
         """Let only one `up` or `down` run at a time, over all processes."""
         try:
-            self.home.mkdir(parents=True, exist_ok=True)
+            ensure_private(self.home)
             (self.home / ".lock").touch()
         except OSError as error:
             raise Fatal(f"cannot keep the stack in {self.home}: {error.strerror}") from error

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from deploy.embedded.processes import SERVERS, ServerProcess
 from deploy.embedded.shared_files import locked
+from streams.private_folders import ensure_private
 
 _OWNER = "owner.lock"
 
@@ -22,9 +23,11 @@ def home() -> Iterator[Path]:
 
     After a kill -9 the next call removes it. The servers of a killed owner end by themselves (see
     `deploy.embedded.jvm`), unless they are suspended: the next call ends those too.
+
+    Raises:
+        Fatal: the folder of all these folders is not this user's alone.
     """
-    parent = Path(tempfile.gettempdir()) / f"cqrs-streams-{os.getuid()}"
-    parent.mkdir(mode=0o700, exist_ok=True)
+    parent = ensure_private(Path(tempfile.gettempdir()) / f"cqrs-streams-{os.getuid()}")
     with locked(parent / ".lock"):  # a new folder without a lock would look abandoned
         _remove_abandoned(parent)
         folder = Path(tempfile.mkdtemp(prefix="stack-", dir=parent))

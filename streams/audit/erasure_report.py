@@ -36,28 +36,36 @@ class ErasureFinding:
         name: Name of the topic, index or other place.
         records: Number of the aggregate's records or documents there.
         readable: Number of those with personal data that can still be read.
-        expires_at: When the readable ones will be gone. Without meaning if there are none.
+        unseen: Number of records and indices there that could not be looked at.
+        expires_at: When the readable and the unseen ones will be gone. Without meaning if there are
+            none.
         note: One line for people, on what else matters there.
     """
 
     name: str
     records: int = 0
     readable: int = 0
+    unseen: int = 0
     expires_at: Expiry = NEVER
     note: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether the personal data is gone, or will be by a known date."""
-        return not self.readable or self.expires_at != NEVER
+        return self.gone or self.expires_at != NEVER
+
+    @property
+    def gone(self) -> bool:
+        """Whether everything was looked at, and nothing can be read."""
+        return not (self.readable or self.unseen)
 
     @property
     def verdict(self) -> str:
-        """The result for people: gone, gone by a date, or NOT gone."""
-        if not self.readable:
+        """The result for people: gone, gone by a date, NOT gone, or NOT looked at."""
+        if self.gone:
             return "gone"
         if self.expires_at == NEVER:
-            return "NOT gone"
+            return "NOT gone" if self.readable else "NOT looked at"
         return f"gone by {self.expires_at.date:%Y-%m-%d %H:%M} UTC"
 
 

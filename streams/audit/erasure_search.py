@@ -19,6 +19,7 @@ from pydantic.alias_generators import to_snake
 from models.messages import Event
 from streams.aggregate import Aggregate, TopicNames
 from streams.audit.erasure_report import NEVER, ErasureFinding, ErasureReport, Expiry
+from streams.audit.mentions import mentions
 from streams.encryption.cipher import (
     PERSONAL,
     DecryptionError,
@@ -121,12 +122,13 @@ class PersonalDataSearch(Generic[S]):
         finding = ErasureFinding(self._names.keys)
         opener = PartitionKeys(master_key(self._settings))
         last: Record | None = None
-        async for record in self._records(finding.name):
-            finding.records += 1
+        async for record in self._records(finding):
             last = record
             if record.value is not None:
                 self._keys.append(opener.unwrap(self._key, record.value))
         finding.readable = len(self._keys)
+        if finding.unseen:  # one of them may be a key
+            return finding
         if self._keys and last is not None and last.value is None:
             finding.expires_at = self._keys_expire_at = await self._compaction(finding, last)
         return finding
@@ -135,13 +137,12 @@ class PersonalDataSearch(Generic[S]):
         finding = ErasureFinding(self._names.changelog)
         found, last = _PersonalData.NONE, None
         sealed = plain = 0
-        async for record in self._records(finding.name):
-            finding.records += 1
+        async for record in self._records(finding):
             found, last = self._in_state(record), record
             sealed += found is _PersonalData.SEALED
             plain += found is _PersonalData.PLAIN
         finding.readable = sealed + plain
-        if last is not None and finding.readable:
+        if last is not None and finding.readable and not finding.unseen:
             superseded = found is _PersonalData.NONE
             expiry = await self._compaction(finding, last) if superseded else NEVER
             finding.expires_at = expiry if plain else min(expiry, self._keys_expire_at)
@@ -159,33 +160,43 @@ class PersonalDataSearch(Generic[S]):
         """
         finding = ErasureFinding(topic)
         expiries: list[Expiry] = []
-        async for record in self._records(topic, any_key=any_key):
-            finding.records += 1
+        async for record in self._records(finding, any_key=any_key):
             found = data_in(record)
             if found is _PersonalData.NONE:
                 continue
-            expiry = self._expiry(topic, record, "segment.ms", "retention.ms") + _SLACK
+            expiry = self._retained(topic, record)
             if found is _PersonalData.SEALED:
                 expiry = min(expiry, self._keys_expire_at)
             expiries.append(expiry)
         finding.readable = len(expiries)
+        if finding.unseen:
+            expiries.append(finding.expires_at)
         finding.expires_at = max(expiries, default=NEVER)
         return finding
 
-    async def _records(self, topic: str, *, any_key: bool = False) -> AsyncIterator[Record]:
-        """Yield the aggregate's records.
+    async def _records(
+        self, finding: ErasureFinding, *, any_key: bool = False
+    ) -> AsyncIterator[Record]:
+        """Yield the aggregate's records in a topic, and count them in its finding.
 
         With `any_key` also those with other keys, in all partitions, whose value contains its id.
+        A record that cannot be read may be anybody's, and counts as unseen.
         """
-        quoted = orjson.dumps(self._id)
+        topic, expiries = finding.name, []
         numbers: Iterable[int] = range(self._settings.partitions) if any_key else (self._partition,)
         for number in numbers:
             partition = TopicPartition(topic, number)
             end = (await self._logs.end_offsets([partition]))[partition]
             async for records in self._logs.read(partition, 0, end):
                 for record in records:
-                    if record.key == self._key or (any_key and quoted in (record.value or b"")):
+                    if record.unreadable is not None:
+                        finding.unseen += 1
+                        finding.note = f"some records cannot be read: {record.unreadable.reason}"
+                        expiries.append(self._retained(topic, record))
+                    elif record.key == self._key or (any_key and mentions(record.value, self._id)):
+                        finding.records += 1
                         yield record
+        finding.expires_at = max(expiries, default=NEVER)
 
     def _in_event(self, record: Record) -> _PersonalData:
         data = _object_in(record)
@@ -255,6 +266,12 @@ class PersonalDataSearch(Generic[S]):
     async def _roll(self, topic: str) -> None:
         async with started(new_producer(self._settings), self._settings) as producer:
             await producer.send_and_wait(topic, None, _ROLL_KEY, partition=self._partition)
+
+    def _retained(self, topic: str, record: Record) -> Expiry:
+        """Return when retention will have removed a record; NEVER from a compacted topic."""
+        if topic in (self._names.keys, self._names.changelog):
+            return NEVER
+        return self._expiry(topic, record, "segment.ms", "retention.ms") + _SLACK
 
     def _expiry(self, topic: str, record: Record, *delays: str) -> Expiry:
         """Add delays to a record's time; each is the name of a topic setting in milliseconds.

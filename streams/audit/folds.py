@@ -23,6 +23,7 @@ import orjson
 
 from models.messages import EventRecord
 from streams.elasticsearch.index import REFUSED, Document
+from streams.kafka.records import cut_key
 
 S = TypeVar("S")
 
@@ -44,6 +45,26 @@ class Frozen:
     events_from: int = 0
 
 
+@dataclass(frozen=True)
+class Kept:
+    """What retention has left of one partition: offsets of its commands.
+
+    Attributes:
+        commands_from: First offset of the command topic.
+        outcomes_from: Lowest offset of a command whose outcome is left; 0 if no outcome expired.
+        dead_letters_from: The same of dead letters.
+    """
+
+    commands_from: int = 0
+    outcomes_from: int = 0
+    dead_letters_from: int = 0
+
+    @property
+    def start(self) -> int:
+        """Offset from which on commands can be checked."""
+        return max(self.commands_from, self.outcomes_from)
+
+
 @dataclass
 class ViewDocuments:
     """The documents of a view, to be compared with the events of all partitions."""
@@ -51,18 +72,17 @@ class ViewDocuments:
     project: Callable[[Document | None, EventRecord[Any]], Document]
     documents: dict[str, bytes] = field(default_factory=dict)
     """Encoded documents by id. One is taken out when its first event comes: extra ones are left."""
-    dead_lettered: set[str] = field(default_factory=set)
-    """Ids of the aggregates with an event in the view's dead letters."""
-
-    def add(self, document: Document) -> None:
-        """Add a document as it was read."""
-        # A copy: the bytes that orjson returns keep its buffer, which is ten times as large.
-        self.documents[document["id"]] = bytes(memoryview(orjson.dumps(document)))
+    dead_lettered: set[bytes] = field(default_factory=set)
+    """Keys of the view's dead letters, as `reply_key` cuts them."""
 
     def take(self, aggregate_id: str) -> Document | None:
         """Return the document of an aggregate and remove it; None if there is none."""
         encoded = self.documents.pop(aggregate_id, None)
         return None if encoded is None else orjson.loads(encoded)
+
+    def has_dead_letter(self, aggregate_id: str) -> bool:
+        """Return whether an event of an aggregate is in the view's dead letters."""
+        return cut_key(aggregate_id.encode()) in self.dead_lettered
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from models.messages import Event, EventRecord
 from streams.aggregate import Aggregate
 from streams.audit.folds import Frozen, History, StateFold, ViewDocuments, ViewFold
 from streams.audit.report import Report
+from streams.elasticsearch.bulk_writer import is_possible_id
 from streams.elasticsearch.index import Document
 from streams.encryption.cipher import DecryptionError, is_sealed_state, open_state
 from streams.encryption.keys import PartitionKeys, no_master_key
@@ -187,14 +188,16 @@ class HistoryAudit(Generic[S]):
             return  # newer than what the view must have
         self._i4.checked += 1
         is_missing = fold.found_version == 0
-        is_known = aggregate_id in view.dead_lettered
-        if fold.refused or (is_missing and is_known):
+        is_known = view.has_dead_letter(aggregate_id)
+        # Of every refused document of a possible id there is a stand-in, so without one it is lost.
+        cannot_exist = is_missing and is_known and not is_possible_id(aggregate_id)
+        if fold.refused or cannot_exist:
             self._report.known_missing += 1
         if fold.refused and not is_known:
             self._i4.violated(
                 f"the document {aggregate_id} was refused, and no dead letter of the view says so"
             )
-        elif is_missing and not is_known:
+        elif is_missing and not cannot_exist:
             self._i4.violated(f"{aggregate_id} has {fold.required} events and no document", "lost")
         elif 0 < fold.found_version < fold.required:
             self._i4.violated(

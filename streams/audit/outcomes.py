@@ -28,6 +28,7 @@ from models.outcomes import (
 )
 from models.tokens import Point, Token
 from streams.audit.dedupe import DedupeWindows, Reply, SeenOutcome
+from streams.audit.folds import Kept
 from streams.audit.report import Report, ViolationKind
 
 
@@ -108,42 +109,30 @@ class OutcomeAudit:
         if source < self._position:
             self._dead_letters[source] += 1
 
-    def conclude(
-        self,
-        *,
-        commands_from: int,
-        outcomes_from: int,
-        dead_letters_from: int,
-        exists_at: Callable[[str, int], bool],
-    ) -> int:
+    def conclude(self, kept: Kept, exists_at: Callable[[str, int], bool]) -> None:
         """Compare what was added.
 
         Args:
-            commands_from: First offset of the command topic that retention has left.
-            outcomes_from: Lowest source of an outcome that retention has left; 0 if none expired.
-            dead_letters_from: The same of the dead letters.
+            kept: What retention has left.
             exists_at: Tells whether an aggregate existed before the command at an offset.
-
-        Returns:
-            The offset from which on the commands could be checked.
         """
-        start = max(commands_from, outcomes_from)
         for offset in self._commands:
-            if offset >= start:
+            if offset >= kept.start:
                 self._report.commands += 1
                 self._check_one_outcome(offset)
-        windows = DedupeWindows(exists_at, complete=outcomes_from == 0 and not self._has_former)
+        windows = DedupeWindows(
+            exists_at, complete=kept.outcomes_from == 0 and not self._has_former
+        )
         for source in sorted(self._outcomes):
-            if source >= commands_from:
+            if source >= kept.commands_from:
                 self._check_command_of(source, self._outcomes[source])
             for outcome in self._outcomes[source]:
-                if source >= start:
+                if source >= kept.start:
                     self._count(outcome)
                 self._check_outcome(source, outcome, windows)
-                if outcome.status == DeadLettered.status and source >= dead_letters_from:
+                if outcome.status == DeadLettered.status and source >= kept.dead_letters_from:
                     self._check_dead_letters(source)
-        self._check_without_outcome(outcomes_from)
-        return start
+        self._check_without_outcome(kept.outcomes_from)
 
     def _check_command_of(self, source: int, outcomes: Sequence[SeenOutcome]) -> None:
         """Check that the outcomes of an offset are of the command at it."""

@@ -14,10 +14,10 @@ from models.errors import Poison
 from models.messages import Source, parse_event
 from models.outcomes import parse_outcome
 from streams.aggregate import Aggregate, TopicNames
-from streams.audit.folds import Frozen, ViewDocuments
+from streams.audit.folds import Frozen, Kept, ViewDocuments
 from streams.audit.history import HistoryAudit
 from streams.audit.outcomes import OutcomeAudit
-from streams.audit.report import CheckedRange, InvariantResult, Report
+from streams.audit.report import InvariantResult, Report
 from streams.commands.reader import command_id_in
 from streams.encryption.events import open_personal
 from streams.encryption.keys import PartitionKeys
@@ -26,9 +26,13 @@ from streams.kafka.records import Record
 
 S = TypeVar("S")
 
+_EVERYTHING = Kept()
+
 
 class PartitionAudit(Generic[S]):
-    """Checks one partition: add all records of its logs, then call `conclude`.
+    """Checks one partition, or one bucket of it: add all its records, then call `conclude`.
+
+    A bucket has all records with the keys that belong to it, and so all of each aggregate.
 
     Args:
         aggregate: Kind of the aggregates.
@@ -55,7 +59,6 @@ class PartitionAudit(Generic[S]):
         self._aggregate = aggregate
         self._names = names
         self._number = number
-        self._position = frozen.position
         self._report = report
         self._history = HistoryAudit(aggregate, frozen, view=view, report=report, keys=keys)
         self._keys = keys
@@ -63,8 +66,6 @@ class PartitionAudit(Generic[S]):
         self._outcomes = OutcomeAudit(
             position=frozen.position, has_former=frozen.events_from > 0, report=report
         )
-        # Lowest offset of a command that has an outcome, and of one that has a dead letter.
-        self._first_outcome = self._first_dead_letter = frozen.position
 
     def add_commands(self, records: Iterable[Record]) -> None:
         """Add the next records of the command topic."""
@@ -81,25 +82,17 @@ class PartitionAudit(Generic[S]):
                 finding.violated(f"{_at(record)} cannot be read: {error}")
                 continue
             if self._is_of_partition(record, outcome.source, finding):
-                self._first_outcome = min(self._first_outcome, outcome.source.offset)
                 self._outcomes.add_outcome(record.offset, outcome)
 
     def add_dead_letters(self, records: Iterable[Record]) -> None:
         """Add the next records of the topic of the commands' dead letters."""
         finding = self._report.findings["I7"]
         for record in records:
-            headers = dict(record.headers)
-            try:
-                source = Source(
-                    (headers[SOURCE_TOPIC] or b"").decode(errors="replace"),
-                    int(headers[SOURCE_PARTITION] or b""),
-                    int(headers[SOURCE_OFFSET] or b""),
-                )
-            except (KeyError, ValueError):
+            source = dead_letter_source(record)
+            if source is None:
                 finding.violated(f"{_at(record)} does not say of which command it is")
                 continue
             if self._is_of_partition(record, source, finding):
-                self._first_dead_letter = min(self._first_dead_letter, source.offset)
                 self._outcomes.add_dead_letter(source.offset)
 
     def add_events(self, records: Iterable[Record]) -> None:
@@ -124,31 +117,15 @@ class PartitionAudit(Generic[S]):
                 if record.offset >= self._events_from:
                     self._outcomes.add_event(event)
 
-    def conclude(
-        self,
-        state: Mapping[bytes, bytes],
-        *,
-        commands_from: int = 0,
-        outcomes_from: int = 0,
-        dead_letters_from: int = 0,
-    ) -> None:
+    def conclude(self, state: Mapping[bytes, bytes], kept: Kept = _EVERYTHING) -> None:
         """Compare what was added, and complete the report.
 
         Args:
             state: Encoded states of the state table, by the bytes of the aggregates' ids.
-            commands_from: First offset of the command topic that retention has left.
-            outcomes_from: The same of the outcomes topic.
-            dead_letters_from: The same of the topic of dead letters.
+            kept: What retention has left of the partition.
         """
         self._history.conclude(state)
-        start = self._outcomes.conclude(
-            commands_from=commands_from,
-            # If some have expired, all are left from the lowest source on that was read.
-            outcomes_from=self._first_outcome if outcomes_from else 0,
-            dead_letters_from=self._first_dead_letter if dead_letters_from else 0,
-            exists_at=self._history.exists_at,
-        )
-        self._report.ranges.append(CheckedRange(self._number, start, max(start, self._position)))
+        self._outcomes.conclude(kept, self._history.exists_at)
 
     def conclude_states(self, state: Mapping[bytes, bytes]) -> None:
         """Compare only the events that were added with these states, as `conclude` does."""
@@ -160,6 +137,27 @@ class PartitionAudit(Generic[S]):
             return True
         finding.violated(f"{_at(record)} is of a command of {source.topic}[{source.partition}]")
         return False
+
+
+def outcome_source(record: Record) -> Source | None:
+    """Return the source of the command that an outcome is of; None if the record is no outcome."""
+    try:
+        return parse_outcome(record.value or b"").source
+    except Poison:
+        return None
+
+
+def dead_letter_source(record: Record) -> Source | None:
+    """Return the source of the command in a dead letter; None if its headers do not say it."""
+    headers = dict(record.headers)
+    try:
+        return Source(
+            (headers[SOURCE_TOPIC] or b"").decode(errors="replace"),
+            int(headers[SOURCE_PARTITION] or b""),
+            int(headers[SOURCE_OFFSET] or b""),
+        )
+    except (KeyError, ValueError):
+        return None
 
 
 def _object_in(record: Record) -> dict[str, Any]:

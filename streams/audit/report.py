@@ -85,8 +85,9 @@ class Report:
     events: int = 0
     aggregates: int = 0
     documents: int | None = None  # None if the view was not checked
-    known_missing: int = 0  # documents that were refused, or are missing and have dead letters
+    known_missing: int = 0  # documents that were refused, or whose id no document can have
     lag: int = 0  # offsets of the command topic after the checked ranges, at the end of the check
+    seconds: float = 0.0  # that the check took, with waiting for the workers
     indices: list[IndexStatus] = field(default_factory=list)  # of the view, if it was checked
     ranges: list[CheckedRange] = field(default_factory=list)
     findings: dict[str, InvariantResult] = field(

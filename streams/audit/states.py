@@ -15,20 +15,17 @@ from faust.types import TP
 
 from models.errors import Transient
 from streams.aggregate import Aggregate, TopicNames
-from streams.audit.folds import Frozen
 from streams.audit.partition import PartitionAudit
+from streams.audit.partition_logs import PartitionLogs, Shelf, count_buckets
 from streams.audit.report import Report
-from streams.encryption.cipher import is_sealed_state
-from streams.encryption.key_ring import KeyRing, open_key_ring
-from streams.kafka.log_reader import LogReader, open_logs
+from streams.encryption.keys import master_key
+from streams.kafka.log_reader import open_logs
 from streams.kafka.rights import reader
-from streams.kafka.topics import check_topics, partitions_of, topic_specs
+from streams.kafka.topics import check_topics, topic_specs
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
-from streams.state.changelog import restore
-from streams.state.store import MemoryStore, Position
+from streams.state.store import Position
 from streams.state.version import StateVersion, check_version
-from streams.views.event_reader import sealed_ids
 
 S = TypeVar("S")
 
@@ -50,15 +47,27 @@ async def verify_states(
     """
     names = TopicNames.of(settings, aggregate.name)
     await check_topics(settings, topic_specs(settings, names), reader(names))
-    read = [*partitions_of(settings, names.changelog), *partitions_of(settings, names.events)]
+    topics = (names.changelog, names.events)
+    master = master_key(settings)
+    wanted = list(partitions)
+    read = [TopicPartition(topic, number) for topic in (*topics, names.keys) for number in wanted]
     report = Report()
+    done = total = 0
+
+    def advance(records: int) -> None:
+        nonlocal done
+        done += records
+        progress("Checking", done, total)
+
     try:
-        async with (
-            open_logs(settings, read) as logs,
-            open_key_ring(settings, names, keep_destroyed=True) as ring,
-        ):
-            for number in partitions:
-                await _verify_partition(aggregate, names, number, logs, ring, report, progress)
+        async with open_logs(settings, read) as logs:
+            buckets, records = await count_buckets(logs, topics, wanted)
+            total = 2 * records  # each is read, and then compared
+            for number in wanted:
+                with PartitionLogs(
+                    logs, names, number, buckets=buckets, master=master, advance=advance
+                ) as found:
+                    await _verify_partition(aggregate, names, number, found, report)
     except KafkaError as error:
         raise Transient(
             f"Kafka failed while checking: {type(error).__name__}; try again"
@@ -67,43 +76,15 @@ async def verify_states(
 
 
 async def _verify_partition(
-    aggregate: Aggregate[S],
-    names: TopicNames,
-    number: int,
-    logs: LogReader,
-    ring: KeyRing | None,
-    report: Report,
-    progress: ProgressCallback,
+    aggregate: Aggregate[S], names: TopicNames, number: int, logs: PartitionLogs, report: Report
 ) -> None:
-    commands = TP(names.commands, number)
-    changelog, events = (TopicPartition(topic, number) for topic in (names.changelog, names.events))
-    if ring is not None:
-        # Before all else: if a key is missing then, the event that destroyed it is read below.
-        await ring.catch_up(number)
-    logs.consumer.assign([changelog])
-    # Up to the last stable offset, which is never inside a transaction.
-    stable = (await logs.consumer.end_offsets([changelog]))[changelog]
-    state = await restore(logs.consumer, changelog, MemoryStore(), stable)
-    stored = state.position(commands)
-    check_version(commands, stored, StateVersion.of(aggregate))
-    position = stored or Position(0)
-    # After the state: the events of the commands below its position are before this end.
-    end = (await logs.end_offsets([events]))[events]
-    audit = PartitionAudit(
-        aggregate,
-        names,
-        number,
-        Frozen(position.offset, 0, position.events_from),
-        view=None,
-        report=report,
-        keys=None if ring is None else ring.of(number),
-    )
-    async for records in logs.read(events, 0, end):
-        if ring is not None:
-            await ring.ensure_loaded(number, sealed_ids(records))
-        audit.add_events(records)
-        progress(f"Folding {events.topic}[{number}]", records[-1].offset + 1, end)
-    if ring is not None:
-        sealed = {key for key, value in state.records.items() if is_sealed_state(value)}
-        await ring.ensure_loaded(number, sealed)
-    audit.conclude_states(state.records)
+    def check(stored: Position | None) -> None:
+        check_version(TP(names.commands, number), stored, StateVersion.of(aggregate))
+
+    frozen, _ = await logs.read(check, all_topics=False)
+    for bucket in logs.buckets:
+        audit = PartitionAudit(
+            aggregate, names, number, frozen, view=None, report=report, keys=logs.keys(bucket)
+        )
+        audit.add_events(logs.records(Shelf.EVENTS, bucket))
+        audit.conclude_states(logs.states(bucket))

@@ -163,7 +163,7 @@ class _Reading:
     ) -> Timeline:
         decided = await self._by_source(outcomes, lambda record: parse_outcome(record.value or b""))
         if self._ring is not None:
-            await self._ring.catch_up(events.partition)
+            await self._ring.ensure_loaded(events.partition, [self._key])
         happened = await self._by_source(events, self._event)
         sent = {
             record.offset: CommandRecord(time_of(record), _type_in(record), command_id_in(record))

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -22,12 +23,12 @@ from faust.types import TP
 
 from models.errors import NoSuchView, Transient
 from streams.aggregate import Aggregate, TopicNames
-from streams.audit.folds import Frozen, ViewDocuments
 from streams.audit.history import check_extra_documents
 from streams.audit.partition import PartitionAudit
-from streams.audit.report import NotCaughtUp, Report
-from streams.encryption.cipher import is_sealed_state
-from streams.encryption.key_ring import KeyRing, open_key_ring
+from streams.audit.partition_logs import PartitionLogs, Shelf, count_buckets
+from streams.audit.report import CheckedRange, NotCaughtUp, Report
+from streams.audit.view_records import ViewRecords
+from streams.encryption.keys import master_key
 from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.rights import reader
@@ -35,12 +36,10 @@ from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import check_topics, partitions_of, topic_specs
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
-from streams.state.changelog import restore
 from streams.state.input_log import check_partitions, check_topic
 from streams.state.recovery import last_position
-from streams.state.store import MemoryStore, Position
+from streams.state.store import Position
 from streams.state.version import StateVersion, check_version
-from streams.views.event_reader import sealed_ids
 from streams.views.projection import View
 from streams.views.status import status_of
 from streams.views.store import ViewStore, open_view_store
@@ -82,13 +81,9 @@ async def verify(
         TopicPartition(spec.name, number) for spec in specs for number in range(spec.partitions)
     ]
     try:
-        async with (
-            open_logs(settings, partitions) as logs,
-            # Also keeps keys that are destroyed meanwhile: older records are compared, too.
-            open_key_ring(settings, names, keep_destroyed=True) as ring,
-        ):
+        async with open_logs(settings, partitions) as logs:
             id_ = await topic_id(settings, names.commands)
-            checking = _Verification(settings, aggregate, names, logs, progress, ring, id_)
+            checking = _Verification(settings, aggregate, names, logs, progress, id_)
             return await checking.run(view, time.monotonic() + timeout)
     except KafkaError as error:
         raise Transient(
@@ -106,7 +101,6 @@ class _Verification(Generic[S]):
         names: TopicNames,
         logs: LogReader,
         progress: ProgressCallback,
-        ring: KeyRing | None,
         command_topic_id: str,
     ) -> None:
         self._settings = settings
@@ -114,7 +108,7 @@ class _Verification(Generic[S]):
         self._names = names
         self._logs = logs
         self._progress = progress
-        self._ring = ring
+        self._master = master_key(settings)
         self._version = StateVersion.of(aggregate)
         self._command_topic_id = command_topic_id
         self._report = Report()
@@ -122,21 +116,32 @@ class _Verification(Generic[S]):
 
     async def run(self, view: View[Any] | None, deadline: float) -> Report:
         """Wait for the workers, check everything, and return the report."""
+        started = time.monotonic()
         await self._wait_for_commands(deadline)
         view_ends = await self._logs.end_offsets(self._partitions(self._names.events))
-        documents = None
+        topics = (
+            *(self._names.commands, self._names.outcomes, self._names.dead_commands),
+            *(self._names.events, self._names.changelog),
+        )
+        numbers = range(self._settings.partitions)
+        buckets, records = await count_buckets(self._logs, topics, numbers)
+        self._total = 2 * records  # each is read, and then compared
+        with ExitStack() as resources:
+            found = None
+            if view is not None:
+                found = resources.enter_context(ViewRecords(view, len(numbers), buckets))
+                async with open_view_store(
+                    self._settings, view, timeout=_REQUEST_TIMEOUT_S
+                ) as store:
+                    await self._wait_for_view(store, view_ends, deadline)
+                    await self._read_view(store, found, view)
+            for number in numbers:
+                view_end = view_ends[TopicPartition(self._names.events, number)]
+                await self._check_partition(number, found, view_end, buckets)
         if view is not None:
-            async with open_view_store(self._settings, view, timeout=_REQUEST_TIMEOUT_S) as store:
-                await self._wait_for_view(store, view_ends, deadline)
-                documents = await self._read_view(view, store)
-        await self._measure()
-        for number in range(self._settings.partitions):
-            view_end = view_ends[TopicPartition(self._names.events, number)]
-            await self._check_partition(number, documents, view_end)
-        if view is not None and documents is not None:
-            check_extra_documents(documents, self._report)
             await self._check_indices(view)
         ends = await self._logs.end_offsets(self._partitions(self._names.commands))
+        self._report.seconds = round(time.monotonic() - started, 1)
         self._report.lag = sum(ends.values()) - sum(part.end for part in self._report.ranges)
         return self._report
 
@@ -214,84 +219,59 @@ class _Verification(Generic[S]):
                 raise NotCaughtUp(message(left))
             await asyncio.sleep(_POLL_INTERVAL_S)
 
-    async def _read_view(self, view: View[Any], store: ViewStore) -> ViewDocuments:
-        """Read all documents of the view, and the aggregates of its dead letters."""
-        documents = ViewDocuments(view.projection.fold)
+    async def _read_view(self, store: ViewStore, found: ViewRecords, view: View[Any]) -> None:
+        """Read all documents of the view, and the keys of its dead letters."""
         await store.refresh()
+        documents, total = 0, await store.count()
         async for document in store.scan():
-            documents.add(document)
-            if len(documents.documents) % 1000 == 0:
-                self._progress("Reading the view", len(documents.documents), 0)
+            found.add_document(document)
+            documents += 1
+            if documents % 1000 == 0:
+                self._progress("Reading the view", documents, total)
+        self._report.documents = documents
         ends = await self._logs.end_offsets(self._partitions(self._names.dead_views))
         for partition, end in ends.items():
             async for records in self._logs.read(partition, 0, end):
-                documents.dead_lettered.update(
-                    (record.key or b"").decode(errors="replace")
-                    for record in records
-                    if (VIEW, view.name.encode()) in record.headers
-                )
-        self._report.documents = len(documents.documents)
-        return documents
+                for record in records:
+                    if (VIEW, view.name.encode()) in record.headers:
+                        found.add_dead_letter(partition.partition, record.key or b"")
 
     async def _check_partition(
-        self, number: int, documents: ViewDocuments | None, view_end: int
+        self, number: int, view: ViewRecords | None, view_end: int, buckets: int
     ) -> None:
-        names = self._names
-        commands, changelog, outcomes, dead_letters, events = (
-            TopicPartition(topic, number)
-            for topic in (
-                names.commands,
-                names.changelog,
-                names.outcomes,
-                names.dead_commands,
-                names.events,
-            )
-        )
-        if self._ring is not None:
-            # Before all else: if a key is missing then, the event that destroyed it is read below.
-            await self._ring.catch_up(number)
-        self._logs.consumer.assign([changelog])
-        # Up to the last stable offset, which is never inside a transaction.
-        stable = (await self._logs.consumer.end_offsets([changelog]))[changelog]
-        state = await restore(self._logs.consumer, changelog, MemoryStore(), stable)
-        stored = state.position(TP(*commands))
-        self._check_topic(number, stored)
-        check_version(TP(*commands), stored, self._version)
-        position = stored or Position(0)
-        # Everything that the commands below the position caused is before these ends: it was
-        # written before the position was committed.
-        ends = await self._logs.end_offsets([outcomes, dead_letters, events])
-        audit = PartitionAudit(
-            self._aggregate,
-            names,
+        def check(stored: Position | None) -> None:
+            self._check_topic(number, stored)
+            check_version(TP(self._names.commands, number), stored, self._version)
+
+        with PartitionLogs(
+            self._logs,
+            self._names,
             number,
-            Frozen(position.offset, view_end, position.events_from),
-            view=documents,
-            report=self._report,
-            keys=None if self._ring is None else self._ring.of(number),
-        )
-        async for records in self._read(commands, 0, position.offset):
-            audit.add_commands(records)
-        async for records in self._read(outcomes, position.outcomes_from, ends[outcomes]):
-            audit.add_outcomes(records)
-        async for records in self._read(
-            dead_letters, position.dead_letters_from, ends[dead_letters]
-        ):
-            audit.add_dead_letters(records)
-        async for records in self._read(events, 0, ends[events]):
-            if self._ring is not None:
-                await self._ring.ensure_loaded(number, sealed_ids(records))
-            audit.add_events(records)
-        if self._ring is not None:
-            sealed = {key for key, value in state.records.items() if is_sealed_state(value)}
-            await self._ring.ensure_loaded(number, sealed)
-        begins = await self._logs.begin_offsets([commands, outcomes, dead_letters])
-        audit.conclude(
-            state.records,
-            commands_from=begins[commands],
-            outcomes_from=max(0, begins[outcomes] - position.outcomes_from),
-            dead_letters_from=max(0, begins[dead_letters] - position.dead_letters_from),
-        )
+            buckets=buckets,
+            master=self._master,
+            advance=self._advance,
+        ) as logs:
+            frozen, kept = await logs.read(check, view_end=view_end)
+            for bucket in logs.buckets:
+                documents = None if view is None else view.documents(number, bucket)
+                audit = PartitionAudit(
+                    self._aggregate,
+                    self._names,
+                    number,
+                    frozen,
+                    view=documents,
+                    report=self._report,
+                    keys=logs.keys(bucket),
+                )
+                audit.add_commands(logs.records(Shelf.COMMANDS, bucket))
+                audit.add_outcomes(logs.records(Shelf.OUTCOMES, bucket))
+                audit.add_dead_letters(logs.records(Shelf.DEAD_LETTERS, bucket))
+                audit.add_events(logs.records(Shelf.EVENTS, bucket))
+                audit.conclude(logs.states(bucket), kept)
+                if documents is not None:
+                    check_extra_documents(documents, self._report)
+        checked = CheckedRange(number, kept.start, max(kept.start, frozen.position))
+        self._report.ranges.append(checked)
 
     async def _check_indices(self, view: View[Any]) -> None:
         """Add the status of the view's indices to the report; check the tallies of several."""
@@ -303,24 +283,9 @@ class _Verification(Generic[S]):
             if index.complete is False:
                 self._report.findings["I4"].violated(f"{index.name} does not add up to its events")
 
-    async def _read(
-        self, partition: TopicPartition, start: int, end: int
-    ) -> AsyncIterator[Sequence[Any]]:
-        async for records in self._logs.read(partition, start, end):
-            self._done += len(records)
-            self._progress("Checking", self._done, self._total)
-            yield records
-
-    async def _measure(self) -> None:
-        """Add up how many offsets there are to read, for the progress."""
-        names = self._names
-        for topic in (names.commands, names.outcomes, names.dead_commands, names.events):
-            partitions = self._partitions(topic)
-            begins, ends = (
-                await self._logs.begin_offsets(partitions),
-                await self._logs.end_offsets(partitions),
-            )
-            self._total += sum(ends.values()) - sum(begins.values())
+    def _advance(self, records: int) -> None:
+        self._done += records
+        self._progress("Checking", self._done, self._total)
 
 
 def _undecided_message(source: TopicPartition, left: int) -> str:

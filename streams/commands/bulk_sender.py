@@ -95,6 +95,7 @@ class BulkSender:
         except KafkaError as error:
             raise self._failure(error) from error
         task = asyncio.create_task(self._count(acknowledged, batch.record_count()))
+        task.add_done_callback(_look_at)
         self._unacknowledged.add(task)
 
     async def _count(self, acknowledged: asyncio.Future[Any], records: int) -> None:
@@ -115,3 +116,9 @@ class BulkSender:
             f"Kafka failed ({type(error).__name__}) after it had taken {self.sent} commands; "
             "it may have taken later ones, too"
         )
+
+
+def _look_at(task: asyncio.Task[None]) -> None:
+    """Take the error of a batch, so that asyncio does not print each one beside the first."""
+    if not task.cancelled():
+        task.exception()

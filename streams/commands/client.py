@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -24,6 +25,7 @@ from typing_extensions import Self
 from models.errors import InvalidCommand, OutcomeTimeout, Poison, Transient
 from models.messages import Command, to_wire
 from models.outcomes import Outcome, parse_outcome
+from streams import metrics
 from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.kafka import rights
@@ -31,6 +33,7 @@ from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.kafka.topics import COMMAND_BYTES, check_topics, partitions_of, topic_specs
+from streams.logs import about
 from streams.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -128,6 +131,23 @@ class KafkaCommandBus(CommandBus[Outcome]):
         await self._resources.aclose()
 
     async def _send(self, command: Command) -> Outcome:
+        """Send a command, wait for its outcome, and note how long that took; see `_dispatch`."""
+        began = time.perf_counter()
+        result = "failed"
+        try:
+            outcome = await self._dispatch(command)
+            result = outcome.status
+        except OutcomeTimeout:
+            result = "timeout"
+            raise
+        except InvalidCommand:
+            result = "invalid"
+            raise
+        finally:
+            metrics.DISPATCH_SECONDS.labels(result).observe(time.perf_counter() - began)
+        return outcome
+
+    async def _dispatch(self, command: Command) -> Outcome:
         """Send a command and wait for its outcome: the handler of every command.
 
         Raises:
@@ -212,7 +232,12 @@ class KafkaCommandBus(CommandBus[Outcome]):
             outcome = parse_outcome(record.value or b"")
         except Poison as poison:
             logger.warning(
-                "%s[%d] offset %d is %s", record.topic, record.partition, record.offset, poison
+                "%s[%d] offset %d is %s",
+                record.topic,
+                record.partition,
+                record.offset,
+                poison,
+                extra=about("record-left-out", record, offset=record.offset),
             )
             return
         for pending in self._pending[record.key]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import starmap
+from itertools import chain, starmap
 from typing import Generic, TypeVar
 from uuid import UUID
 
@@ -17,9 +17,11 @@ from models.errors import Fatal, Poison, Rejected, Transient
 from models.messages import Command, Event, EventRecord, check_expected_version
 from models.outcomes import Outcome
 from models.wire import encode
+from streams import metrics
 from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.commands import replies
+from streams.commands.chunk_metrics import ChunkMetrics, label_names
 from streams.commands.reader import CommandReader
 from streams.commands.rebuild_state import rebuild_states
 from streams.commands.repository import EventSourcedRepository
@@ -29,7 +31,7 @@ from streams.kafka.dead_letters import dead_letter
 from streams.kafka.partitioner import check_partition, partition_of
 from streams.kafka.records import Record, reply_key, source_of
 from streams.kafka.topic_ids import topic_id
-from streams.kafka.transactions import OutputRecord, TransactionalProducer
+from streams.kafka.transactions import OtherTopic, OutputRecord, TransactionalProducer
 from streams.state.input_log import check_topic
 from streams.state.recovery import recover_partition
 from streams.state.snapshot import (
@@ -101,6 +103,7 @@ class CommandPartition(Generic[S]):
         self._master = master_key(app.settings)
         self._encrypt = app.settings.encrypt_personal_data and aggregate.has_personal_data
         self._producer = TransactionalProducer(app.settings, app.conf.id, tp)
+        self._label_names = label_names(aggregate)
 
     @property
     def is_waiting(self) -> bool:
@@ -121,6 +124,7 @@ class CommandPartition(Generic[S]):
         recovered = await recover_partition(self._settings, self._names, self._tp)
         self._stored = recovered.state
         self._table.owned[self._tp.partition] = recovered.state
+        self._aggregates = metrics.STATE_AGGREGATES.labels(self._tp.topic, self._tp.partition)
         keys = PartitionKeys(self._master, recovered.keys)
         if has_to_rebuild(self._tp, recovered.position, self._version):
             await rebuild_states(
@@ -130,6 +134,7 @@ class CommandPartition(Generic[S]):
         self._repository = EventSourcedRepository(self._aggregate, recovered.state, self._sealer)
         self._bus = self._new_bus(self._repository)
         self._position = replace(recovered.position, state=str(self._version))
+        self._aggregates.set(self._stored.approximate_len())
         return recovered.position.offset
 
     async def check_log(self) -> None:
@@ -142,29 +147,44 @@ class CommandPartition(Generic[S]):
         check_topic(self._tp, self._position, await topic_id(self._settings, self._tp.topic))
 
     async def process(self, records: Sequence[Record], position: int) -> None:
-        """Decide a chunk and commit the results."""
+        """Decide a chunk and commit the results, if it is of the topic that the position is of.
+
+        A topic that was deleted and created again may have other records at the position, and a
+        worker that did not look meanwhile reads them as if they were the next ones.
+        """
         new = self._producer.batches
         events, outcomes, dead = new(), new(), new()
+        measured = ChunkMetrics(self._label_names)
         for start in range(0, len(records), _GROUP_SIZE):
             if start:
                 await asyncio.sleep(0)  # lets the transactions of other partitions proceed
-            outputs = await self._process_group(records[start : start + _GROUP_SIZE])
+            outputs = await self._process_group(records[start : start + _GROUP_SIZE], measured)
             events.extend(outputs.events)
             outcomes.extend(outputs.outcomes)
             dead.extend(outputs.dead)
         changes = self._repository.staged()
-        self._position = replace(self._position, offset=position)
+        former, self._position = self._position, replace(self._position, offset=position)
         changes[position_key(self._tp)] = encode_position(self._position)
-        offsets = await self._producer.commit(
-            {
-                self._names.keys: new(self._sealer.changes()),
-                self._names.events: events,
-                self._names.outcomes: outcomes,
-                self._names.dead_commands: dead,
-                self._table.changelog: new(starmap(OutputRecord, changes.items())),
-            }
-        )
+        measured.end_of("decide")
+        try:
+            offsets = await self._producer.commit(
+                {
+                    self._names.keys: new(self._sealer.changes()),
+                    self._names.events: events,
+                    self._names.outcomes: outcomes,
+                    self._names.dead_commands: dead,
+                    self._table.changelog: new(starmap(OutputRecord, changes.items())),
+                },
+                of_topic=former.topic_id,
+            )
+        except OtherTopic as error:
+            check_topic(self._tp, former, str(error))
+            raise
+        measured.end_of("commit")
         self._apply(changes, offsets[self._table.changelog] + len(changes))
+        measured.end_of("apply")
+        measured.publish(records)
+        self._aggregates.set(self._stored.approximate_len())
 
     async def close(self) -> None:
         """Give the partition up and drop its state; a local store keeps its files."""
@@ -175,6 +195,7 @@ class CommandPartition(Generic[S]):
         state = self._table.owned.pop(self._tp.partition, None)
         if state is not None:
             state.close()
+            metrics.STATE_AGGREGATES.remove(self._tp.topic, self._tp.partition)
 
     def _apply(self, changes: Mapping[bytes, bytes], end: int) -> None:
         """Apply committed changes, which lie before `end` in the changelog, to the table."""
@@ -182,13 +203,20 @@ class CommandPartition(Generic[S]):
         self._repository.clear()
         self._sealer.clear()
 
-    async def _process_group(self, records: Sequence[Record]) -> _Outputs:
+    async def _process_group(self, records: Sequence[Record], measured: ChunkMetrics) -> _Outputs:
         outputs = _Outputs()
         commands = [self._read(record) for record in records]
         decisions = [await self._decide(*read) for read in zip(records, commands, strict=True)]
-        for record, command, decision in zip(records, commands, decisions, strict=True):
-            outcome = self._conclude(record, command, decision, outputs)
-            outputs.outcomes.append(OutputRecord(reply_key(record), encode(outcome)))
+        outcomes = [
+            self._conclude(record, command, decision, outputs)
+            for record, command, decision in zip(records, commands, decisions, strict=True)
+        ]
+        outputs.outcomes.extend(
+            OutputRecord(reply_key(record), encode(outcome))
+            for record, outcome in zip(records, outcomes, strict=True)
+        )
+        decided = (one.events for one in decisions if isinstance(one, NewEvents))
+        measured.add(commands, outcomes, chain.from_iterable(decided))
         return outputs
 
     def _read(self, record: Record) -> Command | Poison:
@@ -198,7 +226,7 @@ class CommandPartition(Generic[S]):
         except Poison as poison:
             return poison.without_traceback()
         except Exception as error:
-            log_defect(f"reading {record.topic}[{record.partition}] at {record.offset}", error)
+            log_defect("reading a command", error, record, offset=record.offset)
             return Poison("unreadable", f"reading it raised {type(error).__name__}")
 
     async def _decide(self, record: Record, command: Command | Poison) -> Decision:
@@ -237,7 +265,13 @@ class CommandPartition(Generic[S]):
             raise
         except Exception as error:
             self._repository.put(aggregate_id, snapshot)
-            log_defect(f"deciding {type(command).__name__} {command.id}", error)
+            log_defect(
+                f"deciding {type(command).__name__}",
+                error,
+                record,
+                offset=record.offset,
+                command=command.id,
+            )
             return Poison("decide-failed", f"deciding it raised {type(error).__name__}")
         sequence = snapshot.version + len(events)
         acceptance = RememberedAcceptance(id_, sequence, len(events), record.offset, indexed=False)

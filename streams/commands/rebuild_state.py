@@ -37,6 +37,7 @@ from streams.kafka.clients import new_consumer, stop
 from streams.kafka.log_reader import read_to
 from streams.kafka.records import Record
 from streams.kafka.transactions import OutputRecord, TransactionalProducer
+from streams.logs import about
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
 from streams.state.recovery import Recovered, recover_partition, written_ends
@@ -99,12 +100,16 @@ class StateFold(Generic[S]):
             try:
                 event = self._read(record)
             except Poison as poison:
-                logger.warning("%s cannot be read and is left out: %s", _at(record), poison)
+                logger.warning(
+                    "a record cannot be read and is left out: %s",
+                    poison,
+                    extra=about("record-left-out", record, offset=record.offset),
+                )
                 continue
             except CqrsError:
                 raise
             except Exception as error:
-                log_defect(f"reading {_at(record)}", error)
+                log_defect("reading an event", error, record, offset=record.offset)
                 continue
             key = event.aggregate_id.encode()
             state, version = self._folded.get(key, (None, 0))
@@ -178,7 +183,13 @@ async def rebuild_states(
     # The states of all aggregates with a data key are sealed, also if this process does not
     # encrypt new data.
     sealer = PartitionSealer(keys, encrypt=True)
-    logger.info("%s[%d]: rebuilding the state, to version %s", tp.topic, tp.partition, version)
+    logger.info(
+        "%s[%d]: rebuilding the state, to version %s",
+        tp.topic,
+        tp.partition,
+        version,
+        extra=about("state-rebuilding", tp),
+    )
 
     def former(key: bytes) -> tuple[bytes | None, int, tuple[Remembered, ...]]:
         stored = store.get(key)
@@ -190,6 +201,7 @@ async def rebuild_states(
                 "the former state of %s cannot be read (%s): its dedupe window is lost",
                 key.decode(errors="replace"),
                 type(error).__name__,
+                extra=about("state-unreadable", tp),
             )
             return None, 0, ()
 
@@ -229,6 +241,7 @@ async def rebuild_states(
         len(fold),
         fold.events,
         changed,
+        extra=about("state-rebuilt", tp),
     )
     return RebuiltStates(tp.partition, fold.events, len(fold), changed)
 

@@ -11,6 +11,7 @@ from models.messages import Command, Event
 from streams.aggregate import Aggregate
 from streams.encryption.cipher import DecryptionError
 from streams.encryption.sealer import PartitionSealer
+from streams.logs import about
 from streams.state.snapshot import Remembered, Snapshot, decode_snapshot, encode_snapshot
 from streams.state.store import StateStore
 
@@ -100,5 +101,6 @@ def _unreadable(aggregate_id: str, error: ValueError) -> Poison:
         "rebuild`, or a backup of its key, has repaired it",
         aggregate_id,
         why,
+        extra=about("state-unreadable"),
     )
     return Poison("unreadable-state", f"the state of its aggregate cannot be read: {why}")

@@ -9,6 +9,7 @@ from typing import TypeVar
 from faust.types import TP, TopicT
 
 from streams.aggregate import Aggregate, TopicNames
+from streams.commands.chunk_metrics import declare
 from streams.commands.partition import CommandPartition, DecisionBus
 from streams.commands.repository import EventSourcedRepository
 from streams.encryption.key_ring import check_master_key
@@ -30,6 +31,7 @@ def add_aggregate(
     Returns:
         The channel of its command topic, for an agent that passes the chunks on.
     """
+    declare(aggregate)
     names = TopicNames.of(app.settings, aggregate.name)
     table = StateTable(app, f"{aggregate.name}-state", names.changelog)
 

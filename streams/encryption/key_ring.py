@@ -39,8 +39,6 @@ class KeyRing:
         bounds: AIOKafkaConsumer,
         topic: str,
         master: bytes,
-        *,
-        keep_destroyed: bool,
     ) -> None:
         """Start without any keys.
 
@@ -50,13 +48,11 @@ class KeyRing:
                 open transactions, too.
             topic: name of the keys topic.
             master: the master key, 32 bytes.
-            keep_destroyed: see `open_key_ring`.
         """
         self._committed = committed
         self._bounds = bounds
         self._topic = topic
         self._master = master
-        self._keep_destroyed = keep_destroyed
         self._keys: dict[int, PartitionKeys] = {}
         self._loaded: set[int] = set()  # partitions that were once read to their end
         self._reading = asyncio.Lock()
@@ -84,11 +80,6 @@ class KeyRing:
         if missing or (ids and partition not in self._loaded):
             await self._read_to_end(partition, missing)
 
-    async def catch_up(self, partition: int) -> None:
-        """Read all that is on the topic for a partition now. Raises as `ensure_loaded` does."""
-        self.of(partition)
-        await self._read_to_end(partition, None)
-
     async def forget(self, partition: int) -> None:
         """Drop the keys of a partition that another process reads from now on."""
         async with self._reading:
@@ -107,8 +98,8 @@ class KeyRing:
                     for tp, records in (await self._committed.getmany(timeout_ms=0)).items():
                         self._apply(tp.partition, records)
 
-    async def _read_to_end(self, partition: int, missing: set[bytes] | None) -> None:
-        """Read a partition to its end, or until it has all `missing` keys (None: to its end).
+    async def _read_to_end(self, partition: int, missing: set[bytes]) -> None:
+        """Read a partition to its end, or until it has all `missing` keys.
 
         The first time it is always read to its end: a key found early may be destroyed further on.
         """
@@ -116,13 +107,12 @@ class KeyRing:
         end = (await self._bounds.end_offsets([tp]))[tp]
         async with self._reading:
             keys = self.of(partition)
-            if partition not in self._loaded:
-                missing = None
-            if missing is not None and all(key in keys for key in missing):
+            was_loaded = partition in self._loaded
+            if was_loaded and all(key in keys for key in missing):
                 return
             async for records in read_to(self._committed, tp, end):
                 self._apply(partition, records)
-                if missing is not None and all(key in keys for key in missing):
+                if was_loaded and all(key in keys for key in missing):
                     return
             self._loaded.add(partition)
 
@@ -130,10 +120,8 @@ class KeyRing:
         keys = self._keys.get(partition)
         if keys is None:
             return  # `forget` was called meanwhile
-        keep = self._keep_destroyed and partition in self._loaded
         for record in records:
-            if record.value is not None or not keep:
-                keys.apply(record.key, record.value)
+            keys.apply(record.key, record.value)
 
 
 async def check_master_key(settings: Settings, names: TopicNames) -> None:
@@ -159,16 +147,12 @@ async def check_master_key(settings: Settings, names: TopicNames) -> None:
 
 
 @asynccontextmanager
-async def open_key_ring(
-    settings: Settings, names: TopicNames, *, keep_destroyed: bool = False
-) -> AsyncIterator[KeyRing | None]:
+async def open_key_ring(settings: Settings, names: TopicNames) -> AsyncIterator[KeyRing | None]:
     """Open a ring for all partitions, with its own connections; None if there is no master key.
 
     Args:
         settings: where Kafka is, and the master key.
         names: of the aggregate's topics.
-        keep_destroyed: whether to keep keys that are destroyed after their partition was first
-            read. Only for a program that compares records of different times, and ends soon.
 
     Raises:
         Fatal: Kafka does not answer, or personal data is to be encrypted without a master key.
@@ -185,7 +169,7 @@ async def open_key_ring(
         for consumer in (committed, bounds):
             consumer.assign(partitions)
             consumer.pause(*partitions)
-        ring = KeyRing(committed, bounds, names.keys, master, keep_destroyed=keep_destroyed)
+        ring = KeyRing(committed, bounds, names.keys, master)
         following = asyncio.create_task(ring.follow())
         try:
             yield ring

@@ -83,6 +83,11 @@ class LogReader:
         found: dict[TopicPartition, int] = await self._bounds.end_offsets(partitions)
         return found
 
+    async def stable_end(self, partition: TopicPartition) -> int:
+        """Return the last stable offset of a partition, which is never inside a transaction."""
+        self.consumer.assign([partition])
+        return int((await self.consumer.end_offsets([partition]))[partition])
+
     async def read(
         self, partition: TopicPartition, start: int, end: int
     ) -> AsyncIterator[Sequence[Any]]:

@@ -97,13 +97,14 @@ class _MetadataRequestStruct(RequestStruct):  # type: ignore[misc]
 class _MetadataRequest(Request[_MetadataRequestStruct]):  # type: ignore[misc]
     API_KEY = 3
 
-    def __init__(self, topics: Sequence[str]) -> None:
+    def __init__(self, topics: Sequence[str], *, with_rights: bool) -> None:
         self._topics = topics
+        self._with_rights = with_rights
 
     def build(self, request_struct_class: type[_MetadataRequestStruct]) -> _MetadataRequestStruct:
         no_tags: dict[int, bytes] = {}
         topics = [((0, 0), topic, no_tags) for topic in self._topics]
-        return request_struct_class(topics, False, False, True, {})
+        return request_struct_class(topics, False, False, self._with_rights, {})
 
 
 @dataclass(frozen=True)
@@ -149,14 +150,16 @@ async def group_rights(client: AIOKafkaClient, group: str) -> tuple[int, int]:
 
 
 async def topic_metadata(
-    client: AIOKafkaClient, topics: Collection[str]
+    client: AIOKafkaClient, topics: Collection[str], node: int, *, with_rights: bool = False
 ) -> Mapping[str, TopicMetadata]:
-    """Return the metadata of these topics, by name, from one of the brokers.
+    """Return the metadata of these topics, by name, as one broker knows them.
+
+    The broker only looks up what is allowed `with_rights`.
 
     Raises:
         KafkaError: no broker answers.
     """
-    response = await client.send(client.get_random_node(), _MetadataRequest(list(topics)))
+    response = await client.send(node, _MetadataRequest(list(topics), with_rights=with_rights))
     found = {}
     for error, name, (high, low), _internal, _partitions, allowed, _tags in response.topics:
         id_ = high.to_bytes(8, "big", signed=True) + low.to_bytes(8, "big", signed=True)

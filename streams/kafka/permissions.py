@@ -94,7 +94,9 @@ async def _check_topics(
 ) -> None:
     if not rights:
         return
-    found = await topic_metadata(admin._client, {right.name for right in rights})
+    client = admin._client
+    topics = {right.name for right in rights}
+    found = await topic_metadata(client, topics, client.get_random_node(), with_rights=True)
     for right in rights:
         topic = found[right.name]
         if topic.error == TopicAuthorizationFailedError.errno:  # it may not even be described

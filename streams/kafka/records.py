@@ -50,6 +50,11 @@ def reply_key(record: Record) -> bytes | None:
     return None if record.key is None else record.key[:_MAX_KEY_BYTES]
 
 
+def cut_key(key: bytes) -> bytes:
+    """Return as much of a key as an aggregate id can have."""
+    return key[:_MAX_KEY_BYTES]
+
+
 def time_of(record: Record) -> datetime:
     """Return the record's timestamp, or the nearest time from 1970 to 9999 if it is outside."""
     return _time(record.timestamp)

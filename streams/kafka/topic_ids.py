@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import for_code
 
 from streams.kafka.clients import new_consumer, stop
@@ -18,9 +19,14 @@ async def topic_id(settings: Settings, topic: str) -> str:
     consumer = new_consumer(settings)
     try:
         await consumer.start()
-        found = (await topic_metadata(consumer._client, [topic]))[topic]
+        return await ask_topic_id(consumer._client, consumer._client.get_random_node(), topic)
     finally:
         await stop(consumer)
+
+
+async def ask_topic_id(client: AIOKafkaClient, node: int, topic: str) -> str:
+    """Ask one broker for the topic's id, with a client that is started. As `topic_id`."""
+    found = (await topic_metadata(client, [topic], node))[topic]
     if found.error:
         raise for_code(found.error)(topic)
     return found.id

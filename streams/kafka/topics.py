@@ -36,6 +36,8 @@ DAY_MS = 24 * _HOUR_MS
 COMMAND_BYTES = MIB
 OUTPUT_BYTES = 4 * MIB
 
+# All topics have the times of the brokers: retention and compaction count from the records' times,
+# and a broker refuses a record whose writer is an hour ahead of it.
 _TIMESTAMP_TYPE = "message.timestamp.type"
 _ARRIVAL = "LogAppendTime"
 
@@ -74,6 +76,7 @@ def topic_specs(settings: Settings, names: TopicNames) -> tuple[TopicSpec, ...]:
             {
                 "max.message.bytes": str(max_bytes),
                 "min.insync.replicas": str(in_sync),
+                _TIMESTAMP_TYPE: _ARRIVAL,
                 **{key.replace("_", "."): str(value) for key, value in configs.items()},
             },
             settings.replication_factor,
@@ -87,13 +90,7 @@ def topic_specs(settings: Settings, names: TopicNames) -> tuple[TopicSpec, ...]:
         "min_cleanable_dirty_ratio": 0.2,
     }
     return (
-        spec(
-            names.commands,
-            COMMAND_BYTES,
-            **_kept_for(7 * DAY_MS),
-            # Retention counts from the records' times: those of producers may be of any year.
-            message_timestamp_type=_ARRIVAL,
-        ),
+        spec(names.commands, COMMAND_BYTES, **_kept_for(7 * DAY_MS)),
         spec(names.events, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=-1),
         spec(names.outcomes, OUTPUT_BYTES, cleanup_policy="delete", retention_ms=7 * DAY_MS),
         spec(names.dead_commands, OUTPUT_BYTES, **_kept_for(28 * DAY_MS)),
@@ -167,11 +164,14 @@ async def check_topics(
     await check_rights(settings, rights)
     async with admin_client(settings) as admin:
         existing = await _describe(settings, admin, specs)
+        # It lists all topics of the cluster, so it is asked for only where the number matters.
+        single = any(topic.replicas < _COPIES for topic in existing.values())
+        brokers = len((await admin.describe_cluster())["brokers"]) if single else _COPIES
     missing = [spec.name for spec in specs if spec.name not in existing]
     if missing:
         raise Fatal(f"missing topics: {', '.join(missing)}; create them with `cqrs topics create`")
     _check(settings, specs, existing)
-    return weaknesses(specs, existing)
+    return weaknesses(specs, existing, brokers)
 
 
 async def describe_topics(
@@ -214,19 +214,21 @@ def _check(
                 )
 
 
-def weaknesses(specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec]) -> Sequence[str]:
+def weaknesses(
+    specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec], brokers: int
+) -> Sequence[str]:
     """Return a line for each thing that the guarantees rest on and these topics do not have.
 
-    They are no errors: a single broker has no room for replicas, and older versions created command
-    topics with the producers' times.
+    They are no errors: older versions created topics with the times of whoever writes. Of a cluster
+    with a single broker, which has no room for replicas, nobody has to be told.
     """
     lines = []
     found = [existing[spec.name] for spec in specs]
     single = [topic.name for topic in found if topic.replicas < _COPIES]
-    if single:
+    if single and brokers > 1:
         lines.append(
             f"one replica: {', '.join(single)}; what Kafka has acknowledged there is lost with one "
-            "broker's disk; on several brokers create topics with CQRS_REPLICATION_FACTOR=3"
+            "broker's disk; create topics with CQRS_REPLICATION_FACTOR=3"
         )
     unsafe = [
         topic.name
@@ -238,14 +240,13 @@ def weaknesses(specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec]) ->
             f"min.insync.replicas=1: {', '.join(unsafe)}; what Kafka has acknowledged there may "
             f"be on one broker alone; set it to {_COPIES} with your cluster's kafka-configs tool"
         )
-    for spec in specs:
-        wanted = spec.configs.get(_TIMESTAMP_TYPE)
-        if wanted is not None and existing[spec.name].configs[_TIMESTAMP_TYPE] != wanted:
-            lines.append(
-                f"topic {spec.name} has the producers' times: a wrong clock lets commands expire "
-                f"undecided, or never; set {_TIMESTAMP_TYPE}={wanted} with your cluster's "
-                "kafka-configs tool"
-            )
+    foreign = [topic.name for topic in found if topic.configs[_TIMESTAMP_TYPE] != _ARRIVAL]
+    if foreign:
+        lines.append(
+            f"the times of the writers' clocks: {', '.join(foreign)}; if one is wrong, records "
+            "expire too early (commands undecided) or never, and what is an hour ahead is refused; "
+            f"set {_TIMESTAMP_TYPE}={_ARRIVAL} with your cluster's kafka-configs tool"
+        )
     return lines
 
 

@@ -10,17 +10,26 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import InvalidProducerEpoch, KafkaError, ProducerFenced
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    KafkaError,
+    LeaderNotAvailableError,
+    ProducerFenced,
+)
 from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.structs import TopicPartition
 from faust.types import TP
 
 from models.errors import Transient
+from streams import metrics
 from streams.kafka.aiokafka_patches import retry_ever_more_slowly
 from streams.kafka.clients import RETRY_BACKOFF_MS, new_producer, stop
+from streams.kafka.topic_ids import ask_topic_id
+from streams.logs import about
 from streams.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -30,9 +39,23 @@ T = TypeVar("T")
 # Time for an abort. What stays open is ended by the next owner, or by the transaction's timeout.
 _ABORT_TIMEOUT_S = 1.0
 
+# Wait before a broker is asked again for the input topic's id.
+_CHECK_BACKOFF_S = 0.1
+
+for _result in ("committed", "failed", "fenced", "timed-out"):
+    metrics.TRANSACTIONS.labels(_result)  # from 0 on, so that the first failure is an increase
+
 
 class Fenced(Exception):  # noqa: N818 - named as Kafka names it
     """The partition's transactional id has a newer owner, or its transaction took too long."""
+
+
+class TookTooLong(Transient):
+    """A step of a transaction took longer than a transaction may take."""
+
+
+class OtherTopic(Exception):  # noqa: N818 - says what is so, as Fenced
+    """The input topic was deleted and created again; its id is the argument."""
 
 
 class OutputRecord(msgspec.Struct, frozen=True, gc=False):
@@ -112,8 +135,12 @@ class TransactionalProducer:
         assert self._producer is not None, "start first"
         return Batches(self._producer.create_batch, records)
 
-    async def commit(self, outputs: Mapping[str, Batches]) -> Mapping[str, int]:
+    async def commit(
+        self, outputs: Mapping[str, Batches], *, of_topic: str | None = None
+    ) -> Mapping[str, int]:
         """Write all outputs (by topic), or nothing, in one transaction.
+
+        With `of_topic` nothing is committed unless the input topic has this id.
 
         The position in the input is one of the outputs. The group's offset is not committed here:
         that would be two of five requests, only for tools that show the lag. `ChunkConsumer.commit`
@@ -123,14 +150,26 @@ class TransactionalProducer:
 
         Raises:
             Fenced: a newer owner exists, or the broker has given up the transaction.
+            OtherTopic: the input topic has another id.
             KafkaError, Transient: it failed, or it is not known whether it was committed. Call
                 `start` again, and read from the log what was.
         """
         assert self._producer is not None, "start first"
+        result = "failed"
         try:
-            return await self._in_time(self._commit(self._producer, outputs), "committing")
+            written = await self._in_time(
+                self._commit(self._producer, outputs, of_topic), "committing"
+            )
+            result = "committed"
         except (ProducerFenced, InvalidProducerEpoch) as error:
+            result = "fenced"
             raise Fenced from error
+        except TookTooLong:
+            result = "timed-out"
+            raise
+        finally:
+            metrics.TRANSACTIONS.labels(result).inc()
+        return written
 
     async def _in_time(self, work: Awaitable[T], what: str) -> T:
         """Wait for this no longer than a transaction may take.
@@ -138,30 +177,33 @@ class TransactionalProducer:
         The broker gives up the transaction then, but aiokafka may wait forever, silently.
 
         Raises:
-            Transient: the time is over.
+            TookTooLong: the time is over.
         """
         timeout = self._settings.transaction_timeout
         try:
             return await asyncio.wait_for(work, timeout)
         except asyncio.TimeoutError:
             refusal = self._retries.refusal
-            raise Transient(
+            raise TookTooLong(
                 f"{what} took longer than the {timeout:g} s of a transaction"
                 + (f"; the last refusal was of {refusal}" if refusal else "")
             ) from None
 
     async def _commit(
-        self, producer: AIOKafkaProducer, outputs: Mapping[str, Batches]
+        self, producer: AIOKafkaProducer, outputs: Mapping[str, Batches], of_topic: str | None
     ) -> Mapping[str, int]:
         await producer.begin_transaction()
         ended = producer._txn_manager.wait_for_transaction_end()
+        checking: asyncio.Future[None] | None = None
         try:
-            acknowledgements = [
-                await producer.send_batch(batch, topic, partition=self._tp.partition)
-                for topic, batches in outputs.items()
-                for batch in batches.close()
-            ]
-            written = await asyncio.gather(*acknowledgements)
+            acknowledgements = []
+            for topic, batches in outputs.items():
+                for batch in batches.close():
+                    sent = await producer.send_batch(batch, topic, partition=self._tp.partition)
+                    sent.add_done_callback(_retrieve)
+                    acknowledgements.append(sent)
+            checking = asyncio.ensure_future(self._check_input(producer, outputs, of_topic))
+            _, *written = await asyncio.gather(checking, *acknowledgements)
             await producer.commit_transaction()
         except Exception:
             # If the transaction has ended early (fenced, for instance), aiokafka refuses the rest
@@ -169,8 +211,37 @@ class TransactionalProducer:
             if ended.done():
                 ended.result()
             raise
+        finally:
+            if checking is not None:
+                checking.cancel()
         # A batch's offset is that of its first record; the first batch of a topic counts.
         return {batch.topic: batch.offset for batch in reversed(written)}
+
+    async def _check_input(
+        self, producer: AIOKafkaProducer, outputs: Iterable[str], id_: str | None
+    ) -> None:
+        """Check that the input topic has this id; it is asked for while the records are written.
+
+        The leader of an output is asked: the transaction has to wait for that one anyway.
+        """
+        cluster = producer.client.cluster
+        while id_ is not None:
+            try:
+                for topic in outputs:
+                    leader = cluster.leader_for_partition(TopicPartition(topic, self._tp.partition))
+                    if leader is not None and leader >= 0:
+                        break
+                else:
+                    raise LeaderNotAvailableError
+                found = await ask_topic_id(producer.client, leader, self._tp.topic)
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                await asyncio.sleep(_CHECK_BACKOFF_S)
+            else:
+                if found != id_:
+                    raise OtherTopic(found)
+                return
 
     async def close(self) -> None:
         """Stop the producer, and abort its open transaction if that works within a second."""
@@ -181,7 +252,18 @@ class TransactionalProducer:
             if producer._txn_manager.is_in_transaction():
                 await asyncio.wait_for(producer.abort_transaction(), _ABORT_TIMEOUT_S)
         except (KafkaError, asyncio.TimeoutError) as error:
-            logger.info("%s: the open transaction could not be aborted: %r", self._tp, error)
+            logger.info(
+                "%s: the open transaction could not be aborted: %r",
+                self._tp,
+                error,
+                extra=about("transaction-not-aborted", self._tp),
+            )
         finally:
             with suppress(KafkaError):
                 await stop(producer)
+
+
+def _retrieve(acknowledgement: asyncio.Future[Any]) -> None:
+    """Take its exception: if the transaction failed before, asyncio would log that nobody does."""
+    if not acknowledgement.cancelled():
+        acknowledgement.exception()

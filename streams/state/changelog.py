@@ -7,13 +7,15 @@ records of partitions that the worker has lost.
 from __future__ import annotations
 
 import logging
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
 from models.errors import PartitionFatal
 from streams.kafka.log_reader import read_to
+from streams.logs import about
 from streams.state.store import StateStore
 
 logger = logging.getLogger(__name__)
@@ -40,14 +42,23 @@ async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, store: 
             changelog.topic,
             changelog.partition,
             stable,
+            extra=about("state-waits", changelog),
         )
     consumer.seek(changelog, store.end)
     async for records in read_to(consumer, changelog, end):
-        changes = {record.key: record.value for record in records}
-        if None in changes:
-            raise PartitionFatal(
-                f"{changelog.topic}[{changelog.partition}] holds a record without a key before "
-                f"offset {records[-1].offset + 1}; something else writes to this topic: stop that"
-            )
-        store.apply(changes, records[-1].offset + 1)
+        check_keys(changelog, records)
+        store.apply({record.key: record.value for record in records}, records[-1].offset + 1)
     return store
+
+
+def check_keys(changelog: TopicPartition, records: Sequence[Any]) -> None:
+    """Check that these records of a changelog have keys, as all of ours do.
+
+    Raises:
+        PartitionFatal: one has none, so something else writes to the changelog.
+    """
+    if any(record.key is None for record in records):
+        raise PartitionFatal(
+            f"{changelog.topic}[{changelog.partition}] holds a record without a key before "
+            f"offset {records[-1].offset + 1}; something else writes to this topic: stop that"
+        )

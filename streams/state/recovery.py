@@ -22,6 +22,7 @@ from streams.kafka.clients import new_consumer, stop
 from streams.kafka.log_reader import LogReader, read_to
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import partitions_of
+from streams.logs import about
 from streams.settings import Settings
 from streams.state.changelog import restore
 from streams.state.input_log import check_bounds, check_partitions, check_topic
@@ -111,6 +112,7 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         tp.partition,
         restored_from,
         state.end,
+        extra=about("state-restored", changelog, position=state.end),
     )
     return Recovered(state, position, wrapped)
 

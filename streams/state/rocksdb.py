@@ -38,6 +38,9 @@ from rocksdict import (
 )
 
 from models.errors import Fatal, Transient
+from streams import metrics
+from streams.logs import about
+from streams.private_folders import ensure_private
 from streams.state.store import RESERVED, Position, StateStore, decode_position, position_key
 
 logger = logging.getLogger(__name__)
@@ -124,6 +127,10 @@ class RocksDBStore(StateStore):
         """Count the ids one by one: RocksDB itself has only an estimate."""
         return sum(1 for _ in self)
 
+    def approximate_len(self) -> int:
+        """Return RocksDB's estimate; it has a few more keys than there are aggregates."""
+        return self._db.property_int_value("rocksdb.estimate-num-keys") or 0
+
     def close(self) -> None:
         """Write everything to files, if that is possible, and unlock the folder."""
         if self._open:
@@ -135,7 +142,12 @@ class RocksDBStore(StateStore):
         try:
             self._db.close()
         except Exception as error:  # it is closed all the same
-            logger.warning("%s: the last changes were not written: %s", self._folder.files, error)
+            logger.warning(
+                "%s: the last changes were not written: %s",
+                self._folder.files,
+                error,
+                extra=about("store-not-written"),
+            )
 
     def _remove_and_raise(self, error: Exception) -> NoReturn:
         if not self._open:
@@ -170,11 +182,13 @@ def open_rocksdb_store(path: Path, identity: Identity, begin: int, end: int) -> 
             try:
                 return _reopen(folder, identity, begin, end)
             except _Unusable as why:
+                metrics.STORES_DISCARDED.inc()
                 logger.warning(
                     "%s: this local store is removed, and the state is read from the beginning "
                     "of the changelog: %s",
                     folder.files,
                     why,
+                    extra=about("store-removed"),
                 )
         return _create(folder, identity)
     except BaseException:
@@ -217,7 +231,7 @@ class _LockedFolder:
 def _lock_folder(path: Path) -> _LockedFolder:
     """Lock the first free folder, and remove unlocked ones after it."""
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        ensure_private(path)
         number = 0
         while (folder := _LockedFolder.try_lock(path, number)) is None:
             number += 1

@@ -86,6 +86,10 @@ class StateStore(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
+    def approximate_len(self) -> int:
+        """Return about how many aggregates it has, in a microsecond."""
+
+    @abstractmethod
     def close(self) -> None:
         """Free its resources. It cannot be used afterwards."""
 
@@ -126,6 +130,10 @@ class MemoryStore(StateStore):
         return iter(self.records)
 
     def __len__(self) -> int:
+        return len(self.records)
+
+    def approximate_len(self) -> int:
+        """Return how many aggregates it has."""
         return len(self.records)
 
     def close(self) -> None:

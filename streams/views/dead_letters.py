@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from aiokafka import AIOKafkaProducer
 
-from models.errors import Poison
+from models.errors import Poison, PoisonCode
 from models.messages import Event, EventRecord
+from streams import metrics
 from streams.kafka.dead_letters import VIEW, dead_letter
 from streams.kafka.records import Record
 from streams.kafka.transactions import Batches, OutputRecord
+from streams.logs import about
 from streams.views.event_reader import EventReader
 
 logger = logging.getLogger(__name__)
@@ -33,6 +35,8 @@ class ViewDeadLetters:
         self._producer = producer
         self._topic = topic
         self._view = view.encode()
+        for code in get_args(PoisonCode):
+            metrics.DEAD_LETTERS.labels(view, code)  # from 0 on: the first one is an increase
 
     async def decode(
         self, reader: EventReader[E], records: Sequence[Record]
@@ -77,6 +81,12 @@ class ViewDeadLetters:
             for batch in Batches(self._producer.create_batch, records).close()
         ]
         await asyncio.gather(*sent)
+        for code, number in Counter(poison.code for _, poison in poisoned).items():
+            metrics.DEAD_LETTERS.labels(self._view.decode(), code).inc(number)
         logger.warning(
-            "%s: wrote %d dead letters to %s", self._view.decode(), len(poisoned), self._topic
+            "%s: wrote %d dead letters to %s",
+            self._view.decode(),
+            len(poisoned),
+            self._topic,
+            extra=about("view-dead-letters", view=self._view.decode()),
         )

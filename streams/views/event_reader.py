@@ -67,7 +67,7 @@ class EventReader(Generic[E]):
         except CqrsError:
             raise
         except Exception as error:
-            log_defect(f"reading {record.topic}[{record.partition}] at {record.offset}", error)
+            log_defect("reading an event", error, record, offset=record.offset)
             return Poison("unreadable", f"reading it raised {type(error).__name__}")
 
 

@@ -16,6 +16,7 @@ from elasticsearch import AsyncElasticsearch
 
 from models.errors import Fatal, NoSuchView, Transient
 from models.messages import Event
+from streams.logs import about
 from streams.settings import Settings
 from streams.views.dead_letters import ViewDeadLetters
 from streams.views.indices import IndexState, ViewIndices
@@ -132,7 +133,11 @@ class ViewFollower(Generic[E]):
                 continue  # the projector logs an outage; a writer notices a deleted index itself
             self._is_unreachable = False
             if changed:
-                logger.warning("%s: the indices have changed; starting again", self._indices.alias)
+                logger.warning(
+                    "%s: the indices have changed; starting again",
+                    self._indices.alias,
+                    extra=about("index-changed"),
+                )
                 await restart(changed)
 
     async def _ensure_followed(self) -> list[IndexState]:
@@ -168,6 +173,7 @@ class ViewFollower(Generic[E]):
                 self._indices.alias,
                 self._indices.alias,
                 number,
+                extra=about("index-created"),
             )
 
     async def _serve(self, states: Sequence[IndexState]) -> bool:
@@ -177,7 +183,12 @@ class ViewFollower(Generic[E]):
             reached = (await store.checkpoints(range(self._settings.partitions))).checkpoints
             if all(reached[number].position >= end for number, end in state.wanted.items()):
                 await self._indices.serve(state.name)
-                logger.info("%s: searches see %s now", self._indices.alias, state.name)
+                logger.info(
+                    "%s: searches see %s now",
+                    self._indices.alias,
+                    state.name,
+                    extra=about("index-serves", index=state.name),
+                )
                 return True
         return False
 

@@ -23,9 +23,11 @@ from tenacity.wait import wait_random_exponential
 
 from models.errors import PartitionFatal, Transient
 from models.messages import Event, EventRecord
+from streams import metrics
 from streams.elasticsearch.bulk_writer import WRITTEN, WriteStatus
 from streams.elasticsearch.connection import clear_traceback
 from streams.elasticsearch.index import REFUSED, Document
+from streams.logs import about
 from streams.views.checkpoint import IndexChanged
 from streams.views.projection import Projection
 from streams.views.store import ViewStore
@@ -218,6 +220,7 @@ class Projector(Generic[E]):
             failure = attempt.outcome.exception() if attempt.outcome else None
             clear_traceback(failure)
             self._waiting.add(ticket)
+            metrics.VIEW_RETRIES.labels(self._store.name).inc()
             self._log_waiting(failure)
 
         retrying = AsyncRetrying(
@@ -230,7 +233,11 @@ class Projector(Generic[E]):
         finally:
             self._waiting.discard(ticket)
         if self._down_since is not None and not self._waiting:
-            logger.info("Projecting continues after %.1f s", time.monotonic() - self._down_since)
+            logger.info(
+                "Projecting continues after %.1f s",
+                time.monotonic() - self._down_since,
+                extra=about("view-continues", index=self._store.name),
+            )
             self._down_since = None
         return result
 
@@ -240,7 +247,12 @@ class Projector(Generic[E]):
             self._down_since = now
         elif now < self._next_log_at:
             return
-        logger.warning("Projecting waits: %s (for %.0f s)", failure, now - self._down_since)
+        logger.warning(
+            "Projecting waits: %s (for %.0f s)",
+            failure,
+            now - self._down_since,
+            extra=about("view-waits", index=self._store.name),
+        )
         self._next_log_at = now + _LOG_INTERVAL_S
 
 

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from models.errors import InvalidToken, Transient, ViewBehind
 from models.tokens import Point, Token
+from streams import metrics
 from streams.concurrency import Coalesced
 from streams.kafka.partitioner import partition_of
 from streams.views.checkpoint import IndexCheckpoints
@@ -70,13 +72,15 @@ class ReadYourWrites:
             NoSuchView: There is no such view.
             Exception: What `query` raises.
         """
-        return await self._run_once(self._if_projected, token, timeout, query)
+        with _timed():
+            return await self._run_once(self._if_projected, token, timeout, query)
 
     async def once_searchable(
         self, token: Token, timeout: float, query: Callable[[], Awaitable[R]]
     ) -> R:
         """Run a search once it sees the token's writes; otherwise like `once_projected`."""
-        return await self._run_once(self._if_searchable, token, timeout, query)
+        with _timed():
+            return await self._run_once(self._if_searchable, token, timeout, query)
 
     async def _run_once(
         self,
@@ -179,6 +183,20 @@ class ReadYourWrites:
             f"behind in partition {number} of {self._topic}. Ask again with the same token; is a "
             "view worker running, and what does its log say?"
         )
+
+
+@contextmanager
+def _timed() -> Iterator[None]:
+    began = time.perf_counter()
+    result = "failed"
+    try:
+        yield
+        result = "seen"
+    except ViewBehind:
+        result = "behind"
+        raise
+    finally:
+        metrics.TOKEN_WAIT_SECONDS.labels(result).observe(time.perf_counter() - began)
 
 
 def _has(serving: IndexCheckpoints, token: Token) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from elasticsearch import AsyncElasticsearch
 
-from models.errors import Transient
+from models.errors import Fatal, Transient
 from streams.elasticsearch.bulk_writer import BulkWriter, WriteResult, is_possible_id
 from streams.elasticsearch.connection import connect, missing_index, translating
 from streams.elasticsearch.index import (
@@ -249,6 +249,7 @@ class ViewStore:
                         track_total_hits=False,
                         allow_partial_search_results=False,
                     )
+                    point = response["pit_id"]  # it may change; only the last one has to be closed
                     hits = response["hits"]["hits"]
                     for hit in hits:
                         if CHECKPOINT not in hit["_source"]:
@@ -260,10 +261,17 @@ class ViewStore:
                 await self._client.close_point_in_time(id=point)
 
     async def count(self, query: Mapping[str, Any] | None = None) -> int:
-        """Return how many documents match, as of the last refresh, stand-ins included."""
+        """Return how many documents match, as of the last refresh, stand-ins included.
+
+        Raises:
+            Transient: Not all shards could be counted.
+        """
         wanted = query or {"exists": {"field": "id"}}  # checkpoint documents have no id
         with translating(self._client):
-            return int((await self._client.count(index=self.name, query=wanted))["count"])
+            response = await self._client.count(index=self.name, query=wanted)
+        if response["_shards"]["failed"]:
+            raise Transient(f"Elasticsearch could not count all of {self.name}")
+        return int(response["count"])
 
     async def refresh(self) -> None:
         """Make all written documents visible to searches now, not within a second.
@@ -280,6 +288,10 @@ class ViewStore:
         """Raise the error for a document that could not be read, by Elasticsearch's error type."""
         if kind == "index_not_found_exception":
             raise missing_index(self.name)
+        if kind == "security_exception":
+            raise Fatal(
+                f"Elasticsearch does not let this user read {self.name}: check the privileges"
+            )
         raise Transient(f"Elasticsearch cannot read from {self.name}: {kind}")
 
 

@@ -7,6 +7,7 @@ for good are dead letters before the checkpoint passes them.
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import Generic, TypeVar
 
 from models.errors import Fatal, Poison
 from models.messages import Event, EventRecord
+from streams import metrics
 from streams.kafka.records import Record
 from streams.views.checkpoint import Checkpoint
 from streams.views.dead_letters import ViewDeadLetters
@@ -55,6 +57,12 @@ class PartitionWriter(Generic[E]):
         self._projection = projection
         self._partition = partition
         self._cluster = cluster
+        self._seconds = metrics.VIEW_CHUNK_SECONDS.labels(store.name)
+        self._counters = [  # in the order of `Projected`
+            metrics.VIEW_EVENTS.labels(store.name, result)
+            for result in ("written", "skipped", "refused")
+        ]
+        metrics.VIEW_RETRIES.labels(store.name)  # from 0 on
         self.dead_letters = dead_letters
         self.checkpoint = Checkpoint()
 
@@ -119,7 +127,8 @@ class PartitionWriter(Generic[E]):
                 ]
             )
 
-        await self._projector.project(self._partition, records, write_dead_letters)
+        began = time.perf_counter()
+        projected = await self._projector.project(self._partition, records, write_dead_letters)
         after = replace(before, position=end, cluster=self._cluster, tally=self._tally(records))
         if records:
             last = records[-1]
@@ -127,6 +136,9 @@ class PartitionWriter(Generic[E]):
         self.checkpoint = await self._projector.retry_until_answered(
             self._store.save_checkpoint, self._partition, after
         )
+        self._seconds.observe(time.perf_counter() - began)
+        for counter, number in zip(self._counters, projected, strict=True):
+            counter.inc(number)
 
     def _tally(self, records: Sequence[EventRecord[E]]) -> Tally:
         """Return the tally of the checkpoint plus these events."""

@@ -26,8 +26,10 @@ from streams.kafka.permissions import NOT_ALLOWED, NotAllowed, check_rights, not
 from streams.kafka.refusal import Refused
 from streams.kafka.rights import Right
 from streams.kafka.topics import TopicSpec, check_topics
+from streams.logs import about
 from streams.settings import Settings
-from streams.worker.health import serving_health
+from streams.worker.gauges import PartitionGauges
+from streams.worker.health import Health, serving_health
 from streams.worker.logs import log_defect, logging_config
 from streams.worker.partition import Partition
 from streams.worker.partitions import Partitions
@@ -89,7 +91,9 @@ class StreamApp(faust.App):
             table_standby_replicas=0,
             stream_wait_empty=False,
             worker_redirect_stdouts=False,
-            logging_config=logging_config(settings.log_level),
+            logging_config=logging_config(
+                settings.log_level, settings.log_format, f"{settings.namespace}{name}"
+            ),
             web_enabled=False,
             web_bind="127.0.0.1",
             web_in_thread=False,
@@ -142,12 +146,20 @@ class StreamApp(faust.App):
         """Start the health server, if it has a port, and open the clients."""
         await super().on_first_start()
         if self.settings.health_port is not None:
-            port = await self._clients.enter_async_context(
-                serving_health(self.settings.health_port, self.partitions.statuses)
+            url = await self._clients.enter_async_context(
+                serving_health(self.settings.health_host, self.settings.health_port, self._health())
             )
-            logger.info("health: http://127.0.0.1:%d/health", port)
+            logger.info("health: %s", url, extra=about("health-served", url=url))
         for open_clients in self._open_clients:
             await open_clients(self._clients)
+
+    def _health(self) -> Health:
+        return Health(
+            self.partitions,
+            PartitionGauges(self.partitions, self.conf.id, self.settings.partitions),
+            consumer_turned=lambda: self._chunk_consumer.turned_at,
+            ready_lag=self.settings.ready_lag,
+        )
 
     async def preflight(self) -> None:
         """Check what the worker needs before it joins its group.
@@ -157,7 +169,7 @@ class StreamApp(faust.App):
                 a topic differs.
         """
         for line in await check_topics(self.settings, self._topics, self._rights):
-            logger.warning("%s", line)
+            logger.warning("%s", line, extra=about("worker-warning"))
         self.cluster = await cluster_id(self.settings)
 
     def _init_fixups(self) -> list[FixupT]:
@@ -175,7 +187,11 @@ class StreamApp(faust.App):
 
     async def on_stop(self) -> None:
         """Finish or abandon the running chunks, then stop as Faust does."""
-        logger.info("stopping; running chunks have %g s to finish", STOP_TIMEOUT_S)
+        logger.info(
+            "stopping; running chunks have %g s to finish",
+            STOP_TIMEOUT_S,
+            extra=about("worker-stopping"),
+        )
         await self.partitions.settle(STOP_TIMEOUT_S)
         if self.partitions.positions():
             with suppress(asyncio.TimeoutError):
@@ -227,7 +243,7 @@ class StreamApp(faust.App):
         """
         if self.failure is None:
             self.failure = error
-            logger.critical("%s", error)
+            logger.critical("%s", error, extra=about("worker-failed"))
             if not self.should_stop:
                 os.kill(os.getpid(), signal.SIGTERM)
 

@@ -30,11 +30,18 @@ from typing import Any
 from faust.types import TP
 
 from models.errors import Fatal, PartitionFatal, Transient
+from streams import metrics
 from streams.kafka.transactions import Fenced
+from streams.logs import about
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
 from streams.worker.failures import Failures
 from streams.worker.logs import log_defect
-from streams.worker.partition import Partition, PartitionConsumer, PartitionStatus
+from streams.worker.partition import (
+    Partition,
+    PartitionConsumer,
+    PartitionReport,
+    PartitionStatus,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -82,11 +89,13 @@ class PartitionDriver:
         self._consumer = consumer
         self._task: asyncio.Task[None] | None = None
         # Since the last chunk that was processed; a defect is a failure, too.
-        self._failures = Failures(_name(tp))
+        self._failures = Failures(tp)
         self._processed_at = 0.0
+        self._progressed_at = time.monotonic()  # or was assigned
         self._on_parked = on_parked
         self._parked: str | None = None  # the reason, until a start succeeds
         self._retry: asyncio.TimerHandle | None = None
+        self._running: Chunk | None = None
         # Chunks that wait for the running one; once they fill one, the partition is paused.
         self._waiting: deque[Chunk] = deque()
 
@@ -117,7 +126,11 @@ class PartitionDriver:
         self._waiting.clear()
         _, running = await asyncio.wait({self._task}, timeout=timeout)
         if running:
-            logger.warning("%s: abandoning a chunk that did not finish in time", _name(self.tp))
+            logger.warning(
+                "%s: abandoning a chunk that did not finish in time",
+                _name(self.tp),
+                extra=about("chunk-abandoned", self.tp),
+            )
             await self.abandon()
 
     async def abandon(self) -> None:
@@ -147,6 +160,23 @@ class PartitionDriver:
         """How far it is. A start counts as waiting: restoring may take any time."""
         is_waiting = (self._busy and self.position is None) or self._partition.is_waiting
         return PartitionStatus(self.position, self._failures.count, is_waiting, self._parked)
+
+    def report(self, end: int | None) -> PartitionReport:
+        """Return what is known of it; ``end`` is the last stable offset, if that is known."""
+        ago = time.monotonic() - self._progressed_at
+        return PartitionReport(self.status, end, self._next_at(), time.time() - ago)
+
+    def _next_at(self) -> float | None:
+        """Return the timestamp of the next record to process, among those that were fetched."""
+        chunks = [self._running, *self._waiting]
+        found = (
+            record.timestamp / 1000
+            for chunk in chunks
+            if chunk is not None
+            for record in chunk.records
+            if record.offset >= (self.position or 0)
+        )
+        return next(found, None)
 
     @property
     def lost(self) -> bool:
@@ -181,7 +211,11 @@ class PartitionDriver:
                 # Another worker owns the partition, or the broker aborted our transaction. The
                 # group knows which: it assigns the partition again, to that worker or to us.
                 self._forget()
-                logger.warning("%s: fenced; rejoining the group", _name(self.tp))
+                logger.warning(
+                    "%s: fenced; rejoining the group",
+                    _name(self.tp),
+                    extra=about("partition-fenced", self.tp),
+                )
                 await self._partition.close()
                 await self._consumer.rejoin()
             except PartitionFatal as error:
@@ -191,7 +225,7 @@ class PartitionDriver:
             self._consumer.fail(error)
         except Exception as error:
             self._forget()
-            log_defect(f"{_name(self.tp)}: the driver", error)
+            log_defect(f"{_name(self.tp)}: the driver", error, self.tp)
             self._consumer.fail(
                 Fatal(
                     f"{_name(self.tp)}: its driver raised {type(error).__name__}; this is a "
@@ -206,7 +240,13 @@ class PartitionDriver:
         await self._partition.close()
         self._parked = str(error)
         self._retry = asyncio.get_running_loop().call_later(_PARKED_RETRY_S, self.start)
-        logger.error("%s is parked for %g s: %s", _name(self.tp), _PARKED_RETRY_S, error)
+        logger.error(
+            "%s is parked for %g s: %s",
+            _name(self.tp),
+            _PARKED_RETRY_S,
+            error,
+            extra=about("partition-parked", self.tp),
+        )
         self._on_parked(error)
 
     async def _start(self) -> None:
@@ -216,11 +256,20 @@ class PartitionDriver:
         while True:
             if self._failures.count:
                 await asyncio.sleep(self._failures.backoff())
+            began = time.monotonic()
             try:
                 position = await self._partition.start()
+                metrics.PARTITION_START_SECONDS.labels(self.tp.topic).observe(
+                    time.monotonic() - began
+                )
                 self.position = position
                 self._parked = None
-                logger.info("%s: going on at position %d", _name(self.tp), position)
+                logger.info(
+                    "%s: going on at position %d",
+                    _name(self.tp),
+                    position,
+                    extra=about("partition-started", self.tp, position=position),
+                )
                 await self._consumer.read_from(self.tp, position)
             except (Fatal, Fenced):
                 raise
@@ -232,7 +281,7 @@ class PartitionDriver:
 
     async def _work(self) -> None:
         while await self._chunks_wait():
-            chunk = self._next_chunk()
+            chunk = self._running = self._next_chunk()
             self._consumer.resume(self.tp)
             try:
                 await self._process(chunk)
@@ -241,6 +290,8 @@ class PartitionDriver:
             except Exception as error:
                 await self._failed(f"the chunk at position {chunk.start} failed", error)
                 await self._start()
+            finally:
+                self._running = None
 
     async def _failed(self, what: str, error: Exception) -> None:
         """Count and log a failure. Raises Fatal if there is no point in trying again."""
@@ -280,6 +331,7 @@ class PartitionDriver:
                 _name(self.tp),
                 chunk.start,
                 self.position,
+                extra=about("chunk-gap", self.tp, position=self.position),
             )
             self._consumer.pause(self.tp)
             self._waiting.clear()
@@ -294,7 +346,7 @@ class PartitionDriver:
         await self._partition.process(records, chunk.end)
         self.position = chunk.end
         self._failures.clear()
-        self._processed_at = time.monotonic()
+        self._processed_at = self._progressed_at = time.monotonic()
 
     async def _check_log(self) -> None:
         """Check that the log has not gone back, and is no other one.

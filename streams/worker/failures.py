@@ -12,8 +12,11 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     UnsupportedCodecError,
 )
+from faust.types import TP
 
 from models.errors import Fatal, PartitionFatal, Transient
+from streams import metrics
+from streams.logs import about
 from streams.worker.logs import log_defect
 
 logger = logging.getLogger(__name__)
@@ -34,8 +37,10 @@ _MAX_DOUBLINGS = 6
 class Failures:
     """The failures of one partition since its last processed chunk."""
 
-    def __init__(self, partition: str) -> None:
-        self._partition = partition
+    def __init__(self, tp: TP) -> None:
+        self._tp = tp
+        self._partition = f"{tp.topic}[{tp.partition}]"
+        self._counter = metrics.PARTITION_FAILURES.labels(tp.topic, tp.partition)
         self.count = 0
         self._defects = 0
 
@@ -47,13 +52,20 @@ class Failures:
             Fatal: no further attempt is made.
         """
         self.count += 1
+        self._counter.inc()
         if isinstance(error, _PERMANENT):
             raise Fatal(f"{self._partition}: {what}: {error!r}; an operator has to act") from error
         if isinstance(error, _RETRYABLE):
-            logger.warning("%s: %s, trying again: %r", self._partition, what, error)
+            logger.warning(
+                "%s: %s, trying again: %r",
+                self._partition,
+                what,
+                error,
+                extra=about("partition-failed", self._tp, error=type(error).__name__),
+            )
             return
         self._defects += 1
-        log_defect(f"{self._partition}: {what}, trying again: it", error)
+        log_defect(f"{self._partition}: {what}, trying again: it", error, self._tp)
         if self._defects >= _MAX_DEFECTS:
             raise PartitionFatal(
                 f"{self._partition}: {what} {self._defects} times: {type(error).__name__}; this is "

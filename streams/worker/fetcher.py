@@ -39,6 +39,8 @@ BROKER_WAIT_MS = 50
 # transaction often comes in a later fetch than its records, and must not cost one of its own.
 _PASSED_WAIT_S = 0.5
 
+_TURN_INTERVAL_S = 1.0
+
 # Records that are unpacked at a time; after each step their bytes are counted.
 _STEP_RECORDS = 32
 
@@ -74,6 +76,8 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         # Ranges that the position has passed since the last chunk. They belong to the next chunk,
         # or become one.
         self._passed: dict[TP, _Passed] = {}
+        self.turned_at: float | None = None
+        """When this thread's event loop last turned (`time.monotonic`); None before it starts."""
 
     @property
     def _fetched_for(self) -> _Consumer:
@@ -135,6 +139,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _drain(self, fetcher: Any, max_records: int | None) -> list[Chunk]:
         active = self._fetched_for.active_partitions
+        host = cast("Host", self.app)
         chunks: list[Chunk] = []
         for topic_partition in list(fetcher._records):
             tp = TP(topic_partition.topic, topic_partition.partition)
@@ -158,6 +163,8 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
                 fetcher._notify(fetcher._wait_consume_future)
             if before is None or state.position == before:
                 continue
+            if state.lso is not None:
+                host.partitions.note_ends({tp: state.lso})
             passed = self._passed.pop(tp, None)
             if passed is None or passed.end != before:  # it was sought meanwhile
                 passed = _Passed(before, before, time.monotonic())
@@ -194,6 +201,13 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         """Stop the worker when the consumer's tasks have ended or a partition makes no progress."""
         host = cast("Host", self.app)
         await Watchdog(host, self._ensure_consumer()).run()
+
+    @Service.task
+    async def _note_turns(self) -> None:
+        """Note every second that the event loop turns."""
+        while not self.should_stop:
+            self.turned_at = time.monotonic()
+            await asyncio.sleep(_TURN_INTERVAL_S)
 
     async def commit_positions(self, positions: Mapping[TP, int]) -> None:
         """Commit these positions as the group's offsets."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from faust.types import TP
 
@@ -22,6 +22,44 @@ class PartitionStatus(NamedTuple):
     """Whether it is starting, or waits for a server: both may take any time."""
     parked: str | None = None
     """Why it cannot continue, in one line; None while it can."""
+
+
+PartitionState = Literal["starting", "running", "waiting", "parked"]
+
+
+class PartitionReport(NamedTuple):
+    """What the worker knows of a partition, for its health and its metrics."""
+
+    status: PartitionStatus
+    end: int | None
+    """Offset after the last record that can be read, as the broker said last, if it did."""
+    next_at: float | None
+    """Timestamp of the next record to process, in seconds since the epoch; None: there is none."""
+    progressed_at: float
+    """When a chunk was last processed, or the partition was assigned, in seconds since the epoch.
+    """
+
+    @property
+    def state(self) -> PartitionState:
+        """State in one word. A start that has failed, and is repeated, waits."""
+        if self.status.parked is not None:
+            return "parked"
+        if self.status.position is None:
+            return "waiting" if self.status.failures else "starting"
+        return "waiting" if self.status.is_waiting else "running"
+
+    @property
+    def lag_records(self) -> int | None:
+        """Offsets from the position to the end; None if either is not known."""
+        if self.status.position is None or self.end is None:
+            return None
+        return max(0, self.end - self.status.position)
+
+    def lag_seconds(self, now: float) -> float | None:
+        """Return the age of the next record, 0 without one; None while it is not started."""
+        if self.status.position is None:
+            return None
+        return 0.0 if self.next_at is None else max(0.0, now - self.next_at)
 
 
 class Partition(Protocol):

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from faust.types import TP
 
 from models.errors import PartitionFatal
+from streams import metrics
 from streams.worker.chunks import Chunk
 from streams.worker.driver import PartitionDriver
-from streams.worker.partition import Partition, PartitionConsumer, PartitionStatus
+from streams.worker.partition import (
+    Partition,
+    PartitionConsumer,
+    PartitionReport,
+    PartitionStatus,
+)
 
 
 class Partitions:
@@ -35,6 +42,11 @@ class Partitions:
         self._settle_timeout = settle_timeout
         self._drivers: dict[TP, PartitionDriver] = {}
         self._closed = False
+        self._ends: dict[TP, int] = {}
+        self.joined = False
+        """Whether the group has assigned partitions to this worker, or none, at least once."""
+        self.kafka_answered_at: float | None = None
+        """When a broker last answered the consumer, in seconds since the epoch."""
 
     def handle(self, topic: str, new_partition: Callable[[TP], Partition]) -> None:
         """Register what processes the partitions of a topic."""
@@ -58,8 +70,10 @@ class Partitions:
 
     async def assign(self, assigned: Iterable[TP]) -> None:
         """Start new, lost and parked partitions, close those that are assigned elsewhere now."""
+        metrics.REBALANCES.inc()
         if not self._closed:
             await self._take_over(set(assigned))
+        self.joined = True
 
     async def _take_over(self, assigned: set[TP]) -> None:
         gone = [self._drivers.pop(tp) for tp in set(self._drivers) - assigned]
@@ -113,6 +127,20 @@ class Partitions:
     def statuses(self) -> dict[TP, PartitionStatus]:
         """Return how far each assigned partition is."""
         return {tp: driver.status for tp, driver in self._drivers.items()}
+
+    @property
+    def topics(self) -> Collection[str]:
+        """The input topics."""
+        return self._new_partition.keys()
+
+    def reports(self) -> dict[TP, PartitionReport]:
+        """Return what is known of each assigned partition."""
+        return {tp: driver.report(self._ends.get(tp)) for tp, driver in self._drivers.items()}
+
+    def note_ends(self, ends: Mapping[TP, int]) -> None:
+        """Note the last stable offsets that a broker has told; callable from any thread."""
+        self._ends.update(ends)
+        self.kafka_answered_at = time.time()
 
     def positions(self) -> dict[TP, int]:
         """Return the next offset to read, of each partition that is started."""

@@ -27,7 +27,7 @@ from models.errors import Fatal
 from streams.kafka.clients import connection_options
 from streams.settings import Settings, settings
 from streams.worker.host import Host
-from streams.worker.logs import log_defect
+from streams.worker.logs import last_line, log_defect
 
 # A worker that was asked to stop exits after this time, whatever blocks it. The steps of stopping
 # have limits of their own, which together are shorter; see `StreamApp.on_stop`.
@@ -87,7 +87,7 @@ class StreamWorker(faust.Worker):
             if self._failure is None:
                 raise
         if self._failure is not None:
-            print(f"error: {self._failure}", file=sys.stderr)
+            print(self._last_line(str(self._failure)), file=sys.stderr)
         raise SystemExit(0 if self._failure is None else 1)
 
     async def start(self) -> None:
@@ -115,6 +115,9 @@ class StreamWorker(faust.Worker):
     def _failure(self) -> Fatal | None:
         return self._host.failure
 
+    def _last_line(self, text: str) -> str:
+        return last_line(text, self._host.settings.log_format, self.app.conf.id)
+
     def _handle_signals(self) -> None:
         """Stop at the first signal; exit at the second one, or when the deadline has passed.
 
@@ -131,7 +134,7 @@ class StreamWorker(faust.Worker):
             line, code = "asked to stop a second time: leaving at once", _EXIT_AT_ONCE
         else:
             line, code = f"not stopped in {STOP_DEADLINE_S:g} s: leaving as it is", _EXIT_TOO_LATE
-        os.write(2, f"error: {line}\n".encode())
+        os.write(2, f"{self._last_line(line)}\n".encode())
         os._exit(code)
 
 

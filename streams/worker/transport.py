@@ -33,6 +33,7 @@ from faust.types.transports import TPorTopicSet
 from mode import ServiceT
 
 from streams.kafka.topics import wrong_partitions
+from streams.logs import about
 from streams.worker.chunks import Chunk
 from streams.worker.fetcher import ChunkConsumerThread, faust_logger
 from streams.worker.host import Host
@@ -137,7 +138,10 @@ class ChunkConsumer(driver.Consumer):
         try:
             await self.seek_wait(positions)
         except IllegalStateError:
-            self.log.info("Partitions were reassigned while seeking: left to the rebalance")
+            self.log.info(
+                "Partitions were reassigned while seeking: left to the rebalance",
+                extra=about("seek-abandoned"),
+            )
 
     async def log_bounds(self, tp: TP) -> tuple[int, int]:
         """Return the first offset on the broker, and the last stable one, where reading ends."""
@@ -162,10 +166,17 @@ class ChunkConsumer(driver.Consumer):
         try:
             await self._thread.commit_positions(positions)
         except KafkaError as error:
-            self.log.info("Positions were not committed: %r", error)
+            self.log.info(
+                "Positions were not committed: %r", error, extra=about("positions-not-committed")
+            )
             return False
         self._committed.update(positions)
         return True
+
+    @property
+    def turned_at(self) -> float | None:
+        """When the event loop of the consumer's thread last turned (`time.monotonic`)."""
+        return self._thread.turned_at
 
     def wake(self) -> None:
         """Fetch again now: a partition has become active."""

@@ -106,9 +106,11 @@ class Watchdog:
         topics = self._consumer._subscription.topics
         asked = owned or [TP(topic, 0) for topic in topics]
         ends = dict(zip(asked, await asyncio.gather(*map(self._end, asked)), strict=True))
-        if all(end is None for end in ends.values()):
+        known = {tp: end for tp, end in ends.items() if end is not None}
+        if not known:
             await check_connection(self._app.settings)  # an outage, unless this raises
             return {}
+        self._app.partitions.note_ends(known)
         if not self._is_member():
             group = self._consumer._coordinator
             if group.coordinator_id is None:

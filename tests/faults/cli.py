@@ -41,7 +41,7 @@ _LIST = "\b\nScenarios:\n" + "\n".join(f"  {one.name:4}{one.title}" for one in S
     default="small",
     show_default=True,
     type=click.Choice(["small", "full"]),
-    help="Minutes in all, or up to an hour and a half.",
+    help="A quarter of an hour in all, or up to three hours.",
 )
 @click.option("--local-store", is_flag=True, help="Let command workers keep their state on disk.")
 @click.option(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -40,8 +39,7 @@ async def test_no_broker_is_a_timeout_and_disconnecting_ends(
         killable.kafka.kill()
         with pytest.raises(OutcomeTimeout):
             await commands.dispatch(DeactivateUser(aggregate_id="anna"))
-        closing = time.monotonic()
-    assert time.monotonic() - closing < 15
+    assert commands._reading.done()  # it is closed, though the broker could not be told
 
 
 async def test_a_client_continues_when_the_broker_is_back(
@@ -99,10 +97,8 @@ async def test_connecting_to_a_dead_broker_is_retried_with_backoff(
         await producer.begin_transaction()
         killable.kafka.kill()
         sending = asyncio.create_task(producer.send(deployed.names.events, b"", partition=0))
-        begin = time.monotonic()
-        await wait_until(lambda: caplog.text.count("Unable connect to node") >= 30)
-        # It is tried by the metadata's task and by the sender's, ten times per second at most.
-        assert time.monotonic() - begin > 1
+        # Each failed attempt is followed by the wait that `test_aiokafka_patches.py` has.
+        await wait_until(lambda: caplog.text.count("Unable connect to node") >= 3)
         killable.kafka.start()
         await sending
         await producer.commit_transaction()

@@ -17,7 +17,7 @@ from agents.users import USERS
 from deploy.ephemeral import Deployment, WorkerProcess
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
-from models.commands import DeactivateUser, RegisterUser
+from models.commands import DeactivateUser
 from models.messages import Command, to_wire
 from models.outcomes import Accepted, DeadLettered, Outcome
 from streams.audit.verify import verify
@@ -26,6 +26,7 @@ from streams.kafka.partitioner import partition_of
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
 from tests.harness.traffic import counting, send
+from tests.harness.users import register
 
 
 @asynccontextmanager
@@ -90,16 +91,6 @@ async def test_aborted_commands_at_the_end_do_not_expire(deploy: Deploy) -> None
         worker.start()
         await send(producer, deployed, generate(5, seed=3))
         await outcomes.reach(15)
-
-
-def register(user: str) -> RegisterUser:
-    return RegisterUser(
-        aggregate_id=user,
-        email=f"{user}@example.org",
-        first_name="A",
-        last_name="B",
-        registration_source="web",
-    )
 
 
 async def dispatch(deployed: Deployment, *commands: Command) -> list[Outcome]:

@@ -13,7 +13,6 @@ from agents.client import open_commands, open_queries
 from agents.user_audit import check_user_erasure, verify_users
 from deploy.ephemeral import Deployment
 from deploy.waiting import wait_until
-from models.commands import RegisterUser
 from models.errors import NoSuchView
 from models.outcomes import Accepted
 from models.queries import GetUserById
@@ -24,19 +23,10 @@ from streams.kafka.records import Record
 from streams.kafka.topics import partitions_of
 from tests.conftest import Deploy
 from tests.harness.hostile_records import hostile_batches, send_batch
+from tests.harness.users import register
 
 MEMORY_BYTES = 600 << 20  # a bomb alone unpacks to 200 MiB, and is copied twice
 BATCHES = hostile_batches()
-
-
-def register(user: str) -> RegisterUser:
-    return RegisterUser(
-        aggregate_id=user,
-        email=f"{user}@example.org",
-        first_name="Anna",
-        last_name="Muster",
-        registration_source="web",
-    )
 
 
 @pytest.fixture

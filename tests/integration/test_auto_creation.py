@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from aiokafka.admin import NewTopic
 
-from deploy.embedded import cluster as embedded_cluster
-from deploy.embedded import kafka
 from deploy.embedded.cluster import EmbeddedCluster
 from deploy.ephemeral import WorkerProcess
 from streams.aggregate import TopicNames
@@ -23,16 +20,9 @@ from tests.harness.command_line import cqrs
 @pytest.fixture(scope="module")
 def broker() -> Iterator[EmbeddedCluster]:
     """A broker with Kafka's default for `auto.create.topics.enable`."""
-    settings = kafka._settings
-
-    def as_it_comes(*args: Any, **kwargs: Any) -> dict[str, object]:
-        return {**settings(*args, **kwargs), "auto.create.topics.enable": "true"}
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kafka, "_settings", as_it_comes)
-        patch.setattr(embedded_cluster, "_NODES", 1)
-        with EmbeddedCluster.temporary() as running:
-            yield running
+    changes = {"auto.create.topics.enable": "true"}
+    with EmbeddedCluster.temporary(nodes=1, changes=changes) as running:
+        yield running
 
 
 def settings_for(broker: EmbeddedCluster, namespace: str) -> Settings:

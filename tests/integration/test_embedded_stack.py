@@ -67,6 +67,14 @@ def document(address: StackAddress | EmbeddedStack, name: str) -> dict[str, Any]
         return source
 
 
+def snapshot(address: StackAddress | EmbeddedStack, name: str) -> None:
+    with Elasticsearch(address.elasticsearch_url) as client:
+        client.snapshot.create_repository(
+            name="r", repository={"type": "fs", "settings": {"location": "r"}}
+        )
+        client.snapshot.create(repository="r", snapshot="s", indices=name, wait_for_completion=True)
+
+
 def cqrs(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own, without a network."""
     return subprocess.run(
@@ -165,6 +173,8 @@ def test_a_stack_lives_on_its_own_keeps_its_data_and_goes_with_purge(home: Path)
     assert first_record(address, "kept") == b"a record"
     assert document(address, "kept") == {"a": "document"}
 
+    snapshot(address, "kept")
+    assert (home / "snapshots").is_dir()
     assert cqrs(home, "down", "--purge").returncode == 0
     assert servers_of(home) == []
     assert [path.name for path in home.iterdir()] == [".lock"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from elasticsearch import AsyncElasticsearch
 
 from agents.user_audit import check_user_erasure
 from agents.user_views import USER_VIEWS
@@ -27,7 +28,9 @@ from models.outcomes import Accepted, Rejection
 from streams.elasticsearch.connection import connect
 from streams.kafka.clients import admin_client, new_producer
 from streams.kafka.topics import topic_specs
+from streams.progress import no_progress
 from streams.views.checkpoint import checkpoint_id
+from streams.views.rebuild import rebuild
 from streams.views.store import open_view_store
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
@@ -93,7 +96,7 @@ async def test_the_user_is_gone_and_stays_gone(deploy: Deploy, tmp_path: Path) -
         "users.views.dead.v1": "gone",
         "users.commands.v1": "later",
         "CQRS_STATE_DIR of command workers": "later",
-        "user-views": "gone",
+        "user-views-v1": "gone",
     }
     places = said["places"]
     assert {name: place["readable"] for name, place in places.items() if place["readable"]} == {
@@ -148,7 +151,7 @@ async def test_when_kafka_has_compacted_the_key_is_gone_for_good(deploy: Deploy)
         "users.commands.dead.v1": "gone",
         "users.views.dead.v1": "gone",
         "users.commands.v1": "later",
-        "user-views": "gone",
+        "user-views-v1": "gone",
     }
     await check(deployed)
     (outcome,) = await dispatch(deployed, UpdateUserProfile(aggregate_id="ben", last_name="Other"))
@@ -273,7 +276,7 @@ async def test_without_encryption_the_report_finds_the_data(deploy: Deploy, tmp_
         "users.views.dead.v1": "gone",
         "users.commands.v1": "later",
         "CQRS_STATE_DIR of command workers": "NOT",
-        "user-views": "gone",
+        "user-views-v1": "gone",
     }
     shown = cqrs(deployed.settings, "erase", "anna", "--yes", "--prove")
     assert "plain text" in shown.stdout
@@ -283,6 +286,44 @@ async def test_without_encryption_the_report_finds_the_data(deploy: Deploy, tmp_
     )
     assert await shown_by(deployed, "anna") == set()
     await check(deployed)
+
+
+async def test_an_index_that_could_not_be_looked_at_is_not_called_gone(deploy: Deploy) -> None:
+    """And looking changes nothing: no setting, and no segment is rewritten."""
+    deployed = deploy("commands", "views", partitions=1, **encrypted())
+    await dispatch(deployed, register("anna"), register("ben"), EraseUser(aggregate_id="ben"))
+    await until_projected(deployed, "ben", 2)
+    await rebuild(deployed.settings, USER_VIEWS, timeout=60, progress=no_progress)
+    alias = f"{deployed.settings.namespace}{USER_VIEWS.name}"
+    former = f"{alias}-v1"
+    async with connect(deployed.settings, timeout=10) as client:
+        await client.indices.close(index=former)
+        code, said = erase(deployed, "--prove")
+        assert (code, said["ok"]) == (75, False)
+        found = {name: (place["unseen"], place["gone"]) for name, place in said["places"].items()}
+        assert found["user-views-v1"] == (1, False)
+        assert found["user-views-v2"] == (0, True)
+        before = await shape(client, alias)
+        assert "index_closed_exception" in said["places"]["user-views-v1"]["note"]
+        shown = cqrs(deployed.settings, "erase", "anna", "--yes", "--prove")
+        assert shown.stderr == (f"cqrs: personal data of anna may be in {former}, NOT looked at\n")
+        assert await shape(client, alias) == before
+        await client.indices.open(index=former, wait_for_active_shards=1)
+
+    async def is_gone() -> bool:
+        return (await check_user_erasure(deployed.settings, "anna")).ok
+
+    await wait_until(is_gone, what="the former index, followed again, has the tombstone")
+
+
+async def shape(client: AsyncElasticsearch, alias: str) -> tuple[Any, Any]:
+    """The settings of all indices, and the segments of the one that people read."""
+    await client.indices.refresh(index=alias)
+    settings = await client.indices.get_settings(index=f"{alias}-v*", expand_wildcards="all")
+    segments = await client.indices.segments(index=alias)
+    (shards,) = (one["shards"] for one in segments["indices"].values())
+    names = [sorted(shard["segments"]) for copies in shards.values() for shard in copies]
+    return settings.body, names
 
 
 async def test_erasing_an_unknown_user_is_rejected(deploy: Deploy) -> None:

@@ -140,30 +140,6 @@ async def test_a_key_that_was_destroyed_long_ago_is_never_used(settings: Setting
         assert email_in(event) == ""
 
 
-async def test_a_ring_can_keep_keys_that_are_destroyed_after_it_read_them(
-    settings: Settings,
-) -> None:
-    keys = PartitionKeys(master_key(settings))
-    names = TopicNames.of(settings, "users")
-    async with (
-        new_producer(settings) as producer,
-        open_ring(settings) as other,
-        open_key_ring(settings, names, keep_destroyed=True) as ring,
-    ):
-        assert ring is not None
-        await put(producer, settings, keys.make(b"anna"))
-        await ring.catch_up(PARTITION)
-        await put(producer, settings, None)
-        await ring.catch_up(PARTITION)
-        assert b"anna" in ring.of(PARTITION)
-        await other.catch_up(PARTITION)
-        assert b"anna" not in other.of(PARTITION)
-        async with open_key_ring(settings, names, keep_destroyed=True) as later:
-            assert later is not None
-            await later.catch_up(PARTITION)
-            assert b"anna" not in later.of(PARTITION)
-
-
 async def test_a_partition_that_comes_back_is_read_again(settings: Settings) -> None:
     keys = PartitionKeys(master_key(settings))
     wrapped = keys.make(b"anna")

@@ -89,6 +89,28 @@ async def test_a_topic_that_is_created_again_while_a_worker_runs(deploy: Deploy)
     assert await adopt_topic(deployed.settings, deployed.names, 0, COMMAND_WORKER) is not None
 
 
+async def test_a_topic_that_is_created_again_and_longer_before_the_worker_looks(
+    deploy: Deploy,
+) -> None:
+    """It reads on at its position as if nothing had happened: only the topic's id has changed."""
+    deployed = deploy("commands", partitions=1)
+    worker = deployed.workers[0]
+    async with counting(deployed) as outcomes:
+        await send_users(deployed, 10, seed=1)
+        await outcomes.reach(10)
+        worker.suspend()
+        await create_again(deployed)
+        await send_users(deployed, 15, seed=2)
+        worker.resume()
+
+        async def has_ended_or_decided() -> bool:
+            return await outcomes.count() > 10 or worker.exit_code is not None
+
+        await wait_until(has_ended_or_decided)
+        assert outcomes.total == 10
+        assert "`cqrs topics adopt 0`" in worker.log_text.splitlines()[-1]
+
+
 async def test_partitions_that_are_added(deploy: Deploy) -> None:
     """First while a worker runs; then the setting follows, as a wrong advice would have it."""
     deployed = deploy(partitions=1)

@@ -21,7 +21,7 @@ import asyncio, os, sys
 from deploy.supervisor import Supervisor
 
 command = [sys.executable, "-c", sys.argv[1], sys.argv[2]]
-supervisor = Supervisor(command, 2, os.environ, lambda line: print(line, flush=True))
+supervisor = Supervisor(command, [os.environ] * 2, lambda line: print(line, flush=True))
 sys.exit(asyncio.run(supervisor.run()))
 """
 # What children do: they note their process ids, one a line, and then...

@@ -178,7 +178,6 @@ _USES: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "streams/kafka/metadata.py": {
-        "aiokafka.client:AIOKafkaClient.get_random_node": "asks any broker",
         "aiokafka.client:AIOKafkaClient.send": "sends a request that aiokafka does not know",
         "aiokafka.client:CoordinationType.GROUP": "finds the coordinator of a group with it",
         "aiokafka.protocol.admin:DescribeGroupsResponse_v3": (
@@ -206,6 +205,7 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.protocol.types:TaggedFields": "defines the formats with it",
     },
     "streams/kafka/permissions.py": {
+        "aiokafka.client:AIOKafkaClient.get_random_node": "asks any broker",
         "aiokafka.admin.client:AIOKafkaAdminClient._client": (
             "sends a request that aiokafka does not know"
         ),
@@ -215,6 +215,7 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.protocol.metadata:MetadataRequest": "asks what every client asks first",
     },
     "streams/kafka/topic_ids.py": {
+        "aiokafka.client:AIOKafkaClient.get_random_node": "asks any broker",
         "aiokafka.consumer.consumer:AIOKafkaConsumer._client": (
             "sends a request that aiokafka does not know"
         ),
@@ -322,6 +323,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
         ),
         "aiokafka.consumer.subscription_state:TopicPartitionState.has_valid_position": (
             "checks whether a position can be read"
+        ),
+        "aiokafka.consumer.subscription_state:TopicPartitionState.lso": (
+            "notes how far a partition can be read, for its lag"
         ),
         "aiokafka.consumer.subscription_state:TopicPartitionState.position": (
             "reads where a chunk begins and ends"

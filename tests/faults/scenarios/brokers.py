@@ -93,13 +93,13 @@ async def _kill(run: Run, deployed: Deployment, traffic: Traffic, broker: Server
         await traffic.until_deciding()
     await asyncio.to_thread(broker.start)
     await wait_until(
-        lambda: _is_in_sync(deployed.settings), timeout=60, what="every replica is in sync again"
+        lambda: is_in_sync(deployed.settings), timeout=60, what="every replica is in sync again"
     )
     await traffic.until_deciding()
     return traffic.longest_silence(killed)
 
 
-async def _is_in_sync(settings: Settings) -> bool:
+async def is_in_sync(settings: Settings) -> bool:
     """Return whether all replicas of all partitions are in sync, also of internal topics."""
     async with admin_client(settings) as admin:
         topics = await admin.describe_topics()

@@ -43,6 +43,20 @@ def test_a_finding_that_never_expires_is_not_ok() -> None:
     assert not ErasureReport("anna", erased=True, findings=[finding]).ok
 
 
+def test_what_could_not_be_looked_at_is_not_gone() -> None:
+    finding = ErasureFinding("index", unseen=1)
+    assert not finding.ok
+    assert finding.verdict == "NOT looked at"
+    assert not ErasureReport("anna", erased=True, findings=[finding]).ok
+
+
+def test_what_could_not_be_looked_at_may_be_gone_by_a_date() -> None:
+    finding = ErasureFinding("topic", unseen=1, expires_at=NOON)
+    assert finding.ok
+    assert not finding.gone
+    assert finding.verdict == "gone by 2026-11-23 12:00 UTC"
+
+
 def test_a_report_needs_the_erasure_itself() -> None:
     assert ErasureReport("anna", erased=True).ok
     assert not ErasureReport("anna", erased=False).ok

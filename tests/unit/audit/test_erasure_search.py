@@ -11,6 +11,7 @@ import pytest
 from aiokafka.structs import TopicPartition
 
 from agents.users import USERS
+from models.errors import Poison
 from models.events import UserErased, UserEvent
 from streams.aggregate import TopicNames
 from streams.audit.erasure_report import NEVER, ErasureReport, Expiry
@@ -56,6 +57,11 @@ class Logs:
         partition = partition_of(key.encode(), SETTINGS.partitions)
         log = self._records.setdefault(TopicPartition(topic, partition), [])
         log.append(line(topic, len(log), value, key.encode(), (), partition, WRITTEN_MS))
+
+    def add_unreadable(self, topic: str) -> None:
+        log = self._records.setdefault(TopicPartition(topic, PARTITION), [])
+        poison = Poison("oversized", "too large")
+        log.append(Record(topic, PARTITION, len(log), WRITTEN_MS, None, None, (), poison))
 
     def cut(self, topic: str, records: int) -> None:
         """Keep only the first records of the user's partition."""
@@ -176,3 +182,36 @@ async def test_records_under_other_keys_are_found_by_the_id_in_them() -> None:
         logs.add(NAMES.dead_commands, b'{"aggregateId":"user-1","email":"a@b.c"}', key)
         logs.add(NAMES.dead_commands, b'{"aggregateId":"user-11","email":"a@b.c"}', key)
     assert readable(await search(logs)) == {NAMES.dead_commands: (3, after(DAY, 14 * DAY))}
+
+
+async def test_the_id_is_found_also_if_a_producer_escapes_it() -> None:
+    logs = Logs()
+    logs.add(NAMES.commands, b'{"aggregateId": "\\u0075ser-1", "email": "a@b.c"}', "someone")
+    assert readable(await search(logs)) == {NAMES.commands: (1, after(DAY, 7 * DAY))}
+
+
+async def test_records_that_cannot_be_read_may_be_anybodys() -> None:
+    """On a topic with retention they are gone by then; on others nobody can say that they are."""
+    logs = Logs()
+    for topic in (NAMES.commands, NAMES.events, NAMES.keys, NAMES.changelog):
+        logs.add_unreadable(topic)
+    report = await search(logs)
+    verdicts = {one.name: one.verdict for one in report.findings if one.unseen}
+    gone_by = verdicts.pop(NAMES.commands)
+    assert gone_by.startswith("gone by ")
+    assert verdicts == dict.fromkeys((NAMES.events, NAMES.keys, NAMES.changelog), "NOT looked at")
+    assert not report.ok
+    (commands,) = (one for one in report.findings if one.name == NAMES.commands)
+    assert (commands.unseen, commands.expires_at) == (1, after(DAY, 7 * DAY))
+    assert commands.note == "some records cannot be read: too large"
+
+
+async def test_what_cannot_be_read_beside_what_can() -> None:
+    logs = erased(encrypt=True)
+    for topic in (NAMES.keys, NAMES.changelog, NAMES.dead_commands):
+        logs.add_unreadable(topic)
+    report = await search(logs)
+    found = {one.name: (one.readable, one.unseen, one.verdict) for one in report.findings}
+    assert found[NAMES.keys] == (1, 1, "NOT gone")
+    assert found[NAMES.changelog] == (1, 1, "NOT gone")
+    assert found[NAMES.dead_commands][:2] == (0, 1)

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid5
 
+import orjson
 import pytest
 from msgspec.structs import replace
 
@@ -28,10 +29,10 @@ from models.user import User, evolve
 from models.user_view import project
 from models.wire import encode
 from streams.aggregate import TopicNames
-from streams.audit.folds import Frozen, ViewDocuments
+from streams.audit.folds import Frozen, Kept, ViewDocuments
 from streams.audit.history import check_extra_documents
 from streams.audit.partition import PartitionAudit
-from streams.audit.report import Report
+from streams.audit.report import CheckedRange, Report
 from streams.elasticsearch.index import REFUSED, Document
 from streams.encryption.keys import PartitionKeys
 from streams.encryption.sealer import PartitionSealer
@@ -90,7 +91,7 @@ class History:
     view_dead_letters: set[str] = field(default_factory=set)
     position: int = 0
     view_end: int | None = None
-    begins: dict[str, int] = field(default_factory=dict)
+    kept: Kept = field(default_factory=Kept)
     sealing: PartitionSealer = field(default_factory=PartitionSealer)
     """What the worker encrypts with."""
     keys: PartitionKeys | None = None
@@ -152,9 +153,11 @@ class History:
 
     def check(self) -> Report:
         report = Report()
-        view = ViewDocuments(project, dead_lettered=self.view_dead_letters)
-        for document in self.documents.values():
-            view.add(document)
+        view = ViewDocuments(
+            project,
+            {document["id"]: orjson.dumps(document) for document in self.documents.values()},
+            {key.encode()[:512] for key in self.view_dead_letters},
+        )
         audit = PartitionAudit(
             USERS,
             NAMES,
@@ -175,7 +178,7 @@ class History:
             line(NAMES.events, place, self.sealing.seal_event(event), event.aggregate_id.encode())
             for place, event in enumerate(self.events)
         )
-        audit.conclude(state, **self.begins)
+        audit.conclude(state, self.kept)
         check_extra_documents(view, report)
         return report
 
@@ -492,19 +495,23 @@ def test_the_rejections_of_a_user_who_does_not_exist_are_not_remembered() -> Non
 def test_expired_commands_and_outcomes_are_left_out() -> None:
     history = sound()
     del history.commands[:2], history.outcomes[:3]
-    history.begins = {"commands_from": 3, "outcomes_from": 3}
+    history.kept = Kept(commands_from=3, outcomes_from=4)
     report = history.check()
     assert report.first_violation is None
     assert report.commands == 6
     assert report.findings["I7"].checked == 6
-    assert (report.ranges[0].start, report.ranges[0].end) == (4, 11)
+    assert history.kept.start == 4
+
+
+def test_a_report_counts_what_was_before_its_ranges() -> None:
+    report = Report(ranges=[CheckedRange(0, 4, 11), CheckedRange(1, 0, 3)])
     assert report.expired == 4
 
 
 def test_expired_dead_letters_are_left_out() -> None:
     history = sound()
     history.dead_letters.clear()
-    history.begins = {"dead_letters_from": 1}
+    history.kept = Kept(dead_letters_from=9)
     assert history.check().first_violation is None
 
 
@@ -524,14 +531,38 @@ def test_what_is_newer_than_the_position_is_left_out() -> None:
     assert history.check().first_violation is None
 
 
+IMPOSSIBLE = "i" * 513  # an id that Elasticsearch takes for no document
+
+
 def test_a_refused_document_is_known_to_be_missing() -> None:
     history = sound()
     a_refused_document_has_no_dead_letter(history)
-    del history.documents["ben"]
-    history.view_dead_letters = {"anna", "ben"}
+    history.view_dead_letters = {"anna"}
     report = history.check()
     assert report.first_violation is None
-    assert report.known_missing == 2
+    assert report.known_missing == 1
+
+
+def test_a_document_that_cannot_exist_is_known_to_be_missing() -> None:
+    history = sound()
+    history.accept(IMPOSSIBLE, ANNA)
+    del history.documents[IMPOSSIBLE]
+    history.view_dead_letters = {IMPOSSIBLE}
+    report = history.check()
+    assert report.first_violation is None
+    assert report.known_missing == 1
+    history.view_dead_letters = set()
+    assert history.check().lost == 1
+
+
+def test_a_document_that_was_lost_is_not_known_by_an_older_dead_letter() -> None:
+    """What was refused has a stand-in, so a user with a dead letter and without any is lost."""
+    history = sound()
+    del history.documents["ben"]
+    history.view_dead_letters = {"ben"}
+    report = history.check()
+    assert (report.known_missing, report.lost) == (0, 1)
+    assert report.findings["I4"].first == "ben has 3 events and no document"
 
 
 @pytest.mark.parametrize("value", [None, b"{", b"[]", b"{}", b"\xff"])

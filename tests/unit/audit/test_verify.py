@@ -60,9 +60,7 @@ class Logs:
 
 async def wait_for_commands(logs: Logs) -> None:
     """Wait, and give up after the first check."""
-    verification = _Verification(
-        SETTINGS, USERS, NAMES, cast(LogReader, logs), no_progress, None, NEW
-    )
+    verification = _Verification(SETTINGS, USERS, NAMES, cast(LogReader, logs), no_progress, NEW)
     await verification._wait_for_commands(deadline=time.monotonic() - 1)
 
 

@@ -57,7 +57,9 @@ class Written:
         """Of any size, and they stay records."""
         return list(records)
 
-    async def commit(self, outputs: Mapping[str, Sequence[OutputRecord]]) -> Mapping[str, int]:
+    async def commit(
+        self, outputs: Mapping[str, Sequence[OutputRecord]], *, of_topic: str | None
+    ) -> Mapping[str, int]:
         """Keep them."""
         begins = {topic: len(self.topics[topic]) for topic in outputs}
         for topic, records in outputs.items():

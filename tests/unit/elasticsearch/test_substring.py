@@ -1,6 +1,6 @@
 """The fragment encoding against brute force, through a small model of the analysis.
 
-`tests/integration/test_fragment_search.py` asks the same of the real node.
+`tests/integration/test_user_queries.py` asks the same of the real node.
 """
 
 import sys

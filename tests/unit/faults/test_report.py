@@ -98,4 +98,4 @@ def test_another_file_is_one_line(tmp_path: Path, text: str) -> None:
 def test_help_lists_every_scenario() -> None:
     text = CliRunner().invoke(cqrs, ["faults", "--help"]).output
     assert all(f"{one.name:4}{one.title}" in text for one in SCENARIOS.values())
-    assert [*(f"F{number}" for number in range(1, 13)), "V1", "V2", "V3"] == list(SCENARIOS)
+    assert list(SCENARIOS) == sorted(SCENARIOS, key=lambda name: (name[0], int(name[1:])))

@@ -19,13 +19,13 @@ NAMES = TopicNames("", "users")
 DENIED = TopicAuthorizationFailedError.errno
 
 
-def weak(settings: Settings, **changes: str) -> Sequence[str]:
+def weak(settings: Settings, brokers: int = 3, **changes: str) -> Sequence[str]:
     """Return what is said of topics as they are created, with other settings for commands."""
     specs = topic_specs(settings, NAMES)
     existing = {spec.name: spec for spec in specs}
     commands = existing[NAMES.commands]
     existing[commands.name] = replace(commands, configs={**commands.configs, **changes})
-    return weaknesses(specs, existing)
+    return weaknesses(specs, existing, brokers)
 
 
 def test_topics_as_they_have_to_be() -> None:
@@ -38,15 +38,25 @@ def test_one_replica() -> None:
     assert "CQRS_REPLICATION_FACTOR=3" in line
 
 
+def test_one_replica_on_the_only_broker_is_no_news() -> None:
+    assert weak(Settings(replication_factor=1), brokers=1) == []
+
+
 def test_an_acknowledgement_of_one_broker() -> None:
-    [line] = weak(Settings(replication_factor=3), **{"min.insync.replicas": "1"})
+    [line] = weak(Settings(replication_factor=3), 3, **{"min.insync.replicas": "1"})
     assert line.startswith(f"min.insync.replicas=1: {NAMES.commands}; ")
     assert "set it to 2" in line
 
 
-def test_commands_that_expire_by_the_clocks_of_producers() -> None:
-    [line] = weak(Settings(replication_factor=3), **{"message.timestamp.type": "CreateTime"})
-    assert line.startswith(f"topic {NAMES.commands} has the producers' times")
+def test_every_topic_has_the_times_of_the_brokers() -> None:
+    """A worker that is an hour ahead could not write, and what one behind writes expires early."""
+    types = {spec.configs["message.timestamp.type"] for spec in topic_specs(Settings(), NAMES)}
+    assert types == {"LogAppendTime"}
+
+
+def test_records_that_expire_by_the_clocks_of_their_writers() -> None:
+    [line] = weak(Settings(replication_factor=3), 3, **{"message.timestamp.type": "CreateTime"})
+    assert line.startswith(f"the times of the writers' clocks: {NAMES.commands}; ")
     assert "set message.timestamp.type=LogAppendTime" in line
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import gc
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from aiokafka.errors import (
     IllegalOperation,
+    KafkaConnectionError,
     KafkaError,
+    NoError,
     ProducerFenced,
     TopicAuthorizationFailedError,
+    UnknownTopicOrPartitionError,
 )
 from aiokafka.producer.transaction_manager import TransactionManager
 from faust.types import TP
 
-from streams.kafka.transactions import Fenced, TransactionalProducer
+from streams.kafka.transactions import Fenced, OtherTopic, TransactionalProducer
 from streams.settings import Settings
 
 
@@ -69,3 +75,104 @@ async def test_an_operation_outside_of_a_transaction_is_a_defect() -> None:
 async def test_an_error_that_an_operator_has_to_mend_stays_what_it_is() -> None:
     with pytest.raises(TopicAuthorizationFailedError):
         await commit(TopicAuthorizationFailedError("things"))
+
+
+def answer(id_: int, error: type[KafkaError] = NoError) -> SimpleNamespace:
+    """A broker's response to the question for the id of the input topic."""
+    return SimpleNamespace(topics=[(error.errno, "input", (0, id_), False, [], 0, {})])
+
+
+class Working:
+    """A producer whose transactions succeed; its broker answers one thing after the other.
+
+    It is also its client, and that one's view of the cluster.
+    """
+
+    def __init__(self, answers: Iterator[Any], leaders: dict[str, int]) -> None:
+        self.client = self.cluster = self
+        self.committed = False
+        self._answers = answers
+        self._leaders = leaders
+        self._txn_manager = TransactionManager("id", 1000)
+        self._txn_manager.set_pid_and_epoch(1, 1)
+
+    async def begin_transaction(self) -> None:
+        self._txn_manager.begin_transaction()
+
+    async def send_batch(self, _: object, topic: str, **__: object) -> asyncio.Future[Any]:
+        acknowledged = asyncio.get_running_loop().create_future()
+        acknowledged.set_result(SimpleNamespace(topic=topic, offset=7))
+        return acknowledged
+
+    async def commit_transaction(self) -> None:
+        self.committed = True
+
+    def leader_for_partition(self, tp: Any) -> int | None:
+        return self._leaders.get(tp.topic)
+
+    async def send(self, node: int, _: object) -> Any:
+        assert node == 5
+        answered = next(self._answers)
+        if isinstance(answered, KafkaError):
+            raise answered
+        return answered
+
+
+async def commit_of(id_: int, *answers: Any) -> Working:
+    """Commit what was made of the topic with this id; return the producer."""
+    working = Working(iter(answers), {"unknown": -1, "known": 5})
+    producer = TransactionalProducer(Settings(), "app", TP("input", 0))
+    producer._producer = cast("Any", working)
+    outputs = dict.fromkeys(("unheard", "unknown", "known"), cast("Any", Full()))
+    written = await producer.commit(outputs, of_topic=f"{id_:032x}")
+    assert written == dict.fromkeys(outputs, 7)
+    return working
+
+
+async def test_what_was_made_of_this_topic_is_committed() -> None:
+    assert (await commit_of(1, answer(1))).committed
+
+
+async def test_what_was_made_of_another_topic_of_the_same_name_is_not_committed() -> None:
+    with pytest.raises(OtherTopic, match=f"{2:032x}"):
+        await commit_of(1, answer(2))
+
+
+async def test_a_broker_that_cannot_answer_yet_is_asked_again() -> None:
+    unknown = answer(0, UnknownTopicOrPartitionError)
+    assert (await commit_of(1, KafkaConnectionError(), unknown, answer(1))).committed
+
+
+async def test_a_broker_that_refuses_to_answer_is_not_asked_again() -> None:
+    with pytest.raises(TopicAuthorizationFailedError):
+        await commit_of(1, answer(0, TopicAuthorizationFailedError))
+
+
+class HalfSent(Ended):
+    """A producer whose transaction ends after one batch, which fails as well."""
+
+    def __init__(self) -> None:
+        super().__init__(ProducerFenced())
+        self.acknowledgements: list[asyncio.Future[None]] = []
+
+    async def send_batch(self, *_: object, **__: object) -> Any:
+        if self.acknowledgements:
+            await super().send_batch()
+        self.acknowledgements.append(asyncio.get_running_loop().create_future())
+        return self.acknowledgements[-1]
+
+
+async def test_nobody_is_told_of_the_other_batches_of_a_failed_transaction() -> None:
+    """asyncio logs each exception that nobody has retrieved."""
+    logged: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: logged.append(context))
+    half_sent = HalfSent()
+    producer = TransactionalProducer(Settings(), "app", TP("things", 0))
+    producer._producer = cast("Any", half_sent)
+    with pytest.raises(Fenced):
+        await producer.commit({"things": cast("Any", Full()), "others": cast("Any", Full())})
+    half_sent.acknowledgements.pop().set_exception(ProducerFenced())
+    await asyncio.sleep(0)
+    gc.collect()
+    assert logged == []

@@ -1,15 +1,16 @@
 """Registrations by day and source: whatever way their events come, they are counted once."""
 
 from collections import Counter
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from agents.daily_registrations import DAILY_REGISTRATIONS
 from agents.user_views import USER_VIEWS
-from models.daily_registrations import count, document_id
+from models.daily_registrations import DailyRegistrations, count, day_at, document_id
 from models.errors import Fatal
 from models.events import UserDeactivated, UserEvent, UserRegistered
 from models.messages import EventRecord, Source
@@ -53,6 +54,23 @@ def test_the_day_is_that_of_utc() -> None:
     at = datetime(2026, 11, 24, 1, 59, 59, tzinfo=zone)
     assert document_id(registered(at=at)) == "2026-11-23/web/0"
     assert document_id(registered(at=at + timedelta(seconds=1))) == "2026-11-24/web/0"
+
+
+@given(st.dates())
+@example(date.min)
+@example(date(1969, 12, 31))
+@example(date(1970, 1, 21))
+@example(date.max)
+def test_each_day_of_the_calendar_is_itself_in_milliseconds(day: date) -> None:
+    milliseconds = (day - date(1970, 1, 1)) // timedelta(milliseconds=1)
+    assert day_at(milliseconds) == day
+    assert day_at(milliseconds + 86_399_999) == day
+
+
+@pytest.mark.parametrize("number", [0, 1_641_600_000, "1641600000", 1.5])
+def test_a_number_is_no_day(number: object) -> None:
+    with pytest.raises(ValidationError):
+        DailyRegistrations.model_validate({"day": number, "source": "web", "registrations": 1})
 
 
 def test_other_events_have_no_document() -> None:

@@ -9,6 +9,7 @@ from models.errors import QueryError
 from models.queries import (
     GetActiveUsers,
     GetDailyRegistrations,
+    GetNewUsers,
     GetUserById,
     GetUsersByEmail,
     Page,
@@ -31,6 +32,7 @@ def test_defaults_of_the_specification() -> None:
         lambda: GetUsersByEmail("x" * 254, cursor="next"),
         lambda: GetActiveUsers(limit=10_000, offset=1_000_000),
         lambda: GetActiveUsers(cursor="next"),
+        lambda: GetNewUsers(limit=10_000, cursor="next"),
         lambda: GetUserById("x" * 128),
         lambda: GetDailyRegistrations(DAY, DAY),
         lambda: GetDailyRegistrations(date.min, date.max, "x" * 200),
@@ -56,6 +58,7 @@ def test_within_bounds(query: Callable[[], object]) -> None:
             for query, name in ((GetUserById, "user_id"), (GetUsersByEmail, "email"))
             for odd in ("\x00", "\n", "\t", "\x1b", "\x7f", "\x85", "\ud800")
         ),
+        (lambda: GetNewUsers(limit=0), "limit must be a whole number from 1 to 10,000, not 0"),
         (
             lambda: GetUsersByEmail("x", limit=-1),
             "limit must be a whole number from 1 to 10,000, not -1",

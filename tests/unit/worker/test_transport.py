@@ -58,7 +58,7 @@ class Positions(ChunkConsumer):
                 rebalancing=False, partitions=SimpleNamespace(positions=lambda: self.now)
             ),
         )
-        self.log = cast(Any, SimpleNamespace(info=lambda *_: None))
+        self.log = cast(Any, SimpleNamespace(info=lambda *_, **__: None))
 
     def assignment(self) -> set[TP]:
         return {ONE, TWO}

@@ -64,6 +64,20 @@ def test_progress_of_one_partition_does_not_hide_another(watchdog: Watchdog) -> 
     assert lines[-1] == "it stands at 5"
 
 
+class Known:
+    """The worker's partitions, of this status."""
+
+    def __init__(self, status: PartitionStatus) -> None:
+        self._status = status
+        self.ends: dict[TP, int] = {}
+
+    def status(self, _: TP) -> PartitionStatus:
+        return self._status
+
+    def note_ends(self, ends: dict[TP, int]) -> None:
+        self.ends.update(ends)
+
+
 class WithoutALeader:
     """A consumer in its group, of two partitions; one of them has no leader."""
 
@@ -85,11 +99,12 @@ class WithoutALeader:
 async def test_nobody_expects_progress_of_what_says_why_it_makes_none(
     status: PartitionStatus,
 ) -> None:
-    app = SimpleNamespace(partitions=SimpleNamespace(status=lambda tp: status))
+    app = SimpleNamespace(partitions=Known(status))
     assert await Watchdog(cast(Any, app), cast(Any, WithoutALeader()))._due() == {}
 
 
 async def test_a_partition_without_a_leader_hides_no_other() -> None:
-    app = SimpleNamespace(partitions=SimpleNamespace(status=lambda tp: PartitionStatus(5)))
+    app = SimpleNamespace(partitions=Known(PartitionStatus(5)))
     due = await Watchdog(cast(Any, app), cast(Any, WithoutALeader()))._due()
     assert list(due) == [PARTITION]
+    assert app.partitions.ends == {PARTITION: 7}

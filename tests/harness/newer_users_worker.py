@@ -25,6 +25,8 @@ from tests.harness.crash_points import arm
 
 
 class NewerUser(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """State of a user, with the number of its events."""
+
     email: str
     first_name: str
     events: int
@@ -37,6 +39,7 @@ class NewerUser(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def evolve_newer(user: NewerUser | None, event: UserEvent, at: datetime) -> NewerUser:
+    """Fold one more event."""
     fields = None if user is None else msgspec.structs.asdict(user)
     events = 0 if fields is None else fields.pop("events")
     evolved = evolve(None if fields is None else User(**fields), event, at)
@@ -53,6 +56,7 @@ user_commands = add_aggregate(app, NEWER_USERS, user_command_bus)
 
 @app.agent(user_commands)
 async def decide_user_commands(chunks: StreamT[Chunk]) -> None:
+    """Hand each chunk of commands to its partition."""
     async for chunk in chunks:
         app.partitions.submit(chunk)
 

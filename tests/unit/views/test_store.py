@@ -1,0 +1,77 @@
+"""What the store makes of Elasticsearch's answers that no test can get from a real node here."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from elasticsearch import AsyncElasticsearch
+
+from agents.user_views import USER_VIEWS
+from models.errors import Fatal, NoSuchView, Transient
+from streams.views.store import ViewStore
+
+SHARDS = {"total": 2, "successful": 1, "failed": 1}
+
+
+def store(**answers: Any) -> ViewStore:
+    """Return a store whose client has these methods."""
+    return ViewStore(cast(AsyncElasticsearch, SimpleNamespace(**answers)), USER_VIEWS.index)
+
+
+def answer(value: Any) -> Any:
+    async def method(**_: Any) -> Any:
+        return value
+
+    return method
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "line"),
+    [
+        ("index_not_found_exception", NoSuchView, "has no index user-views"),
+        ("security_exception", Fatal, "does not let this user read user-views"),
+        ("no_shard_available_action_exception", Transient, "cannot read from user-views: no_shard"),
+    ],
+)
+async def test_a_document_that_cannot_be_read(kind: str, error: type[Exception], line: str) -> None:
+    docs = {"docs": [{"_id": "anna", "error": {"type": kind}}]}
+    reading = store(mget=answer(docs))
+    with pytest.raises(error, match=line):
+        await reading.fetch(["anna"])
+    with pytest.raises(error, match=line):
+        await reading.checkpoints([0])
+
+
+async def test_a_part_of_the_documents_is_no_count() -> None:
+    with pytest.raises(Transient, match="could not count all"):
+        await store(count=answer({"count": 7, "_shards": SHARDS})).count()
+
+
+async def test_a_refresh_of_some_shards_is_none() -> None:
+    indices = SimpleNamespace(refresh=answer({"_shards": SHARDS}))
+    with pytest.raises(Transient, match="could not refresh all"):
+        await store(indices=indices).refresh()
+
+
+async def test_a_scan_goes_on_with_the_point_in_time_of_the_last_answer() -> None:
+    """Elasticsearch may give another id for the same point; the last one has to be closed."""
+    used: list[str] = []
+
+    async def search(*, pit: dict[str, str], search_after: Any, **_: Any) -> Any:
+        used.append(pit["id"])
+        hits = [{"_source": {"id": f"{n}"}, "sort": [n]} for n in range(2000)]
+        return {
+            "pit_id": f"point-{len(used)}",
+            "hits": {"hits": hits[:3] if search_after else hits},
+        }
+
+    async def close(**request: str) -> None:
+        used.append(f"close {request['id']}")
+
+    scanning = store(
+        open_point_in_time=answer({"id": "point-0"}), search=search, close_point_in_time=close
+    )
+    assert len([document async for document in scanning.scan()]) == 2003
+    assert used == ["point-0", "point-1", "close point-2"]
