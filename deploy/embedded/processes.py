@@ -130,6 +130,7 @@ class ServerProcess:
             Fatal: it did not start; the message is one line with the reason.
         """
         if not self.is_ready:
+            self.kill()  # if it has ended by itself, nobody has waited for the process yet
             start_together([self])
 
     def spawn(self) -> None:

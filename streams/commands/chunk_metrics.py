@@ -39,9 +39,9 @@ class ChunkMetrics:
         """Start from nothing; `names` are those of the command types that are labels."""
         self._names = names
         self._since = time.perf_counter()
-        self._outcomes = Counter[tuple[type[Command | Poison], type[Outcome]]]()
-        self._codes = Counter[tuple[type[Outcome], str]]()
-        self._events = Counter[type[Event]]()
+        self._outcomes: Counter[tuple[type[Command | Poison], type[Outcome]]] = Counter()
+        self._codes: Counter[tuple[type[Outcome], str]] = Counter()
+        self._events: Counter[type[Event]] = Counter()
 
     def add(
         self,

@@ -16,6 +16,7 @@ by another version of this format, or whose offset is not within the changelog.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -53,6 +54,9 @@ _END_KEY = RESERVED + b"end"
 
 # The ids of aggregates are at or after this key, all reserved keys before it.
 _FIRST_ID = b"\x01"
+
+# Errors of a disk that may have space again, by itself.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 # Memory of all stores of a process together: cached blocks, filters and indices, and the write
 # buffers, whose content waits to be written to files (and is read from the changelog again after
@@ -242,6 +246,8 @@ def _lock_folder(path: Path) -> _LockedFolder:
                     unused.remove_files()
                     unused.release()
     except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise Transient(f"{path}: no local store can be created: {error.strerror}") from error
         raise Fatal(
             f"the state cannot be kept in {path}: {error.strerror}; set CQRS_STATE_DIR to a "
             "folder that the worker can write to"

@@ -12,6 +12,7 @@ from tests.faults.scenarios.cut_workers import F16
 from tests.faults.scenarios.default_broker import F13
 from tests.faults.scenarios.erasures import V3
 from tests.faults.scenarios.forgetting import F8
+from tests.faults.scenarios.full_disks import F20
 from tests.faults.scenarios.kills import F1
 from tests.faults.scenarios.local_stores import F12
 from tests.faults.scenarios.missing_replicas import F15
@@ -24,10 +25,14 @@ from tests.faults.scenarios.replay import F7
 from tests.faults.scenarios.scaling import F2
 from tests.faults.scenarios.slow_views import F11
 from tests.faults.scenarios.topics_again import F14
+from tests.faults.scenarios.upgrades import F23
 from tests.faults.scenarios.view_outages import F6
 from tests.faults.scenarios.zombies import F3
 
-_ALL = (F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15, F16, F17, F18, V1, V2, V3)
+_ALL = (
+    *(F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15, F16, F17, F18, F20, F23),
+    *(V1, V2, V3),
+)
 
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
-from agents.user_audit import verify_users
+from agents.user_views import USER_VIEWS
+from agents.users import USERS
 from deploy.embedded.stack import EmbeddedStack
 from deploy.ephemeral import (
     Deployment,
@@ -30,7 +31,9 @@ from deploy.ephemeral import (
 )
 from deploy.supervisor import Role
 from models.errors import CqrsError
+from streams.aggregate import Aggregate
 from streams.audit.report import Report
+from streams.audit.verify import verify
 from streams.progress import ProgressCallback
 from tests.harness.checks import require
 from tests.harness.crash_points import APPS, Point
@@ -114,23 +117,38 @@ class Run:
         return deployed.start(role, app=app, **point.environment())
 
     async def verify(
-        self, deployed: Deployment, *, sent: int | None = None, timeout: float = 120
+        self,
+        deployed: Deployment,
+        *,
+        sent: int | None = None,
+        timeout: float = 120,
+        aggregate: Aggregate[Any] = USERS,
+        foreign: Mapping[str, int] = MappingProxyType({}),
     ) -> Report:
         """Run `verify`, add its counts to the result, and check that all workers still run.
 
-        `sent` is the number of commands that it must have checked, where that is known.
+        Args:
+            deployed: what to verify.
+            sent: number of commands that it must have checked, where that is known.
+            timeout: seconds that the workers get to catch up.
+            aggregate: users, as the program folds them that made their states.
+            foreign: how many violations it must find of an invariant, because somebody wrote as
+                many records of other programs on its topics.
 
         Raises:
             Failed: an invariant is broken, or a worker has ended.
             NotCaughtUp: the workers did not process everything within `timeout` seconds.
         """
-        report = await verify_users(deployed.settings, timeout=timeout, progress=self.progress)
+        report = await verify(
+            deployed.settings, aggregate, USER_VIEWS, timeout=timeout, progress=self.progress
+        )
         self.result.commands += report.commands
         self.result.events += report.events
         self.result.lost += report.lost
         self.result.doubled += report.doubled
-        self.result.diverged += report.diverged
-        require(report.ok, str(report.first_violation))
+        self.result.diverged += report.diverged - sum(foreign.values())
+        broken = {name: one.violations for name, one in report.findings.items() if not one.ok}
+        require(broken == foreign, f"{report.first_violation} ({broken})")
         require(sent in (None, report.commands), "not every command was checked")
         for worker in deployed.workers:
             require(worker.is_running, f"a {worker.role} worker has ended: {_last_line(worker)}")

@@ -29,12 +29,13 @@ _TIMEOUT_S = 120.0
 
 
 class Record(NamedTuple):
-    """A record to send; to the partition of its key, unless another one is given."""
+    """A record to send; to the partition of its key and with this time, unless others are given."""
 
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]] = ()
     partition: int | None = None
+    timestamp_ms: int | None = None
 
 
 def record_of(command: Mapping[str, Any]) -> Record:
@@ -93,6 +94,11 @@ class Traffic:
     def burst(self, records: int) -> None:
         """Send this many more as fast as Kafka accepts them. Returns at once."""
         self._due += records
+
+    def count_foreign(self, partition: int) -> None:
+        """Count a record that somebody else sent: as a command, or in the place of an outcome."""
+        self._sent_at[partition].append(time.monotonic())
+        self._sent_of[partition] += 1
 
     async def wait_for_decided(self, outcomes: int, timeout: float = _TIMEOUT_S) -> None:
         """Wait until this many outcomes were seen."""
@@ -173,6 +179,7 @@ class Traffic:
             record.value,
             record.key,
             partition=partition,
+            timestamp_ms=record.timestamp_ms,
             headers=list(record.headers),
         )
         self._under_way.add(acknowledged)

@@ -19,6 +19,7 @@ from deploy.waiting import wait_until
 from streams.elasticsearch.connection import connect
 from tests.conftest import Deploy
 from tests.harness.elasticsearch_proxy import Cut, Fault, FaultProxy, Refuse
+from tests.harness.exposition import get, scrape
 from tests.harness.traffic import open_traffic, records_of
 
 
@@ -84,6 +85,12 @@ async def test_the_index_is_read_only(deploy: Deploy) -> None:
         (worker,) = deployed.of("views")
         await wait_until(lambda: "Projecting waits: " in worker.log_text)
         assert worker.log_text.count("Projecting waits: ") == 1  # in a minute
+        assert (await get(worker, "/live"))[0] == 200
+        status, body = await get(worker, "/ready")
+        assert (status, "waiting" in body) == (503, True)
+        found = await scrape(worker)
+        assert found.sum("cqrs_partition_state", state="waiting") == 2
+        assert found.value("cqrs_view_retries_total", index=f"{index}-v1") > 0
         await client.indices.put_settings(index=index, settings={block: None})
         await wait_until(lambda: is_well(deployed))
         assert (await verify_users(deployed.settings)).first_violation is None

@@ -5,16 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-
 from deploy.embedded.cluster import EmbeddedCluster
 from deploy.embedded.processes import ServerProcess
 from deploy.embedded.stack import StackAddress
 from deploy.ephemeral import Deployment
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
-from streams.kafka.clients import admin_client
-from streams.kafka.topics import topic_specs
 from tests.faults.scenario import Run, Scenario
 from tests.faults.scenarios.brokers import is_in_sync
 from tests.harness.checks import require
@@ -25,7 +21,7 @@ _BURST = 1000  # commands
 
 
 async def miss_replicas(run: Run) -> None:
-    """Take two of three brokers away for a while, then one that the topics cannot do without.
+    """Take two of three brokers away for a while.
 
     Workers wait, say for what, and continue by themselves when the brokers are back.
     """
@@ -42,7 +38,6 @@ async def miss_replicas(run: Run) -> None:
         for number in range(run.pick(1, 5)):
             await _stop_two(run, deployed, cluster, traffic)
             run.say(number + 1, run.pick(1, 5))
-        await _refuse_writes(run, deployed, cluster, traffic)
         await traffic.finish()
     await run.verify(deployed, sent=traffic.sent)
 
@@ -80,29 +75,6 @@ async def _stop_two(
     )
 
 
-async def _refuse_writes(
-    run: Run, deployed: Deployment, cluster: EmbeddedCluster, traffic: Traffic
-) -> None:
-    """Kill one broker while the topics need three replicas: the others refuse what is written."""
-    await _require_replicas(deployed, 3)
-    before = {worker: len(worker.log_text) for worker in deployed.of("commands")}
-    stopped = run.rng.sample(cluster.nodes, 1)
-    await _burst(run, traffic)
-    await _kill(stopped)
-    run.result.faults += 1
-    for worker, length in before.items():
-        await wait_until(
-            lambda worker=worker, length=length: (  # type: ignore[misc]
-                "NotEnoughReplicas" in worker.log_text[length:]
-            ),
-            timeout=60,
-            what="each command worker says that replicas are missing",
-        )
-    await _start(stopped)
-    await traffic.until_deciding()
-    await _require_replicas(deployed, 2)
-
-
 async def _burst(run: Run, traffic: Traffic) -> None:
     """Send a burst, and return amid it."""
     decided = traffic.decided
@@ -117,18 +89,6 @@ async def _kill(brokers: list[ServerProcess]) -> None:
 async def _start(brokers: list[ServerProcess]) -> None:
     """Start brokers together: one without a quorum would wait for the other."""
     await asyncio.gather(*(asyncio.to_thread(broker.start) for broker in brokers))
-
-
-async def _require_replicas(deployed: Deployment, count: int) -> None:
-    specs = topic_specs(deployed.settings, deployed.names)
-    wanted = {"min.insync.replicas": str(count)}
-    async with admin_client(deployed.settings) as admin:
-        await admin.alter_configs(
-            [
-                ConfigResource(ConfigResourceType.TOPIC, spec.name, {**spec.configs, **wanted})
-                for spec in specs
-            ]
-        )
 
 
 F15 = Scenario("F15", "two of three brokers away: nothing can be written", miss_replicas)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from deploy.cli import worker as command
 from deploy.scraping import listed_targets, settings_of_each
 from models.errors import Fatal
 from streams.settings import Settings
@@ -72,3 +75,31 @@ def test_a_file_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         listed_targets(tmp_path / "missing" / "x.json", "commands", processes),
     ):
         pass
+
+
+def test_the_supervisor_is_given_an_environment_for_each_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "commands.json"
+    seen: list[str | None] = []
+
+    class FakeSupervisor:
+        def __init__(
+            self, _: Sequence[str], environments: Sequence[Mapping[str, str]], __: object
+        ) -> None:
+            seen.extend(one.get("CQRS_HEALTH_PORT") for one in environments)
+
+        async def run(self) -> int:
+            assert path.exists()
+            return 0
+
+    async def check(_: Settings) -> None:
+        """There are no servers here."""
+
+    monkeypatch.setattr(command, "Supervisor", FakeSupervisor)
+    monkeypatch.setattr(command, "_check", check)
+    monkeypatch.setenv("CQRS_HEALTH_PORT", "9100")
+    arguments = ["commands", "--processes", "2", "--targets", str(path)]
+    assert CliRunner().invoke(command.worker, arguments).exit_code == 0
+    assert seen == ["9100", "9101"]
+    assert not path.exists()

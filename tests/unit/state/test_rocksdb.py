@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -290,3 +291,17 @@ def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Fatal, match=r"cannot be kept in .*: Not a directory; set CQRS_STATE_DIR"):
         open_rocksdb_store(tmp_path / "file" / "users-1", IDENTITY, 0, END)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_an_outage_also_for_a_new_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The worker waits for space; a folder that it may not write to is for a person to mend."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(Transient, match=os.strerror(number)):
+        open_rocksdb_store(tmp_path / "things-0", IDENTITY, 0, 0)

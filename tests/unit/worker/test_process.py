@@ -57,3 +57,38 @@ def test_closed_standard_streams(closed: Sequence[int]) -> None:
     assert ran.returncode == 1
     if 2 not in closed:
         assert ran.stderr.splitlines()[-1].startswith("error: Kafka does not answer at 127.0.0.1:1")
+
+
+_FAILS = """
+import logging.config
+from types import SimpleNamespace
+
+import faust
+
+from models.errors import Fatal
+from streams.settings import Settings
+from streams.worker.logs import logging_config
+from streams.worker.process import StreamWorker
+
+
+def log_the_same_again(_):
+    logging.config.dictConfig(logging_config("INFO"))
+    for _ in range(3):
+        logging.getLogger("aiokafka").warning("again")
+
+
+faust.Worker.execute_from_commandline = log_the_same_again
+worker = StreamWorker.__new__(StreamWorker)
+conf = SimpleNamespace(id="users")
+worker.app = SimpleNamespace(failure=Fatal("do this"), settings=Settings(), conf=conf)
+worker.execute_from_commandline()
+"""
+
+
+def test_the_reason_is_the_last_line_after_those_that_were_held_back() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _FAILS], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 1
+    assert "(and 1 times before)" in done.stderr
+    assert done.stderr.splitlines()[-1] == "error: do this"
