@@ -105,7 +105,9 @@ def _reason(error: Exception, server: str, settings: Settings) -> Fatal | None:
             return Refused(f"the listener of {where} wants TLS: check {security}")
         if begins == _HTTP:
             return Refused(f"{server} is no Kafka but a web server: check CQRS_BOOTSTRAP_SERVERS")
-    if isinstance(error, ConnectionResetError | KafkaConnectionError):
+    if isinstance(error, ConnectionRefusedError):
+        return None
+    if isinstance(error, ConnectionError | KafkaConnectionError):
         return Fatal(
             f"{where} closes the connection: its listener may want another protocol or a client "
             f"certificate; check {security} and CQRS_KAFKA_CERT_FILE"
