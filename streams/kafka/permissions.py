@@ -13,9 +13,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
+    GroupCoordinatorNotAvailableError,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
 )
+from tenacity import AsyncRetrying, retry_if_exception_type
+from tenacity.stop import stop_after_delay
+from tenacity.wait import wait_fixed
 
 from models.errors import Fatal
 from streams.kafka.clients import admin_client
@@ -39,6 +43,7 @@ _CODES: Mapping[Operation, int] = {
     "Describe": 8,
     "DescribeConfigs": 10,
 }
+_COORDINATOR_TIMEOUT_S = 10.0
 _UNKNOWN = -(1 << 31)  # the broker was not asked, or is too old
 
 
@@ -108,7 +113,17 @@ async def _check_topics(
 
 async def _check_group(admin: AIOKafkaAdminClient, settings: Settings, right: Right) -> None:
     try:
-        error, allowed = await group_rights(admin._client, right.name)
+        # On a new cluster, asking for a group's coordinator makes Kafka create what it needs.
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(GroupCoordinatorNotAvailableError),
+            wait=wait_fixed(0.1),
+            stop=stop_after_delay(_COORDINATOR_TIMEOUT_S),
+            reraise=True,
+        ):
+            with attempt:
+                error, allowed = await group_rights(admin._client, right.name)
+    except GroupCoordinatorNotAvailableError:
+        return  # the worker itself waits for it, and logs that
     except GroupAuthorizationFailedError:
         raise NotAllowed(settings, right.operations, f"group {right.name}") from None
     if error == GroupAuthorizationFailedError.errno:
