@@ -29,6 +29,7 @@ from models.outcomes import Outcome, parse_outcome
 from streams import metrics
 from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
+from streams.kafka import rights
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
@@ -112,7 +113,7 @@ class KafkaCommandBus(CommandBus[Outcome]):
         """
         wanted = (self._names.commands, self._names.outcomes)
         specs = [spec for spec in topic_specs(self._settings, self._names) if spec.name in wanted]
-        await check_topics(self._settings, specs)
+        await check_topics(self._settings, specs, rights.client(self._names))
         async with AsyncExitStack() as resources:
             self._producer: AIOKafkaProducer = await resources.enter_async_context(
                 started(new_producer(self._settings), self._settings)

@@ -79,7 +79,7 @@ async def test_an_error_that_an_operator_has_to_mend_stays_what_it_is() -> None:
 
 def answer(id_: int, error: type[KafkaError] = NoError) -> SimpleNamespace:
     """A broker's response to the question for the id of the input topic."""
-    return SimpleNamespace(topics=[(error.errno, "input", (0, id_))])
+    return SimpleNamespace(topics=[(error.errno, "input", (0, id_), False, [], 0, {})])
 
 
 class Working:
