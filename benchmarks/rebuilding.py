@@ -30,7 +30,8 @@ from models.errors import Fatal
 from streams.elasticsearch.connection import connect
 from streams.settings import Settings
 from streams.views.cutover import prune
-from streams.views.indices import IndexState, ViewIndices
+from streams.views.indices import ViewIndices
+from streams.views.lifecycle import IndexState
 
 SECONDS = "s"
 

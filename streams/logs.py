@@ -36,6 +36,8 @@ Event = Literal[
     "index-changed",
     "index-created",
     "index-serves",
+    "index-mended",
+    "index-waits",
     "positions-not-committed",
     "seek-abandoned",
     "defect",

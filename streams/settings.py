@@ -104,6 +104,9 @@ class Settings(ConnectionSettings, BaseSettings):
         200_000, ge=0, description="documents a view worker keeps in memory per process"
     )
     bulk_documents: int = Field(2000, ge=1, description="most documents in one bulk request")
+    view_replicas: int | None = Field(
+        None, ge=0, description="replicas of a view's index; by default one if there are two nodes"
+    )
 
     # Personal data
     encrypt_personal_data: bool = Field(

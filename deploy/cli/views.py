@@ -52,7 +52,8 @@ def views() -> None:
 def status(ctx: click.Context, view: str, check: bool, as_json: bool) -> None:
     """Show a view's indices, and how far they are behind the events.
 
-    Exit code 1 if --check finds an index whose documents do not add up to its events.
+    Exit code 1 if queries cannot be answered from the index that serves them, or if --check finds
+    an index whose documents do not add up to its events.
     """
     with progress_bar() as progress:
         indices = asyncio.run(
@@ -62,13 +63,21 @@ def status(ctx: click.Context, view: str, check: bool, as_json: bool) -> None:
         click.echo(json.dumps([asdict(index) for index in indices]))
     else:
         _print(view, indices)
-    ctx.exit(ExitCode.NO if any(index.complete is False for index in indices) else ExitCode.OK)
+    wrong = any(
+        index.complete is False or (index.state == "serving" and index.trouble) for index in indices
+    )
+    ctx.exit(ExitCode.NO if wrong else ExitCode.OK)
 
 
 @views.command(epilog=examples("cqrs views rebuild", "cqrs views rebuild user-views --timeout 600"))
 @_VIEW
 @_TIMEOUT
-def rebuild(view: str, timeout: float) -> None:
+@click.option(
+    "--abandon-serving",
+    is_flag=True,
+    help="Give up the index that serves queries: it is lost, and the new one need not catch up.",
+)
+def rebuild(view: str, timeout: float, abandon_serving: bool) -> None:
     """Build a new index from the first event, then serve that one.
 
     Queries and workers continue with the former index meanwhile. If it is interrupted, run it
@@ -78,7 +87,13 @@ def rebuild(view: str, timeout: float) -> None:
     tune_gc()
     with progress_bar() as progress:
         state = asyncio.run(
-            rebuilding.rebuild(load_settings(), VIEWS[view], timeout=timeout, progress=progress)
+            rebuilding.rebuild(
+                load_settings(),
+                VIEWS[view],
+                timeout=timeout,
+                progress=progress,
+                abandon_serving=abandon_serving,
+            )
         )
     click.echo(f"{view} is {state.name} now; `cqrs views prune {view}` deletes the former one")
 
@@ -99,11 +114,12 @@ def rollback(view: str, timeout: float) -> None:
 @_VIEW
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def prune(view: str, yes: bool) -> None:
-    """Delete indices that are not served: former and unfinished ones."""
+    """Delete indices that are not served: former and unfinished ones.
+
+    Nothing is deleted while no index serves queries.
+    """
     settings = load_settings()
-    with progress_bar() as progress:
-        indices = asyncio.run(status_of(settings, VIEWS[view], check=False, progress=progress))
-    names = [index.name for index in indices if index.state != "serving"]
+    names = asyncio.run(cutover.prunable(settings, VIEWS[view]))
     if not names:
         click.echo(f"{view}: nothing to delete")
         return
@@ -128,6 +144,9 @@ def table_of(indices: Sequence[IndexStatus]) -> Table:
     from rich.table import Table
 
     table = Table("index", "", "made by", "documents", "behind", "seconds", "adds up")
+    has_trouble = any(index.trouble for index in indices)
+    if has_trouble:
+        table.add_column("trouble", overflow="fold")
     table.columns[0].overflow = "fold"  # never cut a name: people type it
     for number in (3, 4, 5):
         table.columns[number].justify = "right"
@@ -136,9 +155,10 @@ def table_of(indices: Sequence[IndexStatus]) -> Table:
             index.name,
             index.state,
             "this program" if index.of_this_program else "another one",
-            f"{index.documents:,}",
-            f"{index.behind:,}",
-            f"{index.seconds:,.1f}",
+            "?" if index.documents is None else f"{index.documents:,}",
+            "?" if index.behind is None else f"{index.behind:,}",
+            "?" if index.seconds is None else f"{index.seconds:,.1f}",
             {True: "yes", False: "NO", None: ""}[index.complete],
+            *([index.trouble or ""] if has_trouble else []),
         )
     return table

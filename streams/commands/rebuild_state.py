@@ -25,12 +25,10 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 from msgspec.structs import replace
 
-from models.errors import CqrsError, PartitionFatal, Poison
-from models.event_decoder import event_decoder
-from models.messages import Event, EventRecord
+from models.errors import PartitionFatal, Poison
 from streams.aggregate import Aggregate, TopicNames
 from streams.commands.ownership import work_as_owner
-from streams.encryption.events import read_event
+from streams.encryption.events import EventDecoder
 from streams.encryption.keys import PartitionKeys, master_key
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.clients import new_consumer, stop
@@ -74,7 +72,7 @@ class StateFold(Generic[S]):
     def __init__(self, aggregate: Aggregate[S], keys: PartitionKeys) -> None:
         self._aggregate = aggregate
         self._keys = keys
-        self._decode_plain = event_decoder(aggregate.events)
+        self._decoder = EventDecoder(aggregate.events)
         self._folded: dict[bytes, tuple[S, int]] = {}
         # Aggregates with an event that was read without its key, and not erased so far.
         self._shredded: set[bytes] = set()
@@ -98,18 +96,17 @@ class StateFold(Generic[S]):
         """
         for record in records:
             try:
-                event = self._read(record)
+                event = self._decoder.decode_plain(record) or self._decoder.decode(
+                    record, self._keys
+                )
             except Poison as poison:
+                if poison.__cause__ is not None:
+                    log_defect("reading an event", poison.__cause__, record, offset=record.offset)
                 logger.warning(
                     "a record cannot be read and is left out: %s",
                     poison,
                     extra=about("record-left-out", record, offset=record.offset),
                 )
-                continue
-            except CqrsError:
-                raise
-            except Exception as error:
-                log_defect("reading an event", error, record, offset=record.offset)
                 continue
             key = event.aggregate_id.encode()
             state, version = self._folded.get(key, (None, 0))
@@ -144,12 +141,6 @@ class StateFold(Generic[S]):
                 f"{key.decode(errors='replace')} was not erased, and its personal data cannot be "
                 "read: its key was lost; restore the keys topic from a backup"
             )
-
-    def _read(self, record: Record) -> EventRecord[Event]:
-        event = None if record.value is None else self._decode_plain(record.value)
-        if event is not None and event.aggregate_id.encode() == record.key:
-            return event
-        return read_event(record, self._aggregate.events, self._keys)
 
 
 async def rebuild_states(

@@ -11,7 +11,7 @@ import orjson
 from elasticsearch import AsyncElasticsearch
 
 from models.errors import Fatal
-from streams.elasticsearch.connection import is_passing, missing_index, translating
+from streams.elasticsearch.connection import missing_index, translating
 from streams.elasticsearch.index import REFUSED, Document, IndexDefinition
 
 # Size of a request's body. The HTTP client warns about larger ones: they block the event loop.
@@ -20,17 +20,29 @@ _MAX_BODY_BYTES = 1024 * 1024
 _IN_FLIGHT = 2
 _MAX_ID_BYTES = 512  # the limit of Elasticsearch
 
+# What Elasticsearch says of a document. Any other refusal is about the index, a pipeline or an
+# alias: it would be said of every document, and passes when a person has mended the cause.
+_DOCUMENT_FAULTS = frozenset(
+    {
+        "document_parsing_exception",
+        "mapper_parsing_exception",
+        "strict_dynamic_mapping_exception",
+    }
+)
+_IMMENSE_TERM = "immense term"  # an `illegal_argument_exception` in some versions
+
 
 class WriteStatus(Enum):
     """Outcome of writing one document."""
 
     WRITTEN = "written"
     STALE = "stale"
-    """The index has this version or a later one already: as good as written."""
+    """The index has a later version already."""
     REFUSED = "refused"
     """Refused for good: sending the same document again cannot help."""
     RETRY = "not now"
-    """Not written because of overload, a missing shard or a block on the index: send it again."""
+    """Not written because of something else than the document, such as overload, a missing shard,
+    or an index, alias or pipeline that a person has to mend: send it again."""
 
 
 class WriteResult(NamedTuple):
@@ -118,7 +130,9 @@ class BulkWriter:
             # Elasticsearch would refuse the whole request because of it.
             raise ValueError(f"an id has 1 to {_MAX_ID_BYTES} bytes in UTF-8")
         source = document if REFUSED in document else self._index.to_source(document)
-        action = {"_id": key, "version": document["version"], "version_type": "external"}
+        # Also the same version is written again: an answer may have been lost before the replicas
+        # had the document, and that it is there already would say nothing about them.
+        action = {"_id": key, "version": document["version"], "version_type": "external_gte"}
         return b"%b\n%b\n" % (orjson.dumps({"index": action}), orjson.dumps(source))
 
     async def _send(self, body: bytes, places: list[int], results: list[WriteResult]) -> None:
@@ -142,11 +156,18 @@ class BulkWriter:
         if kind == "index_not_found_exception":
             raise missing_index(self._target)
         if kind == "security_exception":
-            raise Fatal(f"Elasticsearch refuses to write to {self._target}: check the privileges")
+            raise Fatal(
+                f"Elasticsearch refuses to write to {self._target}, a privilege is missing: "
+                "`cqrs topics acls` prints what each role needs"
+            )
         reason = f"{status} {kind}: {_without_values(error.get('reason', ''))}"
-        if is_passing(status, kind) or status != 400:
-            return WriteResult(WriteStatus.RETRY, reason)
-        return WriteResult(WriteStatus.REFUSED, reason)
+        return WriteResult(_status_of(status, kind, reason), reason)
+
+
+def _status_of(status: int, kind: str, reason: str) -> WriteStatus:
+    """Tell a refusal of this document from one that says nothing about it."""
+    is_document = kind in _DOCUMENT_FAULTS or _IMMENSE_TERM in reason
+    return WriteStatus.REFUSED if status == 400 and is_document else WriteStatus.RETRY
 
 
 def is_possible_id(key: str) -> bool:

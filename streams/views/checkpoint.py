@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from models.errors import Fatal, Transient
+from models.errors import PartitionFatal, Transient
 from streams.elasticsearch.index import CHECKPOINT
 from streams.views.tally import NO_EVENTS, Tally
 
@@ -41,6 +41,7 @@ class Checkpoint:
         sequence: Sequence of that event in its aggregate (a command may cause several events).
         cluster: Id of the Kafka cluster that the events are from; empty if nothing was stored yet.
         tally: Tally of the events in the index that belong to a document.
+        topic: Id of the event topic; empty if nothing was stored yet, or by an older version.
         revision: Revision of the stored document; None if nothing was stored yet.
     """
 
@@ -49,6 +50,7 @@ class Checkpoint:
     sequence: int = 0
     cluster: str = ""
     tally: Tally = NO_EVENTS
+    topic: str = ""
     revision: Revision | None = None
 
     def to_source(self) -> dict[str, Any]:
@@ -58,6 +60,7 @@ class Checkpoint:
             "decided": self.command_offset,
             "sequence": self.sequence,
             "cluster": self.cluster,
+            "topic": self.topic,
             "events": self.tally.events,
             "checksum": f"{self.tally.checksum:016x}",  # too large for a number in JSON
         }
@@ -83,7 +86,7 @@ def read_checkpoint(index: str, item: Mapping[str, Any]) -> Checkpoint:
     A document that does not exist is the checkpoint of an empty index.
 
     Raises:
-        Fatal: The document is not a checkpoint.
+        PartitionFatal: The document is not a checkpoint.
     """
     if not item.get("found"):
         return Checkpoint()
@@ -94,11 +97,12 @@ def read_checkpoint(index: str, item: Mapping[str, Any]) -> Checkpoint:
             command_offset=int(fields["decided"]),
             sequence=int(fields["sequence"]),
             cluster=str(fields["cluster"]),
+            topic=str(fields.get("topic", "")),
             tally=Tally(int(fields["events"]), int(fields["checksum"], 16)),
             revision=Revision(item["_seq_no"], item["_primary_term"]),
         )
     except (KeyError, TypeError, ValueError):
-        raise Fatal(
+        raise PartitionFatal(
             f"The document {item['_id']!r} of {index} is not a checkpoint: rebuild the view "
             "(cqrs views rebuild)"
         ) from None

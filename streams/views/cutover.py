@@ -1,65 +1,133 @@
-"""Moves a view's alias to another index, moves it back, and deletes indices."""
+"""Carries out what `cqrs views rebuild`, `rollback` and `prune` ask for.
+
+Each looks at the indices, does what `views/lifecycle.py` plans, and looks again, until that is done
+or refused.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from typing import Any
 
 from models.errors import Fatal
 from streams.elasticsearch.connection import connect
 from streams.progress import ProgressCallback
 from streams.settings import Settings
-from streams.views.indices import IndexState, ViewIndices
+from streams.views.checkpoint import IndexChanged
+from streams.views.indices import ViewIndices
+from streams.views.lifecycle import (
+    Action,
+    Create,
+    Delete,
+    Done,
+    EventLog,
+    Follow,
+    IndexState,
+    Load,
+    Prune,
+    Rebuild,
+    Refuse,
+    RollBack,
+    Serve,
+    Strip,
+    Wait,
+    plan,
+)
 from streams.views.projection import View
+from streams.views.source import event_log
 
 _REQUEST_TIMEOUT_S = 60.0
 _POLL_INTERVAL_S = 0.2
 
 
-async def cut_over(
-    settings: Settings,
-    view: View[Any],
-    indices: ViewIndices,
-    state: IndexState,
-    deadline: float,
-    progress: ProgressCallback,
-) -> None:
-    """Move the alias to a followed index, once it is in no partition behind the serving one.
+class Cutover:
+    """One run of a command that lets queries read another index."""
 
-    Args:
-        settings: Contains the number of partitions.
-        view: The view.
-        indices: Its indices.
-        state: The index to serve from.
-        deadline: Time of `time.monotonic` at which to give up.
-        progress: Receives the number of partitions that have caught up.
+    def __init__(
+        self,
+        indices: ViewIndices,
+        log: EventLog,
+        asked: Rebuild | RollBack,
+        timeout: float,
+        progress: ProgressCallback,
+    ) -> None:
+        """Prepare a run.
 
-    Raises:
-        Fatal: The index is still behind at the deadline.
-    """
-    numbers = range(settings.partitions)
-    serving = [one.name for one in await indices.all() if one.serving and one.name != state.name]
-    while True:
-        # Positions cannot be compared: an index may have passed a transaction marker that the other
-        # one has not. So compare the commands that their last events are from.
-        old = (await indices.store(serving[0]).checkpoints(numbers)).checkpoints if serving else {}
-        new = (await indices.store(state.name).checkpoints(numbers)).checkpoints
-        behind = sum(
-            checkpoint.command_offset > new[number].command_offset
-            for number, checkpoint in old.items()
-        )
-        if not behind:
-            await indices.serve(state.name)
-            return
-        progress("Catching up", len(old) - behind, len(old))
-        if time.monotonic() > deadline:
-            raise Fatal(
-                f"{state.name} is behind in {behind} partitions and does not catch up: is a view "
-                f"worker of the program that created it running (`cqrs worker {view.role}`)?"
-            )
+        Args:
+            indices: The indices of the view.
+            log: The event topic.
+            asked: What was asked for.
+            timeout: Seconds that the workers get to bring the index up to date.
+            progress: Is told what is waited for.
+        """
+        self._indices = indices
+        self._log = log
+        self._asked = asked
+        self._timeout = timeout
+        self._progress = progress
+        self._deadline: float | None = None
+
+    async def run(
+        self,
+        create: Callable[[Create], Awaitable[None]],
+        load: Callable[[IndexState], Awaitable[None]],
+        has_workers: Callable[[], Awaitable[bool]],
+    ) -> IndexState:
+        """Look and act until queries read the index that was asked for, and return it.
+
+        Args:
+            create: Creates an index.
+            load: Loads an index, and lets the workers follow it.
+            has_workers: Returns whether a worker of this definition runs.
+
+        Raises:
+            Fatal: It is refused, or was still waited for after the timeout; the line says what to
+                do.
+            Exception: What the arguments raise.
+        """
+        while True:
+            found = await self._indices.look(self._log, has_workers=await has_workers())
+            for action in plan(found, self._asked):
+                self._keep_to(action)
+                if isinstance(action, Done):
+                    return action.index
+                if isinstance(action, Refuse):
+                    raise Fatal(action.line)
+                if isinstance(action, Create):
+                    await create(action)
+                elif isinstance(action, Load):
+                    await load(action.index)
+                    self._deadline = None
+                elif isinstance(action, Wait):
+                    await self._wait(action)
+                elif not await self._was_carried_out(action):
+                    break
+
+    def _keep_to(self, action: Action) -> None:
+        """Remember the index that this is about: another one may become the newest."""
+        if isinstance(action, Load | Serve | Wait) and action.index is not None:
+            self._asked = replace(self._asked, target=action.index.key)
+
+    async def _wait(self, action: Wait) -> None:
+        now = time.monotonic()
+        self._deadline = now + self._timeout if self._deadline is None else self._deadline
+        if now >= self._deadline:
+            raise Fatal(action.line)
+        self._progress("Waiting for the view workers", 0, 0)
         await asyncio.sleep(_POLL_INTERVAL_S)
+
+    async def _was_carried_out(self, action: Action) -> bool:
+        """Carry an action out; return False if somebody was faster, and has changed what is so."""
+        assert isinstance(action, Follow | Serve | Strip | Delete)
+        try:
+            await self._indices.carry_out(action)
+        except IndexChanged:
+            await asyncio.sleep(_POLL_INTERVAL_S)
+            return False
+        return True
 
 
 async def roll_back(
@@ -71,36 +139,66 @@ async def roll_back(
         settings: Contains the addresses of the servers.
         view: The view.
         timeout: Seconds that the workers get to bring the index up to date.
-        progress: As for `cut_over`.
+        progress: As for `Cutover`.
 
     Returns:
         The index that serves queries now.
 
     Raises:
-        Fatal: There is no former index, or it is still behind after `timeout`.
+        Fatal: There is no former index, it is still behind after `timeout`, or topics and settings
+            do not fit.
+        Transient: Elasticsearch failed.
+    """
+    log = await event_log(settings, view)
+    async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
+        indices = ViewIndices.from_settings(settings, client, view)
+        return await Cutover(indices, log, RollBack(), timeout, progress).run(
+            _never, _never, _nobody_has_to
+        )
+
+
+async def prunable(settings: Settings, view: View[Any]) -> list[str]:
+    """Return the names of the indices that `prune` would delete.
+
+    Raises:
+        Fatal: None may be deleted, because none serves queries or one that does is not in order.
         Transient: Elasticsearch failed.
     """
     async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
-        indices = ViewIndices.from_settings(settings, client, view)
-        former = [one for one in await indices.all() if one.served and not one.serving]
-        if not former:
-            raise Fatal(f"there is no former index of {view.name} to go back to")
-        deadline = time.monotonic() + timeout
-        await cut_over(settings, view, indices, former[-1], deadline, progress)
-        return former[-1]
+        found = await _deletions(ViewIndices.from_settings(settings, client, view))
+        return [action.index.name for action in found]
 
 
 async def prune(settings: Settings, view: View[Any], names: Collection[str]) -> None:
     """Delete indices by name.
 
     Raises:
-        Fatal: One of them serves queries; nothing was deleted.
-        Transient: Elasticsearch failed; some may have been deleted.
+        Fatal: One of them serves queries, or as for `prunable`; nothing was deleted.
+        Transient: Elasticsearch failed, or the indices have changed; some may have been deleted.
     """
     async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
         indices = ViewIndices.from_settings(settings, client, view)
+        found = await _deletions(indices)
         for state in await indices.all():
             if state.name in names and state.serving:
                 raise Fatal(f"{state.name} serves queries now: see `cqrs views status`")
-        for name in names:
-            await indices.drop(name)
+        for action in found:
+            if action.index.name in names:
+                await indices.carry_out(action)
+
+
+async def _deletions(indices: ViewIndices) -> list[Delete]:
+    found = plan(await indices.look(None), Prune())
+    for action in found:
+        if isinstance(action, Refuse):
+            raise Fatal(action.line)
+    return [action for action in found if isinstance(action, Delete)]
+
+
+async def _never(_: object) -> None:
+    raise AssertionError("rolling back creates and loads nothing")
+
+
+async def _nobody_has_to() -> bool:
+    """Go back to an index of any program, whose workers may have another group."""
+    return True

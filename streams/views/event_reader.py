@@ -6,12 +6,11 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
-from models.errors import CqrsError, Poison
-from models.event_decoder import event_decoder
+from models.errors import Poison
 from models.messages import Event, EventRecord
 from streams.aggregate import TopicNames
 from streams.encryption.cipher import may_be_sealed
-from streams.encryption.events import read_event
+from streams.encryption.events import EventDecoder
 from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.kafka.records import Record
 from streams.settings import Settings
@@ -24,9 +23,8 @@ class EventReader(Generic[E]):
     """Reads events of any partition; create it with `open_event_reader`."""
 
     def __init__(self, types: Mapping[str, type[E]], ring: KeyRing | None) -> None:
-        self._types = types
+        self._decoder = EventDecoder(types)
         self._ring = ring
-        self._decode_plain = event_decoder(types)
 
     async def read(self, records: Sequence[Record]) -> list[EventRecord[E] | Poison]:
         """Return for each record its event, or the reason why it has none.
@@ -37,7 +35,7 @@ class EventReader(Generic[E]):
             Fatal: An event is encrypted, and the master key is missing or wrong.
             KafkaError, Transient: A key has to be read, and the keys topic cannot be.
         """
-        fast = [self._decode_fast(record) for record in records]
+        fast = [self._decoder.decode_plain(record) for record in records]
         slow = [record for record, event in zip(records, fast, strict=True) if event is None]
         if self._ring is not None:
             for partition in {record.partition for record in slow}:
@@ -53,22 +51,14 @@ class EventReader(Generic[E]):
         if self._ring is not None:
             await self._ring.forget(partition)
 
-    def _decode_fast(self, record: Record) -> EventRecord[E] | None:
-        """Decode a valid event without sealed fields; return None for any other record."""
-        event = None if record.value is None else self._decode_plain(record.value)
-        return event if event is not None and event.aggregate_id.encode() == record.key else None
-
     def _decode(self, record: Record) -> EventRecord[E] | Poison:
+        keys = None if self._ring is None else self._ring.of(record.partition)
         try:
-            keys = None if self._ring is None else self._ring.of(record.partition)
-            return read_event(record, self._types, keys)
+            return self._decoder.decode(record, keys)
         except Poison as poison:
+            if poison.__cause__ is not None:
+                log_defect("reading an event", poison.__cause__, record, offset=record.offset)
             return poison.without_traceback()
-        except CqrsError:
-            raise
-        except Exception as error:
-            log_defect("reading an event", error, record, offset=record.offset)
-            return Poison("unreadable", f"reading it raised {type(error).__name__}")
 
 
 @asynccontextmanager

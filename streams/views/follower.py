@@ -1,29 +1,52 @@
-"""Decides which indices a view worker keeps up to date, and when a new one starts to serve queries.
+"""Keeps the indices of a view up to date in one worker, as `views/lifecycle.py` plans it.
 
-A worker follows every index that is `followed` (see `views/indices.py`) and has its definition:
-usually one, two after a rebuild. If there is no index, it creates one. That one serves queries once
-it has all events that existed when it was created, so that no search sees half a view.
+The worker looks at the indices every second and carries out what is planned. The partitions of the
+worker project into the index that people read (`lead`). Every other followed index is fed by a task
+of its own (`views/feed.py`), at its own pace: one that is red, read-only or slow holds up nobody.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
+from aiokafka.errors import KafkaError
 from elasticsearch import AsyncElasticsearch
 
-from models.errors import Fatal, NoSuchView, Transient
+from models.errors import CqrsError, Fatal, NoSuchView, Transient
 from models.messages import Event
 from streams.logs import about
 from streams.settings import Settings
+from streams.views.checkpoint import IndexChanged
 from streams.views.dead_letters import ViewDeadLetters
-from streams.views.indices import IndexState, ViewIndices
+from streams.views.event_reader import EventReader
+from streams.views.feed import Feed
+from streams.views.indices import ViewIndices
+from streams.views.lifecycle import (
+    Action,
+    Create,
+    Delete,
+    EventLog,
+    Follow,
+    IndexState,
+    Key,
+    Project,
+    Refuse,
+    Serve,
+    Situation,
+    Strip,
+    Wait,
+    Warn,
+    Work,
+    plan,
+)
 from streams.views.projection import View
 from streams.views.projector import Projector
-from streams.views.store import ViewStore
 from streams.views.writer import PartitionWriter
+from streams.worker.logs import log_defect
 
 logger = logging.getLogger(__name__)
 
@@ -31,197 +54,314 @@ E = TypeVar("E", bound=Event)
 
 _CHECK_INTERVAL_S = 1.0
 _CHECK_INTERVAL_UNTIL_SERVING_S = 0.25  # while no query can be answered
+_LOG_INTERVAL_S = 60.0
 
-_Key = tuple[str, str]  # `IndexState.key`
+# Wait before a feed that failed starts again: the bound doubles with each failure.
+_FEED_RETRY_S = 1.0
+_MAX_FEED_RETRY_S = 60.0
+
+
+class _Feeding(NamedTuple):
+    """A task that feeds one index, for these partitions."""
+
+    partitions: frozenset[int]
+    task: asyncio.Task[None]
 
 
 class ViewFollower(Generic[E]):
-    """Finds the indices of one view to follow and opens writers for them, in one worker."""
+    """Finds the indices of one view to project into, in one worker."""
 
     def __init__(
         self,
         settings: Settings,
         client: AsyncElasticsearch,
         view: View[E],
-        cluster: str,
+        log: EventLog,
+        topic: str,
+        reader: EventReader[E],
         dead_letters: ViewDeadLetters,
         last_positions: Callable[[], Awaitable[Mapping[int, int]]],
     ) -> None:
-        """Create a follower; `writers` starts the work for one partition.
+        """Create a follower; `lead` starts the work for one partition.
 
         Args:
             settings: Configuration of the worker.
             client: Connection to Elasticsearch.
             view: The view.
-            cluster: Id of the Kafka cluster that the events are read from.
+            log: The event topic.
+            topic: Its name.
+            reader: Reads the events for indices that are not the lead.
             dead_letters: Takes the events that cannot be projected.
             last_positions: Returns, for each partition of the event topic, the position after its
                 last event.
         """
+        self.log = log
         self._settings = settings
         self._view = view
-        self._cluster = cluster
+        self._topic = topic
+        self._reader = reader
         self._dead_letters = dead_letters
         self._last_positions = last_positions
         self._indices = ViewIndices.from_settings(settings, client, view)
-        self._opened: dict[_Key, tuple[ViewStore, Projector[E]]] = {}
-        self._is_unreachable = False
-        self._creating = asyncio.Lock()  # all partitions start at the same time
-        self._active: dict[int, dict[_Key, PartitionWriter[E]]] = {}
+        self._acting = asyncio.Lock()  # all partitions start at the same time
+        self._has_looked = False
+        self._waits = False  # for Elasticsearch, or for what a person has to do
+        self._said: dict[str, float] = {}
+        self._projectors: dict[Key, Projector[E]] = {}
+        self._leads: dict[int, tuple[Key, PartitionWriter[E]]] = {}
+        self._feeds: dict[Key, _Feeding] = {}
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a request to Elasticsearch has failed and is being repeated."""
-        return self._is_unreachable or any(
-            projector.is_waiting for _, projector in self._opened.values()
+        """Whether projecting into the lead waits for Elasticsearch, or for a person."""
+        leads = {key for key, _ in self._leads.values()}
+        return self._waits or any(
+            projector.is_waiting for key, projector in self._projectors.items() if key in leads
         )
 
-    async def writers(self, partition: int) -> Sequence[PartitionWriter[E]]:
-        """Start a writer for each followed index, and return them with the newest index first.
+    async def lead(self, partition: int) -> PartitionWriter[E]:
+        """Start a writer into the index that this partition projects into, and return it.
+
+        Waits until there is such an index, and until it can be read.
 
         Raises:
-            Fatal: The followed indices have another definition. The message says what to do.
-            NoSuchView: An index was deleted meanwhile.
+            Fatal: The view's indices have another definition. The message says what to do.
+            PartitionFatal: The partition's checkpoint is damaged.
+            NoSuchView: The index was deleted meanwhile.
             Transient, KafkaError: A server failed.
         """
         self.release(partition)
-        async with self._creating:
-            states = await self._ensure_followed()
-        self._close_all_but({state.key for state in states})
-        writers = {}
-        for state in states:
-            store, projector = self._open(state)
-            writer = PartitionWriter(
-                store,
-                projector,
-                self._view.projection,
-                self._dead_letters,
-                partition,
-                self._cluster,
-            )
-            await writer.start()
-            writers[state.key] = writer
-        self._active[partition] = writers
-        return list(writers.values())
+        project = await self._decide()
+        key = project.lead.key
+        await self._stop_feed(key)
+        if key not in self._projectors:
+            self._projectors[key] = self._projector(project.lead)
+        writer = self._writer(project.lead, self._projectors[key], partition)
+        self._leads[partition] = key, writer
+        await writer.start()
+        return writer
 
     def release(self, partition: int) -> None:
-        """Drop the writers of a partition that is given up or starts again."""
-        for writer in self._active.pop(partition, {}).values():
-            writer.forget()
+        """Drop the writer of a partition that is given up or starts again, and stop feeding it."""
+        lead = self._leads.pop(partition, None)
+        if lead is not None:
+            lead[1].forget()
+        for feeding in self._feeds.values():
+            if partition in feeding.partitions:
+                feeding.task.cancel()
+        for key in self._projectors.keys() - {key for key, _ in self._leads.values()}:
+            del self._projectors[key]
 
     async def watch(self, restart: Callable[[Collection[int]], Awaitable[None]]) -> None:
-        """Check the indices until cancelled: let a complete one serve, restart what has changed.
+        """Look and act until cancelled, and restart the partitions whose lead has changed.
 
         Args:
             restart: Called with the partitions that have to start again.
 
         Raises:
-            Fatal: An index with a name of the view was not created by this project, or a request
-                was refused.
+            Fatal: Elasticsearch refuses, or the indices are such that only a person can mend them.
         """
         is_serving = False
+        try:
+            while True:
+                await asyncio.sleep(
+                    _CHECK_INTERVAL_S if is_serving else _CHECK_INTERVAL_UNTIL_SERVING_S
+                )
+                positions = {
+                    number: writer.checkpoint.position
+                    for number, (_, writer) in self._leads.items()
+                }
+                try:
+                    situation, project = await self._look_and_act()
+                except (Transient, KafkaError, NoSuchView) as error:
+                    # The projector logs an outage; a writer notices a deleted index itself.
+                    self._waits = isinstance(error, Transient) and not isinstance(
+                        error, IndexChanged
+                    )
+                    continue
+                is_serving = bool(situation.serving)
+                if project is None:
+                    continue
+                changed = self._changed(project, positions)
+                if changed:
+                    logger.warning(
+                        "%s: the indices have changed; starting again",
+                        self._indices.alias,
+                        extra=about("index-changed"),
+                    )
+                    await restart(changed)
+                await self._feed_others(project.others)
+        finally:
+            for key in list(self._feeds):
+                await self._stop_feed(key)
+
+    async def _decide(self) -> Project:
+        """Look and act until it is known what to project into."""
         while True:
-            await asyncio.sleep(
-                _CHECK_INTERVAL_S if is_serving else _CHECK_INTERVAL_UNTIL_SERVING_S
-            )
             try:
-                states = await self._indices.all()
-                is_serving = any(state.serving for state in states) or await self._serve(states)
-                changed = await self._changed(states)
-            except (Transient, NoSuchView) as error:
-                self._is_unreachable = isinstance(error, Transient)
-                continue  # the projector logs an outage; a writer notices a deleted index itself
-            self._is_unreachable = False
-            if changed:
+                _, project = await self._look_and_act()
+            except IndexChanged:
+                project = None
+            if project is not None:
+                return project
+            await asyncio.sleep(_CHECK_INTERVAL_UNTIL_SERVING_S if not self._waits else 1.0)
+
+    async def _look_and_act(self) -> tuple[Situation, Project | None]:
+        """Carry out what is planned for the indices; return what to project into, if it is known.
+
+        Raises:
+            Fatal: It is refused.
+            IndexChanged: Somebody else has acted meanwhile: look again.
+            Transient, KafkaError: A server failed.
+        """
+        async with self._acting:
+            situation = await self._indices.look(self.log, starting=not self._has_looked)
+            self._has_looked = True
+            actions = plan(situation, Work())
+            self._waits = any(isinstance(action, Wait) for action in actions)
+            project = None
+            for action in actions:
+                if isinstance(action, Project):
+                    project = action
+                else:
+                    await self._carry_out(action)
+            # After a change, the next look decides.
+            passive = all(isinstance(one, Project | Wait | Warn) for one in actions)
+            return situation, project if passive else None
+
+    async def _carry_out(self, action: Action) -> None:
+        alias = self._indices.alias
+        if isinstance(action, Refuse):
+            raise Fatal(action.line)
+        if isinstance(action, Wait | Warn):
+            self._say(action.line)
+        elif isinstance(action, Create):
+            await self._create(action)
+        elif isinstance(action, Follow | Serve | Strip | Delete):
+            await self._indices.carry_out(action)
+            if isinstance(action, Serve):
+                logger.info(
+                    "%s: searches see %s now",
+                    alias,
+                    action.index.name,
+                    extra=about("index-serves", index=action.index.name),
+                )
+            elif isinstance(action, Follow):
+                logger.info(
+                    "%s: %s is kept up to date",
+                    alias,
+                    action.index.name,
+                    extra=about("index-mended", index=action.index.name),
+                )
+            elif isinstance(action, Strip):
+                names = ", ".join(sorted(action.aliases))
                 logger.warning(
-                    "%s: the indices have changed; starting again",
-                    self._indices.alias,
-                    extra=about("index-changed"),
+                    "%s: took the aliases %s from %s",
+                    alias,
+                    names,
+                    action.name,
+                    extra=about("index-mended", index=action.name),
                 )
-                await restart(changed)
 
-    async def _ensure_followed(self) -> list[IndexState]:
-        """Return the indices to follow, the newest first; create one if there is none."""
-        while True:
-            states = await self._indices.all()
-            followed = self._followed(states)
-            if followed:
-                return followed
-            others = [state.name for state in states if state.followed or state.serving]
-            if others:
-                raise Fatal(
-                    f"The view {self._indices.alias} is in {', '.join(others)}, which another "
-                    "program created: this one would write different documents; run "
-                    f"`cqrs views rebuild {self._view.name}`, and then this worker"
-                )
-            current = [state for state in reversed(states) if self._indices.is_current(state)]
-            if current:  # left by a rebuild, or restored from a snapshot
-                await self._indices.follow(current[0].name)
-            else:
-                await self._create(states[-1].number + 1 if states else 1)
-
-    def _followed(self, states: Sequence[IndexState]) -> list[IndexState]:
-        """Return the followed indices of this program's definition, the newest first."""
-        return [one for one in reversed(states) if one.followed and self._indices.is_current(one)]
-
-    async def _create(self, number: int) -> None:
+    async def _create(self, action: Create) -> None:
         wanted = await self._last_positions()
-        if await self._indices.create(number, wanted, followed=True) and any(wanted.values()):
+        is_new = await self._indices.create(
+            action.number, wanted, followed=action.followed, log=self.log
+        )
+        if is_new and any(wanted.values()):
             logger.warning(
                 "%s: there is no index; making %s-v%d from the first event, and searches see "
                 "nothing before it is complete",
                 self._indices.alias,
                 self._indices.alias,
-                number,
+                action.number,
                 extra=about("index-created"),
             )
 
-    async def _serve(self, states: Sequence[IndexState]) -> bool:
-        """Let the newest complete index serve queries, and return whether there is one."""
-        for state in self._followed(states):
-            store, _ = self._open(state)
-            reached = (await store.checkpoints(range(self._settings.partitions))).checkpoints
-            if all(reached[number].position >= end for number, end in state.wanted.items()):
-                await self._indices.serve(state.name)
-                logger.info(
-                    "%s: searches see %s now",
-                    self._indices.alias,
-                    state.name,
-                    extra=about("index-serves", index=state.name),
-                )
-                return True
-        return False
-
-    async def _changed(self, states: Sequence[IndexState]) -> set[int]:
-        """Return the partitions that follow other indices now, or one that has gone back."""
-        followed = {state.key for state in self._followed(states)}
-        changed = {number for number, writers in self._active.items() if set(writers) != followed}
-        for key in followed & self._opened.keys():
-            before = {
-                number: writers[key].checkpoint.position
-                for number, writers in self._active.items()
-                if key in writers and number not in changed
-            }
-            if before:
-                found = (await self._opened[key][0].checkpoints(before)).checkpoints
-                changed |= {
-                    number
-                    for number, position in before.items()
-                    if found[number].position < position
-                }
-        return changed
-
-    def _open(self, state: IndexState) -> tuple[ViewStore, Projector[E]]:
-        if state.key not in self._opened:
-            store = self._indices.store(state.name)
-            projector = Projector(
-                store,
-                self._view.projection,
-                cached_documents=self._settings.view_cache_documents,
+    def _say(self, line: str) -> None:
+        """Log a line, once a minute."""
+        now = time.monotonic()
+        if now >= self._said.get(line, now):
+            logger.warning(
+                "%s: %s", self._indices.alias, line, extra=about("index-waits", reason=line)
             )
-            self._opened[state.key] = store, projector
-        return self._opened[state.key]
+            self._said[line] = now + _LOG_INTERVAL_S
 
-    def _close_all_but(self, followed: Collection[_Key]) -> None:
-        for key in self._opened.keys() - set(followed):
-            del self._opened[key]
+    def _changed(self, project: Project, before: Mapping[int, int]) -> set[int]:
+        """Return the partitions that have another lead now, or whose lead has gone back.
+
+        Args:
+            project: What is to be projected into.
+            before: Position of each partition before the look.
+        """
+        key, found = project.lead.key, project.lead.checkpoints
+        return {
+            number
+            for number, (current, _) in self._leads.items()
+            if current != key
+            or (
+                found is not None
+                and number in found
+                and found[number].position < before.get(number, 0)
+            )
+        }
+
+    async def _feed_others(self, others: Sequence[IndexState]) -> None:
+        """Let a task feed each of these indices, for the partitions that this worker has."""
+        leads = {key for key, _ in self._leads.values()}
+        partitions = frozenset(self._leads)
+        wanted = {one.key: one for one in others if one.key not in leads} if partitions else {}
+        for key, feeding in list(self._feeds.items()):
+            if key not in wanted or feeding.partitions != partitions or feeding.task.done():
+                await self._stop_feed(key)
+        for key, state in wanted.items():
+            if key not in self._feeds:
+                task = asyncio.create_task(
+                    self._feed(state, partitions), name=f"feeding {state.name}"
+                )
+                self._feeds[key] = _Feeding(partitions, task)
+
+    async def _stop_feed(self, key: Key) -> None:
+        feeding = self._feeds.pop(key, None)
+        if feeding is not None:
+            feeding.task.cancel()
+            await asyncio.gather(feeding.task, return_exceptions=True)
+
+    async def _feed(self, state: IndexState, partitions: Collection[int]) -> None:
+        """Feed an index for ever; whatever is wrong with it is said, and tried again."""
+        pause = _FEED_RETRY_S
+        while True:
+            projector = self._projector(state)
+            writers = {
+                number: self._writer(state, projector, number) for number in sorted(partitions)
+            }
+            begun = time.monotonic()
+            try:
+                await Feed(self._settings, self._topic, self._reader, writers).follow()
+            except (CqrsError, KafkaError, OSError) as error:
+                self._say(f"{state.name} is not kept up to date, trying again: {error or error!r}")
+            except Exception as error:
+                log_defect(f"feeding {state.name}", error)
+            if time.monotonic() - begun > _MAX_FEED_RETRY_S:
+                pause = _FEED_RETRY_S
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _MAX_FEED_RETRY_S)
+
+    def _projector(self, state: IndexState) -> Projector[E]:
+        return Projector(
+            self._indices.store(state.name),
+            self._view.projection,
+            cached_documents=self._settings.view_cache_documents,
+        )
+
+    def _writer(
+        self, state: IndexState, projector: Projector[E], partition: int
+    ) -> PartitionWriter[E]:
+        return PartitionWriter(
+            self._indices.store(state.name),
+            projector,
+            self._view.projection,
+            self._dead_letters,
+            partition,
+            self.log,
+        )

@@ -1,77 +1,72 @@
-"""The indices of a view, and the states through which an index comes into use.
+"""The indices of a view in Elasticsearch: finds them with their aliases, and carries out actions.
 
-    building   `cqrs views rebuild` fills it
-    followed   workers with its definition keep it up to date
-    serving    it is followed, and queries read it: the view's alias points to it
-
-Each transition is one request that changes aliases, which Elasticsearch does atomically. The state
-of an index is stored in its aliases alone, so every process sees the same.
+What has to happen to them is decided in `views/lifecycle.py`. Each action that changes aliases is
+one request, which Elasticsearch does completely or not at all, and only if the aliases are there
+that were seen when it was planned. Each index has an alias of its own for that, which no other
+index ever has, also none that is created later under the same name. The state of an index is stored
+in its aliases alone, so every process sees the same.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
-from elasticsearch import AsyncElasticsearch, BadRequestError
+import async_timeout
+from elasticsearch import AsyncElasticsearch, BadRequestError, NotFoundError
 from typing_extensions import Self
 
-from models.errors import Fatal
+from models.errors import Fatal, NoSuchView, Transient
+from streams.concurrency import gather_or_cancel
 from streams.elasticsearch.connection import translating
 from streams.elasticsearch.index import IndexDefinition, in_namespace, writes_alias
 from streams.settings import Settings
+from streams.views.checkpoint import IndexChanged
+from streams.views.lifecycle import (
+    Delete,
+    EventLog,
+    Follow,
+    IndexState,
+    Serve,
+    Situation,
+    Strip,
+)
 from streams.views.projection import View
 from streams.views.store import ViewStore
 
-_SERVING_SETTINGS: Mapping[str, Any] = {
-    # No replica on one node, one as soon as there are two nodes.
-    "auto_expand_replicas": "0-1",
-    # Set explicitly: by default an index that was not searched for a while is not refreshed.
-    "refresh_interval": "1s",
+# What an index template must not decide: a checkpoint holds for one shard only, and a pipeline
+# would change or refuse every document.
+_FIXED_SETTINGS: Mapping[str, Any] = {
+    "number_of_shards": 1,
+    "default_pipeline": "_none",
+    "final_pipeline": "_none",
 }
 _LOADING_SETTINGS: Mapping[str, Any] = {
     "number_of_replicas": 0,
     "refresh_interval": "-1",
 }
 
+# Set explicitly: by default an index that was not searched for a while is not refreshed.
+_REFRESH_INTERVAL = "1s"
 
-@dataclass(frozen=True)
-class IndexState:
-    """State of one of a view's indices.
+# What is looked at of each index.
+_SEEN = ",".join(
+    [
+        "*.aliases",
+        "*.mappings._meta",
+        "*.settings.index.uuid",
+        "*.settings.index.number_of_shards",
+        "*.settings.index.refresh_interval",
+        "*.settings.index.verified_before_close",
+    ]
+)
 
-    Attributes:
-        name: `<alias>-v<number>`.
-        number: Number of the index; the newest has the highest.
-        uuid: Elasticsearch's id of the index: it changes when an index is deleted and created
-            again under the same name.
-        definition: Definition of the view that the index was created for (`View.definition`).
-        wanted: Position, by partition of the event topic, that the index has to reach before it
-            may serve queries: the end of the partition when the index was created.
-        followed: Whether workers keep it up to date.
-        serving: Whether the view's alias points to it.
-        served: Whether the alias points to it, or did before.
-    """
-
-    name: str
-    number: int
-    uuid: str
-    definition: str
-    wanted: Mapping[int, int]
-    followed: bool
-    serving: bool
-    served: bool
-
-    @property
-    def key(self) -> tuple[str, str]:
-        """Name and uuid, which tell apart two indices that had the same name."""
-        return self.name, self.uuid
-
-    @property
-    def state(self) -> str:
-        """One of `building`, `followed` and `serving`; see the module."""
-        return "serving" if self.serving else "followed" if self.followed else "building"
+# How long the checkpoints of one index may take: an index that is ill must not hold up the others.
+_READ_TIMEOUT_S = 5.0
 
 
 class ViewIndices:
@@ -86,11 +81,28 @@ class ViewIndices:
         index: IndexDefinition,
         definition: str,
         *,
+        view: str = "",
+        role: str = "views",
+        replicas: int | None = None,
         bulk_documents: int = 2000,
     ) -> None:
+        """Create it; see `from_settings`.
+
+        Args:
+            client: Connection to Elasticsearch.
+            index: Definition of the index, with its alias in a namespace.
+            definition: This program's definition of the view.
+            view: Name of the view for people; by default the alias.
+            role: Name of its workers in `cqrs worker`.
+            replicas: Replicas of an index once it is loaded; None for one if there are two nodes.
+            bulk_documents: Most documents in one bulk request.
+        """
         self._client = client
         self._index = index
         self._definition = definition
+        self._view = view or index.alias
+        self._role = role
+        self._replicas = replicas
         self._bulk_documents = bulk_documents
         self._followed = f"{index.alias}-followed"
         self._served = f"{index.alias}-served"
@@ -102,6 +114,9 @@ class ViewIndices:
             client,
             in_namespace(settings, view.index),
             view.definition,
+            view=view.name,
+            role=view.role,
+            replicas=settings.view_replicas,
             bulk_documents=settings.bulk_documents,
         )
 
@@ -110,23 +125,33 @@ class ViewIndices:
         """Alias that queries read from."""
         return self._index.alias
 
-    async def all(self) -> list[IndexState]:
-        """Return the states of all indices, the oldest first.
+    async def look(
+        self, log: EventLog | None, *, has_workers: bool = True, starting: bool = False
+    ) -> Situation:
+        """Look at all indices.
+
+        Args:
+            log: The event topic. Without it names and aliases are all that is looked at, and no
+                checkpoints are read.
+            has_workers: As in `Situation`.
+            starting: Whether an unknown host is a mistake in the settings; later it is an outage.
 
         Raises:
             Fatal: One of them was not created by this project.
         """
-        with translating(self._client, starting=True):
-            found = await self._client.indices.get(
-                index=f"{self.alias}-v*",
-                filter_path="*.aliases,*.mappings._meta,*.settings.index.uuid",
-            )
-        states = []
-        for name, description in found.body.items():
-            number = re.fullmatch(rf"{re.escape(self.alias)}-v(\d+)", name)
-            if number is not None:
-                states.append(self._state(name, int(number[1]), description))
-        return sorted(states, key=lambda state: state.number)
+        situation = await self._find(starting=starting)
+        indices = situation.indices
+        if log is not None:
+            indices = await gather_or_cancel(*(self._read(state, log) for state in indices))
+        return replace(situation, indices=tuple(indices), log=log, has_workers=has_workers)
+
+    async def all(self) -> list[IndexState]:
+        """Return the states of all indices, the oldest first, without their checkpoints.
+
+        Raises:
+            Fatal: One of them was not created by this project.
+        """
+        return list((await self._find()).indices)
 
     def is_current(self, state: IndexState) -> bool:
         """Return whether an index has this program's definition of the view."""
@@ -136,26 +161,41 @@ class ViewIndices:
         """Return the store for the documents of the index with this name."""
         return ViewStore(self._client, self._index, name=name, bulk_documents=self._bulk_documents)
 
-    async def create(self, number: int, wanted: Mapping[int, int], *, followed: bool) -> bool:
+    async def create(
+        self,
+        number: int,
+        wanted: Mapping[int, int],
+        *,
+        followed: bool,
+        log: EventLog | None = None,
+    ) -> bool:
         """Create an index that is ready for fast loading; see `finish_loading`.
 
         Args:
             number: Number of the new index.
             wanted: As in `IndexState`.
             followed: Whether workers are to keep it up to date from now on.
+            log: The event topic that `wanted` is of.
 
         Returns:
             Whether it was created; False if an index of this number exists already.
         """
         name = f"{self.alias}-v{number}"
-        ends = {str(partition): end for partition, end in wanted.items()}
-        meta = {"definition": self._definition, "wanted": ends}
-        aliases = [writes_alias(name), *([self._followed] if followed else [])]
+        identity = f"{name}-is-{uuid4().hex}"
+        meta: dict[str, Any] = {
+            "definition": self._definition,
+            "wanted": {str(partition): end for partition, end in wanted.items()},
+            "identity": identity,
+        }
+        if log is not None:
+            meta |= {"partitions": log.partitions, "topic": log.topic_id}
+        aliases = [writes_alias(name), identity, *([self._followed] if followed else [])]
+        fixed = {**_FIXED_SETTINGS, **_LOADING_SETTINGS}
         with translating(self._client):
             try:
                 await self._client.indices.create(
                     index=name,
-                    settings={"index": {**_LOADING_SETTINGS, **self._index.settings}},
+                    settings={"index": {**self._index.settings, **fixed}},
                     mappings={**self._index.mappings(), "_meta": meta},
                     aliases={alias: {} for alias in aliases},
                 )
@@ -167,22 +207,55 @@ class ViewIndices:
 
     async def finish_loading(self, name: str) -> None:
         """Give a loaded index the settings for serving, and make its documents searchable."""
+        settings: dict[str, Any] = {"refresh_interval": _REFRESH_INTERVAL}
+        if self._replicas is None:
+            # No replica on one node, one as soon as there are two nodes.
+            settings["auto_expand_replicas"] = "0-1"
+        else:
+            settings["number_of_replicas"] = self._replicas
         with translating(self._client):
-            await self._client.indices.put_settings(index=name, settings=dict(_SERVING_SETTINGS))
+            await self._client.indices.put_settings(index=name, settings=settings)
             await self._client.indices.refresh(index=name)
 
-    async def follow(self, name: str) -> None:
-        """Let the workers with its definition keep an index up to date."""
-        await self._update_aliases({"add": {"index": name, "alias": self._followed}})
+    async def carry_out(self, action: Follow | Serve | Strip | Delete) -> None:
+        """Carry out an action, if what it was planned for is still so.
 
-    async def serve(self, name: str) -> None:
-        """Let queries read this index, and from the same moment on no other one."""
-        await self.finish_loading(name)
-        await self._update_aliases(
-            {"remove": {"index": f"{self.alias}-v*", "alias": self.alias, "must_exist": False}},
-            {"add": {"index": name, "alias": self.alias}},
-            {"add": {"index": name, "alias": self._served}},
-        )
+        Raises:
+            IndexChanged: It is not; nothing was changed but perhaps settings.
+        """
+        if isinstance(action, Follow):
+            state = action.index
+            names = [self._followed, writes_alias(state.name)]
+            names += [state.identity] if state.identity else []
+            added = [{"add": {"index": state.name, "alias": name}} for name in names]
+            await self._update_aliases(*_if_it_is(state), *added)
+        elif isinstance(action, Serve):
+            state = action.index
+            if state.loading:
+                await self.finish_loading(state.name)
+            await self._update_aliases(
+                *_if_it_is(state),
+                *(_remove(name, self.alias) for name in action.away_from),
+                # Whoever got it in the meantime; the wildcard finds open indices only.
+                {"remove": {"index": f"{self.alias}-v*", "alias": self.alias, "must_exist": False}},
+                {"add": {"index": state.name, "alias": self.alias}},
+                {"add": {"index": state.name, "alias": self._served}},
+            )
+        elif isinstance(action, Strip):
+            names = sorted(action.aliases)
+            await self._update_aliases(*(_remove(action.name, name) for name in names))
+        else:
+            await self._update_aliases(
+                *(
+                    step
+                    for name in action.serving
+                    for step in (
+                        _remove(name, self.alias),
+                        {"add": {"index": name, "alias": self.alias}},
+                    )
+                ),
+                {"remove_index": {"index": action.index.name}},
+            )
 
     async def drop(self, name: str) -> None:
         """Delete an index and its aliases, if it exists."""
@@ -191,7 +264,57 @@ class ViewIndices:
 
     async def _update_aliases(self, *actions: dict[str, Any]) -> None:
         with translating(self._client):
-            await self._client.indices.update_aliases(actions=list(actions))
+            try:
+                await self._client.indices.update_aliases(actions=list(actions))
+            except NotFoundError:
+                raise IndexChanged(
+                    f"the indices or aliases of {self.alias} have changed meanwhile"
+                ) from None
+
+    async def _find(self, *, starting: bool = False) -> Situation:
+        """Find all indices that have a name or an alias of the view, closed ones included."""
+        with translating(self._client, starting=starting):
+            found = await self._client.indices.get(
+                index=[self.alias, f"{self.alias}-v*", self._followed, self._served],
+                expand_wildcards=["open", "closed"],
+                ignore_unavailable=True,
+                filter_path=_SEEN,
+            )
+        states: list[IndexState] = []
+        strangers: dict[str, frozenset[str]] = {}
+        for name, description in found.body.items():
+            number = re.fullmatch(rf"{re.escape(self.alias)}-v(\d+)", name)
+            if number is not None:
+                states.append(self._state(name, int(number[1]), description))
+            elif name != self.alias:
+                strangers[name] = frozenset(filter(self._is_ours, description.get("aliases", {})))
+        return Situation(
+            view=self._view,
+            role=self._role,
+            alias=self.alias,
+            definition=self._definition,
+            indices=tuple(sorted(states, key=lambda state: state.number)),
+            strangers={name: aliases for name, aliases in strangers.items() if aliases},
+            is_index=self.alias in found.body,
+        )
+
+    def _is_ours(self, alias: str) -> bool:
+        """Return whether an alias is one of those that only the view's indices may have."""
+        return alias in (self.alias, self._followed, self._served) or bool(
+            re.fullmatch(rf"{re.escape(self.alias)}-v\d+-(writes|is-[0-9a-f]+)", alias)
+        )
+
+    async def _read(self, state: IndexState, log: EventLog) -> IndexState:
+        """Add the checkpoints to the state of an index, unless they cannot be read now."""
+        if state.closed:
+            return state
+        store = self.store(state.name)
+        try:
+            async with async_timeout.timeout(_READ_TIMEOUT_S):
+                found = await store.sound_checkpoints(range(log.partitions))
+                return replace(state, checkpoints=found)
+        except (Transient, NoSuchView, asyncio.TimeoutError):
+            return state
 
     def _state(self, name: str, number: int, description: Mapping[str, Any]) -> IndexState:
         aliases = description.get("aliases", {})
@@ -201,13 +324,36 @@ class ViewIndices:
                 f"The index {name} was not created by this project: delete it, or use another "
                 "CQRS_NAMESPACE"
             )
+        settings, identity = description["settings"]["index"], meta.get("identity")
         return IndexState(
             name=name,
             number=number,
-            uuid=description["settings"]["index"]["uuid"],
+            uuid=settings["uuid"],
             definition=meta["definition"],
             wanted={int(p): end for p, end in meta.get("wanted", {}).items()},
+            partitions=meta.get("partitions"),
+            topic=meta.get("topic", ""),
+            shards=int(settings.get("number_of_shards", 1)),
+            identity=identity,
             followed=self._followed in aliases,
             serving=self.alias in aliases,
             served=self._served in aliases,
+            writable=writes_alias(name) in aliases and identity in (None, *aliases),
+            closed=settings.get("verified_before_close") == "true",
+            loading=settings.get("refresh_interval") == _LOADING_SETTINGS["refresh_interval"],
         )
+
+
+def _remove(index: str, alias: str) -> dict[str, Any]:
+    """Return the step that takes an alias away, and fails if it is not there."""
+    return {"remove": {"index": index, "alias": alias, "must_exist": True}}
+
+
+def _if_it_is(state: IndexState) -> list[dict[str, Any]]:
+    """Return steps that fail if the index is not the one that was seen, and change nothing."""
+    if state.identity is None or not state.writable:
+        return []
+    return [
+        _remove(state.name, state.identity),
+        {"add": {"index": state.name, "alias": state.identity}},
+    ]

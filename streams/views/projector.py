@@ -13,8 +13,9 @@ replace a document with an older version.
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -24,7 +25,7 @@ from tenacity.wait import wait_random_exponential
 from models.errors import PartitionFatal, Transient
 from models.messages import Event, EventRecord
 from streams import metrics
-from streams.elasticsearch.bulk_writer import WRITTEN, WriteStatus
+from streams.elasticsearch.bulk_writer import WRITTEN, WriteStatus, is_possible_id
 from streams.elasticsearch.connection import clear_traceback
 from streams.elasticsearch.index import REFUSED, Document
 from streams.logs import about
@@ -40,6 +41,11 @@ T = TypeVar("T")
 _BACKOFF = wait_random_exponential(multiplier=0.1, max=5)  # in seconds, with full jitter
 _LOG_INTERVAL_S = 60.0
 _NEW: Document = {}
+
+# From so many documents on, one reason to refuse all of them is the index.
+_MANY_DOCUMENTS = 10
+# What differs in the reasons of several documents that are refused for the same.
+_OF_ONE_DOCUMENT = re.compile(r"\[\d+:\d+\] | in document with id '.*?'|\d+ characters")
 
 
 class SequenceGap(PartitionFatal):
@@ -110,7 +116,7 @@ class Projector(Generic[E]):
 
         Raises:
             SequenceGap: An event is missing before one of these; nothing of the chunk was written.
-            PartitionFatal: The events contradict each other.
+            PartitionFatal: The events contradict each other, or the index refuses everything.
             Fatal: The index is gone, or the credentials are wrong.
             Exception: What `on_refused` raises; no stand-in was written then.
         """
@@ -121,6 +127,7 @@ class Projector(Generic[E]):
         writes = _PendingWrites(self._store, {key: documents[key] for key in due_events})
         await self.retry_until_answered(writes.send)
         if writes.refused:
+            _check_documents_are_the_reason(self._store.name, writes.refused, len(due_events))
             await on_refused(
                 [Refused(tuple(due_events[key]), reason) for key, reason in writes.refused.items()]
             )
@@ -128,6 +135,13 @@ class Projector(Generic[E]):
                 self._store, {key: _stand_in(documents[key]) for key in writes.refused}
             )
             await self.retry_until_answered(stand_ins.send)
+            impossible = {key for key in stand_ins.refused if not is_possible_id(key)}
+            for key in stand_ins.refused.keys() - impossible:
+                raise PartitionFatal(
+                    f"{self._store.name} refuses {key} and also what stands for it: "
+                    f"{stand_ins.refused[key]}; mend the index, or rebuild the view "
+                    "(cqrs views rebuild)"
+                )
         self._keep(cache, documents)
         due = {key: len(events) for key, events in due_events.items()}
         refused = sum(due[key] for key in writes.refused)
@@ -258,6 +272,20 @@ class Projector(Generic[E]):
 
 def _stand_in(document: Document) -> Document:
     return {"id": document["id"], "version": document["version"], REFUSED: document}
+
+
+def _check_documents_are_the_reason(index: str, refused: Mapping[str, str], documents: int) -> None:
+    """Check that documents were refused for what they are, before anything is a dead letter.
+
+    Raises:
+        PartitionFatal: All of many documents were refused for one reason: so that is the index.
+    """
+    reasons = {_OF_ONE_DOCUMENT.sub("", reason) for reason in refused.values()}
+    if len(refused) == documents >= _MANY_DOCUMENTS and len(reasons) == 1:
+        raise PartitionFatal(
+            f"{index} refuses all of {documents} documents, which says nothing about them: "
+            f"{reasons.pop()}; mend the index, or rebuild the view (cqrs views rebuild)"
+        )
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from aiokafka.structs import TopicPartition
@@ -16,8 +16,10 @@ from streams.kafka.topics import partitions_of
 from streams.progress import ProgressCallback
 from streams.settings import Settings
 from streams.views.checkpoint import Checkpoint
-from streams.views.indices import IndexState, ViewIndices
+from streams.views.indices import ViewIndices
+from streams.views.lifecycle import IndexState, Situation, trouble
 from streams.views.projection import View
+from streams.views.source import event_log
 from streams.views.store import ViewStore
 from streams.views.tally import DocumentTallies, Tally
 
@@ -30,9 +32,12 @@ class IndexStatus:
 
     Attributes:
         name: Name of the index.
-        state: `serving`, `followed` or `building`; see `views/indices.py`.
+        state: `serving`, `followed` or `building`, see `views/lifecycle.py`; `foreign` for an index
+            of another name that is in the view's way.
+        trouble: What is wrong with it, and what to do; None if nothing is.
         of_this_program: Whether it has this program's definition of the view.
-        positions: Its position in each partition of the event topic.
+        positions: Its position in each partition of the event topic; empty if it cannot be read,
+            and what follows is None then.
         behind: Number of offsets of the event topic that it has not reached yet. Transaction
             markers have offsets too, so there may be fewer events.
         seconds: Age of the oldest event that it does not have yet; 0.0 if it has all.
@@ -43,11 +48,12 @@ class IndexStatus:
 
     name: str
     state: str
+    trouble: str | None
     of_this_program: bool
     positions: Mapping[int, int]
-    behind: int
-    seconds: float
-    documents: int
+    behind: int | None
+    seconds: float | None
+    documents: int | None
     complete: bool | None
 
 
@@ -66,31 +72,56 @@ async def status_of(
         Fatal: Kafka does not answer at the start, or a server refuses a request.
         Transient, KafkaError: A server failed.
     """
-    events = TopicNames.of(settings, view.aggregate).events
-    partitions = partitions_of(settings, events)
+    log = await event_log(settings, view)
+    partitions = partitions_of(settings, TopicNames.of(settings, view.aggregate).events)
     async with (
         connect(settings, timeout=_REQUEST_TIMEOUT_S) as client,
         open_logs(settings, partitions) as logs,
     ):
         indices = ViewIndices.from_settings(settings, client, view)
         ends = await logs.readable_ends(partitions)
-        return [
-            await _status(view, indices, state, logs, ends, progress if check else None)
-            for state in await indices.all()
+        situation = await indices.look(log)
+        found = [
+            await _status(view, indices, situation, state, logs, ends, progress if check else None)
+            for state in situation.indices
         ]
+        strangers = {
+            name: f"has {', '.join(sorted(aliases))}: a view worker takes them away, or delete it"
+            for name, aliases in situation.strangers.items()
+        }
+        if situation.is_index:
+            strangers[situation.alias] = "is called like the alias that queries read: delete it"
+        return found + [_foreign(name, text) for name, text in strangers.items()]
 
 
 async def _status(
     view: View[Any],
     indices: ViewIndices,
+    situation: Situation,
     state: IndexState,
     logs: LogReader,
     ends: Mapping[TopicPartition, int],
     check_progress: ProgressCallback | None,
 ) -> IndexStatus:
     """Return the status of one index; check its documents only with a `check_progress`."""
+    status = IndexStatus(
+        name=state.name,
+        state=state.state,
+        trouble=trouble(situation, state),
+        of_this_program=indices.is_current(state),
+        positions={},
+        behind=None,
+        seconds=None,
+        documents=None,
+        complete=None,
+    )
+    checkpoints = state.checkpoints
+    if checkpoints is None:
+        return status
+    damaged = [tp.partition for tp in ends if tp.partition not in checkpoints]
+    if damaged:
+        return replace(status, trouble=f"the checkpoints of partitions {damaged} are damaged")
     store = indices.store(state.name)
-    checkpoints = (await store.checkpoints(tp.partition for tp in ends)).checkpoints
     missing = {
         tp: end - checkpoints[tp.partition].position
         for tp, end in ends.items()
@@ -99,16 +130,19 @@ async def _status(
     complete = None
     if check_progress is not None:
         complete = await _is_complete(view, store, checkpoints, logs, ends, check_progress)
-    return IndexStatus(
-        name=state.name,
-        state=state.state,
-        of_this_program=indices.is_current(state),
+    return replace(
+        status,
         positions={number: one.position for number, one in checkpoints.items()},
         behind=sum(missing.values()),
         seconds=max([await _age(logs, tp, ends[tp] - left) for tp, left in missing.items()] or [0]),
         documents=await store.count(),
         complete=complete,
     )
+
+
+def _foreign(name: str, trouble: str) -> IndexStatus:
+    """Return the status of an index that is none of the view's, and in its way."""
+    return IndexStatus(name, "foreign", trouble, False, {}, None, None, None, None)
 
 
 async def _age(logs: LogReader, partition: TopicPartition, position: int) -> float:

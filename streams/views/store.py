@@ -2,7 +2,7 @@
 
 Documents are dicts with an `id` and a `version`, which every event of the document raises. They are
 always written whole, with that version as Elasticsearch's external version: an older document never
-replaces a newer one, however often and by which process it is sent.
+replaces a newer one, however often and by which process it is sent. The same one is written again.
 
 For a document that Elasticsearch refuses for good, a stand-in is stored: its id, its version, and
 the document itself in the field `refused`, which is not indexed. Queries do not find it, and later
@@ -12,13 +12,14 @@ events can still be folded into the document.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
+from elastic_transport import ObjectApiResponse
 from elasticsearch import AsyncElasticsearch
 
-from models.errors import Fatal, Transient
+from models.errors import Fatal, PartitionFatal, Transient
 from streams.elasticsearch.bulk_writer import BulkWriter, WriteResult, is_possible_id
 from streams.elasticsearch.connection import connect, missing_index, translating
 from streams.elasticsearch.index import (
@@ -67,6 +68,7 @@ class ViewStore:
     ) -> None:
         """Create a store for the index `name`; without a name for the alias, only to read."""
         self._client = client
+        self._is_alias = name is None
         self.name = name or index.alias
         self._target = writes_alias(self.name)
         self._writer = BulkWriter(client, index, self._target, max_documents=bulk_documents)
@@ -74,8 +76,8 @@ class ViewStore:
     async def bulk_index(self, documents: Sequence[Document]) -> list[WriteResult]:
         """Write whole documents.
 
-        If this raises or is cancelled, any of them may have been written: send them again, which
-        is harmless.
+        If this raises or is cancelled, any of them may have been written, on some copies of the
+        index only: send them again. WRITTEN is a document that all copies have.
 
         Returns:
             One result per document, in the same order.
@@ -112,21 +114,35 @@ class ViewStore:
         """Return the name of the index and its latest checkpoints, before any refresh.
 
         Raises:
-            Fatal: A checkpoint document has other contents.
+            PartitionFatal: A checkpoint document has other contents.
         """
         numbers = list(partitions)
-        with translating(self._client):
-            response = await self._client.mget(
-                index=self.name, ids=[checkpoint_id(number) for number in numbers]
-            )
-        for item in response["docs"]:
-            if "error" in item:
-                self._raise_read_error(item["error"]["type"])
-        found = zip(numbers, response["docs"], strict=True)
+        items = await self._checkpoint_items(numbers)
+        found = zip(numbers, items, strict=True)
         return IndexCheckpoints(
-            response["docs"][0]["_index"],
+            items[0]["_index"],
             {number: read_checkpoint(self.name, item) for number, item in found},
         )
+
+    async def sound_checkpoints(self, partitions: Iterable[int]) -> dict[int, Checkpoint]:
+        """Return the latest checkpoints, without those that are damaged."""
+        numbers, found = list(partitions), {}
+        for number, item in zip(numbers, await self._checkpoint_items(numbers), strict=True):
+            with suppress(PartitionFatal):
+                found[number] = read_checkpoint(self.name, item)
+        return found
+
+    async def _checkpoint_items(self, partitions: Sequence[int]) -> Sequence[Mapping[str, Any]]:
+        """Return Elasticsearch's item for each checkpoint document."""
+        with translating(self._client):
+            response = await self._client.mget(
+                index=self.name, ids=[checkpoint_id(number) for number in partitions]
+            )
+        items: Sequence[Mapping[str, Any]] = response["docs"]
+        for item in items:
+            if "error" in item:
+                self._raise_read_error(item["error"]["type"])
+        return items
 
     async def save_checkpoint(self, partition: int, checkpoint: Checkpoint) -> Checkpoint:
         """Store a checkpoint, after Elasticsearch has acknowledged all documents before it.
@@ -145,7 +161,7 @@ class ViewStore:
                 "if_primary_term": revision.primary_term,
             }
         with translating(self._client):
-            response = await self._client.options(ignore_status=409).index(
+            response = await self._client.options(ignore_status=[400, 409]).index(
                 index=self._target,
                 id=checkpoint_id(partition),
                 document=checkpoint.to_source(),
@@ -154,6 +170,9 @@ class ViewStore:
             )
         if response.meta.status == 409:
             raise IndexChanged(f"another process has changed the checkpoint of {self.name}")
+        if response.meta.status == 400:  # a closed index, a missing pipeline: a person mends it
+            kind = response.body.get("error", {}).get("type", "no reason given")
+            raise Transient(f"Elasticsearch does not save how far {self.name} is: {kind}")
         saved = Revision(response["_seq_no"], response["_primary_term"])
         return replace(checkpoint, revision=saved)
 
@@ -185,8 +204,9 @@ class ViewStore:
                 source=not sort_values_only,
                 track_total_hits=False,
                 allow_partial_search_results=False,  # an error is better than missing documents
-                filter_path="hits.hits._source,hits.hits.sort",
+                filter_path="_shards.total,hits.hits._source,hits.hits.sort",
             )
+        self._check_one_index(response)
         hits = response.body.get("hits", {}).get("hits", [])
         return [Hit(hit.get("_source", {}), hit["sort"]) for hit in hits]
 
@@ -224,6 +244,7 @@ class ViewStore:
                     track_total_hits=False,
                     allow_partial_search_results=False,
                 )
+            self._check_one_index(response)
             found = response["aggregations"]["groups"]
             sums.extend((one["key"], round(one["sum"]["value"])) for one in found["buckets"])
             if "after_key" not in found:
@@ -249,6 +270,7 @@ class ViewStore:
                         track_total_hits=False,
                         allow_partial_search_results=False,
                     )
+                    self._check_one_index(response)
                     point = response["pit_id"]  # it may change; only the last one has to be closed
                     hits = response["hits"]["hits"]
                     for hit in hits:
@@ -271,6 +293,7 @@ class ViewStore:
             response = await self._client.count(index=self.name, query=wanted)
         if response["_shards"]["failed"]:
             raise Transient(f"Elasticsearch could not count all of {self.name}")
+        self._check_one_index(response)
         return int(response["count"])
 
     async def refresh(self) -> None:
@@ -283,6 +306,18 @@ class ViewStore:
             response = await self._client.indices.refresh(index=self.name)
         if response["_shards"]["failed"]:
             raise Transient(f"Elasticsearch could not refresh all of {self.name}")
+
+    def _check_one_index(self, response: ObjectApiResponse[Any]) -> None:
+        """Check that a search behind the alias read one index, which has one shard.
+
+        Raises:
+            Fatal: The alias is on several: each document may have been found twice.
+        """
+        if self._is_alias and response["_shards"]["total"] > 1:
+            raise Fatal(
+                f"{self.name} is not one index with one shard, so its documents may be found "
+                "twice: `cqrs views status` says what is wrong"
+            )
 
     def _raise_read_error(self, kind: str) -> NoReturn:
         """Raise the error for a document that could not be read, by Elasticsearch's error type."""

@@ -7,6 +7,7 @@ from collections.abc import Collection, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Generic, TypeVar
 
+from aiokafka.errors import KafkaError
 from faust.types import TP, TopicT
 
 from models.errors import Fatal
@@ -15,10 +16,13 @@ from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connect
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import last_positions
+from streams.kafka.rights import view_worker
+from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import topic_specs
 from streams.views.dead_letters import ViewDeadLetters
 from streams.views.event_reader import open_event_reader
 from streams.views.follower import ViewFollower
+from streams.views.lifecycle import EventLog
 from streams.views.partition import ViewPartition
 from streams.views.projection import View
 from streams.worker.app import StreamApp
@@ -38,7 +42,8 @@ def add_view(app: StreamApp, view: View[E]) -> TopicT:
     worker = _ViewWorker(app, view)
     app.on_open(worker.open)
     names = worker.names
-    return app.input(names.events, topic_specs(app.settings, names), worker.new_partition)
+    rights = view_worker(names, app.conf.id)
+    return app.input(names.events, topic_specs(app.settings, names), rights, worker.new_partition)
 
 
 class _ViewWorker(Generic[E]):
@@ -59,14 +64,34 @@ class _ViewWorker(Generic[E]):
         producer = await resources.enter_async_context(started(new_producer(settings), settings))
         self._dead_letters = ViewDeadLetters(producer, self.names.dead_views, view.name)
         self._follower = ViewFollower(
-            settings, client, view, app.cluster, self._dead_letters, self._last_positions
+            settings,
+            client,
+            view,
+            await self._event_log(),
+            self.names.events,
+            self._reader,
+            self._dead_letters,
+            self._last_positions,
         )
         watching = asyncio.create_task(_watch(app, self._follower.watch(self._restart)))
         resources.callback(watching.cancel)
 
     def new_partition(self, tp: TP) -> ViewPartition[E]:
         """Create the processor of one partition; call `open` first."""
-        return ViewPartition(self._app, self._reader, self._follower, self._dead_letters, tp)
+        return ViewPartition(
+            self._app, self._view.name, self._reader, self._follower, self._dead_letters, tp
+        )
+
+    async def _event_log(self) -> EventLog:
+        """Return the event topic; the app has checked its number of partitions."""
+        settings = self._app.settings
+        try:
+            found = await topic_id(settings, self.names.events)
+        except KafkaError as error:
+            raise Fatal(
+                f"Kafka did not say which topic {self.names.events} is: {type(error).__name__}"
+            ) from error
+        return EventLog(self._app.cluster, found, settings.partitions)
 
     async def _last_positions(self) -> Mapping[int, int]:
         return await last_positions(self._app.settings, self.names.events)

@@ -17,8 +17,9 @@ from models.errors import Fatal, Poison
 from models.messages import Event, EventRecord
 from streams import metrics
 from streams.kafka.records import Record
-from streams.views.checkpoint import Checkpoint
+from streams.views.checkpoint import Checkpoint, IndexChanged
 from streams.views.dead_letters import ViewDeadLetters
+from streams.views.lifecycle import EventLog
 from streams.views.projection import Projection
 from streams.views.projector import Projector, Refused
 from streams.views.store import ViewStore
@@ -40,7 +41,7 @@ class PartitionWriter(Generic[E]):
         projection: Projection[E],
         dead_letters: ViewDeadLetters,
         partition: int,
-        cluster: str,
+        log: EventLog,
     ) -> None:
         """Create a writer; call `start` before `write`.
 
@@ -50,13 +51,13 @@ class PartitionWriter(Generic[E]):
             projection: Projection of the view.
             dead_letters: Takes the events of documents that Elasticsearch refuses.
             partition: Partition of the event topic.
-            cluster: Id of the Kafka cluster that the events are read from.
+            log: The event topic.
         """
         self._store = store
         self._projector = projector
         self._projection = projection
         self._partition = partition
-        self._cluster = cluster
+        self._log = log
         self._seconds = metrics.VIEW_CHUNK_SECONDS.labels(store.name)
         self._counters = [  # in the order of `Projected`
             metrics.VIEW_EVENTS.labels(store.name, result)
@@ -76,17 +77,21 @@ class PartitionWriter(Generic[E]):
 
         Raises:
             Fatal: The index does not exist, or has events of another Kafka cluster.
+            PartitionFatal: Its checkpoint is damaged.
+            IndexChanged: It has events of another topic: look at the indices again.
         """
         self._projector.forget(self._partition)
         index = await self._projector.retry_until_answered(
             self._store.checkpoints, [self._partition]
         )
         self.checkpoint = index.checkpoints[self._partition]
-        if self.checkpoint.cluster not in ("", self._cluster):
+        if self.checkpoint.cluster not in ("", self._log.cluster):
             raise Fatal(
                 f"{index.name} has the events of another Kafka cluster: use its own brokers "
                 "(CQRS_BOOTSTRAP_SERVERS), or another CQRS_NAMESPACE"
             )
+        if self.checkpoint.topic not in ("", self._log.topic_id):
+            raise IndexChanged(f"{index.name} has the events of a topic that is no more")
         return self.checkpoint.position
 
     async def write(
@@ -129,7 +134,13 @@ class PartitionWriter(Generic[E]):
 
         began = time.perf_counter()
         projected = await self._projector.project(self._partition, records, write_dead_letters)
-        after = replace(before, position=end, cluster=self._cluster, tally=self._tally(records))
+        after = replace(
+            before,
+            position=end,
+            cluster=self._log.cluster,
+            topic=self._log.topic_id,
+            tally=self._tally(records),
+        )
         if records:
             last = records[-1]
             after = replace(after, command_offset=last.source.offset, sequence=last.sequence)

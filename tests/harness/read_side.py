@@ -22,6 +22,7 @@ from streams.kafka.dead_letters import CODE
 from streams.kafka.log_reader import open_logs
 from streams.settings import Settings
 from streams.views.indices import ViewIndices
+from streams.views.lifecycle import Follow, Serve
 from streams.views.projector import Refused
 from streams.views.store import ViewStore
 
@@ -111,8 +112,21 @@ async def user_views(settings: Settings, *, timeout: float = 30) -> AsyncIterato
     async with connect(settings, timeout=timeout) as client:
         indices = ViewIndices.from_settings(settings, client, USER_VIEWS)
         await indices.create(1, {}, followed=True)
-        await indices.serve(f"{indices.alias}-v1")
+        await serve(indices, 1)
         index = in_namespace(settings, USER_VIEWS.index)
         yield ViewStore(
             client, index, name=f"{index.alias}-v1", bulk_documents=settings.bulk_documents
         )
+
+
+async def serve(indices: ViewIndices, number: int) -> None:
+    """Let queries read this index, complete or not."""
+    found = await indices.look(None)
+    (state,) = [one for one in found.indices if one.number == number]
+    await indices.carry_out(Serve(state, found.bearers))
+
+
+async def follow(indices: ViewIndices, number: int) -> None:
+    """Let workers follow this index."""
+    (state,) = [one for one in await indices.all() if one.number == number]
+    await indices.carry_out(Follow(state))

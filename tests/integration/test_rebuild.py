@@ -27,10 +27,12 @@ from streams.elasticsearch.connection import connect
 from streams.kafka.clients import admin_client
 from streams.progress import no_progress
 from streams.views.cutover import prune, roll_back
-from streams.views.indices import IndexState, ViewIndices
+from streams.views.feed import Feed
+from streams.views.indices import ViewIndices
+from streams.views.lifecycle import IndexState
 from streams.views.projection import View
 from streams.views.projector import Projector
-from streams.views.rebuild import Rebuild, rebuild
+from streams.views.rebuild import rebuild
 from streams.views.status import IndexStatus, status_of
 from tests.conftest import Deploy
 from tests.harness.command_line import ROOT, cqrs, cqrs_command
@@ -41,6 +43,7 @@ from tests.harness.read_side import (
     record,
     registered,
     send_events,
+    serve,
     view_dead_letters,
 )
 from tests.harness.traffic import Traffic, open_traffic, records_of
@@ -237,7 +240,7 @@ async def test_a_rebuild_never_changes_the_serving_index(deploy: Deploy) -> None
     async with connect(deployed.settings, timeout=30) as client:
         others = ViewIndices.from_settings(deployed.settings, client, LOUDER_VIEWS)
         await others.create(1, {}, followed=False)
-        await others.serve(f"{others.alias}-v1")
+        await serve(others, 1)
     worker = deployed.start("views")
     assert await asyncio.to_thread(worker.wait) == 1
     assert "cqrs views rebuild user-views" in worker.log_text.splitlines()[-1]
@@ -275,7 +278,7 @@ async def test_when_a_partition_fails_the_others_stop(
     await fill(deployed, 100)
     at_work, stopped = asyncio.Event(), asyncio.Event()
 
-    async def project(_self: object, _reader: object, _writer: object, records: list[Any]) -> None:
+    async def project(_self: object, _writer: object, records: list[Any]) -> None:
         if records[0].partition == 0:
             await at_work.wait()
             raise Fatal("the first one fails")
@@ -285,7 +288,7 @@ async def test_when_a_partition_fails_the_others_stop(
         finally:
             stopped.set()
 
-    monkeypatch.setattr(Rebuild, "_project", project)
+    monkeypatch.setattr(Feed, "_project", project)
     with pytest.raises(Fatal, match="the first one fails"):
         await made_anew(deployed)
     assert stopped.is_set()
@@ -308,7 +311,7 @@ async def test_documents_of_an_unfinished_chunk_are_no_violation(deploy: Deploy)
             0, [record("x", 1, registered("x@y"))], none_refused
         )
         (found,) = await status(deployed)
-        assert found.behind > 0
+        assert found.behind
         assert found.complete is None
         lost = [one async for one in store.scan()][:10]
         for document in lost:

@@ -8,7 +8,7 @@ from typing import cast
 import pytest
 
 from agents.user_views import USER_VIEWS
-from models.errors import Transient
+from models.errors import PartitionFatal, Transient
 from models.events import UserDeactivated, UserEvent, UserReactivated
 from models.messages import EventRecord
 from streams.elasticsearch.bulk_writer import WRITTEN, WriteResult, WriteStatus
@@ -22,6 +22,8 @@ STALE = WriteResult(WriteStatus.STALE)
 
 class Store:
     """Stores documents, but of some ids only stand-ins."""
+
+    name = "view-v1"
 
     def __init__(self, refuses: Collection[str] = ()) -> None:
         self._refuses = refuses
@@ -89,6 +91,53 @@ async def test_events_of_a_document_that_is_stored_already_count_as_skipped() ->
     projected = await projector(store).project(0, history("anna")[:2], none_refused)
     assert projected == Projected(written=0, skipped=2, refused=0)
     assert store.documents["anna"]["version"] == 3
+
+
+class Refusing(Store):
+    """Refuses each document for the same reason, and stand-ins too if `all_of_it`."""
+
+    def __init__(self, *, all_of_it: bool = False) -> None:
+        super().__init__()
+        self._all_of_it = all_of_it
+
+    def _write(self, document: Document) -> WriteResult:
+        if REFUSED in document and not self._all_of_it:
+            return super()._write(document)
+        key = document["id"]
+        reason = f"400 document_parsing_exception: [1:{len(key)}] no in document with id '{key}'"
+        return WriteResult(WriteStatus.REFUSED, reason)
+
+
+async def never_buried(refused: Sequence[Refused]) -> None:
+    raise AssertionError(refused)
+
+
+async def test_a_chunk_that_is_refused_for_one_reason_is_not_buried() -> None:
+    events = [one for number in range(10) for one in history(f"user-{number}")]
+    with pytest.raises(PartitionFatal, match="view-v1 refuses all of 10 documents, which says"):
+        await projector(Refusing()).project(0, events, never_buried)
+
+
+async def test_few_documents_may_all_be_refused() -> None:
+    buried: list[Refused] = []
+
+    async def bury(refused: Sequence[Refused]) -> None:
+        buried.extend(refused)
+
+    events = [one for number in range(9) for one in history(f"user-{number}")]
+    projected = await projector(Refusing()).project(0, events, bury)
+    assert (projected.refused, len(buried)) == (27, 9)
+
+
+async def test_a_refused_stand_in_is_never_passed_over() -> None:
+    async def bury(refused: Sequence[Refused]) -> None:
+        assert refused
+
+    with pytest.raises(PartitionFatal, match="refuses anna and also what stands for it"):
+        await projector(Refusing(all_of_it=True)).project(0, history("anna"), bury)
+    # An impossible id has no stand-in.
+    nameless = history("x" * 600)
+    await projector(Refusing(all_of_it=True)).project(0, nameless, bury)
 
 
 async def test_only_documents_without_a_final_result_are_sent_again() -> None:

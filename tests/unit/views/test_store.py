@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from elastic_transport import ObjectApiResponse
 from elasticsearch import AsyncElasticsearch
 
 from agents.user_views import USER_VIEWS
@@ -64,6 +65,7 @@ async def test_a_scan_goes_on_with_the_point_in_time_of_the_last_answer() -> Non
         hits = [{"_source": {"id": f"{n}"}, "sort": [n]} for n in range(2000)]
         return {
             "pit_id": f"point-{len(used)}",
+            "_shards": {"total": 1},
             "hits": {"hits": hits[:3] if search_after else hits},
         }
 
@@ -75,3 +77,15 @@ async def test_a_scan_goes_on_with_the_point_in_time_of_the_last_answer() -> Non
     )
     assert len([document async for document in scanning.scan()]) == 2003
     assert used == ["point-0", "point-1", "close point-2"]
+
+
+async def test_no_search_is_answered_from_two_indices() -> None:
+    """Behind the alias; whoever names an index gets what that has."""
+    found = {"_shards": {"total": 2, "failed": 0}, "count": 7, "hits": {"hits": []}}
+    both = {"count": answer(found), "search": answer(ObjectApiResponse(found, cast(Any, None)))}
+    with pytest.raises(Fatal, match="user-views is not one index with one shard"):
+        await store(**both).count()
+    with pytest.raises(Fatal, match="its documents may be found twice"):
+        await store(**both).search({"match_all": {}}, sort=["id"], limit=1)
+    client = cast(AsyncElasticsearch, SimpleNamespace(**both))
+    assert await ViewStore(client, USER_VIEWS.index, name="user-views-v1").count() == 7

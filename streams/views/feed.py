@@ -1,0 +1,117 @@
+"""Feeds an index with events by a reader of its own, each partition from its checkpoint on.
+
+A rebuild feeds the new index up to the end of the topic. A worker feeds an index that it follows
+beside the serving one: so whatever is wrong with that index holds up nobody who reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.structs import TopicPartition
+
+from models.errors import Fatal
+from models.messages import Event
+from streams.concurrency import gather_or_cancel
+from streams.kafka.clients import new_consumer, started
+from streams.kafka.records import Record
+from streams.settings import Settings
+from streams.views.event_reader import EventReader
+from streams.views.writer import PartitionWriter
+
+E = TypeVar("E", bound=Event)
+
+_FETCH_WAIT_MS = 1000
+
+
+class Feed(Generic[E]):
+    """Feeds one index; nobody else may use these writers meanwhile."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        reader: EventReader[E],
+        writers: Mapping[int, PartitionWriter[E]],
+    ) -> None:
+        """Prepare a feed.
+
+        Args:
+            settings: Contains the address of Kafka.
+            topic: The event topic.
+            reader: Reads its records.
+            writers: A writer into the index for each partition to feed.
+        """
+        self._settings = settings
+        self._topic = topic
+        self._reader = reader
+        self._writers = writers
+
+    async def load(self, ends: Mapping[int, int], report: Callable[[], None]) -> None:
+        """Project the events up to these positions, and call `report` after every step.
+
+        Raises:
+            IndexChanged: Another process writes to the index.
+            Fatal: The first events are gone, or as `PartitionWriter.write` raises.
+            KafkaError, Transient: A server failed.
+        """
+        await self._run(ends, report)
+
+    async def follow(self) -> None:
+        """Project all events, for ever; raises as `load` does."""
+        await self._run(None, lambda: None)
+
+    async def _run(self, ends: Mapping[int, int] | None, report: Callable[[], None]) -> None:
+        # The partitions run at the same time: one is read while Elasticsearch indexes another.
+        async with self._consumer() as consumer:
+            await gather_or_cancel(
+                *(
+                    self._partition(
+                        consumer, number, None if ends is None else ends[number], report
+                    )
+                    for number in self._writers
+                )
+            )
+
+    @asynccontextmanager
+    async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
+        """Open a consumer at the positions of the writers, which it starts."""
+        unstarted = new_consumer(self._settings, max_poll_records=None)
+        async with started(unstarted, self._settings) as consumer:
+            partitions = [TopicPartition(self._topic, number) for number in self._writers]
+            consumer.assign(partitions)
+            for partition in partitions:
+                position = await self._writers[partition.partition].start()
+                begin = (await consumer.beginning_offsets([partition]))[partition]
+                if begin > position:
+                    raise Fatal(
+                        f"{partition.topic}[{partition.partition}] begins at {begin}: the events "
+                        "before are gone, and a view without them would be wrong; restore the "
+                        "topic from a backup"
+                    )
+                consumer.seek(partition, position)
+            yield consumer
+
+    async def _partition(
+        self,
+        consumer: AIOKafkaConsumer,
+        number: int,
+        end: int | None,
+        report: Callable[[], None],
+    ) -> None:
+        writer = self._writers[number]
+        report()
+        while end is None or writer.checkpoint.position < end:
+            found = await consumer.getmany(
+                TopicPartition(self._topic, number), timeout_ms=_FETCH_WAIT_MS
+            )
+            for records in found.values():
+                await self._project(writer, records)
+            report()
+
+    async def _project(self, writer: PartitionWriter[E], records: list[Record]) -> None:
+        events, sources = await writer.dead_letters.decode(self._reader, records)
+        await writer.write(events, sources, records[-1].offset + 1)

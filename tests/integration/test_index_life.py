@@ -1,0 +1,244 @@
+"""What people do to the indices of a view: no query is answered from half a view, or from two."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from elasticsearch import AsyncElasticsearch
+
+from agents.user_views import USER_VIEWS
+from deploy.ephemeral import Deployment, create_user_topics
+from deploy.waiting import wait_until
+from models.errors import Fatal, NoSuchView, Transient
+from streams.elasticsearch.connection import connect
+from streams.kafka.clients import admin_client
+from streams.progress import no_progress
+from streams.settings import Settings
+from streams.views import rebuild as rebuilding
+from streams.views.cutover import prunable, prune, roll_back
+from streams.views.indices import ViewIndices
+from streams.views.lifecycle import IndexState
+from streams.views.source import event_log
+from streams.views.status import IndexStatus, status_of
+from streams.views.store import open_view_store
+from tests.conftest import Deploy
+from tests.harness.command_line import cqrs
+from tests.harness.read_side import encoded, registered, send_events, view_dead_letters
+
+
+class View:
+    """A view with a worker that projects events which the test sends."""
+
+    def __init__(self, deployed: Deployment, client: AsyncElasticsearch) -> None:
+        self.deployed = deployed
+        self.client = client
+        self.indices = ViewIndices.from_settings(deployed.settings, client, USER_VIEWS)
+        self.users = 0
+
+    def name(self, number: int) -> str:
+        return f"{self.indices.alias}-v{number}"
+
+    async def register(self, users: int = 5) -> None:
+        first, self.users = self.users, self.users + users
+        names = [f"user-{number}" for number in range(first, self.users)]
+        await send_events(
+            self.deployed,
+            *((one, encoded(self.deployed, one, 1, registered(f"{one}@x.org"))) for one in names),
+        )
+
+    async def has_all(self) -> None:
+        """Wait until queries find every user, once."""
+
+        async def found() -> bool:
+            async with open_view_store(self.deployed.settings, USER_VIEWS, timeout=30) as store:
+                try:
+                    await store.refresh()
+                    hits = await store.search({"exists": {"field": "id"}}, sort=["id"], limit=1000)
+                except (NoSuchView, Transient):
+                    return False
+                return len(hits) == self.users
+
+        await wait_until(found, timeout=60)
+
+    async def states(self) -> dict[int, str]:
+        return {state.number: state.state for state in await self.indices.all()}
+
+    async def status(self) -> list[IndexStatus]:
+        return await status_of(
+            self.deployed.settings, USER_VIEWS, check=False, progress=no_progress
+        )
+
+    async def rebuild(self, *, timeout: float = 60, abandon_serving: bool = False) -> IndexState:
+        return await rebuilding.rebuild(
+            self.deployed.settings,
+            USER_VIEWS,
+            timeout=timeout,
+            progress=no_progress,
+            abandon_serving=abandon_serving,
+        )
+
+    async def says(self, text: str) -> None:
+        (worker,) = self.deployed.of("views")
+        await wait_until(lambda: text in worker.log_text, timeout=60)
+
+    async def put(self, number: int, **settings: object) -> None:
+        changed = {f"index.{name.replace('__', '.')}": value for name, value in settings.items()}
+        await self.client.indices.put_settings(index=self.name(number), settings=changed)
+
+
+@asynccontextmanager
+async def view_of(deployed: Deployment) -> AsyncIterator[View]:
+    async with connect(deployed.settings, timeout=30) as client:
+        yield View(deployed, client)
+
+
+async def test_indices_that_are_closed_ill_and_lost(deploy: Deploy) -> None:
+    async with view_of(deploy("views", partitions=1)) as view:
+        await view.register()
+        await view.has_all()
+        assert (await view.rebuild()).number == 2
+
+        # a former index that is read-only holds up nobody, and gets all when it is mended
+        await view.put(1, blocks__write=True)
+        for _ in range(3):
+            await view.register()
+            await view.has_all()
+        await view.put(1, blocks__write=None)
+
+        async def former_has_all() -> bool:
+            return [one.behind for one in await view.status()] == [0, 0]
+
+        await wait_until(former_has_all, timeout=60)
+
+        # a closed former index is seen, and deleted
+        await view.client.indices.close(index=view.name(1))
+        former, serving = await view.status()
+        assert (former.trouble, former.behind) == ("closed: open it", None)
+        assert serving.trouble is None
+        assert await prunable(view.deployed.settings, USER_VIEWS) == [view.name(1)]
+        await prune(view.deployed.settings, USER_VIEWS, [view.name(1)])
+        assert await view.states() == {2: "serving"}
+
+        # a closed serving index is waited for: no other one is made
+        await view.client.indices.close(index=view.name(2))
+        await view.register()
+        await view.says("Projecting waits: ")
+        assert await view.states() == {2: "serving"}
+        shown = cqrs(view.deployed.settings, "views", "status")
+        assert shown.returncode == 1
+        assert "closed" in shown.stdout
+        with pytest.raises(Fatal, match="is closed: open it.*--abandon-serving"):
+            await view.rebuild()
+        await view.client.indices.open(index=view.name(2))
+        await view.has_all()
+
+        # one that is lost is given up by a command
+        await view.client.indices.close(index=view.name(2))
+        assert (await view.rebuild(abandon_serving=True)).number == 3
+        await view.has_all()
+
+
+async def test_aliases_and_settings_that_are_not_ours(deploy: Deploy) -> None:
+    async with view_of(deploy("views", partitions=1)) as view:
+        await view.register()
+        await view.has_all()
+        first, client = view.name(1), view.client
+
+        # taken away: all that a snapshot restores without aliases lacks
+        for alias in (f"{first}-writes", view.indices.alias, f"{view.indices.alias}-followed"):
+            await client.indices.delete_alias(index=first, name=alias)
+        await view.register()
+        await view.has_all()
+
+        # on another index as well, as a snapshot that is restored beside brings them
+        beside = f"restored-{first}"
+        aliases: dict[str, dict[str, str]] = {view.indices.alias: {}, f"{first}-writes": {}}
+        await client.indices.create(index=beside, aliases=aliases)
+        await view.says(f"took the aliases {first}-writes from {beside}")
+        await view.register()
+        await view.has_all()
+        assert not (await client.indices.get_alias(index=beside))[beside]["aliases"]
+        await client.indices.delete(index=beside)
+
+        # a pipeline that is not there says nothing about a document
+        await view.put(1, default_pipeline="not-there")
+        await view.register(20)
+        await view.says("pipeline with id [not-there] does not exist")
+        await view.put(1, default_pipeline="_none")
+        await view.has_all()
+        assert await view_dead_letters(view.deployed) == []
+
+
+async def test_a_rebuild_shows_no_half_view(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def has_workers(*_: object) -> bool:
+        return True
+
+    monkeypatch.setattr(rebuilding, "has_workers", has_workers)
+    async with view_of(deploy(partitions=2)) as view:
+        log = await event_log(view.deployed.settings, USER_VIEWS)
+        await view.indices.create(1, {0: 10, 1: 0}, followed=True, log=log)  # as a worker does
+        with pytest.raises(Fatal, match="user-views-v1 does not have all events yet"):
+            await view.rebuild(timeout=0)
+        assert await view.states() == {1: "followed"}
+
+
+async def test_the_number_of_partitions_is_that_of_the_topics(deploy: Deploy) -> None:
+    settings = deploy(partitions=2).settings.model_copy(update={"partitions": 1})
+    for asking in asking_everything(settings):
+        with pytest.raises(Fatal, match="has 2 partitions, CQRS_PARTITIONS says 1"):
+            await asking
+
+
+def asking_everything(settings: Settings) -> list[Coroutine[Any, Any, object]]:
+    """What the commands do that read the event topic."""
+    return [
+        status_of(settings, USER_VIEWS, check=False, progress=no_progress),
+        rebuilding.rebuild(settings, USER_VIEWS, timeout=0, progress=no_progress),
+        roll_back(settings, USER_VIEWS, timeout=0, progress=no_progress),
+    ]
+
+
+async def test_an_event_topic_that_was_created_again_is_noticed(deploy: Deploy) -> None:
+    deployed = deploy("views", partitions=1)
+    async with view_of(deployed) as view:
+        await view.register()
+        await view.has_all()
+        (worker,) = deployed.of("views")
+        await deployed.retire(worker)
+        async with admin_client(deployed.settings) as admin:
+            await admin.delete_topics([deployed.names.events])
+
+            async def is_gone() -> bool:
+                return deployed.names.events not in await admin.list_topics()
+
+            await wait_until(is_gone)
+        await create_user_topics(deployed.settings)
+        view.users = 0
+        await view.register(2)
+        worker.start()
+        assert worker.wait() == 1
+        assert "was deleted and created again" in worker.log_text.splitlines()[-1]
+        with pytest.raises(Fatal, match="start a view worker of this program"):
+            await view.rebuild(timeout=0)
+        worker.start()
+        deployed.workers.append(worker)
+        assert (await view.rebuild()).number == 2
+        await view.has_all()
+
+
+async def test_missing_topics_are_named(deploy: Deploy) -> None:
+    settings = deploy(partitions=1).settings.model_copy(update={"namespace": "mistyped-"})
+    for asking in asking_everything(settings):
+        with pytest.raises(Fatal, match="missing topics: mistyped-users.commands.v1"):
+            await asking
+
+
+async def test_rolling_back_needs_a_former_index(deploy: Deploy) -> None:
+    settings = deploy(partitions=1).settings
+    with pytest.raises(Fatal, match="there is no former index of user-views to go back to"):
+        await roll_back(settings, USER_VIEWS, timeout=0, progress=no_progress)

@@ -1,0 +1,90 @@
+"""A worker that looks at the indices again and again, whatever Elasticsearch answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from typing import Any, cast
+
+import pytest
+
+from agents.user_views import USER_VIEWS
+from models.errors import Fatal, Transient
+from streams.settings import Settings
+from streams.views import follower as following
+from streams.views.checkpoint import IndexChanged
+from streams.views.follower import ViewFollower
+from streams.views.lifecycle import EventLog, Situation
+
+LOG = EventLog("cluster", "topic", 1)
+SITUATION = Situation("user-views", "views", "user-views", USER_VIEWS.definition, LOG)
+
+
+async def no_restart(_: Collection[int]) -> None:
+    raise AssertionError
+
+
+class Indices:
+    """Answers one look after the other; what is an error is raised."""
+
+    alias = "user-views"
+
+    def __init__(self, *answers: Situation | Exception) -> None:
+        self._answers = list(answers)
+        self.starting: list[bool] = []
+        self.done = asyncio.Event()
+
+    async def look(self, _: EventLog, *, starting: bool) -> Situation:
+        self.starting.append(starting)
+        if not self._answers:
+            self.done.set()
+            await asyncio.Event().wait()
+        answer = self._answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def create(self, *_: Any, **__: Any) -> bool:
+        return True
+
+
+@pytest.fixture
+def follow(monkeypatch: pytest.MonkeyPatch) -> Callable[[Indices], ViewFollower[Any]]:
+    monkeypatch.setattr(following, "_CHECK_INTERVAL_S", 0)
+    monkeypatch.setattr(following, "_CHECK_INTERVAL_UNTIL_SERVING_S", 0)
+
+    async def positions() -> dict[int, int]:
+        return {0: 0}
+
+    def new(indices: Indices) -> ViewFollower[Any]:
+        nothing = cast(Any, None)
+        follower = ViewFollower(
+            Settings(), nothing, USER_VIEWS, LOG, "events", nothing, nothing, positions
+        )
+        monkeypatch.setattr(follower, "_indices", indices)
+        return follower
+
+    return new
+
+
+async def test_an_outage_is_waited_for(follow: Callable[[Indices], ViewFollower[Any]]) -> None:
+    """Also one of the name service: only the first look takes that for a mistake."""
+    indices = Indices(SITUATION, Transient("away"), IndexChanged("by somebody"), Transient("away"))
+    follower = follow(indices)
+    watching = asyncio.create_task(follower.watch(no_restart))
+    await asyncio.wait_for(indices.done.wait(), 10)
+    assert follower.is_waiting
+    assert not watching.done()
+    watching.cancel()
+    with suppress(asyncio.CancelledError):
+        await watching
+    assert indices.starting == [True, False, False, False, False]
+
+
+async def test_what_is_refused_ends_the_worker(
+    follow: Callable[[Indices], ViewFollower[Any]],
+) -> None:
+    follower = follow(Indices(Situation("v", "views", "v", "this", LOG, is_index=True)))
+    with pytest.raises(Fatal, match="an index is called v"):
+        await follower.watch(no_restart)
