@@ -13,6 +13,7 @@ from itertools import islice
 from statistics import quantiles
 from uuid import uuid4
 
+import async_timeout
 from aiokafka import AIOKafkaConsumer
 
 from agents.client import open_queries
@@ -108,7 +109,8 @@ async def run_demo(settings: Settings, progress: ProgressCallback) -> DemoResult
         for key, value in _records():
             await sender.add(key, value)
         await sender.flush()
-        result.decided_per_second = await asyncio.wait_for(counting, _STEP_TIMEOUT_S)
+        async with async_timeout.timeout(_STEP_TIMEOUT_S):
+            result.decided_per_second = await counting
         await _wait_until_projected(settings, counted.documents, progress)
         result.searchable = await _probe(sender, queries, progress)
         result.report = await verify_users(settings, progress=progress)

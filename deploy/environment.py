@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from pydantic import SecretStr
 
+from models.errors import Fatal
 from streams.settings import Settings, read_settings
 
 
@@ -18,7 +19,8 @@ def load_settings() -> Settings:
     default: the usual port on this machine.
 
     Raises:
-        Fatal: as `read_settings` does.
+        Fatal: as `read_settings` does; or the running stack is secured, and who connects has to say
+            as whom.
     """
     from_environment = read_settings()
     if {"bootstrap_servers", "elasticsearch_url"} <= from_environment.model_fields_set:
@@ -29,6 +31,10 @@ def load_settings() -> Settings:
     stack = running_address()
     if stack is None:
         return from_environment
+    if stack.is_secure:
+        raise Fatal(
+            "the running stack is secured: source the file of a role first, as `cqrs up` shows it"
+        )
     named = from_environment.model_dump(include=from_environment.model_fields_set)
     return Settings(**{**asdict(stack), **named})
 

@@ -34,7 +34,7 @@ from streams.settings import Settings
 
 
 class Servers(Protocol):
-    """The addresses of a Kafka and an Elasticsearch, such as those of an `EmbeddedStack`."""
+    """A Kafka and an Elasticsearch, such as an `EmbeddedStack`."""
 
     @property
     def bootstrap_servers(self) -> str:

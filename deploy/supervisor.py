@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import async_timeout
+
 Role = Literal["commands", "views", "registrations"]
 
 ROLES: Mapping[Role, str] = {
@@ -166,7 +168,8 @@ class Supervisor:
             wait = next(waits, _BACKOFF_S[-1])
             self._say(f"worker {number} {_how_it_ended(code)}; starting it again in {wait:g} s")
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), wait)
+                async with async_timeout.timeout(wait):
+                    await self._stopping.wait()
 
 
 def _how_it_ended(code: int) -> str:

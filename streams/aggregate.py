@@ -83,3 +83,16 @@ class TopicNames:
     def changelog(self) -> str:
         """Changelog of the state table."""
         return f"{self.namespace}{self.aggregate}.state-changelog.v1"
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """All topics of the aggregate."""
+        return (
+            self.commands,
+            self.events,
+            self.outcomes,
+            self.dead_commands,
+            self.dead_views,
+            self.keys,
+            self.changelog,
+        )

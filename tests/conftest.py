@@ -36,6 +36,13 @@ def servers() -> Iterator[EmbeddedStack]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def secured_servers() -> Iterator[EmbeddedStack]:
+    """A Kafka and an Elasticsearch with TLS, authentication and ACLs."""
+    with EmbeddedStack.temporary(secure=True) as running:
+        yield running
+
+
 @pytest.fixture(scope="module")
 def stack(servers: EmbeddedStack) -> Iterator[EmbeddedStack]:
     """The servers, for the tests of a module; each test takes names of its own.

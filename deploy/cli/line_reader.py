@@ -9,6 +9,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from typing import BinaryIO
 
+import async_timeout
+
 _READ_BYTES = 1 << 20
 _READ_WAIT_S = 0.05
 _MAX_BLOCKS = 4  # read ahead
@@ -70,7 +72,8 @@ async def read_available(stream: BinaryIO) -> AsyncIterator[bytes]:
     threading.Thread(target=read_all, daemon=True).start()
     while True:
         try:
-            block = await asyncio.wait_for(blocks.get(), _READ_WAIT_S)
+            async with async_timeout.timeout(_READ_WAIT_S):
+                block = await blocks.get()
         except asyncio.TimeoutError:
             yield b""
             continue

@@ -19,6 +19,7 @@ from models.errors import InvalidCommand
 from streams.aggregate import TopicNames
 from streams.commands.bulk_sender import BulkSender, read_line
 from streams.kafka.clients import new_producer, started
+from streams.kafka.rights import client
 from streams.kafka.topics import COMMAND_BYTES, check_topics, topic_specs
 from streams.progress import ProgressCallback
 from streams.settings import Settings
@@ -57,7 +58,9 @@ def send_lines(source: BinaryIO, as_json: bool) -> int:
 async def _send(settings: Settings, source: BinaryIO, progress: ProgressCallback) -> Summary:
     names = TopicNames.of(settings, USERS.name)
     await check_topics(
-        settings, [spec for spec in topic_specs(settings, names) if spec.name == names.commands]
+        settings,
+        [spec for spec in topic_specs(settings, names) if spec.name == names.commands],
+        [right for right in client(names) if right.name == names.commands],
     )
     summary = Summary()
     lines = LineSplitter(COMMAND_BYTES)

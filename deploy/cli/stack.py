@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import time
 from collections import deque
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from deploy.embedded.processes import SERVERS
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
 from deploy.embedded.status import StackStatus
+from deploy.roles import ROLES
 from models.errors import Fatal
 
 _NOT_RUNNING = 3  # exit code of `status`, the same as with service managers
@@ -27,16 +29,27 @@ _PORT = click.IntRange(0, 65535)
 @click.option(
     "--elasticsearch-port", type=_PORT, help="Port of Elasticsearch; 0 chooses a free one."
 )
-def up(kafka_port: int | None, elasticsearch_port: int | None) -> None:
+@click.option(
+    "--secure", is_flag=True, help="With TLS, passwords and rights; it stays so until it is purged."
+)
+def up(kafka_port: int | None, elasticsearch_port: int | None, secure: bool) -> None:
     """Start the embedded Kafka and Elasticsearch, and leave them running.
 
     The first start downloads them. It chooses free ports unless you name some; later starts use
     the same ports again. A server that runs already is left as it is.
+
+    With --secure, each role gets its rights in CQRS_NAMESPACE, and a file to source in the shell
+    that runs it. The security module of Elasticsearch is under the Elastic License.
     """
-    stack = EmbeddedStack(kafka_port=kafka_port, elasticsearch_port=elasticsearch_port)
+    stack = EmbeddedStack(
+        kafka_port=kafka_port, elasticsearch_port=elasticsearch_port, secure=secure
+    )
     address = stack.up(TerminalProgress())
     click.echo(f"Kafka          {address.bootstrap_servers}")
     click.echo(f"Elasticsearch  {address.elasticsearch_url}")
+    if address.is_secure:
+        for role in ROLES:
+            click.echo(f"{role:<15}. {shlex.quote(str(stack.secrets.folder / f'{role}.env'))}")
 
 
 @click.command()

@@ -15,6 +15,7 @@ from deploy.environment import load_settings
 from streams.aggregate import TopicNames
 from streams.audit.states import verify_states
 from streams.commands.rebuild_state import rebuild_partition
+from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, topic_specs
 from streams.settings import Settings
 from streams.worker.process import tune_gc
@@ -81,7 +82,7 @@ def rebuild(partition: int | None, all_: bool, as_json: bool) -> None:
     settings = load_settings()
     numbers = _numbers(settings, partition)
     names = TopicNames.of(settings, USERS.name)
-    asyncio.run(check_topics(settings, topic_specs(settings, names)))
+    asyncio.run(check_topics(settings, topic_specs(settings, names), reader(names)))
     tune_gc()
     rebuilt = []
     with progress_bar() as progress:

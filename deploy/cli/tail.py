@@ -33,6 +33,7 @@ from streams.kafka.dead_letters import (
     WITHHELD,
 )
 from streams.kafka.records import Record
+from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, partitions_of, topic_specs
 from streams.settings import Settings
 
@@ -71,7 +72,9 @@ async def _tail(
     names = TopicNames.of(settings, USERS.name)
     topic = {"events": names.events, "outcomes": names.outcomes, "dead": names.dead_commands}[kind]
     await check_topics(
-        settings, [spec for spec in topic_specs(settings, names) if spec.name == topic]
+        settings,
+        [spec for spec in topic_specs(settings, names) if spec.name == topic],
+        [right for right in reader(names) if right.name in (topic, names.keys)],
     )
     left = limit
     async with open_key_ring(settings, names) as ring:
@@ -207,8 +210,7 @@ def _text(data: bytes | None) -> Any:
 
 
 def _value(record: Any) -> str:
-    value: bytes = record.value
-    return value.decode()
+    return orjson.dumps(orjson.loads(record.value)).decode()  # one line, whoever wrote it
 
 
 # kind -> (one line for people, one line of JSON)

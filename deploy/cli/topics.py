@@ -7,18 +7,22 @@ import asyncio
 import click
 
 from agents.users import COMMAND_WORKER, USERS
+from deploy.cli.acls import FORMS, Form
+from deploy.cli.acls import acls as format_acls
 from deploy.cli.terminal import examples
 from deploy.environment import load_settings
+from deploy.roles import ROLES, SecuredRole
 from streams.aggregate import TopicNames
 from streams.commands import adopt_topic as adopting
 from streams.commands import skip_expired as expired
+from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, create_topics, topic_specs
-from streams.settings import Settings
+from streams.settings import Settings, read_settings
 
 
 @click.group()
 def topics() -> None:
-    """Create the topics; skip expired commands; adopt a new topic."""
+    """Create the topics; print who needs which rights; skip expired commands; adopt a new topic."""
 
 
 @topics.command(
@@ -45,6 +49,29 @@ def create() -> None:
     Console(soft_wrap=True, highlight=False).print(table)
     for line in asyncio.run(check_topics(settings, specs)):
         click.echo(f"warning: {line}", err=True)
+
+
+@topics.command(
+    epilog=examples(
+        "cqrs topics acls --role command-worker --principal User:commands",
+        "cqrs topics acls --role view-worker --principal User:views --format json",
+    )
+)
+@click.option("--role", required=True, type=click.Choice(ROLES), help="Whose rights.")
+@click.option("--principal", required=True, help="Who gets them, as Kafka names it: User:NAME.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMS),
+    default="kafka-acls",
+    show_default=True,
+    help="Commands, a KafkaUser of Strimzi, or JSON with the role of Elasticsearch.",
+)
+def acls(role: SecuredRole, principal: str, form: Form) -> None:
+    """Print the rights that a role needs in CQRS_NAMESPACE, and no more."""
+    if not principal.startswith("User:"):
+        raise click.UsageError("a principal begins with User:")
+    click.echo(format_acls(role, principal, form, read_settings()))
 
 
 @topics.command(epilog=examples("cqrs topics skip-expired 2"))
@@ -113,5 +140,5 @@ def _checked(partition: int | None) -> tuple[Settings, TopicNames]:
     if partition is not None and partition >= settings.partitions:
         raise click.UsageError(f"the partitions are 0 to {settings.partitions - 1}")
     names = TopicNames.of(settings, USERS.name)
-    asyncio.run(check_topics(settings, topic_specs(settings, names)))
+    asyncio.run(check_topics(settings, topic_specs(settings, names), reader(names)))
     return settings, names

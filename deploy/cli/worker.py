@@ -11,6 +11,8 @@ import click
 from agents.users import USERS
 from deploy.cli.terminal import examples
 from deploy.environment import child_environment, load_settings
+from deploy.rights import kafka_rights
+from deploy.roles import SecuredRole
 from deploy.scraping import listed_targets, settings_of_each
 from deploy.supervisor import ROLES, Role, Supervisor, command_line
 from streams.aggregate import TopicNames
@@ -54,7 +56,7 @@ def worker(ctx: click.Context, role: Role, processes: int, targets: Path | None)
     """
     settings = load_settings()
     # Check here what starting a worker again would not solve: one error instead of many.
-    asyncio.run(_check(settings))
+    asyncio.run(_check(settings, role))
     each = settings_of_each(settings, processes)
     supervisor = Supervisor(
         command_line(ROLES[role]),
@@ -66,7 +68,9 @@ def worker(ctx: click.Context, role: Role, processes: int, targets: Path | None)
     ctx.exit(code)
 
 
-async def _check(settings: Settings) -> None:
+async def _check(settings: Settings, role: Role) -> None:
     names = TopicNames.of(settings, USERS.name)
-    await check_topics(settings, topic_specs(settings, names))
+    secured: SecuredRole = "command-worker" if role == "commands" else "view-worker"
+    specs = topic_specs(settings, names)
+    await check_topics(settings, specs, kafka_rights(secured, settings))
     await check_master_key(settings, names)

@@ -6,20 +6,26 @@ public classes. It lacks most modules of the full distribution, such as the fiel
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+from deploy.embedded import elasticsearch_security
 from deploy.embedded.ports import HOST
+from deploy.embedded.secrets import ADMIN, Secrets
 from deploy.embedded.shared_files import write_atomically
 from models.errors import Fatal
 
 _SETTINGS = "config/elasticsearch.json"
 
 
-def configure(home: Path, *, port: int) -> None:
+def configure(home: Path, *, port: int, secure: bool = False) -> None:
     """Write the configuration of a node that keeps its data below `home`.
+
+    If it is `secure`, its clients authenticate, over TLS.
 
     Raises:
         Fatal: Elasticsearch would keep its data in another folder.
@@ -38,6 +44,7 @@ def configure(home: Path, *, port: int) -> None:
         "transport.port": "0",  # nothing but the node itself uses it
         # On a nearly full disk, all indices would become read-only.
         "cluster.routing.allocation.disk.threshold_enabled": "false",
+        **(elasticsearch_security.settings() if secure else {}),
     }
     write_atomically(home / _SETTINGS, json.dumps(settings, indent=1))
 
@@ -53,24 +60,38 @@ def start_server(home: Path, jars: Path) -> Callable[[], None]:
     JClass("org.elasticsearch.common.logging.LogConfigurator").configureESLogging()
     settings = JClass("org.elasticsearch.common.settings.Settings").builder()
     settings.put("path.home", str(jars))
-    for name, value in json.loads((home / _SETTINGS).read_text()).items():
+    modules = jars / "modules"
+    written = json.loads((home / _SETTINGS).read_text())
+    for name, value in written.items():
         settings.put(name, value)
+    if "xpack.security.enabled" in written:
+        settings.setSecureSettings(elasticsearch_security.secure_settings(home))
+        modules = home / "tmp" / "elasticsearch" / "modules"
+        elasticsearch_security.prepare_modules(modules, jars)
     config = JClass("java.nio.file.Path").of(str(home / "config"))
     environment = JClass("org.elasticsearch.env.Environment")(settings.build(), config)
     loader = JClass("org.elasticsearch.plugins.PluginsLoader")
-    modules = loader.loadModulesBundles(environment.modulesDir(), False)
+    bundles = loader.loadModulesBundles(JClass("java.nio.file.Path").of(str(modules)), False)
     nothing = JClass("java.util.HashSet")(), JClass("java.util.HashMap")()
-    plugins = loader.createPluginsLoader(modules, *nothing, False)
+    plugins = loader.createPluginsLoader(bundles, *nothing, False)
     node = JClass("org.elasticsearch.node.Node")(environment, plugins)
     node.start()
     return lambda: node.close()
 
 
-def is_healthy(port: int) -> bool:
+def is_healthy(port: int, secrets: Secrets | None = None) -> bool:
     """Check whether the node answers and all its indices can be searched."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)  # ignores configured proxies
+    connection: http.client.HTTPConnection  # which ignores configured proxies
+    headers = {}
+    if secrets is None:
+        connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    else:
+        context = ssl.create_default_context(cafile=secrets.ca_file)
+        connection = http.client.HTTPSConnection(HOST, port, timeout=5, context=context)
+        credentials = base64.b64encode(f"elastic:{secrets.password(ADMIN)}".encode()).decode()
+        headers["Authorization"] = f"Basic {credentials}"
     try:
-        connection.request("GET", "/_cluster/health")
+        connection.request("GET", "/_cluster/health", headers=headers)
         response = connection.getresponse()
         return response.status == http.HTTPStatus.OK and json.load(response)["status"] != "red"
     except (OSError, http.client.HTTPException):

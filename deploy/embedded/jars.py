@@ -21,6 +21,7 @@ from deploy.embedded.lockfile import (
     ELASTICSEARCH_VERSION,
     NETTY_MODULE,
     ROOTS,
+    SECURITY,
     Jar,
     read_lock,
     sha256_of,
@@ -124,6 +125,6 @@ if __name__ == "__main__":
     from deploy.embedded.start_progress import TerminalProgress
 
     try:
-        ensure_jars(TerminalProgress(), ROOTS)
+        ensure_jars(TerminalProgress(), (*ROOTS, SECURITY))
     except Fatal as error:
         sys.exit(f"cqrs: {error}")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from uuid import uuid4
 
 from deploy.embedded.ports import HOST
+from deploy.embedded.secrets import ADMIN, PRINCIPALS, SERVER, Secrets
 from deploy.embedded.shared_files import write_atomically
 
 _PROPERTIES = "config/kafka.properties"
@@ -24,6 +25,7 @@ class Listeners(NamedTuple):
 
     broker: int
     controller: int  # used by the nodes only
+    certificates: int = 0  # for clients that show a certificate; only of a secured node
 
 
 def configure(
@@ -31,6 +33,7 @@ def configure(
     *,
     advertised: Mapping[Path, Listeners] | None = None,
     changes: Mapping[str, object] = MappingProxyType({}),
+    secrets: Secrets | None = None,
 ) -> None:
     """Write the configuration of a cluster; each node keeps its data below its home folder.
 
@@ -41,6 +44,7 @@ def configure(
         nodes: the ports that each node listens on, by home folder.
         advertised: the ports that others connect to, if these are not the same: those of proxies.
         changes: settings of Kafka that each node has in place of those chosen here.
+        secrets: if given, clients authenticate, over TLS, and have the rights that ACLs give them.
     """
     advertised = advertised or nodes
     controllers = [f"{HOST}:{ports.controller}" for ports in advertised.values()]
@@ -51,10 +55,13 @@ def configure(
         settings = {"node.id": id_, "controller.quorum.bootstrap.servers": ",".join(controllers)}
         settings |= _settings(ports, replicas=len(nodes), in_sync=max(1, len(nodes) - 1))
         settings["advertised.listeners"] = _addresses(advertised[home])
+        if secrets is not None:
+            settings |= _secured(ports, secrets)
         settings |= changes
         text = "".join(f"{name}={value}\n" for name, value in settings.items())
-        write_atomically(home / _PROPERTIES, text)
-        write_atomically(home / _FORMAT, json.dumps(new))
+        write_atomically(home / _PROPERTIES, text, mode=0o600)
+        users = _users(secrets) if secrets is not None else []
+        write_atomically(home / _FORMAT, json.dumps([*new, *users]), mode=0o600)
 
 
 def start_server(home: Path, _jars: Path) -> Callable[[], None]:
@@ -122,6 +129,48 @@ def _settings(ports: Listeners, *, replicas: int, in_sync: int) -> dict[str, obj
         "num.recovery.threads.per.data.dir": 2,
         "log.cleaner.dedupe.buffer.size": 16 << 20,  # bytes of the small heap
     }
+
+
+def _secured(ports: Listeners, secrets: Secrets) -> dict[str, object]:
+    """Return the settings of a node that differ if it is secured."""
+    listeners = (
+        f"SASL_SSL://{HOST}:{ports.broker},SSL://{HOST}:{ports.certificates},"
+        f"CONTROLLER://{HOST}:{ports.controller}"
+    )
+    security = "org.apache.kafka.common.security"
+    admin = f'username="{ADMIN}" password="{secrets.password(ADMIN)}"'
+    plain = " ".join(f'user_{name}="{secrets.password(name)}"' for name in PRINCIPALS)
+    return {
+        "listeners": listeners,
+        "advertised.listeners": listeners,
+        "listener.security.protocol.map": "SASL_SSL:SASL_SSL,SSL:SSL,CONTROLLER:SSL",
+        "inter.broker.listener.name": "SASL_SSL",
+        "sasl.mechanism.inter.broker.protocol": "SCRAM-SHA-512",
+        "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
+        "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config": (
+            f"{security}.scram.ScramLoginModule required {admin};"
+        ),
+        "listener.name.sasl_ssl.plain.sasl.jaas.config": (
+            f"{security}.plain.PlainLoginModule required {plain};"
+        ),
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": secrets.server_file,
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": secrets.ca_file,
+        "listener.name.ssl.ssl.client.auth": "required",
+        "listener.name.controller.ssl.client.auth": "required",
+        "ssl.principal.mapping.rules": r"RULE:^CN=([^,]+).*$/$1/",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": f"User:{ADMIN};User:{SERVER}",
+    }
+
+
+def _users(secrets: Secrets) -> list[str]:
+    """Return the options that create the users when the storage is formatted."""
+    return [
+        f"--add-scram=SCRAM-SHA-512=[name={name},password={secrets.password(name)}]"
+        for name in PRINCIPALS
+    ]
 
 
 def _addresses(ports: Listeners) -> str:

@@ -34,12 +34,48 @@ ROOTS = {
 }
 NETTY_MODULE = "modules/transport-netty4"
 
+# The modules of Elasticsearch's security, as a set of its own: they are under the Elastic License,
+# so they are run from the registry and never part of what this project distributes.
+SECURITY = "elasticsearch-security"
+SECURITY_MODULES = {
+    "modules/x-pack-core": [f"org.elasticsearch.plugin:x-pack-core:{ELASTICSEARCH_VERSION}"],
+    "modules/x-pack-security": [
+        f"org.elasticsearch.plugin:x-pack-security:{ELASTICSEARCH_VERSION}"
+    ],
+    "lib": ["org.eclipse.jdt:ecj:3.44.0"],
+}
+# No registry has the versions of OpenSAML that the module was built with. SAML is never used here;
+# the class loader only has to find its classes, so these do, without their dependencies.
+SECURITY_SAML = [
+    *(
+        f"org.opensaml:opensaml-{part}:4.0.1"
+        for part in (
+            "core",
+            *(
+                f"{of}-{kind}"
+                for of in ("messaging", "profile", "saml", "security", "soap", "storage", "xmlsec")
+                for kind in ("api", "impl")
+            ),
+        )
+    ),
+    "net.shibboleth.utilities:java-support:8.0.0",
+]
+# Dependencies of these modules that no registry has, or that would be there twice.
+SECURITY_LEFT_OUT = (
+    "org.elasticsearch.plugin:x-pack-template-resources",
+    "org.elasticsearch.plugin:es-opensaml-security-api",
+    "org.elasticsearch.plugin:transport-netty4",
+    "org.opensaml:",
+    "net.shibboleth.utilities:",
+    "net.jcip:",
+)
+
 
 @dataclass(frozen=True)
 class Jar:
     """One line of `jars.lock`."""
 
-    server: str  # key of `ROOTS`
+    server: str  # key of `ROOTS`, or `SECURITY`
     folder: str  # below the server's folder
     coordinates: str  # group:artifact:version
     sha256: str
@@ -53,7 +89,7 @@ class Jar:
 
 
 def read_lock() -> list[Jar]:
-    """Return the pinned jars of everything in `ROOTS`."""
+    """Return the pinned jars of everything in `ROOTS`, and of `SECURITY`."""
     lines = (line.split() for line in LOCK.read_text().splitlines() if not line.startswith("#"))
     return [Jar(server, folder, gav, sha, int(size)) for server, folder, gav, sha, size in lines]
 

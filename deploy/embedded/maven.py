@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deploy.embedded.lockfile import LOCK, NETTY_MODULE, ROOTS, Jar, sha256_of
+from deploy.embedded.lockfile import (
+    LOCK,
+    NETTY_MODULE,
+    ROOTS,
+    SECURITY,
+    SECURITY_LEFT_OUT,
+    SECURITY_MODULES,
+    SECURITY_SAML,
+    Jar,
+    sha256_of,
+)
 from deploy.embedded.shared_files import write_atomically
 from models.errors import Fatal
 
@@ -91,24 +101,52 @@ def _reason(error: Exception) -> str:
 
 
 def write_lock() -> None:
-    """Resolve all of `ROOTS` with their dependencies, and write every jar to `jars.lock`."""
-    import jgo
-
+    """Resolve everything that is pinned with its dependencies, and write it to `jars.lock`."""
     lines = []
     with tempfile.TemporaryDirectory() as scratch, _registry(Path(scratch)) as registry:
-        for server, roots in ROOTS.items():
-            # Resolve each root alone: together, managed versions of one would change another's.
-            versions: dict[str, str] = {}
-            for artifact in (artifact for root in roots for artifact in jgo.resolve(root)):
-                versions.setdefault(f"{artifact.groupId}:{artifact.artifactId}", artifact.version)
-            for library, version in versions.items():
-                netty = library.startswith(("io.netty:", "org.elasticsearch.plugin:transport-"))
-                folder = NETTY_MODULE if netty else "lib"
-                path = _artifact(registry, f"{library}:{version}")
-                pinned = f"{sha256_of(path)} {path.stat().st_size}"
-                lines.append(f"{server} {folder} {library}:{version} {pinned}")
+        for server, folder, coordinates in (*_servers(), *_security()):
+            path = _artifact(registry, coordinates)
+            pinned = f"{sha256_of(path)} {path.stat().st_size}"
+            lines.append(f"{server} {folder} {coordinates} {pinned}")
     header = "# server, folder, group:artifact:version, SHA-256, bytes; written by maven.py"
     write_atomically(LOCK, "\n".join([header, *sorted(lines)]) + "\n")
+
+
+def _servers() -> Iterator[tuple[str, str, str]]:
+    """Yield set, folder and coordinates of each jar of `ROOTS`."""
+    for server, roots in ROOTS.items():
+        for library, version in _resolve(roots).items():
+            netty = library.startswith(("io.netty:", "org.elasticsearch.plugin:transport-"))
+            yield server, NETTY_MODULE if netty else "lib", f"{library}:{version}"
+
+
+def _security() -> Iterator[tuple[str, str, str]]:
+    """Yield the same for `SECURITY`, without what the server or an earlier module has."""
+    present = {
+        library
+        for library in _resolve(ROOTS["elasticsearch"])
+        if not library.startswith("io.netty:")  # a module cannot use those of another module
+    }
+    for folder, roots in SECURITY_MODULES.items():
+        for library, version in _resolve(roots).items():
+            if library not in present and not library.startswith(SECURITY_LEFT_OUT):
+                present.add(library)
+                yield SECURITY, folder, f"{library}:{version}"
+    for coordinates in SECURITY_SAML:
+        yield SECURITY, "modules/x-pack-security", coordinates
+
+
+def _resolve(roots: Iterable[str]) -> dict[str, str]:
+    """Return the versions of these artifacts and of all that they need.
+
+    Each root is resolved alone: together, managed versions of one would change another's.
+    """
+    import jgo
+
+    versions: dict[str, str] = {}
+    for artifact in (artifact for root in roots for artifact in jgo.resolve(root)):
+        versions.setdefault(f"{artifact.groupId}:{artifact.artifactId}", artifact.version)
+    return versions
 
 
 if __name__ == "__main__":

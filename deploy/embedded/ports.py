@@ -24,6 +24,13 @@ class Ports:
     kafka: int
     controller: int  # of Kafka, used by Kafka only
     elasticsearch: int
+    kafka_certificates: int = 0
+    """Of Kafka, for clients that show a certificate; 0: the stack is not secured."""
+
+    @property
+    def secure(self) -> bool:
+        """Whether the servers use TLS and authenticate their clients."""
+        return self.kafka_certificates != 0
 
     @property
     def bootstrap_servers(self) -> str:
@@ -33,7 +40,7 @@ class Ports:
     @property
     def elasticsearch_url(self) -> str:
         """URL for Elasticsearch clients."""
-        return f"http://{HOST}:{self.elasticsearch}"
+        return f"{'https' if self.secure else 'http'}://{HOST}:{self.elasticsearch}"
 
     @classmethod
     def read(cls, path: Path) -> Ports | None:
@@ -59,12 +66,15 @@ class Ports:
         write_atomically(path, json.dumps(content, indent=1) + "\n")
 
 
-def choose_ports(last: Ports | None, kafka: int | None, elasticsearch: int | None) -> Ports:
+def choose_ports(
+    last: Ports | None, kafka: int | None, elasticsearch: int | None, *, secure: bool = False
+) -> Ports:
     """Choose for each server the named port, else the last one, else a free one.
 
-    A named 0 means a free one, even if there is a last one.
+    A named 0 means a free one, even if there is a last one. A stack stays secured, or not, as long
+    as it has its ports.
     """
-    free = Ports(*free_ports(3))
+    free = Ports(*free_ports(4 if secure else 3))
     last = last or free
     return Ports(
         kafka=last.kafka if kafka is None else kafka or free.kafka,
@@ -73,6 +83,7 @@ def choose_ports(last: Ports | None, kafka: int | None, elasticsearch: int | Non
         elasticsearch=(
             last.elasticsearch if elasticsearch is None else elasticsearch or free.elasticsearch
         ),
+        kafka_certificates=last.kafka_certificates,
     )
 
 

@@ -9,11 +9,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that readers see the old file or the new one, never a part of it."""
+def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """Write `text` so that readers see the old file or the new one, never a part of it.
+
+    `mode` says who may read and write it, less what the umask forbids.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(text)
+    part.unlink(missing_ok=True)
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w") as file:
+        file.write(text)
     part.replace(path)
 
 

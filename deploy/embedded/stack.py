@@ -13,26 +13,29 @@ Both servers are started by `deploy.embedded.processes` and run in `deploy.embed
 
 from __future__ import annotations
 
+import asyncio
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import platformdirs
 
 from deploy.embedded import elasticsearch, kafka
 from deploy.embedded import temporary_homes as temporary
-from deploy.embedded.jars import ensure_jars
-from deploy.embedded.ports import Ports, choose_ports, require_free
+from deploy.embedded.jars import SERVERS, ensure_jars
+from deploy.embedded.lockfile import SECURITY
+from deploy.embedded.ports import HOST, Ports, choose_ports, require_free
 from deploy.embedded.preconditions import require_disk, require_memory
 from deploy.embedded.processes import ServerProcess, start_together
+from deploy.embedded.secrets import ADMIN, Secrets
 from deploy.embedded.shared_files import locked
 from deploy.embedded.start_progress import Progress
 from deploy.embedded.status import StackStatus, status_of
 from models.errors import Fatal
 from streams.private_folders import ensure_private
-from streams.settings import read_folder
+from streams.settings import Settings, read_folder, read_settings
 
 _CONTENT = (
     *("data", "logs", "config", "tmp", "snapshots"),
@@ -46,6 +49,11 @@ class StackAddress:
 
     bootstrap_servers: str
     elasticsearch_url: str
+
+    @property
+    def is_secure(self) -> bool:
+        """Whether clients have to authenticate."""
+        return self.elasticsearch_url.startswith("https:")
 
 
 def default_home() -> Path:
@@ -70,6 +78,7 @@ class EmbeddedStack:
         kafka_port: port of Kafka; without it the last one, or a free one at the first start. 0
             chooses a new free one.
         elasticsearch_port: the same for Elasticsearch.
+        secure: whether to start it with TLS, authentication and ACLs; a secured stack stays so.
         kafka_heap_mb: heap of Kafka in MiB.
         elasticsearch_heap_mb: heap of Elasticsearch in MiB.
     """
@@ -78,19 +87,25 @@ class EmbeddedStack:
         self,
         home: Path | None = None,
         *,
+        secure: bool = False,
         kafka_port: int | None = None,
         elasticsearch_port: int | None = None,
         kafka_heap_mb: int = 512,
         elasticsearch_heap_mb: int = 768,
     ) -> None:
         self.home = (home or default_home()).absolute()
+        self.secrets = Secrets(self.home)
+        """The files of a secured stack."""
         self.kafka = ServerProcess("kafka", self.home, heap_mb=kafka_heap_mb)
         self.elasticsearch = ServerProcess(
             "elasticsearch",
             self.home,
             heap_mb=elasticsearch_heap_mb,
-            healthy=lambda: elasticsearch.is_healthy(self._ports.elasticsearch),
+            healthy=lambda: elasticsearch.is_healthy(
+                self._ports.elasticsearch, self.secrets if self._ports.secure else None
+            ),
         )
+        self._secure = secure
         self._servers = (self.kafka, self.elasticsearch)
         self._named_ports = (kafka_port, elasticsearch_port)
 
@@ -100,6 +115,7 @@ class EmbeddedStack:
         cls,
         progress: Progress | None = None,
         *,
+        secure: bool = False,
         kafka_heap_mb: int = 384,
         elasticsearch_heap_mb: int = 512,
     ) -> Iterator[EmbeddedStack]:
@@ -109,7 +125,10 @@ class EmbeddedStack:
         """
         with temporary.home() as home:
             stack = cls(
-                home, kafka_heap_mb=kafka_heap_mb, elasticsearch_heap_mb=elasticsearch_heap_mb
+                home,
+                secure=secure,
+                kafka_heap_mb=kafka_heap_mb,
+                elasticsearch_heap_mb=elasticsearch_heap_mb,
             )
             with stack.borrowed(progress):
                 yield stack
@@ -139,6 +158,11 @@ class EmbeddedStack:
         return self._ports.elasticsearch_url
 
     @property
+    def certificates_address(self) -> str:
+        """Address of a secured Kafka for clients that show a certificate: host:port."""
+        return f"{HOST}:{self._ports.kafka_certificates}"
+
+    @property
     def address(self) -> StackAddress:
         """Both addresses, for clients."""
         return StackAddress(self.bootstrap_servers, self.elasticsearch_url)
@@ -166,12 +190,17 @@ class EmbeddedStack:
             ports = self._prepare(missing, progress)
             if not missing:
                 return self.address
-            kafka.configure({self.home: kafka.Listeners(ports.kafka, ports.controller)})
-            elasticsearch.configure(self.home, port=ports.elasticsearch)
+            listeners = kafka.Listeners(ports.kafka, ports.controller, ports.kafka_certificates)
+            if ports.secure:
+                self.secrets.ensure()
+            kafka.configure({self.home: listeners}, secrets=self.secrets if ports.secure else None)
+            elasticsearch.configure(self.home, port=ports.elasticsearch, secure=ports.secure)
             ports.write(self._stack_json)
             names = " and ".join(server.title for server in missing)
             with progress.waiting(f"Starting {names}"):
                 start_together(missing)
+                if ports.secure:
+                    self._grant(ports)
             if detached:
                 for server in missing:
                     server.release()
@@ -194,6 +223,31 @@ class EmbeddedStack:
     def status(self) -> StackStatus:
         """Return for each server its state, address, memory and data."""
         return status_of(self.home, self._servers, Ports.read(self._stack_json))
+
+    def settings(self, principal: str) -> Mapping[str, object]:
+        """Return the settings of a principal's connections (`Secrets.settings`), by name.
+
+        Of a stack that is not secured they are the addresses.
+        """
+        if not self._ports.secure:
+            return asdict(self.address)
+        return self.secrets.settings(principal, self._ports)
+
+    def _grant(self, ports: Ports) -> None:
+        """Give the roles their rights in `CQRS_NAMESPACE`, and write the files to source."""
+        from deploy.embedded.grants import grant_roles
+
+        # Not `Settings(...)`: the environment may name another principal.
+        admin = Settings.model_validate(
+            {**self.secrets.settings(ADMIN, ports), "namespace": read_settings().namespace}
+        )
+        try:
+            asyncio.run(grant_roles(admin, self.secrets))
+        except Exception:
+            for server in self._servers:
+                server.kill()
+            raise
+        self.secrets.write_environments(ports)
 
     @property
     def _stack_json(self) -> Path:
@@ -222,7 +276,12 @@ class EmbeddedStack:
         for server in missing:
             server.kill()  # an interrupted start may have left it
         last = Ports.read(self._stack_json)
-        ports = choose_ports(last, *self._named_ports)
+        if self._secure and last is not None and not last.secure:
+            raise Fatal(
+                f"the stack in {self.home} is not secured, and its data stays so: remove it with "
+                "`cqrs down --purge`"
+            )
+        ports = choose_ports(last, *self._named_ports, secure=self._secure)
         running = [server.name for server in self._servers if server not in missing]
         for name, option in (("kafka", "--kafka-port"), ("elasticsearch", "--elasticsearch-port")):
             port = getattr(ports, name)
@@ -236,5 +295,5 @@ class EmbeddedStack:
         if missing:
             require_memory([server.heap_mb for server in missing])
             require_disk(self.home)
-            ensure_jars(progress)
+            ensure_jars(progress, (*SERVERS, SECURITY) if ports.secure else SERVERS)
         return ports

@@ -20,6 +20,7 @@ from streams.audit.erasure_search import PersonalDataSearch
 from streams.elasticsearch.connection import connect, translating
 from streams.elasticsearch.index import IndexDefinition
 from streams.kafka.log_reader import open_logs
+from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, describe_topics, topic_specs
 from streams.settings import Settings
 
@@ -38,7 +39,7 @@ async def check_erasure(
     """
     names = TopicNames.of(settings, aggregate.name)
     specs = topic_specs(settings, names)
-    await check_topics(settings, specs)
+    await check_topics(settings, specs, reader(names))
     partitions = [
         TopicPartition(spec.name, number) for spec in specs for number in range(spec.partitions)
     ]

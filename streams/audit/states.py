@@ -20,6 +20,7 @@ from streams.audit.partition_logs import PartitionLogs, Shelf, count_buckets
 from streams.audit.report import Report
 from streams.encryption.keys import master_key
 from streams.kafka.log_reader import open_logs
+from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, topic_specs
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
@@ -45,7 +46,7 @@ async def verify_states(
         Transient: Kafka failed meanwhile.
     """
     names = TopicNames.of(settings, aggregate.name)
-    await check_topics(settings, topic_specs(settings, names))
+    await check_topics(settings, topic_specs(settings, names), reader(names))
     topics = (names.changelog, names.events)
     master = master_key(settings)
     wanted = list(partitions)

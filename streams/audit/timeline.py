@@ -29,6 +29,7 @@ from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record, time_of
+from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, topic_specs
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
@@ -126,7 +127,7 @@ async def read_timeline(
         Transient: Kafka failed meanwhile.
     """
     names = TopicNames.of(settings, aggregate.name)
-    await check_topics(settings, topic_specs(settings, names))
+    await check_topics(settings, topic_specs(settings, names), reader(names))
     number = partition_of(aggregate_id.encode(), settings.partitions)
     # Outcomes before events before commands: what an outcome belongs to is there when it is read.
     read = [

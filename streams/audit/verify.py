@@ -31,6 +31,7 @@ from streams.audit.view_records import ViewRecords
 from streams.encryption.keys import master_key
 from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import LogReader, open_logs
+from streams.kafka.rights import reader
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import check_topics, partitions_of, topic_specs
 from streams.progress import ProgressCallback, no_progress
@@ -75,7 +76,7 @@ async def verify(
     """
     names = TopicNames.of(settings, aggregate.name)
     specs = topic_specs(settings, names)
-    await check_topics(settings, specs)
+    await check_topics(settings, specs, reader(names))
     partitions = [
         TopicPartition(spec.name, number) for spec in specs for number in range(spec.partitions)
     ]

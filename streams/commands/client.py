@@ -16,6 +16,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import async_timeout
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
@@ -28,6 +29,7 @@ from models.outcomes import Outcome, parse_outcome
 from streams import metrics
 from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
+from streams.kafka import rights
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
@@ -111,7 +113,7 @@ class KafkaCommandBus(CommandBus[Outcome]):
         """
         wanted = (self._names.commands, self._names.outcomes)
         specs = [spec for spec in topic_specs(self._settings, self._names) if spec.name in wanted]
-        await check_topics(self._settings, specs)
+        await check_topics(self._settings, specs, rights.client(self._names))
         async with AsyncExitStack() as resources:
             self._producer: AIOKafkaProducer = await resources.enter_async_context(
                 started(new_producer(self._settings), self._settings)
@@ -159,9 +161,8 @@ class KafkaCommandBus(CommandBus[Outcome]):
         pending = _PendingCommand(command.id, asyncio.get_running_loop().create_future())
         self._pending[key].append(pending)
         try:
-            return await asyncio.wait_for(
-                self._exchange(key, value, pending.outcome), self._settings.outcome_timeout
-            )
+            async with async_timeout.timeout(self._settings.outcome_timeout):
+                return await self._exchange(key, value, pending.outcome)
         except asyncio.TimeoutError:
             raise OutcomeTimeout(
                 f"No outcome of command {command.id} came in {self._settings.outcome_timeout:g} s. "

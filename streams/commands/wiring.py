@@ -13,6 +13,7 @@ from streams.commands.chunk_metrics import declare
 from streams.commands.partition import CommandPartition, DecisionBus
 from streams.commands.repository import EventSourcedRepository
 from streams.encryption.key_ring import check_master_key
+from streams.kafka.rights import command_worker
 from streams.kafka.topics import topic_specs
 from streams.state.table import StateTable
 from streams.worker.app import StreamApp
@@ -41,4 +42,5 @@ def add_aggregate(
         await check_master_key(app.settings, names)
 
     app.on_open(check_keys)
-    return app.input(names.commands, topic_specs(app.settings, names), new_partition)
+    rights = command_worker(names, app.conf.id)
+    return app.input(names.commands, topic_specs(app.settings, names), rights, new_partition)

@@ -156,7 +156,10 @@ class BulkWriter:
         if kind == "index_not_found_exception":
             raise missing_index(self._target)
         if kind == "security_exception":
-            raise Fatal(f"Elasticsearch refuses to write to {self._target}: check the privileges")
+            raise Fatal(
+                f"Elasticsearch refuses to write to {self._target}, a privilege is missing: "
+                "`cqrs topics acls` prints what each role needs"
+            )
         reason = f"{status} {kind}: {_without_values(error.get('reason', ''))}"
         return WriteResult(_status_of(status, kind, reason), reason)
 

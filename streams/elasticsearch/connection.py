@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from traceback import clear_frames
 from typing import Any
 
-from aiohttp import ClientConnectorDNSError
+from aiohttp import ClientConnectorDNSError, ServerDisconnectedError
 from elastic_transport import ConnectionError as ConnectionFailed
 from elastic_transport import ConnectionTimeout, TlsError, TransportError
 from elasticsearch import ApiError, AsyncElasticsearch, SerializationError
@@ -142,7 +142,10 @@ def _transport_failure(error: TransportError, where: str) -> CqrsError:
     if isinstance(error, TlsError):
         return Fatal(f"No TLS with Elasticsearch at {where}: {_line(error.message)}")
     if isinstance(error, ConnectionFailed):
-        return Transient(f"Elasticsearch at {where} cannot be reached: {_line(error.message)}")
+        reason = _line(error.message)
+        if isinstance(error.__context__, ServerDisconnectedError) and where.startswith("http:"):
+            reason += "; does it want https?"
+        return Transient(f"Elasticsearch at {where} cannot be reached: {reason}")
     return _not_elasticsearch(where)  # the response cannot be read
 
 
@@ -151,16 +154,31 @@ def _api_failure(error: ApiError, where: str) -> CqrsError:
     if is_passing(status, kind):
         reason = _line(kind) or "no reason given"
         return Transient(f"Elasticsearch at {where} answered {status}: {reason}")
-    if status in (401, 403):
+    if status == 401:
         return Fatal(
-            f"Elasticsearch at {where} refuses the credentials ({status}): "
-            "check CQRS_ELASTICSEARCH_URL and the user's privileges"
+            f"Elasticsearch at {where} refuses the credentials (401): check "
+            "CQRS_ELASTICSEARCH_API_KEY, or CQRS_ELASTICSEARCH_USERNAME and its password"
+            f"{_why(error)}"
+        )
+    if status == 403:
+        return Fatal(
+            f"Elasticsearch at {where} refuses the credentials (403), a privilege is missing: "
+            f"`cqrs topics acls` prints what each role needs{_why(error)}"
         )
     if error.meta.headers.get("x-elastic-product") != "Elasticsearch":
         return _not_elasticsearch(where)
     if kind == "index_not_found_exception":
         return missing_index(error.body["error"].get("index", ""))
     return Fatal(f"Elasticsearch at {where} refuses a request: {_line(str(error))}")
+
+
+def _why(error: ApiError) -> str:
+    """Return what Elasticsearch says of refused credentials, for the end of a line."""
+    if not isinstance(error.body, dict) or not isinstance(error.body.get("error"), dict):
+        return ""
+    details = error.body["error"]
+    reason = details.get("additional_unsuccessful_credentials") or details.get("reason")
+    return f"; {_line(reason)}" if reason else ""
 
 
 def _not_elasticsearch(where: str) -> Fatal:

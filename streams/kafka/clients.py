@@ -22,6 +22,7 @@ from streams.kafka.aiokafka_patches import (
     shorten_wait_for_markers,
     wait_before_reconnecting,
 )
+from streams.kafka.refusal import Refused, refusal
 from streams.settings import Settings
 from streams.tls import tls_context
 
@@ -118,13 +119,13 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
     """Open an admin client.
 
     Raises:
-        Fatal: no broker answers, or none has joined its cluster.
+        Fatal: no broker answers, or takes this client, or none has joined its cluster.
     """
     client = await _connected_admin(settings)
     try:
         yield client
     except (KafkaConnectionError, NodeNotReadyError):
-        raise unreachable(settings) from None
+        raise await not_connected(settings) from None
     finally:
         await client.close()
 
@@ -163,7 +164,7 @@ async def _connected_admin(settings: Settings) -> AIOKafkaAdminClient:
                     raise NodeNotReadyError
     except (KafkaConnectionError, NodeNotReadyError):
         await client.close()
-        raise unreachable(settings) from None
+        raise await not_connected(settings) from None
     return client
 
 
@@ -172,13 +173,13 @@ async def started(client: Any, settings: Settings) -> AsyncIterator[Any]:
     """Start a producer or consumer, and stop it at the end of the block.
 
     Raises:
-        Fatal: no broker answers.
+        Fatal: no broker answers or takes this client.
     """
     try:
         await client.start()
     except KafkaConnectionError:
         await stop(client)
-        raise unreachable(settings) from None
+        raise await not_connected(settings) from None
     try:
         yield client
     finally:
@@ -212,9 +213,20 @@ async def _disconnect(client: Any) -> None:
         await client._client.close()
 
 
-def unreachable(settings: Settings) -> Fatal:
-    """Build the one-line error for a broker that does not answer."""
-    return Fatal(
+async def not_connected(settings: Settings) -> Fatal:
+    """Build the one-line error for brokers that a client could not connect to: the true reason."""
+    return await refusal(settings, connection_options(settings)) or Fatal(
         f"Kafka does not answer at {settings.bootstrap_servers}: start it (`cqrs up` starts a "
         "local one) or set CQRS_BOOTSTRAP_SERVERS"
     )
+
+
+async def check_connection(settings: Settings) -> None:
+    """Check that no broker refuses this client; that none answers is no refusal.
+
+    Raises:
+        Refused: one does, and the line says why.
+    """
+    found = await refusal(settings, connection_options(settings))
+    if isinstance(found, Refused):
+        raise found

@@ -23,6 +23,8 @@ from tenacity.wait import wait_fixed
 from models.errors import Fatal, Transient
 from streams.aggregate import TopicNames
 from streams.kafka.clients import admin_client
+from streams.kafka.permissions import NotAllowed, check_rights
+from streams.kafka.rights import Operation, Right
 from streams.settings import Settings
 
 MIB = 1024 * 1024
@@ -122,7 +124,7 @@ async def create_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[
         Fatal: an existing topic differs, or the cluster refuses to create one.
     """
     async with admin_client(settings) as admin:
-        existing = await _describe(admin, specs)
+        existing = await _describe(settings, admin, specs)
         missing = [spec for spec in specs if spec.name not in existing]
         if missing:
             response = await admin.create_topics(
@@ -137,24 +139,31 @@ async def create_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[
                 ]
             )
             for name, code, message in response.topic_errors:
+                if code == TopicAuthorizationFailedError.errno:
+                    raise NotAllowed(settings, ["Create"], f"topic {name}")
                 if code not in (0, TopicAlreadyExistsError.errno):
                     raise Fatal(f"cannot create topic {name}: {message or for_code(code).__name__}")
-            existing = await _wait_until_described(admin, specs)
+            existing = await _wait_until_described(settings, admin, specs)
         _check(settings, specs, existing)
         return [spec.name for spec in missing]
 
 
-async def check_topics(settings: Settings, specs: Sequence[TopicSpec]) -> Sequence[str]:
+async def check_topics(
+    settings: Settings, specs: Sequence[TopicSpec], rights: Sequence[Right] = ()
+) -> Sequence[str]:
     """Check that all topics exist and have the settings that matter (`_check`).
+
+    Before that, check these `rights`: without them, readers would hang.
 
     Returns:
         The lines of `weaknesses`.
 
     Raises:
-        Fatal: a topic is missing or differs; the message says what to do.
+        Fatal: a right or a topic is missing, or a topic differs; the message says what to do.
     """
+    await check_rights(settings, rights)
     async with admin_client(settings) as admin:
-        existing = await _describe(admin, specs)
+        existing = await _describe(settings, admin, specs)
         # It lists all topics of the cluster, so it is asked for only where the number matters.
         single = any(topic.replicas < _COPIES for topic in existing.values())
         brokers = len((await admin.describe_cluster())["brokers"]) if single else _COPIES
@@ -170,7 +179,7 @@ async def describe_topics(
 ) -> Mapping[str, TopicSpec]:
     """Return the configuration of those that exist, defaults included, by name. Raises Fatal."""
     async with admin_client(settings) as admin:
-        return await _describe(admin, specs)
+        return await _describe(settings, admin, specs)
 
 
 def wrong_partitions(topic: str, found: str, settings: Settings) -> Fatal:
@@ -241,7 +250,9 @@ def weaknesses(
     return lines
 
 
-async def _describe(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> dict[str, TopicSpec]:
+async def _describe(
+    settings: Settings, admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]
+) -> dict[str, TopicSpec]:
     """Return the configuration of those topics that exist, by name.
 
     Raises:
@@ -249,7 +260,7 @@ async def _describe(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> d
     """
     described = {}
     for topic in await admin.describe_topics([spec.name for spec in specs]):
-        _refuse(topic["error_code"], f"describe topic {topic['topic']}", "Describe")
+        _refuse(settings, topic["error_code"], topic["topic"], "Describe")
         if topic["error_code"] == NoError.errno and topic["partitions"]:
             described[topic["topic"]] = topic["partitions"]
     if not described:
@@ -258,7 +269,7 @@ async def _describe(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> d
     found: dict[str, TopicSpec] = {}
     for response in await admin.describe_configs(resources):
         for code, _message, _type, name, entries in response.resources:
-            _refuse(code, f"read the configuration of topic {name}", "DescribeConfigs")
+            _refuse(settings, code, name, "DescribeConfigs")
             if code == NoError.errno:
                 configs: dict[str, str] = {entry[0]: entry[1] for entry in entries}
                 replicas = min(len(partition["replicas"]) for partition in described[name])
@@ -266,16 +277,16 @@ async def _describe(admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]) -> d
     return found
 
 
-def _refuse(code: int, what: str, permission: str) -> None:
+def _refuse(settings: Settings, code: int, topic: str, operation: Operation) -> None:
     """Raise Fatal for an error code, unless the topic may just not exist yet."""
     if code == TopicAuthorizationFailedError.errno:
-        raise Fatal(f"cannot {what}: the cluster's ACLs do not allow {permission}; allow it")
+        raise NotAllowed(settings, [operation], f"topic {topic}")
     if code not in _NOT_THERE:
-        raise Fatal(f"cannot {what}: {for_code(code).__name__}")
+        raise Fatal(f"cannot look up topic {topic}: {for_code(code).__name__}")
 
 
 async def _wait_until_described(
-    admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]
+    settings: Settings, admin: AIOKafkaAdminClient, specs: Sequence[TopicSpec]
 ) -> dict[str, TopicSpec]:
     """Wait until all topics are described: a new one is not known to every broker at once."""
     try:
@@ -286,7 +297,7 @@ async def _wait_until_described(
             reraise=True,
         ):
             with attempt:
-                found = await _describe(admin, specs)
+                found = await _describe(settings, admin, specs)
                 if len(found) < len(specs):
                     raise Transient("new topics are not known everywhere yet")
     except Transient:

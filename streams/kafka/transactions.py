@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+import async_timeout
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
@@ -181,7 +182,8 @@ class TransactionalProducer:
         """
         timeout = self._settings.transaction_timeout
         try:
-            return await asyncio.wait_for(work, timeout)
+            async with async_timeout.timeout(timeout):
+                return await work
         except asyncio.TimeoutError:
             refusal = self._retries.refusal
             raise TookTooLong(
@@ -250,7 +252,8 @@ class TransactionalProducer:
             return
         try:
             if producer._txn_manager.is_in_transaction():
-                await asyncio.wait_for(producer.abort_transaction(), _ABORT_TIMEOUT_S)
+                async with async_timeout.timeout(_ABORT_TIMEOUT_S):
+                    await producer.abort_transaction()
         except (KafkaError, asyncio.TimeoutError) as error:
             logger.info(
                 "%s: the open transaction could not be aborted: %r",

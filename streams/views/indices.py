@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+import async_timeout
 from elasticsearch import AsyncElasticsearch, BadRequestError, NotFoundError
 from typing_extensions import Self
 
@@ -307,9 +308,11 @@ class ViewIndices:
         """Add the checkpoints to the state of an index, unless they cannot be read now."""
         if state.closed:
             return state
-        reading = self.store(state.name).sound_checkpoints(range(log.partitions))
+        store = self.store(state.name)
         try:
-            return replace(state, checkpoints=await asyncio.wait_for(reading, _READ_TIMEOUT_S))
+            async with async_timeout.timeout(_READ_TIMEOUT_S):
+                found = await store.sound_checkpoints(range(log.partitions))
+                return replace(state, checkpoints=found)
         except (Transient, NoSuchView, asyncio.TimeoutError):
             return state
 

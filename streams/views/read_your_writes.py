@@ -14,6 +14,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+import async_timeout
+
 from models.errors import InvalidToken, Transient, ViewBehind
 from models.tokens import Point, Token
 from streams import metrics
@@ -92,9 +94,9 @@ class ReadYourWrites:
         self._validate(token)
         deadline = time.monotonic() + timeout
         while True:
-            polling = self._poll(check, token)
             try:
-                serving = await asyncio.wait_for(polling, deadline - time.monotonic())
+                async with async_timeout.timeout(deadline - time.monotonic()):
+                    serving = await self._poll(check, token)
             except asyncio.TimeoutError:
                 raise self._view_behind(token, timeout) from None
             result = await query()

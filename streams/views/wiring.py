@@ -16,6 +16,7 @@ from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connect
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import last_positions
+from streams.kafka.rights import view_worker
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import topic_specs
 from streams.views.dead_letters import ViewDeadLetters
@@ -41,7 +42,8 @@ def add_view(app: StreamApp, view: View[E]) -> TopicT:
     worker = _ViewWorker(app, view)
     app.on_open(worker.open)
     names = worker.names
-    return app.input(names.events, topic_specs(app.settings, names), worker.new_partition)
+    rights = view_worker(names, app.conf.id)
+    return app.input(names.events, topic_specs(app.settings, names), rights, worker.new_partition)
 
 
 class _ViewWorker(Generic[E]):

@@ -17,11 +17,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any, cast
 
+import async_timeout
 import faust
 from faust.types import TP, AgentT, FixupT, TopicT
 
 from models.errors import Fatal
-from streams.kafka.clients import cluster_id, connection_options
+from streams.kafka.clients import check_connection, cluster_id, connection_options
+from streams.kafka.permissions import NOT_ALLOWED, NotAllowed, check_rights, not_allowed
+from streams.kafka.refusal import Refused
+from streams.kafka.rights import Right
 from streams.kafka.topics import TopicSpec, check_topics
 from streams.logs import about
 from streams.settings import Settings
@@ -105,6 +109,7 @@ class StreamApp(faust.App):
             self, settle_timeout=SETTLE_TIMEOUT_S, max_records=settings.max_chunk_records
         )
         self._topics: list[TopicSpec] = []
+        self._rights: list[Right] = []
         self._clients = AsyncExitStack()
         self._open_clients: list[Callable[[AsyncExitStack], Awaitable[None]]] = []
 
@@ -112,6 +117,7 @@ class StreamApp(faust.App):
         self,
         topic: str,
         topics: Sequence[TopicSpec],
+        rights: Sequence[Right],
         new_partition: Callable[[TP], Partition],
     ) -> TopicT:
         """Declare an input topic.
@@ -119,12 +125,14 @@ class StreamApp(faust.App):
         Args:
             topic: its name.
             topics: what has to exist before the worker joins its group.
+            rights: what has to be allowed to the worker by then.
             new_partition: creates what processes one partition of it.
 
         Returns:
             The channel for an agent, which passes each chunk to ``app.partitions``.
         """
         self._topics.extend(topics)
+        self._rights.extend(rights)
         self.partitions.handle(topic, new_partition)
         return self.topic(topic, schema=ChunkSchema(), acks=False)
 
@@ -158,9 +166,10 @@ class StreamApp(faust.App):
         """Check what the worker needs before it joins its group.
 
         Raises:
-            Fatal: Kafka does not respond, or a topic is missing or differs.
+            Fatal: Kafka does not respond or refuses this worker, a right or a topic is missing, or
+                a topic differs.
         """
-        for line in await check_topics(self.settings, self._topics):
+        for line in await check_topics(self.settings, self._topics, self._rights):
             logger.warning("%s", line, extra=about("worker-warning"))
         self.cluster = await cluster_id(self.settings)
 
@@ -187,7 +196,8 @@ class StreamApp(faust.App):
         await self.partitions.settle(STOP_TIMEOUT_S)
         if self.partitions.positions():
             with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._chunk_consumer.commit(), _LAST_COMMIT_TIMEOUT_S)
+                async with async_timeout.timeout(_LAST_COMMIT_TIMEOUT_S):
+                    await self._chunk_consumer.commit()
         await self.partitions.close()
         await self._clients.aclose()
         await super().on_stop()
@@ -215,6 +225,19 @@ class StreamApp(faust.App):
         """Ask the consumer group for a new assignment."""
         await self._chunk_consumer.rejoin()
 
+    async def refusal(self, error: Exception) -> Fatal | None:
+        """Return why Kafka refuses this worker, after this failure; None if it may be an outage."""
+        try:
+            if isinstance(error, NOT_ALLOWED):
+                await check_rights(self.settings, self._rights)
+                return not_allowed(error, self.settings, "Write")
+            await check_connection(self.settings)
+        except (NotAllowed, Refused) as reason:
+            return reason
+        except Fatal:
+            return None  # no broker answers
+        return None
+
     def fail(self, error: Fatal) -> None:
         """Stop the worker and report this error in one line; callable from any thread.
 
@@ -229,6 +252,8 @@ class StreamApp(faust.App):
     def _crash(self, reason: BaseException) -> None:
         """Stop the worker: one of Faust's services died, and the others would idle without it."""
         if not self.should_stop:
+            if isinstance(reason, NOT_ALLOWED):  # of the consumer: nothing else is a service
+                reason = not_allowed(reason, self.settings, "Read")
             self.fail(
                 reason
                 if isinstance(reason, Fatal)

@@ -275,7 +275,7 @@ class PartitionDriver:
                 raise
             except Exception as error:
                 self._forget()
-                self._failures.add("cannot start", error)
+                await self._failed("cannot start", error)
             else:
                 return
 
@@ -288,10 +288,17 @@ class PartitionDriver:
             except (Fatal, Fenced):
                 raise
             except Exception as error:
-                self._failures.add(f"the chunk at position {chunk.start} failed", error)
+                await self._failed(f"the chunk at position {chunk.start} failed", error)
                 await self._start()
             finally:
                 self._running = None
+
+    async def _failed(self, what: str, error: Exception) -> None:
+        """Count and log a failure. Raises Fatal if there is no point in trying again."""
+        reason = await self._consumer.refusal(error)
+        if reason is not None:
+            raise reason from error
+        self._failures.add(what, error)
 
     async def _chunks_wait(self) -> bool:
         """Pause if few records wait; return whether a chunk waits then."""

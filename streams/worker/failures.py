@@ -7,12 +7,9 @@ import logging
 import random
 
 from aiokafka.errors import (
-    GroupAuthorizationFailedError,
     InvalidTransactionTimeout,
     KafkaError,
     MessageSizeTooLargeError,
-    TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
     UnsupportedCodecError,
 )
 from faust.types import TP
@@ -24,17 +21,11 @@ from streams.worker.logs import log_defect
 
 logger = logging.getLogger(__name__)
 
-# Errors of an outage are retried for ever, unless only an operator can fix their cause. Any other
+# Errors of an outage are retried for ever, unless only an operator can fix their cause. (Whether
+# the brokers refuse this worker has been checked before: `PartitionConsumer.refusal`.) Any other
 # error is a defect: it parks the partition after this many without a processed chunk between them.
 _RETRYABLE = (KafkaError, Transient, OSError, asyncio.TimeoutError)
-_PERMANENT = (
-    GroupAuthorizationFailedError,
-    InvalidTransactionTimeout,
-    MessageSizeTooLargeError,
-    TopicAuthorizationFailedError,
-    TransactionalIdAuthorizationFailed,
-    UnsupportedCodecError,
-)
+_PERMANENT = (InvalidTransactionTimeout, MessageSizeTooLargeError, UnsupportedCodecError)
 _MAX_DEFECTS = 5
 
 # The bound of the wait after a failure doubles with each one: 0.4 s, 0.8 s ... up to 10 s.

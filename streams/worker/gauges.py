@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from typing import get_args
 
 from prometheus_client.core import GaugeMetricFamily
@@ -35,7 +36,7 @@ class PartitionGauges(Collector):
         }
         owned = [topic for _, topic, _ in reports]
         topics = self._partitions.topics
-        yield _gauge(metrics.BUILD_INFO, {(group, version("cqrs-streams")): 1})
+        yield _gauge(metrics.BUILD_INFO, {(group, _version()): 1})
         yield _gauge(metrics.TOPIC_PARTITIONS, {(group, one): self._count for one in topics})
         yield _gauge(
             metrics.ASSIGNED_PARTITIONS, {(group, one): owned.count(one) for one in topics}
@@ -44,6 +45,14 @@ class PartitionGauges(Collector):
         if answered_at is not None:
             yield _gauge(metrics.KAFKA_ANSWERED, {(group,): answered_at})
         yield from _gauges_of(reports)
+
+
+@cache
+def _version() -> str:
+    try:
+        return version("cqrs-streams")
+    except PackageNotFoundError:  # a checkout
+        return "not installed"
 
 
 def _gauges_of(reports: Mapping[tuple[str, ...], PartitionReport]) -> Iterable[GaugeMetricFamily]:

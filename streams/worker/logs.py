@@ -8,6 +8,7 @@ often it came. With `CQRS_LOG_FORMAT=json` each line is an object with the field
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from datetime import datetime, timezone
 from traceback import format_tb
@@ -205,6 +206,12 @@ def last_line(text: str, log_format: LogFormat, worker: str) -> str:
     record = logging.LogRecord(__name__, logging.CRITICAL, __file__, 0, text, (), None)
     vars(record).update(about("worker-failed"))
     return JsonFormatter(worker).format(record)
+
+
+def end_log(line: str) -> None:
+    """Write what was only counted so far, and then this line, which is the last one."""
+    logging.shutdown()
+    print(line, file=sys.stderr)
 
 
 def logging_config(level: str, log_format: LogFormat = "text", worker: str = "") -> dict[str, Any]:

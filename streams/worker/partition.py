@@ -118,5 +118,8 @@ class PartitionConsumer(Protocol):
     async def rejoin(self) -> None:
         """Ask the consumer group for a new assignment."""
 
+    async def refusal(self, error: Exception) -> Fatal | None:
+        """Return why Kafka refuses this worker, after this failure; None if it may be an outage."""
+
     def fail(self, error: Fatal) -> None:
         """Stop the worker and report this error in one line."""

@@ -28,7 +28,7 @@ from models.errors import Fatal
 from streams.kafka.clients import connection_options
 from streams.settings import Settings, settings
 from streams.worker.host import Host
-from streams.worker.logs import last_line, log_defect
+from streams.worker.logs import end_log, last_line, log_defect
 
 # A worker that was asked to stop exits after this time, whatever blocks it. The steps of stopping
 # have limits of their own, which together are shorter; see `StreamApp.on_stop`.
@@ -89,7 +89,7 @@ class StreamWorker(faust.Worker):
                 raise
         if self._failure is not None:
             logging.shutdown()  # lines that were held back come first: the reason is the last one
-            print(self._last_line(str(self._failure)), file=sys.stderr)
+            end_log(self._last_line(str(self._failure)))
         raise SystemExit(0 if self._failure is None else 1)
 
     async def start(self) -> None:

@@ -15,11 +15,14 @@ import asyncio
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import async_timeout
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from models.errors import Fatal
+from streams.kafka.clients import check_connection
+from streams.kafka.permissions import NOT_ALLOWED, not_allowed
 from streams.worker.host import Host
 
 _CHECKS_PER_TIMEOUT = 12
@@ -52,8 +55,15 @@ class Watchdog:
         timeout = self._app.settings.stall_timeout
         while not self._app.should_stop:
             await asyncio.sleep(timeout / _CHECKS_PER_TIMEOUT)
-            self._check_tasks()
-            line = self.overdue(await self._due())
+            try:
+                self._check_tasks()
+                line = self.overdue(await self._due())
+            except Fatal as error:
+                self._app.fail(error)
+                return
+            except NOT_ALLOWED as error:
+                self._app.fail(not_allowed(error, self._app.settings, "Read"))
+                return
             if line is not None:
                 self._app.fail(
                     Fatal(
@@ -88,13 +98,18 @@ class Watchdog:
         coordinator.check_errors()
 
     async def _due(self) -> dict[TP | None, Expectation]:
-        """Return what has to change, by partition; None is the group membership."""
+        """Return what has to change, by partition; None is the group membership.
+
+        Raises:
+            Refused: no broker responds, because they refuse this worker.
+        """
         owned = [TP(*partition) for partition in self._consumer.assignment()]
         topics = self._consumer._subscription.topics
         asked = owned or [TP(topic, 0) for topic in topics]
         ends = dict(zip(asked, await asyncio.gather(*map(self._end, asked)), strict=True))
         known = {tp: end for tp, end in ends.items() if end is not None}
         if not known:
+            await check_connection(self._app.settings)  # an outage, unless this raises
             return {}
         self._app.partitions.note_ends(known)
         if not self._is_member():
@@ -110,7 +125,8 @@ class Watchdog:
         Each partition is asked for by itself: for several, aiokafka fails if one has no leader.
         """
         try:
-            found = await asyncio.wait_for(self._consumer.end_offsets([tp]), _RESPONSE_TIMEOUT_S)
+            async with async_timeout.timeout(_RESPONSE_TIMEOUT_S):
+                found = await self._consumer.end_offsets([tp])
         except (KafkaError, asyncio.TimeoutError):
             return None
         return int(found[tp])

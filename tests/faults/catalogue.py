@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from tests.faults.scenario import Scenario
 from tests.faults.scenarios.brokers import F5
+from tests.faults.scenarios.clocks import F21
 from tests.faults.scenarios.crash_points import F9
 from tests.faults.scenarios.cut_brokers import F17
 from tests.faults.scenarios.cut_workers import F16
@@ -13,6 +14,7 @@ from tests.faults.scenarios.default_broker import F13
 from tests.faults.scenarios.erasures import V3
 from tests.faults.scenarios.forgetting import F8
 from tests.faults.scenarios.full_disks import F20
+from tests.faults.scenarios.hostile_records import F22
 from tests.faults.scenarios.kills import F1
 from tests.faults.scenarios.local_stores import F12
 from tests.faults.scenarios.missing_replicas import F15
@@ -30,8 +32,8 @@ from tests.faults.scenarios.view_outages import F6
 from tests.faults.scenarios.zombies import F3
 
 _ALL = (
-    *(F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15, F16, F17, F18, F20, F23),
-    *(V1, V2, V3),
+    *(F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15, F16, F17, F18),
+    *(F20, F21, F22, F23, V1, V2, V3),
 )
 
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

@@ -177,11 +177,11 @@ _USES: Mapping[str, Mapping[str, str]] = {
             "ends the task of a producer that does not stop"
         ),
     },
-    "streams/kafka/topic_ids.py": {
-        "aiokafka.client:AIOKafkaClient.get_random_node": "asks any broker",
+    "streams/kafka/metadata.py": {
         "aiokafka.client:AIOKafkaClient.send": "sends a request that aiokafka does not know",
-        "aiokafka.consumer.consumer:AIOKafkaConsumer._client": (
-            "sends a request that aiokafka does not know"
+        "aiokafka.client:CoordinationType.GROUP": "finds the coordinator of a group with it",
+        "aiokafka.protocol.admin:DescribeGroupsResponse_v3": (
+            "reads what may be done with a group from it"
         ),
         "aiokafka.protocol.api:Request.API_KEY": "defines a request that aiokafka does not know",
         "aiokafka.protocol.api:Request.build": "overrides it to fill in the request",
@@ -193,6 +193,7 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.protocol.api:Response.API_KEY": "defines the response's format",
         "aiokafka.protocol.api:Response.API_VERSION": "defines the response's format",
         "aiokafka.protocol.api:Response.SCHEMA": "defines the response's format",
+        "aiokafka.protocol.types:Array": "defines the formats with it",
         "aiokafka.protocol.types:Boolean": "defines the formats with it",
         "aiokafka.protocol.types:CompactArray": "defines the formats with it",
         "aiokafka.protocol.types:CompactString": "defines the formats with it",
@@ -200,7 +201,24 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.protocol.types:Int32": "defines the formats with it",
         "aiokafka.protocol.types:Int64": "defines the formats with it",
         "aiokafka.protocol.types:Schema": "defines the formats with it",
+        "aiokafka.protocol.types:String": "defines the formats with it",
         "aiokafka.protocol.types:TaggedFields": "defines the formats with it",
+    },
+    "streams/kafka/permissions.py": {
+        "aiokafka.client:AIOKafkaClient.get_random_node": "asks any broker",
+        "aiokafka.admin.client:AIOKafkaAdminClient._client": (
+            "sends a request that aiokafka does not know"
+        ),
+    },
+    "streams/kafka/refusal.py": {
+        "aiokafka.conn:create_conn": "connects as aiokafka's clients do, to see the reason",
+        "aiokafka.protocol.metadata:MetadataRequest": "asks what every client asks first",
+    },
+    "streams/kafka/topic_ids.py": {
+        "aiokafka.client:AIOKafkaClient.get_random_node": "asks any broker",
+        "aiokafka.consumer.consumer:AIOKafkaConsumer._client": (
+            "sends a request that aiokafka does not know"
+        ),
     },
     "streams/kafka/topics.py": {
         "aiokafka.admin.config_resource:ConfigResource(resource_type, name)": (
@@ -440,6 +458,12 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.consumer.subscription_state:SubscriptionState.topics": (
             "asks for the ends of these topics"
         ),
+    },
+    "deploy/embedded/grants.py": {
+        "aiokafka.admin.client:AIOKafkaAdminClient._send_request": (
+            "sends a request that aiokafka's administrator does not offer"
+        ),
+        "aiokafka.protocol.admin:CreateAclsRequest": "creates ACLs with it",
     },
     "deploy/embedded/maven.py": {
         "jgo.constants:MAVEN_CENTRAL_URL": "downloads from there, unless a mirror is set",

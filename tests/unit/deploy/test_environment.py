@@ -60,6 +60,13 @@ def test_a_complete_environment_needs_no_stack(monkeypatch: pytest.MonkeyPatch) 
     assert load_settings().elasticsearch_url == "http://search:9200"
 
 
+def test_a_secured_stack_has_to_be_chosen_by_role(monkeypatch: pytest.MonkeyPatch) -> None:
+    secured = StackAddress("127.0.0.1:1111", "https://127.0.0.1:2222")
+    monkeypatch.setattr(stack, "running_address", lambda: secured)
+    with pytest.raises(Fatal, match="the running stack is secured: source the file of a role"):
+        load_settings()
+
+
 def test_an_invalid_setting_is_an_error_of_one_line(running: None) -> None:
     os.environ["CQRS_PARTITIONS"] = "many"
     with pytest.raises(Fatal, match=r"^CQRS_PARTITIONS is not valid: [^\n]*$"):

@@ -62,3 +62,12 @@ def test_a_port_in_use_is_named_with_its_option(tmp_path: Path, taken: int) -> N
         EmbeddedStack(tmp_path, kafka_port=taken).up()
     with pytest.raises(Fatal, match=f"port {taken} .*--elasticsearch-port"):
         EmbeddedStack(tmp_path, elasticsearch_port=taken).up()
+
+
+def test_a_stack_stays_secured_or_not() -> None:
+    assert not choose_ports(None, None, None).secure
+    secured = choose_ports(None, None, None, secure=True)
+    assert secured.secure
+    assert secured.elasticsearch_url == f"https://127.0.0.1:{secured.elasticsearch}"
+    assert choose_ports(secured, None, None).kafka_certificates == secured.kafka_certificates
+    assert not choose_ports(LAST, None, None, secure=True).secure

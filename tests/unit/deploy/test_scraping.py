@@ -93,7 +93,7 @@ def test_the_supervisor_is_given_an_environment_for_each_process(
             assert path.exists()
             return 0
 
-    async def check(_: Settings) -> None:
+    async def check(*_: object) -> None:
         """There are no servers here."""
 
     monkeypatch.setattr(command, "Supervisor", FakeSupervisor)

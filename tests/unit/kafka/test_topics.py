@@ -84,7 +84,7 @@ class Admin:
 
 
 async def describe(admin: Admin) -> dict[str, TopicSpec]:
-    return await _describe(cast(Any, admin), topic_specs(Settings(), NAMES)[:1])
+    return await _describe(Settings(), cast(Any, admin), topic_specs(Settings(), NAMES)[:1])
 
 
 async def test_what_is_found() -> None:
@@ -98,9 +98,9 @@ async def test_what_is_found() -> None:
 @pytest.mark.parametrize(
     ("admin", "line"),
     [
-        (Admin(configs_error=DENIED), "cannot read the configuration of .*allow DescribeConfigs"),
-        (Admin(topic_error=DENIED), "cannot describe topic .*allow Describe;"),
-        (Admin(configs_error=42), "cannot read the configuration of .*: InvalidRequestError"),
+        (Admin(configs_error=DENIED), "User:ANONYMOUS lacks DescribeConfigs on topic users"),
+        (Admin(topic_error=DENIED), "User:ANONYMOUS lacks Describe on topic users"),
+        (Admin(configs_error=42), "cannot look up topic users.*: InvalidRequestError"),
     ],
 )
 async def test_what_the_cluster_refuses_to_describe(admin: Admin, line: str) -> None:

@@ -8,6 +8,8 @@ import json
 import logging
 import logging.config
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
@@ -197,6 +199,23 @@ def test_the_last_line_has_the_form_of_the_others() -> None:
     found = json.loads(last_line("do this", "json", "users-commands"))
     assert (found["event"], found["message"]) == ("worker-failed", "do this")
     assert (found["level"], found["worker"]) == ("CRITICAL", "users-commands")
+
+
+def test_what_is_counted_does_not_come_after_the_last_line() -> None:
+    script = """
+import logging.config
+from streams.worker.logs import end_log, logging_config
+logging.config.dictConfig(logging_config("INFO"))
+for _ in range(3):
+    logging.getLogger("aiokafka").warning("it fails")
+end_log("error: do this")
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    first, counted, last = ran.stderr.splitlines()
+    assert messages([first, counted]) == ["it fails", "it fails (and 1 times before)"]
+    assert last == "error: do this"
 
 
 def calls() -> Iterator[tuple[str, ast.Call]]:

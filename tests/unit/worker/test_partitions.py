@@ -31,6 +31,7 @@ class FakeWorker:
         self.paused = False
         self.rejoined = 0
         self.failure: Fatal | None = None
+        self.refused: Fatal | None = None
 
     async def read_from(self, tp: TP, position: int) -> None:
         self.sought.append(position)
@@ -47,6 +48,9 @@ class FakeWorker:
 
     async def rejoin(self) -> None:
         self.rejoined += 1
+
+    async def refusal(self, error: Exception) -> Fatal | None:
+        return self.refused
 
     def fail(self, error: Fatal) -> None:
         self.failure = error
@@ -427,6 +431,20 @@ async def test_fatal_stops_the_worker(
     driver.submit(chunk(10, 12))
     await idle(driver)
     assert str(worker.failure) == "do this"
+    assert driver.lost
+
+
+async def test_a_refusal_by_kafka_ends_the_worker_at_the_first_failure(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    def fail() -> None:
+        raise ConnectionError("gone")
+
+    partition.before_commit = fail
+    worker.refused = Fatal("the password is wrong")
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert worker.failure is worker.refused
     assert driver.lost
 
 

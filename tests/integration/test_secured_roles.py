@@ -1,0 +1,216 @@
+"""On secured servers each role works with exactly its rights, and with one less it says which."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from agents.client import open_commands, open_queries
+from agents.user_views import USER_VIEWS
+from deploy.embedded.grants import allow
+from deploy.embedded.stack import EmbeddedStack
+from deploy.ephemeral import WorkerProcess
+from deploy.rights import kafka_rights
+from deploy.roles import SecuredRole
+from deploy.supervisor import Role
+from deploy.waiting import wait_until
+from models.commands import RegisterUser
+from models.errors import Fatal, OutcomeTimeout
+from models.queries import GetUsersByEmail
+from streams.elasticsearch.connection import connect
+from streams.kafka.permissions import check_rights
+from streams.kafka.rights import Operation, Right
+from streams.settings import Settings
+from streams.views.indices import ViewIndices
+from tests.harness.command_line import cqrs
+from tests.harness.deployments import until_processing
+from tests.harness.read_side import serve
+from tests.harness.secured import Secured
+
+
+@pytest.fixture
+async def secured(secured_servers: EmbeddedStack, tmp_path: Path) -> Secured:
+    return await Secured.create(secured_servers, tmp_path)
+
+
+async def test_each_role_works_with_exactly_its_rights(secured: Secured) -> None:
+    roles = await secured.roles()
+    with (
+        secured.worker("commands", roles["command-worker"]) as commands_worker,
+        secured.worker("views", roles["view-worker"]) as view_worker,
+        secured.worker("registrations", roles["view-worker"]),
+    ):
+        await until_processing(commands_worker)
+        await until_processing(view_worker)
+        async with (
+            open_commands(roles["client"]) as commands,
+            open_queries(roles["client"]) as queries,
+        ):
+            outcome = await commands.dispatch(register("anna"))
+            assert outcome.status == "accepted"
+            page = await queries.execute(GetUsersByEmail("anna@"), at_least=outcome.token)
+            assert [user.id for user in page.items] == ["anna"]
+        for words in (
+            ["topics", "create"],
+            ["verify"],
+            ["views", "rebuild"],
+            ["views", "status", "--check"],
+            ["tail", "events", "--from-beginning", "--limit", "1"],
+            ["erase", "anna", "--yes"],
+        ):
+            done = cqrs(roles["operator"], *words)
+            assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}"
+
+
+async def line_of_missing(settings: Settings, rights: tuple[Right, ...]) -> str | None:
+    try:
+        await check_rights(settings, rights)
+    except Fatal as error:
+        return str(error)
+    return None
+
+
+@pytest.mark.parametrize("role", ["command-worker", "view-worker", "client"])
+async def test_each_right_that_is_missing_is_named(secured: Secured, role: SecuredRole) -> None:
+    rights = [right for right in kafka_rights(role, secured.admin) if not right.prefixed]
+    settings = await secured.role(role)
+    assert await line_of_missing(settings, tuple(rights)) is None
+    for right in rights:
+        for operation in right.operations:
+            secured.revoke(role, right, operation)
+            what = f"lacks {operation} on {right.resource} {right.name}: allow it"
+
+            async def named(right: Right = right, what: str = what) -> bool:
+                line = await line_of_missing(settings, (right,))
+                return line is not None and line.startswith(f"User:{role} {what}")
+
+            await wait_until(named, what=what)
+            await allow(secured.admin, role, [right])
+
+
+async def test_namespaces_on_one_cluster_are_apart(
+    secured: Secured, secured_servers: EmbeddedStack, tmp_path: Path
+) -> None:
+    other = await Secured.create(secured_servers, tmp_path)
+    async with connect(other.admin, timeout=30) as client:
+        indices = ViewIndices.from_settings(other.admin, client, USER_VIEWS)
+        await indices.create(1, {}, followed=True)
+        await serve(indices, 1)
+    for role, settings in (await secured.roles()).items():
+        there = settings.model_copy(update={"namespace": other.admin.namespace})
+        for right in kafka_rights(role, there):
+            if not right.prefixed:
+                assert f"lacks {right.operations[0]} " in (
+                    await line_of_missing(there, (right,)) or ""
+                )
+        if settings.elasticsearch_api_key is not None:
+            async with connect(there, timeout=30) as client:
+                indices = ViewIndices.from_settings(there, client, USER_VIEWS)
+                assert await indices.all() == []
+                with pytest.raises(Fatal, match=r"\(403\)"):
+                    await indices.store(theirs.name).count()
+
+
+def last_line(worker: WorkerProcess) -> str:
+    """The last line of a worker that has to end with code 1."""
+    assert worker.wait(timeout=60) == 1
+    return worker.log_text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("role", "resource", "name", "operation"),
+    [
+        ("commands", "transactional-id", "users-commands-", "Write"),
+        ("commands", "group", "users-commands", "Read"),
+        ("views", "group", "users-views-", "Read"),
+        ("views", "topic", "users.events.v1", "Read"),
+    ],
+)
+async def test_a_worker_without_a_right_ends_with_one_line(
+    secured: Secured, role: Role, resource: str, name: str, operation: Operation
+) -> None:
+    who: SecuredRole = "command-worker" if role == "commands" else "view-worker"
+    rights = [
+        right
+        for right in kafka_rights(who, secured.admin)
+        if (right.resource, right.name) != (resource, f"{secured.admin.namespace}{name}")
+    ]
+    settings = await secured.role(who, rights)
+    with secured.worker(role, settings) as worker:
+        line = last_line(worker)
+        assert "Traceback" not in worker.log_text
+    start = f"error: User:{who} lacks {operation} on {resource} {secured.admin.namespace}{name}"
+    assert line.startswith(start)
+    assert "`cqrs topics acls`" in line
+
+
+@pytest.mark.parametrize(
+    ("resource", "name", "operation"),
+    [
+        ("topic", "users.outcomes.v1", "Write"),
+        ("topic", "users.commands.v1", "Read"),
+        ("transactional-id", "users-commands-", "Write"),
+        ("group", "users-commands", "Read"),
+    ],
+)
+async def test_a_right_that_is_taken_from_a_running_worker(
+    secured: Secured, resource: str, name: str, operation: Operation
+) -> None:
+    roles = await secured.roles()
+    settings = roles["command-worker"].model_copy(update={"stall_timeout": 12.0})
+    name = f"{secured.admin.namespace}{name}"
+    (right,) = (
+        right
+        for right in kafka_rights("command-worker", secured.admin)
+        if (right.resource, right.name) == (resource, name)
+    )
+    with secured.worker("commands", settings) as worker:
+        async with open_commands(roles["client"]) as commands:
+            assert (await commands.dispatch(register("anna"))).status == "accepted"
+            secured.revoke("command-worker", right, operation)
+
+            async def ended() -> bool:
+                with suppress(OutcomeTimeout, asyncio.TimeoutError):
+                    await asyncio.wait_for(commands.dispatch(register(uuid4().hex)), 1)
+                return not worker.is_running
+
+            await wait_until(ended, timeout=60, what=f"the end without {operation} on {name}")
+        line = last_line(worker)
+    assert line.startswith(f"error: User:command-worker lacks {operation} on {resource} {name}")
+
+
+@pytest.mark.all_faults  # it restarts Kafka
+async def test_a_password_that_is_changed_while_a_worker_runs(secured: Secured) -> None:
+    """Nobody is disconnected by that; the broker's next restart does it."""
+    roles = await secured.roles()
+    settings = roles["command-worker"].model_copy(update={"stall_timeout": 12.0})
+    with secured.worker("commands", settings) as worker:
+        async with open_commands(roles["client"]) as commands:
+            assert (await commands.dispatch(register("anna"))).status == "accepted"
+        secured.change_password("command-worker", "another one")
+        try:
+            secured.stack.kafka.kill()
+            secured.stack.kafka.start()
+            line = last_line(worker)
+        finally:
+            password = secured.stack.secrets.password("command-worker")
+            secured.change_password("command-worker", password)
+    refused = f"error: Kafka at {settings.bootstrap_servers} refuses user command-worker"
+    assert line.startswith(refused)
+    with secured.worker("commands", settings) as worker:
+        async with open_commands(roles["client"]) as commands:
+            assert (await commands.dispatch(register("berta"))).status == "accepted"
+
+
+def register(user: str) -> RegisterUser:
+    return RegisterUser(
+        aggregate_id=user,
+        email=f"{user}@example.org",
+        first_name="Anna",
+        last_name="Muster",
+        registration_source="web",
+    )
