@@ -42,6 +42,7 @@ from streams.views.lifecycle import (
     Warn,
     Work,
     plan,
+    trouble,
 )
 from streams.views.projection import View
 from streams.views.projector import Projector
@@ -167,6 +168,8 @@ class ViewFollower(Generic[E]):
                 await asyncio.sleep(
                     _CHECK_INTERVAL_S if is_serving else _CHECK_INTERVAL_UNTIL_SERVING_S
                 )
+                if not self._leads:
+                    continue  # no partition is here, or each is about to look itself
                 positions = {
                     number: writer.checkpoint.position
                     for number, (_, writer) in self._leads.items()
@@ -218,22 +221,30 @@ class ViewFollower(Generic[E]):
             situation = await self._indices.look(self.log, starting=not self._has_looked)
             self._has_looked = True
             actions = plan(situation, Work())
-            self._waits = any(isinstance(action, Wait) for action in actions)
             project = None
+            self._waits = False
             for action in actions:
                 if isinstance(action, Project):
                     project = action
+                    self._check_lead(situation, action.lead)
                 else:
                     await self._carry_out(action)
             # After a change, the next look decides.
             passive = all(isinstance(one, Project | Wait | Warn) for one in actions)
             return situation, project if passive else None
 
+    def _check_lead(self, situation: Situation, lead: IndexState) -> None:
+        """Say what the lead waits for, also if there is no event to project."""
+        if lead.checkpoints is None:
+            self._waits = True
+            self._say(f"{lead.name} is waited for: {trouble(situation, lead)}")
+
     async def _carry_out(self, action: Action) -> None:
         alias = self._indices.alias
         if isinstance(action, Refuse):
             raise Fatal(action.line)
         if isinstance(action, Wait | Warn):
+            self._waits = self._waits or isinstance(action, Wait)
             self._say(action.line)
         elif isinstance(action, Create):
             await self._create(action)

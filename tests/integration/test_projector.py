@@ -104,7 +104,8 @@ async def test_a_rebuild_reads_nothing(store: ViewStore, proxy: FaultProxy) -> N
     projecting.forget(0)
     # again from the start, into the same index: all of it is there already
     assert await projecting.project(0, ANNA[:2], none_refused) == Projected(0, 2, 0)
-    assert await projecting.project(0, ANNA[2:], none_refused) == Projected(0, 1, 0)
+    # The same version is written again, so that all copies of the index have it.
+    assert await projecting.project(0, ANNA[2:], none_refused) == Projected(1, 0, 0)
     assert not proxy.requests["_mget"]
     assert await stored(store, ANNA) == fold(ANNA)
 

@@ -207,6 +207,7 @@ async def test_privileges_that_are_missing(secured_servers: EmbeddedStack, tmp_p
     async with connect(secured.admin, timeout=30) as client:
         admin = ViewIndices.from_settings(secured.admin, client, USER_VIEWS)
         await admin.create(1, {}, followed=True)
+        (made,) = await admin.all()
         await serve(admin, 1)
     async with connect(reader, timeout=30) as client:
         indices = ViewIndices.from_settings(reader, client, USER_VIEWS)

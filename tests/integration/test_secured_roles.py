@@ -99,6 +99,7 @@ async def test_namespaces_on_one_cluster_are_apart(
     async with connect(other.admin, timeout=30) as client:
         indices = ViewIndices.from_settings(other.admin, client, USER_VIEWS)
         await indices.create(1, {}, followed=True)
+        (theirs,) = await indices.all()
         await serve(indices, 1)
     for role, settings in (await secured.roles()).items():
         there = settings.model_copy(update={"namespace": other.admin.namespace})

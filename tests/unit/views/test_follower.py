@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -13,7 +14,7 @@ from agents.user_views import USER_VIEWS
 from models.errors import Fatal, Transient
 from streams.settings import Settings
 from streams.views import follower as following
-from streams.views.checkpoint import IndexChanged
+from streams.views.checkpoint import Checkpoint, IndexChanged
 from streams.views.follower import ViewFollower
 from streams.views.lifecycle import EventLog, Situation
 
@@ -63,6 +64,8 @@ def follow(monkeypatch: pytest.MonkeyPatch) -> Callable[[Indices], ViewFollower[
             Settings(), nothing, USER_VIEWS, LOG, "events", nothing, nothing, positions
         )
         monkeypatch.setattr(follower, "_indices", indices)
+        lead = SimpleNamespace(checkpoint=Checkpoint())
+        monkeypatch.setattr(follower, "_leads", {0: (("user-views-v1", "uuid"), lead)})
         return follower
 
     return new
