@@ -207,7 +207,6 @@ async def test_privileges_that_are_missing(secured_servers: EmbeddedStack, tmp_p
     async with connect(secured.admin, timeout=30) as client:
         admin = ViewIndices.from_settings(secured.admin, client, USER_VIEWS)
         await admin.create(1, {}, followed=True)
-        (made,) = await admin.all()
         await serve(admin, 1)
         name = f"{admin.alias}-v1"
     async with connect(reader, timeout=30) as client:

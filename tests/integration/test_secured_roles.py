@@ -99,7 +99,6 @@ async def test_namespaces_on_one_cluster_are_apart(
     async with connect(other.admin, timeout=30) as client:
         indices = ViewIndices.from_settings(other.admin, client, USER_VIEWS)
         await indices.create(1, {}, followed=True)
-        (theirs,) = await indices.all()
         await serve(indices, 1)
         theirs = f"{indices.alias}-v1"
     for role, settings in (await secured.roles()).items():
