@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,9 +18,11 @@ from agents.users import USERS
 from deploy.cli.terminal import progress_bar
 from deploy.cli.verify import print_report
 from deploy.demo import COMMANDS, DemoResult, percentiles, run_demo
+from deploy.embedded.secrets import ADMIN
 from deploy.embedded.stack import EmbeddedStack, running_address
 from deploy.embedded.start_progress import TerminalProgress
 from deploy.environment import child_environment, load_settings
+from deploy.roles import SecuredRole
 from deploy.supervisor import Role, running_worker
 from models.errors import CqrsError, Fatal
 from streams.aggregate import TopicNames
@@ -33,26 +35,31 @@ from streams.views.indices import ViewIndices
 if TYPE_CHECKING:
     from models.user_view import UserReadModel
 
-_ROLES: Sequence[Role] = ("commands", "views")
+_ROLES: Mapping[Role, SecuredRole] = {"commands": "command-worker", "views": "view-worker"}
+
+_SettingsOf = Callable[[str], Settings]
+"""The settings of a principal; the same ones for all if nothing is secured."""
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
-def demo(as_json: bool) -> None:
+@click.option("--secure", is_flag=True, help="On servers of its own, with TLS, users and rights.")
+def demo(as_json: bool, secure: bool) -> None:
     """Send 20,000 commands through real servers and workers, search, and check everything.
 
     Uses the running stack (`cqrs up`), in a namespace that is removed at the end. If none runs, it
     starts one and stops it at the end. Exit code 0 only if all numbers are as expected.
     """
     with ExitStack() as resources:
-        settings = resources.enter_context(_servers())
+        of = resources.enter_context(_servers(secure))
+        settings = of("operator")
         names = TopicNames.of(settings, USERS.name)
         asyncio.run(_create_topics(settings, names))
-        resources.callback(lambda: asyncio.run(_remove(settings, names)))
+        resources.callback(lambda: asyncio.run(_remove(of(ADMIN), names)))
         folder = Path(resources.enter_context(TemporaryDirectory(prefix="cqrs-demo-")))
         logs = [folder / role for role in _ROLES]
-        for role, log in zip(_ROLES, logs, strict=True):
-            resources.enter_context(running_worker(role, child_environment(settings), log))
+        for (role, who), log in zip(_ROLES.items(), logs, strict=True):
+            resources.enter_context(running_worker(role, child_environment(of(who)), log))
         with progress_bar() as progress:
             try:
                 result = asyncio.run(run_demo(settings, progress))
@@ -66,18 +73,36 @@ def demo(as_json: bool) -> None:
 
 
 @contextmanager
-def _servers() -> Iterator[Settings]:
+def _servers(secure: bool) -> Iterator[_SettingsOf]:
     """Yield settings for a new namespace on the running stack, or on a temporary one."""
     namespace = f"demo-{uuid4().hex[:8]}-"
+    if secure:
+        with EmbeddedStack.temporary(TerminalProgress(), secure=True) as stack:
+            yield _secured(stack, namespace)
+        return
     if running_address() is not None:
-        yield load_settings().model_copy(update={"namespace": namespace})
+        settings = load_settings().model_copy(update={"namespace": namespace})
+        yield lambda _: settings
         return
     with EmbeddedStack.temporary(TerminalProgress()) as stack:
-        yield Settings(
+        settings = Settings(
             bootstrap_servers=stack.bootstrap_servers,
             elasticsearch_url=stack.elasticsearch_url,
             namespace=namespace,
         )
+        yield lambda _: settings
+
+
+def _secured(stack: EmbeddedStack, namespace: str) -> _SettingsOf:
+    """Give each role its rights in the namespace, and return what gives its settings."""
+    from deploy.embedded.grants import grant_roles
+
+    def of(principal: str) -> Settings:
+        # Not `Settings(...)`: the environment may name another principal.
+        return Settings.model_validate({**stack.settings(principal), "namespace": namespace})
+
+    asyncio.run(grant_roles(of(ADMIN), stack.secrets))
+    return of
 
 
 async def _create_topics(settings: Settings, names: TopicNames) -> None:
