@@ -478,7 +478,7 @@ def _cut_over(situation: Situation, target: IndexState, *, abandon: bool = False
     if not is_complete(target):
         return Wait(f"{target.name} does not have all events yet: {is_running}", target)
     for one in situation.serving:
-        if one is target or abandon or _is_of_another_topic(situation, one):
+        if one is target or abandon or _are_of_different_topics(one, target):
             continue
         if one.closed or one.checkpoints is None:
             return Wait(_cannot_be_compared(situation, one), target)
@@ -523,8 +523,18 @@ def _behind_any(index: IndexState, others: Iterable[IndexState]) -> int:
 
 
 def _is_of_another_topic(situation: Situation, index: IndexState) -> bool:
-    topics = {index.topic, *(one.topic for one in (index.checkpoints or {}).values())}
-    return situation.log is not None and bool(topics - {"", situation.log.topic_id})
+    return situation.log is not None and bool(_topics(index) - {situation.log.topic_id})
+
+
+def _are_of_different_topics(index: IndexState, other: IndexState) -> bool:
+    """Return whether how far these are cannot be compared; two of one former topic can be."""
+    mine, theirs = _topics(index), _topics(other)
+    return bool(mine and theirs) and mine.isdisjoint(theirs)
+
+
+def _topics(index: IndexState) -> set[str]:
+    """Return the ids of the event topics that the documents of an index are of, as far as known."""
+    return {index.topic, *(one.topic for one in (index.checkpoints or {}).values())} - {""}
 
 
 def _cannot_be_compared(situation: Situation, serving: IndexState) -> str:

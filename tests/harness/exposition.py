@@ -42,7 +42,7 @@ class Exposition:
 
 async def get(worker: WorkerProcess, path: str) -> tuple[int, str]:
     """Return the HTTP status and the body of one of a worker's pages; it needs a `health_port`."""
-    url = re.findall(r"health: (http\S+)/health", worker.log_text)[-1]
+    url = re.findall(r"health: (http://[\w.:]+)/health", worker.log_text)[-1]
     async with aiohttp.ClientSession() as client, client.get(url + path) as response:
         return response.status, await response.text()
 

@@ -99,8 +99,8 @@ async def test_namespaces_on_one_cluster_are_apart(
     async with connect(other.admin, timeout=30) as client:
         indices = ViewIndices.from_settings(other.admin, client, USER_VIEWS)
         await indices.create(1, {}, followed=True)
-        (theirs,) = await indices.all()
         await serve(indices, 1)
+        theirs = f"{indices.alias}-v1"
     for role, settings in (await secured.roles()).items():
         there = settings.model_copy(update={"namespace": other.admin.namespace})
         for right in kafka_rights(role, there):
@@ -113,7 +113,7 @@ async def test_namespaces_on_one_cluster_are_apart(
                 indices = ViewIndices.from_settings(there, client, USER_VIEWS)
                 assert await indices.all() == []
                 with pytest.raises(Fatal, match=r"\(403\)"):
-                    await indices.store(theirs.name).count()
+                    await indices.store(theirs).count()
 
 
 def last_line(worker: WorkerProcess) -> str:

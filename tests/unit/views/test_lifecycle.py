@@ -367,6 +367,15 @@ def test_rolling_back() -> None:
     assert "--abandon-serving" in refusal(lost, RollBack())
 
 
+def test_two_indices_of_a_former_topic_are_compared() -> None:
+    former = {"topic": "former"}
+    serving = but(NEXT_SERVING, **former, checkpoints=progress(11, 10, topic="former"))
+    behind = but(FORMER, **former, checkpoints=progress(10, 10, topic="former"))
+    assert isinstance(one(given(behind, serving), RollBack()), Wait)
+    level = but(behind, checkpoints=serving.checkpoints)
+    assert one(given(level, serving), RollBack()) == Serve(level, ("view-v2",))
+
+
 # Deleting
 
 
