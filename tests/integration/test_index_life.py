@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -223,11 +223,12 @@ async def test_an_event_topic_that_was_created_again_is_noticed(deploy: Deploy) 
         worker.start()
         assert worker.wait() == 1
         assert "was deleted and created again" in worker.log_text.splitlines()[-1]
-        with pytest.raises(Fatal, match="start a view worker of this program"):
+        with suppress(Fatal):  # no worker follows it, unless the group has not noticed that yet
             await view.rebuild(timeout=0)
         worker.start()
         deployed.workers.append(worker)
-        assert (await view.rebuild()).number == 2
+        if (await view.states())[2] != "serving":
+            assert (await view.rebuild()).number == 2
         await view.has_all()
 
 
