@@ -91,6 +91,11 @@ class Rebuild(Generic[E]):
             await self._indices.finish_loading(state.name)
             await self._check(store)
             await self._load(store)  # events of the meantime, so that little is left to the workers
+            if await event_log(self._settings, self._view) != self._log:
+                raise Fatal(
+                    f"{self._names.events} was deleted and created again while {state.name} was "
+                    "loaded: run this again"
+                )
             await self._indices.carry_out(Follow(state))
         except IndexChanged:
             found = (await self._indices.look(None)).find(state.key)

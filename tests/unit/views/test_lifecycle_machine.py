@@ -182,6 +182,8 @@ class Cluster:
                 index = self._identified(state)
                 if index.uuid != state.uuid or index.closed or not index.readable:
                     raise ChangedMeanwhileError
+                if index.made_for != self.topic:  # a rebuild asks for the topic when it has loaded
+                    raise ChangedMeanwhileError
                 index.positions, index.topic = dict(self.ends), self.topic
                 index.aliases.add(FOLLOWED)
             case _:
