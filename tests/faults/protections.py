@@ -123,14 +123,16 @@ def apply_after_commit(set_: Set) -> None:
         store = self._stored
         assert isinstance(store, RocksDBStore)
 
-        async def apply_and_commit(outputs: Mapping[str, Batches]) -> Mapping[str, int]:
+        async def apply_and_commit(
+            outputs: Mapping[str, Batches], *, of_topic: str | None = None
+        ) -> Mapping[str, int]:
             changes = {
                 **self._repository.staged(),
                 position_key(self._tp): encode_position(Position(position)),
             }
             store.apply(changes, store.end)
             store._db.flush()
-            return await commit(outputs)
+            return await commit(outputs, of_topic=of_topic)
 
         vars(self._producer)["commit"] = apply_and_commit
         await process(self, records, position)

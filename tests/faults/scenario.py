@@ -148,7 +148,7 @@ class Run:
         self.result.doubled += report.doubled
         self.result.diverged += report.diverged - sum(foreign.values())
         broken = {name: one.violations for name, one in report.findings.items() if not one.ok}
-        require(broken == foreign, f"{report.first_violation} ({broken})")
+        require(broken == foreign, str(report.first_violation or f"found {broken} of {foreign}"))
         require(sent in (None, report.commands), "not every command was checked")
         for worker in deployed.workers:
             require(worker.is_running, f"a {worker.role} worker has ended: {_last_line(worker)}")
