@@ -13,7 +13,7 @@ from deploy.cli.exit_codes import ExitCode
 from deploy.cli.terminal import examples
 from deploy.environment import load_settings
 from models.commands import EraseUser
-from models.errors import Fatal, InvalidCommand
+from models.errors import InvalidCommand, Rejected
 from models.outcomes import Accepted, Outcome
 from models.validation import explain
 from streams.audit.erasure_report import ErasureReport
@@ -99,11 +99,12 @@ def _check(outcome: Outcome) -> None:
     """Check that the user is erased now, or was before.
 
     Raises:
-        Fatal: it is neither; the message has the reason.
+        Rejected: it is neither; the message has the reason.
     """
     if isinstance(outcome, Accepted) or getattr(outcome, "code", "") == "user-erased":
         return
-    raise Fatal(f"{outcome.status}: {getattr(outcome, 'reason', 'the id of the command is taken')}")
+    reason = getattr(outcome, "reason", "the id of the command is taken")
+    raise Rejected(getattr(outcome, "code", outcome.status), f"{outcome.status}: {reason}")
 
 
 def _as_json(report: ErasureReport | None) -> dict[str, Any]:

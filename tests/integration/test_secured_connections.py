@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,15 @@ from tests.harness.read_side import serve
 from tests.harness.secured import Secured
 
 WRONG = SecretStr("wrong")
+
+
+@pytest.fixture(autouse=True)
+def what_is_left_of_connections() -> Iterator[None]:
+    """Collect them here: closing TLS waits for the other side, and a test's loop ends before."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture

@@ -89,7 +89,8 @@ final class Decider implements Processor<byte[], byte[], byte[], byte[]> {
         return Json.object(to -> {
             to.writeStringField("type", event.type());
             to.writeNumberField("schemaVersion", 1);
-            to.writeStringField("id", Ids.ofEvent(command.id()).toString());
+            to.writeStringField("id",
+                Ids.ofEvent(command.id(), command.aggregateId(), sequence).toString());
             to.writeStringField("aggregateId", command.aggregateId());
             to.writeNumberField("sequence", sequence);
             to.writeStringField("timestamp", Command.format(command.timestamp()));
@@ -124,7 +125,8 @@ final class Decider implements Processor<byte[], byte[], byte[], byte[]> {
         }
         to.writeNumberField("sequence", answer.sequence());
         to.writeArrayFieldStart("eventIds");
-        to.writeString(Ids.ofEvent(command.id()).toString());
+        to.writeString(
+            Ids.ofEvent(command.id(), command.aggregateId(), answer.sequence()).toString());
         to.writeEndArray();
         to.writeStringField("token", Ids.token(cluster, at.topic(), at.partition(),
             answer.offset(), command.aggregateId(), answer.sequence()));

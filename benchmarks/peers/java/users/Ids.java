@@ -21,9 +21,9 @@ final class Ids {
         return uuid5(COMMANDS, topic + "/" + partition + "/" + offset);
     }
 
-    /** The id of the only event of a command. */
-    static UUID ofEvent(UUID command) {
-        return uuid5(command, "0");
+    /** The id of an event. */
+    static UUID ofEvent(UUID command, String aggregateId, long sequence) {
+        return uuid5(command, aggregateId + "/" + sequence);
     }
 
     /** What lets a query see the write. */
