@@ -44,7 +44,12 @@ class Results:
         return next((one for one in self.all if one.ok and _key(one) == wanted), None)
 
     def add(self, new: Result) -> None:
-        """Add a result, or replace the earlier one of the same run."""
+        """Add a result, or replace the earlier one of the same run.
+
+        Results that another process has added to the file meanwhile are kept.
+        """
+        if self._path is not None:
+            self.all = Results(self._path).all
         self.all = [result for result in self.all if _key(result) != _key(new)] + [new]
         self.all.sort(key=_order)
         if self._path is not None:
@@ -98,13 +103,13 @@ def markdown_of(results: Sequence[Result]) -> str:
         f"diverged: {sum(result.diverged for result in results)}.",
         "",
         "| | scenario | holds | faults | commands | events "
-        "| lost | doubled | diverged | seed | s |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| lost | doubled | diverged | seed | s | commit |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     lines += (
         f"| {one.scenario} | {one.title} | {'yes' if one.ok else f'**no**: {one.failure}'} "
         f"| {one.faults:,} | {one.commands:,} | {one.events:,} | {one.lost} | {one.doubled} "
-        f"| {one.diverged} | {one.seed} | {one.seconds:,.0f} |"
+        f"| {one.diverged} | {one.seed} | {one.seconds:,.0f} | {one.commit} |"
         for one in results
     )
     lines += ["", "## What was measured on the way", ""]

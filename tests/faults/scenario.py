@@ -8,6 +8,7 @@ on the scenario's name and the seed. It fails by raising; what it measures is in
 from __future__ import annotations
 
 import random
+import subprocess
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -36,6 +37,7 @@ from streams.audit.report import Report
 from streams.audit.verify import verify
 from streams.progress import ProgressCallback
 from tests.harness.checks import require
+from tests.harness.command_line import ROOT
 from tests.harness.crash_points import APPS, Point
 
 T = TypeVar("T")
@@ -53,6 +55,8 @@ class Result:
     seed: int
     local_store: bool = False
     """Whether command workers kept their state on disk."""
+    commit: str = ""
+    """The checkout's commit; empty if that is not known."""
     ok: bool = False
     failure: str | None = None
     seconds: float = 0.0
@@ -181,7 +185,7 @@ async def play(
     that fails.
     """
     title = scenario.title + (", state on disk" if local_store else "")
-    result = Result(scenario.name, title, scale, seed, local_store)
+    result = Result(scenario.name, title, scale, seed, local_store, _commit())
     begin = time.monotonic()
     with ExitStack() as resources:
         run = Run(stack, scale, seed, result, resources, progress, apps)
@@ -193,6 +197,15 @@ async def play(
             result.logs = dict(worker_logs())
         result.seconds = round(time.monotonic() - begin, 1)
     return result
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return done.stdout.strip()
 
 
 def _last_line(worker: WorkerProcess) -> str:

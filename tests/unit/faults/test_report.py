@@ -57,6 +57,13 @@ def test_a_new_result_replaces_the_old_one_of_the_same_run(kept: Path) -> None:
     assert [one.ok for one in Results(kept).all] == [True, True]
 
 
+def test_results_that_another_run_has_added_are_kept(tmp_path: Path) -> None:
+    one, other = Results(tmp_path / "results.json"), Results(tmp_path / "results.json")
+    one.add(PASSED)
+    other.add(FAILED)
+    assert Results(tmp_path / "results.json").all == [PASSED, FAILED]
+
+
 @pytest.mark.parametrize(
     ("scenario", "seed", "found"), [("F1", 7, True), ("F1", 8, False), ("F10", 7, False)]
 )
