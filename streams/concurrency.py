@@ -41,6 +41,15 @@ class Coalesced(Generic[T]):
             return self._result
 
 
+def retrieve(future: asyncio.Future[Any]) -> None:
+    """Take the exception of a future that has ended; else asyncio logs that nobody did.
+
+    A done-callback for futures of which the first failure alone is awaited.
+    """
+    if not future.cancelled():
+        future.exception()
+
+
 async def gather_or_cancel(*work: Coroutine[Any, Any, T]) -> list[T]:
     """Run these concurrently and return their results in order; the first error cancels the rest.
 

@@ -15,7 +15,7 @@ class ExitCode(IntEnum):
     WRONG_INPUT = 2
     """An option, a value or a setting is wrong; nothing was done."""
     NOT_RUNNING = 3
-    """`status` and `logs`: the servers do not run (as in the LSB's `status`)."""
+    """`status`: the servers do not run (as with service managers)."""
     DEFECT = 70
     """A defect of this program (EX_SOFTWARE)."""
     UNKNOWN = 75

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+from deploy.cli.exit_codes import ExitCode
 from deploy.embedded.processes import SERVERS
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
@@ -19,7 +20,6 @@ from deploy.embedded.status import StackStatus
 from deploy.roles import ROLES
 from models.errors import Fatal
 
-_NOT_RUNNING = 3  # exit code of `status`, the same as with service managers
 _POLL_INTERVAL_S = 0.3
 _PORT = click.IntRange(0, 65535)
 
@@ -73,7 +73,7 @@ def status(ctx: click.Context, as_json: bool) -> None:
         click.echo(json.dumps(asdict(found), default=str))
     else:
         _print_table(found)
-    ctx.exit(0 if found.running else _NOT_RUNNING)
+    ctx.exit(ExitCode.OK if found.running else ExitCode.NOT_RUNNING)
 
 
 def _print_table(found: StackStatus) -> None:

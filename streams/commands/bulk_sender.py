@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError
 from models.errors import InvalidCommand, Poison, Transient
 from models.messages import Command, parse_command
 from streams.commands.client import check_size
+from streams.concurrency import retrieve
 from streams.kafka.partitioner import partition_of
 
 # Batches per partition, on average, that were sent and are not acknowledged yet.
@@ -95,7 +96,7 @@ class BulkSender:
         except KafkaError as error:
             raise self._failure(error) from error
         task = asyncio.create_task(self._count(acknowledged, batch.record_count()))
-        task.add_done_callback(_look_at)
+        task.add_done_callback(retrieve)
         self._unacknowledged.add(task)
 
     async def _count(self, acknowledged: asyncio.Future[Any], records: int) -> None:
@@ -116,9 +117,3 @@ class BulkSender:
             f"Kafka failed ({type(error).__name__}) after it had taken {self.sent} commands; "
             "it may have taken later ones, too"
         )
-
-
-def _look_at(task: asyncio.Task[None]) -> None:
-    """Take the error of a batch, so that asyncio does not print each one beside the first."""
-    if not task.cancelled():
-        task.exception()

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import async_timeout
 import msgspec
@@ -27,6 +27,7 @@ from faust.types import TP
 
 from models.errors import Transient
 from streams import metrics
+from streams.concurrency import retrieve
 from streams.kafka.aiokafka_patches import retry_ever_more_slowly
 from streams.kafka.clients import RETRY_BACKOFF_MS, new_producer, stop
 from streams.kafka.topic_ids import ask_topic_id
@@ -202,7 +203,7 @@ class TransactionalProducer:
             for topic, batches in outputs.items():
                 for batch in batches.close():
                     sent = await producer.send_batch(batch, topic, partition=self._tp.partition)
-                    sent.add_done_callback(_retrieve)
+                    sent.add_done_callback(retrieve)
                     acknowledgements.append(sent)
             checking = asyncio.ensure_future(self._check_input(producer, outputs, of_topic))
             _, *written = await asyncio.gather(checking, *acknowledgements)
@@ -264,9 +265,3 @@ class TransactionalProducer:
         finally:
             with suppress(KafkaError):
                 await stop(producer)
-
-
-def _retrieve(acknowledgement: asyncio.Future[Any]) -> None:
-    """Take its exception: if the transaction failed before, asyncio would log that nobody does."""
-    if not acknowledgement.cancelled():
-        acknowledgement.exception()

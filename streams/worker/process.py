@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import sys
@@ -88,7 +87,6 @@ class StreamWorker(faust.Worker):
             if self._failure is None:
                 raise
         if self._failure is not None:
-            logging.shutdown()  # lines that were held back come first: the reason is the last one
             end_log(self._last_line(str(self._failure)))
         raise SystemExit(0 if self._failure is None else 1)
 

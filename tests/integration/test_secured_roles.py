@@ -18,7 +18,6 @@ from deploy.rights import kafka_rights
 from deploy.roles import SecuredRole
 from deploy.supervisor import Role
 from deploy.waiting import wait_until
-from models.commands import RegisterUser
 from models.errors import Fatal, OutcomeTimeout
 from models.queries import GetUsersByEmail
 from streams.elasticsearch.connection import connect
@@ -30,6 +29,7 @@ from tests.harness.command_line import cqrs
 from tests.harness.deployments import until_processing
 from tests.harness.read_side import serve
 from tests.harness.secured import Secured
+from tests.harness.users import register
 
 
 @pytest.fixture
@@ -205,13 +205,3 @@ async def test_a_password_that_is_changed_while_a_worker_runs(secured: Secured) 
     with secured.worker("commands", settings) as worker:
         async with open_commands(roles["client"]) as commands:
             assert (await commands.dispatch(register("berta"))).status == "accepted"
-
-
-def register(user: str) -> RegisterUser:
-    return RegisterUser(
-        aggregate_id=user,
-        email=f"{user}@example.org",
-        first_name="Anna",
-        last_name="Muster",
-        registration_source="web",
-    )
