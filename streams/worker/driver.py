@@ -294,11 +294,19 @@ class PartitionDriver:
                 self._running = None
 
     async def _failed(self, what: str, error: Exception) -> None:
-        """Count and log a failure. Raises Fatal if there is no point in trying again."""
-        reason = await self._consumer.refusal(error)
+        """Count and log a failure. Raises Fatal if there is no point in trying again.
+
+        It is logged at once: with brokers that take connections and do not respond, the question
+        whether they refuse this worker takes seconds.
+        """
+        fatal: Fatal | None = None
+        try:
+            self._failures.add(what, error)
+        except Fatal as found:
+            fatal = found
+        reason = await self._consumer.refusal(error) or fatal
         if reason is not None:
             raise reason from error
-        self._failures.add(what, error)
 
     async def _chunks_wait(self) -> bool:
         """Pause if few records wait; return whether a chunk waits then."""
