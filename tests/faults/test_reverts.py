@@ -122,7 +122,8 @@ class Revert(NamedTuple):
 
 REVERTS: Mapping[str, Revert] = {
     "fencing_before_recovery": Revert(
-        wake_during_the_takeover,
+        # Accepted commands only: of whatever is decided twice first, I1 says the same.
+        partial(wake_during_the_takeover, rejected=0, duplicates=0),
         # The zombie commits what its successor decides as well.
         r"^I1 is broken .* has the events .* where its outcome says",
     ),

@@ -81,13 +81,15 @@ async def _wake_one(run: Run, deployed: Deployment, traffic: Traffic, point: Poi
     return silence
 
 
-async def wake_during_the_takeover(run: Run) -> None:
+async def wake_during_the_takeover(
+    run: Run, *, rejected: float = 0.05, duplicates: float = 0.1
+) -> None:
     """Resume a zombie when its successor has restored the state; it then tries to commit.
 
     What it has sent must not become visible any more: the successor does not have it.
     """
     deployed = await run.deploy("views", partitions=1, transaction_timeout=_TRANSACTION_TIMEOUT_S)
-    stream = generate(1_000_000, run.seed, duplicates=0.1)
+    stream = generate(1_000_000, run.seed, rejected=rejected, duplicates=duplicates)
     async with open_traffic(deployed, records_of(stream), rate=_RATE) as traffic:
         zombie = run.start(deployed, "commands", Point("stop", "before", "commit", 3))
         await _until_suspended(zombie, traffic)
