@@ -121,6 +121,9 @@ class Settings(ConnectionSettings, BaseSettings):
         "INFO", description="lowest level of this project's log lines in workers"
     )
     log_format: Literal["text", "json"] = Field("text", description="form of a worker's log lines")
+    tracing: bool = Field(
+        False, description="whether commands that came with a trace are traced by OpenTelemetry"
+    )
 
     @model_validator(mode="after")
     def _check_master_key(self) -> Self:

@@ -67,11 +67,11 @@ def test_models_imports_little_beyond_the_standard_library() -> None:
     ("package", "lists"),
     [
         ("models", ["dependencies"]),
-        ("streams", ["dependencies"]),
+        ("streams", ["dependencies", "tracing"]),
         ("agents", ["dependencies"]),
         ("deploy", ["dependencies"]),
         ("benchmarks", ["dependencies", "bench", "dev"]),
-        ("tests", ["dependencies", "bench", "dev"]),
+        ("tests", ["dependencies", "bench", "dev", "tracing"]),
     ],
 )
 def test_what_is_imported_is_declared(package: str, lists: list[str]) -> None:
