@@ -42,6 +42,7 @@ COMMANDS = {
     "history": ("deploy.cli.history:history", "Show everything that happened to one user."),
     "follow": ("deploy.cli.follow:follow", "Show the way of one command, as it goes on."),
     "top": ("deploy.cli.top:top", "Show what the workers are doing now."),
+    "schema": ("deploy.cli.schema:schema", "Print the schemas of commands, events and outcomes."),
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),
     "state": ("deploy.cli.state:state", "Check or rebuild the state of the command workers."),
