@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -69,9 +70,10 @@ def top(
     """
     if not workers and not lists:
         raise click.UsageError("say which workers: HOST:PORT for each, or --targets FILE")
-    looking = _looks(workers, lists, interval)
-    code = asyncio.run(_once(looking, as_json) if once else _live(looking, as_json))
-    ctx.exit(code)
+    looks = _looks(workers, lists, interval)
+    if once:
+        ctx.exit(asyncio.run(_once(looks, as_json)))
+    asyncio.run(_live(looks, as_json))
 
 
 def _checked(target: str) -> str:
@@ -87,7 +89,7 @@ async def _once(looks: AsyncIterator[Overview], as_json: bool) -> ExitCode:
     return ExitCode.UNKNOWN if found.silent else ExitCode.OK
 
 
-async def _live(looks: AsyncIterator[Overview], as_json: bool) -> ExitCode:
+async def _live(looks: AsyncIterator[Overview], as_json: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
@@ -100,7 +102,6 @@ async def _live(looks: AsyncIterator[Overview], as_json: bool) -> ExitCode:
     with Live(console=console, screen=True, auto_refresh=False) as live:
         async for found in looks:
             live.update(screen(found, console.width, console.height), refresh=True)
-    return ExitCode.OK
 
 
 def _print(found: Overview, as_json: bool) -> None:
@@ -147,7 +148,14 @@ async def _scrape(client: aiohttp.ClientSession, target: str) -> Scrape:
     except asyncio.TimeoutError:
         return Scrape(target, time.time(), None, f"does not answer within {_TIMEOUT_S:g} s")
     except (aiohttp.ClientError, OSError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        return Scrape(target, time.time(), None, f"does not answer: {reason}")
+        return Scrape(target, time.time(), None, f"does not answer: {_reason(error)}")
     except ValueError:
         return Scrape(target, time.time(), None, "answers, but not with metrics: no worker?")
+
+
+def _reason(error: Exception) -> str:
+    """Return why a connection failed; asyncio's own text repeats the address."""
+    number = getattr(error, "errno", None)
+    if number is not None and number > 0:
+        return os.strerror(number)
+    return getattr(error, "strerror", None) or type(error).__name__

@@ -43,7 +43,7 @@ async def test_one_trace_from_dispatch_to_the_document(
             "OTEL_BSP_SCHEDULE_DELAY": "100",  # milliseconds until spans are exported
         }
         for role in ("commands", "views"):
-            deployed.start(role, **environment)  # type: ignore[arg-type]
+            deployed.start(role, **environment)
         async with (
             open_commands(deployed.settings) as commands,
             open_queries(deployed.settings) as queries,

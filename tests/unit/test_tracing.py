@@ -155,7 +155,7 @@ class TestProcessing:
     def test_steps_are_children(self, spans: InMemorySpanExporter) -> None:
         with tracing.processing(TOPIC, 0, [traced(1)]):
             for name in ("decide", "commit"):
-                with tracing.step(name):  # type: ignore[arg-type]
+                with tracing.step(name):
                     pass
             with tracing.bulk("user-views-v1"):
                 pass
