@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -127,12 +128,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Whatever fails is one line on standard error, with `--json` a JSON object with the field
     `error`. With `CQRS_DEBUG=1` the traceback comes first.
     """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, _end_first_process)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = cqrs.main(args=words, prog_name="cqrs", standalone_mode=False)
     except Exception as error:
         code = _report(error, as_json="--json" in words)
     sys.exit(int(code or ExitCode.OK))
+
+
+def _end_first_process(number: int, _frame: object) -> None:
+    """End as the signal ends any other process: the first of a container has no default action."""
+    os._exit(128 + number)
 
 
 def _report(error: Exception, *, as_json: bool) -> ExitCode:
