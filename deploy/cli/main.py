@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from deploy.cli.exit_codes import ExitCode
 from models.errors import CqrsError, InvalidCommand, QueryError, Rejected
@@ -51,6 +53,7 @@ COMMANDS = {
     ),
     "bench": ("benchmarks.cli:bench", "Measure how fast it is, compared with its peers."),
     "demo": ("deploy.cli.demo:demo", "Try everything: 20,000 commands, searches, a check."),
+    "completion": ("deploy.cli.completion:completion", "Print the completion script of a shell."),
 }
 
 _ROOT = Path(__file__).parents[2]  # a checkout, or the folder of an installed package
@@ -79,6 +82,13 @@ class _Lazy(click.Group):
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a command, without its module."""
+        if not incomplete or incomplete[0].isalnum():
+            names = [name for name in installed_commands() if name.startswith(incomplete)]
+            return [CompletionItem(name, help=COMMANDS[name][1]) for name in names]
+        return super().shell_complete(ctx, incomplete)
+
     def invoke(self, ctx: click.Context) -> None:
         """Run the command; a reader of its output that has enough is no error."""
         try:
@@ -92,8 +102,23 @@ class _Lazy(click.Group):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in installed_commands()])
 
 
+def _show_version(ctx: click.Context, _option: click.Parameter, is_wanted: bool) -> None:
+    if is_wanted:
+        from deploy.cli.version import version_lines
+
+        click.echo(version_lines())
+        ctx.exit()
+
+
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="cqrs-streams", prog_name="cqrs")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version, and what it runs on.",
+)
 def cqrs() -> None:
     """User accounts with CQRS and event sourcing, on Kafka and Elasticsearch."""
 
@@ -104,12 +129,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Whatever fails is one line on standard error, with `--json` a JSON object with the field
     `error`. With `CQRS_DEBUG=1` the traceback comes first.
     """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, _end_first_process)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = cqrs.main(args=words, prog_name="cqrs", standalone_mode=False)
     except Exception as error:
         code = _report(error, as_json="--json" in words)
     sys.exit(int(code or ExitCode.OK))
+
+
+def _end_first_process(number: int, _frame: object) -> None:
+    """End as the signal ends any other process: the first of a container has no default action."""
+    os._exit(128 + number)
 
 
 def _report(error: Exception, *, as_json: bool) -> ExitCode:

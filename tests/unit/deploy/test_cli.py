@@ -164,3 +164,32 @@ def test_a_new_master_key_is_one_that_the_settings_take(
     assert master_key(Settings()) is not None
     assert run("keys", "new") == 0
     assert capsys.readouterr().out != f"{line}\n"
+
+
+FIRST_PROCESS = """
+import os, signal, sys, time
+import click
+from deploy.cli import main as cli
+
+@click.command()
+def waits():
+    print("waiting", flush=True)
+    time.sleep(60)
+
+# The kernel takes no default action for process 1, the first one of a container.
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.getpid = lambda: 1
+sys.modules["waits"] = sys.modules["__main__"]
+cli.COMMANDS["waits"] = ("waits:waits", "")
+cli.installed_commands = lambda: ["waits"]
+cli.main(["waits"])
+"""
+
+
+def test_sigterm_ends_a_command_that_is_the_first_process_of_a_container() -> None:
+    command = [sys.executable, "-c", FIRST_PROCESS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.terminate()
+        assert process.wait(30) == 143
