@@ -21,9 +21,11 @@ from models.errors import CqrsError, InvalidCommand, QueryError, Rejected
 
 # name -> (module:attribute of a click command, its one line of help), in the order of `--help`
 COMMANDS = {
+    "dev": ("deploy.cli.dev:dev", "Run servers, topics and all workers in one terminal."),
     "up": ("deploy.cli.stack:up", "Start the embedded Kafka and Elasticsearch."),
     "down": ("deploy.cli.stack:down", "Stop them; the data is kept unless you purge it."),
     "status": ("deploy.cli.stack:status", "Show whether both run; exit code 3 if not."),
+    "env": ("deploy.cli.env:env", "Print the variables of the running stack, for a shell."),
     "logs": ("deploy.cli.stack:logs", "Show the logs of the servers."),
     "topics": ("deploy.cli.topics:topics", "Create the topics, or skip expired commands."),
     "worker": ("deploy.cli.worker:worker", "Run workers that decide commands or update a view."),
