@@ -108,7 +108,7 @@ def register(
     _send(
         RegisterUser,
         common,
-        aggregate_id=user or str(uuid4()),
+        aggregate_id=str(uuid4()) if user is None else user,
         email=email,
         first_name=first_name,
         last_name=last_name,
@@ -148,7 +148,7 @@ def reactivate(user: str, **common: Any) -> None:
 
 def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) -> None:
     given = {
-        "id": common["command_id"] or uuid4(),
+        "id": uuid4() if common["command_id"] is None else common["command_id"],
         "expected_version": common["expected_version"],
         **fields,
     }

@@ -65,7 +65,7 @@ def test_nothing_is_imported_from_the_current_folder(
 
 
 async def test_faust_starts_a_worker_too(deploy: Deploy, tmp_path: Path) -> None:
-    """With the command that the README shows."""
+    """With the command that docs/workers.md shows."""
     deployed = deploy()
     faust = [sys.executable, "-m", "faust", "-A", "agents.user_commands"]
     command = [*faust, "worker", "--without-web"]

@@ -164,3 +164,30 @@ def test_a_new_master_key_is_one_that_the_settings_take(
     assert master_key(Settings()) is not None
     assert run("keys", "new") == 0
     assert capsys.readouterr().out != f"{line}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("serach email a", "No such command 'serach': did you mean search? See `cqrs --help`"),
+        ("search emial a", "No such command 'emial': did you mean email? See `cqrs search --help`"),
+        ("active --limt 3", "No such option: --limt: did you mean --limit? See `cqrs active -"),
+        (
+            "views status user-view",
+            "one of 'user-views', 'daily-registrations': did you mean user-",
+        ),
+        ("tail deads", "did you mean dead? See `cqrs tail --help`"),
+        ("active --limit x", "See `cqrs active --help`"),
+        ("send register", "Missing option '--email'. See `cqrs send register --help`"),
+        ("get", "Missing argument 'ID'. See `cqrs get --help`"),
+        ("fly", "No such command 'fly'. See `cqrs --help`"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_says_what_was_meant(
+    capsys: pytest.CaptureFixture[str], arguments: str, line: str
+) -> None:
+    assert run(*arguments.split()) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert shown.startswith("cqrs: ")
+    assert line in shown
