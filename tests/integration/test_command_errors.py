@@ -17,9 +17,9 @@ import pytest
 
 from deploy.cli.exit_codes import ExitCode
 from deploy.embedded.stack import EmbeddedStack
-from deploy.ephemeral import new_settings
+from deploy.ephemeral import create_user_topics, new_settings
 from tests.harness.command_tree import Done, Job, leaves, run_all
-from tests.harness.deployments import create_user_topics, run_apart
+from tests.harness.deployments import run_apart
 
 ARGUMENTS: Mapping[str, str] = {
     "active": "",

@@ -191,3 +191,19 @@ def test_wrong_usage_is_one_line_that_says_what_was_meant(
     assert shown.count("\n") == 1
     assert shown.startswith("cqrs: ")
     assert line in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("send update --id a --first-name=", "--first-name: must not be empty"),
+        ("send deactivate --id=", "--id: must not be empty"),
+        ("erase --yes --", "Missing argument 'ID'. See `cqrs erase --help`"),
+        ("registrations --from 2026-02-01 --to 2026-01-01", "--from must not be after --to"),
+    ],
+)
+def test_a_wrong_value_is_named_as_it_is_typed(
+    capsys: pytest.CaptureFixture[str], arguments: str, line: str
+) -> None:
+    assert run(*arguments.split()) == 2
+    assert capsys.readouterr().err == f"cqrs: {line}\n"
