@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import asdict
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from models.errors import Fatal
+from streams.connection_settings import ConnectionSettings
 from streams.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    from deploy.embedded.stack import EmbeddedStack
+
+_ENCRYPTION = frozenset({"encrypt_personal_data", "master_key", "master_key_file"})
 
 
 def load_settings() -> Settings:
     """Return the settings of the environment (`CQRS_*`).
 
-    If an address is not set there, take it from the running embedded stack. If none runs, it is the
-    default: the usual port on this machine.
+    If an address is not set there, take it from the running embedded stack, and its master key, if
+    it has one and none is set. If no stack runs, the address is the default: the usual port on this
+    machine.
 
     Raises:
         Fatal: as `read_settings` does; or the running stack is secured, and who connects has to say
@@ -33,10 +41,31 @@ def load_settings() -> Settings:
         return from_environment
     if stack.is_secure:
         raise Fatal(
-            "the running stack is secured: source the file of a role first, as `cqrs up` shows it"
+            'the running stack is secured: run eval "$(cqrs env --role operator)" first, or with '
+            "another role"
         )
     named = from_environment.model_dump(include=from_environment.model_fields_set)
-    return Settings(**{**asdict(stack), **named})
+    return Settings(**{**_without(stack.settings, named), **named})
+
+
+def settings_on(stack: EmbeddedStack, principal: str) -> Settings:
+    """Return the settings of the environment, but with this stack's connections of a principal.
+
+    Raises:
+        Fatal: as `read_settings` does.
+    """
+    from_environment = read_settings()
+    own = from_environment.model_fields_set - set(ConnectionSettings.model_fields)
+    named = from_environment.model_dump(include=own)
+    # Not `Settings(...)`: the environment may name another principal.
+    return Settings.model_validate({**_without(stack.settings(principal), named), **named})
+
+
+def _without(of_stack: Mapping[str, object], named: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the settings of a stack without its encryption, if the environment says that."""
+    if _ENCRYPTION.isdisjoint(named):
+        return of_stack
+    return {name: value for name, value in of_stack.items() if name not in _ENCRYPTION}
 
 
 # What libraries read when they are imported, before a worker could prevent it.

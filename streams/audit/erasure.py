@@ -17,7 +17,7 @@ from models.errors import Transient
 from streams.aggregate import Aggregate, TopicNames
 from streams.audit.erasure_report import ErasureFinding, ErasureReport
 from streams.audit.erasure_search import PersonalDataSearch
-from streams.elasticsearch.connection import connect, translating
+from streams.elasticsearch.connection import connected, translating
 from streams.elasticsearch.index import IndexDefinition
 from streams.kafka.log_reader import open_logs
 from streams.kafka.rights import reader
@@ -78,7 +78,7 @@ async def _check_indices(
     Copies under another name count as well, as long as they have one of the view's aliases.
     """
     alias = settings.namespace + index.alias
-    async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
+    async with connected(settings, timeout=_REQUEST_TIMEOUT_S) as client:
         with translating(client):
             found = await client.indices.get(
                 index=[alias, f"{alias}-v*"],

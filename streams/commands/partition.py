@@ -110,6 +110,11 @@ class CommandPartition(Generic[S]):
         """Always False: what the broker does not do within a transaction's timeout has failed."""
         return False
 
+    @property
+    def restored(self) -> int:
+        """Number of aggregates whose state it holds, roughly."""
+        return self._stored.approximate_len()
+
     async def start(self) -> int:
         """Fence earlier owners, restore the state, and return the position that belongs to it.
 

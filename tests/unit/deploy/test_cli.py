@@ -193,3 +193,46 @@ def test_sigterm_ends_a_command_that_is_the_first_process_of_a_container() -> No
         assert process.stdout.readline() == "waiting\n"
         process.terminate()
         assert process.wait(30) == 143
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("serach email a", "No such command 'serach': did you mean search? See `cqrs --help`"),
+        ("search emial a", "No such command 'emial': did you mean email? See `cqrs search --help`"),
+        ("active --limt 3", "No such option: --limt: did you mean --limit? See `cqrs active -"),
+        (
+            "views status user-view",
+            "one of 'user-views', 'daily-registrations': did you mean user-",
+        ),
+        ("tail deads", "did you mean dead? See `cqrs tail --help`"),
+        ("active --limit x", "See `cqrs active --help`"),
+        ("send register", "Missing option '--email'. See `cqrs send register --help`"),
+        ("get", "Missing argument 'ID'. See `cqrs get --help`"),
+        ("fly", "No such command 'fly'. See `cqrs --help`"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_says_what_was_meant(
+    capsys: pytest.CaptureFixture[str], arguments: str, line: str
+) -> None:
+    assert run(*arguments.split()) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert shown.startswith("cqrs: ")
+    assert line in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("send update --id a --first-name=", "--first-name: must not be empty"),
+        ("send deactivate --id=", "--id: must not be empty"),
+        ("erase --yes --", "Missing argument 'ID'. See `cqrs erase --help`"),
+        ("registrations --from 2026-02-01 --to 2026-01-01", "--from must not be after --to"),
+    ],
+)
+def test_a_wrong_value_is_named_as_it_is_typed(
+    capsys: pytest.CaptureFixture[str], arguments: str, line: str
+) -> None:
+    assert run(*arguments.split()) == 2
+    assert capsys.readouterr().err == f"cqrs: {line}\n"

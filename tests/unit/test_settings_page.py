@@ -1,4 +1,4 @@
-"""What the README says is so."""
+"""What the page of settings says is so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from streams.settings import Settings
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
 
 
 @pytest.mark.parametrize("name", Settings.model_fields)
@@ -19,13 +19,13 @@ def test_every_setting_is_there_with_its_default(name: str) -> None:
     )
     shown = f"`{value}`" if value else ""
     row = f"| `CQRS_{name.upper()}` | {shown} |".replace("|  |", "| |")
-    assert row in README
+    assert row in PAGE
 
 
 def test_no_unknown_setting_is_there() -> None:
     shown = {
         line.split("`")[1]
-        for line in README.splitlines()
+        for line in PAGE.splitlines()
         if line.startswith("| `CQRS_") and not line.startswith("| `CQRS_STACK")
     }
     assert shown == {f"CQRS_{name.upper()}" for name in Settings.model_fields}
