@@ -8,22 +8,27 @@ from dataclasses import asdict
 
 from pydantic import SecretStr
 
-from models.errors import Fatal
+from models.errors import Fatal, InvalidSettings
+from streams.connection_settings import variable
 from streams.settings import Settings, read_settings
+
+_ADDRESSES = frozenset({"bootstrap_servers", "elasticsearch_url"})
 
 
 def load_settings() -> Settings:
     """Return the settings of the environment (`CQRS_*`).
 
-    If an address is not set there, take it from the running embedded stack. If none runs, it is the
-    default: the usual port on this machine.
+    Without addresses there, both are those of the running embedded stack. If none runs, they are
+    the defaults: the usual ports on this machine. Kafka and Elasticsearch are never of two
+    deployments.
 
     Raises:
-        Fatal: as `read_settings` does; or the running stack is secured, and who connects has to say
-            as whom.
+        InvalidSettings: as `read_settings` does; or one address is set, and a stack runs.
+        Fatal: the running stack is secured, and who connects has to say as whom.
     """
     from_environment = read_settings()
-    if {"bootstrap_servers", "elasticsearch_url"} <= from_environment.model_fields_set:
+    named_addresses = _ADDRESSES & from_environment.model_fields_set
+    if named_addresses == _ADDRESSES:
         return from_environment
 
     from deploy.embedded.stack import running_address
@@ -31,12 +36,19 @@ def load_settings() -> Settings:
     stack = running_address()
     if stack is None:
         return from_environment
+    if named_addresses:
+        [named], [other] = named_addresses, _ADDRESSES - named_addresses
+        raise InvalidSettings(
+            [
+                f"{variable(named)} is set and {variable(other)} is not, and a stack of `cqrs up` "
+                "runs here: set both, or neither to use that stack"
+            ]
+        )
     if stack.is_secure:
         raise Fatal(
             "the running stack is secured: source the file of a role first, as `cqrs up` shows it"
         )
-    named = from_environment.model_dump(include=from_environment.model_fields_set)
-    return Settings(**{**asdict(stack), **named})
+    return Settings(**asdict(stack))
 
 
 # What libraries read when they are imported, before a worker could prevent it.
@@ -53,12 +65,10 @@ def child_environment(settings: Settings) -> dict[str, str]:
     libraries beside the settings are left out. Of a secret from a file, the file's name is passed.
     """
     variables = {
-        f"CQRS_{name.upper()}": value.get_secret_value()
-        if isinstance(value, SecretStr)
-        else str(value)
+        variable(name): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
         for name, value in settings.model_dump(exclude_none=True).items()
     }
-    known = {f"CQRS_{name.upper()}" for name in Settings.model_fields}
+    known = set(map(variable, Settings.model_fields))
     others = {
         name: value
         for name, value in os.environ.items()

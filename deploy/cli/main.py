@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from deploy.cli.exit_codes import ExitCode
-from models.errors import CqrsError, InvalidCommand, QueryError, Rejected
+from models.errors import CqrsError, InvalidCommand, InvalidSettings, QueryError, Rejected
 
 # name -> (module:attribute of a click command, its one line of help), in the order of `--help`
 COMMANDS = {
@@ -25,6 +25,7 @@ COMMANDS = {
     "down": ("deploy.cli.stack:down", "Stop them; the data is kept unless you purge it."),
     "status": ("deploy.cli.stack:status", "Show whether both run; exit code 3 if not."),
     "logs": ("deploy.cli.stack:logs", "Show the logs of the servers."),
+    "config": ("deploy.cli.config:config", "Show the settings in effect, and where they are from."),
     "topics": ("deploy.cli.topics:topics", "Create the topics, or skip expired commands."),
     "worker": ("deploy.cli.worker:worker", "Run workers that decide commands or update a view."),
     "send": ("deploy.cli.send:send", "Send one command and show its outcome, or send a file."),
@@ -132,7 +133,7 @@ def _explained(error: Exception) -> tuple[ExitCode, str]:
         return ExitCode.NO, "nothing was changed"
     if isinstance(error, click.ClickException):
         return ExitCode.WRONG_INPUT, error.format_message()
-    if isinstance(error, (InvalidCommand, QueryError)):
+    if isinstance(error, (InvalidCommand, InvalidSettings, QueryError)):
         return ExitCode.WRONG_INPUT, str(error)
     if isinstance(error, CqrsError):
         return ExitCode.NO if isinstance(error, Rejected) else ExitCode.UNKNOWN, str(error)

@@ -62,12 +62,13 @@ def default_home() -> Path:
 
 
 def running_address(home: Path | None = None) -> StackAddress | None:
-    """Return the addresses of the stack in `home`, or None if it does not run.
+    """Return the addresses of the stack in `home`, or None if neither of its servers runs.
 
-    Without `home` it is the stack of `cqrs up`.
+    While one of them is down, whoever needs the other one still finds it. Without `home` it is the
+    stack of `cqrs up`.
     """
     stack = EmbeddedStack(home)
-    return stack.address if stack.is_running else None
+    return stack.address if stack.kafka.is_ready or stack.elasticsearch.is_ready else None
 
 
 class EmbeddedStack:
@@ -237,8 +238,8 @@ class EmbeddedStack:
         """Give the roles their rights in `CQRS_NAMESPACE`, and write the files to source."""
         from deploy.embedded.grants import grant_roles
 
-        # Not `Settings(...)`: the environment may name another principal.
-        admin = Settings.model_validate(
+        # The environment may name another principal.
+        admin = Settings.without_environment(
             {**self.secrets.settings(ADMIN, ports), "namespace": read_settings().namespace}
         )
         try:
