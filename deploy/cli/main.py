@@ -20,7 +20,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from deploy.cli.exit_codes import ExitCode
-from models.errors import CqrsError, InvalidCommand, QueryError, Rejected
+from models.errors import CqrsError, InvalidCommand, InvalidSettings, QueryError, Rejected
 
 # name -> (module:attribute of a click command, its one line of help), in the order of `--help`
 COMMANDS = {
@@ -30,6 +30,7 @@ COMMANDS = {
     "status": ("deploy.cli.stack:status", "Show whether both run; exit code 3 if not."),
     "env": ("deploy.cli.env:env", "Print the variables of the running stack, for a shell."),
     "logs": ("deploy.cli.stack:logs", "Show the logs of the servers."),
+    "config": ("deploy.cli.config:config", "Show the settings in effect, and where they are from."),
     "topics": ("deploy.cli.topics:topics", "Create the topics, or skip expired commands."),
     "worker": ("deploy.cli.worker:worker", "Run workers that decide commands or update a view."),
     "send": ("deploy.cli.send:send", "Send one command and show its outcome, or send a file."),
@@ -167,7 +168,7 @@ def _explained(error: Exception) -> tuple[ExitCode, str]:
         return ExitCode.WRONG_INPUT, _wrong_usage(error)
     if isinstance(error, click.ClickException):
         return ExitCode.WRONG_INPUT, error.format_message()
-    if isinstance(error, (InvalidCommand, QueryError)):
+    if isinstance(error, (InvalidCommand, InvalidSettings, QueryError)):
         return ExitCode.WRONG_INPUT, str(error)
     if isinstance(error, CqrsError):
         return ExitCode.NO if isinstance(error, Rejected) else ExitCode.UNKNOWN, str(error)

@@ -274,8 +274,8 @@ class EmbeddedStack:
         """Give the roles their rights in `CQRS_NAMESPACE`, and write the files to source."""
         from deploy.embedded.grants import grant_roles
 
-        # Not `Settings(...)`: the environment may name another principal.
-        admin = Settings.model_validate(
+        # The environment may name another principal.
+        admin = Settings.without_environment(
             {**self.secrets.settings(ADMIN, ports), "namespace": read_settings().namespace}
         )
         try:

@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaTimeoutError
 
 from deploy.cli.main import COMMANDS, main
 from deploy.cli.stack import Tail
-from models.errors import Fatal, InvalidCommand, QueryError, Rejected
+from models.errors import Fatal, InvalidCommand, InvalidSettings, QueryError, Rejected
 from streams.encryption.keys import master_key
 from streams.settings import Settings
 
@@ -63,6 +63,7 @@ FAILURES = [
     (Fatal("the disk is full: make room in /data"), 75, "the disk is full: make room in /data"),
     (Rejected("user-erased", "User was erased"), 1, "User was erased"),
     (InvalidCommand(["email: is missing"]), 2, "email: is missing"),
+    (InvalidSettings(["CQRS_X is not a setting"]), 2, "CQRS_X is not a setting"),
     (QueryError("limit must be from 1 to 1000"), 2, "limit must be from 1 to 1000"),
     (
         KafkaTimeoutError("40000 ms"),
