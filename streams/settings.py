@@ -185,6 +185,9 @@ class Settings(ConnectionSettings, BaseSettings):
         "INFO", description="lowest level of this project's log lines in workers"
     )
     log_format: Literal["text", "json"] = Field("text", description="form of a worker's log lines")
+    tracing: bool = Field(
+        False, description="whether commands that came with a trace are traced by OpenTelemetry"
+    )
 
     def contradictions(self) -> Iterator[Contradiction]:
         """Yield those of the connections, and whether the master key is none."""

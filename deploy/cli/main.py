@@ -46,6 +46,8 @@ COMMANDS = {
     ),
     "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they arrive."),
     "history": ("deploy.cli.history:history", "Show everything that happened to one user."),
+    "follow": ("deploy.cli.follow:follow", "Show the way of one command, as it goes on."),
+    "top": ("deploy.cli.top:top", "Show what the workers are doing now."),
     "schema": ("deploy.cli.schema:schema", "Print the schemas of commands, events and outcomes."),
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),

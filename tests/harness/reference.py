@@ -1,7 +1,7 @@
 """The parts of the pages in `docs/` that are made from the code.
 
-`python -m tests.harness.reference` makes them. A part of a page stands between two comments with its name. A test compares it with what is made
-here.
+`python -m tests.harness.reference` makes them. A part of a page stands between two comments with
+its name. A test compares it with what is made here.
 """
 
 from __future__ import annotations
