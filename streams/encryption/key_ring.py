@@ -13,9 +13,9 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from models.errors import Transient
+from models.errors import Fatal, Transient
 from streams.aggregate import TopicNames
-from streams.encryption.keys import PartitionKeys, master_key
+from streams.encryption.keys import WRONG_MASTER_KEY, PartitionKeys, master_key, unwrap
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.log_reader import open_logs, read_to
 from streams.kafka.topics import delete_retention_s, partitions_of
@@ -189,10 +189,10 @@ def _apply(keys: PartitionKeys, records: Iterable[Any]) -> None:
 
 
 async def check_master_key(settings: Settings, names: TopicNames) -> None:
-    """Check that the master key of the settings, if there is one, is that of the existing keys.
+    """Check that the master key of the settings, if there is one, opens any of the existing keys.
 
-    To be called before a worker creates data keys: a topic with those of two master keys is beyond
-    repair.
+    To be called before data keys are created: a topic with those of two master keys is beyond
+    repair. One that it does not open may be damaged, so the first that it opens decides.
 
     Raises:
         Fatal: the master key is another one, or there is none and personal data is to be encrypted.
@@ -201,13 +201,18 @@ async def check_master_key(settings: Settings, names: TopicNames) -> None:
     if master is None:
         return
     partitions = partitions_of(settings, names.keys)
+    is_empty = True
     async with open_logs(settings, partitions) as logs:
         for partition, end in (await logs.end_offsets(partitions)).items():
             async for records in logs.read(partition, 0, end):
                 for record in records:
-                    if record.value is not None:
-                        PartitionKeys(master).unwrap(record.key, record.value)
+                    if record.key is None or record.value is None:
+                        continue
+                    if unwrap(master, record.key, record.value) is not None:
                         return
+                    is_empty = False
+    if not is_empty:
+        raise Fatal(WRONG_MASTER_KEY)
 
 
 @asynccontextmanager
@@ -219,12 +224,14 @@ async def open_key_ring(settings: Settings, names: TopicNames) -> AsyncIterator[
         names: of the aggregate's topics.
 
     Raises:
-        Fatal: Kafka does not answer, or personal data is to be encrypted without a master key.
+        Fatal: Kafka does not answer, the master key is another one, or there is none and personal
+            data is to be encrypted.
     """
     master = master_key(settings)
     if master is None:
         yield None
         return
+    await check_master_key(settings, names)
     partitions = partitions_of(settings, names.keys)
     # Half: a broker may be that much late in telling what it has, or wrong in measuring time.
     max_gap_s = await delete_retention_s(settings, names, names.keys) / 2
