@@ -19,6 +19,7 @@ from streams.audit.erasure_report import ErasureFinding, ErasureReport
 from streams.audit.erasure_search import PersonalDataSearch
 from streams.elasticsearch.connection import connected, translating
 from streams.elasticsearch.index import IndexDefinition
+from streams.encryption.key_ring import check_master_key
 from streams.kafka.log_reader import open_logs
 from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, describe_topics, topic_specs
@@ -40,6 +41,7 @@ async def check_erasure(
     names = TopicNames.of(settings, aggregate.name)
     specs = topic_specs(settings, names)
     await check_topics(settings, specs, reader(names))
+    await check_master_key(settings, names)
     partitions = [
         TopicPartition(spec.name, number) for spec in specs for number in range(spec.partitions)
     ]

@@ -28,7 +28,7 @@ from streams.encryption.cipher import (
     open_event,
     open_state,
 )
-from streams.encryption.keys import PartitionKeys, master_key
+from streams.encryption.keys import master_key, no_master_key, unwrap
 from streams.kafka.clients import new_producer, started
 from streams.kafka.dead_letters import SEALED
 from streams.kafka.log_reader import LogReader
@@ -120,12 +120,20 @@ class PersonalDataSearch(Generic[S]):
 
     async def _find_keys(self) -> ErasureFinding:
         finding = ErasureFinding(self._names.keys)
-        opener = PartitionKeys(master_key(self._settings))
+        master = master_key(self._settings)
         last: Record | None = None
         async for record in self._records(finding):
             last = record
-            if record.value is not None:
-                self._keys.append(opener.unwrap(self._key, record.value))
+            if record.value is None:
+                continue
+            if master is None:
+                raise no_master_key()
+            key = unwrap(master, self._key, record.value)
+            if key is not None:
+                self._keys.append(key)
+            else:
+                finding.unseen += 1
+                finding.note = "a record is no key that CQRS_MASTER_KEY opens"
         finding.readable = len(self._keys)
         if finding.unseen:  # one of them may be a key
             return finding

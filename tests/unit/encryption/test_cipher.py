@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import Fatal, Poison
+from models.errors import Fatal, PartitionFatal, Poison
 from models.events import USER_EVENTS, UserDeactivated, UserProfileUpdated, UserRegistered
 from models.messages import EventRecord
 from streams.encryption.cipher import (
+    KEY_BYTES,
     PERSONAL,
     DecryptionError,
     is_sealed_state,
@@ -171,10 +172,24 @@ def test_a_plain_event_needs_no_keys() -> None:
     assert data == wire_of(record(ANNA))
 
 
-def test_another_master_key_opens_no_key() -> None:
+def test_a_master_key_that_opens_no_key_is_another_one() -> None:
     wrapped = PartitionKeys(MASTER).make(b"anna")
     keys = PartitionKeys(new_key(), {b"anna": wrapped})
-    with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not the one"):
+    with pytest.raises(PartitionFatal, match="CQRS_MASTER_KEY is not the one"):
         keys.get(b"anna")
-    with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not the one"):
+    with pytest.raises(PartitionFatal, match="CQRS_MASTER_KEY is not the one"):
         PartitionKeys(MASTER, {b"ben": wrapped}).get(b"ben")  # somebody else's
+    with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not set"):
+        PartitionKeys(None, {b"anna": wrapped}).get(b"anna")
+
+
+@pytest.mark.parametrize("damaged", [b"", b"x", new_key(), PartitionKeys(MASTER).make(b"anna")])
+def test_a_damaged_key_is_lost_to_its_user_alone(
+    damaged: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last one is somebody else's."""
+    keys = PartitionKeys(MASTER, {b"ben": damaged, b"cleo": PartitionKeys(MASTER).make(b"cleo")})
+    assert [keys.get(b"ben"), keys.get(b"ben")] == [None, None]
+    assert len(keys.get(b"cleo") or b"") == KEY_BYTES
+    (line,) = caplog.messages  # though it was asked for twice
+    assert line.startswith("The data key of ben is damaged")

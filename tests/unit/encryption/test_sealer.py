@@ -122,6 +122,15 @@ def test_a_dead_letter_of_a_user_is_sealed_and_says_so(
     assert seal(sealing, nothing) == nothing
 
 
+def test_a_dead_letter_whose_key_is_damaged_has_no_value() -> None:
+    master = new_key()
+    other = PartitionKeys(master).make(b"user-2")
+    sealing = PartitionSealer(PartitionKeys(master, {ID: b"?", b"user-2": other}), encrypt=True)
+    assert seal(sealing, letter()).value is None
+    assert write(sealing, ANNA)  # a user who has only now come: the record was never a key
+    assert (SEALED, b"1") in seal(sealing, letter()).headers
+
+
 def test_the_state_is_kept_sealed_until_the_user_is_erased(sealing: PartitionSealer) -> None:
     stored = MemoryStore()
 
