@@ -14,7 +14,7 @@ from streams.kafka.topic_ids import topic_id
 from streams.settings import Settings
 from streams.views.arrivals import read_arrivals
 from streams.views.read_your_writes import ReadYourWrites
-from streams.views.store import ViewStore
+from streams.views.store import ViewStore, noting_nodes
 
 
 class NewUserHandler:
@@ -43,14 +43,16 @@ class NewUserHandler:
         numbers = range(self._settings.partitions)
         topic = await topic_id(self._settings, self._topic)
         begins = _positions(query.cursor, topic, len(numbers))
-        serving = await self._store.checkpoints(numbers)
-        ends = {number: one.position for number, one in serving.checkpoints.items()}
-        ids, positions = await read_arrivals(
-            self._settings, self._topic, begins, ends, limit=query.limit
-        )
-        documents = await self._store.fetch(ids)
-        if (await self._store.checkpoints(numbers)).name != serving.name:
-            raise Transient("The view moved to another index meanwhile: ask again")
+        with noting_nodes() as nodes:
+            serving = await self._store.checkpoints(numbers)
+            ends = {number: one.position for number, one in serving.checkpoints.items()}
+            ids, positions = await read_arrivals(
+                self._settings, self._topic, begins, ends, limit=query.limit
+            )
+            documents = await self._store.fetch(ids)
+            after = await self._store.checkpoints(numbers)
+        if after.name != serving.name or len(nodes) > 1:
+            raise Transient("The view moved to another index or node meanwhile: ask again")
         users = (documents[id_] for id_ in ids if id_ in documents)
         items = tuple(
             UserReadModel.model_validate(user)

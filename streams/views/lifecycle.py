@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from streams.views.checkpoint import Checkpoint
+from streams.views.checkpoint import NOTHING, Checkpoint
 
 Key = tuple[str, str]
 """Name and uuid of an index, which tell apart two indices that had the same name."""
@@ -299,12 +299,9 @@ def partitions_behind(index: IndexState, other: IndexState) -> int:
     mine, theirs = index.checkpoints or {}, other.checkpoints or {}
     return sum(
         (one.command_offset, one.sequence)
-        > (mine.get(number, _NOTHING).command_offset, mine.get(number, _NOTHING).sequence)
+        > (mine.get(number, NOTHING).command_offset, mine.get(number, NOTHING).sequence)
         for number, one in theirs.items()
     )
-
-
-_NOTHING = Checkpoint()
 
 
 def why_foreign(situation: Situation, index: IndexState) -> str | None:

@@ -133,7 +133,9 @@ class PartitionWriter(Generic[E]):
             )
 
         began = time.perf_counter()
-        projected = await self._projector.project(self._partition, records, write_dead_letters)
+        projected = await self._projector.project(
+            self._partition, records, write_dead_letters, before
+        )
         after = replace(
             before,
             position=end,
