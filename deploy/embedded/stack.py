@@ -231,7 +231,8 @@ class EmbeddedStack:
             if ports.secure:
                 self.secrets.ensure()
             kafka.configure({self.home: listeners}, secrets=self.secrets if ports.secure else None)
-            elasticsearch.configure(self.home, port=ports.elasticsearch, secure=ports.secure)
+            listener = elasticsearch.Listeners(ports.elasticsearch)
+            elasticsearch.configure({self.home: listener}, secure=ports.secure)
             ports.write(self._stack_json)
             names = " and ".join(server.title for server in missing)
             with progress.waiting(f"Starting {names}"):

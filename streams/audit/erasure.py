@@ -49,9 +49,8 @@ async def check_erasure(
     async with open_logs(settings, partitions) as logs:
         search = PersonalDataSearch(settings, aggregate, names, logs, configs, aggregate_id)
         report = await search.run()
-    if settings.state_dir is not None:
-        [keys] = [finding for finding in report.findings if finding.name == names.keys]
-        report.findings.append(_local_stores(settings, keys))
+    [keys] = [finding for finding in report.findings if finding.name == names.keys]
+    report.findings.append(_local_stores(settings, keys))
     report.findings += await _check_indices(settings, index, aggregate_id)
     return report
 
@@ -59,10 +58,11 @@ async def check_erasure(
 def _local_stores(settings: Settings, keys: ErasureFinding) -> ErasureFinding:
     """Return what the workers' local stores may contain: the last state and replaced ones.
 
-    They are not read. If they are encrypted, they are readable as long as the key is.
+    They are not read, and whether there are any is known on the workers' hosts only. If they are
+    encrypted, they are readable as long as the key is.
     """
     finding = ErasureFinding("CQRS_STATE_DIR of command workers", records=1)
-    finding.note = "not checked: replaced states stay until RocksDB compacts its files"
+    finding.note = "not checked; if set, replaced states stay until RocksDB compacts its files"
     if settings.encrypt_personal_data:
         finding.readable, finding.expires_at = min(1, keys.readable), keys.expires_at
         finding.unseen = min(1, keys.unseen)
