@@ -116,6 +116,10 @@ class Settings(ConnectionSettings, BaseSettings):
         None, description="base64 of the 32 bytes that wrap the data keys of aggregates"
     )
     master_key_file: Path | None = Field(None, description="file with the master key")
+    second_master_key: SecretStr | None = Field(
+        None, description="opens what it wrapped, and wraps nothing: while keys are rotated"
+    )
+    second_master_key_file: Path | None = Field(None, description="file with the second master key")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="lowest level of this project's log lines in workers"
@@ -123,20 +127,29 @@ class Settings(ConnectionSettings, BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="form of a worker's log lines")
 
     @model_validator(mode="after")
-    def _check_master_key(self) -> Self:
-        key = self.secret("master_key")
-        if key is not None:
-            try:
-                raw = base64.b64decode(key, validate=True)
-            except (binascii.Error, ValueError):
-                raw = b""
-            if len(raw) != 32:
-                name = "master_key" if self.master_key_file is None else "master_key_file"
-                raise ValueError(
-                    f"{PREFIX}{name.upper()} is not valid: it must be base64 of 32 bytes; "
-                    "`cqrs keys new` makes one"
-                )
+    def _check_master_keys(self) -> Self:
+        first, second = self._master_key("master_key"), self._master_key("second_master_key")
+        if first is None and second is not None:
+            raise ValueError("CQRS_SECOND_MASTER_KEY needs CQRS_MASTER_KEY")
+        if first is not None and first == second:
+            raise ValueError("CQRS_MASTER_KEY and CQRS_SECOND_MASTER_KEY are the same")
         return self
+
+    def _master_key(self, name: str) -> bytes | None:
+        key = self.secret(name)
+        if key is None:
+            return None
+        try:
+            raw = base64.b64decode(key, validate=True)
+        except (binascii.Error, ValueError):
+            raw = b""
+        if len(raw) != 32:
+            given = name if getattr(self, f"{name}_file") is None else f"{name}_file"
+            raise ValueError(
+                f"{PREFIX}{given.upper()} is not valid: it must be base64 of 32 bytes; "
+                "`cqrs keys new` makes one"
+            )
+        return raw
 
     @classmethod
     def settings_customise_sources(

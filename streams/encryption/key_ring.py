@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from streams.aggregate import TopicNames
-from streams.encryption.keys import PartitionKeys, master_key
+from streams.encryption.keys import MasterKeys, PartitionKeys, master_keys
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.log_reader import open_logs, read_to
 from streams.kafka.topics import partitions_of
@@ -38,7 +38,7 @@ class KeyRing:
         committed: AIOKafkaConsumer,
         bounds: AIOKafkaConsumer,
         topic: str,
-        master: bytes,
+        master: MasterKeys,
     ) -> None:
         """Start without any keys.
 
@@ -47,7 +47,7 @@ class KeyRing:
             bounds: consumer that is only asked for the ends of partitions; it counts records of
                 open transactions, too.
             topic: name of the keys topic.
-            master: the master key, 32 bytes.
+            master: the master keys.
         """
         self._committed = committed
         self._bounds = bounds
@@ -125,7 +125,7 @@ class KeyRing:
 
 
 async def check_master_key(settings: Settings, names: TopicNames) -> None:
-    """Check that the master key of the settings, if there is one, is that of the existing keys.
+    """Check that a master key of the settings, if there is one, is that of the newest data key.
 
     To be called before a worker creates data keys: a topic with those of two master keys is beyond
     repair.
@@ -133,17 +133,17 @@ async def check_master_key(settings: Settings, names: TopicNames) -> None:
     Raises:
         Fatal: the master key is another one, or there is none and personal data is to be encrypted.
     """
-    master = master_key(settings)
+    master = master_keys(settings)
     if master is None:
         return
     partitions = partitions_of(settings, names.keys)
     async with open_logs(settings, partitions) as logs:
         for partition, end in (await logs.end_offsets(partitions)).items():
-            async for records in logs.read(partition, 0, end):
-                for record in records:
-                    if record.value is not None:
-                        PartitionKeys(master).unwrap(record.key, record.value)
-                        return
+            # The newest key: after a rotation older ones may be of a former master key.
+            record = await logs.last_record(partition, end, lambda one: one.value is not None)
+            if record is not None:
+                PartitionKeys(master).unwrap(record.key, record.value)
+                return
 
 
 @asynccontextmanager
@@ -157,7 +157,7 @@ async def open_key_ring(settings: Settings, names: TopicNames) -> AsyncIterator[
     Raises:
         Fatal: Kafka does not answer, or personal data is to be encrypted without a master key.
     """
-    master = master_key(settings)
+    master = master_keys(settings)
     if master is None:
         yield None
         return

@@ -27,7 +27,7 @@ from streams.encryption.cipher import (
     unseal,
 )
 from streams.encryption.events import open_personal, read_event
-from streams.encryption.keys import PartitionKeys
+from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.records import Record
 from tests.unit.audit.test_partition import line
@@ -125,7 +125,7 @@ def test_sealed_fields_of_another_event_do_not_open(change: dict[str, Any]) -> N
 
 
 def keys_with(*users: str) -> PartitionKeys:
-    keys = PartitionKeys(MASTER)
+    keys = PartitionKeys(MasterKeys(MASTER))
     for user in users:
         keys.apply(user.encode(), keys.make(user.encode()))
     return keys
@@ -172,9 +172,22 @@ def test_a_plain_event_needs_no_keys() -> None:
 
 
 def test_another_master_key_opens_no_key() -> None:
-    wrapped = PartitionKeys(MASTER).make(b"anna")
-    keys = PartitionKeys(new_key(), {b"anna": wrapped})
+    wrapped = PartitionKeys(MasterKeys(MASTER)).make(b"anna")
+    keys = PartitionKeys(MasterKeys(new_key()), {b"anna": wrapped})
     with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not the one"):
         keys.get(b"anna")
     with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not the one"):
-        PartitionKeys(MASTER, {b"ben": wrapped}).get(b"ben")  # somebody else's
+        PartitionKeys(MasterKeys(MASTER), {b"ben": wrapped}).get(b"ben")  # somebody else's
+
+
+def test_a_second_master_key_opens_and_does_not_wrap() -> None:
+    other = new_key()
+    old, both, new = MasterKeys(MASTER), MasterKeys(other, MASTER), MasterKeys(other)
+    wrapped = old.wrap(b"anna", KEY)
+    assert both.unwrap(b"anna", wrapped) == KEY
+    again = both.wrap(b"anna", both.unwrap(b"anna", wrapped))
+    assert new.unwrap(b"anna", again) == KEY
+    for master, of_another in ((old, again), (new, wrapped), (both, b"short")):
+        with pytest.raises(DecryptionError):
+            master.unwrap(b"anna", of_another)
+    assert repr(MASTER) not in repr(both)

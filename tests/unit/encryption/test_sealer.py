@@ -18,7 +18,7 @@ from streams.encryption.cipher import (
     new_key,
     open_dead_letter,
 )
-from streams.encryption.keys import PartitionKeys
+from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import SEALED, WITHHELD, dead_letter
 from streams.kafka.transactions import OutputRecord
@@ -31,7 +31,7 @@ ID = b"user-1"
 
 @pytest.fixture
 def keys() -> PartitionKeys:
-    return PartitionKeys(new_key())
+    return PartitionKeys(MasterKeys(new_key()))
 
 
 @pytest.fixture
@@ -150,6 +150,6 @@ def test_a_state_whose_key_is_lost_cannot_be_opened(sealing: PartitionSealer) ->
     write(sealing, ANNA)
     sealed = sealing.seal_state(ID, b"[]")
     with pytest.raises(DecryptionError, match="its key is gone"):
-        PartitionSealer(PartitionKeys(new_key()), encrypt=True).open_state(ID, sealed)
+        PartitionSealer(PartitionKeys(MasterKeys(new_key())), encrypt=True).open_state(ID, sealed)
     with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not set"):
         PartitionSealer(PartitionKeys(None, {ID: b"x"})).open_state(ID, sealed)
