@@ -30,7 +30,7 @@ from streams.encryption.cipher import (
 )
 from streams.encryption.keys import master_keys, no_master_key
 from streams.kafka.clients import new_producer, started
-from streams.kafka.dead_letters import SEALED
+from streams.kafka.dead_letters import is_sealed
 from streams.kafka.log_reader import LogReader
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
@@ -240,7 +240,7 @@ class PersonalDataSearch(Generic[S]):
 
     def _in_dead_letter(self, record: Record) -> _PersonalData:
         value = record.value
-        if value is not None and SEALED in dict(record.headers):
+        if value is not None and is_sealed(record.headers):
             return self._if_opened(lambda key: open_dead_letter(value, record.key or b"", key))
         return self._in_command(record)
 

@@ -108,13 +108,13 @@ def open_state(value: bytes, aggregate_id: bytes, key: bytes | None) -> bytes:
     return unseal(key, value[len(_SEALED_STATE) :], _place(b"state", aggregate_id))
 
 
-def seal_dead_letter(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
-    """Seal the value of a dead letter."""
-    return seal(key, value, _place(b"dead letter", aggregate_id))
+def seal_dead_letter(content: bytes, aggregate_id: bytes, key: bytes) -> bytes:
+    """Seal the content of a dead letter."""
+    return seal(key, content, _place(b"dead letter", aggregate_id))
 
 
 def open_dead_letter(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
-    """Open the value of a dead letter. Raises DecryptionError."""
+    """Open the content of a dead letter. Raises DecryptionError."""
     return unseal(key, value, _place(b"dead letter", aggregate_id))
 
 
