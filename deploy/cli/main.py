@@ -35,7 +35,7 @@ COMMANDS = {
     "worker": ("deploy.cli.worker:worker", "Run workers that decide commands or update a view."),
     "send": ("deploy.cli.send:send", "Send one command and show its outcome, or send a file."),
     "erase": ("deploy.cli.erase:erase", "Erase a user, and check what is left."),
-    "keys": ("deploy.cli.keys:keys", "Create a master key for personal data."),
+    "keys": ("deploy.cli.keys:keys", "Create a master key, or replace it by another one."),
     "get": ("deploy.cli.queries:get", "Show one user."),
     "search": ("deploy.cli.queries:search", "Find users by a part of their email address."),
     "active": ("deploy.cli.queries:active", "List the active users."),

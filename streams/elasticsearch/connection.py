@@ -36,6 +36,9 @@ _PASSING_STATUSES = frozenset({408, 429})
 _FIRST_ANSWER_S = 5.0
 _INDEX_CLOSED = "index_closed_exception"  # a 400, but it passes when a person opens the index
 
+# In the reason of a 401 whose API key was not refused: the index with the keys is not there.
+_LOOKUP_FAILED = "encountered a failure"
+
 
 class _Json(OrjsonSerializer):
     """Reads a body that is not JSON as text: a gateway may send anything; its status counts."""
@@ -229,6 +232,8 @@ def _api_failure(error: ApiError, where: str) -> CqrsError:
     if is_passing(status, kind):
         reason = _line(kind) or "no reason given"
         return Transient(f"Elasticsearch at {where} answered {status}: {reason}")
+    if status == 401 and _LOOKUP_FAILED in _why(error):
+        return Transient(f"Elasticsearch at {where} cannot look up API keys (401){_why(error)}")
     if status == 401:
         return Fatal(
             f"Elasticsearch at {where} refuses the credentials (401): check "

@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaTimeoutError
 from deploy.cli.main import COMMANDS, main
 from deploy.cli.stack import Tail
 from models.errors import Fatal, InvalidCommand, InvalidSettings, QueryError, Rejected
-from streams.encryption.keys import master_key
+from streams.encryption.keys import master_keys
 from streams.settings import Settings
 
 
@@ -162,7 +162,7 @@ def test_a_new_master_key_is_one_that_the_settings_take(
     (line,) = capsys.readouterr().out.splitlines()
     name, _, key = line.removeprefix("export ").partition("=")
     monkeypatch.setenv(name, key)
-    assert master_key(Settings()) is not None
+    assert master_keys(Settings()) is not None
     assert run("keys", "new") == 0
     assert capsys.readouterr().out != f"{line}\n"
 
