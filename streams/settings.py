@@ -90,6 +90,9 @@ class Settings(ConnectionSettings, BaseSettings):
     ready_lag: float | None = Field(
         None, gt=0, description="seconds that a partition of a ready worker may be behind"
     )
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
+        "zstd", description="how records are compressed that this program writes"
+    )
     max_chunk_records: int = Field(
         4000, ge=1, le=100_000, description="most records decided in one transaction"
     )

@@ -40,6 +40,7 @@ COMMANDS = {
     ),
     "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they arrive."),
     "history": ("deploy.cli.history:history", "Show everything that happened to one user."),
+    "schema": ("deploy.cli.schema:schema", "Print the schemas of commands, events and outcomes."),
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),
     "state": ("deploy.cli.state:state", "Check or rebuild the state of the command workers."),

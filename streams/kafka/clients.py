@@ -97,12 +97,16 @@ def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
 
 
 def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
-    """Create a producer whose records are acknowledged by all in-sync replicas."""
+    """Create a producer whose records are acknowledged by all in-sync replicas.
+
+    It compresses its batches as the settings say.
+    """
     producer = AIOKafkaProducer(
         **connection_options(settings),
         **{
             "acks": "all",
             "enable_idempotence": True,
+            "compression_type": None if settings.compression == "none" else settings.compression,
             "max_request_size": MAX_REQUEST_BYTES,
             "max_batch_size": BATCH_BYTES,
             **options,
