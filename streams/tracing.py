@@ -57,7 +57,7 @@ _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]
 _MAX_LINKS = 128
 
 # Time for the last spans when a worker stops; a collector that does not answer must not hold it up.
-_FLUSH_TIMEOUT_S = 2.0
+_FLUSH_TIMEOUT_S = 1.0
 
 _NOTHING: AbstractContextManager[Any] = nullcontext(())
 
