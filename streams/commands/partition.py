@@ -25,7 +25,7 @@ from streams.commands.chunk_metrics import ChunkMetrics, label_names
 from streams.commands.reader import CommandReader
 from streams.commands.rebuild_state import rebuild_states
 from streams.commands.repository import EventSourcedRepository
-from streams.encryption.keys import PartitionKeys, master_key
+from streams.encryption.keys import PartitionKeys, master_keys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import dead_letter
 from streams.kafka.partitioner import check_partition, partition_of
@@ -100,7 +100,7 @@ class CommandPartition(Generic[S]):
         self._table = table
         self._new_bus = new_bus
         self._tp = tp
-        self._master = master_key(app.settings)
+        self._master = master_keys(app.settings)
         self._encrypt = app.settings.encrypt_personal_data and aggregate.has_personal_data
         self._producer = TransactionalProducer(app.settings, app.conf.id, tp)
         self._label_names = label_names(aggregate)
@@ -109,6 +109,11 @@ class CommandPartition(Generic[S]):
     def is_waiting(self) -> bool:
         """Always False: what the broker does not do within a transaction's timeout has failed."""
         return False
+
+    @property
+    def restored(self) -> int:
+        """Number of aggregates whose state it holds, roughly."""
+        return self._stored.approximate_len()
 
     async def start(self) -> int:
         """Fence earlier owners, restore the state, and return the position that belongs to it.

@@ -30,23 +30,19 @@ from streams.views.lifecycle import (
     Action,
     Create,
     Delete,
-    EventLog,
     Follow,
-    IndexState,
-    Key,
     Project,
     Refuse,
     Serve,
-    Situation,
     Strip,
     Wait,
     Warn,
     Work,
     plan,
-    trouble,
 )
 from streams.views.projection import View
 from streams.views.projector import Projector
+from streams.views.situation import EventLog, IndexState, Key, Situation, trouble
 from streams.views.writer import PartitionWriter
 from streams.worker.logs import log_defect
 
