@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Literal, Protocol
 
 Event = Literal[
+    "worker-ready",
     "worker-warning",
     "worker-stopping",
     "worker-failed",

@@ -15,7 +15,14 @@ from aiokafka.structs import TopicPartition
 
 from models.errors import Fatal, Transient
 from streams.aggregate import TopicNames
-from streams.encryption.keys import WRONG_MASTER_KEY, PartitionKeys, master_key, unwrap
+from streams.encryption.cipher import DecryptionError
+from streams.encryption.keys import (
+    WRONG_MASTER_KEY,
+    MasterKeys,
+    OtherMasterKeyError,
+    PartitionKeys,
+    master_keys,
+)
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.log_reader import open_logs, read_to
 from streams.kafka.topics import delete_retention_s, partitions_of
@@ -71,7 +78,7 @@ class KeyRing:
         committed: AIOKafkaConsumer,
         bounds: AIOKafkaConsumer,
         topic: str,
-        master: bytes,
+        master: MasterKeys,
         max_gap_s: float,
     ) -> None:
         """Start without any keys.
@@ -81,7 +88,7 @@ class KeyRing:
             bounds: consumer that is only asked for the ends of partitions; it counts records of
                 open transactions, too.
             topic: name of the keys topic.
-            master: the master key, 32 bytes.
+            master: the master keys.
             max_gap_s: seconds for which the topic need not be read without missing a tombstone.
         """
         self._committed = committed
@@ -189,29 +196,37 @@ def _apply(keys: PartitionKeys, records: Iterable[Any]) -> None:
 
 
 async def check_master_key(settings: Settings, names: TopicNames) -> None:
-    """Check that the master key of the settings, if there is one, opens any of the existing keys.
+    """Check that a master key of the settings, if there is one, is that of the newest data keys.
 
     To be called before data keys are created: a topic with those of two master keys is beyond
-    repair. One that it does not open may be damaged, so the first that it opens decides.
+    repair. The newest one decides: after a rotation older ones may be of a former master key. If
+    that one is damaged, any one that opens does.
 
     Raises:
         Fatal: the master key is another one, or there is none and personal data is to be encrypted.
     """
-    master = master_key(settings)
+    master = master_keys(settings)
     if master is None:
         return
     partitions = partitions_of(settings, names.keys)
-    is_empty = True
+    is_wrong = False
     async with open_logs(settings, partitions) as logs:
         for partition, end in (await logs.end_offsets(partitions)).items():
-            async for records in logs.read(partition, 0, end):
-                for record in records:
-                    if record.key is None or record.value is None:
-                        continue
-                    if unwrap(master, record.key, record.value) is not None:
+            newest = await logs.last_record(partition, end, lambda one: one.value is not None)
+            if newest is None:
+                continue
+            try:
+                master.unwrap(newest.key, newest.value)
+            except OtherMasterKeyError:
+                raise Fatal(WRONG_MASTER_KEY) from None
+            except DecryptionError:  # damaged, or of an older version and another master key
+                async for records in logs.read(partition, 0, end):
+                    if any(one.value and master.opens(one.key, one.value) for one in records):
                         return
-                    is_empty = False
-    if not is_empty:
+                is_wrong = True
+            else:
+                return
+    if is_wrong:
         raise Fatal(WRONG_MASTER_KEY)
 
 
@@ -227,7 +242,7 @@ async def open_key_ring(settings: Settings, names: TopicNames) -> AsyncIterator[
         Fatal: Kafka does not answer, the master key is another one, or there is none and personal
             data is to be encrypted.
     """
-    master = master_key(settings)
+    master = master_keys(settings)
     if master is None:
         yield None
         return

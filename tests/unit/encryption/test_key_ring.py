@@ -16,11 +16,11 @@ from models.errors import Transient
 from streams.encryption import key_ring
 from streams.encryption.cipher import new_key
 from streams.encryption.key_ring import KeyRing
-from streams.encryption.keys import PartitionKeys
+from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.kafka.records import Record
 
 TOPIC = "users.keys.v1"
-MASTER = new_key()
+MASTER = MasterKeys(new_key())
 MAX_GAP_S = 600.0
 
 
