@@ -131,7 +131,11 @@ class TransactionalProducer:
         )
         self._retries = retry_ever_more_slowly(self._producer)
         end_transactions_once(self._producer)
-        await self._in_time(self._producer.start(), "fencing")
+        await self._in_time(
+            self._producer.start(),
+            "fencing (the coordinator is away, or cannot end the transaction before: replicas may "
+            "be missing)",
+        )
 
     def batches(self, records: Iterable[OutputRecord] = ()) -> Batches:
         """Return batches for `commit` that contain these records."""
