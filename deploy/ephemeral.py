@@ -49,7 +49,8 @@ class Servers(Protocol):
 def new_settings(servers: Servers, **changes: Any) -> Settings:
     """Return settings for a new namespace; `changes` are other settings by name.
 
-    It has two partitions, and short timeouts (6 s) so that a dead worker is noticed soon.
+    It has two partitions, and short timeouts (6 s) so that a dead worker is noticed soon. Workers
+    also log the start of each partition.
     """
     return Settings(
         **{
@@ -59,6 +60,7 @@ def new_settings(servers: Servers, **changes: Any) -> Settings:
             "partitions": 2,
             "session_timeout": 6.0,
             "transaction_timeout": 6.0,
+            "log_level": "DEBUG",
             **changes,
         }
     )

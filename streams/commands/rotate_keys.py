@@ -22,7 +22,6 @@ from faust.types import TP
 from models.errors import Fatal
 from streams.aggregate import TopicNames
 from streams.commands.ownership import TakenOver, work_as_owner
-from streams.encryption.cipher import DecryptionError, unseal
 from streams.encryption.keys import MasterKeys, master_keys, no_master_key
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.transactions import OutputRecord, TransactionalProducer
@@ -82,12 +81,12 @@ class KeysLog:
         self.second.pop(aggregate_id, None)
         if wrapped is None:
             return
-        if _opens(self._master.first, wrapped, aggregate_id):
+        if MasterKeys(self._master.first).opens(aggregate_id, wrapped):
             self._current.add(aggregate_id)
             return
         self._others += 1
         second = self._master.second
-        if second is not None and _opens(second, wrapped, aggregate_id):
+        if second is not None and MasterKeys(second).opens(aggregate_id, wrapped):
             self.second[aggregate_id] = wrapped
         else:
             self._unknown.add(aggregate_id)
@@ -195,11 +194,3 @@ def _required(settings: Settings) -> MasterKeys:
     if master is None:
         raise no_master_key()
     return master
-
-
-def _opens(master: bytes, wrapped: bytes, aggregate_id: bytes) -> bool:
-    try:
-        unseal(master, wrapped, aggregate_id)
-    except DecryptionError:
-        return False
-    return True

@@ -29,6 +29,9 @@ _SEALED_STATE = b"\x01"
 
 _NONCE_BYTES = 12
 
+# What is sealed has that many bytes more: the nonce and the tag.
+OVERHEAD_BYTES = _NONCE_BYTES + 16
+
 
 class DecryptionError(ValueError):
     """The data was sealed with another key or for another place, or changed, or its key is gone."""

@@ -60,7 +60,10 @@ async def put(producer: AIOKafkaProducer, settings: Settings, value: bytes | Non
 def sealed(keys: PartitionKeys, wrapped: bytes) -> Record:
     """Anna's registration as it is on the topic."""
     wire = ANNA.to_wire()
-    seal_event(wire, ANNA.event.personal, keys.unwrap(b"anna", wrapped))
+    keys.apply(b"anna", wrapped)
+    key = keys.get(b"anna")
+    assert key is not None
+    seal_event(wire, ANNA.event.personal, key)
     value = encode(wire)
     return Record("t", PARTITION, 0, 0, b"anna", value)
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from deploy.environment import child_environment
-from models.errors import Fatal
+from models.errors import Fatal, InvalidSettings
 from streams.elasticsearch.connection import connect
 from streams.encryption.keys import master_keys, new_master_key
 from streams.kafka.clients import connection_options
@@ -202,6 +202,15 @@ def test_a_second_master_key_is_another_one_beside_the_first(tmp_path: Path) -> 
 )
 def test_contradictions(variables: dict[str, str], line: str) -> None:
     assert line_for(**variables) == line
+
+
+def test_all_contradictions_are_in_one_message() -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        read(CQRS_KAFKA_USERNAME="anna", CQRS_ELASTICSEARCH_CA_FILE="ca.pem")
+    assert [line.split()[0] for line in refused.value.problems] == [
+        "CQRS_KAFKA_USERNAME",
+        "CQRS_ELASTICSEARCH_CA_FILE",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,15 @@ async def test_a_user_without_records_is_gone_but_not_erased() -> None:
     assert {finding.verdict for finding in report.findings} == {"gone"}
 
 
+async def test_a_key_that_does_not_open_was_not_looked_at() -> None:
+    """It may be one of another master key."""
+    logs = erased(encrypt=True)
+    logs.add(NAMES.keys, b"damaged")
+    report = await search(logs)
+    (keys,) = (one for one in report.findings if one.name == NAMES.keys)
+    assert (keys.readable, keys.unseen, keys.ok) == (1, 1, False)
+
+
 async def test_sealed_data_expires_with_its_key() -> None:
     report = await search(erased(encrypt=True))
     assert report.erased

@@ -165,6 +165,17 @@ def test_what_is_no_dead_letter_is_not_sealed() -> None:
     assert not is_sealed([(SEALED, b"1")])
 
 
+def test_a_dead_letter_whose_key_is_damaged_has_no_value() -> None:
+    master = new_key()
+    other = PartitionKeys(MasterKeys(master)).make(b"user-2")
+    sealing = PartitionSealer(
+        PartitionKeys(MasterKeys(master), {ID: b"?", b"user-2": other}), encrypt=True
+    )
+    assert seal(sealing, letter()).value is None
+    assert write(sealing, ANNA)  # a user who has only now come: the record was never a key
+    assert is_sealed(seal(sealing, letter()).headers)
+
+
 def test_the_state_is_kept_sealed_until_the_user_is_erased(sealing: PartitionSealer) -> None:
     stored = MemoryStore()
 
