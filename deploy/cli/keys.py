@@ -16,7 +16,7 @@ from deploy.environment import load_settings
 from streams.aggregate import TopicNames
 from streams.commands.rotate_keys import WrappedKeys, read_wrapped_keys, rotate_keys
 from streams.encryption.keys import new_master_key
-from streams.kafka.rights import reader
+from streams.kafka.rights import command_worker, reader
 from streams.kafka.topics import check_topics, topic_specs
 from streams.worker.process import tune_gc
 
@@ -85,8 +85,10 @@ def rotate(as_json: bool) -> None:
     names = TopicNames.of(settings, USERS.name)
     tune_gc()
 
+    rights = command_worker(names, settings.namespace + COMMAND_WORKER)
+
     async def wrap() -> list[int]:
-        await check_topics(settings, topic_specs(settings, names), reader(names))
+        await check_topics(settings, topic_specs(settings, names), rights)
         return [
             await rotate_keys(settings, names, number, COMMAND_WORKER, progress)
             for number in range(settings.partitions)
