@@ -132,7 +132,7 @@ class ReadYourWrites:
             now = time.monotonic()
             if now - max(begun, self._asked_another_at) > _NODE_INTERVAL_S:
                 self._asked_another_at = now
-                self._store.ask_another_node()
+                self._store.ask_another_node(self._store.node)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE_S)
 

@@ -103,11 +103,10 @@ async def test_a_rebuild_reads_nothing_and_a_replay_what_is_later(
 ) -> None:
     projecting = projector(store)
     await projecting.project(0, ANNA, none_refused)
-    assert not proxy.requests["_mget"]
+    assert proxy.requests["_mget"] == 0
     projecting.forget(0)
     # Again from the start, into the same index: the later document is read and written again, ...
     assert await projecting.project(0, ANNA[:2], none_refused) == Projected(0, 2, 0)
-    assert proxy.requests["_mget"] == 1
     # ... and so is the same version, so that all copies of the index have it.
     assert await projecting.project(0, ANNA[2:], none_refused) == Projected(1, 0, 0)
     assert proxy.requests["_mget"] == 1

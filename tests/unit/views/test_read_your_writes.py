@@ -49,7 +49,10 @@ class View:
         self._note()
         return "result"
 
-    def ask_another_node(self) -> None:
+    node = NODE
+
+    def ask_another_node(self, than: NodeConfig) -> None:
+        assert than == NODE
         self.log.append("another node")
 
     def _note(self) -> None:
