@@ -17,8 +17,9 @@ from models.errors import Transient
 from streams.aggregate import Aggregate, TopicNames
 from streams.audit.erasure_report import ErasureFinding, ErasureReport
 from streams.audit.erasure_search import PersonalDataSearch
-from streams.elasticsearch.connection import connect, translating
+from streams.elasticsearch.connection import connected, translating
 from streams.elasticsearch.index import IndexDefinition
+from streams.encryption.key_ring import check_master_key
 from streams.kafka.log_reader import open_logs
 from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, describe_topics, topic_specs
@@ -40,6 +41,7 @@ async def check_erasure(
     names = TopicNames.of(settings, aggregate.name)
     specs = topic_specs(settings, names)
     await check_topics(settings, specs, reader(names))
+    await check_master_key(settings, names)
     partitions = [
         TopicPartition(spec.name, number) for spec in specs for number in range(spec.partitions)
     ]
@@ -78,7 +80,7 @@ async def _check_indices(
     Copies under another name count as well, as long as they have one of the view's aliases.
     """
     alias = settings.namespace + index.alias
-    async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
+    async with connected(settings, timeout=_REQUEST_TIMEOUT_S) as client:
         with translating(client):
             found = await client.indices.get(
                 index=[alias, f"{alias}-v*"],

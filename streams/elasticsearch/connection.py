@@ -9,12 +9,12 @@ it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from traceback import clear_frames
 from typing import Any
 
-from aiohttp import ClientConnectorDNSError, ServerDisconnectedError
+from aiohttp import ClientConnectorDNSError, ClientConnectorError, ServerDisconnectedError
 from elastic_transport import (
     BaseNode,
     ConnectionTimeout,
@@ -33,7 +33,11 @@ from streams.tls import tls_context
 
 _NODE_FAILED = (502, 503, 504)  # another node may still be able to do it
 _PASSING_STATUSES = frozenset({408, 429})
+_FIRST_ANSWER_S = 5.0
 _INDEX_CLOSED = "index_closed_exception"  # a 400, but it passes when a person opens the index
+
+# In the reason of a 401 whose API key was not refused: the index with the keys is not there.
+_LOOKUP_FAILED = "encountered a failure"
 
 
 class _Json(OrjsonSerializer):
@@ -133,6 +137,26 @@ def connect(settings: Settings, *, timeout: float) -> AsyncElasticsearch:
     return client
 
 
+@asynccontextmanager
+async def connected(settings: Settings, *, timeout: float) -> AsyncIterator[AsyncElasticsearch]:
+    """Open a client to which Elasticsearch has answered, whatever it said.
+
+    So nobody who may wait long for a request waits as long for a server that is not there.
+
+    Args:
+        settings: As for `connect`.
+        timeout: Seconds that one request may take; the first one, 5.
+
+    Raises:
+        Fatal: As for `connect`, or the host is not known.
+        Transient: Nothing answers.
+    """
+    async with connect(settings, timeout=timeout) as client:
+        with translating(client, starting=True), suppress(ApiError):
+            await client.options(request_timeout=_FIRST_ANSWER_S).perform_request("HEAD", "/")
+        yield client
+
+
 def address(client: AsyncElasticsearch) -> str:
     """Return the addresses that the client connects to, for people and without credentials."""
     return ", ".join(node.base_url for node in client.transport.node_pool.all())
@@ -195,10 +219,18 @@ def is_passing(status: int, kind: str) -> bool:
 
 def _transport_failure(error: TransportError, where: str) -> CqrsError:
     if isinstance(error, ConnectionTimeout):
-        return Transient(f"Elasticsearch at {where} did not answer in time")
+        return Transient(
+            f"Elasticsearch at {where} did not answer in time: look at its log, or set "
+            "CQRS_ELASTICSEARCH_URL"
+        )
     if isinstance(error, TlsError):
         return Fatal(f"No TLS with Elasticsearch at {where}: {_line(error.message)}")
     if isinstance(error, ConnectionFailed):
+        if isinstance(error.__context__, ClientConnectorError) and _refuses(error.__context__):
+            return Transient(
+                f"Elasticsearch at {where} cannot be reached: start it (`cqrs up` starts a local "
+                "one) or set CQRS_ELASTICSEARCH_URL"
+            )
         reason = _line(error.message)
         if isinstance(error.__context__, ServerDisconnectedError) and where.startswith("http:"):
             reason += "; does it want https?"
@@ -206,11 +238,17 @@ def _transport_failure(error: TransportError, where: str) -> CqrsError:
     return _not_elasticsearch(where)  # the response cannot be read
 
 
+def _refuses(error: ClientConnectorError) -> bool:
+    return isinstance(error.os_error, ConnectionRefusedError)
+
+
 def _api_failure(error: ApiError, where: str) -> CqrsError:
     status, kind = error.status_code, str(error.message)
     if is_passing(status, kind):
         reason = _line(kind) or "no reason given"
         return Transient(f"Elasticsearch at {where} answered {status}: {reason}")
+    if status == 401 and _LOOKUP_FAILED in _why(error):
+        return Transient(f"Elasticsearch at {where} cannot look up API keys (401){_why(error)}")
     if status == 401:
         return Fatal(
             f"Elasticsearch at {where} refuses the credentials (401): check "

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from models.errors import Fatal
-from streams.elasticsearch.connection import connect
+from streams.elasticsearch.connection import connected
 from streams.progress import ProgressCallback
 from streams.settings import Settings
 from streams.views.checkpoint import IndexChanged
@@ -149,7 +149,7 @@ async def roll_back(
         Transient: Elasticsearch failed.
     """
     log = await event_log(settings, view)
-    async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
+    async with connected(settings, timeout=_REQUEST_TIMEOUT_S) as client:
         indices = ViewIndices.from_settings(settings, client, view)
         return await Cutover(indices, log, RollBack(), timeout, progress).run(
             _never, _never, _nobody_has_to
@@ -163,7 +163,7 @@ async def prunable(settings: Settings, view: View[Any]) -> list[str]:
         Fatal: None may be deleted, because none serves queries or one that does is not in order.
         Transient: Elasticsearch failed.
     """
-    async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
+    async with connected(settings, timeout=_REQUEST_TIMEOUT_S) as client:
         found = await _deletions(ViewIndices.from_settings(settings, client, view))
         return [action.index.name for action in found]
 
@@ -175,7 +175,7 @@ async def prune(settings: Settings, view: View[Any], names: Collection[str]) -> 
         Fatal: One of them serves queries, or as for `prunable`; nothing was deleted.
         Transient: Elasticsearch failed, or the indices have changed; some may have been deleted.
     """
-    async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
+    async with connected(settings, timeout=_REQUEST_TIMEOUT_S) as client:
         indices = ViewIndices.from_settings(settings, client, view)
         found = await _deletions(indices)
         for state in await indices.all():

@@ -10,7 +10,7 @@ from typing import Any
 from aiokafka.structs import TopicPartition
 
 from streams.aggregate import TopicNames
-from streams.elasticsearch.connection import connect
+from streams.elasticsearch.connection import connected
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.topics import partitions_of
 from streams.progress import ProgressCallback
@@ -75,7 +75,7 @@ async def status_of(
     log = await event_log(settings, view)
     partitions = partitions_of(settings, TopicNames.of(settings, view.aggregate).events)
     async with (
-        connect(settings, timeout=_REQUEST_TIMEOUT_S) as client,
+        connected(settings, timeout=_REQUEST_TIMEOUT_S) as client,
         open_logs(settings, partitions) as logs,
     ):
         indices = ViewIndices.from_settings(settings, client, view)

@@ -21,6 +21,7 @@ from elastic_transport import NodeConfig, ObjectApiResponse
 from elasticsearch import AsyncElasticsearch
 
 from models.errors import Fatal, PartitionFatal, Transient
+from streams import tracing
 from streams.elasticsearch.bulk_writer import BulkWriter, WriteResult, is_possible_id
 from streams.elasticsearch.connection import (
     ask_another_node,
@@ -122,7 +123,8 @@ class ViewStore:
         Returns:
             One result per document, in the same order.
         """
-        return await self._writer.write(documents)
+        with tracing.bulk(self.name):
+            return await self._writer.write(documents)
 
     async def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
         """Return the latest documents by id, stand-ins included, before any refresh.

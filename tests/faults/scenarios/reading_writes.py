@@ -32,8 +32,8 @@ async def write_and_read(run: Run, *, pairs: int, kills: int) -> None:
     async with (
         open_traffic(deployed, records_of(stream), rate=_RATE) as traffic,
         open_view_positions(deployed, run.stack) as view,
-        open_commands(deployed.settings) as commands,
-        open_queries(deployed.settings) as queries,
+        open_commands(deployed.client) as commands,
+        open_queries(deployed.client) as queries,
     ):
         await traffic.until_deciding()
         await view.catch_up()

@@ -1,9 +1,9 @@
-"""Which node is asked, and what is asked of another one."""
+"""Which node is asked, what is asked of another one, and what a refusal means."""
 
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from elastic_transport import (
@@ -13,8 +13,10 @@ from elastic_transport import (
     HttpHeaders,
     NodeConfig,
 )
+from elasticsearch import AsyncElasticsearch, AuthenticationException
 
-from models.errors import Transient
+from models.errors import CqrsError, Fatal, Transient
+from streams.elasticsearch import connection
 from streams.elasticsearch.connection import (
     OneNodeAtATime,
     ask_another_node,
@@ -91,3 +93,35 @@ def nodes_answer(monkeypatch: pytest.MonkeyPatch, *answers: int | str) -> list[s
 
     monkeypatch.setattr(AiohttpHttpNode, "perform_request", perform_request)
     return asked
+
+
+NODE = NodeConfig("https", "es", 9200)
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, error: dict[str, Any]) -> CqrsError:
+    """What becomes of a 401 with this error."""
+    monkeypatch.setattr(connection, "address", lambda _: "https://es:9200")
+    headers = HttpHeaders({"x-elastic-product": "Elasticsearch"})
+    meta = ApiResponseMeta(401, "1.1", headers, 0.0, NODE)
+    with (
+        pytest.raises(CqrsError) as raised,
+        translating(cast(AsyncElasticsearch, SimpleNamespace())),
+    ):
+        raise AuthenticationException("security_exception", meta, {"error": error})
+    return raised.value
+
+
+def test_a_key_that_cannot_be_looked_up_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "API key: apikey authentication for id x encountered a failure"
+    error = refused(monkeypatch, {"additional_unsuccessful_credentials": reason})
+    assert isinstance(error, Transient)
+    assert str(error) == (
+        f"Elasticsearch at https://es:9200 cannot look up API keys (401); {reason}"
+    )
+
+
+@pytest.mark.parametrize("error", [{}, {"reason": "unable to authenticate user [anna]"}])
+def test_any_other_refusal_ends_the_program(
+    monkeypatch: pytest.MonkeyPatch, error: dict[str, Any]
+) -> None:
+    assert isinstance(refused(monkeypatch, error), Fatal)
