@@ -13,6 +13,7 @@ from tests.faults.scenarios.cut_nodes import V8
 from tests.faults.scenarios.cut_workers import F16
 from tests.faults.scenarios.default_broker import F13
 from tests.faults.scenarios.erasures import V3
+from tests.faults.scenarios.flood_stages import V7
 from tests.faults.scenarios.forgetting import F8
 from tests.faults.scenarios.full_disks import F20
 from tests.faults.scenarios.hostile_records import F22
@@ -35,7 +36,7 @@ from tests.faults.scenarios.zombies import F3
 
 _ALL = (
     *(F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15, F16, F17, F18),
-    *(F20, F21, F22, F23, V1, V2, V3, V6, V8),
+    *(F20, F21, F22, F23, V1, V2, V3, V6, V7, V8),
 )
 
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}
