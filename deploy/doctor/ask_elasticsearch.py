@@ -24,7 +24,8 @@ _NOT_MONITORED = (
     "no role of this project has"
 )
 
-_WATERMARKS = "cluster.routing.allocation.disk.watermark."
+_DISK = "cluster.routing.allocation.disk."
+_WATERMARKS = f"{_DISK}watermark."
 
 
 async def ask_nodes(settings: Settings, *, timeout: float) -> Nodes | NotKnown:
@@ -49,12 +50,13 @@ async def _nodes(client: AsyncElasticsearch) -> Nodes:
     middle = (before + time.time()) / 2
     info = await client.nodes.info(filter_path="nodes.*.name,nodes.*.version")
     configured = await client.cluster.get_settings(
-        include_defaults=True, flat_settings=True, filter_path=f"*.{_WATERMARKS}*"
+        include_defaults=True, flat_settings=True, filter_path=f"*.{_DISK}*"
     )
     health = await client.cluster.health(level="indices", filter_path="indices.*.status")
-    watermarks: dict[str, str] = {}
+    disk: dict[str, str] = {}
     for kind in ("defaults", "persistent", "transient"):  # the last one counts
-        watermarks |= configured.get(kind, {})
+        disk |= configured.get(kind, {})
+    heeded = disk.get(f"{_DISK}threshold_enabled") != "false"
     return Nodes(
         [
             Node(
@@ -67,7 +69,11 @@ async def _nodes(client: AsyncElasticsearch) -> Nodes:
             for id_, node in stats["nodes"].items()
             if id_ in info["nodes"]
         ],
-        {name.removeprefix(_WATERMARKS): str(value) for name, value in watermarks.items()},
+        {
+            name.removeprefix(_WATERMARKS): str(value)
+            for name, value in disk.items()
+            if heeded and name.startswith(_WATERMARKS)
+        },
         {name: found["status"] for name, found in health.get("indices", {}).items()},
     )
 

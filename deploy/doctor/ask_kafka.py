@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -19,6 +19,7 @@ from streams.settings import Settings
 
 # A record whose time is so far ahead of this host's clock says that one of the clocks is wrong.
 _AHEAD_S = 1.0
+_HOUR_S = 3600.0
 
 # Enough for the record that is looked at; a larger one comes alone.
 _FETCH_BYTES = 64 * 1024
@@ -69,13 +70,18 @@ async def ask_groups(settings: Settings, groups: Sequence[Group]) -> Sequence[Wo
 
 
 async def ask_logs(
-    settings: Settings, partitions: Sequence[TopicPartition], groups: Sequence[Group], now: float
+    settings: Settings,
+    partitions: Sequence[TopicPartition],
+    dead_letters: Collection[str],
+    groups: Sequence[Group],
+    now: float,
 ) -> Logs:
-    """Return open transactions, what each group has not processed, and whether times are ahead.
+    """Return open transactions, what each group has not processed, new dead letters, and times.
 
     Args:
         settings: where Kafka is.
         partitions: all that exist of the topics.
+        dead_letters: topics with dead letters.
         groups: the consumer groups.
         now: this host's time.
 
@@ -102,6 +108,9 @@ async def ask_logs(
                 name: await _backlogs(admin, committed, name, topic, begins, stable)
                 for _, name, topic in groups
             },
+            await _dead_letters(
+                committed, [tp for tp in partitions if tp.topic in dead_letters], stable, now
+            ),
             await _ahead(committed, partitions, now),
         )
 
@@ -138,6 +147,23 @@ async def _backlogs(
             if position < end:
                 since = await _time_of_next(consumer, tp, position, end)
                 found[tp.partition] = Backlog(end - position, since)
+    return found
+
+
+async def _dead_letters(
+    consumer: AIOKafkaConsumer,
+    partitions: Sequence[TopicPartition],
+    stable: Mapping[TopicPartition, int],
+    now: float,
+) -> Mapping[str, float]:
+    """Return for each topic the time of the first record of the last hour, if there is one."""
+    hour = dict.fromkeys(partitions, int((now - _HOUR_S) * 1000))
+    found: dict[str, float] = {}
+    for tp, place in (await consumer.offsets_for_times(hour)).items():
+        if place is not None:
+            since = await _time_of_next(consumer, tp, place.offset, stable[tp])
+            if since is not None:
+                found[tp.topic] = min(since, found.get(tp.topic, since))
     return found
 
 

@@ -168,7 +168,13 @@ class _Collector:
         if not partitions:
             return NotKnown("not asked: there are no topics")
         return await self._within(
-            ask_kafka.ask_logs(self._settings, partitions, self._groups, self._now)
+            ask_kafka.ask_logs(
+                self._settings,
+                partitions,
+                (self._names.dead_commands, self._names.dead_views),
+                self._groups,
+                self._now,
+            )
         )
 
     async def _master_key(self) -> bool:

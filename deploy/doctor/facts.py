@@ -67,6 +67,8 @@ class Logs:
     open_transactions: Sequence[OpenTransaction]
     backlogs: Mapping[str, Mapping[int, Backlog]]
     """By consumer group and partition; partitions without a backlog are left out."""
+    dead_letters: Mapping[str, float]
+    """When the first one of the last hour was written, by topic of dead letters."""
     ahead: float
     """Seconds that the newest time on a record is ahead of this host's clock; 0 if it is not."""
 
@@ -89,7 +91,8 @@ class Nodes:
 
     nodes: Sequence[Node]
     watermarks: Mapping[str, str]
-    """Its settings of disk watermarks: `low`, `high`, `flood_stage`, and their `.max_headroom`."""
+    """Its settings of disk watermarks: `low`, `high`, `flood_stage`, and their `.max_headroom`;
+    empty if it does not heed them."""
     health: Mapping[str, str]
     """`green`, `yellow` or `red`, by index."""
 

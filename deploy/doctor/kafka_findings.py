@@ -146,6 +146,7 @@ def judge_logs(
         for group in groups:
             if group.name in logs.backlogs and group.role not in unused:
                 yield _judge_backlog(now, logs, group)
+    yield from _judge_dead_letters(now, logs)
     yield _judge_clock(logs)
 
 
@@ -177,6 +178,18 @@ def _judge_backlog(now: float, logs: Logs, group: WorkerGroup) -> Finding:
         "if some run, `/ready` and their logs say what they wait for"
     )
     return Finding("Progress", group.role, "problem", line)
+
+
+def _judge_dead_letters(now: float, logs: Logs) -> Iterator[Finding]:
+    for topic, since in logs.dead_letters.items():
+        line = (
+            f"new dead letters, the first of this hour {(now - since) / 60:.0f} min ago: "
+            "`cqrs tail dead` shows them with their reasons; stop the producer or the release that "
+            "they are from"
+        )
+        yield Finding("Progress", topic, "problem", line)
+    if not logs.dead_letters:
+        yield Finding("Progress", "dead letters", "ok", "none in the last hour")
 
 
 def _judge_clock(logs: Logs) -> Finding:

@@ -79,7 +79,7 @@ WELL = Facts(
     topics=TOPICS,
     rights=(),
     groups=(COMMANDS, VIEWS),
-    logs=Logs((), {COMMANDS.name: {}, VIEWS.name: {}}, 0.0),
+    logs=Logs((), {COMMANDS.name: {}, VIEWS.name: {}}, {}, 0.0),
     master_key=False,
     nodes=Nodes((NODE,), WATERMARKS, {"user-views-v1": "green"}),
     privileges=(),
@@ -299,6 +299,12 @@ PROBLEMS: list[tuple[str, dict[str, Any], str, str]] = [
         {"logs": logs(backlogs={COMMANDS.name: {1: Backlog(9, NOW - 40)}})},
         "Progress",
         "9 records to process, the oldest 40 s old, in partitions [1]: start workers",
+    ),
+    (
+        "dead letters",
+        {"logs": logs(dead_letters={NAMES.dead_commands: NOW - 180})},
+        "Progress",
+        "new dead letters, the first of this hour 3 min ago: `cqrs tail dead` shows them",
     ),
     (
         "records of the future",
