@@ -119,6 +119,11 @@ class Settings(ConnectionSettings, BaseSettings):
     outcome_timeout: float = Field(
         30.0, gt=0, description="seconds that a client waits for an outcome"
     )
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
+        "zstd",
+        description="how this program compresses what it writes to Kafka, to a fifth; kafkajs "
+        "reads only gzip without a plugin",
+    )
     max_chunk_records: int = Field(
         4000, ge=1, le=100_000, description="most commands in one transaction"
     )
@@ -175,24 +180,46 @@ class Settings(ConnectionSettings, BaseSettings):
         None, description="wraps the keys of users; `cqrs keys new` makes one"
     )
     master_key_file: Path | None = Field(None, description="file with it")
+    second_master_key: SecretStr | None = Field(
+        None, description="opens what it wrapped, and wraps nothing: while keys are rotated"
+    )
+    second_master_key_file: Path | None = Field(None, description="file with it")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="lowest level of this project's log lines in workers"
     )
     log_format: Literal["text", "json"] = Field("text", description="form of a worker's log lines")
+    tracing: bool = Field(
+        False, description="whether commands that came with a trace are traced by OpenTelemetry"
+    )
 
     def contradictions(self) -> Iterator[Contradiction]:
-        """Yield those of the connections, and whether the master key is none."""
+        """Yield those of the connections, and what is wrong with the master keys."""
         found = list(super().contradictions())
         yield from found
-        name = "master_key" if self.master_key_file is None else "master_key_file"
-        if any(name in one.about for one in found) or _is_master_key(self.secret("master_key")):
-            return
-        yield Contradiction(
-            f"{variable(name)} is not valid: it must be base64 of 32 bytes; `cqrs keys new` makes "
-            "one",
-            (name,),
-        )
+        keys = {}
+        for secret in ("master_key", "second_master_key"):
+            name = secret if getattr(self, f"{secret}_file") is None else f"{secret}_file"
+            if any(name in one.about for one in found):
+                return
+            keys[secret] = self.secret(secret)
+            if not _is_master_key(keys[secret]):
+                yield Contradiction(
+                    f"{variable(name)} is not valid: it must be base64 of 32 bytes; `cqrs keys "
+                    "new` makes one",
+                    (name,),
+                )
+                return
+        first, second = keys.values()
+        if second is not None and first is None:
+            yield Contradiction(
+                "CQRS_SECOND_MASTER_KEY needs CQRS_MASTER_KEY", ("master_key", "second_master_key")
+            )
+        elif second is not None and first == second:
+            yield Contradiction(
+                "CQRS_MASTER_KEY and CQRS_SECOND_MASTER_KEY are the same",
+                ("master_key", "second_master_key"),
+            )
 
     @classmethod
     def without_environment(cls, values: Mapping[str, Any]) -> Self:

@@ -13,8 +13,8 @@ from models.errors import Fatal
 from streams.elasticsearch.connection import connect, translating
 from streams.settings import Settings
 from streams.views.indices import ViewIndices
-from streams.views.lifecycle import EventLog
 from streams.views.projection import View
+from streams.views.situation import EventLog
 
 # How Elasticsearch without the security module says that it has no such request.
 _NO_SUCH_REQUEST = (400, 405)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import ssl
@@ -15,7 +14,6 @@ import aiohttp
 from cryptography import x509
 
 from deploy.doctor.facts import Certificate, Disk, NotKnown, WorkerPartition
-from models.errors import Fatal
 from streams.settings import Settings
 
 _FILES = ("kafka_ca_file", "kafka_cert_file", "elasticsearch_ca_file", "elasticsearch_cert_file")
@@ -73,22 +71,6 @@ def disk_of(folder: Path | None) -> Disk | None:
         return None
     usage = shutil.disk_usage(folder)
     return Disk(folder, usage.total, usage.free, os.access(folder, os.W_OK | os.X_OK))
-
-
-def listed_addresses(files: Sequence[Path]) -> list[str]:
-    """Return the addresses in files that `cqrs worker --targets` has written.
-
-    Raises:
-        Fatal: a file is none of those.
-    """
-    found: list[str] = []
-    for path in files:
-        try:
-            for entry in json.loads(path.read_text()):
-                found += entry["targets"]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise Fatal(f"{path} is no file of `cqrs worker --targets`") from None
-    return found
 
 
 async def ask_worker(address: str) -> Sequence[WorkerPartition] | NotKnown:

@@ -18,17 +18,18 @@ from deploy.doctor import ask_elasticsearch, ask_host, ask_kafka
 from deploy.doctor.facts import Facts, Logs, NotKnown, ViewFacts, WorkerGroup
 from deploy.rights import elasticsearch_rights, kafka_rights
 from deploy.roles import SecuredRole
+from deploy.scraping import read_targets
 from models.errors import Fatal, Transient
 from streams.aggregate import TopicNames
 from streams.encryption.key_ring import check_master_key
-from streams.encryption.keys import master_key
+from streams.encryption.keys import master_keys
 from streams.kafka.brokers import Brokers, describe_brokers
 from streams.kafka.refusal import Unreachable
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import TopicSpec, describe_topics, topic_specs
 from streams.settings import Settings
-from streams.views.lifecycle import EventLog
 from streams.views.projection import View
+from streams.views.situation import EventLog
 
 T = TypeVar("T")
 
@@ -47,9 +48,6 @@ async def collect(
         role: whose rights are asked for.
         targets: files of `cqrs worker --targets`, with the workers to ask.
         timeout: for everything together.
-
-    Raises:
-        Fatal: one of the files is none.
     """
     return await _Collector(settings, role, targets, timeout).collect()
 
@@ -60,7 +58,13 @@ class _Collector:
     ) -> None:
         self._settings = settings
         self._role: SecuredRole = role
-        self._workers = ask_host.listed_addresses(targets)
+        self._workers: list[str] = []
+        self._missing_lists: dict[str, NotKnown] = {}
+        for file in targets:
+            addresses, why_none = read_targets(file)
+            self._workers += addresses
+            if why_none:
+                self._missing_lists[str(file)] = NotKnown(why_none)
         self._timeout = timeout
         self._deadline = asyncio.get_running_loop().time() + timeout
         self._names = TopicNames.of(settings, USERS.name)
@@ -120,7 +124,7 @@ class _Collector:
                 **dict(ask_host.certificates_in_files(settings)),
             },
             state=ask_host.disk_of(settings.state_dir),
-            workers=dict(zip(self._workers, workers, strict=True)),
+            workers={**dict(zip(self._workers, workers, strict=True)), **self._missing_lists},
         )
 
     async def _brokers(self) -> Brokers | NotKnown:
@@ -179,7 +183,7 @@ class _Collector:
 
     async def _master_key(self) -> bool:
         await check_master_key(self._settings, self._names)
-        return master_key(self._settings) is not None
+        return master_keys(self._settings) is not None
 
     async def _view(
         self, view: View[Any], brokers: Awaitable[Brokers | NotKnown]

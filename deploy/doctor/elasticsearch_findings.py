@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from deploy.doctor.facts import Node, Nodes, NotKnown, ViewFacts
 from deploy.doctor.findings import Finding, not_known
-from streams.views.lifecycle import Refuse, Wait, Warn, Work, plan, trouble
+from streams.views.lifecycle import Refuse, Wait, Warn, Work, plan
+from streams.views.situation import trouble
 
 _MAJOR = "9"
 _CLOCKS_DIFFER_S = 5.0

@@ -13,7 +13,7 @@ from typing import Literal
 from streams.kafka.brokers import Brokers
 from streams.kafka.topics import TopicSpec
 from streams.settings import Settings
-from streams.views.lifecycle import Situation
+from streams.views.situation import Situation
 
 
 @dataclass(frozen=True)

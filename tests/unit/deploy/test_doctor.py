@@ -14,7 +14,7 @@ import pytest
 from deploy.cli.doctor import exit_code
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.main import main
-from deploy.doctor.ask_host import certificates_in_files, disk_of, listed_addresses, tls_servers
+from deploy.doctor.ask_host import certificates_in_files, disk_of, tls_servers
 from deploy.doctor.diagnosis import GROUPS, diagnose
 from deploy.doctor.elasticsearch_findings import free_bytes_needed
 from deploy.doctor.facts import (
@@ -32,13 +32,12 @@ from deploy.doctor.facts import (
     WorkerPartition,
 )
 from deploy.doctor.findings import Finding
-from models.errors import Fatal
 from streams.aggregate import TopicNames
 from streams.kafka.brokers import Brokers
 from streams.kafka.topics import TopicSpec, topic_specs
 from streams.settings import Settings
 from streams.views.checkpoint import Checkpoint
-from streams.views.lifecycle import EventLog, IndexState, Situation
+from streams.views.situation import EventLog, IndexState, Situation
 
 NOW = 1_800_000_000.0
 DAY = 24 * 3600.0
@@ -611,17 +610,6 @@ def test_the_state_folder_of_another_host(tmp_path: Path) -> None:
     assert disk is not None
     assert disk.size_bytes >= disk.free_bytes > 0
     assert disk.is_writable
-
-
-def test_the_workers_of_target_files(tmp_path: Path) -> None:
-    first, second = tmp_path / "a.json", tmp_path / "b.json"
-    first.write_text(json.dumps([{"targets": ["a:9100", "a:9101"], "labels": {}}]))
-    second.write_text(json.dumps([{"targets": ["b:9100"], "labels": {}}]))
-    assert listed_addresses([first, second]) == ["a:9100", "a:9101", "b:9100"]
-    second.write_text("[1]")
-    for wrong in (second, tmp_path / "missing"):
-        with pytest.raises(Fatal, match="is no file of `cqrs worker --targets`"):
-            listed_addresses([wrong])
 
 
 @pytest.mark.parametrize(
