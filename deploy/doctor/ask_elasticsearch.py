@@ -50,12 +50,12 @@ async def _nodes(client: AsyncElasticsearch) -> Nodes:
     middle = (before + time.time()) / 2
     info = await client.nodes.info(filter_path="nodes.*.name,nodes.*.version")
     configured = await client.cluster.get_settings(
-        include_defaults=True, flat_settings=True, filter_path=f"*.{_DISK}*"
+        include_defaults=True, filter_path="*.cluster.routing.allocation.disk"
     )
     health = await client.cluster.health(level="indices", filter_path="indices.*.status")
     disk: dict[str, str] = {}
     for kind in ("defaults", "persistent", "transient"):  # the last one counts
-        disk |= configured.get(kind, {})
+        disk |= dict(_flat(configured.get(kind, {})))
     heeded = disk.get(f"{_DISK}threshold_enabled") != "false"
     return Nodes(
         [
@@ -70,12 +70,21 @@ async def _nodes(client: AsyncElasticsearch) -> Nodes:
             if id_ in info["nodes"]
         ],
         {
-            name.removeprefix(_WATERMARKS): str(value)
+            name.removeprefix(_WATERMARKS): value
             for name, value in disk.items()
             if heeded and name.startswith(_WATERMARKS)
         },
         {name: found["status"] for name, found in health.get("indices", {}).items()},
     )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield nested settings by their whole names."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", str(value)
 
 
 async def ask_privileges(
