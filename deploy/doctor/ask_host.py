@@ -16,6 +16,9 @@ from cryptography import x509
 from deploy.doctor.facts import Certificate, Disk, NotKnown, WorkerPartition
 from streams.settings import Settings
 
+# A worker answers at once, unless its event loop does not turn.
+_WORKER_TIMEOUT_S = 2.0
+
 _FILES = ("kafka_ca_file", "kafka_cert_file", "elasticsearch_ca_file", "elasticsearch_cert_file")
 
 
@@ -77,7 +80,7 @@ async def ask_worker(address: str) -> Sequence[WorkerPartition] | NotKnown:
     """Return what a worker's `/ready` says of its partitions."""
     try:
         async with (
-            aiohttp.ClientSession() as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_WORKER_TIMEOUT_S)) as session,
             session.get(f"http://{address}/ready") as response,
         ):
             body = await response.json()
@@ -85,6 +88,11 @@ async def ask_worker(address: str) -> Sequence[WorkerPartition] | NotKnown:
             WorkerPartition(f"{one['topic']}[{one['partition']}]", one["state"], one["parked"])
             for one in body["partitions"]
         ]
+    except asyncio.TimeoutError:
+        return NotKnown(
+            "takes connections and does not answer: it is suspended, or its event loop is blocked; "
+            "kill it, which loses nothing"
+        )
     except (aiohttp.ClientError, OSError):
         return NotKnown("nobody answers: is its process there? The end of its log says why not")
     except (ValueError, KeyError, TypeError):

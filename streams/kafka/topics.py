@@ -224,12 +224,17 @@ def topic_faults(
     missing = [spec.name for spec in specs if spec.name not in existing]
     if missing:
         yield _missing(missing)
+    wrong: dict[int, list[str]] = {}
+    for spec in specs:
+        if spec.name in existing and existing[spec.name].partitions != spec.partitions:
+            wrong.setdefault(existing[spec.name].partitions, []).append(spec.name)
+    for number, (first, *others) in wrong.items():
+        which = f"{first} (and {len(others)} others)" if others else first
+        yield wrong_partitions(which, str(number), settings)
     for spec in specs:
         if spec.name not in existing:
             continue
         found = existing[spec.name]
-        if found.partitions != spec.partitions:
-            yield wrong_partitions(spec.name, str(found.partitions), settings)
         wanted = {key: spec.configs[key] for key in ("cleanup.policy", "max.message.bytes")}
         if spec.configs.get("retention.ms") == "-1":
             wanted |= {"retention.ms": "-1", "retention.bytes": "-1"}

@@ -208,6 +208,17 @@ PROBLEMS: list[tuple[str, dict[str, Any], str, str]] = [
         "topic users.commands.v1 has 3 partitions, CQRS_PARTITIONS says 2",
     ),
     (
+        "another number of partitions",
+        {
+            "settings": Settings(partitions=3),
+            "specs": topic_specs(Settings(partitions=3), NAMES),
+            "views": {},
+            "groups": (),
+        },
+        "Topics",
+        "topic users.commands.v1 (and 6 others) has 2 partitions, CQRS_PARTITIONS says 3",
+    ),
+    (
         "events that expire",
         {"topics": topics(NAMES.events, {"retention.ms": "86400000"})},
         "Topics",
