@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupAuthorizationFailedError
+from aiokafka.errors import GroupAuthorizationFailedError, GroupCoordinatorNotAvailableError
 from aiokafka.structs import TopicPartition
+from tenacity import AsyncRetrying, retry_if_exception_type
+from tenacity.wait import wait_fixed
 
 from deploy.doctor.facts import Backlog, Logs, OpenTransaction, WorkerGroup
 from streams.kafka.clients import admin_client, new_consumer, started
@@ -24,6 +28,8 @@ _HOUR_S = 3600.0
 # Enough for the record that is looked at; a larger one comes alone.
 _FETCH_BYTES = 64 * 1024
 _FETCH_WAIT_MS = 20
+
+T = TypeVar("T")
 
 Group = tuple[str, str, str]
 """Role, name and topic of a consumer group."""
@@ -61,7 +67,7 @@ async def ask_groups(settings: Settings, groups: Sequence[Group]) -> Sequence[Wo
     async with admin_client(settings) as admin:
         for role, name, topic in groups:
             try:
-                group = await describe_group(admin, name)
+                group = await _coordinated(partial(describe_group, admin, name))
             except GroupAuthorizationFailedError:
                 raise NotAllowed(settings, ["Describe"], f"group {name}") from None
             owned = frozenset(tp.partition for tp in group.owned if tp.topic == topic)
@@ -137,7 +143,7 @@ async def _backlogs(
     stable: Mapping[TopicPartition, int],
 ) -> Mapping[int, Backlog]:
     try:
-        committed = await committed_positions(admin, group)
+        committed = await _coordinated(partial(committed_positions, admin, group))
     except GroupAuthorizationFailedError:
         return {}  # who is in the group says so
     found = {}
@@ -147,6 +153,19 @@ async def _backlogs(
             if position < end:
                 since = await _time_of_next(consumer, tp, position, end)
                 found[tp.partition] = Backlog(end - position, since)
+    return found
+
+
+async def _coordinated(ask: Callable[[], Awaitable[T]]) -> T:
+    """Ask until the coordinator of the group is there: on a new cluster asking makes it.
+
+    The deadline of the whole question ends it.
+    """
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(GroupCoordinatorNotAvailableError), wait=wait_fixed(0.1)
+    ):
+        with attempt:
+            found = await ask()
     return found
 
 

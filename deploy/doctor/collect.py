@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition
 from agents.users import COMMAND_WORKER, USERS
 from agents.views import VIEWS
 from deploy.doctor import ask_elasticsearch, ask_host, ask_kafka
-from deploy.doctor.facts import Facts, Logs, NotKnown, ViewFacts, WorkerGroup
+from deploy.doctor.facts import Facts, Logs, Nodes, NotKnown, ViewFacts, WorkerGroup
 from deploy.rights import elasticsearch_rights, kafka_rights
 from deploy.roles import SecuredRole
 from deploy.scraping import read_targets
@@ -33,8 +33,9 @@ from streams.views.situation import EventLog
 
 T = TypeVar("T")
 
-_UNANSWERED = NotKnown("not asked: Kafka does not answer")
-_SAID_ALREADY = NotKnown("not asked: Elasticsearch does not answer")
+_NO_KAFKA = NotKnown("not asked: there is no connection to Kafka")
+_NO_ELASTICSEARCH = NotKnown("not asked: there is no connection to Elasticsearch")
+_NOT_NEEDED = NotKnown("not needed by this role", "hidden")
 _Topics = Mapping[str, TopicSpec]
 
 
@@ -50,6 +51,13 @@ async def collect(
         timeout: for everything together.
     """
     return await _Collector(settings, role, targets, timeout).collect()
+
+
+def _said_once(what: T | NotKnown, nodes: Nodes | NotKnown) -> T | NotKnown:
+    """Return what is known, without the reason that is said of the nodes already."""
+    if isinstance(what, NotKnown) and isinstance(nodes, NotKnown) and what.kind == nodes.kind:
+        return what if what.kind == "hidden" else _NO_ELASTICSEARCH
+    return what
 
 
 class _Collector:
@@ -68,23 +76,35 @@ class _Collector:
         self._timeout = timeout
         self._deadline = asyncio.get_running_loop().time() + timeout
         self._names = TopicNames.of(settings, USERS.name)
-        self._specs = topic_specs(settings, self._names)
+        self._rights = kafka_rights(role, settings)
+        self._specs = [
+            spec for spec in topic_specs(settings, self._names) if self._may("topic", spec.name)
+        ]
         self._now = time.time()
         namespace = settings.namespace
-        self._groups: list[ask_kafka.Group] = [
+        groups = [
             ("commands", f"{namespace}{COMMAND_WORKER}", self._names.commands),
             *(
                 (view.role, f"{namespace}{view.group}", self._names.events)
                 for view in VIEWS.values()
             ),
         ]
+        self._groups: list[ask_kafka.Group] = [one for one in groups if self._may("group", one[1])]
+
+    def _may(self, resource: str, name: str) -> bool:
+        """Return whether the role has rights on a resource; nothing else is asked for."""
+        return any(
+            right.resource == resource
+            and (name.startswith(right.name) if right.prefixed else name == right.name)
+            for right in self._rights
+        )
 
     async def collect(self) -> Facts:
         settings, servers = self._settings, ask_host.tls_servers(self._settings)
         brokers = asyncio.create_task(self._brokers())
         kafka, nodes, privileges, views, certificates, workers = await asyncio.gather(
             self._kafka(brokers),
-            self._within(ask_elasticsearch.ask_nodes(settings, timeout=self._timeout)),
+            self._nodes(),
             self._within(
                 ask_elasticsearch.ask_privileges(
                     settings, elasticsearch_rights(self._role, settings), timeout=self._timeout
@@ -113,12 +133,8 @@ class _Collector:
             logs=logs,
             master_key=key,
             nodes=nodes,
-            # One reason is said once.
-            privileges=_SAID_ALREADY if privileges == nodes else privileges,
-            views={
-                name: _SAID_ALREADY if view == nodes else view
-                for name, view in zip(VIEWS, views, strict=True)
-            },
+            privileges=_said_once(privileges, nodes),
+            views={name: _said_once(view, nodes) for name, view in zip(VIEWS, views, strict=True)},
             certificates={
                 **dict(zip(servers, certificates, strict=True)),
                 **dict(ask_host.certificates_in_files(settings)),
@@ -144,14 +160,13 @@ class _Collector:
     ]:
         settings, groups = self._settings, self._groups
         if isinstance(await brokers, NotKnown):
-            return _UNANSWERED, _UNANSWERED, _UNANSWERED, _UNANSWERED, _UNANSWERED
-        rights = kafka_rights(self._role, settings)
+            return _NO_KAFKA, _NO_KAFKA, _NO_KAFKA, _NO_KAFKA, _NO_KAFKA
         topics = asyncio.create_task(self._within(describe_topics(settings, self._specs)))
         return await asyncio.gather(
             topics,
             self._within(
                 ask_kafka.ask_rights(
-                    settings, rights, self._names.all, [name for _, name, _ in groups]
+                    settings, self._rights, self._names.all, [name for _, name, _ in groups]
                 )
             ),
             self._within(ask_kafka.ask_groups(settings, groups)),
@@ -185,9 +200,18 @@ class _Collector:
         await check_master_key(self._settings, self._names)
         return master_keys(self._settings) is not None
 
+    async def _nodes(self) -> Nodes | NotKnown:
+        if elasticsearch_rights(self._role, self._settings) is None:
+            return _NOT_NEEDED
+        return await self._within(
+            ask_elasticsearch.ask_nodes(self._settings, timeout=self._timeout)
+        )
+
     async def _view(
         self, view: View[Any], brokers: Awaitable[Brokers | NotKnown]
     ) -> ViewFacts | NotKnown:
+        if elasticsearch_rights(self._role, self._settings) is None:
+            return _NOT_NEEDED
         return await self._within(self._ask_view(view, await brokers))
 
     async def _ask_view(self, view: View[Any], brokers: Brokers | NotKnown) -> ViewFacts:

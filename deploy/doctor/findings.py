@@ -23,6 +23,11 @@ class Finding:
     line: str
 
 
+def count(number: int, noun: str) -> str:
+    """Return `1 worker` or `2 workers`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def not_known(group: str, subject: str, what: NotKnown) -> Finding:
     """Return the finding for what could not be found out."""
     return Finding(group, subject, _STATUS_OF[what.kind], what.why)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from deploy.doctor.facts import Facts, Logs, NotKnown, WorkerGroup
-from deploy.doctor.findings import Finding, not_known
+from deploy.doctor.findings import Finding, count, not_known
 from streams.kafka.brokers import Brokers
 from streams.kafka.topics import DAY_MS, TopicSpec, topic_faults, weaknesses
 from streams.settings import Settings
@@ -32,8 +32,8 @@ def judge_brokers(brokers: Brokers | NotKnown) -> Iterator[Finding]:
         lowest, _ = brokers.versions.get(_FETCH, (0, 0))
         version = "4.0" if lowest >= _FETCH_OF_KAFKA_4 else "2.8"
         yield Finding("Kafka", "version", "ok", f"{version} or newer")
-    count = "1 broker" if brokers.count == 1 else f"{brokers.count} brokers"
-    yield Finding("Kafka", "brokers", "ok", f"{count}, cluster {brokers.cluster}")
+    line = f"{count(brokers.count, 'broker')}, cluster {brokers.cluster}"
+    yield Finding("Kafka", "brokers", "ok", line)
 
 
 def judge_topics(facts: Facts) -> Iterator[Finding]:
@@ -68,7 +68,7 @@ def _judge_topic(spec: TopicSpec, found: TopicSpec) -> Finding:
         if found.configs.get(key) != value
     ]
     line = (
-        f"{found.partitions} partitions, {found.replicas} replicas "
+        f"{count(found.partitions, 'partition')}, {count(found.replicas, 'replica')} "
         f"({found.configs['min.insync.replicas']} in sync to write), {_kept(found.configs)}, "
         f"{found.configs['message.timestamp.type']}"
     )
@@ -111,7 +111,7 @@ def judge_groups(
                 continue
             yield Finding("Workers", group.role, "problem", f"no worker: {start}")
         elif group.is_rebalancing:
-            line = f"{_count(group)}, the group shares its partitions out"
+            line = f"{count(group.members, 'worker')}, the group shares its partitions out"
             yield Finding("Workers", group.role, "ok", line)
         elif missing:
             line = (
@@ -120,11 +120,7 @@ def judge_groups(
             )
             yield Finding("Workers", group.role, "problem", line)
         else:
-            yield Finding("Workers", group.role, "ok", _count(group))
-
-
-def _count(group: WorkerGroup) -> str:
-    return "1 worker" if group.members == 1 else f"{group.members} workers"
+            yield Finding("Workers", group.role, "ok", count(group.members, "worker"))
 
 
 def judge_logs(
