@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from deploy.cli.doctor import exit_code
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.main import main
-from deploy.doctor.ask_host import certificates_in_files, disk_of, tls_servers
+from deploy.doctor import ask_host
+from deploy.doctor.ask_host import ask_worker, certificates_in_files, disk_of, tls_servers
 from deploy.doctor.diagnosis import GROUPS, diagnose
 from deploy.doctor.elasticsearch_findings import free_bytes_needed
 from deploy.doctor.facts import (
@@ -662,6 +666,44 @@ def certificate() -> Callable[[Path], None]:
     import trustme
 
     return lambda path: trustme.CA().cert_pem.write_to_path(str(path))
+
+
+@asynccontextmanager
+async def serving(body: str) -> AsyncIterator[str]:
+    """A web server that answers everything with this; its address."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=body, content_type="application/json", status=503)
+
+    app = web.Application()
+    app.router.add_get("/ready", answer)
+    server = TestServer(app)
+    async with server:
+        yield f"{server.host}:{server.port}"
+
+
+async def test_what_a_worker_says() -> None:
+    parked = {"topic": "t", "partition": 1, "state": "parked", "parked": "expired"}
+    async with serving(json.dumps({"ok": False, "partitions": [parked]})) as address:
+        assert await ask_worker(address) == [WorkerPartition("t[1]", "parked", "expired")]
+
+
+async def test_what_is_no_worker() -> None:
+    async with serving("[]") as address:
+        found = await ask_worker(address)
+    assert found == NotKnown("what answers there is no worker of this project")
+
+
+async def test_a_worker_that_is_not_there_or_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ask_host, "_WORKER_TIMEOUT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        hanging = await ask_worker(address)
+    gone = await ask_worker(address)
+    assert isinstance(hanging, NotKnown)
+    assert "its event loop is blocked; kill it" in hanging.why
+    assert isinstance(gone, NotKnown)
+    assert gone.why.startswith("nobody answers: is its process there?")
 
 
 @pytest.mark.parametrize("as_json", [True, False])
