@@ -560,6 +560,12 @@ def test_what_nobody_answers_is_unknown() -> None:
     assert exit_code(found) == ExitCode.UNKNOWN
 
 
+def test_groups_that_may_not_be_seen_leave_the_rest() -> None:
+    found = findings(replace(WELL, groups=NotKnown("lacks Describe", "refused")))
+    assert [one.line for one in found if one.status != "ok"] == ["lacks Describe"]
+    assert any(one.subject == "transactions" for one in found)
+
+
 def test_a_problem_counts_more_than_what_is_not_known() -> None:
     assert exit_code(findings(replace(WELL, nodes=SILENT, rights=["one"]))) == ExitCode.NO
 
