@@ -52,6 +52,7 @@ COMMANDS = {
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),
     "state": ("deploy.cli.state:state", "Check or rebuild the state of the command workers."),
+    "doctor": ("deploy.cli.doctor:doctor", "Say what is wrong with a deployment, and what to do."),
     "verify": ("deploy.cli.verify:verify", "Check that nothing was lost, doubled or mixed up."),
     "faults": (
         "tests.faults.cli:faults",
