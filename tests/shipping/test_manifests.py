@@ -49,8 +49,8 @@ def validating_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("schemas")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     python = folder / "bin" / "python"
-    install = [python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r"]
-    subprocess.run([*install, HERE / "tools.lock"], check=True)
+    install = [str(python), "-m", "pip", "install", "--quiet", "--require-hashes", "-r"]
+    subprocess.run([*install, str(HERE / "tools.lock")], check=True)
     return python
 
 
