@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from deploy.embedded.lockfile import OLDER_ELASTICSEARCH, OLDER_KAFKA
 from deploy.embedded.stack import EmbeddedStack
@@ -13,8 +13,11 @@ from deploy.ephemeral import Deployment, worker_logs
 from deploy.supervisor import Role
 from tests.harness.deployments import delete_all_data, deployment, run_apart
 
+# How long an example takes says nothing on a busy machine.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 # For `--hypothesis-profile=full`: the fuzz at full size.
-settings.register_profile("full", max_examples=100_000, deadline=None)
+settings.register_profile("full", settings.get_profile("busy"), max_examples=100_000)
 
 
 # Tests that are not part of every run: the marker, and the option that adds them.

@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
@@ -19,19 +20,22 @@ import click
 from click.shell_completion import CompletionItem
 
 from deploy.cli.exit_codes import ExitCode
-from models.errors import CqrsError, InvalidCommand, QueryError, Rejected
+from models.errors import CqrsError, InvalidCommand, InvalidSettings, QueryError, Rejected
 
 # name -> (module:attribute of a click command, its one line of help), in the order of `--help`
 COMMANDS = {
+    "dev": ("deploy.cli.dev:dev", "Run servers, topics and all workers in one terminal."),
     "up": ("deploy.cli.stack:up", "Start the embedded Kafka and Elasticsearch."),
     "down": ("deploy.cli.stack:down", "Stop them; the data is kept unless you purge it."),
     "status": ("deploy.cli.stack:status", "Show whether both run; exit code 3 if not."),
+    "env": ("deploy.cli.env:env", "Print the variables of the running stack, for a shell."),
     "logs": ("deploy.cli.stack:logs", "Show the logs of the servers."),
+    "config": ("deploy.cli.config:config", "Show the settings in effect, and where they are from."),
     "topics": ("deploy.cli.topics:topics", "Create the topics, or skip expired commands."),
     "worker": ("deploy.cli.worker:worker", "Run workers that decide commands or update a view."),
     "send": ("deploy.cli.send:send", "Send one command and show its outcome, or send a file."),
     "erase": ("deploy.cli.erase:erase", "Erase a user, and check what is left."),
-    "keys": ("deploy.cli.keys:keys", "Create a master key for personal data."),
+    "keys": ("deploy.cli.keys:keys", "Create a master key, or replace it by another one."),
     "get": ("deploy.cli.queries:get", "Show one user."),
     "search": ("deploy.cli.queries:search", "Find users by a part of their email address."),
     "active": ("deploy.cli.queries:active", "List the active users."),
@@ -42,6 +46,9 @@ COMMANDS = {
     ),
     "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they arrive."),
     "history": ("deploy.cli.history:history", "Show everything that happened to one user."),
+    "follow": ("deploy.cli.follow:follow", "Show the way of one command, as it goes on."),
+    "top": ("deploy.cli.top:top", "Show what the workers are doing now."),
+    "schema": ("deploy.cli.schema:schema", "Print the schemas of commands, events and outcomes."),
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),
     "state": ("deploy.cli.state:state", "Check or rebuild the state of the command workers."),
@@ -147,9 +154,6 @@ def _report(error: Exception, *, as_json: bool) -> ExitCode:
     """Print the line of a failure, and return the exit code."""
     if os.environ.get("CQRS_DEBUG"):
         traceback.print_exception(error)
-    if isinstance(error, click.UsageError) and not as_json:
-        error.show()  # several lines: they show the usage
-        return ExitCode.WRONG_INPUT
     code, line = _explained(error)
     click.echo(json.dumps({"error": line}) if as_json else f"cqrs: {line}", err=True)
     return code
@@ -162,9 +166,11 @@ def _explained(error: Exception) -> tuple[ExitCode, str]:
         if isinstance(error.__context__, EOFError):
             return ExitCode.WRONG_INPUT, "nobody can be asked here: add --yes"
         return ExitCode.NO, "nothing was changed"
+    if isinstance(error, click.UsageError):
+        return ExitCode.WRONG_INPUT, _wrong_usage(error)
     if isinstance(error, click.ClickException):
         return ExitCode.WRONG_INPUT, error.format_message()
-    if isinstance(error, (InvalidCommand, QueryError)):
+    if isinstance(error, (InvalidCommand, InvalidSettings, QueryError)):
         return ExitCode.WRONG_INPUT, str(error)
     if isinstance(error, CqrsError):
         return ExitCode.NO if isinstance(error, Rejected) else ExitCode.UNKNOWN, str(error)
@@ -182,6 +188,27 @@ def _explained(error: Exception) -> tuple[ExitCode, str]:
     if isinstance(error, KafkaError):
         return ExitCode.UNKNOWN, f"Kafka failed: {_one_line(error)}; {details}"
     return ExitCode.DEFECT, f"this is a defect: {_one_line(error)}; {details}"
+
+
+def _wrong_usage(error: click.UsageError) -> str:
+    """Return what is wrong, what may have been meant, and where to look."""
+    line = " ".join(error.format_message().split()).removesuffix(".")
+    context = error.ctx
+    if context is None:
+        return line
+    given, known = "", list[str]()
+    if isinstance(error, click.NoSuchOption):
+        given, line = error.option_name, f"No such option: {error.option_name}"
+        known = [name for one in context.command.get_params(context) for name in one.opts]
+    elif line.startswith("No such command") and isinstance(context.command, click.Group):
+        given, known = line.split("'")[1], context.command.list_commands(context)
+    elif isinstance(error, click.BadParameter) and error.param is not None:
+        choice, (_, _, reason) = error.param.type, line.partition(": '")
+        if isinstance(choice, click.Choice) and reason:
+            given, known = reason.split("'")[0], [*map(str, choice.choices)]
+    meant = get_close_matches(given, known, 1)
+    suggestion = f": did you mean {meant[0]}?" if meant else "."
+    return f"{line}{suggestion} See `{context.command_path} --help`"
 
 
 def _one_line(error: Exception) -> str:

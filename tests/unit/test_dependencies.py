@@ -88,12 +88,12 @@ def test_models_imports_little_beyond_the_standard_library() -> None:
     ("package", "lists"),
     [
         ("models", ["dependencies"]),
-        ("streams", ["dependencies"]),
+        ("streams", ["dependencies", "tracing"]),
         ("agents", ["dependencies"]),
         ("deploy", ["dependencies"]),
         ("deploy/embedded", ["dependencies", "embedded"]),
         ("benchmarks", ["dependencies", "embedded", "bench", "dev"]),
-        ("tests", ["dependencies", "embedded", "bench", "dev"]),
+        ("tests", ["dependencies", "embedded", "bench", "dev", "tracing"]),
     ],
 )
 def test_what_is_imported_is_declared(package: str, lists: list[str]) -> None:
