@@ -25,7 +25,10 @@ COMMANDS = {
     "dev": ("deploy.cli.dev:dev", "Run servers, topics and all workers in one terminal."),
     "up": ("deploy.cli.stack:up", "Start the embedded Kafka and Elasticsearch."),
     "down": ("deploy.cli.stack:down", "Stop them; the data is kept unless you purge it."),
-    "status": ("deploy.cli.stack:status", "Show whether both run; exit code 3 if not."),
+    "status": (
+        "deploy.cli.status:status",
+        "Show servers, topics, workers, views, and what to do next.",
+    ),
     "env": ("deploy.cli.env:env", "Print the variables of the running stack, for a shell."),
     "logs": ("deploy.cli.stack:logs", "Show the logs of the servers."),
     "topics": ("deploy.cli.topics:topics", "Create the topics, or skip expired commands."),

@@ -1,22 +1,18 @@
-"""`cqrs up`, `down`, `status` and `logs`: the embedded stack from the command line."""
+"""`cqrs up`, `down` and `logs`: the embedded stack from the command line."""
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import time
 from collections import deque
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from deploy.cli.exit_codes import ExitCode
 from deploy.embedded.processes import SERVERS
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
-from deploy.embedded.status import StackStatus
 from deploy.roles import ROLES
 from models.errors import Fatal
 
@@ -62,41 +58,6 @@ def down(purge: bool) -> None:
         return
     stack.down(purge)
     click.echo("stopped, and all data removed" if purge else "stopped, the data is kept")
-
-
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@click.pass_context
-def status(ctx: click.Context, as_json: bool) -> None:
-    """Show both servers: state, address, process id, memory and data.
-
-    Exit code 0 if both run, otherwise 3.
-    """
-    found = EmbeddedStack().status()
-    if as_json:
-        click.echo(json.dumps(asdict(found), default=str))
-    else:
-        _print_table(found)
-    ctx.exit(ExitCode.OK if found.running else ExitCode.NOT_RUNNING)
-
-
-def _print_table(found: StackStatus) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(soft_wrap=True)
-    console.print(f"stack in {found.home}", highlight=False)
-    table = Table("server", "state", "address", "pid", "memory", "data")
-    for server in found.servers:
-        table.add_row(
-            server.name,
-            server.state,
-            server.address or "-",
-            str(server.pid or "-"),
-            f"{server.memory_mb} MB",
-            f"{server.data_mb} MB",
-        )
-    console.print(table)
 
 
 @click.command()
