@@ -15,7 +15,7 @@ import click
 
 from agents.user_views import USER_VIEWS
 from agents.users import USERS
-from deploy.cli.terminal import progress_bar
+from deploy.cli.terminal import examples, progress_bar
 from deploy.cli.verify import print_report
 from deploy.demo import COMMANDS, DemoResult, percentiles, run_demo
 from deploy.embedded.secrets import ADMIN
@@ -41,7 +41,7 @@ _SettingsOf = Callable[[str], Settings]
 """The settings of a principal; the same ones for all if nothing is secured."""
 
 
-@click.command()
+@click.command(epilog=examples("cqrs demo", "cqrs demo --secure", "cqrs demo --json"))
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
 @click.option("--secure", is_flag=True, help="On servers of its own, with TLS, users and rights.")
 def demo(as_json: bool, secure: bool) -> None:

@@ -51,6 +51,7 @@ COMMANDS = {
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),
     "state": ("deploy.cli.state:state", "Check or rebuild the state of the command workers."),
     "verify": ("deploy.cli.verify:verify", "Check that nothing was lost, doubled or mixed up."),
+    "completion": ("deploy.cli.completion:completion", "Print the completion script of a shell."),
     "faults": (
         "tests.faults.cli:faults",
         "Break servers and workers under load, then check.",

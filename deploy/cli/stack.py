@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from deploy.cli.terminal import examples
 from deploy.embedded.processes import SERVERS
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
@@ -20,7 +21,7 @@ _POLL_INTERVAL_S = 0.3
 _PORT = click.IntRange(0, 65535)
 
 
-@click.command()
+@click.command(epilog=examples("cqrs up", "cqrs up --kafka-port 9092 --elasticsearch-port 9200"))
 @click.option("--kafka-port", type=_PORT, help="Port of Kafka; 0 chooses a free one.")
 @click.option(
     "--elasticsearch-port", type=_PORT, help="Port of Elasticsearch; 0 chooses a free one."
@@ -48,7 +49,7 @@ def up(kafka_port: int | None, elasticsearch_port: int | None, secure: bool) -> 
             click.echo(f"{role:<15}. {shlex.quote(str(stack.secrets.folder / f'{role}.env'))}")
 
 
-@click.command()
+@click.command(epilog=examples("cqrs down", "cqrs down --purge"))
 @click.option("--purge", is_flag=True, help="Also remove the data, the logs and the chosen ports.")
 def down(purge: bool) -> None:
     """Stop the embedded Kafka and Elasticsearch; the data is kept unless you purge it."""
@@ -60,7 +61,7 @@ def down(purge: bool) -> None:
     click.echo("stopped, and all data removed" if purge else "stopped, the data is kept")
 
 
-@click.command()
+@click.command(epilog=examples("cqrs logs", "cqrs logs kafka --lines 100 --follow"))
 @click.argument("server", type=click.Choice(SERVERS), required=False)
 @click.option(
     "--lines",

@@ -50,7 +50,17 @@ ARGUMENTS: Mapping[str, str] = {
 """Those that need a server, with arguments that are all right."""
 
 # Those that need none, or start their own.
-WITHOUT_SERVERS = {"down", "env", "generate", "keys new", "logs", "schema", "status", "topics acls"}
+WITHOUT_SERVERS = {
+    "completion",
+    "down",
+    "env",
+    "generate",
+    "keys new",
+    "logs",
+    "schema",
+    "status",
+    "topics acls",
+}
 OWN_SERVERS = {"bench", "demo", "dev", "faults", "up"}
 
 # No command may be silent for as long; the slowest one waits 13 s for two silent servers.
