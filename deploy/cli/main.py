@@ -18,6 +18,7 @@ from pathlib import Path
 import click
 
 from deploy.cli.exit_codes import ExitCode
+from deploy.cli.output import wants_json
 from models.errors import CqrsError, InvalidCommand, QueryError, Rejected
 
 # name -> (module:attribute of a click command, its one line of help), in the order of `--help`
@@ -115,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = cqrs.main(args=words, prog_name="cqrs", standalone_mode=False)
     except Exception as error:
-        code = _report(error, as_json="--json" in words)
+        code = _report(error, as_json=wants_json(words))
     sys.exit(int(code or ExitCode.OK))
 
 

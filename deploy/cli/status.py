@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 import click
 
 from deploy.cli.exit_codes import ExitCode
+from deploy.cli.output import Form, output_option, print_table, write
 from deploy.cli.terminal import examples
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.status import ServerStatus
@@ -23,10 +23,12 @@ _ADDRESSES = {"bootstrap_servers", "elasticsearch_url"}
 _LABEL_COLUMNS = 10
 
 
-@click.command(epilog=examples("cqrs status", "cqrs status --json | jq .next"))
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.command(
+    epilog=examples("cqrs status", "cqrs status --json | jq .next", "cqrs status -o tsv")
+)
+@output_option()
 @click.pass_context
-def status(ctx: click.Context, as_json: bool) -> None:
+def status(ctx: click.Context, form: Form) -> None:
     """Show the whole: servers, topics, workers, dead letters, views, and what to do next.
 
     The servers are those of CQRS_BOOTSTRAP_SERVERS and CQRS_ELASTICSEARCH_URL; without these, the
@@ -34,16 +36,14 @@ def status(ctx: click.Context, as_json: bool) -> None:
     """
     stack = EmbeddedStack()
     found = asyncio.run(_look(stack))
-    if as_json:
-        shown = {
-            "home": stack.home,
-            "running": found.running,
-            **asdict(found),
-            "next": found.next_steps,
-        }
-        click.echo(json.dumps(shown, default=str))
-    else:
-        _print(stack, found)
+    document = {
+        "home": stack.home,
+        "running": found.running,
+        **asdict(found),
+        "next": found.next_steps,
+    }
+    servers = document["servers"]
+    write(form, document, servers, tuple(servers[0]), lambda: _print(stack, found))
     ctx.exit(ExitCode.OK if found.running else ExitCode.NOT_RUNNING)
 
 
@@ -62,19 +62,24 @@ async def _look(stack: EmbeddedStack) -> Overview:
 
 
 def _print(stack: EmbeddedStack, found: Overview) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(soft_wrap=True, highlight=False)
     if all(server.pid or server.state == "stopped" for server in found.servers):
-        console.print(f"stack in {stack.home}")
-    table = Table("server", "state", "address", "pid", "memory", "data")
-    for server in found.servers:
-        sizes = (f"{server.memory_mb} MB", f"{server.data_mb} MB") if server.pid else ("-", "-")
-        table.add_row(
-            server.name, server.state, server.address or "-", str(server.pid or "-"), *sizes
+        click.echo(f"stack in {stack.home}")
+    rows = [
+        (
+            server.name,
+            server.state,
+            server.address or "-",
+            server.pid or "-",
+            *((f"{server.memory_mb} MB", f"{server.data_mb} MB") if server.pid else ("-", "-")),
         )
-    console.print(table)
+        for server in found.servers
+    ]
+    print_table(
+        ("server", "state", "address", "pid", "memory", "data"),
+        rows,
+        right=("pid", "memory", "data"),
+        droppable=("data", "memory"),
+    )
     for label, line in _lines(found):
         click.echo(f"{label:<{_LABEL_COLUMNS}}{line}")
 

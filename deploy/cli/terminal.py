@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from streams.progress import ProgressCallback, no_progress
+import click
 
+from streams.progress import ProgressCallback
+
+_LINE_INTERVAL_S = 10.0  # between two lines about progress, where there is no terminal
 _FIELD = re.compile(r"^[a-z_]+(?=:| must )")  # how messages about a field begin
 
 
 @contextmanager
 def progress_bar() -> Iterator[ProgressCallback]:
-    """Show a progress bar on standard error during the block, if that is a terminal.
+    """Show on standard error how far it is, during the block.
 
-    Yields the callback that updates the bar. The bar disappears at the end.
+    Yields the callback that says so. On a terminal it updates a bar, which disappears at the end;
+    elsewhere it writes a line every ten seconds.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -23,7 +28,7 @@ def progress_bar() -> Iterator[ProgressCallback]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield no_progress
+        yield seldom(lambda line: click.echo(line, err=True))
         return
     columns = (
         TextColumn("{task.description}"),
@@ -36,6 +41,22 @@ def progress_bar() -> Iterator[ProgressCallback]:
         yield lambda what, done, total: bars.update(
             task, description=what, completed=done, total=total or None
         )
+
+
+def seldom(
+    say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+) -> ProgressCallback:
+    """Return a callback that says how far it is, but only every ten seconds."""
+    said = clock()
+
+    def progress(what: str, done: int, total: int) -> None:
+        nonlocal said
+        now = clock()
+        if now - said >= _LINE_INTERVAL_S:
+            said = now
+            say(f"{what}: {done:,}" + (f" of {total:,}" if total else ""))
+
+    return progress
 
 
 def as_typed(line: str, names: Mapping[str, str]) -> str:
