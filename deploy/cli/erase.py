@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, output_option, print_table, write
-from deploy.cli.terminal import as_typed, examples
+from deploy.cli.terminal import as_typed, examples, waiting
 from deploy.environment import load_settings
 from models.commands import EraseUser
 from models.errors import InvalidCommand, Rejected
@@ -63,7 +63,8 @@ def erase(
     if not yes:
         click.confirm(f"Erase user {user} for good?", abort=True)
     settings = load_settings()
-    version, report = asyncio.run(_erase(settings, command, prove, timeout))
+    with waiting("Erasing, and looking at what is left" if prove else "Erasing"):
+        version, report = asyncio.run(_erase(settings, command, prove, timeout))
     document = {"id": user, "version": version, **_as_json(report)}
     items = document.get("places") or [document]
 

@@ -14,6 +14,7 @@ from agents.client import open_queries, pages_by_email
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, cell, output_option, print_table, write
 from deploy.cli.terminal import as_typed, examples
+from deploy.cli.terminal import waiting as showing
 from deploy.environment import load_settings
 from models.errors import QueryError
 from models.queries import (
@@ -167,7 +168,8 @@ def execute(query: object, waiting: dict[str, Any]) -> Any:
         async with open_queries(load_settings()) as queries:
             return await queries.execute(query, **waiting)
 
-    return asyncio.run(run())
+    with showing("Waiting for the answer"):
+        return asyncio.run(run())
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, output_option, write
-from deploy.cli.terminal import as_typed, examples
+from deploy.cli.terminal import as_typed, examples, waiting
 from deploy.environment import load_settings
 from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
 from models.errors import InvalidCommand
@@ -165,7 +165,8 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
     except ValidationError as error:
         _, problems = explain(error, command_type)
         raise InvalidCommand([as_typed(line, _OPTIONS) for line in problems]) from None
-    outcome = asyncio.run(_dispatch(command, common["timeout"]))
+    with waiting("Waiting for the outcome"):
+        outcome = asyncio.run(_dispatch(command, common["timeout"]))
     token = outcome.token
     form: Form = common["form"]
     document = json.loads(encode(outcome))
@@ -177,7 +178,8 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
     if common["wait"]:
         if form == "table":
             click.echo(token)  # before the wait: it is needed most if that fails
-        asyncio.run(_wait(token, common["timeout"] or DEFAULT_WAIT_S))
+        with waiting("Waiting until searches see it"):
+            asyncio.run(_wait(token, common["timeout"] or DEFAULT_WAIT_S))
 
 
 async def _dispatch(command: Command, timeout: float | None) -> Outcome:

@@ -10,7 +10,7 @@ import click
 
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, output_option, print_table, write
-from deploy.cli.terminal import examples
+from deploy.cli.terminal import examples, waiting
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.status import ServerStatus
 from deploy.environment import load_settings
@@ -35,7 +35,8 @@ def status(ctx: click.Context, form: Form) -> None:
     stack of `cqrs dev` or `cqrs up`. Exit code 0 if both run, otherwise 3.
     """
     stack = EmbeddedStack()
-    found = asyncio.run(_look(stack))
+    with waiting("Asking the servers"):
+        found = asyncio.run(_look(stack))
     document = {
         "home": stack.home,
         "running": found.running,

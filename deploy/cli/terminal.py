@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import click
 
+from deploy.progress import seldom, ticking
 from streams.progress import ProgressCallback
 
-_LINE_INTERVAL_S = 10.0  # between two lines about progress, where there is no terminal
+_SILENCE_S = 2.0  # until a terminal shows that something is waited for
 _FIELD = re.compile(r"^[a-z_]+(?=:| must )")  # how messages about a field begin
 
 
@@ -28,7 +29,7 @@ def progress_bar() -> Iterator[ProgressCallback]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield seldom(lambda line: click.echo(line, err=True))
+        yield seldom(_say)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -43,20 +44,33 @@ def progress_bar() -> Iterator[ProgressCallback]:
         )
 
 
-def seldom(
-    say: Callable[[str], None], clock: Callable[[], float] = time.monotonic
-) -> ProgressCallback:
-    """Return a callback that says how far it is, but only every ten seconds."""
-    said = clock()
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Say on standard error what is waited for, if the block takes longer than two seconds.
 
-    def progress(what: str, done: int, total: int) -> None:
-        nonlocal said
-        now = clock()
-        if now - said >= _LINE_INTERVAL_S:
-            said = now
-            say(f"{what}: {done:,}" + (f" of {total:,}" if total else ""))
+    On a terminal it is a spinner, which disappears at the end; elsewhere a line every ten seconds.
+    """
+    from rich.console import Console
 
-    return progress
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        with ticking(_say, text):
+            yield
+        return
+    spinner = console.status(text)
+    timer = threading.Timer(_SILENCE_S, spinner.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        spinner.stop()
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def as_typed(line: str, names: Mapping[str, str]) -> str:

@@ -11,7 +11,7 @@ from deploy.cli.acls import FORMS
 from deploy.cli.acls import Form as RightsForm
 from deploy.cli.acls import acls as format_acls
 from deploy.cli.output import Form, output_option, print_table, write
-from deploy.cli.terminal import examples
+from deploy.cli.terminal import examples, waiting
 from deploy.environment import load_settings
 from deploy.roles import ROLES, SecuredRole
 from streams.aggregate import TopicNames
@@ -41,7 +41,8 @@ def create(form: Form) -> None:
     """
     settings = load_settings()
     specs = topic_specs(settings, TopicNames.of(settings, USERS.name))
-    created = asyncio.run(create_topics(settings, specs))
+    with waiting("Creating topics"):
+        created = asyncio.run(create_topics(settings, specs))
     items = [
         {
             "topic": spec.name,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import click
 import pytest
 from click.testing import CliRunner
 
+from deploy.cli import terminal
 from deploy.cli.output import Form, output_option, print_table, wants_json, write
-from deploy.cli.terminal import as_typed, seldom
+from deploy.cli.terminal import as_typed
+from deploy.embedded.start_progress import _megabytes
+from deploy.progress import seldom, ticking
 
 ITEMS = [
     {"id": "anna", "name": "Anna\tLi", "active": True, "at": None},
@@ -122,3 +126,48 @@ def test_fields_are_named_as_they_are_typed() -> None:
     assert as_typed("aggregate_id: is missing", names) == "--id: is missing"
     assert as_typed("limit must be 1", names) == "--limit must be 1"
     assert as_typed("x is after last_day", names) == "x is after --to"
+
+
+def test_whoever_waits_at_a_terminal_is_told_after_two_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timers: list[threading.Timer] = []
+
+    class Due(threading.Timer):
+        """Calls its function when it is joined, as if the time had passed before."""
+
+        def start(self) -> None:
+            timers.append(self)
+
+        def join(self, timeout: float | None = None) -> None:
+            self.function(*self.args, **self.kwargs)
+
+    monkeypatch.setattr("deploy.cli.terminal.threading.Timer", Due)
+    on_a_terminal(monkeypatch, 80)
+    with terminal.waiting("Waiting for the outcome"):
+        pass
+    assert "Waiting for the outcome" in capsys.readouterr().err
+    assert [timer.interval for timer in timers] == [2.0]
+
+
+def test_whoever_waits_elsewhere_gets_lines_until_the_end() -> None:
+    said: list[str] = []
+    twice = threading.Event()
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 2:
+            twice.set()
+
+    with ticking(say, "Starting Kafka", interval_s=0.01):
+        assert twice.wait(30)
+    assert said[0] == "Starting Kafka (0 s)"
+
+
+def test_a_download_elsewhere_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    times = iter([0.0, 5.0, 12.0])
+    advance = _megabytes(seldom(said.append, lambda: next(times)), "Downloading 3 jars", 3 << 20)
+    advance(1 << 20)
+    advance(1 << 20)
+    assert said == ["Downloading 3 jars, MB: 2 of 3"]
