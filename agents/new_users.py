@@ -20,7 +20,7 @@ from streams.kafka.topics import check_topics, topic_specs
 from streams.settings import Settings
 from streams.views.arrivals import read_arrivals
 from streams.views.read_your_writes import ReadYourWrites
-from streams.views.store import ViewStore
+from streams.views.store import ViewStore, noting_nodes
 
 _ANSWER_TIMEOUT_S = 5.0  # of Kafka, when it is asked which topic that is
 
@@ -52,14 +52,16 @@ class NewUserHandler:
         numbers = range(self._settings.partitions)
         topic = await self._topic_id()
         begins = _positions(query.cursor, topic, len(numbers))
-        serving = await self._store.checkpoints(numbers)
-        ends = {number: one.position for number, one in serving.checkpoints.items()}
-        ids, positions = await read_arrivals(
-            self._settings, self._topic, begins, ends, limit=query.limit
-        )
-        documents = await self._store.fetch(ids)
-        if (await self._store.checkpoints(numbers)).name != serving.name:
-            raise Transient("The view moved to another index meanwhile: ask again")
+        with noting_nodes() as nodes:
+            serving = await self._store.checkpoints(numbers)
+            ends = {number: one.position for number, one in serving.checkpoints.items()}
+            ids, positions = await read_arrivals(
+                self._settings, self._topic, begins, ends, limit=query.limit
+            )
+            documents = await self._store.fetch(ids)
+            after = await self._store.checkpoints(numbers)
+        if after.name != serving.name or len(nodes) > 1:
+            raise Transient("The view moved to another index or node meanwhile: ask again")
         users = (documents[id_] for id_ in ids if id_ in documents)
         items = tuple(
             UserReadModel.model_validate(user)

@@ -28,6 +28,7 @@ Event = Literal[
     "state-rebuilding",
     "state-rebuilt",
     "state-unreadable",
+    "key-damaged",
     "store-removed",
     "store-not-written",
     "record-left-out",

@@ -1,8 +1,8 @@
-"""`cqrs completion`: what a shell reads to complete commands, options and values."""
+"""`cqrs completion`: the script with which a shell completes commands and options."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import click
 from click.shell_completion import get_completion_class
@@ -14,19 +14,15 @@ Shell = Literal["bash", "zsh", "fish"]
 
 @click.command(
     epilog=examples(
-        'eval "$(cqrs completion bash)"',
-        "cqrs completion zsh > ~/.zfunc/_cqrs",
+        "cqrs completion bash > ~/.local/share/bash-completion/completions/cqrs",
+        'cqrs completion zsh > "${fpath[1]}/_cqrs"',
         "cqrs completion fish > ~/.config/fish/completions/cqrs.fish",
     )
 )
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(get_args(Shell)))
 @click.pass_context
 def completion(ctx: click.Context, shell: Shell) -> None:
-    """Print the completion script of a SHELL.
-
-    Put the line of the example into the shell's start-up file. The command has to be on the PATH:
-    in a checkout, `PATH=$PWD/.venv/bin:$PATH` puts it there.
-    """
-    complete = get_completion_class(shell)
-    assert complete is not None, "click knows these three"
-    click.echo(complete(ctx.find_root().command, {}, "cqrs", "_CQRS_COMPLETE").source())
+    """Print a script that makes SHELL complete commands and options."""
+    written_for = get_completion_class(shell)
+    assert written_for is not None  # click has all three
+    click.echo(written_for(ctx.find_root().command, {}, "cqrs", "_CQRS_COMPLETE").source())

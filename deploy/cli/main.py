@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,10 +17,11 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import wants_json
-from models.errors import CqrsError, InvalidCommand, QueryError, Rejected
+from models.errors import CqrsError, InvalidCommand, InvalidSettings, QueryError, Rejected
 
 # name -> (module:attribute of a click command, its one line of help), in the order of `--help`
 COMMANDS = {
@@ -32,11 +34,12 @@ COMMANDS = {
     ),
     "env": ("deploy.cli.env:env", "Print the variables of the running stack, for a shell."),
     "logs": ("deploy.cli.stack:logs", "Show the logs of the servers."),
+    "config": ("deploy.cli.config:config", "Show the settings in effect, and where they are from."),
     "topics": ("deploy.cli.topics:topics", "Create the topics, or skip expired commands."),
     "worker": ("deploy.cli.worker:worker", "Run workers that decide commands or update a view."),
     "send": ("deploy.cli.send:send", "Send one command and show its outcome, or send a file."),
     "erase": ("deploy.cli.erase:erase", "Erase a user, and check what is left."),
-    "keys": ("deploy.cli.keys:keys", "Create a master key for personal data."),
+    "keys": ("deploy.cli.keys:keys", "Create a master key, or replace it by another one."),
     "get": ("deploy.cli.queries:get", "Show one user."),
     "search": ("deploy.cli.queries:search", "Find users by a part of their email address."),
     "active": ("deploy.cli.queries:active", "List the active users."),
@@ -47,18 +50,20 @@ COMMANDS = {
     ),
     "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they arrive."),
     "history": ("deploy.cli.history:history", "Show everything that happened to one user."),
+    "follow": ("deploy.cli.follow:follow", "Show the way of one command, as it goes on."),
+    "top": ("deploy.cli.top:top", "Show what the workers are doing now."),
     "schema": ("deploy.cli.schema:schema", "Print the schemas of commands, events and outcomes."),
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),
     "state": ("deploy.cli.state:state", "Check or rebuild the state of the command workers."),
     "verify": ("deploy.cli.verify:verify", "Check that nothing was lost, doubled or mixed up."),
-    "completion": ("deploy.cli.completion:completion", "Print the completion script of a shell."),
     "faults": (
         "tests.faults.cli:faults",
         "Break servers and workers under load, then check.",
     ),
     "bench": ("benchmarks.cli:bench", "Measure how fast it is, compared with its peers."),
     "demo": ("deploy.cli.demo:demo", "Try everything: 20,000 commands, searches, a check."),
+    "completion": ("deploy.cli.completion:completion", "Print the completion script of a shell."),
 }
 
 _ROOT = Path(__file__).parents[2]  # a checkout, or the folder of an installed package
@@ -87,6 +92,13 @@ class _Lazy(click.Group):
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a command, without its module."""
+        if not incomplete or incomplete[0].isalnum():
+            names = [name for name in installed_commands() if name.startswith(incomplete)]
+            return [CompletionItem(name, help=COMMANDS[name][1]) for name in names]
+        return super().shell_complete(ctx, incomplete)
+
     def invoke(self, ctx: click.Context) -> None:
         """Run the command; a reader of its output that has enough is no error."""
         try:
@@ -100,8 +112,23 @@ class _Lazy(click.Group):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in installed_commands()])
 
 
+def _show_version(ctx: click.Context, _option: click.Parameter, is_wanted: bool) -> None:
+    if is_wanted:
+        from deploy.cli.version import version_lines
+
+        click.echo(version_lines())
+        ctx.exit()
+
+
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="cqrs-streams", prog_name="cqrs")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version, and what it runs on.",
+)
 def cqrs() -> None:
     """User accounts with CQRS and event sourcing, on Kafka and Elasticsearch."""
 
@@ -112,12 +139,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Whatever fails is one line on standard error, with `--json` a JSON object with the field
     `error`. With `CQRS_DEBUG=1` the traceback comes first.
     """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, _end_first_process)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = cqrs.main(args=words, prog_name="cqrs", standalone_mode=False)
     except Exception as error:
         code = _report(error, as_json=wants_json(words))
     sys.exit(int(code or ExitCode.OK))
+
+
+def _end_first_process(number: int, _frame: object) -> None:
+    """End as the signal ends any other process: the first of a container has no default action."""
+    os._exit(128 + number)
 
 
 def _report(error: Exception, *, as_json: bool) -> ExitCode:
@@ -140,7 +174,7 @@ def _explained(error: Exception) -> tuple[ExitCode, str]:
         return ExitCode.WRONG_INPUT, _wrong_usage(error)
     if isinstance(error, click.ClickException):
         return ExitCode.WRONG_INPUT, error.format_message()
-    if isinstance(error, (InvalidCommand, QueryError)):
+    if isinstance(error, (InvalidCommand, InvalidSettings, QueryError)):
         return ExitCode.WRONG_INPUT, str(error)
     if isinstance(error, CqrsError):
         return ExitCode.NO if isinstance(error, Rejected) else ExitCode.UNKNOWN, str(error)

@@ -231,7 +231,8 @@ class EmbeddedStack:
             if ports.secure:
                 self.secrets.ensure()
             kafka.configure({self.home: listeners}, secrets=self.secrets if ports.secure else None)
-            elasticsearch.configure(self.home, port=ports.elasticsearch, secure=ports.secure)
+            listener = elasticsearch.Listeners(ports.elasticsearch)
+            elasticsearch.configure({self.home: listener}, secure=ports.secure)
             ports.write(self._stack_json)
             names = " and ".join(server.title for server in missing)
             with progress.waiting(f"Starting {names}"):
@@ -274,8 +275,8 @@ class EmbeddedStack:
         """Give the roles their rights in `CQRS_NAMESPACE`, and write the files to source."""
         from deploy.embedded.grants import grant_roles
 
-        # Not `Settings(...)`: the environment may name another principal.
-        admin = Settings.model_validate(
+        # The environment may name another principal.
+        admin = Settings.without_environment(
             {**self.secrets.settings(ADMIN, ports), "namespace": read_settings().namespace}
         )
         try:

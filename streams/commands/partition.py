@@ -17,7 +17,7 @@ from models.errors import Fatal, Poison, Rejected, Transient
 from models.messages import Command, Event, EventRecord, check_expected_version
 from models.outcomes import Outcome
 from models.wire import encode
-from streams import metrics
+from streams import metrics, tracing
 from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.commands import replies
@@ -25,7 +25,7 @@ from streams.commands.chunk_metrics import ChunkMetrics, label_names
 from streams.commands.reader import CommandReader
 from streams.commands.rebuild_state import rebuild_states
 from streams.commands.repository import EventSourcedRepository
-from streams.encryption.keys import PartitionKeys, master_key
+from streams.encryption.keys import PartitionKeys, master_keys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import dead_letter
 from streams.kafka.partitioner import check_partition, partition_of
@@ -100,7 +100,7 @@ class CommandPartition(Generic[S]):
         self._table = table
         self._new_bus = new_bus
         self._tp = tp
-        self._master = master_key(app.settings)
+        self._master = master_keys(app.settings)
         self._encrypt = app.settings.encrypt_personal_data and aggregate.has_personal_data
         self._producer = TransactionalProducer(app.settings, app.conf.id, tp)
         self._label_names = label_names(aggregate)
@@ -160,28 +160,30 @@ class CommandPartition(Generic[S]):
         new = self._producer.batches
         events, outcomes, dead = new(), new(), new()
         measured = ChunkMetrics(self._label_names)
-        for start in range(0, len(records), _GROUP_SIZE):
-            if start:
-                await asyncio.sleep(0)  # lets the transactions of other partitions proceed
-            outputs = await self._process_group(records[start : start + _GROUP_SIZE], measured)
-            events.extend(outputs.events)
-            outcomes.extend(outputs.outcomes)
-            dead.extend(outputs.dead)
+        with tracing.step("decide"):
+            for start in range(0, len(records), _GROUP_SIZE):
+                if start:
+                    await asyncio.sleep(0)  # lets the transactions of other partitions proceed
+                outputs = await self._process_group(records[start : start + _GROUP_SIZE], measured)
+                events.extend(outputs.events)
+                outcomes.extend(outputs.outcomes)
+                dead.extend(outputs.dead)
         changes = self._repository.staged()
         former, self._position = self._position, replace(self._position, offset=position)
         changes[position_key(self._tp)] = encode_position(self._position)
         measured.end_of("decide")
         try:
-            offsets = await self._producer.commit(
-                {
-                    self._names.keys: new(self._sealer.changes()),
-                    self._names.events: events,
-                    self._names.outcomes: outcomes,
-                    self._names.dead_commands: dead,
-                    self._table.changelog: new(starmap(OutputRecord, changes.items())),
-                },
-                of_topic=former.topic_id,
-            )
+            with tracing.step("commit"):
+                offsets = await self._producer.commit(
+                    {
+                        self._names.keys: new(self._sealer.changes()),
+                        self._names.events: events,
+                        self._names.outcomes: outcomes,
+                        self._names.dead_commands: dead,
+                        self._table.changelog: new(starmap(OutputRecord, changes.items())),
+                    },
+                    of_topic=former.topic_id,
+                )
         except OtherTopic as error:
             check_topic(self._tp, former, str(error))
             raise
@@ -220,6 +222,8 @@ class CommandPartition(Generic[S]):
             OutputRecord(reply_key(record), encode(outcome))
             for record, outcome in zip(records, outcomes, strict=True)
         )
+        if tracing.is_enabled():
+            _carry_contexts(records, decisions, outputs)
         decided = (one.events for one in decisions if isinstance(one, NewEvents))
         measured.add(commands, outcomes, chain.from_iterable(decided))
         return outputs
@@ -339,3 +343,18 @@ class CommandPartition(Generic[S]):
                 event=event,
             )
             outputs.events.append(OutputRecord(record.key, self._sealer.seal_event(envelope)))
+
+
+def _carry_contexts(
+    records: Sequence[Record], decisions: Sequence[Decision], outputs: _Outputs
+) -> None:
+    """Add the trace context of each command that has one to its outcome and its events."""
+    end = 0
+    for index, (record, decision) in enumerate(zip(records, decisions, strict=True)):
+        start = end
+        end += len(decision.events) if isinstance(decision, NewEvents) else 0
+        headers = tracing.context_headers(record)
+        if headers:
+            outputs.outcomes[index] = replace(outputs.outcomes[index], headers=headers)
+            for event in range(start, end):
+                outputs.events[event] = replace(outputs.events[event], headers=headers)

@@ -23,9 +23,7 @@ from streams.views.lifecycle import (
     Create,
     Delete,
     Done,
-    EventLog,
     Follow,
-    IndexState,
     Load,
     Prune,
     Rebuild,
@@ -37,6 +35,7 @@ from streams.views.lifecycle import (
     plan,
 )
 from streams.views.projection import View
+from streams.views.situation import EventLog, IndexState
 from streams.views.source import event_log
 
 _REQUEST_TIMEOUT_S = 60.0

@@ -34,9 +34,10 @@ from streams.views.dead_letters import ViewDeadLetters
 from streams.views.event_reader import open_event_reader
 from streams.views.feed import Feed
 from streams.views.indices import ViewIndices
-from streams.views.lifecycle import Create, EventLog, Follow, IndexState
+from streams.views.lifecycle import Create, Follow
 from streams.views.projection import View
 from streams.views.projector import Projector
+from streams.views.situation import EventLog, IndexState
 from streams.views.source import event_log, has_workers
 from streams.views.status import tally_documents
 from streams.views.store import ViewStore

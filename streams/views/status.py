@@ -17,8 +17,8 @@ from streams.progress import ProgressCallback
 from streams.settings import Settings
 from streams.views.checkpoint import Checkpoint
 from streams.views.indices import ViewIndices
-from streams.views.lifecycle import IndexState, Situation, trouble
 from streams.views.projection import View
+from streams.views.situation import IndexState, Situation, trouble
 from streams.views.source import event_log
 from streams.views.store import ViewStore
 from streams.views.tally import DocumentTallies, Tally
@@ -32,7 +32,7 @@ class IndexStatus:
 
     Attributes:
         name: Name of the index.
-        state: `serving`, `followed` or `building`, see `views/lifecycle.py`; `foreign` for an index
+        state: `serving`, `followed` or `building`, see `views/situation.py`; `foreign` for an index
             of another name that is in the view's way.
         trouble: What is wrong with it, and what to do; None if nothing is.
         of_this_program: Whether it has this program's definition of the view.

@@ -30,7 +30,7 @@ from typing import Any
 from faust.types import TP
 
 from models.errors import Fatal, PartitionFatal, Transient
-from streams import metrics
+from streams import metrics, tracing
 from streams.kafka.transactions import Fenced
 from streams.logs import about
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
@@ -363,7 +363,8 @@ class PartitionDriver:
         records = chunk.records
         if chunk.start < self.position:
             records = [record for record in records if record.offset >= self.position]
-        await self._partition.process(records, chunk.end)
+        with tracing.processing(self.tp.topic, self.tp.partition, records):
+            await self._partition.process(records, chunk.end)
         self.position = chunk.end
         self._failures.clear()
         self._processed_at = self._progressed_at = time.monotonic()

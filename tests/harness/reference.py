@@ -1,7 +1,7 @@
-"""The parts of `docs/reference/` that are made from the code: `python -m tests.harness.reference`.
+"""The parts of the pages in `docs/` that are made from the code.
 
-A part of a page stands between two comments with its name. A test compares it with what is made
-here.
+`python -m tests.harness.reference` makes them. A part of a page stands between two comments with
+its name. A test compares it with what is made here.
 """
 
 from __future__ import annotations
@@ -12,15 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from deploy.asyncapi import command_channel_schemas, event_channel_schemas
+from deploy.cli.config import markdown_table
 from models.schemas import Schema, outcome_schemas
 
-PAGES = Path(__file__).parents[2] / "docs" / "reference"
+DOCS = Path(__file__).parents[2] / "docs"
 
 _PART = re.compile(
     r"(?P<begin><!-- made from the code: (?P<name>[\w-]+) -->\n)(?P<made>.*?)"
     r"(?P<end><!-- end -->)",
     re.DOTALL,
 )
+
+
+def pages() -> list[Path]:
+    """Return the pages that have such parts."""
+    return [path for path in sorted(DOCS.glob("**/*.md")) if _PART.search(path.read_text())]
 
 
 def renewed(page: str) -> str:
@@ -72,6 +78,7 @@ def _shape(rule: Mapping[str, Any]) -> str:
 
 
 MADE: Mapping[str, Callable[[], str]] = {
+    "settings": markdown_table,
     "commands": lambda: _schemas(command_channel_schemas()),
     "events": lambda: _schemas(event_channel_schemas()),
     "outcomes": lambda: _schemas(outcome_schemas()),
@@ -80,7 +87,7 @@ MADE: Mapping[str, Callable[[], str]] = {
 
 def main() -> None:
     """Renew the pages."""
-    for path in PAGES.glob("*.md"):
+    for path in pages():
         path.write_text(renewed(path.read_text()))
 
 

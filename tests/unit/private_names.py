@@ -119,6 +119,10 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.producer.sender:AddPartitionsToTxnHandler.handle_response": (
             "overrides it: it returns how long to wait"
         ),
+        "aiokafka.producer.transaction_manager:TransactionManager.fatal_error": (
+            "fails the transaction with it whose end may still arrive"
+        ),
+        "aiokafka.protocol.transaction:EndTxnRequest": "tells the end of a transaction by it",
         "aiokafka.producer.sender:BACKOFF_OVERRIDE": "tells by it the wait that it shortens",
         "aiokafka.client:CoordinationType.TRANSACTION": "asks for this coordinator",
         "aiokafka.producer.sender:Sender._do_add_partitions_to_txn": (

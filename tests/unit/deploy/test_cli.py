@@ -14,8 +14,8 @@ from aiokafka.errors import KafkaTimeoutError
 
 from deploy.cli.main import COMMANDS, main
 from deploy.cli.stack import Tail
-from models.errors import Fatal, InvalidCommand, QueryError, Rejected
-from streams.encryption.keys import master_key
+from models.errors import Fatal, InvalidCommand, InvalidSettings, QueryError, Rejected
+from streams.encryption.keys import master_keys
 from streams.settings import Settings
 from tests.harness.command_tree import leaves
 
@@ -66,6 +66,7 @@ FAILURES = [
     (Fatal("the disk is full: make room in /data"), 75, "the disk is full: make room in /data"),
     (Rejected("user-erased", "User was erased"), 1, "User was erased"),
     (InvalidCommand(["email: is missing"]), 2, "email: is missing"),
+    (InvalidSettings(["CQRS_X is not a setting"]), 2, "CQRS_X is not a setting"),
     (QueryError("limit must be from 1 to 1000"), 2, "limit must be from 1 to 1000"),
     (
         KafkaTimeoutError("40000 ms"),
@@ -164,9 +165,38 @@ def test_a_new_master_key_is_one_that_the_settings_take(
     (line,) = capsys.readouterr().out.splitlines()
     name, _, key = line.removeprefix("export ").partition("=")
     monkeypatch.setenv(name, key)
-    assert master_key(Settings()) is not None
+    assert master_keys(Settings()) is not None
     assert run("keys", "new") == 0
     assert capsys.readouterr().out != f"{line}\n"
+
+
+FIRST_PROCESS = """
+import os, signal, sys, time
+import click
+from deploy.cli import main as cli
+
+@click.command()
+def waits():
+    print("waiting", flush=True)
+    time.sleep(60)
+
+# The kernel takes no default action for process 1, the first one of a container.
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.getpid = lambda: 1
+sys.modules["waits"] = sys.modules["__main__"]
+cli.COMMANDS["waits"] = ("waits:waits", "")
+cli.installed_commands = lambda: ["waits"]
+cli.main(["waits"])
+"""
+
+
+def test_sigterm_ends_a_command_that_is_the_first_process_of_a_container() -> None:
+    command = [sys.executable, "-c", FIRST_PROCESS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.terminate()
+        assert process.wait(30) == 143
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ def test_the_supervisor_is_given_an_environment_for_each_process(
 
     class FakeSupervisor:
         def __init__(self, children: Sequence[Child], _: object) -> None:
-            seen.extend(one.environment.get("CQRS_HEALTH_PORT") for one in children)
+            seen.extend(child.environment.get("CQRS_HEALTH_PORT") for child in children)
 
         async def run(self) -> int:
             assert path.exists()

@@ -1,0 +1,17 @@
+"""An outcome in one line, for people."""
+
+from __future__ import annotations
+
+from models.outcomes import Accepted, Duplicate, FirstAcceptance, Outcome
+
+
+def outcome_line(outcome: Outcome) -> str:
+    """Return what became of a command, and why."""
+    if isinstance(outcome, Accepted):
+        return f"accepted, version {outcome.sequence}"
+    if isinstance(outcome, Duplicate):
+        first = outcome.of
+        if isinstance(first, FirstAcceptance):
+            return f"duplicate: accepted before, version {first.sequence}"
+        return f"duplicate: rejected before, {first.code}: {first.reason}"
+    return f"{outcome.status}, {outcome.code}: {outcome.reason}"
