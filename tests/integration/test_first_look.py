@@ -73,7 +73,8 @@ async def test_the_first_look_of_the_readme(tmp_path: Path) -> None:
             "The state at version 2:",
             "user clara is erased, at version 2",
             "encrypt_personal_data=True",
-            "topics    7\nworkers   commands: 1, 0 commands behind\n          views: 1\n",
+            "topics    7\nworkers   commands: 1, ",
+            "          views: 1\n",
             "user-views: user-views-v1 serving, ",
         ):
             assert shown in done.stdout, told
