@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shlex
 import time
 from collections import deque
 from pathlib import Path
 
 import click
 
+from deploy.cli.output import Form, output_option, write
 from deploy.cli.terminal import examples
 from deploy.embedded.processes import SERVERS
 from deploy.embedded.stack import EmbeddedStack
@@ -29,24 +29,36 @@ _PORT = click.IntRange(0, 65535)
 @click.option(
     "--secure", is_flag=True, help="With TLS, passwords and rights; it stays so until it is purged."
 )
-def up(kafka_port: int | None, elasticsearch_port: int | None, secure: bool) -> None:
+@output_option()
+def up(kafka_port: int | None, elasticsearch_port: int | None, secure: bool, form: Form) -> None:
     """Start the embedded Kafka and Elasticsearch, and leave them running.
 
     The first start downloads them. It chooses free ports unless you name some; later starts use
     the same ports again. A server that runs already is left as it is.
 
-    With --secure, each role gets its rights in CQRS_NAMESPACE, and a file to source in the shell
-    that runs it. The security module of Elasticsearch is under the Elastic License.
+    With --secure, each role gets its rights in CQRS_NAMESPACE; `cqrs env --role` prints what it
+    needs. The security module of Elasticsearch is under the Elastic License.
     """
     stack = EmbeddedStack(
         kafka_port=kafka_port, elasticsearch_port=elasticsearch_port, secure=secure
     )
     address = stack.up(TerminalProgress())
-    click.echo(f"Kafka          {address.bootstrap_servers}")
-    click.echo(f"Elasticsearch  {address.elasticsearch_url}")
-    if address.is_secure:
-        for role in ROLES:
-            click.echo(f"{role:<15}. {shlex.quote(str(stack.secrets.folder / f'{role}.env'))}")
+    found = {
+        "bootstrapServers": address.bootstrap_servers,
+        "elasticsearchUrl": address.elasticsearch_url,
+        "home": str(stack.home),
+    }
+
+    def table() -> None:
+        click.echo(f"Kafka          {address.bootstrap_servers}")
+        click.echo(f"Elasticsearch  {address.elasticsearch_url}")
+        click.echo(f"data in        {stack.home}")
+        if address.is_secure:
+            for role in ROLES:
+                click.echo(f'{role:<15}eval "$(cqrs env --role {role})"')
+        click.echo("`cqrs status` says what to do next")
+
+    write(form, found, [found], tuple(found), table)
 
 
 @click.command(epilog=examples("cqrs down", "cqrs down --purge"))

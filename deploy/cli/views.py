@@ -85,7 +85,8 @@ def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
     is_flag=True,
     help="Give up the index that serves queries: it is lost, and the new one need not catch up.",
 )
-def rebuild(view: str, timeout: float, abandon_serving: bool) -> None:
+@output_option()
+def rebuild(view: str, timeout: float, abandon_serving: bool, form: Form) -> None:
     """Build a new index from the first event, then serve that one.
 
     Queries and workers continue with the former index meanwhile. If it is interrupted, run it
@@ -103,38 +104,47 @@ def rebuild(view: str, timeout: float, abandon_serving: bool) -> None:
                 abandon_serving=abandon_serving,
             )
         )
-    click.echo(f"{view} is {state.name} now; `cqrs views prune {view}` deletes the former one")
+    line = f"{view} is {state.name} now; `cqrs views prune {view}` deletes the former one"
+    _write_served(form, view, state.name, line)
 
 
 @views.command(epilog=examples("cqrs views rollback"))
 @_VIEW
 @_TIMEOUT
-def rollback(view: str, timeout: float) -> None:
+@output_option()
+def rollback(view: str, timeout: float, form: Form) -> None:
     """Serve the index again that was served before the last rebuild."""
     with progress_bar() as progress:
         state = asyncio.run(
             cutover.roll_back(load_settings(), VIEWS[view], timeout=timeout, progress=progress)
         )
-    click.echo(f"{view} is {state.name} again")
+    _write_served(form, view, state.name, f"{view} is {state.name} again")
 
 
 @views.command(epilog=examples("cqrs views prune", "cqrs views prune user-views --yes"))
 @_VIEW
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def prune(view: str, yes: bool) -> None:
+@output_option()
+def prune(view: str, yes: bool, form: Form) -> None:
     """Delete indices that are not served: former and unfinished ones.
 
     Nothing is deleted while no index serves queries.
     """
     settings = load_settings()
     names = asyncio.run(cutover.prunable(settings, VIEWS[view]))
-    if not names:
-        click.echo(f"{view}: nothing to delete")
-        return
-    if not yes:
-        click.confirm(f"Delete {', '.join(names)}?", abort=True)
-    asyncio.run(cutover.prune(settings, VIEWS[view], names))
-    click.echo(f"{view}: deleted {', '.join(names)}")
+    if names:
+        if not yes:
+            click.confirm(f"Delete {', '.join(names)}?", abort=True, err=True)
+        asyncio.run(cutover.prune(settings, VIEWS[view], names))
+    line = f"deleted {', '.join(names)}" if names else "nothing to delete"
+    items = [{"view": view, "deleted": name} for name in names]
+    document = {"view": view, "deleted": names}
+    write(form, document, items, ("deleted",), lambda: click.echo(f"{view}: {line}"))
+
+
+def _write_served(form: Form, view: str, index: str, line: str) -> None:
+    found = {"view": view, "index": index}
+    write(form, found, [found], tuple(found), lambda: click.echo(line))
 
 
 def _print(view: str, indices: Sequence[IndexStatus]) -> None:
