@@ -168,7 +168,7 @@ def execute(query: object, waiting: dict[str, Any]) -> Any:
         async with open_queries(load_settings()) as queries:
             return await queries.execute(query, **waiting)
 
-    with showing("Waiting for the answer"):
+    with naming_arguments(), showing("Waiting for the answer"):
         return asyncio.run(run())
 
 

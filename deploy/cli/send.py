@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 from uuid import uuid4
 
@@ -164,9 +164,12 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
         command = command_type(**given)
     except ValidationError as error:
         _, problems = explain(error, command_type)
-        raise InvalidCommand([as_typed(line, _OPTIONS) for line in problems]) from None
-    with waiting("Waiting for the outcome"):
-        outcome = asyncio.run(_dispatch(command, common["timeout"]))
+        raise _as_typed(problems) from None
+    try:
+        with waiting("Waiting for the outcome"):
+            outcome = asyncio.run(_dispatch(command, common["timeout"]))
+    except InvalidCommand as error:  # the client checks more
+        raise _as_typed(error.problems) from None
     token = outcome.token
     form: Form = common["form"]
     document = json.loads(encode(outcome))
@@ -180,6 +183,10 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
             click.echo(token)  # before the wait: it is needed most if that fails
         with waiting("Waiting until searches see it"):
             asyncio.run(_wait(token, common["timeout"] or DEFAULT_WAIT_S))
+
+
+def _as_typed(problems: Sequence[str]) -> InvalidCommand:
+    return InvalidCommand([as_typed(line, _OPTIONS) for line in problems])
 
 
 async def _dispatch(command: Command, timeout: float | None) -> Outcome:
