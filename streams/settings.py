@@ -94,6 +94,23 @@ class Settings(ConnectionSettings, BaseSettings):
         4000, ge=1, le=100_000, description="most records decided in one transaction"
     )
 
+    # Dead letters
+    dead_letter_order: Literal["skip", "aggregate"] = Field(
+        "skip",
+        description="what later commands of an aggregate do after one that a mended program could "
+        "decide: go on, or wait behind it",
+    )
+    dead_letter_limit: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of a partition's last commands that may fail before it stops",
+    )
+    control_key: SecretStr | None = Field(
+        None, description="base64 of the 32 bytes that sign replays and drops of parked commands"
+    )
+    control_key_file: Path | None = Field(None, description="file with the control key")
+
     # State
     state_dir: Path | None = Field(
         None, description="folder of the command worker's state; without it, in memory"
@@ -123,17 +140,19 @@ class Settings(ConnectionSettings, BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="form of a worker's log lines")
 
     @model_validator(mode="after")
-    def _check_master_key(self) -> Self:
-        key = self.secret("master_key")
-        if key is not None:
+    def _check_keys(self) -> Self:
+        for name in ("master_key", "control_key"):
+            key = self.secret(name)
+            if key is None:
+                continue
             try:
                 raw = base64.b64decode(key, validate=True)
             except (binascii.Error, ValueError):
                 raw = b""
             if len(raw) != 32:
-                name = "master_key" if self.master_key_file is None else "master_key_file"
+                variable = name if getattr(self, f"{name}_file") is None else f"{name}_file"
                 raise ValueError(
-                    f"{PREFIX}{name.upper()} is not valid: it must be base64 of 32 bytes; "
+                    f"{PREFIX}{variable.upper()} is not valid: it must be base64 of 32 bytes; "
                     "`cqrs keys new` makes one"
                 )
         return self

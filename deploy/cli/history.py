@@ -17,7 +17,7 @@ from agents.users import USERS
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.terminal import examples, progress_bar
 from deploy.environment import load_settings
-from models.outcomes import Accepted, Duplicate, FirstAcceptance
+from models.outcomes import Accepted, Duplicate, FirstAcceptance, FirstParked, Unparked
 from models.user import User
 from models.wire import encode
 from streams.audit.timeline import Entry, Timeline, read_timeline, state_of
@@ -110,7 +110,11 @@ def _outcome(entry: Entry) -> str:
         first = outcome.of
         if isinstance(first, FirstAcceptance):
             return f"duplicate: accepted before, version {first.sequence}"
+        if isinstance(first, FirstParked):
+            return f"duplicate: parked before, at offset {first.offset}"
         return f"duplicate: rejected before, {first.code}: {first.reason}"
+    if isinstance(outcome, Unparked):
+        return f"unparked: {outcome.ended} commands ended, {outcome.left} left"
     return f"{outcome.status}, {outcome.code}: {outcome.reason}"
 
 

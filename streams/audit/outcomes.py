@@ -22,6 +22,7 @@ from models.outcomes import (
     DeadLettered,
     Duplicate,
     FirstAcceptance,
+    FirstParked,
     FirstRejection,
     Outcome,
     Rejection,
@@ -80,7 +81,7 @@ class OutcomeAudit:
             )
         elif isinstance(outcome, Rejection):
             reply = FirstRejection(code=outcome.code, reason=outcome.reason)
-        elif isinstance(outcome, Duplicate):
+        elif isinstance(outcome, Duplicate) and not isinstance(outcome.of, FirstParked):
             reply = outcome.of
         token_offset: int | None = None
         if isinstance(reply, FirstAcceptance):

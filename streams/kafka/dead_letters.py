@@ -15,6 +15,9 @@ SOURCE_PARTITION = "cqrs-source-partition"
 SOURCE_OFFSET = "cqrs-source-offset"
 SOURCE_TIMESTAMP = "cqrs-source-timestamp"
 
+# Header of a command that was parked before: offset of the record that ended it.
+DECIDED_BY = "cqrs-decided-by"
+
 # Header of a dead letter of a view: the view's name.
 VIEW = "cqrs-view"
 
@@ -38,8 +41,10 @@ _MAX_BYTES = OUTPUT_BYTES - 64 * 1024
 _HEADER_OVERHEAD_BYTES = 10
 
 
-def dead_letter(record: Record, poison: Poison) -> OutputRecord:
+def dead_letter(record: Record, poison: Poison, by: Record | None = None) -> OutputRecord:
     """Build the dead letter of a record: its key, value and headers, the reason and its source.
+
+    `by` is the record in whose turn it was decided, if it was parked until then.
 
     If that is too large, the headers are left out, the value is cut, and the key is cut to the
     longest possible aggregate id; ``CUT`` and ``CUT_KEY`` then hold the original lengths. The whole
@@ -65,6 +70,7 @@ def dead_letter(record: Record, poison: Poison) -> OutputRecord:
             (SOURCE_PARTITION, str(record.partition).encode()),
             (SOURCE_OFFSET, str(record.offset).encode()),
             (SOURCE_TIMESTAMP, str(record.timestamp).encode()),
+            *([] if by is None or by is record else [(DECIDED_BY, str(by.offset).encode())]),
         ],
     )
 
