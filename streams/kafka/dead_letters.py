@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from models.errors import Poison
+from models.messages import Source
 from streams.kafka.records import Record, reply_key
 from streams.kafka.topics import OUTPUT_BYTES
 from streams.kafka.transactions import OutputRecord
@@ -17,6 +18,9 @@ SOURCE_TIMESTAMP = "cqrs-source-timestamp"
 
 # Header of a command that was parked before: offset of the record that ended it.
 DECIDED_BY = "cqrs-decided-by"
+
+# Header of a record that says that a dead letter of its partition was sent again: its offset.
+SENT_AGAIN = "cqrs-sent-again"
 
 # Header of a dead letter of a view: the view's name.
 VIEW = "cqrs-view"
@@ -73,6 +77,45 @@ def dead_letter(record: Record, poison: Poison, by: Record | None = None) -> Out
             *([] if by is None or by is record else [(DECIDED_BY, str(by.offset).encode())]),
         ],
     )
+
+
+def dead_letter_source(record: Record) -> Source | None:
+    """Return the source of the command in a dead letter; None if its headers do not say it."""
+    headers = dict(record.headers)
+    try:
+        return Source(
+            (headers[SOURCE_TOPIC] or b"").decode(errors="replace"),
+            int(headers[SOURCE_PARTITION] or b""),
+            int(headers[SOURCE_OFFSET] or b""),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def decided_at(record: Record, source: Source) -> int:
+    """Return the offset of the record in whose turn the command of a dead letter was decided."""
+    try:
+        return int(dict(record.headers)[DECIDED_BY] or b"")
+    except (KeyError, ValueError):
+        return source.offset
+
+
+def marker(letter: Record) -> OutputRecord:
+    """Build the record that says, on the topic of a dead letter, that it was sent again."""
+    return OutputRecord(reply_key(letter), None, [(SENT_AGAIN, str(letter.offset).encode())])
+
+
+def is_marker(record: Record) -> bool:
+    """Return whether a record of the topic is no dead letter, but says that one was sent again."""
+    return record.value is None and any(name == SENT_AGAIN for name, _ in record.headers)
+
+
+def marked_offset(record: Record) -> int | None:
+    """Return the offset of the dead letter that was sent again; None if the record is no marker."""
+    try:
+        return int(dict(record.headers)[SENT_AGAIN] or b"") if is_marker(record) else None
+    except ValueError:
+        return None
 
 
 def with_sealed_value(plain: OutputRecord, sealed: bytes) -> OutputRecord:

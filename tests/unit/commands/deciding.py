@@ -18,15 +18,19 @@ from agents.users import USERS
 from models.messages import Command, Event
 from models.user import User
 from streams.aggregate import TopicNames
+from streams.audit.folds import Frozen
+from streams.audit.partition import PartitionAudit
+from streams.audit.report import Report
 from streams.buses import CommandBus
 from streams.commands import partition as command_partition
 from streams.commands.partition import CommandPartition
+from streams.encryption.keys import PartitionKeys, master_key
 from streams.kafka.records import Record
 from streams.kafka.transactions import OutputRecord
 from streams.settings import Settings
 from streams.state.parked import PARKED_PREFIX, Parked, decode_parked
 from streams.state.recovery import Recovered
-from streams.state.store import MemoryStore, Position
+from streams.state.store import RESERVED, MemoryStore, Position
 
 NAMES = TopicNames("", "users")
 TOPIC = TP(NAMES.commands, 0)
@@ -129,6 +133,42 @@ class Deciding:
     def events(self) -> list[dict[str, Any]]:
         """All events so far."""
         return [orjson.loads(one.value or b"") for one in self.topics[NAMES.events]]
+
+    def audit(self) -> Report:
+        """What `verify` says about the topics, without a view."""
+        last = {one.key or b"": one.value or b"" for one in self.topics[NAMES.changelog]}
+        store = MemoryStore()
+        store.apply(last, 1)
+        position = store.position(TOPIC) or Position(0)
+        report = Report()
+        keys = {one.key or b"": one.value for one in self.topics[NAMES.keys] if one.value}
+        audit = PartitionAudit(
+            USERS,
+            NAMES,
+            TOPIC.partition,
+            Frozen(position.offset, 0),
+            view=None,
+            report=report,
+            keys=PartitionKeys(master_key(self.settings), keys),
+        )
+        audit.add_commands(self.log)
+        audit.add_outcomes(self._records(NAMES.outcomes))
+        audit.add_dead_letters(self._records(NAMES.dead_commands))
+        audit.add_events(self._records(NAMES.events))
+        audit.conclude(
+            {
+                key: value
+                for key, value in last.items()
+                if not key.startswith(RESERVED) or key.startswith(PARKED_PREFIX)
+            }
+        )
+        return report
+
+    def _records(self, topic: str) -> list[Record]:
+        return [
+            Record(topic, 0, offset, 0, one.key, one.value, tuple(one.headers))
+            for offset, one in enumerate(self.topics[topic])
+        ]
 
     def parked(self) -> dict[bytes, Parked]:
         """What is parked, by user, according to the changelog."""

@@ -194,6 +194,9 @@ class ParkedMachine(RuleBasedStateMachine):
             user: [one.offset for one in parked.commands]
             for user, parked in self.deciding.parked().items()
         }
+        report = self.deciding.audit()
+        assert report.first_violation is None
+        assert report.parked == sum(map(len, waiting.values()))
         assert set(interim.values()) <= {1}
         assert {offset for found in waiting.values() for offset in found} <= interim.keys()
         for user, state in self.model.users.items():
