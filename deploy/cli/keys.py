@@ -9,11 +9,20 @@ from deploy.cli.terminal import examples
 
 @click.group()
 def keys() -> None:
-    """Create a master key for personal data."""
+    """Create a master key for personal data, or a control key."""
 
 
-@keys.command(epilog=examples('eval "$(cqrs keys new)"; export CQRS_ENCRYPT_PERSONAL_DATA=1'))
-def new() -> None:
+@keys.command(
+    epilog=examples(
+        'eval "$(cqrs keys new)"; export CQRS_ENCRYPT_PERSONAL_DATA=1', "cqrs keys new --control"
+    )
+)
+@click.option(
+    "--control",
+    is_flag=True,
+    help="Print a control key instead: it signs replays and drops of parked commands.",
+)
+def new(control: bool) -> None:
     """Print a new master key: one line to paste into a shell.
 
     Store it apart from Kafka's data and its backups, and do not lose it: without it nobody can read
@@ -21,4 +30,5 @@ def new() -> None:
     """
     from streams.encryption.keys import new_master_key
 
-    click.echo(f"export CQRS_MASTER_KEY={new_master_key()}")
+    name = "CQRS_CONTROL_KEY" if control else "CQRS_MASTER_KEY"
+    click.echo(f"export {name}={new_master_key()}")

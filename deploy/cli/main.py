@@ -39,6 +39,7 @@ COMMANDS = {
         "Show how many users registered, by day and source.",
     ),
     "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they arrive."),
+    "dead": ("deploy.cli.dead:dead", "Show, replay or drop what could not be decided."),
     "history": ("deploy.cli.history:history", "Show everything that happened to one user."),
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),
