@@ -393,7 +393,7 @@ def _print_json(found: FailedCommands, *, with_contents: bool) -> None:
 
 
 def _items(found: FailedCommands, *, with_contents: bool) -> list[dict[str, Any]]:
-    """Return everything as JSON-ready objects: one per user with parked commands, one per letter."""
+    """Return JSON-ready objects: one per user with parked commands, one per dead letter."""
     parked = [
         {
             "kind": "parked",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -46,7 +46,7 @@ async def send_again(
     partition: int,
     wanted: Callable[[DeadCommand], bool],
     rate: float | None = None,
-) -> AsyncIterator[Sequence[DeadCommand]]:
+) -> AsyncGenerator[Sequence[DeadCommand], None]:
     """Send the wanted dead letters of one partition again; yield them as they are committed.
 
     Args:
