@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import async_timeout
+from aiokafka.errors import KafkaError
+
 from agents.user_queries import decode_cursor, encode_cursor, no_cursor
 from agents.users import USERS
 from models.errors import QueryError, Transient
@@ -11,10 +16,13 @@ from streams.aggregate import TopicNames
 from streams.buses import QueryBus
 from streams.elasticsearch.index import REFUSED
 from streams.kafka.topic_ids import topic_id
+from streams.kafka.topics import check_topics, topic_specs
 from streams.settings import Settings
 from streams.views.arrivals import read_arrivals
 from streams.views.read_your_writes import ReadYourWrites
-from streams.views.store import ViewStore
+from streams.views.store import ViewStore, noting_nodes
+
+_ANSWER_TIMEOUT_S = 5.0  # of Kafka, when it is asked which topic that is
 
 
 class NewUserHandler:
@@ -38,19 +46,22 @@ class NewUserHandler:
 
         Raises:
             QueryError: The cursor is none, or of another event topic.
+            Fatal: Kafka does not answer, or the event topic is missing.
             Transient: A server failed, or the view moved to another index: ask again.
         """
         numbers = range(self._settings.partitions)
-        topic = await topic_id(self._settings, self._topic)
+        topic = await self._topic_id()
         begins = _positions(query.cursor, topic, len(numbers))
-        serving = await self._store.checkpoints(numbers)
-        ends = {number: one.position for number, one in serving.checkpoints.items()}
-        ids, positions = await read_arrivals(
-            self._settings, self._topic, begins, ends, limit=query.limit
-        )
-        documents = await self._store.fetch(ids)
-        if (await self._store.checkpoints(numbers)).name != serving.name:
-            raise Transient("The view moved to another index meanwhile: ask again")
+        with noting_nodes() as nodes:
+            serving = await self._store.checkpoints(numbers)
+            ends = {number: one.position for number, one in serving.checkpoints.items()}
+            ids, positions = await read_arrivals(
+                self._settings, self._topic, begins, ends, limit=query.limit
+            )
+            documents = await self._store.fetch(ids)
+            after = await self._store.checkpoints(numbers)
+        if after.name != serving.name or len(nodes) > 1:
+            raise Transient("The view moved to another index or node meanwhile: ask again")
         users = (documents[id_] for id_ in ids if id_ in documents)
         items = tuple(
             UserReadModel.model_validate(user)
@@ -58,6 +69,21 @@ class NewUserHandler:
             if REFUSED not in user and not is_tombstone(user)
         )
         return Page(items, encode_cursor([topic, positions]))
+
+    async def _topic_id(self) -> str:
+        """Return the id of the event topic.
+
+        Raises:
+            Fatal: Kafka does not answer, or the topic is missing.
+            Transient: Kafka failed.
+        """
+        try:
+            async with async_timeout.timeout(_ANSWER_TIMEOUT_S):
+                return await topic_id(self._settings, self._topic)
+        except (KafkaError, asyncio.TimeoutError) as error:
+            specs = topic_specs(self._settings, TopicNames.of(self._settings, USERS.name))
+            await check_topics(self._settings, [one for one in specs if one.name == self._topic])
+            raise Transient(f"Kafka failed: {type(error).__name__}; ask again") from error
 
 
 def _positions(cursor: str | None, topic: str, partitions: int) -> list[int]:

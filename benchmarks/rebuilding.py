@@ -31,7 +31,7 @@ from streams.elasticsearch.connection import connect
 from streams.settings import Settings
 from streams.views.cutover import prune
 from streams.views.indices import ViewIndices
-from streams.views.lifecycle import IndexState
+from streams.views.situation import IndexState
 
 SECONDS = "s"
 

@@ -3,6 +3,7 @@
 - `cli/`: the `cqrs` command line; `cli/main.py` lists every command with its module.
 - `environment.py`: where the servers are, for commands and for the processes that they start.
 - `supervisor.py`: starts worker processes and keeps them running (`cqrs worker`).
+- `scraping.py`: where the metrics of workers are found; `top/`: what `cqrs top` shows of them.
 - `embedded/`: a real Kafka and a real Elasticsearch as local processes (`cqrs up`).
 - `ephemeral.py`: new namespaces, and workers that last for a block, for tests and benchmarks;
   `waiting.py`: waits with a deadline.

@@ -16,11 +16,12 @@ from uuid import uuid4
 import async_timeout
 from aiokafka import AIOKafkaConsumer
 
-from agents.client import open_queries
+from agents.client import open_commands, open_queries
 from agents.user_audit import verify_users
 from agents.user_views import USER_VIEWS
 from agents.users import USERS
 from deploy.samples.commands import Expected, malformed, plan, tally
+from models.commands import RegisterUser
 from models.errors import Fatal, Transient
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from models.user_view import UserReadModel
@@ -28,6 +29,7 @@ from streams.aggregate import TopicNames
 from streams.audit.report import Report
 from streams.buses import QueryBus
 from streams.commands.bulk_sender import BulkSender
+from streams.commands.client import KafkaCommandBus
 from streams.kafka.clients import new_consumer, new_producer
 from streams.kafka.topics import partitions_of
 from streams.progress import ProgressCallback
@@ -37,9 +39,10 @@ from streams.views.store import open_view_store
 SEED = 2026
 COMMANDS = 20_000
 MALFORMED = 100
-PROBES = 40
+STEADY = 200  # commands that come one by one after the others
 SEARCHES = 400
 
+_STEADY_PER_SECOND = 50
 _STEP_TIMEOUT_S = 120  # of the workers, for any one step
 
 
@@ -51,6 +54,7 @@ class DemoResult:
     dead: int = 0
     report: Report = field(default_factory=Report)
     decided_per_second: float = 0
+    outcomes: list[float] = field(default_factory=list)
     searchable: list[float] = field(default_factory=list)
     searches: list[float] = field(default_factory=list)
     by_id: UserReadModel | None = None
@@ -92,19 +96,18 @@ async def run_demo(settings: Settings, progress: ProgressCallback) -> DemoResult
         queries = await resources.enter_async_context(open_queries(settings))
         consumer.assign(partitions_of(settings, names.outcomes))
 
-        # A probe is a registration, too: expect its outcome and its document.
-        counted = tally(plan(COMMANDS - MALFORMED - PROBES, SEED))
+        counted = tally(plan(COMMANDS - MALFORMED - STEADY, SEED))
         result = DemoResult(
             Expected(
-                counted.commands + PROBES,
-                counted.accepted + PROBES,
+                counted.commands + STEADY,
+                counted.accepted + STEADY,
                 counted.rejected,
                 counted.duplicate,
-                counted.documents + PROBES,
+                counted.documents + STEADY,
             )
         )
         result.dead = MALFORMED
-        counting = asyncio.create_task(_decided_per_second(consumer, COMMANDS - PROBES, progress))
+        counting = asyncio.create_task(_decided_per_second(consumer, COMMANDS - STEADY, progress))
         sender = BulkSender(producer, names.commands, settings.partitions)
         for key, value in _records():
             await sender.add(key, value)
@@ -112,16 +115,17 @@ async def run_demo(settings: Settings, progress: ProgressCallback) -> DemoResult
         async with async_timeout.timeout(_STEP_TIMEOUT_S):
             result.decided_per_second = await counting
         await _wait_until_projected(settings, counted.documents, progress)
-        result.searchable = await _probe(sender, queries, progress)
+        commands = await resources.enter_async_context(open_commands(settings))
+        await _register_steadily(commands, queries, result, progress)
         result.report = await verify_users(settings, progress=progress)
         await _search(queries, result, progress)
     return result
 
 
 def _records() -> Iterator[tuple[bytes, bytes]]:
-    """Yield key and value of all records but the probes, with malformed ones in between."""
+    """Yield key and value of all records of the burst, with malformed ones in between."""
     bad = malformed(MALFORMED, SEED)
-    good = COMMANDS - MALFORMED - PROBES
+    good = COMMANDS - MALFORMED - STEADY
     for number, (command, _) in enumerate(plan(good, SEED)):
         yield command["aggregateId"].encode(), json.dumps(command).encode()
         if number % (good // MALFORMED) == 0:
@@ -157,39 +161,37 @@ async def _wait_until_projected(
             await asyncio.sleep(0.05)
 
 
-async def _probe(sender: BulkSender, queries: QueryBus, progress: ProgressCallback) -> list[float]:
-    """Return for each probe the seconds from sending a registration until a search finds it."""
-    found: list[float] = []
+async def _register_steadily(
+    commands: KafkaCommandBus, queries: QueryBus, result: DemoResult, progress: ProgressCallback
+) -> None:
+    """Register users at a steady pace, as they come in the daily life of a system.
 
-    async def probe(number: int) -> None:
-        # Spread over several refreshes of the index, so that the waits for the next one vary.
-        await asyncio.sleep(4 * number / PROBES)
-        user = f"probe-{number}-{uuid4().hex[:12]}"
-        command = {
-            "type": "RegisterUser",
-            "aggregateId": user,
-            "email": f"{user}@example.org",
-            "firstName": "Probe",
-            "lastName": str(number),
-            "registrationSource": "demo",
-        }
+    For each one the result gets the seconds until its outcome is there, and until a search with the
+    token of that outcome has found it.
+    """
+
+    async def register(number: int) -> None:
+        await asyncio.sleep(number / _STEADY_PER_SECOND)
+        user = f"steady-{number}-{uuid4().hex[:12]}"
         begin = time.perf_counter()
-        await sender.add(user.encode(), json.dumps(command).encode())
-        await sender.hand_over()
-        await _wait_until_found(queries, user)
-        found.append(time.perf_counter() - begin)
-        progress("Sending probes and searching for them", len(found), PROBES)
+        outcome = await commands.dispatch(
+            RegisterUser(
+                aggregate_id=user,
+                email=f"{user}@example.org",
+                first_name="Steady",
+                last_name=str(number),
+                registration_source="demo",
+            )
+        )
+        result.outcomes.append(time.perf_counter() - begin)
+        found = await queries.execute(GetUsersByEmail(user, limit=1), at_least=outcome.token)
+        result.searchable.append(time.perf_counter() - begin)
+        if [one.id for one in found.items] != [user]:
+            raise Fatal("a search with the token of an outcome did not find the user")
+        progress("Registering users at a steady pace", len(result.searchable), STEADY)
 
-    await asyncio.gather(*map(probe, range(PROBES)))
-    return found
-
-
-async def _wait_until_found(queries: QueryBus, fragment: str) -> None:
-    deadline = time.monotonic() + _STEP_TIMEOUT_S
-    while not (await queries.execute(GetUsersByEmail(fragment, limit=1))).items:
-        if time.monotonic() > deadline:
-            raise Transient(f"a new user did not become searchable within {_STEP_TIMEOUT_S} s")
-        await asyncio.sleep(0.01)
+    async with async_timeout.timeout(_STEP_TIMEOUT_S):
+        await asyncio.gather(*map(register, range(STEADY)))
 
 
 async def _search(queries: QueryBus, result: DemoResult, progress: ProgressCallback) -> None:
@@ -197,7 +199,7 @@ async def _search(queries: QueryBus, result: DemoResult, progress: ProgressCallb
     rng = random.Random(SEED)
     emails = [
         (command["aggregateId"], command["email"])
-        for command, status in plan(COMMANDS - MALFORMED - PROBES, SEED)
+        for command, status in plan(COMMANDS - MALFORMED - STEADY, SEED)
         if status == "accepted" and command["type"] == "RegisterUser"
     ]
     user, email = rng.choice(emails)

@@ -25,6 +25,7 @@ from typing_extensions import Self
 
 from agents.users import USERS
 from deploy.environment import child_environment
+from deploy.roles import SecuredRole
 from deploy.supervisor import ROLES, Role, command_line, die_with
 from deploy.waiting import NotInTime
 from models.errors import Fatal
@@ -48,7 +49,8 @@ class Servers(Protocol):
 def new_settings(servers: Servers, **changes: Any) -> Settings:
     """Return settings for a new namespace; `changes` are other settings by name.
 
-    It has two partitions, and short timeouts (6 s) so that a dead worker is noticed soon.
+    It has two partitions, and short timeouts (6 s) so that a dead worker is noticed soon. Workers
+    also log the start of each partition.
     """
     return Settings(
         **{
@@ -58,6 +60,7 @@ def new_settings(servers: Servers, **changes: Any) -> Settings:
             "partitions": 2,
             "session_timeout": 6.0,
             "transaction_timeout": 6.0,
+            "log_level": "DEBUG",
             **changes,
         }
     )
@@ -202,6 +205,8 @@ class Deployment:
     names: TopicNames
     folder: Path
     workers: list[WorkerProcess] = field(default_factory=list)
+    principals: Mapping[SecuredRole, Settings] = field(default_factory=dict)
+    """On secured servers: the settings of each role. `settings` are the administrator's then."""
 
     open: ClassVar[list[Deployment]] = []
     """All open deployments; `worker_logs` reads their logs for the report of a failure."""
@@ -211,10 +216,21 @@ class Deployment:
 
         `app` is the module of another app than the role's own, `extra` are environment variables.
         """
-        worker = WorkerProcess(role, self.settings, self.folder, app=app)
+        worker = WorkerProcess(role, self.settings_of(role), self.folder, app=app)
         self.workers.append(worker)
         worker.start(**extra)
         return worker
+
+    @property
+    def client(self) -> Settings:
+        """Settings of those who send commands and query."""
+        return self.principals.get("client", self.settings)
+
+    def settings_of(self, role: Role) -> Settings:
+        """Return the settings of the workers of this role."""
+        return self.principals.get(
+            "command-worker" if role == "commands" else "view-worker", self.settings
+        )
 
     async def retire(self, worker: WorkerProcess) -> None:
         """Stop one worker with SIGTERM; the others continue.
@@ -234,14 +250,19 @@ class Deployment:
 
 @contextmanager
 def open_deployment(
-    settings: Settings, roles: Sequence[Role], apps: Mapping[Role, str] = MappingProxyType({})
+    settings: Settings,
+    roles: Sequence[Role],
+    apps: Mapping[Role, str] = MappingProxyType({}),
+    principals: Mapping[SecuredRole, Settings] = MappingProxyType({}),
 ) -> Iterator[Deployment]:
     """Start a worker of each of these roles, and kill all workers at the end of the block.
 
-    The topics have to exist. `apps` names the modules of other apps than the roles' own.
+    The topics have to exist. `apps` names the modules of other apps than the roles' own, and
+    `principals` are those of the deployment.
     """
     with tempfile.TemporaryDirectory(prefix="cqrs-faults-") as folder:
-        deployed = Deployment(settings, TopicNames.of(settings, USERS.name), Path(folder))
+        names = TopicNames.of(settings, USERS.name)
+        deployed = Deployment(settings, names, Path(folder), principals=principals)
         Deployment.open.append(deployed)
         try:
             for role in roles:

@@ -64,6 +64,19 @@ def listed_targets(path: Path, role: str, processes: Sequence[Settings]) -> Iter
         path.unlink(missing_ok=True)
 
 
+def read_targets(path: Path) -> tuple[list[str], str]:
+    """Return the targets in such a list, as host:port; or none, and why there are none."""
+    try:
+        groups = json.loads(path.read_text())
+        return [str(target) for group in groups for target in group["targets"]], ""
+    except FileNotFoundError:
+        return [], "there is no such list: its `cqrs worker` does not run"
+    except OSError as error:
+        return [], f"cannot be read: {error.strerror}"
+    except (ValueError, TypeError, KeyError):
+        return [], "is no list of targets"
+
+
 def _shown(host: str) -> str:
     """Return where others find what listens at this address; for all of them: this host's name."""
     if host in ("0.0.0.0", "::"):

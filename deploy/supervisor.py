@@ -11,11 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import async_timeout
+
+from deploy.roles import SecuredRole
 
 Role = Literal["commands", "views", "registrations"]
 
@@ -24,6 +27,13 @@ ROLES: Mapping[Role, str] = {
     "views": "agents.user_views_worker",
     "registrations": "agents.daily_registrations_worker",
 }
+
+SECURED_ROLES: Mapping[Role, SecuredRole] = {
+    "commands": "command-worker",
+    "views": "view-worker",
+    "registrations": "view-worker",
+}
+"""Whose rights the workers of each role need."""
 
 _RUN_APP = Path(__file__).with_name("run_app.py")
 
@@ -37,14 +47,16 @@ _STOP_TIMEOUT_S = 12
 # the first one comes again.
 _BACKOFF_S = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 
+# Longest line that a worker may write: a traceback in JSON is one.
+_LINE_BYTES = 1024 * 1024
+
 
 def command_line(app: str) -> list[str]:
     """Return the command that starts one worker of the app in this module.
 
     It works in any folder: the worker imports nothing from its current one.
     """
-    # Quiet: without Faust's banner, which is no log line.
-    faust = ["--quiet", "-L", "uvloop", "worker", "--without-web", "-l", "info"]
+    faust = ["-L", "uvloop", "worker", "--without-web"]
     return [sys.executable, str(_RUN_APP), app, *faust]
 
 
@@ -98,8 +110,17 @@ def running_worker(role: Role, environment: Mapping[str, str], log: Path) -> Ite
         yield
 
 
+@dataclass(frozen=True)
+class Child:
+    """A process to keep running."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str]
+
+
 class Supervisor:
-    """Keeps a number of worker processes of one role running.
+    """Keeps a number of worker processes running.
 
     A worker that ends with another code than 0 is started again, with backoff. SIGINT and SIGTERM
     stop all of them in good order; those that still run after a second signal, or after 12 s, are
@@ -108,26 +129,31 @@ class Supervisor:
 
     def __init__(
         self,
-        command: Sequence[str],
-        environments: Sequence[Mapping[str, str]],
+        children: Sequence[Child],
         say: Callable[[str], None],
+        on_line: Callable[[Child, str], None] | None = None,
     ) -> None:
-        """Prepare a worker for each of these environments; `say` gets one line for each restart."""
-        self._command = command
-        self._environments = environments
+        """Prepare these workers.
+
+        Args:
+            children: the workers.
+            say: gets one line for each restart.
+            on_line: gets each line that a worker writes; without it, workers write to the standard
+                streams of this process.
+        """
+        self._children = children
         self._say = say
+        self._on_line = on_line
         self._stopping = asyncio.Event()
         self._killing = False
-        self._running: dict[int, asyncio.subprocess.Process] = {}
+        self._running: dict[str, asyncio.subprocess.Process] = {}
 
     async def run(self) -> int:
         """Run until all have ended; return the exit code: 0, or 1 if a worker had to be killed."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal)
-        await asyncio.gather(
-            *(self._keep(number, one) for number, one in enumerate(self._environments, 1))
-        )
+        await asyncio.gather(*map(self._keep, self._children))
         return int(self._killing)
 
     def _on_signal(self) -> None:
@@ -144,32 +170,43 @@ class Supervisor:
             self._killing = True
             process.kill()
 
-    async def _keep(self, number: int, environment: Mapping[str, str]) -> None:
+    async def _keep(self, child: Child) -> None:
         waits = iter(_BACKOFF_S)
         while not self._stopping.is_set():
             started = time.monotonic()
             process = await asyncio.create_subprocess_exec(
-                *self._command,
-                env=environment,
+                *child.command,
+                env=child.environment,
                 stdin=subprocess.DEVNULL,
+                stdout=None if self._on_line is None else subprocess.PIPE,
+                stderr=None if self._on_line is None else subprocess.STDOUT,
+                limit=_LINE_BYTES,
                 # Ctrl-C signals a whole process group; they get one signal, from here.
                 start_new_session=True,
                 preexec_fn=partial(die_with, os.getpid()),
             )
-            self._running[number] = process
+            self._running[child.name] = process
             if self._stopping.is_set():  # while it was being started
                 process.send_signal(signal.SIGTERM)
+            await self._read_lines(child, process)
             code = await process.wait()
-            del self._running[number]
+            del self._running[child.name]
             if code == 0 or self._stopping.is_set():
                 return
             if time.monotonic() - started > _BACKOFF_S[-1]:
                 waits = iter(_BACKOFF_S)
             wait = next(waits, _BACKOFF_S[-1])
-            self._say(f"worker {number} {_how_it_ended(code)}; starting it again in {wait:g} s")
+            self._say(f"{child.name} {_how_it_ended(code)}; starting it again in {wait:g} s")
             with suppress(asyncio.TimeoutError):
                 async with async_timeout.timeout(wait):
                     await self._stopping.wait()
+
+    async def _read_lines(self, child: Child, process: asyncio.subprocess.Process) -> None:
+        """Hand on what the process writes, until it closes its output."""
+        if process.stdout is None or self._on_line is None:
+            return
+        async for line in process.stdout:
+            self._on_line(child, line.decode(errors="replace").rstrip("\n"))
 
 
 def _how_it_ended(code: int) -> str:

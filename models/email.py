@@ -14,7 +14,7 @@ What people type is checked by the library itself, at the client.
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
 MAX_BYTES = 254  # RFC 5321, 4.5.3.1.3; in UTF-8
 
@@ -46,4 +46,8 @@ def check_email(text: str) -> str:
     return text
 
 
-Email = Annotated[str, AfterValidator(check_email)]
+Email = Annotated[
+    str,
+    AfterValidator(check_email),
+    WithJsonSchema({"type": "string", "format": "idn-email", "maxLength": MAX_BYTES}),
+]

@@ -5,6 +5,7 @@
      ├── Poison               the record cannot be read or decided: a dead letter
      ├── Transient            retry, with backoff
      ├── Fatal                stop, and print the one line that says what to do
+     │    ├── InvalidSettings variables of the environment are wrong; nothing was done
      │    ├── PartitionFatal  one partition cannot continue, the others can
      │    └── NoSuchView      there is no index behind a view's name
      ├── NoHandler            there is no handler for this type of message
@@ -90,6 +91,22 @@ class Transient(CqrsError):
 
 class Fatal(CqrsError):
     """Continuing would do harm or never help. The text is one line that says what to do."""
+
+
+class InvalidSettings(Fatal):
+    """Settings are wrong. `problems` contains a line for each, and so does the text.
+
+    The text of a single one is that line alone. No line contains a value.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(tuple(problems))
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        if len(self.problems) == 1:
+            return self.problems[0]
+        return "\n  ".join([f"{len(self.problems)} settings are wrong:", *self.problems])
 
 
 class PartitionFatal(Fatal):

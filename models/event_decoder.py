@@ -21,7 +21,7 @@ def event_decoder(types: Mapping[str, type[E]]) -> Callable[[bytes], EventRecord
     returns None: JSON that is wrong or sealed, or that has unknown fields. `parse_event` decides
     which.
     """
-    builders = {_flat(event_type): _builder(event_type) for event_type in types.values()}
+    builders = {wire_struct(event_type): _builder(event_type) for event_type in types.values()}
     wanted = (_Untyped, *builders)
     decode: Any = msgspec.json.Decoder(Union[wanted]).decode  # noqa: UP007 - of a tuple
 
@@ -73,7 +73,7 @@ class _Untyped(msgspec.Struct, tag="", tag_field="type"):
     """Not an event. msgspec insists on a type field only if there are several types to choose."""
 
 
-def _flat(event_type: Any) -> type[msgspec.Struct]:
+def wire_struct(event_type: Any) -> type[msgspec.Struct]:
     """Return a struct type for the flat object on the wire, with the names of its fields there."""
     fields = [
         (one.encode_name, one.type) if one.required else (one.encode_name, one.type, one.default)

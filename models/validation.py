@@ -20,8 +20,10 @@ from pydantic import (
 
 from models.errors import PoisonCode
 
-_KEY = r"^[^\s\p{Cc}](?:\P{Cc}*[^\s\p{Cc}])?$"
-_LINE = r"^\P{Cc}*$"
+# Without \p{Cc}, which not all readers of the exported schemas know.
+_CONTROL = r"\x00-\x1f\x7f-\x9f"
+_KEY = rf"^[^\s{_CONTROL}](?:[^{_CONTROL}]*[^\s{_CONTROL}])?$"
+_LINE = rf"^[^{_CONTROL}]*$"
 _TIME_RULE = "must be an ISO 8601 time with a zone, as 2026-11-23T10:00:00Z"
 _RULES = {
     "missing": "is missing",

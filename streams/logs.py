@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Literal, Protocol
 
 Event = Literal[
+    "worker-ready",
     "worker-warning",
     "worker-stopping",
     "worker-failed",
@@ -27,6 +28,7 @@ Event = Literal[
     "state-rebuilding",
     "state-rebuilt",
     "state-unreadable",
+    "key-damaged",
     "store-removed",
     "store-not-written",
     "record-left-out",

@@ -229,6 +229,14 @@ VIEW_RETRIES = _counter(
     "Requests to Elasticsearch that failed and were repeated.",
     "index",
 )
+VIEW_INDEX_POSITION = _gauge(
+    "cqrs_view_index_position",
+    "Next offset of the event topic for each index of the view, whoever projects into it; by its "
+    "state: `serving`, `followed`, `building`.",
+    "index",
+    "state",
+    "partition",
+)
 
 # Clients
 

@@ -12,13 +12,13 @@ import base64
 import binascii
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -27,13 +27,36 @@ from pydantic_settings import (
 )
 from typing_extensions import Self
 
-from models.errors import Fatal
-from streams.connection_settings import PREFIX, ConnectionSettings
+from models.errors import InvalidSettings
+from streams.connection_settings import (
+    PREFIX,
+    ConnectionSettings,
+    Contradiction,
+    ContradictionError,
+    variable,
+)
+from streams.setting_values import Values, allowed
 
-# Variables with the prefix that are no settings of workers, which inherit them: the folders of the
-# embedded servers, and whether `cqrs` shows tracebacks.
 Folder = Literal["stack_home", "cache_home"]
-_OTHERS = (*get_args(Folder), "debug")
+
+
+class CommandVariables(BaseModel):
+    """Variables of `cqrs` with the prefix: no settings of workers, which inherit them."""
+
+    stack_home: Path | None = Field(
+        None,
+        description="folder of the servers of `cqrs up`; without it, one per user. Two checkouts "
+        "on one host need two",
+    )
+    cache_home: Path | None = Field(
+        None,
+        description="folder of the servers' jars; without it, one per user",
+    )
+    debug: str | None = Field(None, description="`cqrs` shows the traceback of a failure")
+
+
+# Like enough to a setting to be suggested for it, as `difflib` compares.
+_NEAR = 0.5
 
 # What Kubernetes adds to the environment of every pod for each service of its namespace, here for
 # services that are called `cqrs` or `cqrs-...`. For `cqrs-health` that is CQRS_HEALTH_PORT, too: it
@@ -51,7 +74,7 @@ class Settings(ConnectionSettings, BaseSettings):
     What is not passed is read from the environment. `read_settings` is for that alone.
 
     Raises:
-        Fatal: the environment contains an unknown variable with the prefix.
+        InvalidSettings: the environment contains unknown variables with the prefix.
     """
 
     model_config = SettingsConfigDict(
@@ -60,38 +83,49 @@ class Settings(ConnectionSettings, BaseSettings):
 
     # Prefix of everything that a deployment owns on shared servers: topics, consumer groups,
     # transactional ids, indices. It never changes while the deployment lives.
-    namespace: str = Field(
-        "", pattern=r"^([a-z0-9.][a-z0-9._-]*)?$", description="prefix of all names"
+    namespace: Annotated[
+        str,
+        Values(
+            "lower-case letters, digits, dots, hyphens and underscores, beginning with a letter, a "
+            "digit or a dot"
+        ),
+    ] = Field(
+        "",
+        pattern=r"^([a-z0-9.][a-z0-9._-]*)?$",
+        description="prefix of topics, groups, transactional ids and indices",
     )
 
     # Kafka
-    partitions: int = Field(4, ge=1, le=1024, description="partitions of each topic, for life")
-    replication_factor: int = Field(1, ge=1, description="replicas of new topics; 3 in production")
+    partitions: int = Field(
+        4,
+        ge=1,
+        le=1024,
+        description="partitions of each topic; fixed for a deployment's life, so set it for every "
+        "process",
+    )
+    replication_factor: int = Field(1, ge=1, description="of new topics; 3 in production")
     session_timeout: float = Field(
         10.0, ge=3.0, le=60.0, description="seconds until a dead worker's partitions move"
     )
     transaction_timeout: float = Field(
         15.0, ge=2.0, description="seconds until the broker aborts a dead worker's transaction"
     )
-    outcome_timeout: float = Field(30.0, gt=0, description="seconds a client waits for an outcome")
     stall_timeout: float = Field(
         60.0,
         ge=1.0,
-        description="seconds without progress after which a worker with records to process ends",
+        description="seconds without progress after which a worker with work ends; longer than a "
+        "rebalance (30)",
     )
-    health_port: int | None = Field(
-        None, ge=0, le=65535, description="port of a worker's /health; 0: any free one"
+    outcome_timeout: float = Field(
+        30.0, gt=0, description="seconds that a client waits for an outcome"
     )
-    health_host: str = Field(
-        "127.0.0.1",
-        pattern=r"^[A-Za-z0-9.:-]+$",
-        description="address that /health listens on; 0.0.0.0: all IPv4 addresses of the host",
-    )
-    ready_lag: float | None = Field(
-        None, gt=0, description="seconds that a partition of a ready worker may be behind"
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = Field(
+        "zstd",
+        description="how this program compresses what it writes to Kafka, to a fifth; kafkajs "
+        "reads only gzip without a plugin",
     )
     max_chunk_records: int = Field(
-        4000, ge=1, le=100_000, description="most records decided in one transaction"
+        4000, ge=1, le=100_000, description="most commands in one transaction"
     )
 
     # Dead letters
@@ -113,49 +147,107 @@ class Settings(ConnectionSettings, BaseSettings):
 
     # State
     state_dir: Path | None = Field(
-        None, description="folder of the command worker's state; without it, in memory"
+        None,
+        description="folder in which command workers keep their state (`docs/state.md`); without "
+        "it, in memory",
     )
 
     # Elasticsearch
     view_cache_documents: int = Field(
-        200_000, ge=0, description="documents a view worker keeps in memory per process"
+        200_000, ge=0, description="documents that a view worker keeps in memory"
     )
     bulk_documents: int = Field(2000, ge=1, description="most documents in one bulk request")
     view_replicas: int | None = Field(
-        None, ge=0, description="replicas of a view's index; by default one if there are two nodes"
+        None,
+        ge=0,
+        description="replicas of a view's index, set once it is loaded; without it one as soon as "
+        "there are two nodes",
+    )
+
+    # Health and metrics
+    health_port: int | None = Field(
+        None,
+        ge=0,
+        le=65535,
+        description="port of a worker's metrics and health (`docs/operating.md`); the next process "
+        "of `--processes` has the next one; 0: any free one",
+    )
+    health_host: Annotated[
+        str, Values("the address of an interface of this host, or a host name")
+    ] = Field(
+        "127.0.0.1",
+        pattern=r"^[A-Za-z0-9.:-]+$",
+        description="address that they are served at; `0.0.0.0` for probes and scrapes from "
+        "outside, as those of Kubernetes",
+    )
+    ready_lag: float | None = Field(
+        None,
+        gt=0,
+        description="seconds that a partition may be behind while the worker is ready; without it, "
+        "any number",
     )
 
     # Personal data
     encrypt_personal_data: bool = Field(
-        False, description="whether personal data in events, states and dead letters is encrypted"
+        False,
+        description="whether personal data is encrypted in events, states and dead letters; see "
+        '"Erasing a user"',
     )
     master_key: SecretStr | None = Field(
-        None, description="base64 of the 32 bytes that wrap the data keys of aggregates"
+        None, description="wraps the keys of users; `cqrs keys new` makes one"
     )
-    master_key_file: Path | None = Field(None, description="file with the master key")
+    master_key_file: Path | None = Field(None, description="file with it")
+    second_master_key: SecretStr | None = Field(
+        None, description="opens what it wrapped, and wraps nothing: while keys are rotated"
+    )
+    second_master_key_file: Path | None = Field(None, description="file with it")
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="lowest level of this project's log lines in workers"
     )
     log_format: Literal["text", "json"] = Field("text", description="form of a worker's log lines")
+    tracing: bool = Field(
+        False, description="whether commands that came with a trace are traced by OpenTelemetry"
+    )
 
-    @model_validator(mode="after")
-    def _check_keys(self) -> Self:
-        for name in ("master_key", "control_key"):
-            key = self.secret(name)
-            if key is None:
-                continue
-            try:
-                raw = base64.b64decode(key, validate=True)
-            except (binascii.Error, ValueError):
-                raw = b""
-            if len(raw) != 32:
-                variable = name if getattr(self, f"{name}_file") is None else f"{name}_file"
-                raise ValueError(
-                    f"{PREFIX}{variable.upper()} is not valid: it must be base64 of 32 bytes; "
-                    "`cqrs keys new` makes one"
+    def contradictions(self) -> Iterator[Contradiction]:
+        """Yield those of the connections, and what is wrong with the keys."""
+        found = list(super().contradictions())
+        yield from found
+        keys = {}
+        for secret in ("master_key", "second_master_key", "control_key"):
+            name = secret if getattr(self, f"{secret}_file") is None else f"{secret}_file"
+            if any(name in one.about for one in found):
+                return
+            keys[secret] = self.secret(secret)
+            if not _is_master_key(keys[secret]):
+                yield Contradiction(
+                    f"{variable(name)} is not valid: it must be base64 of 32 bytes; `cqrs keys "
+                    "new` makes one",
+                    (name,),
                 )
-        return self
+                return
+        first, second, _ = keys.values()
+        if second is not None and first is None:
+            yield Contradiction(
+                "CQRS_SECOND_MASTER_KEY needs CQRS_MASTER_KEY", ("master_key", "second_master_key")
+            )
+        elif second is not None and first == second:
+            yield Contradiction(
+                "CQRS_MASTER_KEY and CQRS_SECOND_MASTER_KEY are the same",
+                ("master_key", "second_master_key"),
+            )
+
+    @classmethod
+    def without_environment(cls, values: Mapping[str, Any]) -> Self:
+        """Create settings of these values alone; `model_validate` reads the environment, too.
+
+        Raises:
+            ValidationError: they are not valid.
+        """
+        created = cls.__new__(cls)
+        BaseModel.__init__(created, **values)
+        return created
 
     @classmethod
     def settings_customise_sources(
@@ -166,30 +258,43 @@ class Settings(ConnectionSettings, BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Take what the caller passes, then what `_from_environment` returns."""
-        found = _from_environment(os.environ)
-        own = {name: text for name, text in found.items() if name not in _OTHERS}
-        return init_settings, InitSettingsSource(settings_cls, own)
+        """Take what the caller passes, then what the environment contains."""
+        found, unknown = _from_environment(os.environ)
+        if unknown:
+            raise InvalidSettings(unknown)
+        return init_settings, InitSettingsSource(settings_cls, _settings_among(found))
 
 
-def _from_environment(environment: Mapping[str, str]) -> Mapping[str, str]:
+def _is_master_key(key: str | None) -> bool:
+    try:
+        return key is None or len(base64.b64decode(key, validate=True)) == 32
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _from_environment(environment: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
     """Return the text of each variable that is known and not empty, by its name without the prefix.
 
-    Raises:
-        Fatal: a variable with the prefix is none that this project knows.
+    And a line for each variable with the prefix that is none of this project.
     """
-    known = (*Settings.model_fields, *_OTHERS)
-    found = {}
-    for variable, value in environment.items():
-        if not variable.upper().startswith(PREFIX) or _is_of_kubernetes(variable, value):
+    known = (*Settings.model_fields, *CommandVariables.model_fields)
+    found: dict[str, str] = {}
+    unknown = []
+    for name, text in environment.items():
+        if not name.upper().startswith(PREFIX) or _is_of_kubernetes(name, text):
             continue
-        name = variable.lower().removeprefix(PREFIX.lower())
-        if name not in known:
-            nearest = get_close_matches(name, known, 1, cutoff=0.0)[0]
-            raise Fatal(f"{variable} is not a setting; did you mean {PREFIX}{nearest.upper()}?")
-        if value:
-            found[name] = value
-    return found
+        short = name.lower().removeprefix(PREFIX.lower())
+        if short not in known:
+            near = get_close_matches(short, known, 1, cutoff=_NEAR)
+            hint = f"did you mean {variable(near[0])}?" if near else "`cqrs config` lists them"
+            unknown.append(f"{name} is not a setting; {hint}")
+        elif text:
+            found[short] = text
+    return found, unknown
+
+
+def _settings_among(found: Mapping[str, str]) -> dict[str, Any]:
+    return {name: text for name, text in found.items() if name in Settings.model_fields}
 
 
 def _is_of_kubernetes(name: str, value: str) -> bool:
@@ -201,34 +306,62 @@ def read_folder(name: Folder) -> Path | None:
     """Return the folder that this variable names, with ``~`` expanded; None if it is not set.
 
     Raises:
-        Fatal: a variable with the prefix is unknown, or there is no such home folder.
+        InvalidSettings: variables with the prefix are unknown, or there is no such home folder.
     """
-    folder = _from_environment(os.environ).get(name)
+    found, unknown = _from_environment(os.environ)
+    if unknown:
+        raise InvalidSettings(unknown)
     try:
-        return None if folder is None else Path(folder).expanduser()
+        return Path(found[name]).expanduser() if name in found else None
     except RuntimeError as error:
-        raise _not_valid(name, str(error)) from None
+        raise InvalidSettings([f"{variable(name)} is not valid: {error}"]) from None
 
 
 def read_settings() -> Settings:
     """Return the settings that the environment contains.
 
     Raises:
-        Fatal: a variable is unknown, or its value is not valid. The line names the variable, and
-            does not contain its value.
+        InvalidSettings: variables are unknown, values not valid, or settings contradict each other;
+            a line for each. The lines name the variables, and contain no value.
     """
+    found, problems = _from_environment(os.environ)
     try:
-        return Settings()
+        settings = Settings.without_environment(_settings_among(found))
     except ValidationError as error:
-        problem = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        reason = problem["msg"].removeprefix("Value error, ")
-        if not problem["loc"]:  # about several variables, which the reason names
-            raise Fatal(reason) from None
-        raise _not_valid(str(problem["loc"][0]), reason) from None
+        problems += _problems(error, _settings_among(found))
+    if problems:
+        raise InvalidSettings(problems)
+    return settings
 
 
-def _not_valid(name: str, reason: str) -> Fatal:
-    return Fatal(f"{PREFIX}{name.upper()} is not valid: {reason}")
+def _problems(error: ValidationError, given: Mapping[str, Any]) -> Sequence[str]:
+    """Return a line for each mistake in what was given."""
+    lines: list[str] = []
+    wrong: set[str] = set()
+    for problem in error.errors(include_url=False, include_input=False):
+        if not problem["loc"]:  # all values are valid, and some contradict each other
+            return [one.line for one in _contradictions(problem)]
+        name = str(problem["loc"][0])
+        wrong.add(name)
+        reason = f"it must be {allowed(Settings, name)}"
+        if problem["type"] == "value_error":  # of a check of our own
+            reason = str(problem["ctx"]["error"])
+        lines.append(f"{variable(name)} is not valid: {reason}")
+    # What follows from a setting that is not valid is not known yet.
+    valid = {name: text for name, text in given.items() if name not in wrong}
+    try:
+        Settings.without_environment(valid)
+    except ValidationError as others:
+        [problem] = others.errors(include_url=False, include_input=False)
+        found = _contradictions(problem)
+        lines += [one.line for one in found if not wrong.intersection(one.about)]
+    return lines
+
+
+def _contradictions(problem: Any) -> Sequence[Contradiction]:
+    error = problem["ctx"]["error"]
+    assert isinstance(error, ContradictionError), "nothing else is about several settings"
+    return error.found
 
 
 @lru_cache(maxsize=1)
@@ -236,6 +369,6 @@ def settings() -> Settings:
     """Return the settings of this process, which are read once.
 
     Raises:
-        Fatal: as `read_settings` does.
+        InvalidSettings: as `read_settings` does.
     """
     return read_settings()

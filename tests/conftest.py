@@ -16,15 +16,19 @@ from tests.harness.deployments import delete_all_data, deployment, run_apart
 settings.register_profile("full", max_examples=100_000, deadline=None)
 
 
+# Tests that are not part of every run: the marker, and the option that adds them.
+_ON_DEMAND = {"all_faults": "--faults", "shipping": "--shipping"}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", action="store_true", help="every fault scenario, small")
+    parser.addoption("--shipping", action="store_true", help="package, image and manifests")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without `--faults`, leave out the scenarios that are not part of every run."""
-    if config.getoption("--faults"):
-        return
-    left_out = [item for item in items if item.get_closest_marker("all_faults")]
+    """Leave out the tests that are not part of every run, unless their option is there."""
+    unwanted = [marker for marker, option in _ON_DEMAND.items() if not config.getoption(option)]
+    left_out = [item for item in items if any(map(item.get_closest_marker, unwanted))]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if item not in left_out]
 

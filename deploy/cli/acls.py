@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from deploy.cli.topic_manifests import CLUSTER_LABEL, STRIMZI_API
 from deploy.rights import elasticsearch_rights, kafka_rights
 from deploy.roles import SecuredRole
 from streams.kafka.rights import Right
@@ -23,7 +24,9 @@ _STRIMZI_TYPES: Mapping[str, str] = {
 }
 
 
-def acls(role: SecuredRole, principal: str, form: Form, settings: Settings) -> str:
+def acls(
+    role: SecuredRole, principal: str, form: Form, settings: Settings, cluster: str = "kafka"
+) -> str:
     """Return the rights of a role in the namespace of the settings, for a principal.
 
     Args:
@@ -32,12 +35,11 @@ def acls(role: SecuredRole, principal: str, form: Form, settings: Settings) -> s
         form: `kafka-acls` are commands, `strimzi` is a KafkaUser; `json` is for other tools, and
             has the role of Elasticsearch, too.
         settings: with the namespace.
+        cluster: name of the Kafka resource of Strimzi.
     """
-    write: dict[Form, Callable[[SecuredRole, str, Settings], str]] = {
-        "kafka-acls": _kafka_acls,
-        "strimzi": _strimzi,
-        "json": _json,
-    }
+    if form == "strimzi":
+        return _strimzi(role, principal, settings, cluster)
+    write = {"kafka-acls": _kafka_acls, "json": _json}
     return write[form](role, principal, settings)
 
 
@@ -54,7 +56,7 @@ def _kafka_acls(role: SecuredRole, principal: str, settings: Settings) -> str:
     return "\n".join(lines)
 
 
-def _strimzi(role: SecuredRole, principal: str, settings: Settings) -> str:
+def _strimzi(role: SecuredRole, principal: str, settings: Settings, cluster: str) -> str:
     # JSON is YAML; only the name is given by a person, and it is in quotes.
     entries = [
         {
@@ -68,11 +70,11 @@ def _strimzi(role: SecuredRole, principal: str, settings: Settings) -> str:
         for right in kafka_rights(role, settings)
     ]
     user = {
-        "apiVersion": "kafka.strimzi.io/v1",
+        "apiVersion": STRIMZI_API,
         "kind": "KafkaUser",
         "metadata": {
             "name": principal.removeprefix("User:"),
-            "labels": {"strimzi.io/cluster": "CLUSTER"},
+            "labels": {CLUSTER_LABEL: cluster},
         },
         "spec": {
             "authentication": {"type": "scram-sha-512"},

@@ -19,9 +19,9 @@ from deploy.cli.terminal import progress_bar
 from deploy.cli.verify import print_report
 from deploy.demo import COMMANDS, DemoResult, percentiles, run_demo
 from deploy.embedded.secrets import ADMIN
-from deploy.embedded.stack import EmbeddedStack, running_address
+from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
-from deploy.environment import child_environment, load_settings
+from deploy.environment import child_environment
 from deploy.roles import SecuredRole
 from deploy.supervisor import Role, running_worker
 from models.errors import CqrsError, Fatal
@@ -70,6 +70,9 @@ def demo(as_json: bool, secure: bool) -> None:
     else:
         _print(result)
     result.check()
+    if not as_json:
+        click.echo("Everything adds up: nothing was lost, doubled or mixed up.")
+        click.echo("To look around yourself: `cqrs dev`, then the first look of the README.")
 
 
 @contextmanager
@@ -80,16 +83,14 @@ def _servers(secure: bool) -> Iterator[_SettingsOf]:
         with EmbeddedStack.temporary(TerminalProgress(), secure=True) as stack:
             yield _secured(stack, namespace)
         return
-    if running_address() is not None:
-        settings = load_settings().model_copy(update={"namespace": namespace})
-        yield lambda _: settings
-        return
-    with EmbeddedStack.temporary(TerminalProgress()) as stack:
-        settings = Settings(
-            bootstrap_servers=stack.bootstrap_servers,
-            elasticsearch_url=stack.elasticsearch_url,
-            namespace=namespace,
-        )
+    with ExitStack() as resources:
+        stack = EmbeddedStack()
+        if not stack.is_running:
+            stack = resources.enter_context(EmbeddedStack.temporary(TerminalProgress()))
+        if stack.address.is_secure:
+            raise Fatal("the running stack is secured: `cqrs demo --secure` starts one of its own")
+        # The environment may name other servers.
+        settings = Settings.without_environment({**stack.address.settings, "namespace": namespace})
         yield lambda _: settings
 
 
@@ -98,8 +99,8 @@ def _secured(stack: EmbeddedStack, namespace: str) -> _SettingsOf:
     from deploy.embedded.grants import grant_roles
 
     def of(principal: str) -> Settings:
-        # Not `Settings(...)`: the environment may name another principal.
-        return Settings.model_validate({**stack.settings(principal), "namespace": namespace})
+        # The environment may name another principal.
+        return Settings.without_environment({**stack.settings(principal), "namespace": namespace})
 
     asyncio.run(grant_roles(of(ADMIN), stack.secrets))
     return of
@@ -126,7 +127,9 @@ def _last_lines(logs: list[Path]) -> str:
 
 
 def _figures(result: DemoResult) -> dict[str, float | int | None]:
-    searchable, searches = percentiles(result.searchable), percentiles(result.searches)
+    outcomes, searchable, searches = map(
+        percentiles, (result.outcomes, result.searchable, result.searches)
+    )
     report = result.report
     return {
         "commands": report.commands,
@@ -137,6 +140,8 @@ def _figures(result: DemoResult) -> dict[str, float | int | None]:
         "events": report.events,
         "documents": report.documents,
         "commands_per_second": round(result.decided_per_second),
+        "produced_to_outcome_p50_ms": round(outcomes[0]),
+        "produced_to_outcome_p99_ms": round(outcomes[1]),
         "produced_to_searchable_p50_ms": round(searchable[0]),
         "produced_to_searchable_p99_ms": round(searchable[1]),
         "search_p50_ms": round(searches[0], 1),

@@ -10,7 +10,7 @@ import click
 from pydantic import ValidationError
 
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.terminal import examples
+from deploy.cli.terminal import as_typed, examples
 from deploy.environment import load_settings
 from models.commands import EraseUser
 from models.errors import InvalidCommand, Rejected
@@ -54,7 +54,10 @@ def erase(
     try:
         command = EraseUser(aggregate_id=user)
     except ValidationError as error:
-        raise InvalidCommand(explain(error, EraseUser)[1]) from None
+        _, problems = explain(error, EraseUser)
+        raise InvalidCommand(
+            [as_typed(line, {"aggregate_id": "ID"}) for line in problems]
+        ) from None
     if not yes:
         click.confirm(f"Erase user {user} for good?", abort=True)
     settings = load_settings()

@@ -1,4 +1,4 @@
-"""Exit codes of `cqrs`, the same for all commands. Workers have some more (README)."""
+"""Exit codes of `cqrs`, the same for all commands. Workers have some more (docs/workers.md)."""
 
 from __future__ import annotations
 

@@ -15,9 +15,10 @@ from pydantic.alias_generators import to_camel
 
 from agents.users import USERS
 from deploy.cli.exit_codes import ExitCode
+from deploy.cli.outcomes import outcome_line
 from deploy.cli.terminal import examples, progress_bar
 from deploy.environment import load_settings
-from models.outcomes import Accepted, Duplicate, FirstAcceptance, FirstParked, Unparked
+from models.outcomes import Accepted
 from models.user import User
 from models.wire import encode
 from streams.audit.timeline import Entry, Timeline, read_timeline, state_of
@@ -104,18 +105,7 @@ def _outcome(entry: Entry) -> str:
     outcome = entry.outcome
     if outcome is None:
         return "accepted" if entry.events else "not decided yet, or its outcome has expired"
-    if isinstance(outcome, Accepted):
-        return "accepted"
-    if isinstance(outcome, Duplicate):
-        first = outcome.of
-        if isinstance(first, FirstAcceptance):
-            return f"duplicate: accepted before, version {first.sequence}"
-        if isinstance(first, FirstParked):
-            return f"duplicate: parked before, at offset {first.offset}"
-        return f"duplicate: rejected before, {first.code}: {first.reason}"
-    if isinstance(outcome, Unparked):
-        return f"unparked: {outcome.ended} commands ended, {outcome.left} left"
-    return f"{outcome.status}, {outcome.code}: {outcome.reason}"
+    return "accepted" if isinstance(outcome, Accepted) else outcome_line(outcome)
 
 
 def _print_state(snapshot: Snapshot[User]) -> None:

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
 import click
 
-from deploy.cli.terminal import examples
+from agents.users import COMMAND_WORKER, USERS
+from deploy.cli.exit_codes import ExitCode
+from deploy.cli.terminal import examples, progress_bar
+from deploy.environment import load_settings
+from streams.aggregate import TopicNames
+from streams.commands.rotate_keys import WrappedKeys, read_wrapped_keys, rotate_keys
+from streams.encryption.keys import new_master_key
+from streams.kafka.rights import reader
+from streams.kafka.topics import check_topics, topic_specs
+from streams.worker.process import tune_gc
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
 def keys() -> None:
-    """Create a master key for personal data, or a control key."""
+    """Create a master key for personal data; replace it by another one while workers run.
+
+    CQRS_MASTER_KEY wraps the keys of users. To replace it, see docs/security.md: every process
+    first gets the new one as CQRS_SECOND_MASTER_KEY, then as CQRS_MASTER_KEY with the old one as
+    CQRS_SECOND_MASTER_KEY; then `rotate`.
+    """
 
 
 @keys.command(
@@ -26,9 +47,77 @@ def new(control: bool) -> None:
     """Print a new master key: one line to paste into a shell.
 
     Store it apart from Kafka's data and its backups, and do not lose it: without it nobody can read
-    personal data again. A deployment keeps one master key for its whole life.
+    personal data again.
     """
-    from streams.encryption.keys import new_master_key
-
     name = "CQRS_CONTROL_KEY" if control else "CQRS_MASTER_KEY"
     click.echo(f"export {name}={new_master_key()}")
+
+
+@keys.command(epilog=examples("cqrs keys status", "cqrs keys status --json"))
+@_JSON
+@click.pass_context
+def status(ctx: click.Context, as_json: bool) -> None:
+    """Show how many keys of users are wrapped with which master key.
+
+    Exit code 1 if any is not wrapped with CQRS_MASTER_KEY: the other master key is still needed.
+    Nothing is written.
+    """
+    settings = load_settings()
+    names = TopicNames.of(settings, USERS.name)
+
+    async def read() -> list[WrappedKeys]:
+        await check_topics(settings, topic_specs(settings, names), reader(names))
+        return [
+            await read_wrapped_keys(settings, names, number, progress)
+            for number in range(settings.partitions)
+        ]
+
+    with progress_bar() as progress:
+        found = asyncio.run(read())
+    left = sum(one.second + one.unknown for one in found)
+    if as_json:
+        click.echo(json.dumps({"ok": not left, "partitions": [asdict(one) for one in found]}))
+    else:
+        _print(names.keys, found)
+    ctx.exit(ExitCode.NO if left else ExitCode.OK)
+
+
+@keys.command(epilog=examples("cqrs keys rotate", "cqrs keys rotate --json"))
+@_JSON
+def rotate(as_json: bool) -> None:
+    """Wrap the keys of users that CQRS_SECOND_MASTER_KEY wrapped with CQRS_MASTER_KEY.
+
+    Workers may run. One that owns a partition with such keys loses it for a moment, and takes it
+    over again. If this is interrupted, run it again: it continues with what is left. Events and
+    states stay as they are, for the keys of users do not change.
+    """
+    settings = load_settings()
+    names = TopicNames.of(settings, USERS.name)
+    tune_gc()
+
+    async def wrap() -> list[int]:
+        await check_topics(settings, topic_specs(settings, names), reader(names))
+        return [
+            await rotate_keys(settings, names, number, COMMAND_WORKER, progress)
+            for number in range(settings.partitions)
+        ]
+
+    with progress_bar() as progress:
+        wrapped = asyncio.run(wrap())
+    if as_json:
+        click.echo(json.dumps({"wrapped": wrapped}))
+    else:
+        click.echo(f"{sum(wrapped):,} keys of users were wrapped anew; `cqrs keys status` checks")
+
+
+def _print(topic: str, found: Sequence[WrappedKeys]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(topic, "CQRS_MASTER_KEY", "second one", "neither", "replaced, until compaction")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for one in found:
+        counts = (one.current, one.second, one.unknown, one.replaced)
+        table.add_row(str(one.partition), *(f"{count:,}" for count in counts))
+    Console(highlight=False).print(table)

@@ -7,29 +7,35 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from deploy.cli.exit_codes import ExitCode
-from models.errors import CqrsError, InvalidCommand, QueryError, Rejected
+from models.errors import CqrsError, InvalidCommand, InvalidSettings, QueryError, Rejected
 
 # name -> (module:attribute of a click command, its one line of help), in the order of `--help`
 COMMANDS = {
+    "dev": ("deploy.cli.dev:dev", "Run servers, topics and all workers in one terminal."),
     "up": ("deploy.cli.stack:up", "Start the embedded Kafka and Elasticsearch."),
     "down": ("deploy.cli.stack:down", "Stop them; the data is kept unless you purge it."),
     "status": ("deploy.cli.stack:status", "Show whether both run; exit code 3 if not."),
+    "env": ("deploy.cli.env:env", "Print the variables of the running stack, for a shell."),
     "logs": ("deploy.cli.stack:logs", "Show the logs of the servers."),
+    "config": ("deploy.cli.config:config", "Show the settings in effect, and where they are from."),
     "topics": ("deploy.cli.topics:topics", "Create the topics, or skip expired commands."),
     "worker": ("deploy.cli.worker:worker", "Run workers that decide commands or update a view."),
     "send": ("deploy.cli.send:send", "Send one command and show its outcome, or send a file."),
     "erase": ("deploy.cli.erase:erase", "Erase a user, and check what is left."),
-    "keys": ("deploy.cli.keys:keys", "Create a master key for personal data."),
+    "keys": ("deploy.cli.keys:keys", "Create a master key, or replace it by another one."),
     "get": ("deploy.cli.queries:get", "Show one user."),
     "search": ("deploy.cli.queries:search", "Find users by a part of their email address."),
     "active": ("deploy.cli.queries:active", "List the active users."),
@@ -41,6 +47,9 @@ COMMANDS = {
     "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they arrive."),
     "dead": ("deploy.cli.dead:dead", "Show, replay or drop what could not be decided."),
     "history": ("deploy.cli.history:history", "Show everything that happened to one user."),
+    "follow": ("deploy.cli.follow:follow", "Show the way of one command, as it goes on."),
+    "top": ("deploy.cli.top:top", "Show what the workers are doing now."),
+    "schema": ("deploy.cli.schema:schema", "Print the schemas of commands, events and outcomes."),
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),
     "state": ("deploy.cli.state:state", "Check or rebuild the state of the command workers."),
@@ -51,6 +60,7 @@ COMMANDS = {
     ),
     "bench": ("benchmarks.cli:bench", "Measure how fast it is, compared with its peers."),
     "demo": ("deploy.cli.demo:demo", "Try everything: 20,000 commands, searches, a check."),
+    "completion": ("deploy.cli.completion:completion", "Print the completion script of a shell."),
 }
 
 _ROOT = Path(__file__).parents[2]  # a checkout, or the folder of an installed package
@@ -79,6 +89,13 @@ class _Lazy(click.Group):
         command: click.Command = getattr(import_module(module), attribute)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the name of a command, without its module."""
+        if not incomplete or incomplete[0].isalnum():
+            names = [name for name in installed_commands() if name.startswith(incomplete)]
+            return [CompletionItem(name, help=COMMANDS[name][1]) for name in names]
+        return super().shell_complete(ctx, incomplete)
+
     def invoke(self, ctx: click.Context) -> None:
         """Run the command; a reader of its output that has enough is no error."""
         try:
@@ -92,8 +109,23 @@ class _Lazy(click.Group):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in installed_commands()])
 
 
+def _show_version(ctx: click.Context, _option: click.Parameter, is_wanted: bool) -> None:
+    if is_wanted:
+        from deploy.cli.version import version_lines
+
+        click.echo(version_lines())
+        ctx.exit()
+
+
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="cqrs-streams", prog_name="cqrs")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_show_version,
+    help="Show the version, and what it runs on.",
+)
 def cqrs() -> None:
     """User accounts with CQRS and event sourcing, on Kafka and Elasticsearch."""
 
@@ -104,6 +136,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Whatever fails is one line on standard error, with `--json` a JSON object with the field
     `error`. With `CQRS_DEBUG=1` the traceback comes first.
     """
+    if os.getpid() == 1:
+        signal.signal(signal.SIGTERM, _end_first_process)
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = cqrs.main(args=words, prog_name="cqrs", standalone_mode=False)
@@ -112,13 +146,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sys.exit(int(code or ExitCode.OK))
 
 
+def _end_first_process(number: int, _frame: object) -> None:
+    """End as the signal ends any other process: the first of a container has no default action."""
+    os._exit(128 + number)
+
+
 def _report(error: Exception, *, as_json: bool) -> ExitCode:
     """Print the line of a failure, and return the exit code."""
     if os.environ.get("CQRS_DEBUG"):
         traceback.print_exception(error)
-    if isinstance(error, click.UsageError) and not as_json:
-        error.show()  # several lines: they show the usage
-        return ExitCode.WRONG_INPUT
     code, line = _explained(error)
     click.echo(json.dumps({"error": line}) if as_json else f"cqrs: {line}", err=True)
     return code
@@ -131,9 +167,11 @@ def _explained(error: Exception) -> tuple[ExitCode, str]:
         if isinstance(error.__context__, EOFError):
             return ExitCode.WRONG_INPUT, "nobody can be asked here: add --yes"
         return ExitCode.NO, "nothing was changed"
+    if isinstance(error, click.UsageError):
+        return ExitCode.WRONG_INPUT, _wrong_usage(error)
     if isinstance(error, click.ClickException):
         return ExitCode.WRONG_INPUT, error.format_message()
-    if isinstance(error, (InvalidCommand, QueryError)):
+    if isinstance(error, (InvalidCommand, InvalidSettings, QueryError)):
         return ExitCode.WRONG_INPUT, str(error)
     if isinstance(error, CqrsError):
         return ExitCode.NO if isinstance(error, Rejected) else ExitCode.UNKNOWN, str(error)
@@ -151,6 +189,27 @@ def _explained(error: Exception) -> tuple[ExitCode, str]:
     if isinstance(error, KafkaError):
         return ExitCode.UNKNOWN, f"Kafka failed: {_one_line(error)}; {details}"
     return ExitCode.DEFECT, f"this is a defect: {_one_line(error)}; {details}"
+
+
+def _wrong_usage(error: click.UsageError) -> str:
+    """Return what is wrong, what may have been meant, and where to look."""
+    line = " ".join(error.format_message().split()).removesuffix(".")
+    context = error.ctx
+    if context is None:
+        return line
+    given, known = "", list[str]()
+    if isinstance(error, click.NoSuchOption):
+        given, line = error.option_name, f"No such option: {error.option_name}"
+        known = [name for one in context.command.get_params(context) for name in one.opts]
+    elif line.startswith("No such command") and isinstance(context.command, click.Group):
+        given, known = line.split("'")[1], context.command.list_commands(context)
+    elif isinstance(error, click.BadParameter) and error.param is not None:
+        choice, (_, _, reason) = error.param.type, line.partition(": '")
+        if isinstance(choice, click.Choice) and reason:
+            given, known = reason.split("'")[0], [*map(str, choice.choices)]
+    meant = get_close_matches(given, known, 1)
+    suggestion = f": did you mean {meant[0]}?" if meant else "."
+    return f"{line}{suggestion} See `{context.command_path} --help`"
 
 
 def _one_line(error: Exception) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from agents.client import open_queries, pages_by_email
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.terminal import examples
+from deploy.cli.terminal import as_typed, examples
 from deploy.environment import load_settings
+from models.errors import QueryError
 from models.queries import (
     DEFAULT_LIMIT,
     MAX_LIMIT,
@@ -24,6 +26,9 @@ from models.queries import (
 )
 from models.user_view import UserReadModel
 from streams.buses import DEFAULT_WAIT_S
+
+# Fields of queries that are no options of the same name.
+_ARGUMENTS = {"user_id": "ID", "email": "FRAGMENT", "first_day": "--from", "last_day": "--to"}
 
 _LIMIT = click.option(
     "--limit",
@@ -63,7 +68,9 @@ def waiting_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.pass_context
 def get(ctx: click.Context, /, user_id: str, as_json: bool, **waiting: Any) -> None:
     """Show one user, active or not; exit code 1 if there is no such user."""
-    user: UserReadModel | None = execute(GetUserById(user_id), waiting)
+    with naming_arguments():
+        query = GetUserById(user_id)
+    user: UserReadModel | None = execute(query, waiting)
     if user is None:
         click.echo(f"cqrs: no user has the id {user_id}", err=True)
         ctx.exit(ExitCode.NO)
@@ -107,7 +114,8 @@ def email(
 
     Upper and lower case are the same. Every character stands for itself, also `.`, `*` and `?`.
     """
-    query = GetUsersByEmail(fragment, MAX_LIMIT if everything and as_json else limit, cursor)
+    with naming_arguments():
+        query = GetUsersByEmail(fragment, MAX_LIMIT if everything and as_json else limit, cursor)
     if not everything:
         page = execute(query, waiting)
         _print_page(page, as_json, more=f"--cursor {page.cursor}")
@@ -168,6 +176,15 @@ def execute(query: object, waiting: dict[str, Any]) -> Any:
             return await queries.execute(query, **waiting)
 
     return asyncio.run(run())
+
+
+@contextmanager
+def naming_arguments() -> Iterator[None]:
+    """Name the fields of a query in its error as they are typed."""
+    try:
+        yield
+    except QueryError as error:
+        raise QueryError(as_typed(str(error), _ARGUMENTS)) from None
 
 
 def _print_user(user: UserReadModel) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from deploy.cli.queries import execute, waiting_options
+from deploy.cli.queries import execute, naming_arguments, waiting_options
 from deploy.cli.terminal import examples
 from models.daily_registrations import DailyRegistrations
 from models.queries import GetDailyRegistrations
@@ -44,7 +44,8 @@ def registrations(
     """
     last_day = (last or datetime.now(timezone.utc)).date()
     first_day = first.date() if first else _days_before(last_day, _DEFAULT_DAYS - 1)
-    query = GetDailyRegistrations(first_day, last_day, source)
+    with naming_arguments():
+        query = GetDailyRegistrations(first_day, last_day, source)
     found: Sequence[DailyRegistrations] = execute(query, waiting)
     if as_json:
         click.echo(json.dumps([one.model_dump(mode="json") for one in found], ensure_ascii=False))

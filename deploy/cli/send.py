@@ -11,7 +11,7 @@ import click
 from pydantic import ValidationError
 
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.terminal import examples
+from deploy.cli.terminal import as_typed, examples
 from deploy.environment import load_settings
 from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
 from models.errors import InvalidCommand
@@ -28,6 +28,9 @@ from models.queries import GetActiveUsers
 from models.validation import explain
 from models.wire import encode
 from streams.buses import DEFAULT_WAIT_S
+
+# Fields of commands whose options have other names.
+_OPTIONS = {"aggregate_id": "--id", "registration_source": "--source"}
 
 
 @click.group(
@@ -115,7 +118,7 @@ def register(
     _send(
         RegisterUser,
         common,
-        aggregate_id=user or str(uuid4()),
+        aggregate_id=str(uuid4()) if user is None else user,
         email=email,
         first_name=first_name,
         last_name=last_name,
@@ -155,14 +158,15 @@ def reactivate(user: str, **common: Any) -> None:
 
 def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) -> None:
     given = {
-        "id": common["command_id"] or uuid4(),
+        "id": uuid4() if common["command_id"] is None else common["command_id"],
         "expected_version": common["expected_version"],
         **fields,
     }
     try:
         command = command_type(**given)
     except ValidationError as error:
-        raise InvalidCommand(explain(error, command_type)[1]) from None
+        _, problems = explain(error, command_type)
+        raise InvalidCommand([as_typed(line, _OPTIONS) for line in problems]) from None
     outcome = asyncio.run(_dispatch(command, common["timeout"]))
     token = outcome.token
     if common["as_json"]:

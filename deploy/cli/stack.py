@@ -56,7 +56,11 @@ def up(kafka_port: int | None, elasticsearch_port: int | None, secure: bool) -> 
 @click.option("--purge", is_flag=True, help="Also remove the data, the logs and the chosen ports.")
 def down(purge: bool) -> None:
     """Stop the embedded Kafka and Elasticsearch; the data is kept unless you purge it."""
-    EmbeddedStack().down(purge)
+    stack = EmbeddedStack()
+    if not stack.home.exists():
+        click.echo(f"there is no stack in {stack.home}")
+        return
+    stack.down(purge)
     click.echo("stopped, and all data removed" if purge else "stopped, the data is kept")
 
 

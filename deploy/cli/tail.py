@@ -26,11 +26,12 @@ from streams.kafka.clients import new_consumer, started
 from streams.kafka.dead_letters import (
     CODE,
     REASON,
-    SEALED,
     SOURCE_OFFSET,
     SOURCE_PARTITION,
     SOURCE_TOPIC,
     WITHHELD,
+    is_sealed,
+    opened_letter,
 )
 from streams.kafka.records import Record
 from streams.kafka.rights import reader
@@ -127,7 +128,7 @@ async def _records(settings: Settings, topic: str, from_beginning: bool) -> Asyn
 async def _decrypted(record: Record, ring: KeyRing | None) -> Record:
     """Return the record decrypted, or as it is if there is no key for it."""
     key, value = record.key, record.value
-    is_dead_letter = SEALED in dict(record.headers)
+    is_dead_letter = is_sealed(record.headers)
     if ring is None or key is None or value is None:
         return record
     if not (is_dead_letter or may_be_sealed(value)):
@@ -141,8 +142,10 @@ async def _decrypted(record: Record, ring: KeyRing | None) -> Record:
     data_key = keys.get(key)
     if data_key is None:
         return record
-    headers = tuple(header for header in record.headers if header[0] != SEALED)
-    return replace(record, value=open_dead_letter(value, key, data_key), headers=headers)
+    plain, headers = opened_letter(
+        value, record.headers, lambda content: open_dead_letter(content, key, data_key)
+    )
+    return replace(record, value=plain, headers=tuple(headers))
 
 
 def _event(record: Any) -> str:
@@ -200,7 +203,7 @@ def _dead_letter(record: Any) -> dict[str, Any]:
             "partition": int(headers.get(SOURCE_PARTITION, -1)),
             "offset": int(headers.get(SOURCE_OFFSET, -1)),
         },
-        "encrypted": SEALED in headers,  # still: its key or the master key is missing
+        "encrypted": is_sealed(record.headers),  # still: its key or the master key is missing
         "key": _text(record.key),
         "value": _text(record.value),
     }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from streams.progress import ProgressCallback, no_progress
+
+_FIELD = re.compile(r"^[a-z_]+(?=:| must )")  # how messages about a field begin
 
 
 @contextmanager
@@ -33,6 +36,17 @@ def progress_bar() -> Iterator[ProgressCallback]:
         yield lambda what, done, total: bars.update(
             task, description=what, completed=done, total=total or None
         )
+
+
+def as_typed(line: str, names: Mapping[str, str]) -> str:
+    """Name the fields of a message as they are typed: `--first-name`, not `first_name`.
+
+    `names` are the fields that are typed in another way; the others only count where the message
+    begins with them.
+    """
+    for name, typed in names.items():
+        line = re.sub(rf"(?<!-)\b{name}\b", typed, line, count=1)
+    return _FIELD.sub(lambda field: f"--{field[0].replace('_', '-')}", line)
 
 
 def examples(*lines: str) -> str:

@@ -10,6 +10,7 @@ from agents.users import COMMAND_WORKER, USERS
 from deploy.cli.acls import FORMS, Form
 from deploy.cli.acls import acls as format_acls
 from deploy.cli.terminal import examples
+from deploy.cli.topic_manifests import topic_manifests
 from deploy.environment import load_settings
 from deploy.roles import ROLES, SecuredRole
 from streams.aggregate import TopicNames
@@ -19,10 +20,14 @@ from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, create_topics, topic_specs
 from streams.settings import Settings, read_settings
 
+_CLUSTER = click.option(
+    "--cluster", default="kafka", show_default=True, help="Name of the Kafka resource of Strimzi."
+)
+
 
 @click.group()
 def topics() -> None:
-    """Create the topics; print who needs which rights; skip expired commands; adopt a new topic."""
+    """Create or print the topics, and who needs which rights; skip expired commands; adopt."""
 
 
 @topics.command(
@@ -67,11 +72,26 @@ def create() -> None:
     show_default=True,
     help="Commands, a KafkaUser of Strimzi, or JSON with the role of Elasticsearch.",
 )
-def acls(role: SecuredRole, principal: str, form: Form) -> None:
+@_CLUSTER
+def acls(role: SecuredRole, principal: str, form: Form, cluster: str) -> None:
     """Print the rights that a role needs in CQRS_NAMESPACE, and no more."""
     if not principal.startswith("User:"):
         raise click.UsageError("a principal begins with User:")
-    click.echo(format_acls(role, principal, form, read_settings()))
+    click.echo(format_acls(role, principal, form, read_settings(), cluster))
+
+
+@topics.command(
+    epilog=examples(
+        "CQRS_PARTITIONS=12 CQRS_REPLICATION_FACTOR=3 cqrs topics manifest --cluster kafka"
+    )
+)
+@_CLUSTER
+def manifest(cluster: str) -> None:
+    """Print the topics of CQRS_NAMESPACE as KafkaTopics of Strimzi, for `kubectl apply`.
+
+    They are what `cqrs topics create` creates, for clusters whose topics Strimzi manages.
+    """
+    click.echo(topic_manifests(read_settings(), cluster))
 
 
 @topics.command(epilog=examples("cqrs topics skip-expired 2"))

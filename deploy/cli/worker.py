@@ -12,9 +12,8 @@ from agents.users import USERS
 from deploy.cli.terminal import examples
 from deploy.environment import child_environment, load_settings
 from deploy.rights import kafka_rights
-from deploy.roles import SecuredRole
 from deploy.scraping import listed_targets, settings_of_each
-from deploy.supervisor import ROLES, Role, Supervisor, command_line
+from deploy.supervisor import ROLES, SECURED_ROLES, Child, Role, Supervisor, command_line
 from streams.aggregate import TopicNames
 from streams.encryption.key_ring import check_master_key
 from streams.kafka.topics import check_topics, topic_specs
@@ -58,9 +57,12 @@ def worker(ctx: click.Context, role: Role, processes: int, targets: Path | None)
     # Check here what starting a worker again would not solve: one error instead of many.
     asyncio.run(_check(settings, role))
     each = settings_of_each(settings, processes)
+    command = command_line(ROLES[role])
     supervisor = Supervisor(
-        command_line(ROLES[role]),
-        list(map(child_environment, each)),
+        [
+            Child(f"worker {number}", command, child_environment(one))
+            for number, one in enumerate(each, 1)
+        ],
         lambda line: click.echo(f"cqrs worker {role}: {line}", err=True),
     )
     with nullcontext() if targets is None else listed_targets(targets, role, each):
@@ -70,7 +72,6 @@ def worker(ctx: click.Context, role: Role, processes: int, targets: Path | None)
 
 async def _check(settings: Settings, role: Role) -> None:
     names = TopicNames.of(settings, USERS.name)
-    secured: SecuredRole = "command-worker" if role == "commands" else "view-worker"
     specs = topic_specs(settings, names)
-    await check_topics(settings, specs, kafka_rights(secured, settings))
+    await check_topics(settings, specs, kafka_rights(SECURED_ROLES[role], settings))
     await check_master_key(settings, names)

@@ -1,23 +1,32 @@
-"""Three Kafka nodes that form one cluster, which loses nothing when one of them is down.
+"""Several nodes of Kafka or of Elasticsearch that form one cluster.
 
     with EmbeddedCluster.temporary() as cluster:     # ends with the block, or with this process
-        cluster.bootstrap_servers                    # all three nodes
+        cluster.bootstrap_servers                    # all three nodes of Kafka
         cluster.nodes[0].kill()                      # clients continue with the other two
         cluster.nodes[0].start()                     # the same port, the same data
         cluster.controller                           # kill this node to cause an election
 
-Each node is a broker and a controller in one process, with a home folder of its own. Every record
-has three replicas and is acknowledged only when at least two of them have it.
+    with ElasticsearchCluster.temporary() as cluster:
+        cluster.elasticsearch_url                    # all three nodes of Elasticsearch
+
+Each node is a process with a home folder of its own. A node of Kafka is a broker and a controller:
+every record has three replicas and is acknowledged only when at least two of them have it. A node
+of Elasticsearch holds data and may be elected.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
-from deploy.embedded import kafka
+from typing_extensions import Self
+
+from deploy.embedded import elasticsearch, kafka
 from deploy.embedded import temporary_homes as temporary
 from deploy.embedded.jars import ensure_jars
 from deploy.embedded.ports import HOST, free_ports
@@ -25,10 +34,12 @@ from deploy.embedded.preconditions import require_disk, require_memory
 from deploy.embedded.processes import ServerProcess, start_together
 from deploy.embedded.start_progress import Progress
 
+L = TypeVar("L")
+
 _NODES = 3
 
 
-class EmbeddedCluster:
+class _Cluster(ABC):
     """A cluster with one node per home folder; create and start it with `temporary`."""
 
     def __init__(
@@ -41,10 +52,12 @@ class EmbeddedCluster:
         self._homes = homes
         self._changes = changes
         ports = free_ports(2 * len(homes))
-        self._ports = [kafka.Listeners(*pair) for pair in zip(ports[::2], ports[1::2], strict=True)]
-        self.advertised = [kafka.Listeners(*map(proxy_of, pair)) for pair in self._ports]
-        """The ports of each node that clients and other nodes connect to."""
-        self.nodes = tuple(ServerProcess("kafka", home, heap_mb=heap_mb) for home in homes)
+        self._ports = list(zip(ports[::2], ports[1::2], strict=True))
+        self.advertised = [(proxy_of(one), proxy_of(other)) for one, other in self._ports]
+        """The ports of each node that others connect to: that for clients, and the nodes' own."""
+        self.nodes = tuple(
+            self._node(home, heap_mb, ports) for home, ports in zip(homes, self._ports, strict=True)
+        )
 
     @classmethod
     @contextmanager
@@ -53,10 +66,10 @@ class EmbeddedCluster:
         progress: Progress | None = None,
         *,
         nodes: int = _NODES,
-        heap_mb: int = 288,
+        heap_mb: int = 0,
         changes: Mapping[str, object] = MappingProxyType({}),
         proxy_of: Callable[[int], int] = lambda port: port,
-    ) -> Iterator[EmbeddedCluster]:
+    ) -> Iterator[Self]:
         """Start a new cluster, and remove it at the end of the block.
 
         `kill -9` of this process also ends the nodes; the next call then removes their folders.
@@ -64,8 +77,8 @@ class EmbeddedCluster:
         Args:
             progress: shows what happens.
             nodes: number of nodes; with fewer than three, none may be down.
-            heap_mb: MiB of heap of each node.
-            changes: settings of Kafka in place of those that `kafka.configure` chooses.
+            heap_mb: MiB of heap of each node; 0 is enough for tests.
+            changes: settings of the server in place of those that `configure` chooses.
             proxy_of: opens a proxy to a node's port, and returns the port of the proxy: the one
                 that clients and other nodes connect to.
 
@@ -79,10 +92,35 @@ class EmbeddedCluster:
             cluster._start(progress or Progress())
             yield cluster
 
+    @abstractmethod
+    def _node(self, home: Path, heap_mb: int, ports: tuple[int, int]) -> ServerProcess:
+        """Return a node that is not started yet."""
+
+    @abstractmethod
+    def _configure(self) -> None:
+        """Write the configuration of all nodes."""
+
+    def _start(self, progress: Progress) -> None:
+        require_memory([node.heap_mb for node in self.nodes])
+        require_disk(self._homes[0])
+        ensure_jars(progress)
+        self._configure()
+        with progress.waiting(f"Starting {len(self.nodes)} {self.nodes[0].title} nodes"):
+            start_together(self.nodes)
+
+    def _kill(self) -> None:
+        """Kill all nodes: their data is removed as well, so a clean shutdown is not needed."""
+        for node in self.nodes:
+            node.kill()
+
+
+class EmbeddedCluster(_Cluster):
+    """A cluster of Kafka."""
+
     @property
     def bootstrap_servers(self) -> str:
         """Addresses of all nodes for Kafka clients: host:port, separated by commas."""
-        return ",".join(f"{HOST}:{ports.broker}" for ports in self.advertised)
+        return ",".join(f"{HOST}:{broker}" for broker, _ in self.advertised)
 
     @property
     def controller(self) -> ServerProcess | None:
@@ -98,19 +136,46 @@ class EmbeddedCluster:
         node = self.nodes[id_ - 1]
         return node if node.is_ready else None
 
-    def _start(self, progress: Progress) -> None:
-        require_memory([node.heap_mb for node in self.nodes])
-        require_disk(self._homes[0])
-        ensure_jars(progress)
+    def _node(self, home: Path, heap_mb: int, ports: tuple[int, int]) -> ServerProcess:
+        return ServerProcess("kafka", home, heap_mb=heap_mb or 288)
+
+    def _configure(self) -> None:
         kafka.configure(
-            dict(zip(self._homes, self._ports, strict=True)),
-            advertised=dict(zip(self._homes, self.advertised, strict=True)),
+            _by_home(self._homes, self._ports, kafka.Listeners),
+            advertised=_by_home(self._homes, self.advertised, kafka.Listeners),
             changes=self._changes,
         )
-        with progress.waiting(f"Starting {len(self.nodes)} Kafka nodes"):
-            start_together(self.nodes)
 
-    def _kill(self) -> None:
-        """Kill all nodes: their data is removed as well, so a clean shutdown is not needed."""
-        for node in self.nodes:
-            node.kill()
+
+class ElasticsearchCluster(_Cluster):
+    """A cluster of Elasticsearch; one node may be down while three were started."""
+
+    @property
+    def elasticsearch_url(self) -> str:
+        """URLs of all nodes for Elasticsearch clients, separated by commas."""
+        return ",".join(f"http://{HOST}:{http}" for http, _ in self.advertised)
+
+    def node_named(self, name: str) -> ServerProcess:
+        """Return the node with this name, as Elasticsearch reports it."""
+        return self.nodes[elasticsearch.node_names(len(self.nodes)).index(name)]
+
+    def _node(self, home: Path, heap_mb: int, ports: tuple[int, int]) -> ServerProcess:
+        return ServerProcess(
+            "elasticsearch",
+            home,
+            heap_mb=heap_mb or 512,
+            healthy=partial(elasticsearch.is_healthy, ports[0]),
+        )
+
+    def _configure(self) -> None:
+        elasticsearch.configure(
+            _by_home(self._homes, self._ports, elasticsearch.Listeners),
+            advertised=_by_home(self._homes, self.advertised, elasticsearch.Listeners),
+            changes=self._changes,
+        )
+
+
+def _by_home(
+    homes: Sequence[Path], ports: Sequence[tuple[int, int]], listeners: Callable[[int, int], L]
+) -> dict[Path, L]:
+    return {home: listeners(*pair) for home, pair in zip(homes, ports, strict=True)}

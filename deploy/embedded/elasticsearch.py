@@ -1,4 +1,4 @@
-"""Elasticsearch as a single node: the core server and its HTTP transport, on 127.0.0.1 only.
+"""Elasticsearch, one node per process: the core server and its transport, on 127.0.0.1 only.
 
 The launcher of the full distribution is in no package registry, so the node is started through its
 public classes. It lacks most modules of the full distribution, such as the field type `wildcard`.
@@ -10,8 +10,10 @@ import base64
 import http.client
 import json
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
+from typing import NamedTuple
 
 from deploy.embedded import elasticsearch_security
 from deploy.embedded.ports import HOST
@@ -22,31 +24,72 @@ from models.errors import Fatal
 _SETTINGS = "config/elasticsearch.json"
 
 
-def configure(home: Path, *, port: int, secure: bool = False) -> None:
-    """Write the configuration of a node that keeps its data below `home`.
+class Listeners(NamedTuple):
+    """The ports of one node."""
 
-    If it is `secure`, its clients authenticate, over TLS.
+    http: int
+    transport: int = 0  # used by the nodes only; 0 is any free one, which is enough for one node
+
+
+def configure(
+    nodes: Mapping[Path, Listeners],
+    *,
+    advertised: Mapping[Path, Listeners] | None = None,
+    changes: Mapping[str, object] = MappingProxyType({}),
+    secure: bool = False,
+) -> None:
+    """Write the configuration of a cluster; each node keeps its data below its home folder.
+
+    Args:
+        nodes: the ports that each node listens on, by home folder.
+        advertised: the ports that others connect to, if these are not the same: those of proxies.
+        changes: settings of Elasticsearch that each node has in place of those chosen here.
+        secure: whether clients authenticate, over TLS.
 
     Raises:
         Fatal: Elasticsearch would keep its data in another folder.
     """
-    if "," in str(home):
-        raise Fatal(f"Elasticsearch takes a path with a comma for two: choose another than {home}")
-    settings = {
-        "path.data": "data/elasticsearch",  # relative to the working directory, which is `home`
-        "path.logs": "logs",
-        "path.repo": "snapshots",  # where snapshot repositories of the type `fs` may be
-        "cluster.name": "cqrs-streams",
-        "node.name": "embedded",
-        "discovery.type": "single-node",
-        "network.host": HOST,
-        "http.port": str(port),
-        "transport.port": "0",  # nothing but the node itself uses it
-        # On a nearly full disk, all indices would become read-only.
-        "cluster.routing.allocation.disk.threshold_enabled": "false",
-        **(elasticsearch_security.settings() if secure else {}),
+    advertised = advertised or nodes
+    names = node_names(len(nodes))
+    for name, (home, ports) in zip(names, nodes.items(), strict=True):
+        if "," in str(home):
+            raise Fatal(
+                f"Elasticsearch takes a path with a comma for two: choose another than {home}"
+            )
+        settings = {
+            "path.data": "data/elasticsearch",  # relative to the working directory, the home
+            "path.logs": "logs",
+            "path.repo": "snapshots",  # where snapshot repositories of the type `fs` may be
+            "cluster.name": "cqrs-streams",
+            "node.name": name,
+            "network.host": HOST,
+            "http.port": ports.http,
+            "http.publish_port": advertised[home].http,
+            "transport.port": ports.transport,
+            "transport.publish_port": advertised[home].transport or -1,  # the one it listens on
+            # On a nearly full disk, all indices would become read-only.
+            "cluster.routing.allocation.disk.threshold_enabled": "false",
+            **_discovery(names, list(advertised.values())),
+            **(elasticsearch_security.settings() if secure else {}),
+            **changes,
+        }
+        written = {key: str(value) for key, value in settings.items()}
+        write_atomically(home / _SETTINGS, json.dumps(written, indent=1))
+
+
+def node_names(nodes: int) -> list[str]:
+    """Return the names of a cluster's nodes, in their order."""
+    return [f"embedded-{number}" for number in range(1, nodes + 1)]
+
+
+def _discovery(names: list[str], nodes: list[Listeners]) -> dict[str, str]:
+    """Return the settings by which the nodes of a cluster find each other."""
+    if len(nodes) == 1:
+        return {"discovery.type": "single-node"}
+    return {
+        "discovery.seed_hosts": ",".join(f"{HOST}:{node.transport}" for node in nodes),
+        "cluster.initial_master_nodes": ",".join(names),
     }
-    write_atomically(home / _SETTINGS, json.dumps(settings, indent=1))
 
 
 def start_server(home: Path, jars: Path) -> Callable[[], None]:

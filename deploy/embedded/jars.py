@@ -27,6 +27,7 @@ from deploy.embedded.lockfile import (
     sha256_of,
 )
 from deploy.embedded.maven import SCRATCH_PREFIX, download
+from deploy.embedded.preconditions import require_packages
 from deploy.embedded.shared_files import locked, write_atomically
 from deploy.embedded.start_progress import Progress
 from models.errors import Fatal
@@ -71,8 +72,10 @@ def ensure_jars(progress: Progress, servers: Collection[str] = SERVERS) -> None:
     Safe in several processes at once. Uses the network only if a jar is missing or damaged.
 
     Raises:
-        Fatal: a jar cannot be downloaded, or has another SHA-256 than in `jars.lock`.
+        Fatal: a jar cannot be downloaded, or has another SHA-256 than in `jars.lock`; or the
+            packages that run the servers are not installed.
     """
+    require_packages()
     jars = [jar for jar in read_lock() if jar.server in servers]
     folders = {server: _folder(server, jars) for server in servers}
     paths = {jar: folders[jar.server] / jar.folder / jar.name for jar in jars}

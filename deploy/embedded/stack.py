@@ -17,7 +17,7 @@ import asyncio
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import platformdirs
@@ -30,10 +30,11 @@ from deploy.embedded.ports import HOST, Ports, choose_ports, require_free
 from deploy.embedded.preconditions import require_disk, require_memory
 from deploy.embedded.processes import ServerProcess, start_together
 from deploy.embedded.secrets import ADMIN, Secrets
-from deploy.embedded.shared_files import locked
+from deploy.embedded.shared_files import locked, write_atomically
 from deploy.embedded.start_progress import Progress
 from deploy.embedded.status import StackStatus, status_of
 from models.errors import Fatal
+from streams.encryption.keys import new_master_key
 from streams.private_folders import ensure_private
 from streams.settings import Settings, read_folder, read_settings
 
@@ -49,6 +50,24 @@ class StackAddress:
 
     bootstrap_servers: str
     elasticsearch_url: str
+    master_key_file: Path | None = None
+    """Of a stack that encrypts personal data (`EmbeddedStack.encrypt`)."""
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """The settings that clients need, by name; of a secured stack more is needed."""
+        return {
+            "bootstrap_servers": self.bootstrap_servers,
+            "elasticsearch_url": self.elasticsearch_url,
+            **self.encryption,
+        }
+
+    @property
+    def encryption(self) -> Mapping[str, object]:
+        """The settings of encryption, by name; none if it is off."""
+        if self.master_key_file is None:
+            return {}
+        return {"encrypt_personal_data": True, "master_key_file": self.master_key_file}
 
     @property
     def is_secure(self) -> bool:
@@ -62,12 +81,12 @@ def default_home() -> Path:
 
 
 def running_address(home: Path | None = None) -> StackAddress | None:
-    """Return the addresses of the stack in `home`, or None if it does not run.
+    """Return the addresses of the stack in `home`, or None if none of its servers runs.
 
-    Without `home` it is the stack of `cqrs up`.
+    Without `home` it is the stack of `cqrs up`. With one server down, the other one is of use.
     """
     stack = EmbeddedStack(home)
-    return stack.address if stack.is_running else None
+    return stack.address if stack.runs_in_part else None
 
 
 class EmbeddedStack:
@@ -165,12 +184,30 @@ class EmbeddedStack:
     @property
     def address(self) -> StackAddress:
         """Both addresses, for clients."""
-        return StackAddress(self.bootstrap_servers, self.elasticsearch_url)
+        key = self._master_key_file
+        return StackAddress(
+            self.bootstrap_servers, self.elasticsearch_url, key if key.exists() else None
+        )
 
     @property
     def is_running(self) -> bool:
         """Whether both servers run and have recorded that they are ready."""
         return all(server.is_ready for server in self._servers)
+
+    @property
+    def runs_in_part(self) -> bool:
+        """Whether one of the servers runs and has recorded that it is ready, or both do."""
+        return any(server.is_ready for server in self._servers)
+
+    def encrypt(self) -> None:
+        """Encrypt personal data from now on, with a master key that is kept in the home.
+
+        It stays so until the stack is purged, and `settings` contain it.
+        """
+        with self._locked():
+            if not self._master_key_file.exists():
+                self._master_key_file.parent.mkdir(exist_ok=True)
+                write_atomically(self._master_key_file, new_master_key(), mode=0o600)
 
     def up(self, progress: Progress | None = None, *, detached: bool = True) -> StackAddress:
         """Start the servers that do not run yet, and wait until they can be used.
@@ -194,7 +231,8 @@ class EmbeddedStack:
             if ports.secure:
                 self.secrets.ensure()
             kafka.configure({self.home: listeners}, secrets=self.secrets if ports.secure else None)
-            elasticsearch.configure(self.home, port=ports.elasticsearch, secure=ports.secure)
+            listener = elasticsearch.Listeners(ports.elasticsearch)
+            elasticsearch.configure({self.home: listener}, secure=ports.secure)
             ports.write(self._stack_json)
             names = " and ".join(server.title for server in missing)
             with progress.waiting(f"Starting {names}"):
@@ -227,18 +265,18 @@ class EmbeddedStack:
     def settings(self, principal: str) -> Mapping[str, object]:
         """Return the settings of a principal's connections (`Secrets.settings`), by name.
 
-        Of a stack that is not secured they are the addresses.
+        Of a stack that is not secured they are the same for all.
         """
         if not self._ports.secure:
-            return asdict(self.address)
-        return self.secrets.settings(principal, self._ports)
+            return self.address.settings
+        return {**self.secrets.settings(principal, self._ports), **self.address.encryption}
 
     def _grant(self, ports: Ports) -> None:
         """Give the roles their rights in `CQRS_NAMESPACE`, and write the files to source."""
         from deploy.embedded.grants import grant_roles
 
-        # Not `Settings(...)`: the environment may name another principal.
-        admin = Settings.model_validate(
+        # The environment may name another principal.
+        admin = Settings.without_environment(
             {**self.secrets.settings(ADMIN, ports), "namespace": read_settings().namespace}
         )
         try:
@@ -248,6 +286,10 @@ class EmbeddedStack:
                 server.kill()
             raise
         self.secrets.write_environments(ports)
+
+    @property
+    def _master_key_file(self) -> Path:
+        return self.home / "config" / "master-key"
 
     @property
     def _stack_json(self) -> Path:

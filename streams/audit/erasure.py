@@ -17,8 +17,9 @@ from models.errors import Transient
 from streams.aggregate import Aggregate, TopicNames
 from streams.audit.erasure_report import ErasureFinding, ErasureReport
 from streams.audit.erasure_search import PersonalDataSearch
-from streams.elasticsearch.connection import connect, translating
+from streams.elasticsearch.connection import connected, translating
 from streams.elasticsearch.index import IndexDefinition
+from streams.encryption.key_ring import check_master_key
 from streams.kafka.log_reader import open_logs
 from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, describe_topics, topic_specs
@@ -40,6 +41,7 @@ async def check_erasure(
     names = TopicNames.of(settings, aggregate.name)
     specs = topic_specs(settings, names)
     await check_topics(settings, specs, reader(names))
+    await check_master_key(settings, names)
     partitions = [
         TopicPartition(spec.name, number) for spec in specs for number in range(spec.partitions)
     ]
@@ -47,9 +49,8 @@ async def check_erasure(
     async with open_logs(settings, partitions) as logs:
         search = PersonalDataSearch(settings, aggregate, names, logs, configs, aggregate_id)
         report = await search.run()
-    if settings.state_dir is not None:
-        [keys] = [finding for finding in report.findings if finding.name == names.keys]
-        report.findings.append(_local_stores(settings, keys))
+    [keys] = [finding for finding in report.findings if finding.name == names.keys]
+    report.findings.append(_local_stores(settings, keys))
     report.findings += await _check_indices(settings, index, aggregate_id)
     return report
 
@@ -57,10 +58,11 @@ async def check_erasure(
 def _local_stores(settings: Settings, keys: ErasureFinding) -> ErasureFinding:
     """Return what the workers' local stores may contain: the last state and replaced ones.
 
-    They are not read. If they are encrypted, they are readable as long as the key is.
+    They are not read, and whether there are any is known on the workers' hosts only. If they are
+    encrypted, they are readable as long as the key is.
     """
     finding = ErasureFinding("CQRS_STATE_DIR of command workers", records=1)
-    finding.note = "not checked: replaced states stay until RocksDB compacts its files"
+    finding.note = "not checked; if set, replaced states stay until RocksDB compacts its files"
     if settings.encrypt_personal_data:
         finding.readable, finding.expires_at = min(1, keys.readable), keys.expires_at
         finding.unseen = min(1, keys.unseen)
@@ -78,7 +80,7 @@ async def _check_indices(
     Copies under another name count as well, as long as they have one of the view's aliases.
     """
     alias = settings.namespace + index.alias
-    async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
+    async with connected(settings, timeout=_REQUEST_TIMEOUT_S) as client:
         with translating(client):
             found = await client.indices.get(
                 index=[alias, f"{alias}-v*"],

@@ -31,9 +31,9 @@ from streams.encryption.cipher import (
     open_parked,
     open_state,
 )
-from streams.encryption.keys import PartitionKeys, master_key
+from streams.encryption.keys import master_keys, no_master_key
 from streams.kafka.clients import new_producer, started
-from streams.kafka.dead_letters import SEALED
+from streams.kafka.dead_letters import is_sealed
 from streams.kafka.log_reader import LogReader
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
@@ -104,7 +104,7 @@ class PersonalDataSearch(Generic[S]):
         """Search all topics and report the findings.
 
         Raises:
-            Fatal: The master key is missing or wrong.
+            Fatal: The master key is missing.
             Transient, KafkaError: Kafka failed.
         """
         names = self._names
@@ -125,17 +125,30 @@ class PersonalDataSearch(Generic[S]):
 
     async def _find_keys(self) -> ErasureFinding:
         finding = ErasureFinding(self._names.keys)
-        opener = PartitionKeys(master_key(self._settings))
+        master = master_keys(self._settings)
         last: Record | None = None
+        unopened = 0
         async for record in self._records(finding):
             last = record
-            if record.value is not None:
-                self._keys.append(opener.unwrap(self._key, record.value))
+            if record.value is None:
+                continue
+            if master is None:
+                raise no_master_key()
+            try:
+                self._keys.append(master.unwrap(self._key, record.value))
+            except DecryptionError:  # whoever has another master key may open it
+                unopened += 1
         finding.readable = len(self._keys)
         if finding.unseen:  # one of them may be a key
             return finding
-        if self._keys and last is not None and last.value is None:
+        finding.unseen = unopened
+        if (self._keys or unopened) and last is not None and last.value is None:
             finding.expires_at = self._keys_expire_at = await self._compaction(finding, last)
+        if unopened:
+            finding.note = (
+                "some are wrapped with another master key: a former one can be given as "
+                "CQRS_SECOND_MASTER_KEY"
+            )
         return finding
 
     async def _search_changelog(self) -> ErasureFinding:
@@ -267,7 +280,7 @@ class PersonalDataSearch(Generic[S]):
 
     def _in_dead_letter(self, record: Record) -> _PersonalData:
         value = record.value
-        if value is not None and SEALED in dict(record.headers):
+        if value is not None and is_sealed(record.headers):
             return self._if_opened(lambda key: open_dead_letter(value, record.key or b"", key))
         return self._in_command(record)
 

@@ -22,7 +22,7 @@ from streams.aggregate import TopicNames
 from streams.audit.folds import Frozen, Kept
 from streams.audit.partition import dead_letter_turn, outcome_turn
 from streams.audit.spill import Spill
-from streams.encryption.keys import PartitionKeys
+from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.kafka.log_reader import LogReader
 from streams.kafka.records import Record
 from streams.state.changelog import check_keys
@@ -77,7 +77,7 @@ class PartitionLogs:
         number: int,
         *,
         buckets: int,
-        master: bytes | None,
+        master: MasterKeys | None,
         advance: Callable[[int], None],
     ) -> None:
         """Create a reader.
@@ -87,7 +87,7 @@ class PartitionLogs:
             names: Names of the topics.
             number: Number of the partition.
             buckets: Number of buckets.
-            master: Master key; None if there are no keys to be read.
+            master: Master keys; None if there are no keys to be read.
             advance: Is told how many more records were read, and how many more were taken; keys
                 do not count.
         """

@@ -18,7 +18,7 @@ from streams.aggregate import Aggregate, TopicNames
 from streams.audit.partition import PartitionAudit
 from streams.audit.partition_logs import PartitionLogs, Shelf, count_buckets
 from streams.audit.report import Report
-from streams.encryption.keys import master_key
+from streams.encryption.keys import master_keys
 from streams.kafka.log_reader import open_logs
 from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, topic_specs
@@ -48,7 +48,7 @@ async def verify_states(
     names = TopicNames.of(settings, aggregate.name)
     await check_topics(settings, topic_specs(settings, names), reader(names))
     topics = (names.changelog, names.events)
-    master = master_key(settings)
+    master = master_keys(settings)
     wanted = list(partitions)
     read = [TopicPartition(topic, number) for topic in (*topics, names.keys) for number in wanted]
     report = Report()

@@ -15,7 +15,6 @@ from operator import attrgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
-import orjson
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
@@ -23,7 +22,7 @@ from models.errors import Poison, Transient
 from models.messages import EventRecord
 from models.outcomes import Accepted, Outcome, Parked, parse_outcome
 from streams.aggregate import Aggregate, TopicNames
-from streams.commands.reader import command_id_in
+from streams.commands.reader import command_id_in, command_type_in
 from streams.encryption.cipher import may_be_sealed
 from streams.encryption.events import read_event
 from streams.encryption.key_ring import KeyRing, open_key_ring
@@ -201,7 +200,9 @@ class _Reading:
             await self._ring.ensure_loaded(events.partition, [self._key])
         happened = await self._by_source(events, self._event)
         sent = {
-            record.offset: CommandRecord(time_of(record), _type_in(record), command_id_in(record))
+            record.offset: CommandRecord(
+                time_of(record), command_type_in(record), command_id_in(record)
+            )
             async for record in self._records(commands)
         }
         entries = entries_of(sent, decided, happened)
@@ -242,11 +243,3 @@ class _Reading:
             for record in records:
                 if record.key == self._key:
                     yield record
-
-
-def _type_in(record: Record) -> str | None:
-    """Return the type in a command's value; None if it cannot be read."""
-    try:
-        return str(orjson.loads(record.value or b"")["type"])
-    except (ValueError, TypeError, KeyError):
-        return None

@@ -28,7 +28,7 @@ from streams.audit.partition import PartitionAudit
 from streams.audit.partition_logs import PartitionLogs, Shelf, count_buckets
 from streams.audit.report import CheckedRange, NotCaughtUp, Report
 from streams.audit.view_records import ViewRecords
-from streams.encryption.keys import master_key
+from streams.encryption.keys import master_keys
 from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.rights import reader
@@ -108,7 +108,7 @@ class _Verification(Generic[S]):
         self._names = names
         self._logs = logs
         self._progress = progress
-        self._master = master_key(settings)
+        self._master = master_keys(settings)
         self._version = StateVersion.of(aggregate)
         self._command_topic_id = command_topic_id
         self._report = Report()

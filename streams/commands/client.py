@@ -26,7 +26,7 @@ from typing_extensions import Self
 from models.errors import InvalidCommand, OutcomeTimeout, Poison, Transient
 from models.messages import Command, to_wire
 from models.outcomes import Outcome, parse_outcome
-from streams import metrics
+from streams import metrics, tracing
 from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.commands.control import Control, encode_control
@@ -113,6 +113,8 @@ class KafkaCommandBus(CommandBus[Outcome]):
         Raises:
             Fatal: Kafka does not respond, or the topics are missing or differ.
         """
+        if self._settings.tracing:
+            tracing.enable()
         wanted = (self._names.commands, self._names.outcomes)
         specs = [spec for spec in topic_specs(self._settings, self._names) if spec.name in wanted]
         await check_topics(self._settings, specs, rights.client(self._names))
@@ -180,13 +182,14 @@ class KafkaCommandBus(CommandBus[Outcome]):
             async with async_timeout.timeout(self._settings.outcome_timeout):
                 if self._reading.done():
                     self._reading.result()  # raises what ended it
-                await self._producer.send_and_wait(
-                    self._names.commands,
-                    record.value,
-                    record.key,
-                    partition=partition_of(record.key, self._settings.partitions),
-                    headers=list(record.headers),
-                )
+                with tracing.sending(self._names.commands) as headers:
+                    await self._producer.send_and_wait(
+                        self._names.commands,
+                        record.value,
+                        record.key,
+                        partition=partition_of(record.key, self._settings.partitions),
+                        headers=[*record.headers, *headers],
+                    )
                 return await pending.outcome
         except asyncio.TimeoutError:
             raise OutcomeTimeout(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from uuid import UUID
 
 from aiokafka.structs import TopicPartition
@@ -20,11 +21,13 @@ from streams.kafka.dead_letters import (
     CODE,
     CUT,
     REASON,
-    SEALED,
     SOURCE_TIMESTAMP,
     WITHHELD,
     dead_letter_source,
+    is_sealed,
     marked_offset,
+    opened_letter,
+    split_headers,
 )
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.records import Record
@@ -181,35 +184,35 @@ def _content(
 def _dead_command(letter: Record, sent_again: bool, ring: KeyRing | None) -> DeadCommand:
     source = dead_letter_source(letter)
     assert source is not None, "it is a dead letter"
-    headers = dict(letter.headers)
-    value, is_whole = letter.value, not headers.keys() & {CUT, WITHHELD}
-    if SEALED in headers and value is not None:
+    value, headers, is_whole = letter.value, letter.headers, True
+    if is_sealed(headers) and value is not None:
         key = letter.key or b""
         data_key = None if ring is None else ring.of(letter.partition).get(key)
         try:
-            value = None if data_key is None else open_dead_letter(value, key, data_key)
+            if data_key is None:
+                raise DecryptionError("its key is not here")
+            value, opened = opened_letter(
+                value, headers, partial(open_dead_letter, aggregate_id=key, key=data_key)
+            )
+            headers = tuple(opened)
         except DecryptionError:
-            value = None
-        is_whole = value is not None
+            value, is_whole = None, False
+    of_record, own = split_headers(headers)
+    said = dict(own)
     return DeadCommand(
         partition=letter.partition,
         offset=letter.offset,
         key=letter.key,
         value=value,
-        headers=_of_the_record(letter.headers),
-        code=(headers.get(CODE) or b"").decode(errors="replace"),
-        reason=(headers.get(REASON) or b"").decode(errors="replace"),
+        headers=tuple(of_record),
+        code=(said.get(CODE) or b"").decode(errors="replace"),
+        reason=(said.get(REASON) or b"").decode(errors="replace"),
         source=source,
-        timestamp=_number(headers.get(SOURCE_TIMESTAMP)),
-        is_whole=is_whole,
+        timestamp=_number(said.get(SOURCE_TIMESTAMP)),
+        # Older versions wrote that it was cut before the code.
+        is_whole=is_whole and not {*said, *dict(of_record)} & {CUT, WITHHELD},
         sent_again=sent_again,
     )
-
-
-def _of_the_record(headers: Headers) -> Headers:
-    """Return the headers that the record had: those of the dead letter come after them."""
-    names = [name for name, _ in headers]
-    return headers[: len(names) - 1 - names[::-1].index(CODE)] if CODE in names else headers
 
 
 def _number(text: bytes | None) -> int:

@@ -15,8 +15,13 @@ from streams.settings import Settings
 
 T = TypeVar("T")
 
+
 # A supervisor may keep starting workers, and each takes the partition over before it ends.
 _MAX_ATTEMPTS = 5
+
+
+class TakenOver(Fatal):
+    """At every attempt a worker took the partition over before the work had ended."""
 
 
 async def work_as_owner(
@@ -39,7 +44,7 @@ async def work_as_owner(
         purpose: what was to be done, for the error: "its position was moved".
 
     Raises:
-        Fatal: at every attempt a worker took the partition over.
+        TakenOver: at every attempt a worker took the partition over.
     """
     producer = TransactionalProducer(settings, settings.namespace + worker, tp)
     try:
@@ -52,7 +57,7 @@ async def work_as_owner(
                 await producer.start()
                 result = await work(producer)
     except Fenced:
-        raise Fatal(
+        raise TakenOver(
             f"{tp.topic}[{tp.partition}] was taken over by a worker before {purpose}: stop the "
             "command workers and try again"
         ) from None

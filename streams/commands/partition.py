@@ -16,7 +16,7 @@ from models.errors import PartitionFatal, Poison, Rejected
 from models.messages import Command, Event, EventRecord, Source
 from models.outcomes import Outcome
 from models.wire import encode
-from streams import metrics
+from streams import metrics, tracing
 from streams.aggregate import Aggregate, TopicNames
 from streams.commands import replies
 from streams.commands.chunk_metrics import ChunkMetrics, label_names
@@ -35,7 +35,7 @@ from streams.commands.decider import (
 from streams.commands.parking import ParkedCommands
 from streams.commands.rebuild_state import rebuild_states
 from streams.commands.repository import EventSourcedRepository
-from streams.encryption.keys import PartitionKeys, master_key
+from streams.encryption.keys import PartitionKeys, master_keys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import dead_letter
 from streams.kafka.partitioner import partition_of
@@ -96,7 +96,7 @@ class CommandPartition(Generic[S]):
         self._table = table
         self._new_bus = new_bus
         self._tp = tp
-        self._master = master_key(app.settings)
+        self._master = master_keys(app.settings)
         self._encrypt = app.settings.encrypt_personal_data and aggregate.has_personal_data
         self._control_key = control_key(app.settings)
         self._limit = app.settings.dead_letter_limit
@@ -107,6 +107,11 @@ class CommandPartition(Generic[S]):
     def is_waiting(self) -> bool:
         """Always False: what the broker does not do within a transaction's timeout has failed."""
         return False
+
+    @property
+    def restored(self) -> int:
+        """Number of aggregates whose state it holds, roughly."""
+        return self._stored.approximate_len()
 
     async def start(self) -> int:
         """Fence earlier owners, restore the state, and return the position that belongs to it.
@@ -165,14 +170,15 @@ class CommandPartition(Generic[S]):
         events, outcomes, dead = new(), new(), new()
         failed = 0
         measured = ChunkMetrics(self._label_names)
-        for start in range(0, len(records), _GROUP_SIZE):
-            if start:
-                await asyncio.sleep(0)  # lets the transactions of other partitions proceed
-            outputs = await self._process_group(records[start : start + _GROUP_SIZE], measured)
-            events.extend(outputs.events)
-            outcomes.extend(outputs.outcomes)
-            dead.extend(outputs.dead)
-            failed += outputs.failed
+        with tracing.step("decide"):
+            for start in range(0, len(records), _GROUP_SIZE):
+                if start:
+                    await asyncio.sleep(0)  # lets the transactions of other partitions proceed
+                outputs = await self._process_group(records[start : start + _GROUP_SIZE], measured)
+                events.extend(outputs.events)
+                outcomes.extend(outputs.outcomes)
+                dead.extend(outputs.dead)
+                failed += outputs.failed
         changes = self._repository.staged()
         changes.update(self._parked.staged())
         former = self._position
@@ -181,16 +187,17 @@ class CommandPartition(Generic[S]):
         changes[position_key(self._tp)] = encode_position(self._position)
         measured.end_of("decide")
         try:
-            offsets = await self._producer.commit(
-                {
-                    self._names.keys: new(self._sealer.changes()),
-                    self._names.events: events,
-                    self._names.outcomes: outcomes,
-                    self._names.dead_commands: dead,
-                    self._table.changelog: new(starmap(OutputRecord, changes.items())),
-                },
-                of_topic=former.topic_id,
-            )
+            with tracing.step("commit"):
+                offsets = await self._producer.commit(
+                    {
+                        self._names.keys: new(self._sealer.changes()),
+                        self._names.events: events,
+                        self._names.outcomes: outcomes,
+                        self._names.dead_commands: dead,
+                        self._table.changelog: new(starmap(OutputRecord, changes.items())),
+                    },
+                    of_topic=former.topic_id,
+                )
         except OtherTopic as error:
             check_topic(self._tp, former, str(error))
             raise
@@ -247,6 +254,8 @@ class CommandPartition(Generic[S]):
             OutputRecord(reply_key(record), encode(outcome))
             for record, outcome in zip(records, outcomes, strict=True)
         )
+        if tracing.is_enabled():
+            _carry_contexts(records, decisions, outputs)
         decided = (one.events for one in decisions if isinstance(one, NewEvents))
         measured.add(commands, outcomes, chain.from_iterable(decided))
         if outputs.ended:
@@ -365,3 +374,27 @@ class CommandPartition(Generic[S]):
                 event=event,
             )
             outputs.events.append(OutputRecord(record.key, self._sealer.seal_event(envelope)))
+
+
+def _carry_contexts(
+    records: Sequence[Record], decisions: Sequence[Decision | Ending], outputs: _Outputs
+) -> None:
+    """Add the trace context of each command that has one to its outcome and its events."""
+    end = 0
+    for index, (record, decision) in enumerate(zip(records, decisions, strict=True)):
+        start = end
+        end += _number_of_events(decision)
+        headers = tracing.context_headers(record)
+        if headers:
+            outputs.outcomes[index] = replace(outputs.outcomes[index], headers=headers)
+            for event in range(start, end):
+                outputs.events[event] = replace(outputs.events[event], headers=headers)
+
+
+def _number_of_events(decision: Decision | Ending) -> int:
+    if isinstance(decision, NewEvents):
+        return len(decision.events)
+    if not isinstance(decision, Ending):
+        return 0
+    made = [decision.own, *(one.decision for one in decision.ended)]
+    return sum(len(one.events) for one in made if isinstance(one, NewEvents))

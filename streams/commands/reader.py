@@ -75,6 +75,14 @@ def command_id_in(record: Record) -> UUID | None:
         return None
 
 
+def command_type_in(record: Record) -> str | None:
+    """Return the type in a record's value; None if it has none or cannot be read."""
+    try:
+        return str(orjson.loads(record.value or b"")["type"])
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
 def identify(record: Record) -> tuple[UUID | None, str | None]:
     """Return command id and aggregate id of a record that is no command, or None for both.
 

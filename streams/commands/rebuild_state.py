@@ -29,7 +29,7 @@ from models.errors import PartitionFatal, Poison
 from streams.aggregate import Aggregate, TopicNames
 from streams.commands.ownership import work_as_owner
 from streams.encryption.events import EventDecoder
-from streams.encryption.keys import PartitionKeys, master_key
+from streams.encryption.keys import PartitionKeys, master_keys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.clients import new_consumer, stop
 from streams.kafka.log_reader import read_to
@@ -267,7 +267,7 @@ async def rebuild_partition(
     async def rebuild(producer: TransactionalProducer) -> RebuiltStates:
         recovered = await recover_partition(settings, names, tp)
         has_to_rebuild(tp, recovered.position, StateVersion.of(aggregate))
-        keys = PartitionKeys(master_key(settings), recovered.keys)
+        keys = PartitionKeys(master_keys(settings), recovered.keys)
         return await rebuild_states(settings, aggregate, tp, recovered, keys, producer, progress)
 
     return await work_as_owner(settings, tp, worker, rebuild, "its state was rebuilt")

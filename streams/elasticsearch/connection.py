@@ -9,14 +9,21 @@ it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from traceback import clear_frames
 from typing import Any
 
-from aiohttp import ClientConnectorDNSError, ServerDisconnectedError
+from aiohttp import ClientConnectorDNSError, ClientConnectorError, ServerDisconnectedError
+from elastic_transport import (
+    BaseNode,
+    ConnectionTimeout,
+    NodeConfig,
+    NodeSelector,
+    TlsError,
+    TransportError,
+)
 from elastic_transport import ConnectionError as ConnectionFailed
-from elastic_transport import ConnectionTimeout, TlsError, TransportError
 from elasticsearch import ApiError, AsyncElasticsearch, SerializationError
 from elasticsearch.serializer import OrjsonSerializer
 
@@ -24,8 +31,13 @@ from models.errors import CqrsError, Fatal, NoSuchView, Transient
 from streams.settings import Settings
 from streams.tls import tls_context
 
+_NODE_FAILED = (502, 503, 504)  # another node may still be able to do it
 _PASSING_STATUSES = frozenset({408, 429})
+_FIRST_ANSWER_S = 5.0
 _INDEX_CLOSED = "index_closed_exception"  # a 400, but it passes when a person opens the index
+
+# In the reason of a 401 whose API key was not refused: the index with the keys is not there.
+_LOOKUP_FAILED = "encountered a failure"
 
 
 class _Json(OrjsonSerializer):
@@ -38,15 +50,47 @@ class _Json(OrjsonSerializer):
             return data.decode(errors="replace")
 
 
+class OneNodeAtATime(NodeSelector):
+    """Asks one node until it fails, or until somebody wants another one (`ask_another_node`).
+
+    A node that is cut off from the others still answers, of what it had when it was. So two
+    requests agree only if the same node was asked.
+    """
+
+    def __init__(self, node_configs: list[NodeConfig]) -> None:
+        """Create it; the pool shuffles its nodes, so that processes do not all ask the same one."""
+        super().__init__(node_configs)
+        self._next = 0
+
+    def select(self, nodes: Sequence[BaseNode]) -> BaseNode:
+        """Return the node whose turn it is, or the next one of those that have not failed."""
+        by_config = {node.config: node for node in nodes}
+        while self.node_configs[self._next] not in by_config:
+            self.leave()
+        return by_config[self.node_configs[self._next]]
+
+    def leave(self) -> None:
+        """Let it be the next node's turn."""
+        self._next = (self._next + 1) % len(self.node_configs)
+
+
+def ask_another_node(client: AsyncElasticsearch) -> None:
+    """Send the next requests to another node, if there are several: this one may be cut off."""
+    selector = client.transport.node_pool.node_selector
+    if isinstance(selector, OneNodeAtATime):
+        selector.leave()
+
+
 def connect(settings: Settings, *, timeout: float) -> AsyncElasticsearch:
     """Create a client for `elasticsearch_url`. It sends nothing yet; the caller closes it.
 
-    A request that cannot be sent to one node is sent to the next one, each node once. That is safe
-    for writes, too: whoever writes has to repeat a request without an answer anyway.
+    With several nodes, one is asked until it fails (see `OneNodeAtATime`). What it cannot do (no
+    connection, no answer in time, 502 to 504) is asked of the next one, of each node once. That is
+    safe for writes, too: whoever writes has to repeat a request without an answer anyway.
 
     Args:
         settings: Contains the URLs of Elasticsearch, the credentials and the files for TLS.
-        timeout: Seconds that one request may take.
+        timeout: Seconds that one request to one node may take.
 
     Raises:
         Fatal: A file of the settings cannot be used.
@@ -66,14 +110,36 @@ def connect(settings: Settings, *, timeout: float) -> AsyncElasticsearch:
     client = AsyncElasticsearch(
         urls,
         request_timeout=timeout,
+        node_selector_class=OneNodeAtATime,
         max_retries=len(urls) - 1,
-        retry_on_status=(),
+        retry_on_timeout=True,
+        retry_on_status=_NODE_FAILED,
         serializers={"application/json": _Json(), "application/*": _Json()},
         **options,
     )
     # It warns about every failed attempt; callers that retry log a failure once.
     logging.getLogger("elastic_transport").setLevel(logging.ERROR)
     return client
+
+
+@asynccontextmanager
+async def connected(settings: Settings, *, timeout: float) -> AsyncIterator[AsyncElasticsearch]:
+    """Open a client to which Elasticsearch has answered, whatever it said.
+
+    So nobody who may wait long for a request waits as long for a server that is not there.
+
+    Args:
+        settings: As for `connect`.
+        timeout: Seconds that one request may take; the first one, 5.
+
+    Raises:
+        Fatal: As for `connect`, or the host is not known.
+        Transient: Nothing answers.
+    """
+    async with connect(settings, timeout=timeout) as client:
+        with translating(client, starting=True), suppress(ApiError):
+            await client.options(request_timeout=_FIRST_ANSWER_S).perform_request("HEAD", "/")
+        yield client
 
 
 def address(client: AsyncElasticsearch) -> str:
@@ -138,10 +204,18 @@ def is_passing(status: int, kind: str) -> bool:
 
 def _transport_failure(error: TransportError, where: str) -> CqrsError:
     if isinstance(error, ConnectionTimeout):
-        return Transient(f"Elasticsearch at {where} did not answer in time")
+        return Transient(
+            f"Elasticsearch at {where} did not answer in time: look at its log, or set "
+            "CQRS_ELASTICSEARCH_URL"
+        )
     if isinstance(error, TlsError):
         return Fatal(f"No TLS with Elasticsearch at {where}: {_line(error.message)}")
     if isinstance(error, ConnectionFailed):
+        if isinstance(error.__context__, ClientConnectorError) and _refuses(error.__context__):
+            return Transient(
+                f"Elasticsearch at {where} cannot be reached: start it (`cqrs up` starts a local "
+                "one) or set CQRS_ELASTICSEARCH_URL"
+            )
         reason = _line(error.message)
         if isinstance(error.__context__, ServerDisconnectedError) and where.startswith("http:"):
             reason += "; does it want https?"
@@ -149,11 +223,17 @@ def _transport_failure(error: TransportError, where: str) -> CqrsError:
     return _not_elasticsearch(where)  # the response cannot be read
 
 
+def _refuses(error: ClientConnectorError) -> bool:
+    return isinstance(error.os_error, ConnectionRefusedError)
+
+
 def _api_failure(error: ApiError, where: str) -> CqrsError:
     status, kind = error.status_code, str(error.message)
     if is_passing(status, kind):
         reason = _line(kind) or "no reason given"
         return Transient(f"Elasticsearch at {where} answered {status}: {reason}")
+    if status == 401 and _LOOKUP_FAILED in _why(error):
+        return Transient(f"Elasticsearch at {where} cannot look up API keys (401){_why(error)}")
     if status == 401:
         return Fatal(
             f"Elasticsearch at {where} refuses the credentials (401): check "

@@ -30,6 +30,9 @@ _SEALED_STATE = b"\x01"
 
 _NONCE_BYTES = 12
 
+# What is sealed has that many bytes more: the nonce and the tag.
+OVERHEAD_BYTES = _NONCE_BYTES + 16
+
 
 class DecryptionError(ValueError):
     """The data was sealed with another key or for another place, or changed, or its key is gone."""
@@ -109,13 +112,13 @@ def open_state(value: bytes, aggregate_id: bytes, key: bytes | None) -> bytes:
     return unseal(key, value[len(_SEALED_STATE) :], _place(b"state", aggregate_id))
 
 
-def seal_dead_letter(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
-    """Seal the value of a dead letter."""
-    return seal(key, value, _place(b"dead letter", aggregate_id))
+def seal_dead_letter(content: bytes, aggregate_id: bytes, key: bytes) -> bytes:
+    """Seal the content of a dead letter."""
+    return seal(key, content, _place(b"dead letter", aggregate_id))
 
 
 def open_dead_letter(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
-    """Open the value of a dead letter. Raises DecryptionError."""
+    """Open the content of a dead letter. Raises DecryptionError."""
     return unseal(key, value, _place(b"dead letter", aggregate_id))
 
 

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
+from models.errors import Fatal, Transient
 from streams.aggregate import TopicNames
-from streams.encryption.keys import PartitionKeys, master_key
+from streams.encryption.cipher import DecryptionError
+from streams.encryption.keys import (
+    WRONG_MASTER_KEY,
+    MasterKeys,
+    OtherMasterKeyError,
+    PartitionKeys,
+    master_keys,
+)
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.log_reader import open_logs, read_to
-from streams.kafka.topics import partitions_of
+from streams.kafka.topics import delete_retention_s, partitions_of
 from streams.settings import Settings
 
 # Time between two reads of new records: how long a destroyed key may stay in memory.
@@ -25,12 +35,42 @@ _FOLLOW_INTERVAL_S = 1.0
 _FETCH_WAIT_MS = 100
 
 
+class Moment(NamedTuple):
+    """A moment by two clocks: neither a suspended machine nor a clock that is set hides time."""
+
+    monotonic: float
+    wall: float
+
+    @classmethod
+    def now(cls) -> Moment:
+        """Return this moment."""
+        return cls(time.monotonic(), time.time())
+
+    @property
+    def age(self) -> float:
+        """Seconds since then, by the clock that says more."""
+        now = self.now()
+        return max(now.monotonic - self.monotonic, now.wall - self.wall)
+
+
+@dataclass
+class _Loaded:
+    """Data keys of a partition; all that was written before `complete_at` has been applied."""
+
+    keys: PartitionKeys
+    complete_at: Moment
+
+
 class KeyRing:
     """Data keys by partition. A partition is read from its beginning when first asked for.
 
     The marker that commits a transaction reaches its partitions one after the other, so an event
     may be seen before its data key. Only `ensure_loaded` distinguishes a key that was destroyed
     from one that will come.
+
+    Compaction removes tombstones, too, so who follows the topic has to see each within a bounded
+    time (`max_gap_s`). Who did not, because the process was suspended or Kafka was away, may have
+    missed one: then the partition is read from its beginning again, before any of its keys is used.
     """
 
     def __init__(
@@ -38,7 +78,8 @@ class KeyRing:
         committed: AIOKafkaConsumer,
         bounds: AIOKafkaConsumer,
         topic: str,
-        master: bytes,
+        master: MasterKeys,
+        max_gap_s: float,
     ) -> None:
         """Start without any keys.
 
@@ -47,23 +88,21 @@ class KeyRing:
             bounds: consumer that is only asked for the ends of partitions; it counts records of
                 open transactions, too.
             topic: name of the keys topic.
-            master: the master key, 32 bytes.
+            master: the master keys.
+            max_gap_s: seconds for which the topic need not be read without missing a tombstone.
         """
         self._committed = committed
         self._bounds = bounds
         self._topic = topic
         self._master = master
-        self._keys: dict[int, PartitionKeys] = {}
-        self._loaded: set[int] = set()  # partitions that were once read to their end
+        self._max_gap_s = max_gap_s
+        self._loaded: dict[int, _Loaded] = {}
         self._reading = asyncio.Lock()
 
     def of(self, partition: int) -> PartitionKeys:
         """Return the data keys of a partition that were read so far."""
-        keys = self._keys.get(partition)
-        if keys is None:
-            keys = self._keys[partition] = PartitionKeys(self._master)
-            self._committed.resume(TopicPartition(self._topic, partition))
-        return keys
+        loaded = self._loaded.get(partition)
+        return PartitionKeys(self._master) if loaded is None else loaded.keys
 
     async def ensure_loaded(self, partition: int, ids: Collection[bytes]) -> None:
         """Load the data keys of these aggregates, of which the caller has seen encrypted records.
@@ -73,77 +112,122 @@ class KeyRing:
         anybody can read what it encrypts.
 
         Raises:
-            KafkaError, Transient: the topic could not be read to its end.
+            KafkaError, Transient: the topic could not be read to its end, or not in time.
         """
-        keys = self.of(partition)
-        missing = {key for key in ids if key not in keys}
-        if missing or (ids and partition not in self._loaded):
-            await self._read_to_end(partition, missing)
+        if not ids:
+            return
+        if self._is_outdated(partition):
+            async with self._reading:
+                if self._is_outdated(partition):
+                    await self._catch_up([partition])
+        if self._missing(partition, ids):
+            tp = TopicPartition(self._topic, partition)
+            end = (await self._bounds.end_offsets([tp]))[tp]
+            async with self._reading:
+                await self._read_to(tp, end, ids)
+            self._check_gap(tp, self._loaded.get(partition))
 
     async def forget(self, partition: int) -> None:
         """Drop the keys of a partition that another process reads from now on."""
         async with self._reading:
-            self._loaded.discard(partition)
-            if self._keys.pop(partition, None) is not None:
-                tp = TopicPartition(self._topic, partition)
-                self._committed.pause(tp)
-                await self._committed.seek_to_beginning(tp)
+            if self._loaded.pop(partition, None) is not None:
+                self._committed.pause(TopicPartition(self._topic, partition))
 
     async def follow(self) -> None:
         """Read new records forever: a destroyed key has to go even if nobody asks for it."""
         while True:
             await asyncio.sleep(_FOLLOW_INTERVAL_S)
-            async with self._reading:
-                with suppress(KafkaError):  # `ensure_loaded` raises it
-                    for tp, records in (await self._committed.getmany(timeout_ms=0)).items():
-                        self._apply(tp.partition, records)
+            with suppress(KafkaError, Transient):  # `ensure_loaded` raises it
+                async with self._reading:
+                    await self._catch_up(tuple(self._loaded))
 
-    async def _read_to_end(self, partition: int, missing: set[bytes]) -> None:
-        """Read a partition to its end, or until it has all `missing` keys.
+    def _is_outdated(self, partition: int) -> bool:
+        """Whether the partition was not read yet, or a tombstone may have been missed."""
+        loaded = self._loaded.get(partition)
+        return loaded is None or loaded.complete_at.age > self._max_gap_s
 
-        The first time it is always read to its end: a key found early may be destroyed further on.
+    def _check_gap(self, tp: TopicPartition, loaded: _Loaded | None) -> None:
+        """Check that no tombstone can have been missed while the partition was read."""
+        if loaded is not None and loaded.complete_at.age > self._max_gap_s:
+            raise Transient(
+                f"{self._topic}[{tp.partition}] was not read to its end within "
+                f"{self._max_gap_s:g} s, half of its delete.retention.ms, so the end of a key may "
+                "have been missed; if it happens again, raise that setting of the topic"
+            )
+
+    def _missing(self, partition: int, ids: Collection[bytes]) -> bool:
+        keys = self.of(partition)
+        return not all(key in keys for key in ids)
+
+    async def _catch_up(self, partitions: Collection[int]) -> None:
+        """Read partitions up to their last stable offsets; outdated ones from the beginning.
+
+        Nothing behind that offset is compacted, so no tombstone can be missing there.
         """
-        tp = TopicPartition(self._topic, partition)
-        end = (await self._bounds.end_offsets([tp]))[tp]
-        async with self._reading:
-            keys = self.of(partition)
-            was_loaded = partition in self._loaded
-            if was_loaded and all(key in keys for key in missing):
-                return
+        tps = [TopicPartition(self._topic, partition) for partition in partitions]
+        asked = Moment.now()
+        ends = await self._committed.end_offsets(tps) if tps else {}
+        for tp, end in ends.items():
+            loaded = self._loaded.get(tp.partition)
+            if loaded is None or self._is_outdated(tp.partition):
+                loaded = _Loaded(PartitionKeys(self._master), asked)
+                self._committed.resume(tp)
+                await self._committed.seek_to_beginning(tp)
             async for records in read_to(self._committed, tp, end):
-                self._apply(partition, records)
-                if was_loaded and all(key in keys for key in missing):
-                    return
-            self._loaded.add(partition)
+                _apply(loaded.keys, records)
+            self._check_gap(tp, loaded)
+            loaded.complete_at = asked
+            self._loaded[tp.partition] = loaded
 
-    def _apply(self, partition: int, records: Iterable[Any]) -> None:
-        keys = self._keys.get(partition)
-        if keys is None:
+    async def _read_to(self, tp: TopicPartition, end: int, ids: Collection[bytes]) -> None:
+        """Read a loaded partition on, up to offset `end` or until it has all keys of `ids`."""
+        loaded = self._loaded.get(tp.partition)
+        if loaded is None:
             return  # `forget` was called meanwhile
-        for record in records:
-            keys.apply(record.key, record.value)
+        async for records in read_to(self._committed, tp, end):
+            _apply(loaded.keys, records)
+            if not self._missing(tp.partition, ids):
+                return
+
+
+def _apply(keys: PartitionKeys, records: Iterable[Any]) -> None:
+    for record in records:
+        keys.apply(record.key, record.value)
 
 
 async def check_master_key(settings: Settings, names: TopicNames) -> None:
-    """Check that the master key of the settings, if there is one, is that of the existing keys.
+    """Check that a master key of the settings, if there is one, is that of the newest data keys.
 
-    To be called before a worker creates data keys: a topic with those of two master keys is beyond
-    repair.
+    To be called before data keys are created: a topic with those of two master keys is beyond
+    repair. The newest one decides: after a rotation older ones may be of a former master key. If
+    that one is damaged, any one that opens does.
 
     Raises:
         Fatal: the master key is another one, or there is none and personal data is to be encrypted.
     """
-    master = master_key(settings)
+    master = master_keys(settings)
     if master is None:
         return
     partitions = partitions_of(settings, names.keys)
+    is_wrong = False
     async with open_logs(settings, partitions) as logs:
         for partition, end in (await logs.end_offsets(partitions)).items():
-            async for records in logs.read(partition, 0, end):
-                for record in records:
-                    if record.value is not None:
-                        PartitionKeys(master).unwrap(record.key, record.value)
+            newest = await logs.last_record(partition, end, lambda one: one.value is not None)
+            if newest is None:
+                continue
+            try:
+                master.unwrap(newest.key, newest.value)
+            except OtherMasterKeyError:
+                raise Fatal(WRONG_MASTER_KEY) from None
+            except DecryptionError:  # damaged, or of an older version and another master key
+                async for records in logs.read(partition, 0, end):
+                    if any(one.value and master.opens(one.key, one.value) for one in records):
                         return
+                is_wrong = True
+            else:
+                return
+    if is_wrong:
+        raise Fatal(WRONG_MASTER_KEY)
 
 
 @asynccontextmanager
@@ -155,13 +239,17 @@ async def open_key_ring(settings: Settings, names: TopicNames) -> AsyncIterator[
         names: of the aggregate's topics.
 
     Raises:
-        Fatal: Kafka does not answer, or personal data is to be encrypted without a master key.
+        Fatal: Kafka does not answer, the master key is another one, or there is none and personal
+            data is to be encrypted.
     """
-    master = master_key(settings)
+    master = master_keys(settings)
     if master is None:
         yield None
         return
+    await check_master_key(settings, names)
     partitions = partitions_of(settings, names.keys)
+    # Half: a broker may be that much late in telling what it has, or wrong in measuring time.
+    max_gap_s = await delete_retention_s(settings, names, names.keys) / 2
     async with (
         started(new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT_MS), settings) as committed,
         started(new_consumer(settings, isolation_level="read_uncommitted"), settings) as bounds,
@@ -169,7 +257,7 @@ async def open_key_ring(settings: Settings, names: TopicNames) -> AsyncIterator[
         for consumer in (committed, bounds):
             consumer.assign(partitions)
             consumer.pause(*partitions)
-        ring = KeyRing(committed, bounds, names.keys, master)
+        ring = KeyRing(committed, bounds, names.keys, master, max_gap_s)
         following = asyncio.create_task(ring.follow())
         try:
             yield ring

@@ -3,15 +3,46 @@
 A data key is the value of a record with the id of its aggregate, in the partition of the aggregate.
 It is written in the transaction of the first event that is encrypted, and its tombstone in that of
 the event that erases the aggregate.
+
+It names its master key. So one that is damaged, which concerns its aggregate alone, is told from a
+process that has another master key. Older ones do not: there a master key is another one if it
+opens none of a partition.
 """
 
 from __future__ import annotations
 
 import base64
+import logging
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
 
-from models.errors import Fatal
-from streams.encryption.cipher import KEY_BYTES, DecryptionError, new_key, seal, unseal
+from models.errors import Fatal, PartitionFatal
+from streams.encryption.cipher import (
+    KEY_BYTES,
+    OVERHEAD_BYTES,
+    DecryptionError,
+    new_key,
+    seal,
+    unseal,
+)
+from streams.logs import about
 from streams.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# A wrapped key has the id of its master key before it; those of older versions have not.
+_MASTER_ID_BYTES = 8
+_SEALED_BYTES = OVERHEAD_BYTES + KEY_BYTES
+
+WRONG_MASTER_KEY = (
+    "CQRS_MASTER_KEY is not the one that the keys of this deployment were made with: set that one "
+    "(while keys are rotated, one of the two as CQRS_SECOND_MASTER_KEY)"
+)
+
+
+class OtherMasterKeyError(DecryptionError):
+    """A data key was wrapped with a master key that is not here."""
 
 
 def new_master_key() -> str:
@@ -19,17 +50,71 @@ def new_master_key() -> str:
     return base64.b64encode(new_key()).decode()
 
 
-def master_key(settings: Settings) -> bytes | None:
-    """Return the master key of the settings, 32 bytes, or None if there is none.
+@dataclass(frozen=True, repr=False)
+class MasterKeys:
+    """The master key, which wraps data keys, and during a rotation a second one.
+
+    The second one only unwraps. So every process can read the data keys of both, whichever of them
+    the process that wrapped them had as its first.
+    """
+
+    first: bytes
+    second: bytes | None = None
+
+    def wrap(self, aggregate_id: bytes, data_key: bytes) -> bytes:
+        """Encrypt the data key of an aggregate with the first master key."""
+        return _id_of(self.first) + seal(self.first, data_key, aggregate_id)
+
+    def unwrap(self, aggregate_id: bytes, wrapped: bytes) -> bytes:
+        """Decrypt a wrapped data key with the master key that it was wrapped with.
+
+        Raises:
+            OtherMasterKeyError: that one is not here.
+            DecryptionError: it is damaged; or, if it was wrapped by an older version, either.
+        """
+        masters = [one for one in (self.first, self.second) if one is not None]
+        sealed = wrapped
+        if names_its_master(wrapped):
+            masters = [one for one in masters if wrapped.startswith(_id_of(one))]
+            sealed = wrapped[_MASTER_ID_BYTES:]
+            if not masters:
+                raise OtherMasterKeyError("it was wrapped with another master key")
+        for master in masters[:-1]:
+            with suppress(DecryptionError):
+                return unseal(master, sealed, aggregate_id)
+        return unseal(masters[-1], sealed, aggregate_id)
+
+    def opens(self, aggregate_id: bytes, wrapped: bytes) -> bool:
+        """Return whether one of the master keys opens a wrapped data key."""
+        try:
+            self.unwrap(aggregate_id, wrapped)
+        except DecryptionError:
+            return False
+        return True
+
+
+def names_its_master(wrapped: bytes) -> bool:
+    """Return whether a wrapped data key says with which master key it was wrapped."""
+    return len(wrapped) == _MASTER_ID_BYTES + _SEALED_BYTES
+
+
+def _id_of(master: bytes) -> bytes:
+    return sha256(b"cqrs master key id" + master).digest()[:_MASTER_ID_BYTES]
+
+
+def master_keys(settings: Settings) -> MasterKeys | None:
+    """Return the master keys of the settings, or None if there is none.
 
     Raises:
         Fatal: there is none, and personal data is to be encrypted.
     """
-    encoded = settings.secret("master_key")
-    if encoded is not None:
-        key = base64.b64decode(encoded)
-        assert len(key) == KEY_BYTES, "the settings check it"
-        return key
+    first, second = (
+        None if encoded is None else base64.b64decode(encoded)
+        for encoded in (settings.secret("master_key"), settings.secret("second_master_key"))
+    )
+    if first is not None:
+        assert len(first) == KEY_BYTES, "the settings check it"
+        return MasterKeys(first, second)
     if settings.encrypt_personal_data:
         raise Fatal(
             "CQRS_ENCRYPT_PERSONAL_DATA is on and CQRS_MASTER_KEY is not set: set the one of this "
@@ -44,10 +129,13 @@ class PartitionKeys:
     Unwrapping takes a microsecond, so no data key has to be kept in memory in the clear.
     """
 
-    def __init__(self, master: bytes | None, wrapped: dict[bytes, bytes] | None = None) -> None:
+    def __init__(
+        self, master: MasterKeys | None, wrapped: dict[bytes, bytes] | None = None
+    ) -> None:
         """Start with these `wrapped` data keys; without a master key none can be used."""
         self._master = master
         self._wrapped = {} if wrapped is None else wrapped
+        self._damaged: set[bytes] = set()  # those that the log has named
 
     def __contains__(self, aggregate_id: bytes) -> bool:
         return aggregate_id in self._wrapped
@@ -60,30 +148,48 @@ class PartitionKeys:
             self._wrapped[aggregate_id] = wrapped
 
     def get(self, aggregate_id: bytes) -> bytes | None:
-        """Return the data key of an aggregate, or None if it has none.
+        """Return the data key of an aggregate, or None if it has none that can be used.
 
         Raises:
-            Fatal: the master key is missing or another one.
+            Fatal: the master key is missing.
+            PartitionFatal: it is another one.
         """
         wrapped = self._wrapped.get(aggregate_id)
-        return None if wrapped is None else self.unwrap(aggregate_id, wrapped)
+        if wrapped is None:
+            return None
+        if self._master is None:
+            raise no_master_key()
+        try:
+            return self._master.unwrap(aggregate_id, wrapped)
+        except OtherMasterKeyError:
+            raise PartitionFatal(WRONG_MASTER_KEY) from None
+        except DecryptionError:
+            self._check_master_key(self._master, wrapped)
+        self._log_damage(aggregate_id)
+        return None
 
     def make(self, aggregate_id: bytes) -> bytes:
         """Create a data key and return it wrapped; `apply` puts it to use."""
         assert self._master is not None, "nothing is encrypted without a master key"
-        return seal(self._master, new_key(), aggregate_id)
+        return self._master.wrap(aggregate_id, new_key())
 
-    def unwrap(self, aggregate_id: bytes, wrapped: bytes) -> bytes:
-        """Unwrap the data key in a record of the keys topic. Raises Fatal as `get` does."""
-        if self._master is None:
-            raise no_master_key()
-        try:
-            return unseal(self._master, wrapped, aggregate_id)
-        except DecryptionError:
-            raise Fatal(
-                "CQRS_MASTER_KEY is not the one that the keys of this deployment were made with: "
-                "set that one"
-            ) from None
+    def _check_master_key(self, master: MasterKeys, wrapped: bytes) -> None:
+        """Check that what does not open is damaged, and not of another master key."""
+        if not names_its_master(wrapped) and not any(
+            master.opens(*item) for item in self._wrapped.items()
+        ):
+            raise PartitionFatal(WRONG_MASTER_KEY)
+
+    def _log_damage(self, aggregate_id: bytes) -> None:
+        if aggregate_id not in self._damaged:
+            self._damaged.add(aggregate_id)
+            logger.error(
+                "The data key of %s is damaged: CQRS_MASTER_KEY opens others, but not this one; "
+                "what it encrypted cannot be read until its record on the keys topic is restored "
+                "from a backup",
+                aggregate_id.decode(errors="replace"),
+                extra=about("key-damaged"),
+            )
 
 
 def no_master_key() -> Fatal:

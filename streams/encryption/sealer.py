@@ -14,7 +14,7 @@ from streams.encryption.cipher import (
     seal_state,
 )
 from streams.encryption.keys import PartitionKeys
-from streams.kafka.dead_letters import with_sealed_value, without_value
+from streams.kafka.dead_letters import sealed_letter, withheld_letter
 from streams.kafka.transactions import OutputRecord
 
 
@@ -45,14 +45,17 @@ class PartitionSealer:
     def seal_dead_letter(self, plain: OutputRecord, *, keyed_elsewhere: bool) -> OutputRecord:
         """Seal a dead letter, if encryption is on and its aggregate has a data key.
 
-        If that key may be elsewhere, or gone, and is not here, the value is left out instead.
+        If that key may be elsewhere, or gone, and is not here, or is damaged, what the record
+        contained is left out instead.
         """
-        if not self._encrypt or plain.key is None or plain.value is None:
+        aggregate_id = plain.key
+        if not self._encrypt or aggregate_id is None:
             return plain
-        key = self._keys.get(plain.key)
+        key = self._keys.get(aggregate_id)
         if key is None:
-            return without_value(plain) if keyed_elsewhere else plain
-        return with_sealed_value(plain, seal_dead_letter(plain.value, plain.key, key))
+            is_lost = aggregate_id in self._keys  # damaged, so it opens nothing
+            return withheld_letter(plain) if keyed_elsewhere or is_lost else plain
+        return sealed_letter(plain, lambda content: seal_dead_letter(content, aggregate_id, key))
 
     def seal_state(self, aggregate_id: bytes, value: bytes) -> bytes:
         """Seal a state table record, if encryption is on and its aggregate has a data key."""
@@ -104,7 +107,9 @@ class PartitionSealer:
             return key
         wrapped = self._changes[aggregate_id] = self._keys.make(aggregate_id)
         self._keys.apply(aggregate_id, wrapped)
-        return self._keys.unwrap(aggregate_id, wrapped)
+        key = self._keys.get(aggregate_id)
+        assert key is not None, "it was just made"
+        return key
 
     def _destroy(self, aggregate_id: bytes) -> None:
         if aggregate_id in self._keys:

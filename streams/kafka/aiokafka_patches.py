@@ -17,6 +17,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.errors import KafkaError, NodeNotReadyError
 from aiokafka.producer.sender import (
     BACKOFF_OVERRIDE,
     AddPartitionsToTxnHandler,
@@ -24,6 +25,7 @@ from aiokafka.producer.sender import (
     SendProduceReqHandler,
 )
 from aiokafka.protocol.metadata import MetadataRequest
+from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.record.default_records import DefaultRecord
 from aiokafka.structs import TopicPartition
 
@@ -141,6 +143,28 @@ def retry_ever_more_slowly(producer: AIOKafkaProducer) -> Retries:
 
     producer.begin_transaction = begin_transaction
     return retries
+
+
+def end_transactions_once(producer: AIOKafkaProducer) -> None:
+    """Let this producer fail if the answer to the end of a transaction is lost.
+
+    aiokafka sends the request again, with the same epoch, and goes on. If the first one arrives
+    after all, it ends the next transaction, of which only a part may be written (KIP-890). A new
+    producer has another epoch, for which what is late is refused.
+    """
+    send = producer.client.send
+
+    async def send_once(node_id: Any, request: Any, **options: Any) -> Any:
+        try:
+            return await send(node_id, request, **options)
+        except NodeNotReadyError:
+            raise  # it was not sent
+        except KafkaError as error:
+            if isinstance(request, EndTxnRequest):
+                producer._txn_manager.fatal_error(error)
+            raise
+
+    producer.client.send = send_once
 
 
 def shorten_wait_for_markers(producer: AIOKafkaProducer) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import async_timeout
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
@@ -42,6 +43,9 @@ _STOP_TIMEOUT_S = 2.0
 # Wait of aiokafka before it repeats a request that the broker was not ready for. The broker may
 # refuse one while it verifies a new transaction: with the default of 100 ms, that is the latency.
 RETRY_BACKOFF_MS = 5
+
+# Time that one broker has to answer the first request.
+_ANSWER_TIMEOUT_S = 8.0
 
 # Time that a broker which accepts connections has to join its cluster.
 _JOIN_TIMEOUT_S = 10.0
@@ -97,12 +101,16 @@ def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
 
 
 def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
-    """Create a producer whose records are acknowledged by all in-sync replicas."""
+    """Create a producer whose records are acknowledged by all in-sync replicas.
+
+    It compresses its batches as the settings say.
+    """
     producer = AIOKafkaProducer(
         **connection_options(settings),
         **{
             "acks": "all",
             "enable_idempotence": True,
+            "compression_type": None if settings.compression == "none" else settings.compression,
             "max_request_size": MAX_REQUEST_BYTES,
             "max_batch_size": BATCH_BYTES,
             **options,
@@ -146,6 +154,7 @@ async def _connected_admin(settings: Settings) -> AIOKafkaAdminClient:
     A broker that has just started, or was suspended, accepts connections before it has joined its
     cluster. A client that connects at that moment learns of no broker that it could ask.
     """
+    servers = settings.bootstrap_servers.split(",")
     try:
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(NodeNotReadyError),
@@ -158,13 +167,20 @@ async def _connected_admin(settings: Settings) -> AIOKafkaAdminClient:
                     **connection_options(settings), request_timeout_ms=10_000
                 )
                 create_no_topics(client._client)
-                await client.start()
+                async with async_timeout.timeout(_ANSWER_TIMEOUT_S * len(servers)):
+                    await client.start()
                 if not client._client.cluster.brokers():
                     await client.close()
                     raise NodeNotReadyError
     except (KafkaConnectionError, NodeNotReadyError):
         await client.close()
         raise await not_connected(settings) from None
+    except asyncio.TimeoutError:
+        await client.close()
+        raise Fatal(
+            f"Kafka does not answer at {settings.bootstrap_servers}: it takes connections, so look "
+            "at its log, or set CQRS_BOOTSTRAP_SERVERS"
+        ) from None
     return client
 
 

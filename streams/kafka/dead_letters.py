@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
+import msgspec
+
 from models.errors import Poison
 from models.messages import Source
 from streams.kafka.records import Record, reply_key
@@ -29,17 +33,22 @@ VIEW = "cqrs-view"
 CUT = "cqrs-dead-cut"
 CUT_KEY = "cqrs-dead-cut-key"
 
-# Header of a dead letter whose value is sealed with the data key of the aggregate in its key.
+# Header of a dead letter that is sealed with the data key of the aggregate in its key. `_WHOLE`:
+# its value is the record's value and headers, sealed; that of older versions is the value alone.
 SEALED = "cqrs-dead-sealed"
+_WHOLE = b"2"
 
-# Header of a dead letter whose value is left out, because the data key that it would be sealed with
-# is not in its partition: bytes of the value. The whole record stays on its topic until retention
-# removes it.
+# Header of a dead letter without the record's value and headers, because the data key that they
+# would be sealed with is not in its partition: bytes of the value. The whole record stays on its
+# topic until retention removes it.
 WITHHELD = "cqrs-dead-withheld"
 
 # The broker's limit is for a batch with its envelope, and is applied after compression: a command
 # that was small when compressed can be larger than any dead letter.
 _MAX_BYTES = OUTPUT_BYTES - 64 * 1024
+
+Headers = Sequence[tuple[str, bytes | None]]
+_CONTENT = msgspec.msgpack.Decoder(tuple[bytes | None, list[tuple[str, bytes | None]]])
 
 # Most bytes of a header's two length fields. Millions of empty headers add up.
 _HEADER_OVERHEAD_BYTES = 10
@@ -59,8 +68,9 @@ def dead_letter(record: Record, poison: Poison, by: Record | None = None) -> Out
     size += sum(
         _HEADER_OVERHEAD_BYTES + len(name.encode()) + len(one or b"") for name, one in headers
     )
+    cut = []
     if size > _MAX_BYTES:
-        headers = [(CUT, _length(value)), (CUT_KEY, _length(key))]
+        headers, cut = [], [(CUT, _length(value)), (CUT_KEY, _length(key))]
         key = reply_key(record)
         value = None if value is None else value[: _MAX_BYTES - len(key or b"")]
     return OutputRecord(
@@ -75,6 +85,7 @@ def dead_letter(record: Record, poison: Poison, by: Record | None = None) -> Out
             (SOURCE_OFFSET, str(record.offset).encode()),
             (SOURCE_TIMESTAMP, str(record.timestamp).encode()),
             *([] if by is None or by is record else [(DECIDED_BY, str(by.offset).encode())]),
+            *cut,
         ],
     )
 
@@ -106,8 +117,12 @@ def marker(letter: Record) -> OutputRecord:
 
 
 def is_marker(record: Record) -> bool:
-    """Return whether a record of the topic is no dead letter, but says that one was sent again."""
-    return record.value is None and any(name == SENT_AGAIN for name, _ in record.headers)
+    """Return whether a record of the topic is no dead letter, but says that one was sent again.
+
+    The headers of a command's record are only on its dead letter, which has a code.
+    """
+    names = [name for name, _ in record.headers]
+    return record.value is None and SENT_AGAIN in names and CODE not in names
 
 
 def marked_offset(record: Record) -> int | None:
@@ -118,14 +133,48 @@ def marked_offset(record: Record) -> int | None:
         return None
 
 
-def with_sealed_value(plain: OutputRecord, sealed: bytes) -> OutputRecord:
-    """Return the dead letter with the sealed value in place of its own, and a header for that."""
-    return OutputRecord(plain.key, sealed, [*plain.headers, (SEALED, b"1")])
+def sealed_letter(plain: OutputRecord, seal: Callable[[bytes], bytes]) -> OutputRecord:
+    """Return the dead letter with the record's value and headers sealed, and a header for that."""
+    of_record, own = split_headers(plain.headers)
+    sealed = seal(msgspec.msgpack.encode((plain.value, of_record)))
+    return OutputRecord(plain.key, sealed, [*own, (SEALED, _WHOLE)])
 
 
-def without_value(plain: OutputRecord) -> OutputRecord:
-    """Return the dead letter without its value, and with a header for that."""
-    return OutputRecord(plain.key, None, [*plain.headers, (WITHHELD, _length(plain.value))])
+def is_sealed(headers: Headers) -> bool:
+    """Whether these headers are those of a sealed dead letter.
+
+    A header of the record does not count, whatever its producer calls it.
+    """
+    return SEALED in dict(split_headers(headers)[1])
+
+
+def opened_letter(
+    value: bytes, headers: Headers, open_: Callable[[bytes], bytes]
+) -> tuple[bytes | None, Headers]:
+    """Return value and headers of a sealed dead letter as they were before it was sealed."""
+    of_record, own = split_headers(headers)
+    others = [header for header in own if header[0] != SEALED]
+    content = open_(value)
+    if dict(own)[SEALED] != _WHOLE:
+        return content, [*of_record, *others]
+    plain, of_record = _CONTENT.decode(content)
+    return plain, [*of_record, *others]
+
+
+def withheld_letter(plain: OutputRecord) -> OutputRecord:
+    """Return the dead letter without the record's value and headers, and a header for that."""
+    _, own = split_headers(plain.headers)
+    return OutputRecord(plain.key, None, [*own, (WITHHELD, _length(plain.value))])
+
+
+def split_headers(headers: Headers) -> tuple[Headers, Headers]:
+    """Return the record's headers, and those that a dead letter has in addition.
+
+    A record may have been a dead letter itself.
+    """
+    codes = [number for number, (name, _) in enumerate(headers) if name == CODE]
+    begin = codes[-1] if codes else len(headers)
+    return headers[:begin], headers[begin:]
 
 
 def _length(part: bytes | None) -> bytes:

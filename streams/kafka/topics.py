@@ -169,7 +169,7 @@ async def check_topics(
         brokers = len((await admin.describe_cluster())["brokers"]) if single else _COPIES
     missing = [spec.name for spec in specs if spec.name not in existing]
     if missing:
-        raise Fatal(f"missing topics: {', '.join(missing)}; create them with `cqrs topics create`")
+        raise _missing(missing)
     _check(settings, specs, existing)
     return weaknesses(specs, existing, brokers)
 
@@ -180,6 +180,23 @@ async def describe_topics(
     """Return the configuration of those that exist, defaults included, by name. Raises Fatal."""
     async with admin_client(settings) as admin:
         return await _describe(settings, admin, specs)
+
+
+async def delete_retention_s(settings: Settings, names: TopicNames, topic: str) -> float:
+    """Return for how many seconds compaction leaves the tombstones of a topic of an aggregate.
+
+    Raises:
+        Fatal: the topic is missing, or the cluster refuses to describe it.
+    """
+    specs = [spec for spec in topic_specs(settings, names) if spec.name == topic]
+    found = await describe_topics(settings, specs)
+    if topic not in found:
+        raise _missing([topic])
+    return int(found[topic].configs["delete.retention.ms"]) / 1000
+
+
+def _missing(topics: Sequence[str]) -> Fatal:
+    return Fatal(f"missing topics: {', '.join(topics)}; create them with `cqrs topics create`")
 
 
 def wrong_partitions(topic: str, found: str, settings: Settings) -> Fatal:

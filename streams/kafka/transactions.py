@@ -28,7 +28,7 @@ from faust.types import TP
 from models.errors import Transient
 from streams import metrics
 from streams.concurrency import retrieve
-from streams.kafka.aiokafka_patches import retry_ever_more_slowly
+from streams.kafka.aiokafka_patches import end_transactions_once, retry_ever_more_slowly
 from streams.kafka.clients import RETRY_BACKOFF_MS, new_producer, stop
 from streams.kafka.topic_ids import ask_topic_id
 from streams.logs import about
@@ -130,6 +130,7 @@ class TransactionalProducer:
             retry_backoff_ms=RETRY_BACKOFF_MS,
         )
         self._retries = retry_ever_more_slowly(self._producer)
+        end_transactions_once(self._producer)
         await self._in_time(self._producer.start(), "fencing")
 
     def batches(self, records: Iterable[OutputRecord] = ()) -> Batches:

@@ -106,7 +106,7 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
             state.close()
         await stop(consumer)
         raise
-    logger.info(
+    logger.debug(
         "%s[%d]: restored from offset %d to %d",
         changelog.topic,
         tp.partition,

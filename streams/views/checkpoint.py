@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from elastic_transport import NodeConfig
+
 from models.errors import PartitionFatal, Transient
 from streams.elasticsearch.index import CHECKPOINT
 from streams.views.tally import NO_EVENTS, Tally
@@ -67,12 +69,17 @@ class Checkpoint:
         return {CHECKPOINT: fields}
 
 
+NOTHING = Checkpoint()
+"""The checkpoint of an empty index."""
+
+
 @dataclass(frozen=True)
 class IndexCheckpoints:
-    """Name of an index, and its checkpoints by partition."""
+    """Name of an index, its checkpoints by partition, and the node that was asked for them."""
 
     name: str
     checkpoints: Mapping[int, Checkpoint]
+    node: NodeConfig | None = None
 
 
 def checkpoint_id(partition: int) -> str:
@@ -89,7 +96,7 @@ def read_checkpoint(index: str, item: Mapping[str, Any]) -> Checkpoint:
         PartitionFatal: The document is not a checkpoint.
     """
     if not item.get("found"):
-        return Checkpoint()
+        return NOTHING
     try:
         fields = item["_source"][CHECKPOINT]
         return Checkpoint(

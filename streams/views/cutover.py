@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from models.errors import Fatal
-from streams.elasticsearch.connection import connect
+from streams.elasticsearch.connection import connected
 from streams.progress import ProgressCallback
 from streams.settings import Settings
 from streams.views.checkpoint import IndexChanged
@@ -23,9 +23,7 @@ from streams.views.lifecycle import (
     Create,
     Delete,
     Done,
-    EventLog,
     Follow,
-    IndexState,
     Load,
     Prune,
     Rebuild,
@@ -37,6 +35,7 @@ from streams.views.lifecycle import (
     plan,
 )
 from streams.views.projection import View
+from streams.views.situation import EventLog, IndexState
 from streams.views.source import event_log
 
 _REQUEST_TIMEOUT_S = 60.0
@@ -150,7 +149,7 @@ async def roll_back(
         Transient: Elasticsearch failed.
     """
     log = await event_log(settings, view)
-    async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
+    async with connected(settings, timeout=_REQUEST_TIMEOUT_S) as client:
         indices = ViewIndices.from_settings(settings, client, view)
         return await Cutover(indices, log, RollBack(), timeout, progress).run(
             _never, _never, _nobody_has_to
@@ -164,7 +163,7 @@ async def prunable(settings: Settings, view: View[Any]) -> list[str]:
         Fatal: None may be deleted, because none serves queries or one that does is not in order.
         Transient: Elasticsearch failed.
     """
-    async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
+    async with connected(settings, timeout=_REQUEST_TIMEOUT_S) as client:
         found = await _deletions(ViewIndices.from_settings(settings, client, view))
         return [action.index.name for action in found]
 
@@ -176,7 +175,7 @@ async def prune(settings: Settings, view: View[Any], names: Collection[str]) -> 
         Fatal: One of them serves queries, or as for `prunable`; nothing was deleted.
         Transient: Elasticsearch failed, or the indices have changed; some may have been deleted.
     """
-    async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
+    async with connected(settings, timeout=_REQUEST_TIMEOUT_S) as client:
         indices = ViewIndices.from_settings(settings, client, view)
         found = await _deletions(indices)
         for state in await indices.all():

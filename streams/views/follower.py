@@ -18,6 +18,7 @@ from elasticsearch import AsyncElasticsearch
 
 from models.errors import CqrsError, Fatal, NoSuchView, Transient
 from models.messages import Event
+from streams import metrics
 from streams.logs import about
 from streams.settings import Settings
 from streams.views.checkpoint import IndexChanged
@@ -29,23 +30,19 @@ from streams.views.lifecycle import (
     Action,
     Create,
     Delete,
-    EventLog,
     Follow,
-    IndexState,
-    Key,
     Project,
     Refuse,
     Serve,
-    Situation,
     Strip,
     Wait,
     Warn,
     Work,
     plan,
-    trouble,
 )
 from streams.views.projection import View
 from streams.views.projector import Projector
+from streams.views.situation import EventLog, IndexState, Key, Situation, trouble
 from streams.views.writer import PartitionWriter
 from streams.worker.logs import log_defect
 
@@ -169,6 +166,7 @@ class ViewFollower(Generic[E]):
                     _CHECK_INTERVAL_S if is_serving else _CHECK_INTERVAL_UNTIL_SERVING_S
                 )
                 if not self._leads:
+                    metrics.VIEW_INDEX_POSITION.clear()  # what is seen next may be another
                     continue  # no partition is here, or each is about to look itself
                 positions = {
                     number: writer.checkpoint.position
@@ -220,6 +218,7 @@ class ViewFollower(Generic[E]):
         async with self._acting:
             situation = await self._indices.look(self.log, starting=not self._has_looked)
             self._has_looked = True
+            _show_positions(situation.indices)
             actions = plan(situation, Work())
             project = None
             self._waits = False
@@ -376,3 +375,11 @@ class ViewFollower(Generic[E]):
             partition,
             self.log,
         )
+
+
+def _show_positions(indices: Sequence[IndexState]) -> None:
+    metrics.VIEW_INDEX_POSITION.clear()
+    for index in indices:
+        for number, checkpoint in (index.checkpoints or {}).items():
+            gauge = metrics.VIEW_INDEX_POSITION.labels(index.name, index.state, number)
+            gauge.set(checkpoint.position)

@@ -26,16 +26,9 @@ from streams.elasticsearch.connection import translating
 from streams.elasticsearch.index import IndexDefinition, in_namespace, writes_alias
 from streams.settings import Settings
 from streams.views.checkpoint import IndexChanged
-from streams.views.lifecycle import (
-    Delete,
-    EventLog,
-    Follow,
-    IndexState,
-    Serve,
-    Situation,
-    Strip,
-)
+from streams.views.lifecycle import Delete, Follow, Serve, Strip
 from streams.views.projection import View
+from streams.views.situation import EventLog, IndexState, Situation
 from streams.views.store import ViewStore
 
 # What an index template must not decide: a checkpoint holds for one shard only, and a pipeline

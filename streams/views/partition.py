@@ -52,6 +52,10 @@ class ViewPartition(Generic[E]):
         """Whether a request to Elasticsearch has failed and is being repeated."""
         return self._follower.is_waiting
 
+    @property
+    def restored(self) -> None:
+        """None: it holds no state."""
+
     async def start(self) -> int:
         """Start a writer into the index that people read, and return its position.
 

@@ -29,7 +29,7 @@ from streams.elasticsearch.bulk_writer import WRITTEN, WriteStatus, is_possible_
 from streams.elasticsearch.connection import clear_traceback
 from streams.elasticsearch.index import REFUSED, Document
 from streams.logs import about
-from streams.views.checkpoint import IndexChanged
+from streams.views.checkpoint import NOTHING, Checkpoint, IndexChanged
 from streams.views.projection import Projection
 from streams.views.store import ViewStore
 
@@ -102,7 +102,11 @@ class Projector(Generic[E]):
         return self._down_since is not None
 
     async def project(
-        self, partition: int, records: Sequence[EventRecord[E]], on_refused: OnRefused
+        self,
+        partition: int,
+        records: Sequence[EventRecord[E]],
+        on_refused: OnRefused,
+        since: Checkpoint = NOTHING,
     ) -> Projected:
         """Bring the documents of these events up to date, and wait until Elasticsearch has them.
 
@@ -113,8 +117,10 @@ class Projector(Generic[E]):
             records: Its next events, in order; some may have been projected before.
             on_refused: Called with the refused documents before their stand-ins are written. It has
                 to store that durably: once a stand-in exists, its events are skipped.
+            since: Checkpoint of the partition: documents that are read are not older.
 
         Raises:
+            IndexChanged: Elasticsearch has answered of a copy of the index that is older than that.
             SequenceGap: An event is missing before one of these; nothing of the chunk was written.
             PartitionFatal: The events contradict each other, or the index refuses everything.
             Fatal: The index is gone, or the credentials are wrong.
@@ -122,7 +128,7 @@ class Projector(Generic[E]):
         """
         cache = self._caches.setdefault(partition, {})
         keys = list(map(self._projection.key, records))
-        documents = await self._load(cache, keys, records)
+        documents = await self._load(partition, since, keys, records)
         due_events = self._fold(documents, keys, records)
         writes = _PendingWrites(self._store, {key: documents[key] for key in due_events})
         await self.retry_until_answered(writes.send)
@@ -154,11 +160,13 @@ class Projector(Generic[E]):
 
     async def _load(
         self,
-        cache: dict[str, Document],
+        partition: int,
+        since: Checkpoint,
         keys: Sequence[str | None],
         records: Sequence[EventRecord[E]],
     ) -> dict[str, Document]:
         """Return the documents that the events change; one that does not exist yet is left out."""
+        cache = self._caches[partition]
         documents: dict[str, Document] = {}
         missing: dict[str, None] = {}
         for key, record in zip(keys, records, strict=True):
@@ -173,7 +181,9 @@ class Projector(Generic[E]):
             else:
                 missing[key] = None
         if missing:
-            found = await self.retry_until_answered(self._store.fetch, missing)
+            found = await self.retry_until_answered(
+                self._store.fetch_since, missing, partition, since
+            )
             documents.update((key, item.get(REFUSED, item)) for key, item in found.items())
         return documents
 

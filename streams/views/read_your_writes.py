@@ -4,6 +4,9 @@ The checkpoints of the index tell how far the view is (`ViewStore.checkpoints`),
 That is enough for reading a document by its id. A search sees only what was written before a
 refresh, so it also needs one that began after the checkpoints had passed the token. All queries
 that wait in this process share the reads and refreshes; without waiting queries there are none.
+
+All of that has to be answered by one node of Elasticsearch: another one may be cut off, and then it
+answers of what it had when it was.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 import async_timeout
+from elastic_transport import NodeConfig
 
 from models.errors import InvalidToken, Transient, ViewBehind
 from models.tokens import Point, Token
@@ -22,7 +26,7 @@ from streams import metrics
 from streams.concurrency import Coalesced
 from streams.kafka.partitioner import partition_of
 from streams.views.checkpoint import IndexCheckpoints
-from streams.views.store import ViewStore
+from streams.views.store import ViewStore, noting_nodes
 
 R = TypeVar("R")
 
@@ -34,6 +38,9 @@ _REFRESH_INTERVAL_S = 0.05
 # How long a refresh is remembered, so that a session's token costs one refresh, not one per query.
 # Short, because an index may be deleted and created again under the same name.
 _REFRESH_VALID_S = 1.0
+
+# How long one node is asked for a write that it does not show, before another one is.
+_NODE_INTERVAL_S = 1.0
 
 # Pause of one query between two checks: the first one, and the longest.
 _FIRST_PAUSE_S = 0.005
@@ -59,6 +66,7 @@ class ReadYourWrites:
         self._last_read: IndexCheckpoints | None = None
         self._refreshed: IndexCheckpoints | None = None
         self._refreshed_at = 0.0
+        self._asked_another_at = 0.0
         self._failure: Transient | None = None
 
     async def once_projected(
@@ -99,17 +107,19 @@ class ReadYourWrites:
                     serving = await self._poll(check, token)
             except asyncio.TimeoutError:
                 raise self._view_behind(token, timeout) from None
-            result = await query()
+            with noting_nodes() as nodes:
+                result = await query()
             # Meanwhile the alias may have moved to another index, which may not be as far.
             after = await self._checkpoints()
-            if after.name == serving.name and _has(after, token):
+            asked = {serving.node, *nodes, after.node}
+            if after.name == serving.name and len(asked) == 1 and _has(after, token):
                 return result
 
     async def _poll(
         self, check: Callable[[Token], Awaitable[IndexCheckpoints | None]], token: Token
     ) -> IndexCheckpoints:
         """Repeat a check until it succeeds, through outages of Elasticsearch, too."""
-        pause = _FIRST_PAUSE_S
+        pause, begun = _FIRST_PAUSE_S, time.monotonic()
         while True:
             try:
                 serving = await check(token)
@@ -119,6 +129,10 @@ class ReadYourWrites:
                 self._failure = None
                 if serving is not None:
                     return serving
+            now = time.monotonic()
+            if now - max(begun, self._asked_another_at) > _NODE_INTERVAL_S:
+                self._asked_another_at = now
+                self._store.ask_another_node()
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE_S)
 
@@ -133,15 +147,16 @@ class ReadYourWrites:
     async def _if_searchable(self, token: Token) -> IndexCheckpoints | None:
         """Return the serving index if it has the token's writes, after searches see them."""
         serving = await self._if_projected(token)
-        if serving is not None and not self._is_refreshed(serving.name, token):
-            await self._refresh()
-        return serving
+        if serving is None or self._is_refreshed(serving, token):
+            return serving
+        node = await self._refresh()
+        return serving if node == serving.node else None
 
-    def _is_refreshed(self, name: str, token: Token) -> bool:
+    def _is_refreshed(self, serving: IndexCheckpoints, token: Token) -> bool:
         refreshed = self._refreshed
         return (
             refreshed is not None
-            and refreshed.name == name
+            and (refreshed.name, refreshed.node) == (serving.name, serving.node)
             and time.monotonic() - self._refreshed_at < _REFRESH_VALID_S
             and _has(refreshed, token)
         )
@@ -150,10 +165,15 @@ class ReadYourWrites:
         self._last_read = await self._store.checkpoints(range(self._partitions))
         return self._last_read
 
-    async def _refresh_now(self) -> None:
+    async def _refresh_now(self) -> NodeConfig | None:
+        """Refresh, and return the node that was asked."""
         before, began = self._last_read, time.monotonic()
-        await self._store.refresh()
-        self._refreshed, self._refreshed_at = before, began
+        with noting_nodes() as nodes:
+            await self._store.refresh()
+        node = next(iter(nodes), None)
+        if before is not None and before.node == node:
+            self._refreshed, self._refreshed_at = before, began
+        return node
 
     def _validate(self, token: Token) -> None:
         for point in token.points:

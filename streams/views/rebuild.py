@@ -22,7 +22,7 @@ from elasticsearch import AsyncElasticsearch
 from models.errors import Fatal, Transient
 from models.messages import Event
 from streams.aggregate import TopicNames
-from streams.elasticsearch.connection import connect
+from streams.elasticsearch.connection import connected
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import last_positions
 from streams.progress import ProgressCallback
@@ -34,9 +34,10 @@ from streams.views.dead_letters import ViewDeadLetters
 from streams.views.event_reader import open_event_reader
 from streams.views.feed import Feed
 from streams.views.indices import ViewIndices
-from streams.views.lifecycle import Create, EventLog, Follow, IndexState
+from streams.views.lifecycle import Create, Follow
 from streams.views.projection import View
 from streams.views.projector import Projector
+from streams.views.situation import EventLog, IndexState
 from streams.views.source import event_log, has_workers
 from streams.views.status import tally_documents
 from streams.views.store import ViewStore
@@ -186,7 +187,7 @@ async def rebuild(
     """
     log = await event_log(settings, view)
     try:
-        async with connect(settings, timeout=_REQUEST_TIMEOUT_S) as client:
+        async with connected(settings, timeout=_REQUEST_TIMEOUT_S) as client:
             building = Rebuild(settings, client, view, log, progress)
             return await building.run(timeout=timeout, abandon_serving=abandon_serving)
     except KafkaError as error:

@@ -13,8 +13,8 @@ from streams.kafka.clients import admin_client, cluster_id
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import check_topics, topic_specs
 from streams.settings import Settings
-from streams.views.lifecycle import EventLog
 from streams.views.projection import View
+from streams.views.situation import EventLog
 
 
 async def event_log(settings: Settings, view: View[Any]) -> EventLog:

@@ -10,15 +10,15 @@ from typing import Any
 from aiokafka.structs import TopicPartition
 
 from streams.aggregate import TopicNames
-from streams.elasticsearch.connection import connect
+from streams.elasticsearch.connection import connected
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.topics import partitions_of
 from streams.progress import ProgressCallback
 from streams.settings import Settings
 from streams.views.checkpoint import Checkpoint
 from streams.views.indices import ViewIndices
-from streams.views.lifecycle import IndexState, Situation, trouble
 from streams.views.projection import View
+from streams.views.situation import IndexState, Situation, trouble
 from streams.views.source import event_log
 from streams.views.store import ViewStore
 from streams.views.tally import DocumentTallies, Tally
@@ -32,7 +32,7 @@ class IndexStatus:
 
     Attributes:
         name: Name of the index.
-        state: `serving`, `followed` or `building`, see `views/lifecycle.py`; `foreign` for an index
+        state: `serving`, `followed` or `building`, see `views/situation.py`; `foreign` for an index
             of another name that is in the view's way.
         trouble: What is wrong with it, and what to do; None if nothing is.
         of_this_program: Whether it has this program's definition of the view.
@@ -75,7 +75,7 @@ async def status_of(
     log = await event_log(settings, view)
     partitions = partitions_of(settings, TopicNames.of(settings, view.aggregate).events)
     async with (
-        connect(settings, timeout=_REQUEST_TIMEOUT_S) as client,
+        connected(settings, timeout=_REQUEST_TIMEOUT_S) as client,
         open_logs(settings, partitions) as logs,
     ):
         indices = ViewIndices.from_settings(settings, client, view)

@@ -11,17 +11,24 @@ events can still be folded into the document.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any, NamedTuple, NoReturn
 
-from elastic_transport import ObjectApiResponse
+from elastic_transport import NodeConfig, ObjectApiResponse
 from elasticsearch import AsyncElasticsearch
 
 from models.errors import Fatal, PartitionFatal, Transient
+from streams import tracing
 from streams.elasticsearch.bulk_writer import BulkWriter, WriteResult, is_possible_id
-from streams.elasticsearch.connection import connect, missing_index, translating
+from streams.elasticsearch.connection import (
+    ask_another_node,
+    connect,
+    missing_index,
+    translating,
+)
 from streams.elasticsearch.index import (
     CHECKPOINT,
     REFUSED,
@@ -42,6 +49,39 @@ from streams.views.checkpoint import (
 from streams.views.projection import View
 
 _PAGE_DOCUMENTS = 2000  # per request; also the buckets of one page of an aggregation
+
+# What is wanted of a document that is read by id.
+_ITEM = ",".join(
+    f"docs.{name}"
+    for name in ("_index", "_id", "found", "_seq_no", "_primary_term", "_source", "error.type")
+)
+
+
+_nodes: ContextVar[set[NodeConfig] | None] = ContextVar("nodes", default=None)
+
+
+@contextmanager
+def noting_nodes() -> Iterator[set[NodeConfig]]:
+    """Note which nodes were asked in the block.
+
+    If it was one, its answers agree. Another one may be cut off, and answer of what it had then.
+    """
+    nodes: set[NodeConfig] = set()
+    around = _nodes.get()
+    token = _nodes.set(nodes)
+    try:
+        yield nodes
+    finally:
+        _nodes.reset(token)
+        if around is not None:
+            around |= nodes
+
+
+def note_node(node: NodeConfig) -> None:
+    """Note that this node was asked, for the block of `noting_nodes` around."""
+    nodes = _nodes.get()
+    if nodes is not None:
+        nodes.add(node)
 
 
 class Hit(NamedTuple):
@@ -82,27 +122,37 @@ class ViewStore:
         Returns:
             One result per document, in the same order.
         """
-        return await self._writer.write(documents)
+        with tracing.bulk(self.name):
+            return await self._writer.write(documents)
 
     async def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
         """Return the latest documents by id, stand-ins included, before any refresh.
 
         Ids without a document are left out.
         """
-        wanted = [key for key in ids if is_possible_id(key)]
         found: dict[str, Document] = {}
-        for start in range(0, len(wanted), _PAGE_DOCUMENTS):
-            with translating(self._client):
-                response = await self._client.mget(
-                    index=self.name,
-                    ids=wanted[start : start + _PAGE_DOCUMENTS],
-                    filter_path="docs._id,docs._source,docs.error.type",
-                )
-            for item in response["docs"]:
-                if "error" in item:
-                    self._raise_read_error(item["error"]["type"])
-                if "_source" in item:
-                    found[item["_id"]] = item["_source"]
+        for keys in _pages(ids):
+            found |= _documents(await self._items(keys))
+        return found
+
+    async def fetch_since(
+        self, ids: Iterable[str], partition: int, checkpoint: Checkpoint
+    ) -> dict[str, Document]:
+        """Return documents as `fetch` does, none of them older than this checkpoint.
+
+        A node that is cut off from the others still answers, of its own copy of the index.
+
+        Raises:
+            IndexChanged: The copy that was read is older.
+        """
+        found: dict[str, Document] = {}
+        for keys in _pages(ids):
+            # One request reads one copy, in this order: no document is older than the checkpoint.
+            stored, *items = await self._items([checkpoint_id(partition), *keys])
+            if read_checkpoint(self.name, stored).position < checkpoint.position:
+                self.ask_another_node()
+                raise IndexChanged(f"a copy of {self.name} that was read is out of date")
+            found |= _documents(items)
         return found
 
     async def get(self, key: str) -> Document | None:
@@ -117,27 +167,29 @@ class ViewStore:
             PartitionFatal: A checkpoint document has other contents.
         """
         numbers = list(partitions)
-        items = await self._checkpoint_items(numbers)
+        with noting_nodes() as nodes:
+            items = await self._items([checkpoint_id(number) for number in numbers])
         found = zip(numbers, items, strict=True)
         return IndexCheckpoints(
             items[0]["_index"],
             {number: read_checkpoint(self.name, item) for number, item in found},
+            *nodes,
         )
 
     async def sound_checkpoints(self, partitions: Iterable[int]) -> dict[int, Checkpoint]:
         """Return the latest checkpoints, without those that are damaged."""
         numbers, found = list(partitions), {}
-        for number, item in zip(numbers, await self._checkpoint_items(numbers), strict=True):
+        items = await self._items([checkpoint_id(number) for number in numbers])
+        for number, item in zip(numbers, items, strict=True):
             with suppress(PartitionFatal):
                 found[number] = read_checkpoint(self.name, item)
         return found
 
-    async def _checkpoint_items(self, partitions: Sequence[int]) -> Sequence[Mapping[str, Any]]:
-        """Return Elasticsearch's item for each checkpoint document."""
+    async def _items(self, ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        """Return Elasticsearch's item for each document."""
         with translating(self._client):
-            response = await self._client.mget(
-                index=self.name, ids=[checkpoint_id(number) for number in partitions]
-            )
+            response = await self._client.mget(index=self.name, ids=ids, filter_path=_ITEM)
+        note_node(response.meta.node)
         items: Sequence[Mapping[str, Any]] = response["docs"]
         for item in items:
             if "error" in item:
@@ -206,6 +258,7 @@ class ViewStore:
                 allow_partial_search_results=False,  # an error is better than missing documents
                 filter_path="_shards.total,hits.hits._source,hits.hits.sort",
             )
+        note_node(response.meta.node)
         self._check_one_index(response)
         hits = response.body.get("hits", {}).get("hits", [])
         return [Hit(hit.get("_source", {}), hit["sort"]) for hit in hits]
@@ -244,6 +297,7 @@ class ViewStore:
                     track_total_hits=False,
                     allow_partial_search_results=False,
                 )
+            note_node(response.meta.node)
             self._check_one_index(response)
             found = response["aggregations"]["groups"]
             sums.extend((one["key"], round(one["sum"]["value"])) for one in found["buckets"])
@@ -299,6 +353,8 @@ class ViewStore:
     async def refresh(self) -> None:
         """Make all written documents visible to searches now, not within a second.
 
+        A node that is cut off cannot do that for the others.
+
         Raises:
             Transient: Not all shards could be refreshed.
         """
@@ -306,6 +362,11 @@ class ViewStore:
             response = await self._client.indices.refresh(index=self.name)
         if response["_shards"]["failed"]:
             raise Transient(f"Elasticsearch could not refresh all of {self.name}")
+        note_node(response.meta.node)
+
+    def ask_another_node(self) -> None:
+        """Send the next requests to another node, if there are several: this one may be cut off."""
+        ask_another_node(self._client)
 
     def _check_one_index(self, response: ObjectApiResponse[Any]) -> None:
         """Check that a search behind the alias read one index, which has one shard.
@@ -328,6 +389,17 @@ class ViewStore:
                 f"Elasticsearch does not let this user read {self.name}: check the privileges"
             )
         raise Transient(f"Elasticsearch cannot read from {self.name}: {kind}")
+
+
+def _pages(ids: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the ids that Elasticsearch accepts, as many as one request asks for."""
+    wanted = [key for key in ids if is_possible_id(key)]
+    for start in range(0, len(wanted), _PAGE_DOCUMENTS):
+        yield wanted[start : start + _PAGE_DOCUMENTS]
+
+
+def _documents(items: Iterable[Mapping[str, Any]]) -> dict[str, Document]:
+    return {item["_id"]: item["_source"] for item in items if "_source" in item}
 
 
 @asynccontextmanager

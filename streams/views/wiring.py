@@ -22,9 +22,9 @@ from streams.kafka.topics import topic_specs
 from streams.views.dead_letters import ViewDeadLetters
 from streams.views.event_reader import open_event_reader
 from streams.views.follower import ViewFollower
-from streams.views.lifecycle import EventLog
 from streams.views.partition import ViewPartition
 from streams.views.projection import View
+from streams.views.situation import EventLog
 from streams.worker.app import StreamApp
 from streams.worker.logs import log_defect
 

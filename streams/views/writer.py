@@ -19,9 +19,9 @@ from streams import metrics
 from streams.kafka.records import Record
 from streams.views.checkpoint import Checkpoint, IndexChanged
 from streams.views.dead_letters import ViewDeadLetters
-from streams.views.lifecycle import EventLog
 from streams.views.projection import Projection
 from streams.views.projector import Projector, Refused
+from streams.views.situation import EventLog
 from streams.views.store import ViewStore
 from streams.views.tally import Tally
 
@@ -133,7 +133,9 @@ class PartitionWriter(Generic[E]):
             )
 
         began = time.perf_counter()
-        projected = await self._projector.project(self._partition, records, write_dead_letters)
+        projected = await self._projector.project(
+            self._partition, records, write_dead_letters, before
+        )
         after = replace(
             before,
             position=end,

@@ -22,6 +22,7 @@ import faust
 from faust.types import TP, AgentT, FixupT, TopicT
 
 from models.errors import Fatal
+from streams import tracing
 from streams.kafka.clients import check_connection, cluster_id, connection_options
 from streams.kafka.permissions import NOT_ALLOWED, NotAllowed, check_rights, not_allowed
 from streams.kafka.refusal import Refused
@@ -146,6 +147,8 @@ class StreamApp(faust.App):
     async def on_first_start(self) -> None:
         """Start the health server, if it has a port, and open the clients."""
         await super().on_first_start()
+        if self.settings.tracing:
+            await self._clients.enter_async_context(tracing.exporting(self.conf.id))
         if self.settings.health_port is not None:
             url = await self._clients.enter_async_context(
                 serving_health(self.settings.health_host, self.settings.health_port, self._health())

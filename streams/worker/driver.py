@@ -30,7 +30,7 @@ from typing import Any
 from faust.types import TP
 
 from models.errors import Fatal, PartitionFatal, Transient
-from streams import metrics
+from streams import metrics, tracing
 from streams.kafka.transactions import Fenced
 from streams.logs import about
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
@@ -80,8 +80,13 @@ class PartitionDriver:
         consumer: PartitionConsumer,
         max_records: int,
         on_parked: Callable[[PartitionFatal], None],
+        on_started: Callable[[], None],
     ) -> None:
-        """Drive the partition ``tp``; ``on_parked`` is called each time that it is parked."""
+        """Drive the partition ``tp``.
+
+        ``on_parked`` is called each time that it is parked, ``on_started`` each time that it was
+        started.
+        """
         self.tp = tp
         self._max_records = max_records
         self.position: int | None = None  # None until started
@@ -93,6 +98,7 @@ class PartitionDriver:
         self._processed_at = 0.0
         self._progressed_at = time.monotonic()  # or was assigned
         self._on_parked = on_parked
+        self._on_started = on_started
         self._parked: str | None = None  # the reason, until a start succeeds
         self._retry: asyncio.TimerHandle | None = None
         self._running: Chunk | None = None
@@ -177,6 +183,11 @@ class PartitionDriver:
             if record.offset >= (self.position or 0)
         )
         return next(found, None)
+
+    @property
+    def restored(self) -> int | None:
+        """Number of aggregates whose state the partition holds; None if it holds none."""
+        return self._partition.restored
 
     @property
     def lost(self) -> bool:
@@ -264,7 +275,7 @@ class PartitionDriver:
                 )
                 self.position = position
                 self._parked = None
-                logger.info(
+                logger.debug(
                     "%s: going on at position %d",
                     _name(self.tp),
                     position,
@@ -277,6 +288,7 @@ class PartitionDriver:
                 self._forget()
                 await self._failed("cannot start", error)
             else:
+                self._on_started()
                 return
 
     async def _work(self) -> None:
@@ -351,7 +363,8 @@ class PartitionDriver:
         records = chunk.records
         if chunk.start < self.position:
             records = [record for record in records if record.offset >= self.position]
-        await self._partition.process(records, chunk.end)
+        with tracing.processing(self.tp.topic, self.tp.partition, records):
+            await self._partition.process(records, chunk.end)
         self.position = chunk.end
         self._failures.clear()
         self._processed_at = self._progressed_at = time.monotonic()

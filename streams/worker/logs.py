@@ -1,6 +1,6 @@
 """Logging of a worker to stderr: this project's lines from a given level on, others' warnings.
 
-A warning that is repeated within 10 s is not written again, but counted: a later line says how
+A warning that is repeated within a minute is not written again, but counted: a later line says how
 often it came. With `CQRS_LOG_FORMAT=json` each line is an object with the fields of
 `streams/logs.py`.
 """
@@ -28,9 +28,14 @@ LogFormat = Literal["text", "json"]
 # transaction it means what it says.
 _EXPECTED = "NotEnoughReplicasError"
 
+# A broker that has just started has no coordinator for a group until it has made its topic of
+# offsets. aiokafka asks again, and logs an error each time. If it lasts it means what it says.
+_NO_COORDINATOR = "Group Coordinator Request failed"
+_NO_COORDINATOR_S = 30.0
+
 # For how long a line is counted instead of repeated: while a broker is down, every attempt of every
 # client logs one, and a defect may concern every command.
-_REPEAT_INTERVAL_S = 10.0
+_REPEAT_INTERVAL_S = 60.0
 _MAX_REMEMBERED_LINES = 1000
 
 # What every record of Python's logging has; whatever else one has is a field.
@@ -107,10 +112,18 @@ class JsonFormatter(logging.Formatter):
 
 
 class _ExpectedFilter(logging.Filter):
-    """A filter that drops a warning of aiokafka as long as it is expected."""
+    """A filter that drops warnings of aiokafka as long as they are expected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._without_coordinator_since: float | None = None
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is written."""
+        if record.name.startswith("aiokafka") and _NO_COORDINATOR in record.getMessage():
+            if self._without_coordinator_since is None:
+                self._without_coordinator_since = record.created
+            return record.created - self._without_coordinator_since > _NO_COORDINATOR_S
         is_of_sender = record.name.startswith("aiokafka.producer")
         return not (is_of_sender and not refusal_is_news.get() and _EXPECTED in record.getMessage())
 
@@ -125,7 +138,7 @@ class _Repeated:
 
 
 class CountingHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not before 3.11
-    """A handler that writes a repeated warning once in 10 s, with the number of times."""
+    """A handler that writes a repeated warning once a minute, with the number of times."""
 
     def __init__(self) -> None:
         """Write to stderr."""

@@ -69,6 +69,10 @@ class Partition(Protocol):
     def is_waiting(self) -> bool:
         """Whether it waits for a server without a time limit, and has logged that."""
 
+    @property
+    def restored(self) -> int | None:
+        """Number of aggregates whose state it holds, roughly; None if it holds none."""
+
     async def start(self) -> int:
         """Take the partition over, restore what it needs, and return the position to read from.
 

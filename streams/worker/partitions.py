@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from itertools import groupby
+from operator import attrgetter
 
 from faust.types import TP
 
 from models.errors import PartitionFatal
 from streams import metrics
+from streams.logs import about
 from streams.worker.chunks import Chunk
 from streams.worker.driver import PartitionDriver
 from streams.worker.partition import (
@@ -18,6 +22,8 @@ from streams.worker.partition import (
     PartitionReport,
     PartitionStatus,
 )
+
+logger = logging.getLogger(__name__)
 
 
 class Partitions:
@@ -43,6 +49,7 @@ class Partitions:
         self._drivers: dict[TP, PartitionDriver] = {}
         self._closed = False
         self._ends: dict[TP, int] = {}
+        self._assigned_at: float | None = None  # until all are started that were assigned then
         self.joined = False
         """Whether the group has assigned partitions to this worker, or none, at least once."""
         self.kafka_answered_at: float | None = None
@@ -71,9 +78,39 @@ class Partitions:
     async def assign(self, assigned: Iterable[TP]) -> None:
         """Start new, lost and parked partitions, close those that are assigned elsewhere now."""
         metrics.REBALANCES.inc()
+        before = set(self._drivers) if self.joined else None
         if not self._closed:
+            began = time.monotonic()
             await self._take_over(set(assigned))
+            if set(self._drivers) != before:
+                self._assigned_at = began
         self.joined = True
+        self._log_ready()
+
+    def _log_ready(self) -> None:
+        """Log that the worker is ready, once all partitions that it got are started or parked."""
+        statuses = self.statuses().values()
+        if self._assigned_at is None or any(
+            one.position is None and one.parked is None for one in statuses
+        ):
+            return
+        seconds = time.monotonic() - self._assigned_at
+        self._assigned_at = None
+        started = sorted(tp for tp, one in self.statuses().items() if one.position is not None)
+        if not self._drivers:
+            logger.info(
+                "ready as a standby: other workers have all partitions", extra=about("worker-ready")
+            )
+        elif started:
+            held = [self._drivers[tp].restored for tp in started]
+            restored = sum(one for one in held if one is not None)
+            logger.info(
+                "ready after %.1f s: %s%s",
+                seconds,
+                _ranges(started),
+                "" if None in held else f", {restored:,} states restored",
+                extra=about("worker-ready", partitions=len(started), seconds=round(seconds, 3)),
+            )
 
     async def _take_over(self, assigned: set[TP]) -> None:
         gone = [self._drivers.pop(tp) for tp in set(self._drivers) - assigned]
@@ -88,6 +125,7 @@ class Partitions:
                     self._consumer,
                     self._max_records,
                     self._on_parked,
+                    self._log_ready,
                 )
             if self._drivers[tp].lost:
                 self._drivers[tp].start()
@@ -96,6 +134,7 @@ class Partitions:
         """Stop the worker if none of its partitions can continue."""
         if all(driver.status.parked is not None for driver in self._drivers.values()):
             self._consumer.fail(error)
+        self._log_ready()
 
     async def restart(self, tps: Iterable[TP]) -> None:
         """Abandon what these partitions do and start them again, if still assigned here."""
@@ -149,3 +188,17 @@ class Partitions:
             for tp, driver in self._drivers.items()
             if driver.position is not None
         }
+
+
+def _ranges(partitions: Iterable[TP]) -> str:
+    """Return sorted partitions in short: `users.commands.v1[0-3,7]`."""
+    shown = []
+    for topic, group in groupby(partitions, key=attrgetter("topic")):
+        ranges: list[list[int]] = []
+        for tp in group:
+            if ranges and tp.partition == ranges[-1][-1] + 1:
+                ranges[-1][1:] = [tp.partition]
+            else:
+                ranges.append([tp.partition])
+        shown.append(f"{topic}[{','.join('-'.join(map(str, one)) for one in ranges)}]")
+    return ", ".join(shown)

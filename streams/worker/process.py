@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ from contextlib import suppress
 from typing import Any, NoReturn, cast
 
 import faust
+from faust.cli.worker import worker as worker_command
 from faust.types import AppT
 
 from models.errors import Fatal
@@ -68,11 +70,17 @@ class StreamWorker(faust.Worker):
     """Faust's worker process; it ends when it has to: in time, with one line and an exit code."""
 
     def __init__(self, app: AppT, **options: Any) -> None:
-        """Create the process of ``app``; it never debugs.
+        """Create the process of ``app``; it never debugs, and says nothing but what it logs.
 
-        Faust would do that for FAUST_DEBUG, and open a console to everybody on this machine.
+        Faust would debug for FAUST_DEBUG, and open a console to everybody on this machine; and it
+        would greet with a banner, which names folders that are never made.
         """
-        super().__init__(app, **{**options, "debug": False})
+        super().__init__(app, **{**options, "debug": False, "quiet": True})
+        self.spinner = None
+        worker_command.on_worker_created = _print_nothing  # type: ignore[method-assign, assignment]
+
+    def on_setup_root_logger(self, logger: logging.Logger, level: int) -> None:
+        """Leave the log as `logging_config` made it: Faust's own level is not asked for."""
 
     def execute_from_commandline(self) -> NoReturn:
         """Run until stopped, and exit with a code of this module's table."""
@@ -136,6 +144,10 @@ class StreamWorker(faust.Worker):
             line, code = f"not stopped in {STOP_DEADLINE_S:g} s: leaving as it is", _EXIT_TOO_LATE
         os.write(2, f"{self._last_line(line)}\n".encode())
         os._exit(code)
+
+
+def _print_nothing(_command: object, _worker: object) -> None:
+    """Take the place of what prints Faust's banner."""
 
 
 def tune_gc() -> None:

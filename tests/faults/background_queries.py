@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import cycle
 from statistics import quantiles
 from typing import Any
 
+from deploy.samples.commands import plan
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from streams.buses import QueryBus
 from streams.concurrency import gather_or_cancel
+from tests.faults.outages import Outages
 from tests.harness.checks import require
 
 _QUERY_INTERVAL_S = 0.01
 _MAX_MATCHES = 1000  # users whose address contains the fragment
+
+
+def commands_around(
+    watched: dict[str, str], seed: int, *, users: int, out_of: int
+) -> Iterator[dict[str, Any]]:
+    """Yield registrations, then commands of all kinds, none of which changes the watched users.
+
+    Args:
+        watched: filled while the registrations are read: email addresses of active users, by id.
+        seed: of the commands.
+        users: number of watched users.
+        out_of: number of registrations.
+    """
+    planned = plan(sys.maxsize, seed, rejected=0.05, duplicates=0.05)
+    registrations = (
+        command
+        for command, status in planned
+        if status == "accepted" and command["type"] == "RegisterUser"
+    )
+    for number in range(out_of):
+        command = next(registrations)
+        if number % (out_of // users) == 0:
+            watched[command["aggregateId"]] = command["email"]
+        yield command
+    for command, _ in planned:
+        if command["aggregateId"] not in watched:
+            yield command
 
 
 class BackgroundQueries:
@@ -26,15 +57,22 @@ class BackgroundQueries:
         users: that every query must find: email addresses by id. They are active.
         page: number of users on a page of the active ones.
         done: ends them.
+        outages: repeats queries that fail; without it the first failure ends them all.
     """
 
     def __init__(
-        self, queries: QueryBus, users: Mapping[str, str], page: int, done: asyncio.Event
+        self,
+        queries: QueryBus,
+        users: Mapping[str, str],
+        page: int,
+        done: asyncio.Event,
+        outages: Outages | None = None,
     ) -> None:
         self._queries = queries
         self._users = users
         self._page = page
         self._done = done
+        self._outages = outages
         self._seconds: list[float] = []
         self.walks = 0
         """Number of times that all active users were read, page by page."""
@@ -86,7 +124,8 @@ class BackgroundQueries:
 
     async def _execute(self, query: object) -> Any:
         begin = time.perf_counter()
-        found = await self._queries.execute(query)
+        ask = partial(self._queries.execute, query)
+        found = await (ask() if self._outages is None else self._outages.through(ask))
         self._seconds.append(time.perf_counter() - begin)
         await asyncio.sleep(_QUERY_INTERVAL_S)
         return found

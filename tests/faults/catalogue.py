@@ -41,3 +41,6 @@ SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _AL
 
 # Every test run plays these at small scale; the others need `--faults`.
 SMOKE = ("F1", "F3", "F9", "F12")
+
+# Those that can be played on secured servers.
+SECURED = ("F1", "V1")

@@ -12,7 +12,7 @@ import click
 from deploy.cli.terminal import examples, progress_bar
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
-from tests.faults.catalogue import SCENARIOS
+from tests.faults.catalogue import SCENARIOS, SECURED
 from tests.faults.report import Results, markdown_of, tables_of
 from tests.faults.scenario import Result, Scale, Scenario, play
 
@@ -25,6 +25,7 @@ _LIST = "\b\nScenarios:\n" + "\n".join(f"  {one.name:4}{one.title}" for one in S
     + examples(
         "cqrs faults --scenario F1",
         "cqrs faults --scenario F1 --local-store",
+        "cqrs faults --secure",
         "cqrs faults --scale full --resume results.json --report report.md",
     )
 )
@@ -45,6 +46,11 @@ _LIST = "\b\nScenarios:\n" + "\n".join(f"  {one.name:4}{one.title}" for one in S
 )
 @click.option("--local-store", is_flag=True, help="Let command workers keep their state on disk.")
 @click.option(
+    "--secure",
+    is_flag=True,
+    help=f"On servers with TLS, SCRAM and ACLs, one principal per role: {', '.join(SECURED)}.",
+)
+@click.option(
     "--resume",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Keep results in this file, and skip scenarios that have passed according to it.",
@@ -62,6 +68,7 @@ def faults(
     seed: int,
     scale: Scale,
     local_store: bool,
+    secure: bool,
     resume: Path | None,
     report: Path | None,
     as_json: bool,
@@ -71,9 +78,14 @@ def faults(
     Each scenario starts its own Kafka and Elasticsearch, breaks something under load, lets the
     system recover by itself, and then runs `cqrs verify`. Exit code 1 if a guarantee did not hold.
     """
+    possible = SECURED if secure else tuple(SCENARIOS)
+    for name in names:
+        if name not in possible:
+            raise click.UsageError(f"--secure plays {', '.join(SECURED)} only, not {name}")
     results = Results(resume)
     played = [
-        _play(SCENARIOS[name], scale, seed, local_store, results) for name in names or SCENARIOS
+        _play(SCENARIOS[name], scale, seed, local_store, secure, results)
+        for name in names or possible
     ]
     if report is not None:
         report.write_text(markdown_of([one for one in results.all if one.scale == scale]))
@@ -90,15 +102,29 @@ def faults(
 
 
 def _play(
-    scenario: Scenario, scale: Scale, seed: int, local_store: bool, results: Results
+    scenario: Scenario,
+    scale: Scale,
+    seed: int,
+    local_store: bool,
+    secure: bool,
+    results: Results,
 ) -> Result:
     """Run a scenario that has not passed yet; print the workers' logs if it fails."""
-    earlier = results.passed(scenario.name, scale, seed, local_store)
+    earlier = results.passed(scenario.name, scale, seed, local_store, secure)
     if earlier is not None:
         return earlier
-    with EmbeddedStack.temporary(TerminalProgress()) as stack, progress_bar() as progress:
+    with (
+        EmbeddedStack.temporary(TerminalProgress(), secure=secure) as stack,
+        progress_bar() as progress,
+    ):
         playing = play(
-            scenario, stack, scale=scale, seed=seed, progress=progress, local_store=local_store
+            scenario,
+            stack,
+            scale=scale,
+            seed=seed,
+            progress=progress,
+            local_store=local_store,
+            secure=secure,
         )
         result = asyncio.run(playing)
     results.add(result)

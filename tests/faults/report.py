@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Results:
-    """Results in a file, or only in memory: one per scenario, scale, seed and kind of store."""
+    """Results in a file, or only in memory: one per scenario, scale, seed and kind of servers."""
 
     def __init__(self, path: Path | None) -> None:
         """Read the file, if it exists.
@@ -37,10 +37,15 @@ class Results:
                 raise Fatal(f"{path} holds no results of `cqrs faults`: {error}") from error
 
     def passed(
-        self, scenario: str, scale: Scale, seed: int, local_store: bool = False
+        self,
+        scenario: str,
+        scale: Scale,
+        seed: int,
+        local_store: bool = False,
+        secure: bool = False,
     ) -> Result | None:
         """Return the result of this run, or None if it has not passed yet."""
-        wanted = (scenario, scale, seed, local_store)
+        wanted = (scenario, scale, seed, local_store, secure)
         return next((one for one in self.all if one.ok and _key(one) == wanted), None)
 
     def add(self, new: Result) -> None:
@@ -122,14 +127,14 @@ def markdown_of(results: Sequence[Result]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _key(result: Result) -> tuple[str, Scale, int, bool]:
-    return result.scenario, result.scale, result.seed, result.local_store
+def _key(result: Result) -> tuple[str, Scale, int, bool, bool]:
+    return result.scenario, result.scale, result.seed, result.local_store, result.secure
 
 
-def _order(result: Result) -> tuple[str, str, int, int, bool]:
+def _order(result: Result) -> tuple[str, str, int, int, bool, bool]:
     """Sort F2 before F10, and V1 after all of these."""
     kind, number = result.scenario[0], int(result.scenario[1:])
-    return result.scale, kind, number, result.seed, result.local_store
+    return result.scale, kind, number, result.seed, result.local_store, result.secure
 
 
 def _shown(value: float | str) -> str:

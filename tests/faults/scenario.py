@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar
 
 from agents.user_views import USER_VIEWS
 from agents.users import USERS
+from deploy.embedded.secrets import Secrets
 from deploy.embedded.stack import EmbeddedStack
 from deploy.ephemeral import (
     Deployment,
@@ -30,15 +31,18 @@ from deploy.ephemeral import (
     open_deployment,
     worker_logs,
 )
+from deploy.roles import SecuredRole
 from deploy.supervisor import Role
 from models.errors import CqrsError
 from streams.aggregate import Aggregate
 from streams.audit.report import Report
 from streams.audit.verify import verify
 from streams.progress import ProgressCallback
+from streams.settings import Settings
 from tests.harness.checks import require
 from tests.harness.command_line import ROOT
 from tests.harness.crash_points import APPS, Point
+from tests.harness.secured import Secured
 
 T = TypeVar("T")
 
@@ -55,6 +59,8 @@ class Result:
     seed: int
     local_store: bool = False
     """Whether command workers kept their state on disk."""
+    secure: bool = False
+    """Whether the servers were secured, with one principal per role."""
     commit: str = ""
     """The checkout's commit; empty if that is not known."""
     ok: bool = False
@@ -102,13 +108,30 @@ class Run:
     ) -> Deployment:
         """Create a deployment with a worker of each role; it ends with the run.
 
-        `changes` are settings. `servers` are other ones than the run's stack.
+        `changes` are settings. `servers` are other ones than the run's stack, and secured if that
+        is.
         """
+        servers = servers or self.stack
         if self.result.local_store:
             changes = {"state_dir": self.new_folder(), **changes}
-        settings = new_settings(servers or self.stack, **changes)
-        await create_user_topics(settings)
-        return self.resources.enter_context(open_deployment(settings, roles, self.apps))
+        principals: Mapping[SecuredRole, Settings] = {}
+        if self.secrets is None:
+            settings = new_settings(servers, **changes)
+            await create_user_topics(settings)
+        else:
+            secured = await Secured.create(
+                self.stack,
+                self.new_folder(),
+                bootstrap_servers=servers.bootstrap_servers,
+                **{"partitions": 2, **changes},
+            )
+            settings, principals = secured.admin, await secured.roles()
+        return self.resources.enter_context(open_deployment(settings, roles, self.apps, principals))
+
+    @property
+    def secrets(self) -> Secrets | None:
+        """The principals of a secured run, also for other servers than its stack."""
+        return self.stack.secrets if self.result.secure else None
 
     def new_folder(self) -> Path:
         """Create an empty folder; it is removed with the run."""
@@ -177,15 +200,17 @@ async def play(
     progress: ProgressCallback = lambda _what, _done, _total: None,
     apps: Mapping[Role, str] = MappingProxyType({}),
     local_store: bool = False,
+    secure: bool = False,
 ) -> Result:
     """Run a scenario on a stack that nothing else uses, and return its result.
 
     With `local_store` the command workers of a deployment keep their state on disk, in one folder,
-    as on one host. A failure is part of the result: a guarantee that does not hold, or a server
-    that fails.
+    as on one host. With `secure` the stack has to be secured. A failure is part of the result: a
+    guarantee that does not hold, or a server that fails.
     """
     title = scenario.title + (", state on disk" if local_store else "")
-    result = Result(scenario.name, title, scale, seed, local_store, _commit())
+    title += ", secured" if secure else ""
+    result = Result(scenario.name, title, scale, seed, local_store, secure, _commit())
     begin = time.monotonic()
     with ExitStack() as resources:
         run = Run(stack, scale, seed, result, resources, progress, apps)

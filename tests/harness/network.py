@@ -140,7 +140,8 @@ class Network:
                 self._pass_on(reader, server_writer, lambda: connection.requests_lost),
                 self._pass_on(server_reader, writer, lambda: connection.responses_lost),
             )
-        except OSError:  # the server is down, or somebody has reset the connection
+        except (OSError, asyncio.CancelledError):
+            # The server is down, somebody has reset the connection, or the network is closed.
             for end in ends:
                 end.transport.abort()
         finally:

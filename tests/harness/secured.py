@@ -56,9 +56,8 @@ class Secured:
 
     @classmethod
     async def create(cls, stack: EmbeddedStack, folder: Path, **changes: Any) -> Secured:
-        """Create a namespace with one partition."""
-        changes = {**stack.settings("admin"), "partitions": 1, **changes}
-        admin = new_settings(stack, **changes)
+        """Create a namespace with one partition; `changes` are other settings."""
+        admin = new_settings(stack, **{**stack.settings("admin"), "partitions": 1, **changes})
         await create_user_topics(admin)
         return cls(stack, admin, folder)
 
@@ -67,7 +66,7 @@ class Secured:
         kafka = {
             key: value
             for key, value in self.stack.settings(name).items()
-            if not key.startswith("elasticsearch_api")
+            if key.startswith("kafka_")
         }
         inherited = {
             key: value

@@ -152,14 +152,24 @@ class TestSend:
 
     def test_an_invalid_command_is_not_sent(self, settings: Settings) -> None:
         for option, value, reason in (
-            ("--email", "anna@localhost.test", "email: The part after the @-sign is a special-use"),
-            ("--email", "anna", "email: must be an email address"),
-            ("--first-name", " ", "first_name: must not be empty"),
+            (
+                "--email",
+                "anna@localhost.test",
+                "--email: The part after the @-sign is a special-use",
+            ),
+            ("--email", "anna", "--email: must be an email address"),
+            ("--first-name", " ", "--first-name: must not be empty"),
         ):
             done = cqrs(settings, "send", "update", "--id", "anna", option, value)
             assert done.returncode == 2
             assert done.stderr.startswith(f"cqrs: {reason}")
             assert done.stderr.count("\n") == 1
+
+    def test_an_empty_id_is_no_new_user(self, settings: Settings) -> None:
+        """As a script passes it whose variable is not set."""
+        done = cqrs(settings, *register(""))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == "cqrs: --id: must not be empty\n"
 
     def test_no_outcome_in_time(self, deploy: Deploy) -> None:
         nobody_works = deploy().settings

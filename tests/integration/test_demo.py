@@ -12,7 +12,7 @@ from tests.conftest import Deploy
 
 
 async def test_the_demo_adds_up(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, number in {"COMMANDS": 1000, "MALFORMED": 20, "PROBES": 3, "SEARCHES": 20}.items():
+    for name, number in {"COMMANDS": 1000, "MALFORMED": 20, "STEADY": 20, "SEARCHES": 20}.items():
         monkeypatch.setattr(demo, name, number)
     steps: set[str] = set()
 
@@ -25,7 +25,7 @@ async def test_the_demo_adds_up(deploy: Deploy, monkeypatch: pytest.MonkeyPatch)
     result.check()
     assert result.report.commands == 1000
     assert result.report.dead == 20
-    assert len(result.searchable) == 3
+    assert len(result.outcomes) == len(result.searchable) == 20
     assert result.by_id is not None
     assert result.by_email
     assert result.active

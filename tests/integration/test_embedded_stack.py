@@ -110,6 +110,7 @@ def test_kafka_keeps_its_records_over_a_kill(stack: EmbeddedStack) -> None:
     address, pid = stack.bootstrap_servers, stack.kafka.pid
     stack.kafka.kill()
     assert not stack.is_running
+    assert running_address(stack.home) == stack.address  # Elasticsearch can still be used
     stack.kafka.start()
     assert stack.is_running
     assert stack.kafka.pid != pid

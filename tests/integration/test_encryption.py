@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from itertools import chain
 
+from agents.user_audit import verify_users
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
 from models.commands import DeactivateUser, UpdateUserProfile
-from models.outcomes import Accepted, Rejection
+from models.outcomes import Accepted, DeadLettered, Rejection
 from streams.encryption.cipher import is_sealed_state
-from streams.kafka.clients import new_producer
+from streams.kafka.clients import new_producer, started
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
 from tests.harness.traffic import check, counting, send
@@ -132,6 +133,34 @@ async def test_a_wrong_master_key_is_one_line(deploy: Deploy) -> None:
         for settings in (deployed.settings, other):
             assert settings.master_key is not None
             assert settings.master_key.get_secret_value() not in text
+
+
+async def test_a_damaged_key_concerns_its_user_alone(deploy: Deploy) -> None:
+    """It looked like a wrong master key, and ended every worker that read it."""
+    deployed = deploy("commands", "views", partitions=1, **encrypted())
+    await dispatch(deployed, register("anna"), register("ben"))
+    await until_projected(deployed, "ben", 1)
+    async with started(new_producer(deployed.settings), deployed.settings) as producer:
+        await producer.send_and_wait(deployed.names.keys, b"damaged", b"anna")
+    for worker in deployed.workers:
+        assert worker.terminate() == 0
+        worker.start()
+    outcomes = await dispatch(
+        deployed,
+        *(UpdateUserProfile(aggregate_id=user, last_name="Other") for user in ("anna", "ben")),
+        register("cleo"),
+    )
+    assert [type(outcome) for outcome in outcomes] == [DeadLettered, Accepted, Accepted]
+    await until_projected(deployed, "cleo", 1)
+    rebuilt = cqrs(deployed.settings, "views", "rebuild", "user-views")
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    assert await shown_by(deployed, "anna") == set()
+    assert await shown_by(deployed, "ben") == {"id", "email", "active"}
+    (worker,) = deployed.of("commands")
+    assert worker.log_text.count("The data key of anna is damaged") == 1
+    report = await verify_users(deployed.settings, timeout=60)
+    assert {name for name, finding in report.findings.items() if not finding.ok} == {"I3"}
+    assert (report.first_violation or "").startswith("anna")
 
 
 async def test_no_master_key_is_one_line(deploy: Deploy) -> None:

@@ -20,7 +20,7 @@ from streams.settings import Settings
 from streams.views import rebuild as rebuilding
 from streams.views.cutover import prunable, prune, roll_back
 from streams.views.indices import ViewIndices
-from streams.views.lifecycle import IndexState
+from streams.views.situation import IndexState
 from streams.views.source import event_log
 from streams.views.status import IndexStatus, status_of
 from streams.views.store import open_view_store

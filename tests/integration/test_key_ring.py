@@ -20,7 +20,7 @@ from models.wire import encode
 from streams.aggregate import TopicNames
 from streams.encryption.cipher import seal_event
 from streams.encryption.key_ring import KeyRing, open_key_ring
-from streams.encryption.keys import PartitionKeys, master_key, new_master_key
+from streams.encryption.keys import PartitionKeys, master_keys, new_master_key
 from streams.kafka.clients import new_producer
 from streams.kafka.records import Record
 from streams.settings import Settings
@@ -60,7 +60,10 @@ async def put(producer: AIOKafkaProducer, settings: Settings, value: bytes | Non
 def sealed(keys: PartitionKeys, wrapped: bytes) -> Record:
     """Anna's registration as it is on the topic."""
     wire = ANNA.to_wire()
-    seal_event(wire, ANNA.event.personal, keys.unwrap(b"anna", wrapped))
+    keys.apply(b"anna", wrapped)
+    key = keys.get(b"anna")
+    assert key is not None
+    seal_event(wire, ANNA.event.personal, key)
     value = encode(wire)
     return Record("t", PARTITION, 0, 0, b"anna", value)
 
@@ -77,7 +80,7 @@ def email_in(event: EventRecord[UserEvent]) -> str:
 async def test_a_key_whose_transaction_is_still_open_is_waited_for(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    keys = PartitionKeys(master_key(settings))
+    keys = PartitionKeys(master_keys(settings))
     getmany = AIOKafkaConsumer.getmany
     polls = 0
 
@@ -100,7 +103,7 @@ async def test_a_key_whose_transaction_is_still_open_is_waited_for(
 
 
 async def test_a_key_of_an_aborted_transaction_is_ignored(settings: Settings) -> None:
-    keys = PartitionKeys(master_key(settings))
+    keys = PartitionKeys(master_keys(settings))
     wrapped = keys.make(b"anna")
     async with transactions(settings) as owner, open_ring(settings) as ring:
         await owner.begin_transaction()
@@ -113,7 +116,7 @@ async def test_a_key_of_an_aborted_transaction_is_ignored(settings: Settings) ->
 async def test_a_destroyed_key_leaves_the_memory_without_being_asked_for(
     settings: Settings,
 ) -> None:
-    keys = PartitionKeys(master_key(settings))
+    keys = PartitionKeys(master_keys(settings))
     wrapped = keys.make(b"anna")
     async with new_producer(settings) as producer, open_ring(settings) as ring:
         await put(producer, settings, wrapped)
@@ -127,7 +130,7 @@ async def test_a_destroyed_key_leaves_the_memory_without_being_asked_for(
 
 async def test_a_key_that_was_destroyed_long_ago_is_never_used(settings: Settings) -> None:
     """Though the topic is read in several parts, and the first one has the key."""
-    keys = PartitionKeys(master_key(settings))
+    keys = PartitionKeys(master_keys(settings))
     wrapped = keys.make(b"anna")
     async with new_producer(settings) as producer, open_ring(settings) as ring:
         await put(producer, settings, wrapped)
@@ -141,7 +144,7 @@ async def test_a_key_that_was_destroyed_long_ago_is_never_used(settings: Setting
 
 
 async def test_a_partition_that_comes_back_is_read_again(settings: Settings) -> None:
-    keys = PartitionKeys(master_key(settings))
+    keys = PartitionKeys(master_keys(settings))
     wrapped = keys.make(b"anna")
     async with new_producer(settings) as producer, open_ring(settings) as ring:
         await put(producer, settings, wrapped)

@@ -29,10 +29,10 @@ from streams.progress import no_progress
 from streams.views.cutover import prune, roll_back
 from streams.views.feed import Feed
 from streams.views.indices import ViewIndices
-from streams.views.lifecycle import IndexState
 from streams.views.projection import View
 from streams.views.projector import Projector
 from streams.views.rebuild import rebuild
+from streams.views.situation import IndexState
 from streams.views.status import IndexStatus, status_of
 from tests.conftest import Deploy
 from tests.harness.command_line import ROOT, cqrs, cqrs_command

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
@@ -15,7 +19,7 @@ from deploy.embedded.grants import allow
 from deploy.embedded.stack import EmbeddedStack
 from deploy.ephemeral import WorkerProcess
 from deploy.rights import kafka_rights
-from deploy.roles import SecuredRole
+from deploy.roles import ROLES, SecuredRole
 from deploy.supervisor import Role
 from deploy.waiting import wait_until
 from models.errors import Fatal, OutcomeTimeout
@@ -25,7 +29,7 @@ from streams.kafka.permissions import check_rights
 from streams.kafka.rights import Operation, Right
 from streams.settings import Settings
 from streams.views.indices import ViewIndices
-from tests.harness.command_line import cqrs
+from tests.harness.command_line import ROOT, cqrs
 from tests.harness.deployments import until_processing
 from tests.harness.read_side import serve
 from tests.harness.secured import Secured
@@ -205,3 +209,31 @@ async def test_a_password_that_is_changed_while_a_worker_runs(secured: Secured) 
     with secured.worker("commands", settings) as worker:
         async with open_commands(roles["client"]) as commands:
             assert (await commands.dispatch(register("berta"))).status == "accepted"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_env_prints_what_a_role_needs(secured_servers: EmbeddedStack, role: SecuredRole) -> None:
+    """In a shell that reads it, `Settings` are those of the role."""
+    home = {**os.environ, "CQRS_STACK_HOME": str(secured_servers.home)}
+    shell = 'eval "$(python -m deploy.cli env --role "$0")"; python -c "$1"'
+    program = "from streams.settings import Settings; print(Settings().model_dump_json())"
+    done = subprocess.run(
+        ["bash", "-c", shell.replace("python", sys.executable), role, program],
+        cwd=ROOT,
+        env=home,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    expected = Settings.model_validate(secured_servers.settings(role)).model_dump_json()
+    assert json.loads(done.stdout) == json.loads(expected)
+    done = subprocess.run(
+        [sys.executable, "-m", "deploy.cli", "env"],
+        cwd=ROOT,
+        env=home,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "the running stack is secured: say who connects: --role" in done.stderr

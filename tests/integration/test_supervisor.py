@@ -18,10 +18,11 @@ from tests.harness.command_line import ROOT
 # A supervisor of two children that run the given script; what it says goes to standard output.
 SUPERVISOR = """
 import asyncio, os, sys
-from deploy.supervisor import Supervisor
+from deploy.supervisor import Child, Supervisor
 
 command = [sys.executable, "-c", sys.argv[1], sys.argv[2]]
-supervisor = Supervisor(command, [os.environ] * 2, lambda line: print(line, flush=True))
+children = [Child(f"worker {number}", command, os.environ) for number in (1, 2)]
+supervisor = Supervisor(children, lambda line: print(line, flush=True))
 sys.exit(asyncio.run(supervisor.run()))
 """
 # What children do: they note their process ids, one a line, and then...

@@ -5,11 +5,16 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiokafka.admin import NewTopic
+from aiokafka.client import ConnectionGroup, CoordinationType
+from aiokafka.conn import AIOKafkaConnection
+from aiokafka.errors import KafkaConnectionError, KafkaError
+from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.structs import TopicPartition
+from faust.types import TP
 
 from agents.users import USERS
 from deploy.embedded.stack import EmbeddedStack
@@ -20,9 +25,10 @@ from models.errors import Fatal
 from streams.aggregate import TopicNames
 from streams.audit.verify import verify
 from streams.kafka.clients import admin_client, new_producer
-from streams.kafka.log_reader import open_logs
+from streams.kafka.log_reader import last_positions, open_logs
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import MIB, create_topics, topic_specs
+from streams.kafka.transactions import OutputRecord, TransactionalProducer
 from streams.settings import Settings
 from tests.conftest import Deploy
 from tests.harness.traffic import counting, send
@@ -64,6 +70,41 @@ async def test_a_first_transaction_that_was_aborted(deploy: Deploy) -> None:
     async with counting(deployed) as outcomes, new_producer(settings) as producer:
         await send(producer, deployed, generate(10))
         await outcomes.reach(10)
+
+
+async def test_a_commit_that_arrives_late_ends_no_later_transaction(
+    stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection breaks while it is under way, and it arrives amid the next transaction."""
+    settings = new_settings(stack, partitions=1)
+    await create_user_topics(settings)
+    names = TopicNames.of(settings, "users")
+    owner = TransactionalProducer(settings, f"{settings.namespace}app", TP(names.commands, 0))
+    under_way: list[EndTxnRequest] = []
+    send = AIOKafkaConnection.send
+
+    def lose_the_first_end(self: Any, request: Any, **options: Any) -> Any:
+        if isinstance(request, EndTxnRequest) and not under_way:
+            under_way.append(request)
+            raise KafkaConnectionError("the connection breaks")
+        return send(self, request, **options)
+
+    monkeypatch.setattr(AIOKafkaConnection, "send", lose_the_first_end)
+    await owner.start()
+    first = OutputRecord(b"anna", b"first")
+    try:
+        await owner.commit({names.outcomes: owner.batches([first])})
+    except KafkaError:
+        await owner.start()  # as the driver of the partition does
+    producer = cast(Any, owner)._producer
+    await producer.begin_transaction()
+    await producer.send_and_wait(names.events, b"second", b"anna", partition=0)
+    transactional_id = producer._txn_manager.transactional_id
+    kind, group = CoordinationType.TRANSACTION, ConnectionGroup.COORDINATION
+    coordinator = await producer.client.coordinator_lookup(kind, transactional_id)
+    await producer.client.send(coordinator, under_way[0], group=group)
+    await owner.close()
+    assert (await last_positions(settings, names.events))[0] == 0  # nothing was committed
 
 
 async def test_a_changelog_that_was_lost(deploy: Deploy) -> None:

@@ -65,7 +65,7 @@ def test_nothing_is_imported_from_the_current_folder(
 
 
 async def test_faust_starts_a_worker_too(deploy: Deploy, tmp_path: Path) -> None:
-    """With the command that the README shows."""
+    """With the command that docs/workers.md shows."""
     deployed = deploy()
     faust = [sys.executable, "-m", "faust", "-A", "agents.user_commands"]
     command = [*faust, "worker", "--without-web"]
@@ -76,3 +76,6 @@ async def test_faust_starts_a_worker_too(deploy: Deploy, tmp_path: Path) -> None
             await outcomes.reach(sent)
         worker.terminate()
         assert worker.wait(timeout=10) == os.EX_OK
+    said = (tmp_path / "worker.log").read_text().splitlines()
+    assert [line for line in said if " streams." not in line] == []  # no banner, no escapes
+    assert any(" INFO streams.worker.partitions: ready after " in line for line in said)

@@ -119,6 +119,10 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.producer.sender:AddPartitionsToTxnHandler.handle_response": (
             "overrides it: it returns how long to wait"
         ),
+        "aiokafka.producer.transaction_manager:TransactionManager.fatal_error": (
+            "fails the transaction with it whose end may still arrive"
+        ),
+        "aiokafka.protocol.transaction:EndTxnRequest": "tells the end of a transaction by it",
         "aiokafka.producer.sender:BACKOFF_OVERRIDE": "tells by it the wait that it shortens",
         "aiokafka.client:CoordinationType.TRANSACTION": "asks for this coordinator",
         "aiokafka.producer.sender:Sender._do_add_partitions_to_txn": (
@@ -368,6 +372,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.producer": "drops warnings of its logger",
     },
     "streams/worker/process.py": {
+        "faust.cli.worker:worker.on_worker_created": "replaces it: it prints a banner",
+        "faust.worker:Worker.on_setup_root_logger": "overrides it: it changes the log's level",
+        "faust.worker:Worker.spinner": "removes it: it writes escapes into logs",
         "faust.worker:Worker.on_first_start": "overrides it to check what the worker needs",
         "mode.services:Service.start": "overrides it to end with one line if it fails",
         "mode.worker:Worker._on_sigterm": "stops the worker by it",

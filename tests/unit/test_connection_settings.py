@@ -11,9 +11,9 @@ import pytest
 from pydantic import SecretStr
 
 from deploy.environment import child_environment
-from models.errors import Fatal
+from models.errors import Fatal, InvalidSettings
 from streams.elasticsearch.connection import connect
-from streams.encryption.keys import master_key, new_master_key
+from streams.encryption.keys import master_keys, new_master_key
 from streams.kafka.clients import connection_options
 from streams.settings import Settings, read_settings
 
@@ -108,10 +108,25 @@ def test_files_without_a_secret(tmp_path: Path, content: bytes, reason: str) -> 
 def test_the_master_key_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_text(f"{new_master_key()}\n")
-    assert len(master_key(read(CQRS_MASTER_KEY_FILE=str(path))) or b"") == 32
+    assert master_keys(read(CQRS_MASTER_KEY_FILE=str(path))) is not None
     path.write_text(SECRET)
     line = line_for(CQRS_MASTER_KEY_FILE=str(path))
     assert line.startswith("CQRS_MASTER_KEY_FILE is not valid: it must be base64 of 32 bytes")
+    line = line_for(CQRS_MASTER_KEY=new_master_key(), CQRS_SECOND_MASTER_KEY=SECRET)
+    assert line.startswith("CQRS_SECOND_MASTER_KEY is not valid: it must be base64 of 32 bytes")
+
+
+def test_a_second_master_key_is_another_one_beside_the_first(tmp_path: Path) -> None:
+    key = new_master_key()
+    path = tmp_path / "key"
+    path.write_text(f"{new_master_key()}\n")
+    both = master_keys(read(CQRS_MASTER_KEY=key, CQRS_SECOND_MASTER_KEY_FILE=str(path)))
+    assert both is not None
+    assert both.second is not None
+    line = line_for(CQRS_SECOND_MASTER_KEY=key)
+    assert line == "CQRS_SECOND_MASTER_KEY needs CQRS_MASTER_KEY"
+    line = line_for(CQRS_MASTER_KEY=key, CQRS_SECOND_MASTER_KEY=key)
+    assert line == "CQRS_MASTER_KEY and CQRS_SECOND_MASTER_KEY are the same"
 
 
 @pytest.mark.parametrize(
@@ -187,6 +202,15 @@ def test_the_master_key_from_a_file(tmp_path: Path) -> None:
 )
 def test_contradictions(variables: dict[str, str], line: str) -> None:
     assert line_for(**variables) == line
+
+
+def test_all_contradictions_are_in_one_message() -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        read(CQRS_KAFKA_USERNAME="anna", CQRS_ELASTICSEARCH_CA_FILE="ca.pem")
+    assert [line.split()[0] for line in refused.value.problems] == [
+        "CQRS_KAFKA_USERNAME",
+        "CQRS_ELASTICSEARCH_CA_FILE",
+    ]
 
 
 @pytest.mark.parametrize(

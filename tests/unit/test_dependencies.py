@@ -12,14 +12,22 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.packaging import locked
+
 ROOT = Path(__file__).parents[2]
+EMBEDDED = ROOT / "deploy" / "embedded"
 OURS = frozenset({"models", "streams", "agents", "deploy", "benchmarks", "tests"})
 PURE = frozenset({"models", "pydantic", "msgspec", "typing_extensions"})
 
 
 def imports_of(package: str) -> Iterator[tuple[str, str]]:
-    """Each import of a module in this package, also those inside functions: where, and of what."""
+    """Each import of a module in this package, also those inside functions: where, and of what.
+
+    The embedded servers are a package of their own: they have dependencies of their own.
+    """
     for path in sorted((ROOT / package).rglob("*.py")):
+        if path.is_relative_to(EMBEDDED) and package == "deploy":
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -49,6 +57,19 @@ def installed() -> Mapping[str, list[str]]:
     return packages_distributions()
 
 
+@pytest.mark.parametrize("lock", ["worker.lock", "build.lock"])
+def test_the_locks_of_the_image_have_the_versions_that_are_tested(lock: str) -> None:
+    tested = locked(ROOT / "requirements.lock")
+    for name_and_version, hashes in locked(ROOT / "deploy" / lock).items():
+        assert hashes == tested[name_and_version], name_and_version
+
+
+def test_the_lock_of_a_worker_has_its_dependencies_and_no_other_s() -> None:
+    names = {normal(name) for name, _ in locked(ROOT / "deploy" / "worker.lock")}
+    assert declared("dependencies") <= names
+    assert not names & (declared("embedded", "bench", "dev") - declared("dependencies"))
+
+
 def normal(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
@@ -67,11 +88,12 @@ def test_models_imports_little_beyond_the_standard_library() -> None:
     ("package", "lists"),
     [
         ("models", ["dependencies"]),
-        ("streams", ["dependencies"]),
+        ("streams", ["dependencies", "tracing"]),
         ("agents", ["dependencies"]),
         ("deploy", ["dependencies"]),
-        ("benchmarks", ["dependencies", "bench", "dev"]),
-        ("tests", ["dependencies", "bench", "dev"]),
+        ("deploy/embedded", ["dependencies", "embedded"]),
+        ("benchmarks", ["dependencies", "embedded", "bench", "dev"]),
+        ("tests", ["dependencies", "embedded", "bench", "dev", "tracing"]),
     ],
 )
 def test_what_is_imported_is_declared(package: str, lists: list[str]) -> None:

@@ -39,7 +39,7 @@ from streams.encryption.cipher import (
     open_state,
 )
 from streams.encryption.events import read_event
-from streams.encryption.keys import PartitionKeys
+from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.kafka.dead_letters import dead_letter
 from streams.kafka.records import Record
 from streams.state.snapshot import decode_snapshot
@@ -133,7 +133,7 @@ def test_a_command_or_a_poison(found: Record) -> None:
 def test_an_event_or_a_poison(found: Record) -> None:
     fast = None if found.value is None else event_decoder(USER_EVENTS)(found.value)
     try:
-        event = read_event(found, USER_EVENTS, PartitionKeys(KEY))
+        event = read_event(found, USER_EVENTS, PartitionKeys(MasterKeys(KEY)))
     except Poison:
         return
     assert fast in (None, event)
@@ -158,7 +158,7 @@ def without_seal(found: Record) -> Record:
 def test_the_checker_reports_what_it_cannot_read(found: Sequence[Record]) -> None:
     report = Report()
     audit = PartitionAudit(
-        USERS, NAMES, 3, Frozen(5, 5), view=None, report=report, keys=PartitionKeys(KEY)
+        USERS, NAMES, 3, Frozen(5, 5), view=None, report=report, keys=PartitionKeys(MasterKeys(KEY))
     )
     audit.add_commands(found)
     audit.add_outcomes(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -50,3 +51,54 @@ def test_with_a_cdpath(checkout: Path) -> None:
         env={**os.environ, "CDPATH": "."},
     )
     assert (done.stdout, done.stderr) == ("--version\n", "")
+
+
+@pytest.fixture
+def pythons(checkout: Path, tmp_path: Path) -> Path:
+    """A folder that is the whole PATH, without a Python yet; the checkout has to be set up."""
+    (checkout / ".venv" / "packages.stamp").unlink()
+    folder = tmp_path / "path"
+    folder.mkdir()
+    for name in ("bash", "cat", "cksum", "dirname", "head", "readlink", "sort", "tail"):
+        (folder / name).symlink_to(shutil.which(name) or name)
+    return folder
+
+
+def add_python(folder: Path, name: str, probed: str) -> Path:
+    """Add a Python that does this when it is probed, and fails to make an environment."""
+    python = folder / name
+    python.write_text(f'#!{folder}/bash\n[ "$1" = -c ] || exit 1\n{probed}\n')
+    python.chmod(0o755)
+    return python
+
+
+def set_up(checkout: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [folder / "bash", checkout / "run", "cqrs"],
+        capture_output=True,
+        text=True,
+        env={"PATH": str(folder)},
+    )
+
+
+@pytest.mark.parametrize(("built", "is_warned"), [("optimised", False), ("plain", True)])
+def test_the_fastest_python_is_taken(
+    checkout: Path, pythons: Path, built: str, is_warned: bool
+) -> None:
+    """And a build that costs more CPU is named."""
+    add_python(pythons, "python3", "echo 20.10 optimised slow")
+    add_python(pythons, "python3.13", f"echo 9.90 {built} $0")
+    add_python(pythons, "python3.11", "echo Traceback >&2; exit 1")
+    done = set_up(checkout, pythons)
+    assert done.returncode == 1
+    assert f"with {pythons / 'python3.13'} (once" in done.stderr
+    assert ("without optimisation" in done.stderr) is is_warned
+
+
+def test_no_python_can_be_used(checkout: Path, pythons: Path) -> None:
+    python = add_python(pythons, "python3", "echo 'lacks the venv module' >&2; exit 1")
+    done = set_up(checkout, pythons)
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"run: Python 3.10 or newer is needed, but {python} lacks the venv module\n",
+    )

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 from pydantic import ValidationError
 
-from models.errors import Fatal
+from models.errors import Fatal, InvalidSettings
 from streams.settings import Settings, read_folder, read_settings
 
 
@@ -50,6 +50,66 @@ def test_an_unknown_variable_is_refused_with_the_nearest_name(variable: str, nea
     assert line_for(**{variable: ""}) == line
     with patch.dict(os.environ, {variable: "x"}), pytest.raises(Fatal, match="not a setting"):
         read_folder("stack_home")
+
+
+def test_a_name_that_is_near_to_none_gets_no_suggestion() -> None:
+    assert line_for(CQRS_XYZZY="1") == "CQRS_XYZZY is not a setting; `cqrs config` lists them"
+
+
+def test_all_mistakes_are_in_one_message() -> None:
+    variables = {
+        "CQRS_BOOTSTRAP_SERVER": "kafka:9092",
+        "CQRS_PARTITIONS": "many",
+        "CQRS_SESSION_TIMEOUT": "1",
+        "CQRS_LOG_LEVEL": "loud",
+        "CQRS_NAMESPACE": "A B",
+        "CQRS_MASTER_KEY": "hunter2",
+        "CQRS_ELASTICSEARCH_USERNAME": "anna",
+    }
+    with patch.dict(os.environ, variables), pytest.raises(InvalidSettings) as refused:
+        read_settings()
+    assert refused.value.problems == (
+        "CQRS_BOOTSTRAP_SERVER is not a setting; did you mean CQRS_BOOTSTRAP_SERVERS?",
+        "CQRS_NAMESPACE is not valid: it must be lower-case letters, digits, dots, hyphens and "
+        "underscores, beginning with a letter, a digit or a dot",
+        "CQRS_PARTITIONS is not valid: it must be a whole number from 1 to 1024",
+        "CQRS_SESSION_TIMEOUT is not valid: it must be a number from 3 to 60",
+        "CQRS_LOG_LEVEL is not valid: it must be DEBUG, INFO, WARNING or ERROR",
+        "CQRS_ELASTICSEARCH_USERNAME and CQRS_ELASTICSEARCH_PASSWORD_FILE (or "
+        "CQRS_ELASTICSEARCH_PASSWORD) need each other",
+        "CQRS_MASTER_KEY is not valid: it must be base64 of 32 bytes; `cqrs keys new` makes one",
+    )
+    first, *lines = str(refused.value).splitlines()
+    assert first == "7 settings are wrong:"
+    assert lines == [f"  {line}" for line in refused.value.problems]
+    assert "hunter2" not in str(refused.value)
+
+
+def test_no_mistake_is_made_up_of_a_wrong_value() -> None:
+    """What contradicts a setting is not known while that setting is not valid."""
+    variables = {"CQRS_KAFKA_SECURITY": "sasl", "CQRS_KAFKA_USERNAME": "anna"}
+    assert line_for(**variables) == (
+        "CQRS_KAFKA_SECURITY is not valid: it must be plaintext, ssl, sasl_plaintext or sasl_ssl"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("CQRS_PARTITIONS", "0", "a whole number from 1 to 1024"),
+        ("CQRS_BULK_DOCUMENTS", "1.5", "a whole number, 1 or more"),
+        ("CQRS_OUTCOME_TIMEOUT", "0", "a number above 0"),
+        ("CQRS_READY_LAG", "soon", "a number above 0"),
+        ("CQRS_VIEW_REPLICAS", "-1", "a whole number, 0 or more"),
+        ("CQRS_HEALTH_HOST", "a b", "the address of an interface of this host, or a host name"),
+        ("CQRS_ENCRYPT_PERSONAL_DATA", "maybe", "true or false"),
+        ("CQRS_BOOTSTRAP_SERVERS", "kafka", "host:port[,host:port]"),
+    ],
+)
+def test_a_wrong_value_is_answered_with_what_is_allowed(
+    variable: str, value: str, allowed: str
+) -> None:
+    assert line_for(**{variable: value}) == f"{variable} is not valid: it must be {allowed}"
 
 
 def test_a_setting_that_python_misspells_is_refused() -> None:
@@ -167,4 +227,13 @@ def test_times_are_finite(name: str, value: str) -> None:
 
 def test_no_line_contains_a_value() -> None:
     for name in Settings.model_fields:
-        assert "hunter2" not in line_for(**{f"CQRS_{name.upper()}": "~~/hunter2\n"})
+        wrong = {f"CQRS_{name.upper()}": "~~/hunter2\n"}
+        with patch.dict(os.environ, wrong), pytest.raises(InvalidSettings) as refused:
+            read_settings()
+        assert "hunter2" not in str(refused.value)
+
+
+def test_settings_without_the_environment() -> None:
+    with patch.dict(os.environ, {"CQRS_PARTITIONS": "7", "CQRS_NAMESPACE": "x-", "CQRS_TYPO": "1"}):
+        found = Settings.without_environment({"partitions": 3})
+    assert (found.partitions, found.namespace) == (3, "")

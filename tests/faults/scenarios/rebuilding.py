@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
 from elasticsearch import AsyncElasticsearch
 
@@ -19,13 +17,14 @@ from agents.client import open_queries
 from agents.user_views import USER_VIEWS
 from deploy.environment import child_environment
 from deploy.ephemeral import Deployment
-from deploy.samples.commands import plan
 from deploy.supervisor import die_with
 from deploy.waiting import wait_until
 from streams.concurrency import gather_or_cancel
 from streams.elasticsearch.connection import connect
+from streams.progress import no_progress
+from streams.views.status import status_of
 from streams.views.store import open_view_store
-from tests.faults.background_queries import BackgroundQueries
+from tests.faults.background_queries import BackgroundQueries, commands_around
 from tests.faults.rebuild_watch import AliasSwaps, IndexLoading, ViewLag
 from tests.faults.scenario import Run, Scenario
 from tests.harness.checks import require
@@ -46,7 +45,7 @@ async def rebuild_under_load(run: Run) -> None:
     users, rate = run.pick((3_000, 100.0), (1_000_000, 500.0))
     deployed = await run.deploy("commands", "views", partitions=4)
     watched: dict[str, str] = {}
-    records = records_of(_commands(run.seed, users, watched))
+    records = records_of(commands_around(watched, run.seed, users=_WATCHED_USERS, out_of=users))
     async with (
         open_traffic(deployed, records, rate=rate) as traffic,
         open_view_positions(deployed, run.stack) as view,
@@ -89,27 +88,6 @@ async def rebuild_under_load(run: Run) -> None:
     }
 
 
-def _commands(seed: int, users: int, watched: dict[str, str]) -> Iterator[dict[str, Any]]:
-    """Yield registrations of `users` users, then commands of all kinds for users not in `watched`.
-
-    `watched` is filled while the registrations are read: email addresses of active users, by id.
-    """
-    planned = plan(sys.maxsize, seed, rejected=0.05, duplicates=0.05)
-    registrations = (
-        command
-        for command, status in planned
-        if status == "accepted" and command["type"] == "RegisterUser"
-    )
-    for number in range(users):
-        command = next(registrations)
-        if number % (users // _WATCHED_USERS) == 0:
-            watched[command["aggregateId"]] = command["email"]
-        yield command
-    for command, _ in planned:
-        if command["aggregateId"] not in watched:
-            yield command
-
-
 async def _refresh(deployed: Deployment) -> None:
     async with open_view_store(deployed.settings, USER_VIEWS, timeout=_REQUEST_TIMEOUT_S) as store:
         await store.refresh()
@@ -144,24 +122,22 @@ async def _all_add_up(deployed: Deployment) -> None:
     """Wait until both indices have all events, and their checksums match."""
 
     async def complete() -> bool:
-        command = ("views", "status", USER_VIEWS.name, "--check", "--json")
-        found = json.loads(await _cqrs(deployed, *command))
-        return len(found) == 2 and all(one["complete"] and not one["behind"] for one in found)
+        found = await status_of(deployed.settings, USER_VIEWS, check=True, progress=no_progress)
+        return len(found) == 2 and all(one.complete and not one.behind for one in found)
 
     await wait_until(complete, timeout=_TIMEOUT_S, what="all indices add up")
 
 
-async def _cqrs(deployed: Deployment, *arguments: str) -> bytes:
-    """Run the command line to its end and return its output.
+async def _cqrs(deployed: Deployment, *arguments: str) -> None:
+    """Run the command line to its end.
 
     Raises:
         Failed: it did not end with code 0.
     """
     async with _started(deployed, *arguments) as process:
-        output, errors = await process.communicate()
+        _, errors = await process.communicate()
     line = f"`cqrs {' '.join(arguments)}` ended with code {process.returncode}: {errors.decode()}"
     require(process.returncode == 0, line)
-    return output
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from streams.audit.folds import Frozen, Kept
 from streams.audit.partition import PartitionAudit
 from streams.audit.report import Report
 from streams.encryption.cipher import new_key
-from streams.encryption.keys import PartitionKeys
+from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
 from streams.kafka.records import Record
@@ -151,7 +151,7 @@ def test_the_states_alone_are_compared_with_their_events(version: int, violation
 
 
 def test_an_encrypted_state_needs_the_master_key() -> None:
-    keys = PartitionKeys(new_key())
+    keys = PartitionKeys(MasterKeys(new_key()))
     keys.apply(b"anna", keys.make(b"anna"))
     sealer = PartitionSealer(keys, encrypt=True)
     state = sealer.seal_state(b"anna", encode_snapshot(Snapshot(ACTIVE, 1, ())))

@@ -12,7 +12,7 @@ from models.user import User
 from streams.audit.report import Report
 from streams.elasticsearch.index import Document
 from streams.encryption.cipher import new_key
-from streams.encryption.keys import PartitionKeys
+from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.state.snapshot import Snapshot
 from tests.unit.audit.test_partition import History
@@ -24,10 +24,14 @@ TOMBSTONE: Document = {"id": "anna", "version": 3}
 
 def history(*, gone: bool) -> History:
     """Return Anna's two events, encrypted; her key is still there or gone."""
-    written = PartitionKeys(MASTER)
+    written = PartitionKeys(MasterKeys(MASTER))
     wrapped = written.make(b"anna")
     written.apply(b"anna", wrapped)
-    left = PartitionKeys(MASTER) if gone else PartitionKeys(MASTER, {b"anna": wrapped})
+    left = (
+        PartitionKeys(MasterKeys(MASTER))
+        if gone
+        else PartitionKeys(MasterKeys(MASTER), {b"anna": wrapped})
+    )
     made = History(sealing=PartitionSealer(written, encrypt=True), keys=left)
     made.accept("anna", ANNA)
     made.accept("anna", UserProfileUpdated(last_name="Meier"))

@@ -9,14 +9,15 @@ from typing import Any, cast
 
 import pytest
 from aiokafka.structs import TopicPartition
+from pydantic import SecretStr
 
 from agents.users import USERS
-from models.errors import Poison
+from models.errors import Fatal, Poison
 from models.events import UserErased, UserEvent
 from streams.aggregate import TopicNames
 from streams.audit.erasure_report import NEVER, ErasureReport, Expiry
 from streams.audit.erasure_search import PersonalDataSearch
-from streams.encryption.keys import PartitionKeys, master_key, new_master_key
+from streams.encryption.keys import PartitionKeys, master_keys, new_master_key
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.log_reader import LogReader
 from streams.kafka.partitioner import partition_of
@@ -90,12 +91,16 @@ class Logs:
         yield self._records.get(partition, [])[start:end]
 
 
-async def search(logs: Logs, configs: Mapping[str, Mapping[str, int]] = CONFIGS) -> ErasureReport:
+async def search(
+    logs: Logs,
+    configs: Mapping[str, Mapping[str, int]] = CONFIGS,
+    settings: Settings = SETTINGS,
+) -> ErasureReport:
     specs = {
         topic: TopicSpec(topic, 2, {name: str(value) for name, value in config.items()})
         for topic, config in configs.items()
     }
-    searching = PersonalDataSearch(SETTINGS, USERS, NAMES, cast(LogReader, logs), specs, USER)
+    searching = PersonalDataSearch(settings, USERS, NAMES, cast(LogReader, logs), specs, USER)
     return await searching.run()
 
 
@@ -114,7 +119,7 @@ KEY_COMPACTED = after(10 * MINUTE, 15 * MINUTE)
 
 def erased(*, encrypt: bool) -> Logs:
     """Return the topics of a user with one event and state, who was erased afterwards."""
-    logs, keys = Logs(), PartitionKeys(master_key(SETTINGS))
+    logs, keys = Logs(), PartitionKeys(master_keys(SETTINGS))
     sealer = PartitionSealer(keys, encrypt=encrypt)
     events: tuple[UserEvent, ...] = (ANNA, UserErased())
     for version, (event, state) in enumerate(zip(events, (ACTIVE, ERASED), strict=True), 1):
@@ -131,6 +136,15 @@ async def test_a_user_without_records_is_gone_but_not_erased() -> None:
     report = await search(Logs())
     assert not report.erased
     assert {finding.verdict for finding in report.findings} == {"gone"}
+
+
+async def test_a_key_that_does_not_open_was_not_looked_at() -> None:
+    """It may be one of another master key."""
+    logs = erased(encrypt=True)
+    logs.add(NAMES.keys, b"damaged")
+    report = await search(logs)
+    (keys,) = (one for one in report.findings if one.name == NAMES.keys)
+    assert (keys.readable, keys.unseen, keys.ok) == (1, 1, False)
 
 
 async def test_sealed_data_expires_with_its_key() -> None:
@@ -242,7 +256,7 @@ async def test_what_cannot_be_read_beside_what_can() -> None:
 )
 async def test_parked_commands_are_searched(sealed: bool, ended: bool, verdict: Expiry) -> None:
     logs = Logs()
-    keys = PartitionKeys(master_key(SETTINGS))
+    keys = PartitionKeys(master_keys(SETTINGS))
     sealer = PartitionSealer(keys, encrypt=True)
     sealer.seal_event(record(ANNA))
     (key,) = sealer.changes()
@@ -268,3 +282,17 @@ async def test_a_parked_record_that_is_none_of_ours_may_be_anything() -> None:
         line(NAMES.changelog, 1, b"\xff", parked_key(USER.encode()), (), PARTITION, WRITTEN_MS)
     )
     assert readable(await search(logs)) == {NAMES.changelog: (1, NEVER)}
+
+
+async def test_a_key_that_a_former_master_key_wrapped_was_not_looked_at() -> None:
+    logs = erased(encrypt=True)
+    other = SETTINGS.model_copy(update={"master_key": SecretStr(new_master_key())})
+    (keys, *_) = (await search(logs, settings=other)).findings
+    assert (keys.readable, keys.unseen, keys.expires_at) == (0, 1, KEY_COMPACTED)
+    assert "CQRS_SECOND_MASTER_KEY" in keys.note
+    both = other.model_copy(update={"second_master_key": SETTINGS.master_key})
+    (keys, *_) = (await search(logs, settings=both)).findings
+    assert (keys.readable, keys.unseen, keys.expires_at) == (1, 0, KEY_COMPACTED)
+    none = SETTINGS.model_copy(update={"master_key": None, "encrypt_personal_data": False})
+    with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not set"):
+        await search(logs, settings=none)

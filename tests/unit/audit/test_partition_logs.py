@@ -23,7 +23,7 @@ from streams.audit.partition_logs import PartitionLogs, Shelf, count_buckets
 from streams.audit.report import Report
 from streams.audit.view_records import ViewRecords
 from streams.encryption.cipher import new_key
-from streams.encryption.keys import PartitionKeys
+from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.log_reader import LogReader
 from streams.kafka.partitioner import partition_of
@@ -132,7 +132,7 @@ def replace_at(record: Record, offset: int, key: bytes) -> Record:
 
 
 async def check(
-    history: History, buckets: int, logs: Logs | None = None, master: bytes | None = None
+    history: History, buckets: int, logs: Logs | None = None, master: MasterKeys | None = None
 ) -> Report:
     """Check a history as `verify` does."""
     report = Report()
@@ -163,7 +163,7 @@ async def check(
     return report
 
 
-def open_partition(logs: Logs, buckets: int, master: bytes | None = None) -> PartitionLogs:
+def open_partition(logs: Logs, buckets: int, master: MasterKeys | None = None) -> PartitionLogs:
     return PartitionLogs(
         cast(LogReader, logs),
         NAMES,
@@ -320,7 +320,7 @@ async def test_each_record_counts_when_it_is_read_and_when_it_is_taken(
         NAMES,
         NUMBER,
         buckets=2,
-        master=new_key(),
+        master=MasterKeys(new_key()),
         advance=told.append,
     ) as read:
         await read.read(lambda _: None)
@@ -361,7 +361,7 @@ async def test_a_record_without_a_key_on_the_changelog_is_told() -> None:
 @pytest.mark.parametrize("buckets", [1, 4])
 async def test_a_key_that_is_destroyed_while_this_reads_is_kept(buckets: int) -> None:
     """And one that comes with the events is found, for keys are read before and after them."""
-    master = new_key()
+    master = MasterKeys(new_key())
     sealing = PartitionSealer(PartitionKeys(master), encrypt=True)
     history = History(sealing=sealing)
     early, late = USERS_HERE[:2]
@@ -388,7 +388,7 @@ async def test_a_key_that_is_destroyed_while_this_reads_is_kept(buckets: int) ->
 
 async def test_a_key_that_was_destroyed_before_is_not_kept() -> None:
     """A view that has seen the events without it has tombstones of lower versions."""
-    master = new_key()
+    master = MasterKeys(new_key())
     history = History(sealing=PartitionSealer(PartitionKeys(master), encrypt=True))
     (user, *_) = USERS_HERE
     history.accept(user, ANNA)

@@ -24,7 +24,7 @@ from streams.audit.report import Report
 from streams.buses import CommandBus
 from streams.commands import partition as command_partition
 from streams.commands.partition import CommandPartition
-from streams.encryption.keys import PartitionKeys, master_key
+from streams.encryption.keys import PartitionKeys, master_keys
 from streams.kafka.records import Record
 from streams.kafka.transactions import OutputRecord
 from streams.settings import Settings
@@ -149,7 +149,7 @@ class Deciding:
             Frozen(position.offset, 0),
             view=None,
             report=report,
-            keys=PartitionKeys(master_key(self.settings), keys),
+            keys=PartitionKeys(master_keys(self.settings), keys),
         )
         audit.add_commands(self.log)
         audit.add_outcomes(self._records(NAMES.outcomes))

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from msgspec import structs
 from pydantic import SecretStr
 
 from agents.user_commands import user_command_bus
@@ -23,6 +24,7 @@ from models.commands import RegisterUser
 from models.errors import Fatal, Transient
 from models.messages import Command, Event
 from models.user import User
+from streams import tracing
 from streams.buses import CommandBus
 from streams.commands import partition as command_partition
 from streams.commands.partition import CommandPartition
@@ -97,6 +99,26 @@ def mixed(seed: int) -> list[Record]:
         else:
             records.append(record(offset, wire["aggregateId"].encode(), orjson.dumps(wire)))
     return records
+
+
+CONTEXT = ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-00000000000000a1-01")
+
+
+@pytest.mark.parametrize("traced", [True, False])
+def test_with_tracing_the_context_of_a_command_travels_with_what_it_causes(
+    traced: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tracing, "is_enabled", lambda: traced)
+    came = [
+        structs.replace(register(1), headers=(("other", b"x"), CONTEXT, ("tracestate", b"a=b")))
+    ]
+    after = [structs.replace(command(2, "DeactivateUser"), headers=(CONTEXT,)), register(3)]
+    topics = written([[command(0, "DeactivateUser"), *came, *after]])
+    expected: list[Sequence[Any]] = [(), [CONTEXT], [CONTEXT], ()]
+    if not traced:
+        expected = [()] * 4
+    assert [one.headers for one in topics[NAMES.outcomes]] == expected
+    assert [one.headers for one in topics[NAMES.events]] == expected[1:3]
 
 
 @hypothesis_settings(deadline=None, max_examples=20)

@@ -21,7 +21,7 @@ from streams.commands import send_again as sending
 from streams.commands.failed import DeadCommand, FailedCommands, read_failed
 from streams.commands.send_again import SENT_BY_DEFAULT, can_be_sent, newest, send_again
 from streams.encryption.key_ring import KeyRing
-from streams.encryption.keys import PartitionKeys, master_key, new_master_key
+from streams.encryption.keys import PartitionKeys, master_keys, new_master_key
 from streams.kafka.log_reader import LogReader
 from streams.kafka.records import Record
 from streams.kafka.transactions import Fenced, OutputRecord
@@ -53,7 +53,7 @@ class Ring:
 
     def __init__(self, deciding: Deciding) -> None:
         keys = {one.key or b"": one.value for one in deciding.topics[NAMES.keys] if one.value}
-        self._keys = PartitionKeys(master_key(deciding.settings), keys)
+        self._keys = PartitionKeys(master_keys(deciding.settings), keys)
 
     async def ensure_loaded(self, *_: object) -> None:
         """They are."""

@@ -12,8 +12,8 @@ from aiokafka.errors import KafkaTimeoutError
 
 from deploy.cli.main import COMMANDS, main
 from deploy.cli.stack import Tail
-from models.errors import Fatal, InvalidCommand, QueryError, Rejected
-from streams.encryption.keys import master_key
+from models.errors import Fatal, InvalidCommand, InvalidSettings, QueryError, Rejected
+from streams.encryption.keys import master_keys
 from streams.settings import Settings
 
 
@@ -63,6 +63,7 @@ FAILURES = [
     (Fatal("the disk is full: make room in /data"), 75, "the disk is full: make room in /data"),
     (Rejected("user-erased", "User was erased"), 1, "User was erased"),
     (InvalidCommand(["email: is missing"]), 2, "email: is missing"),
+    (InvalidSettings(["CQRS_X is not a setting"]), 2, "CQRS_X is not a setting"),
     (QueryError("limit must be from 1 to 1000"), 2, "limit must be from 1 to 1000"),
     (
         KafkaTimeoutError("40000 ms"),
@@ -161,6 +162,78 @@ def test_a_new_master_key_is_one_that_the_settings_take(
     (line,) = capsys.readouterr().out.splitlines()
     name, _, key = line.removeprefix("export ").partition("=")
     monkeypatch.setenv(name, key)
-    assert master_key(Settings()) is not None
+    assert master_keys(Settings()) is not None
     assert run("keys", "new") == 0
     assert capsys.readouterr().out != f"{line}\n"
+
+
+FIRST_PROCESS = """
+import os, signal, sys, time
+import click
+from deploy.cli import main as cli
+
+@click.command()
+def waits():
+    print("waiting", flush=True)
+    time.sleep(60)
+
+# The kernel takes no default action for process 1, the first one of a container.
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+os.getpid = lambda: 1
+sys.modules["waits"] = sys.modules["__main__"]
+cli.COMMANDS["waits"] = ("waits:waits", "")
+cli.installed_commands = lambda: ["waits"]
+cli.main(["waits"])
+"""
+
+
+def test_sigterm_ends_a_command_that_is_the_first_process_of_a_container() -> None:
+    command = [sys.executable, "-c", FIRST_PROCESS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.terminate()
+        assert process.wait(30) == 143
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("serach email a", "No such command 'serach': did you mean search? See `cqrs --help`"),
+        ("search emial a", "No such command 'emial': did you mean email? See `cqrs search --help`"),
+        ("active --limt 3", "No such option: --limt: did you mean --limit? See `cqrs active -"),
+        (
+            "views status user-view",
+            "one of 'user-views', 'daily-registrations': did you mean user-",
+        ),
+        ("tail deads", "did you mean dead? See `cqrs tail --help`"),
+        ("active --limit x", "See `cqrs active --help`"),
+        ("send register", "Missing option '--email'. See `cqrs send register --help`"),
+        ("get", "Missing argument 'ID'. See `cqrs get --help`"),
+        ("fly", "No such command 'fly'. See `cqrs --help`"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_says_what_was_meant(
+    capsys: pytest.CaptureFixture[str], arguments: str, line: str
+) -> None:
+    assert run(*arguments.split()) == 2
+    shown = capsys.readouterr().err
+    assert shown.count("\n") == 1
+    assert shown.startswith("cqrs: ")
+    assert line in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("send update --id a --first-name=", "--first-name: must not be empty"),
+        ("send deactivate --id=", "--id: must not be empty"),
+        ("erase --yes --", "Missing argument 'ID'. See `cqrs erase --help`"),
+        ("registrations --from 2026-02-01 --to 2026-01-01", "--from must not be after --to"),
+    ],
+)
+def test_a_wrong_value_is_named_as_it_is_typed(
+    capsys: pytest.CaptureFixture[str], arguments: str, line: str
+) -> None:
+    assert run(*arguments.split()) == 2
+    assert capsys.readouterr().err == f"cqrs: {line}\n"

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from deploy.embedded import stack
 from deploy.embedded.stack import StackAddress
 from deploy.environment import child_environment, load_settings
-from models.errors import Fatal
-from streams.encryption.keys import master_key, new_master_key
+from models.errors import Fatal, InvalidSettings
+from streams.encryption.keys import master_keys, new_master_key
 from streams.settings import Settings
 
 RUNNING = StackAddress("127.0.0.1:1111", "http://127.0.0.1:2222")
@@ -38,13 +38,37 @@ def test_the_running_stack(running: None) -> None:
     assert found.elasticsearch_url == RUNNING.elasticsearch_url
 
 
-def test_the_environment_wins(running: None) -> None:
-    os.environ["CQRS_BOOTSTRAP_SERVERS"] = "kafka:9092"
+def test_other_settings_are_those_of_the_environment(running: None) -> None:
     os.environ["CQRS_NAMESPACE"] = "mine-"
     found = load_settings()
-    assert found.bootstrap_servers == "kafka:9092"
     assert found.elasticsearch_url == RUNNING.elasticsearch_url
     assert found.namespace == "mine-"
+
+
+@pytest.mark.parametrize(
+    ("named", "missing"),
+    [
+        ("CQRS_BOOTSTRAP_SERVERS", "CQRS_ELASTICSEARCH_URL"),
+        ("CQRS_ELASTICSEARCH_URL", "CQRS_BOOTSTRAP_SERVERS"),
+    ],
+)
+def test_kafka_and_elasticsearch_are_never_of_two_deployments(
+    running: None, named: str, missing: str
+) -> None:
+    os.environ[named] = {"CQRS_BOOTSTRAP_SERVERS": "kafka:9092"}.get(named, "http://search:9200")
+    with pytest.raises(InvalidSettings) as refused:
+        load_settings()
+    assert str(refused.value) == (
+        f"{named} is set and {missing} is not, and a stack of `cqrs up` runs here: set both, or "
+        "neither to use that stack"
+    )
+
+
+def test_without_a_stack_one_address_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a command worker, which needs no Elasticsearch."""
+    monkeypatch.setattr(stack, "running_address", lambda: None)
+    os.environ["CQRS_BOOTSTRAP_SERVERS"] = "kafka:9092"
+    assert load_settings().bootstrap_servers == "kafka:9092"
 
 
 def test_without_a_stack_it_is_the_default_ports(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +87,7 @@ def test_a_complete_environment_needs_no_stack(monkeypatch: pytest.MonkeyPatch) 
 def test_a_secured_stack_has_to_be_chosen_by_role(monkeypatch: pytest.MonkeyPatch) -> None:
     secured = StackAddress("127.0.0.1:1111", "https://127.0.0.1:2222")
     monkeypatch.setattr(stack, "running_address", lambda: secured)
-    with pytest.raises(Fatal, match="the running stack is secured: source the file of a role"):
+    with pytest.raises(Fatal, match="the running stack is secured: .* --role operator"):
         load_settings()
 
 
@@ -93,9 +117,9 @@ def test_the_master_key_reaches_children_and_is_not_shown(running: None) -> None
 
 
 def test_encryption_without_a_master_key_says_what_to_do() -> None:
-    assert master_key(Settings()) is None
+    assert master_keys(Settings()) is None
     with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not set.*`cqrs keys new` makes one"):
-        master_key(Settings(encrypt_personal_data=True))
+        master_keys(Settings(encrypt_personal_data=True))
 
 
 def test_children_get_the_same_settings(running: None) -> None:

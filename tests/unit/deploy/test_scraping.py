@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from deploy.cli import worker as command
 from deploy.scraping import listed_targets, settings_of_each
+from deploy.supervisor import Child
 from models.errors import Fatal
 from streams.settings import Settings
 
@@ -84,10 +85,8 @@ def test_the_supervisor_is_given_an_environment_for_each_process(
     seen: list[str | None] = []
 
     class FakeSupervisor:
-        def __init__(
-            self, _: Sequence[str], environments: Sequence[Mapping[str, str]], __: object
-        ) -> None:
-            seen.extend(one.get("CQRS_HEALTH_PORT") for one in environments)
+        def __init__(self, children: Sequence[Child], _: object) -> None:
+            seen.extend(child.environment.get("CQRS_HEALTH_PORT") for child in children)
 
         async def run(self) -> int:
             assert path.exists()

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.errors import Fatal, Poison
+from models.errors import Fatal, PartitionFatal, Poison
 from models.events import USER_EVENTS, UserDeactivated, UserProfileUpdated, UserRegistered
 from models.messages import EventRecord
 from streams.encryption.cipher import (
@@ -27,7 +27,7 @@ from streams.encryption.cipher import (
     unseal,
 )
 from streams.encryption.events import open_personal, read_event
-from streams.encryption.keys import PartitionKeys
+from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.records import Record
 from tests.unit.audit.test_partition import line
@@ -125,7 +125,7 @@ def test_sealed_fields_of_another_event_do_not_open(change: dict[str, Any]) -> N
 
 
 def keys_with(*users: str) -> PartitionKeys:
-    keys = PartitionKeys(MASTER)
+    keys = PartitionKeys(MasterKeys(MASTER))
     for user in users:
         keys.apply(user.encode(), keys.make(user.encode()))
     return keys
@@ -171,10 +171,62 @@ def test_a_plain_event_needs_no_keys() -> None:
     assert data == wire_of(record(ANNA))
 
 
-def test_another_master_key_opens_no_key() -> None:
-    wrapped = PartitionKeys(MASTER).make(b"anna")
-    keys = PartitionKeys(new_key(), {b"anna": wrapped})
-    with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not the one"):
+OF_OLD = seal(MASTER, new_key(), b"anna")
+"""As older versions wrapped Anna's key: it does not name its master key."""
+
+
+@pytest.mark.parametrize("wrapped", [MasterKeys(MASTER).wrap(b"anna", KEY), OF_OLD])
+def test_another_master_key_opens_no_key(wrapped: bytes) -> None:
+    keys = PartitionKeys(MasterKeys(new_key()), {b"anna": wrapped})
+    with pytest.raises(PartitionFatal, match="CQRS_MASTER_KEY is not the one"):
         keys.get(b"anna")
-    with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not the one"):
-        PartitionKeys(MASTER, {b"ben": wrapped}).get(b"ben")  # somebody else's
+    with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not set"):
+        PartitionKeys(None, {b"anna": wrapped}).get(b"anna")
+
+
+def test_keys_of_two_master_keys_are_not_damaged() -> None:
+    """While keys are rotated, a process that was not given the new one must not call them lost."""
+    old, new = MasterKeys(MASTER), MasterKeys(new_key())
+    keys = PartitionKeys(old, {b"anna": new.wrap(b"anna", KEY), b"ben": old.wrap(b"ben", KEY)})
+    with pytest.raises(PartitionFatal, match="CQRS_SECOND_MASTER_KEY"):
+        keys.get(b"anna")
+
+
+DAMAGED = [
+    b"",
+    b"x",
+    new_key(),
+    OF_OLD,  # that is somebody else's
+    MasterKeys(MASTER).wrap(b"anna", KEY),
+    MasterKeys(MASTER).wrap(b"ben", KEY)[:-1] + b"?",
+]
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
+def test_a_damaged_key_is_lost_to_its_user_alone(
+    damaged: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    master = MasterKeys(MASTER)
+    keys = PartitionKeys(master, {b"ben": damaged, b"cleo": master.wrap(b"cleo", KEY)})
+    assert [keys.get(b"ben"), keys.get(b"ben")] == [None, None]
+    assert keys.get(b"cleo") == KEY
+    (line,) = caplog.messages  # though it was asked for twice
+    assert line.startswith("The data key of ben is damaged")
+
+
+def test_the_only_key_of_a_partition_can_be_damaged() -> None:
+    damaged = MasterKeys(MASTER).wrap(b"ben", KEY)[:-1] + b"?"
+    assert PartitionKeys(MasterKeys(MASTER), {b"ben": damaged}).get(b"ben") is None
+
+
+def test_a_second_master_key_opens_and_does_not_wrap() -> None:
+    other = new_key()
+    old, both, new = MasterKeys(MASTER), MasterKeys(other, MASTER), MasterKeys(other)
+    wrapped = old.wrap(b"anna", KEY)
+    assert both.unwrap(b"anna", wrapped) == KEY
+    again = both.wrap(b"anna", both.unwrap(b"anna", wrapped))
+    assert new.unwrap(b"anna", again) == KEY
+    for master, of_another in ((old, again), (new, wrapped), (both, b"short")):
+        with pytest.raises(DecryptionError):
+            master.unwrap(b"anna", of_another)
+    assert repr(MASTER) not in repr(both)

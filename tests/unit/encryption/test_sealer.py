@@ -17,10 +17,19 @@ from streams.encryption.cipher import (
     is_sealed_state,
     new_key,
     open_dead_letter,
+    seal_dead_letter,
 )
-from streams.encryption.keys import PartitionKeys
+from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.encryption.sealer import PartitionSealer
-from streams.kafka.dead_letters import SEALED, WITHHELD, dead_letter
+from streams.kafka.dead_letters import (
+    CODE,
+    SEALED,
+    WITHHELD,
+    Headers,
+    dead_letter,
+    is_sealed,
+    opened_letter,
+)
 from streams.kafka.transactions import OutputRecord
 from streams.state.store import MemoryStore
 from tests.unit.audit.test_partition import line
@@ -31,7 +40,7 @@ ID = b"user-1"
 
 @pytest.fixture
 def keys() -> PartitionKeys:
-    return PartitionKeys(new_key())
+    return PartitionKeys(MasterKeys(new_key()))
 
 
 @pytest.fixture
@@ -43,9 +52,18 @@ def write(sealing: PartitionSealer, event: Event, sequence: int = 1) -> bytes:
     return sealing.seal_event(record(event, sequence))  # type: ignore[arg-type]
 
 
-def letter() -> OutputRecord:
-    poisoned = line("t", 7, b'{"email":"anna@example.org"}', ID)
+HEADERS = (("email", b"anna@example.org"), (CODE, b"forged"), (SEALED, b"1"), ("empty", None))
+
+
+def letter(value: bytes | None = b'{"email":"anna@example.org"}') -> OutputRecord:
+    poisoned = line("t", 7, value, ID, HEADERS)
     return dead_letter(poisoned, Poison("missing-field", "it is"))
+
+
+def own_headers(plain: OutputRecord) -> list[tuple[str, bytes | None]]:
+    """Those that are not of the record."""
+    assert tuple(plain.headers[: len(HEADERS)]) == HEADERS
+    return [*plain.headers[len(HEADERS) :]]
 
 
 def seal(sealing: PartitionSealer, plain: OutputRecord) -> OutputRecord:
@@ -56,10 +74,11 @@ def test_a_dead_letter_whose_key_is_elsewhere_has_no_value(sealing: PartitionSea
     plain = letter()
     withheld = sealing.seal_dead_letter(plain, keyed_elsewhere=True)
     assert (withheld.key, withheld.value) == (ID, None)
-    assert withheld.headers == [*plain.headers, (WITHHELD, b"%d" % len(plain.value or b""))]
+    length = b"%d" % len(plain.value or b"")
+    assert withheld.headers == [*own_headers(plain), (WITHHELD, length)]
     write(sealing, ANNA)  # its key is here after all
     sealed = sealing.seal_dead_letter(plain, keyed_elsewhere=True)
-    assert (SEALED, b"1") in sealed.headers
+    assert is_sealed(sealed.headers)
     off = PartitionSealer(PartitionKeys(None))
     assert off.seal_dead_letter(plain, keyed_elsewhere=True) == plain
 
@@ -113,13 +132,48 @@ def test_a_dead_letter_of_a_user_is_sealed_and_says_so(
 ) -> None:
     assert seal(sealing, letter()) == letter()  # there is no such user, hence no key
     write(sealing, ANNA)
-    sealed = seal(sealing, letter())
-    assert (sealed.key, sealed.headers) == (ID, [*letter().headers, (SEALED, b"1")])
     key = keys.get(ID)
     assert key is not None
-    assert open_dead_letter(sealed.value or b"", ID, key) == letter().value
-    nothing = OutputRecord(ID, None)
-    assert seal(sealing, nothing) == nothing
+    for plain in (letter(), letter(None)):
+        assert not is_sealed(plain.headers)  # whatever the record's own headers say
+        sealed = seal(sealing, plain)
+        assert (sealed.key, sealed.headers) == (ID, [*own_headers(plain), (SEALED, b"2")])
+        assert opened(sealed, key) == (plain.value, plain.headers)
+
+
+def opened(sealed: OutputRecord, key: bytes) -> tuple[bytes | None, Headers]:
+    return opened_letter(
+        sealed.value or b"", sealed.headers, lambda content: open_dead_letter(content, ID, key)
+    )
+
+
+def test_a_dead_letter_that_an_older_version_sealed_is_opened(
+    sealing: PartitionSealer, keys: PartitionKeys
+) -> None:
+    write(sealing, ANNA)
+    key = keys.get(ID)
+    assert key is not None
+    plain = letter()
+    older = OutputRecord(
+        ID, seal_dead_letter(plain.value or b"", ID, key), [*plain.headers, (SEALED, b"1")]
+    )
+    assert is_sealed(older.headers)
+    assert opened(older, key) == (plain.value, plain.headers)
+
+
+def test_what_is_no_dead_letter_is_not_sealed() -> None:
+    assert not is_sealed([(SEALED, b"1")])
+
+
+def test_a_dead_letter_whose_key_is_damaged_has_no_value() -> None:
+    master = new_key()
+    other = PartitionKeys(MasterKeys(master)).make(b"user-2")
+    sealing = PartitionSealer(
+        PartitionKeys(MasterKeys(master), {ID: b"?", b"user-2": other}), encrypt=True
+    )
+    assert seal(sealing, letter()).value is None
+    assert write(sealing, ANNA)  # a user who has only now come: the record was never a key
+    assert is_sealed(seal(sealing, letter()).headers)
 
 
 def test_the_state_is_kept_sealed_until_the_user_is_erased(sealing: PartitionSealer) -> None:
@@ -150,6 +204,6 @@ def test_a_state_whose_key_is_lost_cannot_be_opened(sealing: PartitionSealer) ->
     write(sealing, ANNA)
     sealed = sealing.seal_state(ID, b"[]")
     with pytest.raises(DecryptionError, match="its key is gone"):
-        PartitionSealer(PartitionKeys(new_key()), encrypt=True).open_state(ID, sealed)
+        PartitionSealer(PartitionKeys(MasterKeys(new_key())), encrypt=True).open_state(ID, sealed)
     with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not set"):
         PartitionSealer(PartitionKeys(None, {ID: b"x"})).open_state(ID, sealed)

@@ -16,7 +16,7 @@ from streams.settings import Settings
 from streams.views import follower as following
 from streams.views.checkpoint import Checkpoint, IndexChanged
 from streams.views.follower import ViewFollower
-from streams.views.lifecycle import EventLog, Situation
+from streams.views.situation import EventLog, Situation
 
 LOG = EventLog("cluster", "topic", 1)
 SITUATION = Situation("user-views", "views", "user-views", USER_VIEWS.definition, LOG)

@@ -15,9 +15,7 @@ from streams.views.lifecycle import (
     Create,
     Delete,
     Done,
-    EventLog,
     Follow,
-    IndexState,
     Load,
     Project,
     Prune,
@@ -25,14 +23,18 @@ from streams.views.lifecycle import (
     Refuse,
     RollBack,
     Serve,
-    Situation,
     Strip,
     Wait,
     Warn,
     Work,
+    plan,
+)
+from streams.views.situation import (
+    EventLog,
+    IndexState,
+    Situation,
     is_complete,
     partitions_behind,
-    plan,
     trouble,
 )
 

@@ -29,23 +29,19 @@ from streams.views.lifecycle import (
     Create,
     Delete,
     Done,
-    EventLog,
     Follow,
-    IndexState,
-    Key,
     Load,
     Prune,
     Rebuild,
     Refuse,
     RollBack,
     Serve,
-    Situation,
     Strip,
     Wait,
     Work,
     plan,
-    why_foreign,
 )
+from streams.views.situation import EventLog, IndexState, Key, Situation, why_foreign
 
 PARTITIONS = 2
 ALIAS, FOLLOWED, SERVED = "view", "view-followed", "view-served"

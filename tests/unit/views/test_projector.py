@@ -13,6 +13,7 @@ from models.events import UserDeactivated, UserEvent, UserReactivated
 from models.messages import EventRecord
 from streams.elasticsearch.bulk_writer import WRITTEN, WriteResult, WriteStatus
 from streams.elasticsearch.index import REFUSED, Document
+from streams.views.checkpoint import Checkpoint
 from streams.views.projector import Projected, Projector, Refused, _PendingWrites
 from streams.views.store import ViewStore
 from tests.unit.samples import ANNA, record
@@ -29,7 +30,9 @@ class Store:
         self._refuses = refuses
         self.documents: dict[str, Document] = {}
 
-    async def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
+    async def fetch_since(
+        self, ids: Iterable[str], partition: int, checkpoint: Checkpoint
+    ) -> dict[str, Document]:
         return {key: self.documents[key] for key in ids if key in self.documents}
 
     async def bulk_index(self, documents: Sequence[Document]) -> list[WriteResult]:

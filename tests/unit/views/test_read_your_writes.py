@@ -7,17 +7,20 @@ from dataclasses import dataclass, field, replace
 from typing import cast
 
 import pytest
+from elastic_transport import NodeConfig
 
 from models.errors import InvalidToken, NoSuchView, Transient, ViewBehind
 from models.tokens import Point, Token
 from streams.kafka.partitioner import partition_of
+from streams.views import read_your_writes
 from streams.views.checkpoint import Checkpoint, IndexCheckpoints
 from streams.views.read_your_writes import ReadYourWrites
-from streams.views.store import ViewStore
+from streams.views.store import ViewStore, note_node
 
 TOPIC = "users.commands.v1"
 PARTITIONS = 2
 CLUSTER = "cluster"
+NODE, OTHER = (NodeConfig("http", name, 9200) for name in ("a", "b"))
 
 
 @dataclass
@@ -26,6 +29,8 @@ class View:
 
     readings: list[IndexCheckpoints | Exception]
     log: list[str] = field(default_factory=list)
+    nodes: list[NodeConfig] = field(default_factory=list)
+    """Nodes that answer the refreshes and queries; afterwards `NODE` does."""
 
     async def checkpoints(self, partitions: Iterable[int]) -> IndexCheckpoints:
         assert list(partitions) == [0, 1]
@@ -37,10 +42,18 @@ class View:
 
     async def refresh(self) -> None:
         self.log.append("refresh")
+        self._note()
 
     async def query(self) -> str:
         self.log.append("query")
+        self._note()
         return "result"
+
+    def ask_another_node(self) -> None:
+        self.log.append("another node")
+
+    def _note(self) -> None:
+        note_node(self.nodes.pop(0) if self.nodes else NODE)
 
 
 def token(user: str, offset: int, sequence: int = 1, cluster: str = CLUSTER) -> Token:
@@ -53,14 +66,14 @@ def at(
 ) -> IndexCheckpoints:
     """Return an index with this checkpoint in both partitions."""
     checkpoint = Checkpoint(command_offset + 1, command_offset, sequence, cluster)
-    return IndexCheckpoints(name, {0: checkpoint, 1: checkpoint})
+    return IndexCheckpoints(name, {0: checkpoint, 1: checkpoint}, NODE)
 
 
 def waiting_for(view: View) -> ReadYourWrites:
     return ReadYourWrites(cast(ViewStore, view), TOPIC, PARTITIONS)
 
 
-NOTHING = IndexCheckpoints("v1", {0: Checkpoint(), 1: Checkpoint()})
+NOTHING = IndexCheckpoints("v1", {0: Checkpoint(), 1: Checkpoint()}, NODE)
 
 
 async def test_it_waits_until_the_command_is_in_the_view() -> None:
@@ -83,7 +96,7 @@ async def test_whatever_came_later_is_enough() -> None:
 
 async def test_every_partition_of_a_joined_token_has_to_be_there() -> None:
     far, near = Checkpoint(10, 9, 1, CLUSTER), Checkpoint(3, 2, 1, CLUSTER)
-    behind = IndexCheckpoints("v1", {0: far, 1: near})
+    behind = IndexCheckpoints("v1", {0: far, 1: near}, NODE)
     both = token("anna", 5) | token("carla", 5)
     assert [point.partition for point in both.points] == [0, 1]
     view = View([behind, at(5)])
@@ -123,6 +136,34 @@ async def test_the_query_runs_again_if_the_index_was_created_again() -> None:
     view = View([at(5), NOTHING, NOTHING, at(5)])
     assert await waiting_for(view).once_projected(token("anna", 5), 10, view.query) == "result"
     assert view.log == ["read", "query", "read", "read", "read", "query", "read"]
+
+
+async def test_the_query_runs_again_if_another_node_has_answered_it() -> None:
+    """That one may be cut off, and have only what it had when it was."""
+    view = View([at(5)], nodes=[OTHER])
+    assert await waiting_for(view).once_projected(token("anna", 5), 10, view.query) == "result"
+    assert view.log == ["read", "query", "read", "read", "query", "read"]
+
+
+async def test_the_query_runs_again_if_another_node_was_asked_in_the_end() -> None:
+    view = View([at(5), replace(at(5), node=OTHER), at(5)])
+    assert await waiting_for(view).once_projected(token("anna", 5), 10, view.query) == "result"
+    assert view.log == ["read", "query", "read", "read", "query", "read"]
+
+
+async def test_the_refresh_of_another_node_shows_nothing() -> None:
+    view = View([at(5)], nodes=[OTHER])
+    assert await waiting_for(view).once_searchable(token("anna", 5), 10, view.query) == "result"
+    assert view.log == ["read", "refresh", "read", "refresh", "query", "read"]
+
+
+async def test_another_node_is_asked_for_what_one_does_not_show(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(read_your_writes, "_NODE_INTERVAL_S", 0.0)
+    view = View([at(4), replace(at(5), node=OTHER)], nodes=[OTHER])
+    assert await waiting_for(view).once_projected(token("anna", 5), 10, view.query) == "result"
+    assert view.log == ["read", "another node", "read", "query", "read"]
 
 
 async def test_an_outage_is_waited_for() -> None:

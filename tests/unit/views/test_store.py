@@ -6,13 +6,23 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from elastic_transport import ObjectApiResponse
+from elastic_transport import (
+    AiohttpHttpNode,
+    ApiResponseMeta,
+    HttpHeaders,
+    NodeConfig,
+    ObjectApiResponse,
+)
 from elasticsearch import AsyncElasticsearch
 
 from agents.user_views import USER_VIEWS
 from models.errors import Fatal, NoSuchView, Transient
-from streams.views.store import ViewStore
+from streams.elasticsearch.connection import OneNodeAtATime
+from streams.views.checkpoint import Checkpoint, IndexChanged
+from streams.views.store import ViewStore, noting_nodes
 
+NODES = [NodeConfig("http", name, 9200) for name in ("a", "b")]
+META = ApiResponseMeta(200, "1.1", HttpHeaders(), 0.0, NODES[0])
 SHARDS = {"total": 2, "successful": 1, "failed": 1}
 
 
@@ -23,7 +33,7 @@ def store(**answers: Any) -> ViewStore:
 
 def answer(value: Any) -> Any:
     async def method(**_: Any) -> Any:
-        return value
+        return ObjectApiResponse(value, META)
 
     return method
 
@@ -45,6 +55,36 @@ async def test_a_document_that_cannot_be_read(kind: str, error: type[Exception],
         await reading.checkpoints([0])
 
 
+def copy_at(position: int) -> Any:
+    """Return the answer of a copy of an index with this checkpoint, and with Anna at version 1."""
+    fields = Checkpoint(position=position).to_source()
+    revision = {"_seq_no": 1, "_primary_term": 1, "_index": "user-views-v1", "found": True}
+    anna = {"_id": "anna", "found": True, "_source": {"id": "anna", "version": 1}}
+    return {"docs": [{"_id": " progress 0", "_source": fields, **revision}, anna]}
+
+
+async def test_a_document_of_a_copy_that_is_behind_the_checkpoint_is_not_used() -> None:
+    """A node that is cut off answers of what it had when it was."""
+    written, selector = Checkpoint(position=5), OneNodeAtATime(NODES)
+    transport = SimpleNamespace(node_pool=SimpleNamespace(node_selector=selector))
+    behind = store(mget=answer(copy_at(4)), transport=transport)
+    current = store(mget=answer(copy_at(5)))
+    assert set(await current.fetch_since(["anna"], 0, written)) == {"anna"}
+    with pytest.raises(IndexChanged, match="a copy of user-views that was read is out of date"):
+        await behind.fetch_since(["anna"], 0, written)
+    nodes = list(map(AiohttpHttpNode, NODES))
+    assert selector.select(nodes) is nodes[1], "the next one is asked"
+
+
+async def test_which_nodes_were_asked_is_noted() -> None:
+    reading = store(mget=answer({"docs": copy_at(5)["docs"][:1]}))
+    with noting_nodes() as all_of_them:
+        with noting_nodes() as nodes:
+            assert (await reading.checkpoints([0])).node == NODES[0]
+        assert nodes == {NODES[0]}
+    assert all_of_them == {NODES[0]}
+
+
 async def test_a_part_of_the_documents_is_no_count() -> None:
     with pytest.raises(Transient, match="could not count all"):
         await store(count=answer({"count": 7, "_shards": SHARDS})).count()
@@ -63,11 +103,12 @@ async def test_a_scan_goes_on_with_the_point_in_time_of_the_last_answer() -> Non
     async def search(*, pit: dict[str, str], search_after: Any, **_: Any) -> Any:
         used.append(pit["id"])
         hits = [{"_source": {"id": f"{n}"}, "sort": [n]} for n in range(2000)]
-        return {
+        found = {
             "pit_id": f"point-{len(used)}",
             "_shards": {"total": 1},
             "hits": {"hits": hits[:3] if search_after else hits},
         }
+        return ObjectApiResponse(found, META)
 
     async def close(**request: str) -> None:
         used.append(f"close {request['id']}")
@@ -82,7 +123,7 @@ async def test_a_scan_goes_on_with_the_point_in_time_of_the_last_answer() -> Non
 async def test_no_search_is_answered_from_two_indices() -> None:
     """Behind the alias; whoever names an index gets what that has."""
     found = {"_shards": {"total": 2, "failed": 0}, "count": 7, "hits": {"hits": []}}
-    both = {"count": answer(found), "search": answer(ObjectApiResponse(found, cast(Any, None)))}
+    both = {"count": answer(found), "search": answer(found)}
     with pytest.raises(Fatal, match="user-views is not one index with one shard"):
         await store(**both).count()
     with pytest.raises(Fatal, match="its documents may be found twice"):

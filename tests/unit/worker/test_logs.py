@@ -77,9 +77,9 @@ def messages(lines: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("name", ["aiokafka", "streams.worker.failures", "faust.transport"])
-def test_a_repeated_warning_is_counted_for_ten_seconds(written: Written, name: str) -> None:
+def test_a_repeated_warning_is_counted_for_a_minute(written: Written, name: str) -> None:
     for at in range(250):
-        written.log("it fails", at=at / 10, name=name)
+        written.log("it fails", at=at * 0.6, name=name)
     assert messages(written.lines) == [
         "it fails",
         "it fails (and 99 times before)",
@@ -99,7 +99,7 @@ def test_another_line_is_logged_at_once(written: Written) -> None:
 def test_what_is_not_repeated_any_more_is_said_with_the_next_line(written: Written) -> None:
     for _ in range(5):
         written.log("it fails")
-    assert messages(written.log("all is well", at=11.0, level=logging.WARNING)) == [
+    assert messages(written.log("all is well", at=61.0, level=logging.WARNING)) == [
         "it fails (and 3 times before)",
         "all is well",
     ]
@@ -148,6 +148,14 @@ def test_a_defect_of_every_command_is_one_line_with_its_traceback(written: Writt
     )
 
 
+def test_a_group_without_coordinator_is_an_error_only_if_that_lasts(written: Written) -> None:
+    line = "Group Coordinator Request failed: [Error 15] GroupCoordinatorNotAvailableError"
+    name = "aiokafka.consumer.group_coordinator"
+    assert [
+        len(written.log(line, at=at, name=name, level=logging.ERROR)) for at in (5.0, 34.0, 36.0)
+    ] == [0, 0, 1]
+
+
 def test_expected_refusals_are_not_logged(written: Written) -> None:
     text = "retrying. Error: <class 'aiokafka.errors.NotEnoughReplicasError'>"
     assert not written.log(text, name="aiokafka.producer.sender")
@@ -189,7 +197,7 @@ def test_as_json_a_line_is_an_object_with_stable_fields() -> None:
     (line,) = written.log("of a library")
     assert json.loads(line)["event"] == "library"
     written.log("of a library", at=1.0)
-    (line,) = written.log("of a library", at=20.0)
+    (line,) = written.log("of a library", at=70.0)
     assert json.loads(line)["repeated"] == 1
     written.handler.close()
 

@@ -74,6 +74,7 @@ class FakePartition:
         self.start_gate.set()
         self.before_commit: Callable[[], None] = lambda: None
         self.is_waiting = False
+        self.restored: int | None = 3
         self.log_checks = 0
         self.other_log: Fatal | None = None
 
@@ -127,7 +128,9 @@ def new_driver(
     partition: FakePartition,
     on_parked: Callable[[PartitionFatal], None] = lambda _: None,
 ) -> PartitionDriver:
-    return PartitionDriver(TOPIC, partition, worker, max_records=4, on_parked=on_parked)
+    return PartitionDriver(
+        TOPIC, partition, worker, max_records=4, on_parked=on_parked, on_started=lambda: None
+    )
 
 
 @pytest.fixture
@@ -675,3 +678,67 @@ async def test_what_a_broker_tells_is_noted(worker: FakeWorker, partition: FakeP
     assert partitions.kafka_answered_at is not None
     assert list(partitions.topics) == [TOPIC.topic]
     await partitions.close()
+
+
+async def test_a_worker_says_once_that_all_its_partitions_are_started(
+    worker: FakeWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "streams.worker.partitions")
+    tps = {TP(TOPIC.topic, number) for number in (0, 1, 3)}
+    made: dict[TP, FakePartition] = {}
+
+    def make(tp: TP) -> FakePartition:
+        made[tp] = FakePartition()
+        made[tp].start_gate.clear()
+        return made[tp]
+
+    partitions = Partitions(worker, settle_timeout=1, max_records=4)
+    partitions.handle(TOPIC.topic, make)
+    await partitions.assign(tps)
+    late = made[TP(TOPIC.topic, 3)]
+    for partition in made.values():
+        if partition is not late:
+            partition.start_gate.set()
+    await asyncio.gather(*(idle(partitions._drivers[tp]) for tp in tps if made[tp] is not late))
+    assert caplog.messages == []
+    late.start_gate.set()
+    await idle(partitions._drivers[TP(TOPIC.topic, 3)])
+    await partitions.assign(tps)  # the group's members change, and this worker keeps what it has
+    (line,) = caplog.messages
+    assert line.startswith("ready after 0.")
+    assert line.endswith(f" s: {TOPIC.topic}[0-1,3], 9 states restored")
+    assert vars(caplog.records[0])["event"] == "worker-ready"
+
+
+async def test_a_worker_without_partitions_says_that_it_is_a_standby(
+    worker: FakeWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "streams.worker.partitions")
+    partitions = Partitions(worker, settle_timeout=1, max_records=4)
+    await partitions.assign(set())
+    await partitions.assign(set())
+    assert caplog.messages == ["ready as a standby: other workers have all partitions"]
+
+
+async def test_a_partition_that_is_parked_does_not_count_as_ready(
+    worker: FakeWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "streams.worker.partitions")
+    other = TP(TOPIC.topic, 1)
+
+    def make(tp: TP) -> FakePartition:
+        partition = FakePartition()
+        if tp == other:
+            partition.start = parked  # type: ignore[method-assign]
+        return partition
+
+    async def parked() -> int:
+        raise PartitionFatal("its commands expired")
+
+    partitions = Partitions(worker, settle_timeout=1, max_records=4)
+    partitions.handle(TOPIC.topic, make)
+    await partitions.assign({TOPIC, other})
+    await asyncio.gather(*map(idle, partitions._drivers.values()))
+    await partitions.close()
+    (line,) = (one.message for one in caplog.records if one.levelname == "INFO")
+    assert line.endswith(f" s: {TOPIC.topic}[0], 3 states restored")

@@ -1,4 +1,4 @@
-"""The Python program of the README, run as it is printed there."""
+"""The Python program of docs/clients.md, run as it is printed there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from tests.harness.deployments import run_apart
 
 
 def program() -> str:
-    found = re.search(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(), re.M | re.S)
+    found = re.search(
+        r"^```python\n(.*?)^```$", (ROOT / "docs" / "clients.md").read_text(), re.M | re.S
+    )
     assert found is not None
     return found[1]
 

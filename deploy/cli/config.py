@@ -1,0 +1,109 @@
+"""`cqrs config`: the settings in effect, and the table of them in the README."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+from pydantic import SecretStr
+
+from deploy.cli.terminal import examples
+from deploy.environment import load_settings
+from streams.connection_settings import variable
+from streams.setting_values import allowed
+from streams.settings import CommandVariables, Settings, read_settings
+
+_MASK = "********"
+
+
+@dataclass(frozen=True)
+class SettingInEffect:
+    """One setting. The names of the fields are keys of `--json`."""
+
+    setting: str
+    """Its variable."""
+    value: str | int | float | bool | None
+    """Of a secret only whether there is one: eight asterisks, or None."""
+    source: str
+    """`environment`, `file` (of a secret), `running stack` or `default`."""
+
+
+@click.command(
+    epilog=examples(
+        "cqrs config", "CQRS_PARTITIONS=12 cqrs config --json", "cqrs config --markdown"
+    )
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.option("--markdown", is_flag=True, help="Print all settings and what they mean instead.")
+def config(as_json: bool, markdown: bool) -> None:
+    """Show each setting that is in effect here, and where it comes from. Secrets are not shown.
+
+    It comes from the environment, from a file that a variable names, from the running stack of
+    `cqrs up`, or it is the default. Wrong settings are listed, all at once, with exit code 2.
+    """
+    if markdown:
+        click.echo(markdown_table())
+        return
+    named = read_settings().model_fields_set
+    found = list(in_effect(load_settings(), named))
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found]))
+    else:
+        _print(found)
+
+
+def in_effect(settings: Settings, named: set[str]) -> Iterator[SettingInEffect]:
+    """Yield each setting of these; those that are `named` are set in the environment."""
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        source = "default"
+        if name in named:
+            source = "environment"
+        elif name in settings.model_fields_set:
+            source = "running stack"
+        elif name in Settings.secrets() and getattr(settings, f"{name}_file") is not None:
+            value, source = _MASK, "file"
+        yield SettingInEffect(variable(name), _shown(value), source)
+    for name in CommandVariables.model_fields:
+        text = os.environ.get(variable(name)) or None
+        yield SettingInEffect(variable(name), text, "environment" if text else "default")
+
+
+def markdown_table() -> str:
+    """Return the table of all settings for the README."""
+    rows = ["| setting | default | it must be | meaning |", "|---|---|---|---|"]
+    for model in (Settings, CommandVariables):
+        for name, field in model.model_fields.items():
+            default = "" if field.default in (None, "") else f" `{_text(field.default)}`"
+            values, meaning = allowed(model, name), field.description
+            rows.append(f"| `{variable(name)}` |{default} | {values} | {meaning} |")
+    return "\n".join(rows)
+
+
+def _shown(value: Any) -> str | int | float | bool | None:
+    if isinstance(value, SecretStr):
+        return _MASK
+    return value if isinstance(value, int | float | None) else str(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _print(found: list[SettingInEffect]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("setting", "value", "from")
+    for column in table.columns:
+        column.overflow = "fold"  # people copy names and values
+    table.columns[0].no_wrap = True
+    for one in found:
+        table.add_row(one.setting, "" if one.value is None else _text(one.value), one.source)
+    Console(highlight=False, markup=False).print(table)

@@ -1,0 +1,126 @@
+"""`cqrs dev`: the servers, the topics and all workers in one terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import click
+
+from agents.users import USERS
+from deploy.cli.terminal import examples
+from deploy.embedded.stack import EmbeddedStack
+from deploy.embedded.start_progress import TerminalProgress
+from deploy.environment import child_environment, settings_on
+from deploy.supervisor import ROLES, SECURED_ROLES, Child, Supervisor, command_line
+from streams.aggregate import TopicNames
+from streams.encryption.key_ring import check_master_key
+from streams.kafka.topics import create_topics, topic_specs
+from streams.settings import Settings
+
+_NAME_COLUMNS = 14
+_COLOURS = ("cyan", "yellow", "green", "magenta", "blue")
+
+_WHAT_TO_TRY = """
+Everything is ready; Ctrl-C ends it and keeps the data. Try in another terminal:
+
+    eval "$(cqrs env)"
+    cqrs send register --id anna --email anna@example.org --first-name Anna --last-name Muster
+    cqrs search email nna@EX
+    cqrs history anna
+    cqrs status
+"""
+
+
+@click.command(epilog=examples("cqrs dev"))
+def dev() -> None:
+    """Run the servers, the topics and all workers in this terminal, until Ctrl-C.
+
+    It starts the embedded Kafka and Elasticsearch as `cqrs up` does, unless they run already,
+    creates the topics, and runs a worker of each role; one that fails is started again. Lines begin
+    with the name of what wrote them. Ctrl-C stops what this command has started, and keeps the
+    data. The process id of each worker is in a file in the stack's folder, commands.pid for one.
+
+    Personal data is encrypted, with a master key that stays in the stack's folder, unless
+    CQRS_ENCRYPT_PERSONAL_DATA or CQRS_MASTER_KEY say something else. Whatever the environment says
+    of other servers, these are used.
+    """
+    stack = EmbeddedStack()
+    stack.encrypt()
+    with stack.borrowed(TerminalProgress()) as address:
+        _say("kafka", f"ready at {address.bootstrap_servers}")
+        _say("elasticsearch", f"ready at {address.elasticsearch_url}")
+        operator = settings_on(stack, "operator")
+        asyncio.run(_prepare(operator))
+        children = [
+            Child(role, command_line(app), _environment(stack, SECURED_ROLES[role]))
+            for role, app in ROLES.items()
+        ]
+        with ExitStack() as records:
+            on_line = _Workers(stack, len(children), records)
+            code = asyncio.run(Supervisor(children, partial(_say, "dev"), on_line).run())
+        _say("dev", "the workers have stopped; stopping the servers")
+    raise click.exceptions.Exit(code)
+
+
+async def _prepare(settings: Settings) -> None:
+    """Create the topics, and check what would make every worker fail."""
+    names = TopicNames.of(settings, USERS.name)
+    created = await create_topics(settings, topic_specs(settings, names))
+    _say("topics", f"ready, {settings.partitions} partitions each, {len(created)} created")
+    await check_master_key(settings, names)
+
+
+def _environment(stack: EmbeddedStack, principal: str) -> dict[str, str]:
+    settings = settings_on(stack, principal)
+    return child_environment(settings.model_copy(update={"log_format": "json"}))
+
+
+class _Workers:
+    """Shows what workers log; once all are ready, what to try next."""
+
+    def __init__(self, stack: EmbeddedStack, count: int, records: ExitStack) -> None:
+        """Show the lines of so many workers; their process ids are in files until the end."""
+        self._home = stack.home
+        self._count = count
+        self._records = records
+        self._ready: set[str] = set()
+
+    def __call__(self, worker: Child, line: str) -> None:
+        """Show a line; one in JSON is the worker's, any other one is a library's."""
+        fields = _fields(line)
+        text = fields.get("message", line)
+        if fields.get("level", "INFO") not in ("INFO", "DEBUG"):
+            text = f"{fields['level']}: {text}"
+        _say(worker.name, text)
+        if fields.get("event") == "worker-ready":
+            self._on_ready(worker.name, fields["process"])
+
+    def _on_ready(self, name: str, process: int) -> None:
+        path = self._home / f"{name}.pid"
+        path.write_text(f"{process}\n")
+        if name in self._ready:
+            return  # it was started again
+        self._records.callback(path.unlink, missing_ok=True)
+        self._ready.add(name)
+        if len(self._ready) == self._count:
+            click.echo(_WHAT_TO_TRY)
+
+
+def _fields(line: str) -> Mapping[str, Any]:
+    """Return the fields of a worker's line; none if it is a library's, which is not JSON."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _say(name: str, line: str) -> None:
+    """Print a line under the name of what says it, in a colour of its own."""
+    colour = _COLOURS[sum(map(ord, name)) % len(_COLOURS)]
+    click.echo(f"{click.style(f'{name:<{_NAME_COLUMNS}}', fg=colour)}| {line}")

@@ -1,0 +1,161 @@
+"""`cqrs top`: what the workers are doing now, from their metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import aiohttp
+import click
+
+from deploy.cli.exit_codes import ExitCode
+from deploy.cli.terminal import examples
+from deploy.scraping import read_targets
+from deploy.top.overview import Overview, overview
+from deploy.top.scrapes import Scrape, parse
+from models.wire import encode
+
+_TIMEOUT_S = 2.0  # of one worker's answer: a worker whose event loop is blocked gives none
+
+
+@click.command(
+    epilog=examples(
+        "cqrs top 127.0.0.1:9100 127.0.0.1:9110",
+        "cqrs top --targets commands.json --targets views.json",
+        "cqrs top 127.0.0.1:9100 --once --json",
+    )
+)
+@click.argument(
+    "workers",
+    nargs=-1,
+    metavar="[HOST:PORT]...",
+    callback=lambda _ctx, _argument, value: tuple(map(_checked, value)),
+)
+@click.option(
+    "--targets",
+    "lists",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="List of workers that `cqrs worker --targets` keeps; may be given several times.",
+)
+@click.option(
+    "--interval",
+    default=2.0,
+    show_default=True,
+    type=click.FloatRange(0.2, 3600),
+    help="Seconds between two looks; rates and times are of what happens between them.",
+)
+@click.option("--once", is_flag=True, help="Look twice, print what is seen, and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@click.pass_context
+def top(
+    ctx: click.Context,
+    workers: tuple[str, ...],
+    lists: tuple[Path, ...],
+    interval: float,
+    once: bool,
+    as_json: bool,
+) -> None:
+    """Show rates, lag, times, partitions and rebuilds, from the metrics of the workers.
+
+    A worker serves its metrics if it has CQRS_HEALTH_PORT. Name each one, or the lists that
+    `cqrs worker --targets` keeps. Who does not answer is shown, too. Nothing but the workers is
+    asked: it works while Kafka or Elasticsearch is away. Ctrl-C ends it.
+
+    With --once the exit code is 75 if a worker does not answer.
+    """
+    if not workers and not lists:
+        raise click.UsageError("say which workers: HOST:PORT for each, or --targets FILE")
+    looks = _looks(workers, lists, interval)
+    if once:
+        ctx.exit(asyncio.run(_once(looks, as_json)))
+    asyncio.run(_live(looks, as_json))
+
+
+def _checked(target: str) -> str:
+    if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):\d{1,5}", target):
+        raise click.BadParameter(f"{target}: write a worker as HOST:PORT, without http://")
+    return target
+
+
+async def _once(looks: AsyncIterator[Overview], as_json: bool) -> ExitCode:
+    await anext(looks)
+    found = await anext(looks)
+    _print(found, as_json)
+    return ExitCode.UNKNOWN if found.silent else ExitCode.OK
+
+
+async def _live(looks: AsyncIterator[Overview], as_json: bool) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from deploy.top.screen import screen
+
+    console = Console()
+    if as_json or not console.is_terminal:
+        async for found in looks:
+            _print(found, as_json)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        async for found in looks:
+            live.update(screen(found, console.width, console.height), refresh=True)
+
+
+def _print(found: Overview, as_json: bool) -> None:
+    if as_json:
+        click.echo(encode(found))
+        return
+    from rich.console import Console
+
+    from deploy.top.screen import screen
+
+    console = Console()
+    console.print(screen(found, console.width))
+
+
+async def _looks(
+    workers: Sequence[str], lists: Sequence[Path], interval: float
+) -> AsyncIterator[Overview]:
+    """Yield what is seen every `interval` seconds; the first one has no rates."""
+    before: list[Scrape] = []
+    timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+    async with aiohttp.ClientSession(timeout=timeout) as client:
+        while True:
+            began = time.monotonic()
+            targets = [*workers]
+            now = []
+            for path in lists:
+                found, problem = read_targets(path)
+                targets += found
+                if problem:
+                    now.append(Scrape(str(path), time.time(), None, problem))
+            now += await asyncio.gather(*(_scrape(client, one) for one in dict.fromkeys(targets)))
+            yield overview(before, now)
+            before = now
+            await asyncio.sleep(max(0.0, began + interval - time.monotonic()))
+
+
+async def _scrape(client: aiohttp.ClientSession, target: str) -> Scrape:
+    try:
+        async with client.get(f"http://{target}/metrics") as response:
+            text = await response.text()
+            if response.status != 200:
+                return Scrape(target, time.time(), None, f"answers {response.status}: no worker?")
+            return Scrape(target, time.time(), parse(text))
+    except asyncio.TimeoutError:
+        return Scrape(target, time.time(), None, f"does not answer within {_TIMEOUT_S:g} s")
+    except (aiohttp.ClientError, OSError) as error:
+        return Scrape(target, time.time(), None, f"does not answer: {_reason(error)}")
+    except ValueError:
+        return Scrape(target, time.time(), None, "answers, but not with metrics: no worker?")
+
+
+def _reason(error: Exception) -> str:
+    """Return why a connection failed; asyncio's own text repeats the address."""
+    number = getattr(error, "errno", None)
+    if number is not None and number > 0:
+        return os.strerror(number)
+    return getattr(error, "strerror", None) or type(error).__name__

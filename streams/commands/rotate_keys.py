@@ -1,0 +1,196 @@
+"""Wrap the data keys of users anew after the master key has changed, while workers run.
+
+A data key that was destroyed must not come back: its tombstone and the newly wrapped key are on the
+same topic, and the later one counts. So a partition's keys are written as its owner writes them, in
+transactions of the producer that belongs to the partition, after earlier owners were fenced and
+what they wrote was read to its end. Whoever erases a user meanwhile has to own the partition, and
+by that fences this program: its transaction is refused as a whole.
+
+The partition is first read without fencing anybody. If there is nothing to do nobody is disturbed;
+otherwise only what was written since then is read between fencing and writing, so that a worker
+which takes the partition over again at once does not prevent all progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+
+from models.errors import Fatal
+from streams.aggregate import TopicNames
+from streams.commands.ownership import TakenOver, work_as_owner
+from streams.encryption.keys import MasterKeys, master_keys, no_master_key
+from streams.kafka.log_reader import LogReader, open_logs
+from streams.kafka.transactions import OutputRecord, TransactionalProducer
+from streams.progress import ProgressCallback, no_progress
+from streams.settings import Settings
+
+# Most keys in a transaction.
+MAX_KEYS = 5000
+
+
+@dataclass(frozen=True)
+class WrappedKeys:
+    """How the data keys of a partition are wrapped."""
+
+    partition: int
+    current: int
+    """Users whose data key is wrapped with CQRS_MASTER_KEY."""
+    second: int
+    """Users whose data key is wrapped with CQRS_SECOND_MASTER_KEY."""
+    unknown: int
+    """Users whose data key neither of them opens."""
+    replaced: int
+    """Records of other master keys that do not count any more, until Kafka compacts them away."""
+
+
+class KeysLog:
+    """What a partition of the keys topic says, as far as it was read."""
+
+    def __init__(self, master: MasterKeys, partition: TopicPartition) -> None:
+        self._master = master
+        self._partition = partition
+        self._position = 0
+        self._current: set[bytes] = set()
+        self._unknown: set[bytes] = set()
+        self._others = 0  # records of other master keys
+        self.second: dict[bytes, bytes] = {}
+        """Data keys that are wrapped with the second master key, by aggregate id."""
+
+    async def read_on(self, logs: LogReader, progress: ProgressCallback = no_progress) -> None:
+        """Read to the end of what is written now; what open transactions wrote is waited for.
+
+        Raises:
+            Transient: it could not be read to its end.
+        """
+        topic, number = self._partition
+        end = (await logs.end_offsets([self._partition]))[self._partition]
+        async for records in logs.read(self._partition, self._position, end):
+            for record in records:
+                self.apply(record.key, record.value)
+            progress(f"Reading {topic}[{number}]", records[-1].offset + 1, end)
+        self._position = end
+
+    def apply(self, aggregate_id: bytes, wrapped: bytes | None) -> None:
+        """Apply one record; None destroys the data key."""
+        self._current.discard(aggregate_id)
+        self._unknown.discard(aggregate_id)
+        self.second.pop(aggregate_id, None)
+        if wrapped is None:
+            return
+        if MasterKeys(self._master.first).opens(aggregate_id, wrapped):
+            self._current.add(aggregate_id)
+            return
+        self._others += 1
+        second = self._master.second
+        if second is not None and MasterKeys(second).opens(aggregate_id, wrapped):
+            self.second[aggregate_id] = wrapped
+        else:
+            self._unknown.add(aggregate_id)
+
+    def summary(self) -> WrappedKeys:
+        """Return how the data keys are wrapped."""
+        left = len(self.second) + len(self._unknown)
+        return WrappedKeys(
+            self._partition.partition,
+            current=len(self._current),
+            second=len(self.second),
+            unknown=len(self._unknown),
+            replaced=self._others - left,
+        )
+
+
+async def read_wrapped_keys(
+    settings: Settings,
+    names: TopicNames,
+    partition: int,
+    progress: ProgressCallback = no_progress,
+) -> WrappedKeys:
+    """Return how the data keys of a partition are wrapped. Nothing is written.
+
+    Raises:
+        Fatal: Kafka does not answer, or there is no master key.
+        Transient: reading failed.
+    """
+    keys = TopicPartition(names.keys, partition)
+    async with open_logs(settings, [keys]) as logs:
+        log = KeysLog(_required(settings), keys)
+        await log.read_on(logs, progress)
+        return log.summary()
+
+
+async def rotate_keys(
+    settings: Settings,
+    names: TopicNames,
+    partition: int,
+    worker: str,
+    progress: ProgressCallback = no_progress,
+) -> int:
+    """Wrap the data keys of a partition that the second master key wrapped with the first one.
+
+    A worker that owns the partition is fenced if there are any, and takes it over again. After an
+    interruption at any point another call wraps what is left.
+
+    Args:
+        settings: with the address of Kafka, and both master keys.
+        names: of the aggregate's topics.
+        partition: number of the partition.
+        worker: app id of the command workers, without the namespace.
+        progress: receives how far reading and writing are.
+
+    Returns the number of keys that were wrapped anew.
+
+    Raises:
+        Fatal: a master key is missing, neither opens one of the data keys (nothing was written), or
+            a worker took the partition over before anything could be written.
+        KafkaError, Transient: reading or writing failed.
+    """
+    master = _required(settings)
+    tp = TP(names.commands, partition)
+    keys = TopicPartition(names.keys, partition)
+    wrapped = 0
+    async with open_logs(settings, [keys]) as logs:
+        log = KeysLog(master, keys)
+
+        async def wrap_all(producer: TransactionalProducer) -> None:
+            nonlocal wrapped
+            await log.read_on(logs)
+            while log.second:
+                ids = list(log.second)[:MAX_KEYS]
+                records = _wrapped_anew(master, log, ids)
+                await producer.commit({names.keys: producer.batches(records)})
+                for record in records:
+                    assert record.key is not None
+                    log.apply(record.key, record.value)
+                wrapped += len(ids)
+                progress(f"Wrapping {keys.topic}[{partition}]", wrapped, wrapped + len(log.second))
+
+        await log.read_on(logs, progress)
+        unknown = log.summary().unknown
+        if unknown:
+            raise Fatal(
+                f"{keys.topic}[{partition}]: neither CQRS_MASTER_KEY nor CQRS_SECOND_MASTER_KEY "
+                f"opens the keys of {unknown} users: set the one that they were wrapped with"
+            )
+        while log.second:
+            before = wrapped
+            try:
+                await work_as_owner(settings, tp, worker, wrap_all, "its keys were wrapped anew")
+            except TakenOver:
+                if wrapped == before:
+                    raise
+    return wrapped
+
+
+def _wrapped_anew(master: MasterKeys, log: KeysLog, ids: Sequence[bytes]) -> list[OutputRecord]:
+    return [OutputRecord(id_, master.wrap(id_, master.unwrap(id_, log.second[id_]))) for id_ in ids]
+
+
+def _required(settings: Settings) -> MasterKeys:
+    master = master_keys(settings)
+    if master is None:
+        raise no_master_key()
+    return master

@@ -1,0 +1,95 @@
+"""The parts of the pages in `docs/` that are made from the code.
+
+`python -m tests.harness.reference` makes them. A part of a page stands between two comments with
+its name. A test compares it with what is made here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from deploy.asyncapi import command_channel_schemas, event_channel_schemas
+from deploy.cli.config import markdown_table
+from models.schemas import Schema, outcome_schemas
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+_PART = re.compile(
+    r"(?P<begin><!-- made from the code: (?P<name>[\w-]+) -->\n)(?P<made>.*?)"
+    r"(?P<end><!-- end -->)",
+    re.DOTALL,
+)
+
+
+def pages() -> list[Path]:
+    """Return the pages that have such parts."""
+    return [path for path in sorted(DOCS.glob("**/*.md")) if _PART.search(path.read_text())]
+
+
+def renewed(page: str) -> str:
+    """Return a page with its parts as the code has them now."""
+    return _PART.sub(lambda part: f"{part['begin']}\n{MADE[part['name']]()}\n{part['end']}", page)
+
+
+def _schemas(schemas: Mapping[str, Schema]) -> str:
+    return "\n".join(_schema(name, schema) for name, schema in schemas.items())
+
+
+def _schema(name: str, schema: Schema) -> str:
+    about = " ".join(str(schema.get("description", "")).split())
+    required = set(schema["required"])
+    for choice in schema.get("oneOf", ()):
+        required.update(choice["required"])
+    rows = [
+        f"| `{field}` | {_shape(rule)} | {'yes' if field in required else ''} |"
+        for field, rule in schema["properties"].items()
+    ]
+    return "\n".join(
+        [f"### {name}", "", about, "", "| field | value | needed |", "|---|---|---|", *rows, ""]
+    )
+
+
+def _shape(rule: Mapping[str, Any]) -> str:
+    """Return in words what a field may be."""
+    if "anyOf" in rule:
+        return " or ".join(_shape(one) for one in rule["anyOf"] if one != {"type": "null"})
+    if "const" in rule or "enum" in rule:
+        return f"`{rule.get('const', rule.get('enum', [''])[0])}`"
+    if rule.get("contentEncoding"):
+        return f"{rule['contentEncoding']}, instead of the personal fields if they are encrypted"
+    if rule.get("type") == "array":
+        return f"list of: {_shape(rule['items'])}"
+    if rule.get("type") == "object":
+        return "object of " + ", ".join(f"`{name}`" for name in rule["properties"])
+    if rule.get("type") == "integer":
+        return f"whole number from {rule['minimum']}" if "minimum" in rule else "whole number"
+    text = {
+        "uuid": "UUID",
+        "date-time": "time, RFC 3339",
+        "idn-email": "email address",
+    }.get(str(rule.get("format")), "text")
+    if "maxLength" in rule:
+        unit = "bytes" if rule.get("format") == "idn-email" else "characters"
+        text += f" of at most {rule['maxLength']} {unit}"
+    return text
+
+
+MADE: Mapping[str, Callable[[], str]] = {
+    "settings": markdown_table,
+    "commands": lambda: _schemas(command_channel_schemas()),
+    "events": lambda: _schemas(event_channel_schemas()),
+    "outcomes": lambda: _schemas(outcome_schemas()),
+}
+
+
+def main() -> None:
+    """Renew the pages."""
+    for path in pages():
+        path.write_text(renewed(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What is shipped, with the tools that ship it: `./run test --shipping`."""

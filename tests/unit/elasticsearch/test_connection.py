@@ -1,0 +1,124 @@
+"""Which node is asked, what is asked of another one, and what a refusal means."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from elastic_transport import (
+    AiohttpHttpNode,
+    ApiResponseMeta,
+    ConnectionTimeout,
+    HttpHeaders,
+    NodeConfig,
+)
+from elasticsearch import AsyncElasticsearch, AuthenticationException
+
+from models.errors import CqrsError, Fatal, Transient
+from streams.elasticsearch import connection
+from streams.elasticsearch.connection import (
+    OneNodeAtATime,
+    ask_another_node,
+    connect,
+    translating,
+)
+from streams.settings import Settings
+
+NODES = [AiohttpHttpNode(NodeConfig("http", name, 9200)) for name in ("a", "b", "c")]
+THREE = Settings(elasticsearch_url="http://a:1,http://b:1,http://c:1")
+
+
+def test_one_node_is_asked_until_it_fails() -> None:
+    selector = OneNodeAtATime([node.config for node in NODES])
+    assert {selector.select(NODES) for _ in range(5)} == {NODES[0]}
+    assert selector.select(NODES[1:]) is NODES[1]
+    assert selector.select(NODES) is NODES[1], "it is asked although the first one is back"
+
+
+def test_the_nodes_take_turns() -> None:
+    selector = OneNodeAtATime([node.config for node in NODES])
+    asked = []
+    for _ in range(4):
+        asked.append(selector.select(NODES))
+        selector.leave()
+    assert asked == [*NODES, NODES[0]]
+
+
+@pytest.mark.parametrize("first", ["slow", 502, 503, 504])
+async def test_what_one_node_cannot_do_is_asked_of_the_next_one(
+    monkeypatch: pytest.MonkeyPatch, first: int | str
+) -> None:
+    asked = nodes_answer(monkeypatch, first, 200)
+    async with connect(THREE, timeout=1) as client:
+        with translating(client):
+            await client.cluster.health()
+            await client.cluster.health()
+    assert asked[0] != asked[1] == asked[2]
+
+
+async def test_each_node_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = nodes_answer(monkeypatch, 503)
+    async with connect(THREE, timeout=1) as client:
+        with pytest.raises(Transient, match="answered 503"), translating(client):
+            await client.cluster.health()
+    assert len(asked) == len(set(asked)) == 3
+
+
+async def test_another_node_is_asked_for_the_asking(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = nodes_answer(monkeypatch, 200)
+    async with connect(THREE, timeout=1) as client:
+        for _ in range(3):
+            await client.cluster.health()
+            ask_another_node(client)
+    assert len(set(asked)) == 3
+
+
+def nodes_answer(monkeypatch: pytest.MonkeyPatch, *answers: int | str) -> list[str]:
+    """Let all nodes answer one status after the other, the last one for ever; return the asked."""
+    asked: list[str] = []
+    left = list(answers)
+
+    async def perform_request(self: AiohttpHttpNode, *_: object, **__: object) -> Any:
+        asked.append(self.base_url)
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(answer, str):
+            raise ConnectionTimeout(answer)
+        headers = {"x-elastic-product": "Elasticsearch", "content-type": "application/json"}
+        meta = ApiResponseMeta(answer, "1.1", HttpHeaders(headers), 0.0, self.config)
+        return SimpleNamespace(meta=meta, body=b"{}")
+
+    monkeypatch.setattr(AiohttpHttpNode, "perform_request", perform_request)
+    return asked
+
+
+NODE = NodeConfig("https", "es", 9200)
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, error: dict[str, Any]) -> CqrsError:
+    """What becomes of a 401 with this error."""
+    monkeypatch.setattr(connection, "address", lambda _: "https://es:9200")
+    headers = HttpHeaders({"x-elastic-product": "Elasticsearch"})
+    meta = ApiResponseMeta(401, "1.1", headers, 0.0, NODE)
+    with (
+        pytest.raises(CqrsError) as raised,
+        translating(cast(AsyncElasticsearch, SimpleNamespace())),
+    ):
+        raise AuthenticationException("security_exception", meta, {"error": error})
+    return raised.value
+
+
+def test_a_key_that_cannot_be_looked_up_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = "API key: apikey authentication for id x encountered a failure"
+    error = refused(monkeypatch, {"additional_unsuccessful_credentials": reason})
+    assert isinstance(error, Transient)
+    assert str(error) == (
+        f"Elasticsearch at https://es:9200 cannot look up API keys (401); {reason}"
+    )
+
+
+@pytest.mark.parametrize("error", [{}, {"reason": "unable to authenticate user [anna]"}])
+def test_any_other_refusal_ends_the_program(
+    monkeypatch: pytest.MonkeyPatch, error: dict[str, Any]
+) -> None:
+    assert isinstance(refused(monkeypatch, error), Fatal)

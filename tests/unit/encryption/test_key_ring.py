@@ -1,0 +1,195 @@
+"""A ring that was away for longer than tombstones are kept uses no key that was destroyed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import pytest
+from aiokafka.errors import KafkaTimeoutError
+from aiokafka.structs import TopicPartition
+
+from deploy.waiting import wait_until
+from models.errors import Transient
+from streams.encryption import key_ring
+from streams.encryption.cipher import new_key
+from streams.encryption.key_ring import KeyRing
+from streams.encryption.keys import MasterKeys, PartitionKeys
+from streams.kafka.records import Record
+
+TOPIC = "users.keys.v1"
+MASTER = MasterKeys(new_key())
+MAX_GAP_S = 600.0
+
+
+class Log:
+    """A partition of the keys topic; each offset has a record, or was compacted."""
+
+    def __init__(self) -> None:
+        self.records: list[Record | None] = []
+
+    def write(self, key: bytes, value: bytes | None) -> None:
+        self.records.append(Record(TOPIC, 0, len(self.records), 0, key, value))
+
+    def compact(self) -> None:
+        """Leave the last record of each key; tombstones, which are old enough, go as well."""
+        last = {one.key: one.offset for one in self.records if one is not None}
+        self.records = [
+            one if one is not None and last[one.key] == one.offset and one.value else None
+            for one in self.records
+        ]
+
+
+class Consumer:
+    """As much of a consumer as a ring uses."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._position = 0
+        self.is_away = False
+        self.asked = self.refusals = self.records_read = 0
+        self.on_read: Callable[[], None] = lambda: None
+
+    async def end_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        self.asked += 1
+        if self.is_away:
+            self.refusals += 1
+            raise KafkaTimeoutError
+        return dict.fromkeys(tps, len(self._log.records))
+
+    async def position(self, _tp: TopicPartition) -> int:
+        return self._position
+
+    async def seek_to_beginning(self, _tp: TopicPartition) -> None:
+        self._position = 0
+
+    def resume(self, _tp: TopicPartition) -> None: ...
+
+    def pause(self, _tp: TopicPartition) -> None: ...
+
+    async def getmany(self, tp: TopicPartition, **_options: Any) -> dict[TopicPartition, Any]:
+        await asyncio.sleep(0)
+        self.on_read()
+        found = [one for one in self._log.records[self._position :] if one is not None]
+        self._position = len(self._log.records)
+        self.records_read += len(found)
+        return {tp: found}
+
+
+class Clocks:
+    """The clocks of the machine, in the place of the module `time`."""
+
+    def __init__(self) -> None:
+        self.running_s = self.wall_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.running_s
+
+    def time(self) -> float:
+        return self.wall_s
+
+
+class Setup:
+    """A ring, the topic that it reads, and the two consumers with which it does."""
+
+    def __init__(self) -> None:
+        self.log = Log()
+        self.committed, self.bounds = Consumer(self.log), Consumer(self.log)
+        self.ring = KeyRing(
+            cast(Any, self.committed), cast(Any, self.bounds), TOPIC, MASTER, MAX_GAP_S
+        )
+        self.wrapped = PartitionKeys(MASTER).make(b"anna")
+        self.log.write(b"anna", self.wrapped)
+        self.log.write(b"ben", PartitionKeys(MASTER).make(b"ben"))
+
+    async def has(self, key: bytes) -> bool:
+        await self.ring.ensure_loaded(0, [key])
+        return key in self.ring.of(0)
+
+    def destroy(self) -> None:
+        """Destroy Anna's key, and remove every trace of that."""
+        self.log.write(b"anna", None)
+        self.log.compact()
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    clocks = Clocks()
+    monkeypatch.setattr(key_ring, "time", clocks)
+    return clocks
+
+
+@pytest.mark.parametrize("clock", ["running_s", "wall_s"])
+async def test_a_key_destroyed_while_the_process_was_suspended_is_not_used(
+    clocks: Clocks, clock: str
+) -> None:
+    """Whichever clock has noticed: that of the process, or that of the day."""
+    setup = Setup()
+    assert await setup.has(b"anna")
+    setup.destroy()
+    setattr(clocks, clock, MAX_GAP_S + 1)
+    assert not await setup.has(b"anna")
+    assert await setup.has(b"ben")
+
+
+async def test_a_key_destroyed_while_kafka_was_away_leaves_the_memory(
+    clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though nobody asks for it."""
+    monkeypatch.setattr(key_ring, "_FOLLOW_INTERVAL_S", 0.0)
+    setup = Setup()
+    assert await setup.has(b"anna")
+    async with following(setup.ring):
+        setup.committed.is_away = True
+        await wait_until(lambda: setup.committed.refusals > 1)
+        setup.destroy()
+        clocks.running_s = MAX_GAP_S + 1
+        setup.committed.is_away = False
+        await wait_until(lambda: b"anna" not in setup.ring.of(0))
+        assert b"ben" in setup.ring.of(0)
+
+
+async def test_a_ring_that_follows_reads_nothing_twice(
+    clocks: Clocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(key_ring, "_FOLLOW_INTERVAL_S", 0.0)
+    setup = Setup()
+    assert await setup.has(b"anna")
+    async with following(setup.ring):
+        for _ in range(5):
+            clocks.running_s += MAX_GAP_S - 1
+            setup.committed.asked = 0
+            await wait_until(lambda: setup.committed.asked > 1)
+    assert await setup.has(b"anna")
+    assert setup.committed.records_read == 2
+
+
+async def test_reading_that_takes_too_long_says_so(clocks: Clocks) -> None:
+    """A key may have been read before it was destroyed, and its tombstone be gone since."""
+    setup = Setup()
+    setup.committed.on_read = lambda: setattr(clocks, "wall_s", clocks.wall_s + MAX_GAP_S + 1)
+    with pytest.raises(Transient, match=r"users\.keys\.v1\[0\] was not read .* raise that setting"):
+        await setup.has(b"anna")
+    setup.committed.on_read = lambda: None
+    assert await setup.has(b"anna")
+
+
+async def test_a_key_that_is_missing_is_looked_for_in_time(clocks: Clocks) -> None:
+    """The keys that are there may be outdated by then."""
+    setup = Setup()
+    assert await setup.has(b"anna")
+    setup.committed.on_read = lambda: setattr(clocks, "wall_s", clocks.wall_s + MAX_GAP_S + 1)
+    setup.log.write(b"cleo", PartitionKeys(MASTER).make(b"cleo"))
+    with pytest.raises(Transient, match="was not read"):
+        await setup.has(b"cleo")
+
+
+@asynccontextmanager
+async def following(ring: KeyRing) -> AsyncIterator[None]:
+    task = asyncio.create_task(ring.follow())
+    yield
+    assert not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
