@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
-import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, TextIO
 from uuid import uuid4
@@ -18,57 +15,21 @@ import msgspec
 
 from agents.users import COMMAND_WORKER, USERS
 from deploy.cli.exit_codes import ExitCode
+from deploy.cli.failed_commands import Filter, items, shown, text
 from deploy.cli.terminal import examples, progress_bar
 from deploy.environment import load_settings
 from models.outcomes import Outcome, Unparked
 from streams.aggregate import TopicNames
 from streams.commands.client import KafkaCommandBus
 from streams.commands.control import Control, DropParked, ReplayParked, required_control_key
-from streams.commands.failed import DeadCommand, FailedCommands, ParkedAggregate, read_failed
-from streams.commands.send_again import SENT_BY_DEFAULT, can_be_sent, newest, send_again
+from streams.commands.failed import FailedCommands, ParkedAggregate, read_failed
+from streams.commands.send_again import can_be_sent, send_again
 from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, topic_specs
 from streams.settings import Settings
-from streams.state.parked import Content
 
 # Control records whose outcomes are awaited at the same time.
 _AT_A_TIME = 32
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which of the failed commands are meant; an empty one means all."""
-
-    users: tuple[str, ...]
-    codes: tuple[str, ...]
-    since: datetime | None
-
-    def takes_parked(self, one: ParkedAggregate) -> bool:
-        """Return whether it takes an aggregate; its failed command counts, not those behind it."""
-        return self._takes(one.aggregate_id, one.parked.failure.code, one.parked.first.timestamp)
-
-    def takes_dead(self, one: DeadCommand) -> bool:
-        """Return whether it takes a dead letter that was not sent again."""
-        user = (one.key or b"").decode(errors="replace")
-        return not one.sent_again and self._takes(user, one.code, one.timestamp)
-
-    def takes_to_send(self, one: DeadCommand) -> bool:
-        """Return whether it takes a dead letter to be sent again."""
-        return self.takes_dead(one) and (bool(self.codes) or one.code in SENT_BY_DEFAULT)
-
-    def of(self, found: FailedCommands) -> FailedCommands:
-        """Return what it takes."""
-        return FailedCommands(
-            [one for one in found.parked if self.takes_parked(one)],
-            newest([one for one in found.dead if self.takes_dead(one)]),
-        )
-
-    def _takes(self, user: str, code: str, timestamp: int) -> bool:
-        return (
-            (not self.users or user in self.users)
-            and (not self.codes or code in self.codes)
-            and (self.since is None or timestamp >= self.since.timestamp() * 1000)
-        )
 
 
 def _time(value: str | None) -> datetime | None:
@@ -136,12 +97,12 @@ def list_(users: tuple[str, ...], codes: tuple[str, ...], since: Any, as_json: b
         failure, number = one.parked.failure, len(one.parked.commands)
         click.echo(
             f"parked  {one.aggregate_id}  {number} commands since "
-            f"{_shown(one.parked.first.timestamp)}  {failure.code}: {failure.reason} "
+            f"{shown(one.parked.first.timestamp)}  {failure.code}: {failure.reason} "
             f"(tried {failure.attempts} times)"
         )
     for letter in found.dead:
         click.echo(
-            f"dead  {_text(letter.key)}  {_shown(letter.timestamp)}  {letter.code}: {letter.reason}"
+            f"dead  {text(letter.key)}  {shown(letter.timestamp)}  {letter.code}: {letter.reason}"
             + ("" if can_be_sent(letter) else "  (cannot be sent again)")
         )
     waiting = sum(len(one.parked.commands) for one in found.parked)
@@ -168,7 +129,7 @@ def show(
     if as_json:
         _print_json(found, with_contents=True)
     else:
-        for line in _items(found, with_contents=True):
+        for line in items(found, with_contents=True):
             click.echo(f"{line['kind']}  {line['user']}  {line['code']}: {line['reason']}")
             for command in line["commands"]:
                 value = "(encrypted)" if command["value"] is None else command["value"]
@@ -289,7 +250,7 @@ def export(
     What is encrypted is decrypted if CQRS_MASTER_KEY is set: keep the file as you keep that.
     """
     del as_json  # it always is
-    for item in _items(_find(load_settings(), Filter(users, codes, since)), with_contents=True):
+    for item in items(_find(load_settings(), Filter(users, codes, since)), with_contents=True):
         output.write(json.dumps(item, ensure_ascii=False) + "\n")
 
 
@@ -389,65 +350,4 @@ def _conclude(
 
 
 def _print_json(found: FailedCommands, *, with_contents: bool) -> None:
-    click.echo(json.dumps(_items(found, with_contents=with_contents), ensure_ascii=False))
-
-
-def _items(found: FailedCommands, *, with_contents: bool) -> list[dict[str, Any]]:
-    """Return JSON-ready objects: one per user with parked commands, one per dead letter."""
-    parked = [
-        {
-            "kind": "parked",
-            "user": one.aggregate_id,
-            "partition": one.partition,
-            "code": one.parked.failure.code,
-            "reason": one.parked.failure.reason,
-            "attempts": one.parked.failure.attempts,
-            "since": _shown(one.parked.first.timestamp),
-            "commands": [
-                {"offset": waiting.offset, "time": _shown(waiting.timestamp)}
-                | (_contents(content) if with_contents else {})
-                for waiting, content in zip(one.parked.commands, one.contents, strict=True)
-            ],
-        }
-        for one in found.parked
-    ]
-    letters = [
-        {
-            "kind": "dead",
-            "user": _text(one.key),
-            "partition": one.partition,
-            "code": one.code,
-            "reason": one.reason,
-            "since": _shown(one.timestamp),
-            "canBeSentAgain": can_be_sent(one),
-            "commands": [
-                {"offset": one.source.offset, "time": _shown(one.timestamp)}
-                | (_contents(Content(one.value or b"", one.headers)) if with_contents else {})
-            ],
-        }
-        for one in found.dead
-    ]
-    return [*parked, *letters]
-
-
-def _contents(content: Content | None) -> dict[str, Any]:
-    if content is None:
-        return {"value": None}
-    return {
-        "value": _text(content.value),
-        "headers": {name: _text(value) for name, value in content.headers},
-    }
-
-
-def _text(data: bytes | None) -> Any:
-    """Return bytes as JSON can hold them: as text, or in base64 if they are not UTF-8."""
-    if data is None:
-        return None
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(data).decode()}
-
-
-def _shown(milliseconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(milliseconds / 1000))
+    click.echo(json.dumps(items(found, with_contents=with_contents), ensure_ascii=False))
