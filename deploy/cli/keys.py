@@ -33,14 +33,24 @@ def keys() -> None:
     """
 
 
-@keys.command(epilog=examples('eval "$(cqrs keys new)"; export CQRS_ENCRYPT_PERSONAL_DATA=1'))
-def new() -> None:
+@keys.command(
+    epilog=examples(
+        'eval "$(cqrs keys new)"; export CQRS_ENCRYPT_PERSONAL_DATA=1', "cqrs keys new --control"
+    )
+)
+@click.option(
+    "--control",
+    is_flag=True,
+    help="Print a control key instead: it signs replays and drops of parked commands.",
+)
+def new(control: bool) -> None:
     """Print a new master key: one line to paste into a shell.
 
     Store it apart from Kafka's data and its backups, and do not lose it: without it nobody can read
     personal data again.
     """
-    click.echo(f"export CQRS_MASTER_KEY={new_master_key()}")
+    name = "CQRS_CONTROL_KEY" if control else "CQRS_MASTER_KEY"
+    click.echo(f"export {name}={new_master_key()}")
 
 
 @keys.command(epilog=examples("cqrs keys status", "cqrs keys status --json"))

@@ -49,6 +49,7 @@ COMMANDS = {
         "Show how many users registered, by day and source.",
     ),
     "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they arrive."),
+    "dead": ("deploy.cli.dead:dead", "Show, replay or drop what could not be decided."),
     "history": ("deploy.cli.history:history", "Show everything that happened to one user."),
     "follow": ("deploy.cli.follow:follow", "Show the way of one command, as it goes on."),
     "top": ("deploy.cli.top:top", "Show what the workers are doing now."),
