@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -208,19 +209,22 @@ class TestExporting:
     async def test_a_collector_that_does_not_answer_holds_nobody_up(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It takes the connection, and no more: the test would never end."""
-        never = asyncio.Event()
+        """It takes the connection, and answers when the worker has stopped."""
+        stopped = asyncio.Event()
 
-        async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await never.wait()
+        async def answer_late(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await stopped.wait()
+            writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
             writer.close()
 
-        server = await asyncio.start_server(hang, "127.0.0.1", 0)
+        server = await asyncio.start_server(answer_late, "127.0.0.1", 0)
         host, port = server.sockets[0].getsockname()
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{host}:{port}")
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "300")
         async with tracing.exporting("users-commands"):
             with tracing.processing(TOPIC, 0, [traced(1)]):
                 pass
-        never.set()
+        stopped.set()
+        (left,) = (one for one in threading.enumerate() if one.name == tracing.LAST_SPANS)
+        await asyncio.to_thread(left.join)
         server.close()
