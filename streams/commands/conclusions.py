@@ -84,28 +84,26 @@ class Conclusions:
 
         `by` is the record in whose turn it was decided: another one if the command was parked.
         """
-        if isinstance(decision, Poison):
-            outputs.dead.append(
-                self._sealer.seal_dead_letter(
-                    dead_letter(record, decision, by),
-                    keyed_elsewhere=self._is_keyed_elsewhere(record, decision),
-                )
-            )
-            return replies.dead_lettered(record, decision)
-        if isinstance(decision, Ending):
-            return self._conclude_ending(record, command, decision, outputs)
-        if isinstance(decision, Waits):
-            return replies.parked(record, command, decision.failure, decision.behind)
-        assert isinstance(command, Command)
         match decision:
-            case NewEvents(acceptance=acceptance):
+            case NewEvents(acceptance=acceptance):  # first, for most are accepted
+                assert isinstance(command, Command)
                 ids = replies.event_ids_of(command, acceptance)
                 self._add_events(record, command, decision, ids, outputs, source_of(by))
                 return replies.accepted(record, command, acceptance.sequence, ids, self._cluster)
-            case Rejected():
-                return replies.rejected(record, command, decision)
-            case _:
-                return replies.duplicate(record, command, decision, self._cluster)
+            case Poison():
+                letter = dead_letter(record, decision, by)
+                is_elsewhere = self._is_keyed_elsewhere(record, decision)
+                sealed = self._sealer.seal_dead_letter(letter, keyed_elsewhere=is_elsewhere)
+                outputs.dead.append(sealed)
+                return replies.dead_lettered(record, decision)
+            case Ending():
+                return self._conclude_ending(record, command, decision, outputs)
+            case Waits():
+                return replies.parked(record, command, decision.failure, decision.behind)
+        assert isinstance(command, Command)
+        if isinstance(decision, Rejected):
+            return replies.rejected(record, command, decision)
+        return replies.duplicate(record, command, decision, self._cluster)
 
     def _conclude_ending(
         self, record: Record, command: Readable, ending: Ending, outputs: Outputs
