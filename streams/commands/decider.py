@@ -70,6 +70,8 @@ Decision = NewEvents | Remembered | Waits | ParkedCommand | Rejected | Poison
 # What a record of the command topic contains.
 Readable = Command | Control | Poison
 
+_CONTROLS = (ReplayParked, DropParked)
+
 
 class Ended(msgspec.Struct, frozen=True):
     """A command that was parked, and its decision now.
@@ -139,7 +141,7 @@ class Decider(Generic[S]):
             if record.key in parked:
                 decisions.append(await self._decide_behind(record, command, parked[record.key]))
                 continue
-            if isinstance(command, ReplayParked | DropParked):
+            if isinstance(command, _CONTROLS):
                 decisions.append(_NOTHING_PARKED)
                 continue
             decision = await self._decide(record, command, record.offset)
@@ -149,20 +151,23 @@ class Decider(Generic[S]):
         return commands, decisions
 
     def _read(self, record: Record) -> Readable:
-        command = self._read_command(record)
-        if type(command) is Poison and command.code == "unknown-type":
-            return self._read_control(record) or command
-        return command
-
-    def _read_command(self, record: Record) -> Command | Poison:
-        """Return the command in a record; if reading it fails for any reason, the poison."""
+        """Return what is in a record; if reading it fails for any reason, the poison."""
         try:
             return self._reader.read(record)
         except Poison as poison:
+            if poison.code == "unknown-type":
+                return self._read_control(record) or poison.without_traceback()
             return poison.without_traceback()
         except Exception as error:
             log_defect("reading a command", error, record, offset=record.offset)
             return Poison("unreadable", f"reading it raised {type(error).__name__}")
+
+    def _read_command(self, record: Record) -> Command | Poison:
+        """Return the command in a record that was parked."""
+        found = self._read(record)
+        if isinstance(found, _CONTROLS):
+            return Poison("forged-control", "a control record is never parked")
+        return found
 
     def _read_control(self, record: Record) -> Control | Poison | None:
         try:
@@ -232,7 +237,7 @@ class Decider(Generic[S]):
         self, record: Record, command: Readable, parked: Parked
     ) -> Decision | Ending:
         """Decide about a record whose aggregate has parked commands."""
-        if isinstance(command, ReplayParked | DropParked):
+        if isinstance(command, _CONTROLS):
             if command.first != parked.first.offset:
                 reason = "another command is the first of the parked ones by now"
                 return Ending(Obeyed(len(parked.commands), "parked-changed", reason), ())

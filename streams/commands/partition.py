@@ -4,32 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain, starmap
+from itertools import starmap
 from typing import Generic, TypeVar
-from uuid import UUID
 
 from faust.types import TP
 from msgspec.structs import replace
 
-from models.errors import PartitionFatal, Poison, Rejected
-from models.messages import Command, Event, EventRecord, Source
-from models.outcomes import Outcome
-from models.wire import encode
+from models.errors import PartitionFatal
 from streams import metrics, tracing
 from streams.aggregate import Aggregate, TopicNames
-from streams.commands import replies
 from streams.commands.chunk_metrics import ChunkMetrics, label_names
-from streams.commands.control import Control, control_key
+from streams.commands.conclusions import Conclusions
+from streams.commands.control import control_key
 from streams.commands.decider import (
     Decider,
-    Decision,
     DecisionBus,
-    Ended,
-    Ending,
-    NewEvents,
-    Readable,
-    Waits,
     is_failure,
 )
 from streams.commands.parking import ParkedCommands
@@ -37,9 +26,7 @@ from streams.commands.rebuild_state import rebuild_states
 from streams.commands.repository import EventSourcedRepository
 from streams.encryption.keys import PartitionKeys, master_keys
 from streams.encryption.sealer import PartitionSealer
-from streams.kafka.dead_letters import dead_letter
-from streams.kafka.partitioner import partition_of
-from streams.kafka.records import Record, reply_key, source_of
+from streams.kafka.records import Record
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.transactions import OtherTopic, OutputRecord, TransactionalProducer
 from streams.state.failure_window import WINDOW, FailureWindow
@@ -55,21 +42,6 @@ S = TypeVar("S")
 # Commands per group. Each step runs over a group, so that its code and data stay in the CPU's
 # caches: one by one costs 25% more; building the batches at the end of the chunk costs 5% more.
 _GROUP_SIZE = 64
-
-
-@dataclass
-class _Outputs:
-    """Output records of a group of commands."""
-
-    events: list[OutputRecord] = field(default_factory=list)
-    outcomes: list[OutputRecord] = field(default_factory=list)
-    dead: list[OutputRecord] = field(default_factory=list)
-    ended: dict[int, list[tuple[Ended, Outcome]]] = field(default_factory=dict)
-    """Commands that were parked, with their final outcomes, by the offset of what ended them."""
-    overtaken: list[Sequence[Event]] = field(default_factory=list)
-    """Events of commands that did so without being control records."""
-    failed: int = 0
-    """Number of commands that a mended program could have decided."""
 
 
 class CommandPartition(Generic[S]):
@@ -147,6 +119,9 @@ class CommandPartition(Generic[S]):
             parks=self._settings.dead_letter_order == "aggregate",
             control_key=self._control_key,
         )
+        self._conclusions = Conclusions(
+            self._sealer, self._cluster, partitions=self._settings.partitions
+        )
         self._position = replace(recovered.position, state=str(self._version))
         self._aggregates.set(self._stored.approximate_len())
         return recovered.position.offset
@@ -174,11 +149,14 @@ class CommandPartition(Generic[S]):
             for start in range(0, len(records), _GROUP_SIZE):
                 if start:
                     await asyncio.sleep(0)  # lets the transactions of other partitions proceed
-                outputs = await self._process_group(records[start : start + _GROUP_SIZE], measured)
+                group = records[start : start + _GROUP_SIZE]
+                commands, decisions = await self._decider.decide(group)
+                outputs = self._conclusions.conclude(group, commands, decisions, measured)
                 events.extend(outputs.events)
                 outcomes.extend(outputs.outcomes)
                 dead.extend(outputs.dead)
-                failed += outputs.failed
+                if self._limit is not None:
+                    failed += sum(map(is_failure, decisions))
         changes = self._repository.staged()
         changes.update(self._parked.staged())
         former = self._position
@@ -242,159 +220,3 @@ class CommandPartition(Generic[S]):
         self._repository.clear()
         self._parked.clear()
         self._sealer.clear()
-
-    async def _process_group(self, records: Sequence[Record], measured: ChunkMetrics) -> _Outputs:
-        outputs = _Outputs()
-        commands, decisions = await self._decider.decide(records)
-        outcomes = [
-            self._conclude(record, command, decision, outputs, record)
-            for record, command, decision in zip(records, commands, decisions, strict=True)
-        ]
-        outputs.outcomes.extend(
-            OutputRecord(reply_key(record), encode(outcome))
-            for record, outcome in zip(records, outcomes, strict=True)
-        )
-        if tracing.is_enabled():
-            _carry_contexts(records, decisions, outputs)
-        decided = (one.events for one in decisions if isinstance(one, NewEvents))
-        measured.add(commands, outcomes, chain.from_iterable(decided))
-        if outputs.ended:
-            self._add_ended(records, outputs, measured)
-        if self._limit is not None:
-            outputs.failed = sum(map(is_failure, decisions))
-        return outputs
-
-    def _conclude(
-        self,
-        record: Record,
-        command: Readable,
-        decision: Decision | Ending,
-        outputs: _Outputs,
-        by: Record,
-    ) -> Outcome:
-        """Return the outcome; add the events or the dead letter to the outputs.
-
-        `by` is the record in whose turn it was decided: another one if the command was parked.
-        """
-        if isinstance(decision, Poison):
-            outputs.dead.append(
-                self._sealer.seal_dead_letter(
-                    dead_letter(record, decision, by),
-                    keyed_elsewhere=self._is_keyed_elsewhere(record, decision),
-                )
-            )
-            return replies.dead_lettered(record, decision)
-        if isinstance(decision, Ending):
-            return self._conclude_ending(record, command, decision, outputs)
-        if isinstance(decision, Waits):
-            return replies.parked(record, command, decision.failure, decision.behind)
-        assert isinstance(command, Command)
-        match decision:
-            case NewEvents(acceptance=acceptance):
-                ids = replies.event_ids_of(command, acceptance)
-                self._add_events(record, command, decision, ids, outputs, source_of(by))
-                return replies.accepted(record, command, acceptance.sequence, ids, self._cluster)
-            case Rejected():
-                return replies.rejected(record, command, decision)
-            case _:
-                return replies.duplicate(record, command, decision, self._cluster)
-
-    def _conclude_ending(
-        self, record: Record, command: Readable, ending: Ending, outputs: _Outputs
-    ) -> Outcome:
-        """Conclude the parked commands that a record ends as well; return its own outcome."""
-        if isinstance(ending.own, NewEvents):
-            outputs.overtaken.append(ending.own.events)
-            outcome = self._conclude(record, command, ending.own, outputs, record)
-        else:
-            assert isinstance(command, Control)
-            outcome = replies.unparked(record, command, ending.own, len(ending.ended))
-        outputs.ended[record.offset] = [
-            (
-                one,
-                replies.ended_by(
-                    record,
-                    self._conclude(one.record, one.command, one.decision, outputs, record),
-                    one.command,
-                    self._cluster,
-                ),
-            )
-            for one in ending.ended
-        ]
-        return outcome
-
-    def _add_ended(
-        self, records: Sequence[Record], outputs: _Outputs, measured: ChunkMetrics
-    ) -> None:
-        """Add the outcomes of parked commands, each before that of the record that ended it."""
-        own, outputs.outcomes = outputs.outcomes, []
-        for record, outcome in zip(records, own, strict=True):
-            ended = outputs.ended.get(record.offset, ())
-            outputs.outcomes += [OutputRecord(record.key, encode(reply)) for _, reply in ended]
-            outputs.outcomes.append(outcome)
-            decisions = (one.decision for one, _ in ended)
-            events = (one.events for one in decisions if isinstance(one, NewEvents))
-            measured.add(
-                [one.command for one, _ in ended],
-                [reply for _, reply in ended],
-                chain.from_iterable(events),
-            )
-        measured.add((), (), chain.from_iterable(outputs.overtaken))
-
-    def _is_keyed_elsewhere(self, record: Record, poison: Poison) -> bool:
-        """Whether the aggregate of a record may have a data key that is not in this partition.
-
-        Its key is in the partition that it belongs to, or gone, if its state cannot be read.
-        """
-        return poison.code == "unreadable-state" or (
-            record.key is not None
-            and partition_of(record.key, self._settings.partitions) != record.partition
-        )
-
-    def _add_events(
-        self,
-        record: Record,
-        command: Command,
-        new: NewEvents,
-        ids: Sequence[UUID],
-        outputs: _Outputs,
-        source: Source,
-    ) -> None:
-        first = new.acceptance.sequence - len(new.events) + 1
-        for sequence, (id_, event) in enumerate(zip(ids, new.events, strict=True), first):
-            envelope = EventRecord(
-                id=id_,
-                aggregate_id=command.aggregate_id,
-                sequence=sequence,
-                timestamp=command.timestamp,
-                command_id=command.id,
-                correlation_id=command.correlation_id,
-                causation_id=command.causation_id,
-                source=source,
-                event=event,
-            )
-            outputs.events.append(OutputRecord(record.key, self._sealer.seal_event(envelope)))
-
-
-def _carry_contexts(
-    records: Sequence[Record], decisions: Sequence[Decision | Ending], outputs: _Outputs
-) -> None:
-    """Add the trace context of each command that has one to its outcome and its events."""
-    end = 0
-    for index, (record, decision) in enumerate(zip(records, decisions, strict=True)):
-        start = end
-        end += _number_of_events(decision)
-        headers = tracing.context_headers(record)
-        if headers:
-            outputs.outcomes[index] = replace(outputs.outcomes[index], headers=headers)
-            for event in range(start, end):
-                outputs.events[event] = replace(outputs.events[event], headers=headers)
-
-
-def _number_of_events(decision: Decision | Ending) -> int:
-    if isinstance(decision, NewEvents):
-        return len(decision.events)
-    if not isinstance(decision, Ending):
-        return 0
-    made = [decision.own, *(one.decision for one in decision.ended)]
-    return sum(len(one.events) for one in made if isinstance(one, NewEvents))
