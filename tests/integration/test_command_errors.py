@@ -147,7 +147,7 @@ def test_in_a_namespace_without_topics(stack: EmbeddedStack, tmp_path: Path) -> 
         "CQRS_PARTITIONS": "1",
     }
     for done in run_all(jobs(environment(tmp_path, **addresses))):
-        if done.arguments[:2] == ["topics", "create"]:
-            assert done.code == ExitCode.OK, done.err
+        if done.arguments[:2] in (["topics", "create"], ["views", "prune"]):
+            assert done.code == ExitCode.OK, done.err  # there is something to do, or nothing
         else:
             check(done, r"missing topics: .*create them with|there is no view .*|no index")

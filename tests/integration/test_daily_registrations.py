@@ -206,7 +206,7 @@ async def see_the_commands(deployed: Deployment) -> None:
 def test_an_invalid_query_is_an_error_of_one_line(deploy: Deploy) -> None:
     settings = deploy().settings
     done = cqrs(settings, "registrations", "--from", "2026-01-02", "--to", "2026-01-01")
-    assert (done.returncode, done.stderr) == (2, "cqrs: first_day must not be after last_day\n")
+    assert (done.returncode, done.stderr) == (2, "cqrs: --from must not be after --to\n")
     done = cqrs(settings, "registrations", "--to", "0001-01-01")
     assert done.returncode == 75
     assert f"no index {settings.namespace}daily-registrations" in done.stderr
