@@ -7,13 +7,13 @@ commands, nor the outcomes, nor the index, nor the disks of the workers.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
 from deploy.embedded.stack import EmbeddedStack
-from deploy.ephemeral import Deployment
+from deploy.waiting import wait_until
 from streams.encryption.keys import new_master_key
 from streams.settings import Settings
 from tests.harness.command_line import cqrs
@@ -34,9 +34,9 @@ def send(settings: Settings, count: int, seed: int) -> None:
     done(settings, "send", "--from", "-", given=generated.encode())
 
 
-def copy(source: Settings, topics: Iterable[tuple[str, str]]) -> None:
-    """Copy what is committed, partition by partition, as a mirror does."""
-    producer = Producer({"bootstrap.servers": source.bootstrap_servers, "acks": "all"})
+def copy(source: Settings, target: Settings, *topics: str) -> None:
+    """Copy what is committed, partition by partition, as a mirror does. The names stay."""
+    producer = Producer({"bootstrap.servers": target.bootstrap_servers, "acks": "all"})
     consumer = Consumer(
         {
             "bootstrap.servers": source.bootstrap_servers,
@@ -46,17 +46,19 @@ def copy(source: Settings, topics: Iterable[tuple[str, str]]) -> None:
         }
     )
     try:
-        for topic, copied in topics:
+        for topic in topics:
             consumer.assign([TopicPartition(topic, n, 0) for n in range(source.partitions)])
-            ended = 0
-            while ended < source.partitions:
+            ended: set[int | None] = set()
+            while len(ended) < source.partitions:
                 message = consumer.poll(60)
                 assert message is not None
+                if message.topic() != topic:  # of the one before
+                    continue
                 if message.error():
-                    ended += 1
+                    ended.add(message.partition())
                     continue
                 producer.produce(
-                    copied,
+                    topic,
                     message.value(),
                     message.key(),
                     message.partition() or 0,
@@ -68,29 +70,37 @@ def copy(source: Settings, topics: Iterable[tuple[str, str]]) -> None:
         consumer.close()
 
 
-def renamed(lost: Deployment, new: Deployment, *topics: str) -> Iterable[tuple[str, str]]:
-    for topic in topics:
-        yield getattr(lost.names, topic), getattr(new.names, topic)
+@pytest.fixture
+def other_stack() -> Iterator[EmbeddedStack]:
+    """The cluster that is there after the disaster."""
+    with EmbeddedStack.temporary() as running:
+        yield running
 
 
-def test_a_deployment_is_made_again_from_copies_of_three_topics(stack: EmbeddedStack) -> None:
+def view_adds_up(settings: Settings) -> bool:
+    return cqrs(settings, "views", "status", "--check").returncode == 0
+
+
+async def test_a_deployment_is_made_again_from_copies_of_three_topics(
+    stack: EmbeddedStack, other_stack: EmbeddedStack
+) -> None:
     secret = {"master_key": new_master_key(), "encrypt_personal_data": True}
     with (
         deployment(stack, "commands", "views", **secret) as lost,
-        deployment(stack, **secret) as new,
+        deployment(other_stack, namespace=lost.settings.namespace, **secret) as new,
     ):
+        settings, names = new.settings, new.names
         done(
             lost.settings,
             *("send", "register", "--id", "anna", "--email", "anna@example.org"),
-            *("--first-name", "Anna", "--last-name", "Li", "--wait"),
+            *("--first-name", "Anna", "--last-name", "Li"),
         )
         send(lost.settings, 300, seed=1)
-        copy(lost.settings, renamed(lost, new, "events"))
+        copy(lost.settings, settings, names.events)
         send(lost.settings, 100, seed=2)  # the other copies are ahead of the events
         done(lost.settings, "send", "update", "--id", "anna", "--email", "later@example.org")
-        copy(lost.settings, renamed(lost, new, "keys", "changelog"))
+        copy(lost.settings, settings, names.keys, names.changelog)
 
-        settings = new.settings
         done(settings, "topics", "adopt", "--all", "--yes")
         differs = cqrs(settings, "state", "verify", timeout=180)
         assert differs.returncode == 1, (differs.stdout, differs.stderr)
@@ -99,12 +109,12 @@ def test_a_deployment_is_made_again_from_copies_of_three_topics(stack: EmbeddedS
 
         for role in ("commands", "views"):
             new.start(role)
-        updated = done(
-            settings, *("send", "update", "--id", "anna", "--first-name", "Ann", "--wait", "--json")
-        )
-        assert json.loads(updated)["status"] == "accepted"
-        found = done(settings, "search", "email", "anna@example", "--json")
+        sent = done(settings, "send", "update", "--id", "anna", "--first-name", "Ann", "--json")
+        outcome = json.loads(sent)
+        assert outcome["status"] == "accepted"
+        await wait_until(lambda: view_adds_up(settings), timeout=120)
+        search = ["search", "email", "anna@example", "--at-least", outcome["token"], "--json"]
+        found = done(settings, *search)
         assert '"Ann"' in found
         assert "later" not in found
         done(settings, "verify")
-        done(settings, "views", "status", "--check")
