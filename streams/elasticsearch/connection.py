@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from traceback import clear_frames
 from typing import Any
 
+import elasticsearch
 from aiohttp import ClientConnectorDNSError, ClientConnectorError, ServerDisconnectedError
 from elastic_transport import (
     BaseNode,
@@ -32,6 +33,7 @@ from streams.settings import Settings
 from streams.tls import tls_context
 
 _NODE_FAILED = (502, 503, 504)  # another node may still be able to do it
+_CLIENT_MAJOR = elasticsearch.VERSION[0]
 _PASSING_STATUSES = frozenset({408, 429})
 _FIRST_ANSWER_S = 5.0
 _INDEX_CLOSED = "index_closed_exception"  # a 400, but it passes when a person opens the index
@@ -262,6 +264,11 @@ def _api_failure(error: ApiError, where: str) -> CqrsError:
         )
     if error.meta.headers.get("x-elastic-product") != "Elasticsearch":
         return _not_elasticsearch(where)
+    if kind == "media_type_header_exception":  # of Elasticsearch 8, which speaks versions 7 and 8
+        return Fatal(
+            f"Elasticsearch at {where} does not understand the requests of this version: "
+            f"Elasticsearch {_CLIENT_MAJOR} is needed"
+        )
     if kind == "index_not_found_exception":
         return missing_index(error.body["error"].get("index", ""))
     return Fatal(f"Elasticsearch at {where} refuses a request: {_line(str(error))}")
