@@ -8,7 +8,12 @@ from typing import TypeVar
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupAuthorizationFailedError, GroupCoordinatorNotAvailableError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+)
 from aiokafka.structs import TopicPartition
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.wait import wait_fixed
@@ -28,6 +33,13 @@ _HOUR_S = 3600.0
 # Enough for the record that is looked at; a larger one comes alone.
 _FETCH_BYTES = 64 * 1024
 _FETCH_WAIT_MS = 20
+
+# What Kafka says while the coordinator of a group is created, elected, or reads what it has.
+_COORDINATOR_COMES = (
+    GroupCoordinatorNotAvailableError,
+    GroupLoadInProgressError,
+    NotCoordinatorForGroupError,
+)
 
 T = TypeVar("T")
 
@@ -162,7 +174,7 @@ async def _coordinated(ask: Callable[[], Awaitable[T]]) -> T:
     The deadline of the whole question ends it.
     """
     async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type(GroupCoordinatorNotAvailableError), wait=wait_fixed(0.1)
+        retry=retry_if_exception_type(_COORDINATOR_COMES), wait=wait_fixed(0.1)
     ):
         with attempt:
             found = await ask()
