@@ -16,7 +16,7 @@ from deploy.environment import load_settings
 from streams.aggregate import TopicNames
 from streams.commands.rotate_keys import WrappedKeys, read_wrapped_keys, rotate_keys
 from streams.encryption.keys import new_master_key
-from streams.kafka.rights import reader
+from streams.kafka.rights import command_worker, reader
 from streams.kafka.topics import check_topics, topic_specs
 from streams.worker.process import tune_gc
 
@@ -33,14 +33,24 @@ def keys() -> None:
     """
 
 
-@keys.command(epilog=examples('eval "$(cqrs keys new)"; export CQRS_ENCRYPT_PERSONAL_DATA=1'))
-def new() -> None:
+@keys.command(
+    epilog=examples(
+        'eval "$(cqrs keys new)"; export CQRS_ENCRYPT_PERSONAL_DATA=1', "cqrs keys new --control"
+    )
+)
+@click.option(
+    "--control",
+    is_flag=True,
+    help="Print a control key instead: it signs replays and drops of parked commands.",
+)
+def new(control: bool) -> None:
     """Print a new master key: one line to paste into a shell.
 
     Store it apart from Kafka's data and its backups, and do not lose it: without it nobody can read
     personal data again.
     """
-    click.echo(f"export CQRS_MASTER_KEY={new_master_key()}")
+    name = "CQRS_CONTROL_KEY" if control else "CQRS_MASTER_KEY"
+    click.echo(f"export {name}={new_master_key()}")
 
 
 @keys.command(epilog=examples("cqrs keys status", "cqrs keys status --json"))
@@ -84,8 +94,10 @@ def rotate(form: Form) -> None:
     names = TopicNames.of(settings, USERS.name)
     tune_gc()
 
+    rights = command_worker(names, settings.namespace + COMMAND_WORKER)
+
     async def wrap() -> list[int]:
-        await check_topics(settings, topic_specs(settings, names), reader(names))
+        await check_topics(settings, topic_specs(settings, names), rights)
         return [
             await rotate_keys(settings, names, number, COMMAND_WORKER, progress)
             for number in range(settings.partitions)

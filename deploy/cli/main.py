@@ -49,6 +49,7 @@ COMMANDS = {
         "Show how many users registered, by day and source.",
     ),
     "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they arrive."),
+    "dead": ("deploy.cli.dead:dead", "Show, replay or drop what could not be decided."),
     "history": ("deploy.cli.history:history", "Show everything that happened to one user."),
     "follow": ("deploy.cli.follow:follow", "Show the way of one command, as it goes on."),
     "top": ("deploy.cli.top:top", "Show what the workers are doing now."),
@@ -56,6 +57,7 @@ COMMANDS = {
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),
     "state": ("deploy.cli.state:state", "Check or rebuild the state of the command workers."),
+    "doctor": ("deploy.cli.doctor:doctor", "Say what is wrong with a deployment, and what to do."),
     "verify": ("deploy.cli.verify:verify", "Check that nothing was lost, doubled or mixed up."),
     "faults": (
         "tests.faults.cli:faults",

@@ -18,7 +18,14 @@ from deploy.environment import load_settings
 from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
 from models.errors import InvalidCommand
 from models.messages import Command
-from models.outcomes import Accepted, Duplicate, FirstAcceptance, Outcome
+from models.outcomes import (
+    Accepted,
+    Duplicate,
+    FirstAcceptance,
+    FirstParked,
+    Outcome,
+    Parked,
+)
 from models.queries import GetActiveUsers
 from models.validation import explain
 from models.wire import encode
@@ -177,7 +184,8 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
     told = _describe(outcome) if token else f"cqrs: {_describe(outcome)}"
     write(form, document, [item], _COLUMNS, lambda: click.echo(told, err=not token))
     if token is None:
-        raise click.exceptions.Exit(ExitCode.NO)
+        waits = isinstance(outcome, Parked)
+        raise click.exceptions.Exit(ExitCode.UNKNOWN if waits else ExitCode.NO)
     if common["wait"]:
         if form == "table":
             click.echo(token)  # before the wait: it is needed most if that fails
@@ -216,5 +224,12 @@ def _describe(outcome: Outcome) -> str:
                 f"duplicate: was accepted before, with version {outcome.of.sequence} of user "
                 f"{outcome.aggregate_id}"
             )
+        if isinstance(outcome.of, FirstParked):
+            return "duplicate: it was sent before and is parked; its outcome comes later"
         return f"duplicate: was rejected before: {outcome.of.reason}"
+    if isinstance(outcome, Parked):
+        return (
+            f"parked, with {outcome.behind} commands of this user before it: its outcome comes "
+            f"later ({outcome.reason})"
+        )
     return f"{outcome.status}: {outcome.reason}"

@@ -15,7 +15,7 @@ from deploy.environment import load_settings
 from streams.aggregate import TopicNames
 from streams.audit.states import verify_states
 from streams.commands.rebuild_state import rebuild_partition
-from streams.kafka.rights import reader
+from streams.kafka.rights import command_worker
 from streams.kafka.topics import check_topics, topic_specs
 from streams.settings import Settings
 from streams.worker.process import tune_gc
@@ -78,7 +78,8 @@ def rebuild(partition: int | None, all_: bool, form: Form) -> None:
     settings = load_settings()
     numbers = _numbers(settings, partition)
     names = TopicNames.of(settings, USERS.name)
-    asyncio.run(check_topics(settings, topic_specs(settings, names), reader(names)))
+    rights = command_worker(names, settings.namespace + COMMAND_WORKER)
+    asyncio.run(check_topics(settings, topic_specs(settings, names), rights))
     tune_gc()
     rebuilt = []
     with progress_bar() as progress:

@@ -165,13 +165,20 @@ def _event(record: Any) -> str:
 def _outcome(record: Any) -> str:
     outcome = orjson.loads(record.value)
     first = outcome.get("of", outcome)  # of a duplicate: the outcome that it repeats
-    detail = (
-        f"version {first['sequence']}"
-        if "sequence" in first
-        else f"{first['code']}: {first['reason']}"
-    )
+    if outcome["status"] == "unparked":
+        detail = f"{outcome['ended']} parked commands ended, {outcome['left']} left"
+    elif "sequence" in first:
+        detail = f"version {first['sequence']}"
+    elif "code" in first:
+        detail = f"{first['code']}: {first['reason']}"
+    else:  # of a duplicate
+        detail = f"the command at offset {first['offset']}"
+    if outcome["status"] == "parked":
+        detail += f" ({outcome['behind']} before it)"
     if "of" in outcome:
         detail = f"{first['status']} before: {detail}"
+    if "decidedBy" in outcome:
+        detail += " (was parked)"
     return (
         f"{outcome['timestamp']}  {outcome['status']}  {outcome.get('aggregateId', '-')}  {detail}"
     )

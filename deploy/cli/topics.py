@@ -18,7 +18,7 @@ from deploy.roles import ROLES, SecuredRole
 from streams.aggregate import TopicNames
 from streams.commands import adopt_topic as adopting
 from streams.commands import skip_expired as expired
-from streams.kafka.rights import reader
+from streams.kafka.rights import command_worker
 from streams.kafka.topics import check_topics, create_topics, topic_specs
 from streams.settings import Settings, read_settings
 
@@ -174,5 +174,6 @@ def _checked(partition: int | None) -> tuple[Settings, TopicNames]:
     if partition is not None and partition >= settings.partitions:
         raise click.UsageError(f"the partitions are 0 to {settings.partitions - 1}")
     names = TopicNames.of(settings, USERS.name)
-    asyncio.run(check_topics(settings, topic_specs(settings, names), reader(names)))
+    rights = command_worker(names, settings.namespace + COMMAND_WORKER)
+    asyncio.run(check_topics(settings, topic_specs(settings, names), rights))
     return settings, names

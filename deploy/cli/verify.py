@@ -60,7 +60,10 @@ def print_report(report: Report) -> None:
     )
     click.echo(
         f"{report.commands:,} commands: {report.accepted:,} accepted, {report.rejected:,} "
-        f"rejected, {report.duplicate:,} duplicate, {report.dead:,} dead-lettered;\n"
+        f"rejected, {report.duplicate:,} duplicate, {report.dead:,} dead-lettered"
+        + (f", {report.parked:,} parked" if report.parked else "")
+        + (f", {report.controls:,} control records" if report.controls else "")
+        + ";\n"
         f"{report.events:,} events of {report.aggregates:,} aggregates, "
         f"{report.documents or 0:,} documents; checked in {report.seconds:,.0f} s"
     )

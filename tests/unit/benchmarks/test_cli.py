@@ -244,7 +244,7 @@ def test_the_page_says_which_targets_are_met() -> None:
 
 def test_a_missing_package_is_an_error_with_what_to_install() -> None:
     need("click")
-    with pytest.raises(Fatal, match=r"no_such_module not found: .*pip install -e '\.\[bench\]'"):
+    with pytest.raises(Fatal, match=r"no_such_module not found: .*'\.\[bench,embedded\]'"):
         need("click", "no_such_module")
 
 
