@@ -80,7 +80,7 @@ class Overview:
             ]
         for topic, count in (self.dead_letters or {}).items():
             if count:
-                command = ": `cqrs tail dead --from-beginning`" if ".commands." in topic else ""
+                command = ": `cqrs dead list`" if ".commands." in topic else ""
                 steps.append(f"look at the dead letters in {topic}{command}")
         for view, indices in (self.views or {}).items():
             steps += [f"{view}: {index.trouble}" for index in indices if index.trouble]

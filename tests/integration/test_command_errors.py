@@ -23,6 +23,11 @@ from tests.harness.deployments import run_apart
 
 ARGUMENTS: Mapping[str, str] = {
     "active": "",
+    "dead drop": "anna --first --yes",
+    "dead export": "",
+    "dead list": "",
+    "dead replay": "anna --yes",
+    "dead show": "anna",
     "erase": "anna --yes --prove",
     "follow": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6 --timeout 40",
     "get": "anna",

@@ -25,7 +25,10 @@ ONE = [WorkersStatus("commands", "c", 0, 7), WorkersStatus("views", "v", 1, None
         (Overview(RUNNING, 7, (), ALL, {"x.commands.dead.v1": 0}, {"user-views": [SERVING]}), []),
         (
             Overview(RUNNING, 7, (), ALL, {"x.commands.dead.v1": 3, "x.views.dead.v1": 1}),
-            ["look at the dead letters in x.commands.dead.v1: `cqrs tail dead", "look at the dead"],
+            [
+                "look at the dead letters in x.commands.dead.v1: `cqrs dead list`",
+                "look at the dead",
+            ],
         ),
         (
             Overview(RUNNING, 7, (), ALL, {}, {"user-views": [LOST]}),
