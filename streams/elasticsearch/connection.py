@@ -62,25 +62,40 @@ class OneNodeAtATime(NodeSelector):
     def __init__(self, node_configs: list[NodeConfig]) -> None:
         """Create it; the pool shuffles its nodes, so that processes do not all ask the same one."""
         super().__init__(node_configs)
-        self._next = 0
+        self._turn = 0
+
+    @property
+    def current(self) -> NodeConfig:
+        """The node whose turn it is."""
+        return self.node_configs[self._turn]
 
     def select(self, nodes: Sequence[BaseNode]) -> BaseNode:
         """Return the node whose turn it is, or the next one of those that have not failed."""
         by_config = {node.config: node for node in nodes}
-        while self.node_configs[self._next] not in by_config:
-            self.leave()
-        return by_config[self.node_configs[self._next]]
+        while self.current not in by_config:
+            self.leave(self.current)
+        return by_config[self.current]
 
-    def leave(self) -> None:
-        """Let it be the next node's turn."""
-        self._next = (self._next + 1) % len(self.node_configs)
+    def leave(self, node: NodeConfig) -> None:
+        """Let it be the next node's turn, unless somebody has left this one before."""
+        if node == self.current:
+            self._turn = (self._turn + 1) % len(self.node_configs)
 
 
-def ask_another_node(client: AsyncElasticsearch) -> None:
-    """Send the next requests to another node, if there are several: this one may be cut off."""
+def current_node(client: AsyncElasticsearch) -> NodeConfig:
+    """Return the node that is asked next, unless it has failed."""
+    return _selector(client).current
+
+
+def ask_another_node(client: AsyncElasticsearch, than: NodeConfig) -> None:
+    """Ask no more of this node than has to be: it may be cut off. Without others, it goes on."""
+    _selector(client).leave(than)
+
+
+def _selector(client: AsyncElasticsearch) -> OneNodeAtATime:
     selector = client.transport.node_pool.node_selector
-    if isinstance(selector, OneNodeAtATime):
-        selector.leave()
+    assert isinstance(selector, OneNodeAtATime), "`connect` made it"
+    return selector
 
 
 def connect(settings: Settings, *, timeout: float) -> AsyncElasticsearch:

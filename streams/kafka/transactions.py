@@ -131,7 +131,11 @@ class TransactionalProducer:
         )
         self._retries = retry_ever_more_slowly(self._producer)
         end_transactions_once(self._producer)
-        await self._in_time(self._producer.start(), "fencing")
+        await self._in_time(
+            self._producer.start(),
+            "fencing (the coordinator is away, or cannot end the transaction before: replicas may "
+            "be missing)",
+        )
 
     def batches(self, records: Iterable[OutputRecord] = ()) -> Batches:
         """Return batches for `commit` that contain these records."""
@@ -266,3 +270,7 @@ class TransactionalProducer:
         finally:
             with suppress(KafkaError):
                 await stop(producer)
+            # One that failed twice has a second future, which nobody has seen.
+            ended = producer._txn_manager.wait_for_transaction_end()
+            if ended is not None and ended.done():
+                retrieve(ended)

@@ -23,6 +23,7 @@ from faust.types import TP, AgentT, FixupT, TopicT
 
 from models.errors import Fatal
 from streams import tracing
+from streams.kafka.advice import advice
 from streams.kafka.clients import check_connection, cluster_id, connection_options
 from streams.kafka.permissions import NOT_ALLOWED, NotAllowed, check_rights, not_allowed
 from streams.kafka.refusal import Refused
@@ -230,6 +231,9 @@ class StreamApp(faust.App):
 
     async def refusal(self, error: Exception) -> Fatal | None:
         """Return why Kafka refuses this worker, after this failure; None if it may be an outage."""
+        line = advice(error, self.conf.id)
+        if line is not None:
+            return Fatal(line)
         try:
             if isinstance(error, NOT_ALLOWED):
                 await check_rights(self.settings, self._rights)
@@ -257,10 +261,11 @@ class StreamApp(faust.App):
         if not self.should_stop:
             if isinstance(reason, NOT_ALLOWED):  # of the consumer: nothing else is a service
                 reason = not_allowed(reason, self.settings, "Read")
+            line = advice(reason, self.conf.id)
             self.fail(
                 reason
                 if isinstance(reason, Fatal)
-                else Fatal(f"a part of the worker failed, the log says where: {reason!r}")
+                else Fatal(line or f"a part of the worker failed, the log says where: {reason!r}")
             )
         super()._crash(reason)
 

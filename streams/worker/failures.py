@@ -6,26 +6,20 @@ import asyncio
 import logging
 import random
 
-from aiokafka.errors import (
-    InvalidTransactionTimeout,
-    KafkaError,
-    MessageSizeTooLargeError,
-    UnsupportedCodecError,
-)
+from aiokafka.errors import KafkaError
 from faust.types import TP
 
-from models.errors import Fatal, PartitionFatal, Transient
+from models.errors import PartitionFatal, Transient
 from streams import metrics
 from streams.logs import about
 from streams.worker.logs import log_defect
 
 logger = logging.getLogger(__name__)
 
-# Errors of an outage are retried for ever, unless only an operator can fix their cause. (Whether
-# the brokers refuse this worker has been checked before: `PartitionConsumer.refusal`.) Any other
-# error is a defect: it parks the partition after this many without a processed chunk between them.
+# Errors of an outage are retried for ever, unless only an operator can fix their cause, which
+# `PartitionConsumer.refusal` finds out. Any other error is a defect: it parks the partition after
+# this many without a processed chunk between them.
 _RETRYABLE = (KafkaError, Transient, OSError, asyncio.TimeoutError)
-_PERMANENT = (InvalidTransactionTimeout, MessageSizeTooLargeError, UnsupportedCodecError)
 _MAX_DEFECTS = 5
 
 # The bound of the wait after a failure doubles with each one: 0.4 s, 0.8 s ... up to 10 s.
@@ -49,12 +43,9 @@ class Failures:
 
         Raises:
             PartitionFatal: it was the last one of too many defects.
-            Fatal: no further attempt is made.
         """
         self.count += 1
         self._counter.inc()
-        if isinstance(error, _PERMANENT):
-            raise Fatal(f"{self._partition}: {what}: {error!r}; an operator has to act") from error
         if isinstance(error, _RETRYABLE):
             logger.warning(
                 "%s: %s, trying again: %r",

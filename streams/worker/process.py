@@ -15,6 +15,7 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -66,6 +67,18 @@ def open_standard_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
+def raise_descriptor_limit() -> None:
+    """Let this process open as many files and connections as the system allows it.
+
+    By default it is often 1024, for programs that call select(2). A command worker needs two to
+    four per partition, twice that while it starts, and more with `CQRS_STATE_DIR`.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # no limit, but the system has one of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 class StreamWorker(faust.Worker):
     """Faust's worker process; it ends when it has to: in time, with one line and an exit code."""
 
@@ -84,6 +97,7 @@ class StreamWorker(faust.Worker):
 
     def execute_from_commandline(self) -> NoReturn:
         """Run until stopped, and exit with a code of this module's table."""
+        raise_descriptor_limit()
         # Blocked in this thread and in all that it starts: only `_handle_signals` receives them.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         threading.Thread(target=self._handle_signals, name="signals", daemon=True).start()

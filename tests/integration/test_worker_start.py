@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from pathlib import Path
 
 import pytest
+from aiokafka import AIOKafkaConsumer
 
+from agents.users import COMMAND_WORKER
 from deploy.embedded.ports import choose_ports
 from deploy.embedded.stack import EmbeddedStack
 from deploy.environment import child_environment
 from deploy.ephemeral import WorkerProcess, new_settings
 from deploy.samples.commands import generate
 from deploy.supervisor import ROLES, Role, command_line, running
-from streams.kafka.clients import new_producer
+from streams.aggregate import TopicNames
+from streams.kafka.clients import connection_options, new_producer
 from streams.settings import Settings
 from tests.conftest import Deploy
 from tests.harness.command_line import add_foreign_packages
@@ -79,3 +83,24 @@ async def test_faust_starts_a_worker_too(deploy: Deploy, tmp_path: Path) -> None
     said = (tmp_path / "worker.log").read_text().splitlines()
     assert [line for line in said if " streams." not in line] == []  # no banner, no escapes
     assert any(" INFO streams.worker.partitions: ready after " in line for line in said)
+
+
+async def test_in_a_group_of_another_program(deploy: Deploy, tmp_path: Path) -> None:
+    settings = deploy().settings
+    group = f"{settings.namespace}{COMMAND_WORKER}"
+    async with AIOKafkaConsumer(
+        TopicNames.of(settings, "users").commands,
+        **connection_options(settings),
+        group_id=group,
+    ):
+        with WorkerProcess("commands", settings, tmp_path) as worker:
+            assert await asyncio.to_thread(worker.wait, timeout=60) == 1
+            line = worker.log_text.splitlines()[-1]
+    assert line.startswith("error: another program, or an incompatible version of this one, is")
+    assert f"--members --group {group}`" in line
+
+
+def test_with_transactions_longer_than_the_brokers_allow(deploy: Deploy, tmp_path: Path) -> None:
+    settings = deploy().settings.model_copy(update={"transaction_timeout": 100_000.0})
+    line = last_line_of("commands", settings, tmp_path)
+    assert line.startswith("error: the brokers do not allow transactions of that length: set CQRS_")

@@ -13,13 +13,25 @@ from typing import Any, cast
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher
-from aiokafka.errors import ConcurrentTransactions, CoordinatorLoadInProgressError
+from aiokafka.errors import (
+    ConcurrentTransactions,
+    CoordinatorLoadInProgressError,
+    KafkaConnectionError,
+    KafkaError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+)
 from aiokafka.producer import sender
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from streams.kafka import aiokafka_patches
-from streams.kafka.aiokafka_patches import Retries, read_within_bounds, retry_ever_more_slowly
+from streams.kafka.aiokafka_patches import (
+    Retries,
+    end_transactions_once,
+    read_within_bounds,
+    retry_ever_more_slowly,
+)
 from streams.kafka.clients import new_producer
 from streams.kafka.records import Record
 from streams.settings import Settings
@@ -226,3 +238,45 @@ async def fetched(fetcher: Fetcher) -> list[Any]:
     request = SimpleNamespace(topics=[(TP.topic, [(TP.partition, 0, 1 << 20)])])
     assert await fetcher._proc_fetch_request(assignment, 1, request)
     return list(fetcher._records[TP].getall())
+
+
+async def end_of_a_transaction(
+    producer: AIOKafkaProducer, error: KafkaError
+) -> asyncio.Future[None]:
+    """Let a producer commit while sending raises this error; return what its caller waits for."""
+
+    async def coordinator(*_: Any) -> int:
+        return 1
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    producer._sender._find_coordinator = coordinator
+    producer.client.send = fail
+    end_transactions_once(producer)
+    transaction = producer._txn_manager
+    transaction.set_pid_and_epoch(1, 1)
+    transaction.begin_transaction()
+    transaction.maybe_add_partition_to_txn(TP)
+    transaction.partition_added(TP)
+    transaction.committing_transaction()
+    await producer._sender._do_txn_commit(True)
+    return cast("asyncio.Future[None]", transaction.wait_for_transaction_end())
+
+
+@pytest.mark.parametrize("error", [KafkaConnectionError(), RequestTimedOutError()])
+async def test_a_commit_that_may_still_arrive_is_not_repeated(
+    ours: AIOKafkaProducer, waits: list[float], error: KafkaError
+) -> None:
+    ended = await end_of_a_transaction(ours, error)
+    with pytest.raises(type(error)):
+        await ended
+    assert ours._txn_manager.needs_transaction_commit() is None
+
+
+async def test_a_commit_that_was_not_sent_is_repeated(
+    ours: AIOKafkaProducer, waits: list[float]
+) -> None:
+    ended = await end_of_a_transaction(ours, NodeNotReadyError())
+    assert not ended.done()
+    assert ours._txn_manager.needs_transaction_commit() is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -92,3 +93,19 @@ def test_the_reason_is_the_last_line_after_those_that_were_held_back() -> None:
     assert done.returncode == 1
     assert "(and 1 times before)" in done.stderr
     assert done.stderr.splitlines()[-1] == "error: do this"
+
+
+def test_a_worker_may_open_as_many_files_as_the_system_allows() -> None:
+    """The usual limit is less than the connections of a worker that takes all partitions over."""
+    raised = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "import resource as r; from streams.worker.process import raise_descriptor_limit; "
+            "raise_descriptor_limit(); print(*r.getrlimit(r.RLIMIT_NOFILE))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (256, 300)),
+    )
+    assert raised.stdout.split() == ["300", "300"]
