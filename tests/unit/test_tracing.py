@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 
