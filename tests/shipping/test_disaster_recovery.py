@@ -96,10 +96,10 @@ async def test_a_deployment_is_made_again_from_copies_of_three_topics(
             *("--first-name", "Anna", "--last-name", "Li"),
         )
         send(lost.settings, 300, seed=1)
-        copy(lost.settings, settings, names.events)
-        send(lost.settings, 100, seed=2)  # the other copies are ahead of the events
+        copy(lost.settings, settings, names.changelog)
+        send(lost.settings, 100, seed=2)  # the events are ahead of the states
         done(lost.settings, "send", "update", "--id", "anna", "--email", "later@example.org")
-        copy(lost.settings, settings, names.keys, names.changelog)
+        copy(lost.settings, settings, names.events, names.keys)
 
         done(settings, "topics", "adopt", "--all", "--yes")
         differs = cqrs(settings, "state", "verify", timeout=180)
@@ -113,8 +113,7 @@ async def test_a_deployment_is_made_again_from_copies_of_three_topics(
         outcome = json.loads(sent)
         assert outcome["status"] == "accepted"
         await wait_until(lambda: view_adds_up(settings), timeout=120)
-        search = ["search", "email", "anna@example", "--at-least", outcome["token"], "--json"]
+        search = ["search", "email", "later@example", "--at-least", outcome["token"], "--json"]
         found = done(settings, *search)
         assert '"Ann"' in found
-        assert "later" not in found
         done(settings, "verify")
