@@ -25,7 +25,7 @@ from streams.audit.spill import Spill
 from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.kafka.log_reader import LogReader
 from streams.kafka.records import Record
-from streams.state.changelog import check_keys
+from streams.state.changelog import readable_records
 from streams.state.store import RESERVED, Position, decode_position, position_key
 
 # Records of a bucket. They take about 250 MiB while they are checked.
@@ -134,8 +134,7 @@ class PartitionLogs:
         stored: Position | None = None
         reserved = position_key(TP(self._names.commands, self._number))
         async for records in self._records(Shelf.STATES, 0, stable):
-            check_keys(changelog, records)
-            for record in records:
+            for record in readable_records(changelog, records):
                 if record.key == reserved:
                     stored = None if record.value is None else decode_position(record.value)
         check(stored)
@@ -208,7 +207,8 @@ class PartitionLogs:
         """Return the last state of each aggregate in a bucket."""
         last: dict[bytes, bytes] = {}
         for record in self.records(Shelf.STATES, bucket):
-            assert record.key is not None
+            if record.key is None:
+                continue  # it cannot be read
             if record.value is None:
                 last.pop(record.key, None)
             elif not record.key.startswith(RESERVED):

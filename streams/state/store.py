@@ -31,6 +31,10 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
     state: str | None = None
     """Version of the state (`streams/state/version.py`); None if an older program wrote this."""
 
+    complete_from: int = msgspec.field(default=0, name="completeFrom")
+    """Offset of the changelog from which on the states are complete: they were rebuilt from the
+    events, because a record before it cannot be read, whose key may be that of a state."""
+
     # The first offsets of what this topic caused; before them is what a former topic of the same
     # name caused (`cqrs topics adopt`).
     events_from: int = msgspec.field(default=0, name="events")
