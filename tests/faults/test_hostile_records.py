@@ -142,7 +142,7 @@ async def test_on_the_topics_of_the_state(deploy: Deploy) -> None:
     assert "the record at offset" in worker.log_text
     report = await verify_users(settings, timeout=60)
     assert {name for name, finding in report.findings.items() if not finding.ok} == {"I3"}
-    assert report.first_violation == "hostile: its state cannot be read: DecodeError"
+    assert "hostile: its state cannot be read" in (report.first_violation or "")
 
 
 async def _send_all(producer: AIOKafkaProducer, topics: tuple[str, ...]) -> None:

@@ -395,6 +395,7 @@ async def test_an_index_that_refuses_every_document_is_the_reason(settings: Sett
         with pytest.raises(PartitionFatal, match="refuses even the examples .*strict_dynamic"):
             await projector(store).project(0, ANNA[:1], none_refused)
         assert await store.fetch(["anna"]) == {}
+        await client.indices.delete(index=name)
 
 
 async def test_no_stand_in_is_written_before_the_dead_letter(store: ViewStore) -> None:
