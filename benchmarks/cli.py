@@ -23,7 +23,7 @@ _NEW_FILE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group(
     epilog=examples(
-        "cqrs bench deciding --size full --json deciding.json",
+        "cqrs bench deciding --size full --output deciding.json",
         "cqrs bench compare before.json deciding.json",
         "cqrs bench report deciding.json --output performance.md",
     )
@@ -52,7 +52,9 @@ def _command(benchmark: Benchmark) -> click.Command:
         help="Amount of data; small is for a first look.",
     )
     @click.option("--seed", default=1, show_default=True, help="Seed of all random choices.")
-    @click.option("--json", "file", type=_NEW_FILE, help="Also write all figures to this file.")
+    @click.option(
+        "--output", "file", type=_NEW_FILE, help="Also write all figures to this file, as JSON."
+    )
     def measure(rounds: int, size: SizeName, seed: int, file: Path | None) -> None:
         need(*benchmark.needs)
         with EmbeddedStack.temporary(TerminalProgress()) as stack, progress_bar() as progress:
@@ -69,32 +71,40 @@ def _command(benchmark: Benchmark) -> click.Command:
             result.write(file)
         _print(table_of(result))
 
-    return click.command(benchmark.name, help=benchmark.about)(measure)
+    return click.command(
+        benchmark.name,
+        help=benchmark.about,
+        epilog=examples(
+            f"cqrs bench {benchmark.name}",
+            f"cqrs bench {benchmark.name} --size full --output {benchmark.name}.json",
+        ),
+    )(measure)
 
 
 for _benchmark in BENCHMARKS.values():
     bench.add_command(_command(_benchmark))
 
 
-@bench.command()
+@bench.command(epilog=examples("cqrs bench compare before.json after.json"))
 @click.argument("before", type=_FILE)
 @click.argument("after", type=_FILE)
 def compare(before: Path, after: Path) -> None:
     """Show what changed between two runs of a benchmark.
 
-    BEFORE and AFTER are files that --json wrote. A change is clear if the spreads of the two runs,
-    from the lowest to the highest round, do not overlap.
+    BEFORE and AFTER are files that --output wrote. A change is clear if the spreads of the two
+    runs, from the lowest to the highest round, do not overlap.
     """
     _print(comparison_of(Result.read(before), Result.read(after)))
 
 
-@bench.command()
+@bench.command(epilog=examples("cqrs bench report deciding.json --output performance.md"))
 @click.argument("results", nargs=-1, required=True, type=_FILE)
 @click.option("--output", type=_NEW_FILE, help="Write the page to this file, and plots beside it.")
 def report(results: tuple[Path, ...], output: Path | None) -> None:
     """Write a Markdown page about the results of benchmarks.
 
-    RESULTS are files that --json wrote. Without --output the page is printed, without plots.
+    RESULTS are files that a benchmark's --output wrote. Without --output the page is printed,
+    without plots.
     """
     found = [Result.read(one) for one in results]
     if output is None:

@@ -174,7 +174,7 @@ def _section(result: Result, plots: str | None) -> Iterator[str]:
     yield from (
         "",
         f"    cqrs bench {name} --size {result.size_name} --rounds {result.rounds} "
-        f"--seed {result.seed} --json {name}.json",
+        f"--seed {result.seed} --output {name}.json",
     )
 
 

@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from deploy.embedded.stack import EmbeddedStack
 
 _ADDRESSES = frozenset({"bootstrap_servers", "elasticsearch_url"})
-_ENCRYPTION = frozenset({"encrypt_personal_data", "master_key", "master_key_file"})
+_ENCRYPTION = frozenset(
+    {
+        "encrypt_personal_data",
+        *(f"{which}master_key{kind}" for which in ("", "second_") for kind in ("", "_file")),
+    }
+)
 
 
 def load_settings() -> Settings:

@@ -1,6 +1,7 @@
 """Commands for a user. Email and names stay as typed, except for spaces around names."""
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from models.email import Email
 from models.messages import Command
@@ -34,6 +35,8 @@ class ReactivateUser(Command):
 
 class EraseUser(Command):
     """Erase a user: personal data goes, and no command for this id is accepted any more."""
+
+    overtakes_parked: ClassVar[bool] = True
 
 
 USER_COMMANDS: Mapping[str, type[Command]] = {

@@ -41,6 +41,9 @@ class Command(BaseModel):
     rejected unless the aggregate has that number of events; 0 means "does not exist yet".
     """
 
+    overtakes_parked: ClassVar[bool] = False
+    """Whether it is decided at once although earlier commands of its aggregate are parked."""
+
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",  # else a typo in the name of an optional field would lose its value

@@ -1,4 +1,8 @@
-"""Outcomes, the replies to commands. Each record of the command topic gets exactly one of four.
+"""Outcomes, the replies to commands. Each record of the command topic gets exactly one final one.
+
+The final ones of a command are accepted, rejected, duplicate and dead-lettered. `Parked` comes
+before them if the command has to wait (`docs/dead-letters.md`). A control record, which says what
+becomes of parked commands, gets `Unparked` if it is obeyed.
 
 They contain no personal data: the reasons are fixed sentences, or name a field and a rule. On the
 wire (`models/wire.py`) they are objects with a `status` and camelCase names.
@@ -20,13 +24,21 @@ class _Status(msgspec.Struct, frozen=True, tag_field="status", rename="camel", o
 
 
 class _Reply(_Status, frozen=True, kw_only=True):
-    """Fields of all four. A record that could not be read may have no ids."""
+    """Fields of all of them. A record that could not be read may have no ids."""
 
     command_id: UUID | None = None
     aggregate_id: str | None = None
     timestamp: Annotated[datetime, Meta(tz=True)]
     source: Source
     correlation_id: str | None = None
+    decided_by: int | None = None
+    """Offset of the record that ended a parked command, in the partition of the command: its events
+    have that record as their source. None if it was decided when it was read."""
+
+    @property
+    def decided_at(self) -> int:
+        """Offset of the record in whose turn it was decided: its own, unless it was parked."""
+        return self.source.offset if self.decided_by is None else self.decided_by
 
 
 class FirstAcceptance(_Status, frozen=True, kw_only=True, tag="accepted"):
@@ -46,6 +58,15 @@ class FirstRejection(_Status, frozen=True, kw_only=True, tag="rejected"):
 
     code: str
     reason: str
+
+
+class FirstParked(_Status, frozen=True, kw_only=True, tag="parked"):
+    """The first reply to a command that came again, if it is `Parked` and still waits."""
+
+    status: ClassVar[Literal["parked"]] = "parked"
+
+    offset: Annotated[int, Meta(ge=0)]
+    """Offset of the command that waits, in the partition of this one."""
 
 
 class Accepted(_Reply, frozen=True, kw_only=True, tag="accepted"):
@@ -87,7 +108,7 @@ class Duplicate(_Reply, frozen=True, kw_only=True, tag="duplicate"):
 
     status: ClassVar[Literal["duplicate"]] = "duplicate"
 
-    of: FirstAcceptance | FirstRejection
+    of: FirstAcceptance | FirstRejection | FirstParked
 
     @property
     def token(self) -> str | None:
@@ -95,7 +116,38 @@ class Duplicate(_Reply, frozen=True, kw_only=True, tag="duplicate"):
         return self.of.token if isinstance(self.of, FirstAcceptance) else None
 
 
-Outcome = Accepted | Rejection | Duplicate | DeadLettered
+class Parked(_NotAccepted, frozen=True, kw_only=True, tag="parked"):
+    """It waits, and gets its final outcome later; code and reason of the `Poison` in its way.
+
+    `behind` is the number of parked commands of its aggregate before it; 0: it is the one that
+    could not be decided.
+    """
+
+    status: ClassVar[Literal["parked"]] = "parked"
+
+    behind: Annotated[int, Meta(ge=0)]
+
+
+class Unparked(_Reply, frozen=True, kw_only=True, tag="unparked"):
+    """A control record was obeyed: `ended` parked commands got their final outcomes.
+
+    If any are `left`, code and reason are those of the command that is the first of them.
+    """
+
+    status: ClassVar[Literal["unparked"]] = "unparked"
+
+    ended: Annotated[int, Meta(ge=0)]
+    left: Annotated[int, Meta(ge=0)]
+    code: str | None = None
+    reason: str | None = None
+
+    @property
+    def token(self) -> None:
+        """None: the outcomes of the commands have theirs."""
+
+
+FinalOutcome = Accepted | Rejection | Duplicate | DeadLettered
+Outcome = FinalOutcome | Parked | Unparked
 
 _decode: Any = msgspec.json.Decoder(Outcome).decode
 

@@ -147,8 +147,9 @@ REBALANCES = _counter("cqrs_rebalances_total", "Assignments by the consumer grou
 
 COMMANDS = _counter(
     "cqrs_commands_total",
-    "Commands with an outcome: `accepted`, `rejected`, `duplicate`, `dead-lettered`. The type is "
-    "`other` for what could not be read.",
+    "Commands with an outcome: `accepted`, `rejected`, `duplicate`, `dead-lettered`; `parked`, "
+    "which get one of these later; `unparked` control records. The type is `other` for what could "
+    "not be read.",
     "type",
     "outcome",
 )
@@ -182,6 +183,24 @@ TRANSACTIONS = _counter(
 STATE_AGGREGATES = _gauge(
     "cqrs_state_aggregates",
     "Aggregates in the state of an owned partition; of a local store, RocksDB's estimate.",
+    "topic",
+    "partition",
+)
+PARKED_AGGREGATES = _gauge(
+    "cqrs_parked_aggregates",
+    "Aggregates of an owned partition with parked commands.",
+    "topic",
+    "partition",
+)
+PARKED_COMMANDS = _gauge(
+    "cqrs_parked_commands",
+    "Parked commands of an owned partition.",
+    "topic",
+    "partition",
+)
+PARKED_OLDEST = _gauge(
+    "cqrs_parked_oldest_timestamp_seconds",
+    "When the oldest parked command of an owned partition was sent; absent if there is none.",
     "topic",
     "partition",
 )

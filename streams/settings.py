@@ -128,6 +128,23 @@ class Settings(ConnectionSettings, BaseSettings):
         4000, ge=1, le=100_000, description="most commands in one transaction"
     )
 
+    # Dead letters
+    dead_letter_order: Literal["skip", "aggregate"] = Field(
+        "skip",
+        description="what later commands of an aggregate do after one that a mended program could "
+        "decide: go on, or wait behind it",
+    )
+    dead_letter_limit: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="share of a partition's last commands that may fail before it stops",
+    )
+    control_key: SecretStr | None = Field(
+        None, description="base64 of the 32 bytes that sign replays and drops of parked commands"
+    )
+    control_key_file: Path | None = Field(None, description="file with the control key")
+
     # State
     state_dir: Path | None = Field(
         None,
@@ -194,11 +211,11 @@ class Settings(ConnectionSettings, BaseSettings):
     )
 
     def contradictions(self) -> Iterator[Contradiction]:
-        """Yield those of the connections, and what is wrong with the master keys."""
+        """Yield those of the connections, and what is wrong with the keys."""
         found = list(super().contradictions())
         yield from found
         keys = {}
-        for secret in ("master_key", "second_master_key"):
+        for secret in ("master_key", "second_master_key", "control_key"):
             name = secret if getattr(self, f"{secret}_file") is None else f"{secret}_file"
             if any(name in one.about for one in found):
                 return
@@ -210,7 +227,7 @@ class Settings(ConnectionSettings, BaseSettings):
                     (name,),
                 )
                 return
-        first, second = keys.values()
+        first, second, _ = keys.values()
         if second is not None and first is None:
             yield Contradiction(
                 "CQRS_SECOND_MASTER_KEY needs CQRS_MASTER_KEY", ("master_key", "second_master_key")

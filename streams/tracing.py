@@ -59,6 +59,9 @@ _MAX_LINKS = 128
 # Time for the last spans when a worker stops; a collector that does not answer must not hold it up.
 _FLUSH_TIMEOUT_S = 1.0
 
+LAST_SPANS = "last spans"
+"""Name of the thread that sends them. It may be there for longer, and ends with the process."""
+
 _NOTHING: AbstractContextManager[Any] = nullcontext(())
 
 _tracer: Tracer | None = None  # None: tracing is off
@@ -128,7 +131,7 @@ async def _in_time(work: Callable[[], None]) -> None:
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(done.set)
 
-    threading.Thread(target=run, name="last spans", daemon=True).start()
+    threading.Thread(target=run, name=LAST_SPANS, daemon=True).start()
     with suppress(asyncio.TimeoutError):
         async with async_timeout.timeout(_FLUSH_TIMEOUT_S):
             await done.wait()

@@ -20,5 +20,5 @@ def need(*modules: str) -> None:
     if missing:
         raise Fatal(
             f"{' and '.join(missing)} not found: install the extra `bench` in the checkout, "
-            "pip install -e '.[bench]'"
+            "pip install -e '.[bench,embedded]'"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from typing import Any
 import click
 from pydantic import SecretStr
 
+from deploy.cli.output import Form, output_option, print_table, write
 from deploy.cli.terminal import examples
 from deploy.environment import load_settings
 from streams.connection_settings import variable
@@ -37,9 +37,9 @@ class SettingInEffect:
         "cqrs config", "CQRS_PARTITIONS=12 cqrs config --json", "cqrs config --markdown"
     )
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@output_option()
 @click.option("--markdown", is_flag=True, help="Print all settings and what they mean instead.")
-def config(as_json: bool, markdown: bool) -> None:
+def config(form: Form, markdown: bool) -> None:
     """Show each setting that is in effect here, and where it comes from. Secrets are not shown.
 
     It comes from the environment, from a file that a variable names, from the running stack of
@@ -50,10 +50,8 @@ def config(as_json: bool, markdown: bool) -> None:
         return
     named = read_settings().model_fields_set
     found = list(in_effect(load_settings(), named))
-    if as_json:
-        click.echo(json.dumps([asdict(one) for one in found]))
-    else:
-        _print(found)
+    items = [asdict(one) for one in found]
+    write(form, items, items, ("setting", "value", "source"), lambda: _print(found))
 
 
 def in_effect(settings: Settings, named: set[str]) -> Iterator[SettingInEffect]:
@@ -97,13 +95,7 @@ def _text(value: Any) -> str:
 
 
 def _print(found: list[SettingInEffect]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("setting", "value", "from")
-    for column in table.columns:
-        column.overflow = "fold"  # people copy names and values
-    table.columns[0].no_wrap = True
-    for one in found:
-        table.add_row(one.setting, "" if one.value is None else _text(one.value), one.source)
-    Console(highlight=False, markup=False).print(table)
+    rows = [
+        (one.setting, "" if one.value is None else _text(one.value), one.source) for one in found
+    ]
+    print_table(("setting", "value", "from"), rows, droppable=("from",))

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,15 +14,15 @@ import click
 
 from agents.user_views import USER_VIEWS
 from agents.users import USERS
-from deploy.cli.terminal import progress_bar
+from deploy.cli.output import Form, output_option, print_table, write
+from deploy.cli.terminal import examples, progress_bar
 from deploy.cli.verify import print_report
 from deploy.demo import COMMANDS, DemoResult, percentiles, run_demo
 from deploy.embedded.secrets import ADMIN
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
 from deploy.environment import child_environment
-from deploy.roles import SecuredRole
-from deploy.supervisor import Role, running_worker
+from deploy.supervisor import SECURED_ROLES, Role, running_worker
 from models.errors import CqrsError, Fatal
 from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connect as connect_elasticsearch
@@ -35,16 +34,16 @@ from streams.views.indices import ViewIndices
 if TYPE_CHECKING:
     from models.user_view import UserReadModel
 
-_ROLES: Mapping[Role, SecuredRole] = {"commands": "command-worker", "views": "view-worker"}
+_ROLES: tuple[Role, ...] = ("commands", "views")
 
 _SettingsOf = Callable[[str], Settings]
 """The settings of a principal; the same ones for all if nothing is secured."""
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print the figures as one JSON object.")
+@click.command(epilog=examples("cqrs demo", "cqrs demo --secure", "cqrs demo --json"))
+@output_option()
 @click.option("--secure", is_flag=True, help="On servers of its own, with TLS, users and rights.")
-def demo(as_json: bool, secure: bool) -> None:
+def demo(form: Form, secure: bool) -> None:
     """Send 20,000 commands through real servers and workers, search, and check everything.
 
     Uses the running stack (`cqrs up`), in a namespace that is removed at the end. If none runs, it
@@ -58,19 +57,18 @@ def demo(as_json: bool, secure: bool) -> None:
         resources.callback(lambda: asyncio.run(_remove(of(ADMIN), names)))
         folder = Path(resources.enter_context(TemporaryDirectory(prefix="cqrs-demo-")))
         logs = [folder / role for role in _ROLES]
-        for (role, who), log in zip(_ROLES.items(), logs, strict=True):
-            resources.enter_context(running_worker(role, child_environment(of(who)), log))
+        for role, log in zip(_ROLES, logs, strict=True):
+            environment = child_environment(of(SECURED_ROLES[role]))
+            resources.enter_context(running_worker(role, environment, log))
         with progress_bar() as progress:
             try:
                 result = asyncio.run(run_demo(settings, progress))
             except (CqrsError, asyncio.TimeoutError) as error:
                 raise Fatal(f"the demo failed: {error!r}\n{_last_lines(logs)}") from error
-    if as_json:
-        click.echo(json.dumps(_figures(result)))
-    else:
-        _print(result)
+    figures = _figures(result)
+    write(form, figures, [figures], tuple(figures), lambda: _print(result))
     result.check()
-    if not as_json:
+    if form == "table":
         click.echo("Everything adds up: nothing was lost, doubled or mixed up.")
         click.echo("To look around yourself: `cqrs dev`, then the first look of the README.")
 
@@ -150,31 +148,20 @@ def _figures(result: DemoResult) -> dict[str, float | int | None]:
 
 
 def _print(result: DemoResult) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    users = Table("query", "id", "name", "email", "active", title="What the queries found")
+    rows: list[tuple[object, ...]] = []
     for query, found in (
         ("by id", (result.by_id,)),
-        (f"email contains {result.fragment}", result.by_email),
-        ("active, first five", result.active),
+        (f"email has {result.fragment}", result.by_email),
+        ("active", result.active),
     ):
-        for user in found:
-            if user is not None:
-                users.add_row(query, *_row(user))
-                query = ""
-        users.add_section()
-    console.print(users)
-
-    figures = Table("", "", title=f"{COMMANDS:,} commands", show_header=False)
-    figures.columns[1].justify = "right"
-    for name, value in _figures(result).items():
-        figures.add_row(name.replace("_", " "), f"{value:,}")
-    console.print(figures)
+        rows += [(query, *_row(user)) for user in found if user is not None]
+    print_table(
+        ("query", "id", "name", "email", "active"), rows, droppable=("active", "name", "query")
+    )
+    figures = [(name.replace("_", " "), f"{value:,}") for name, value in _figures(result).items()]
+    print_table((f"{COMMANDS:,} commands", ""), figures, right=("",))
     print_report(result.report)
 
 
-def _row(user: UserReadModel) -> tuple[str, str, str, str]:
-    name = f"{user.first_name} {user.last_name}"
-    return user.id, name, user.email, "yes" if user.is_active else "no"
+def _row(user: UserReadModel) -> tuple[object, ...]:
+    return user.id, f"{user.first_name} {user.last_name}", user.email, user.is_active

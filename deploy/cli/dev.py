@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -28,11 +31,11 @@ _COLOURS = ("cyan", "yellow", "green", "magenta", "blue")
 _WHAT_TO_TRY = """
 Everything is ready; Ctrl-C ends it and keeps the data. Try in another terminal:
 
-    eval "$(cqrs env)"
-    cqrs send register --id anna --email anna@example.org --first-name Anna --last-name Muster
-    cqrs search email nna@EX
-    cqrs history anna
-    cqrs status
+    eval "$({cqrs} env)"
+    {cqrs} send register --id anna --email anna@example.org --first-name Anna --last-name Muster
+    {cqrs} search email nna@EX
+    {cqrs} history anna
+    {cqrs} status
 """
 
 
@@ -108,7 +111,14 @@ class _Workers:
         self._records.callback(path.unlink, missing_ok=True)
         self._ready.add(name)
         if len(self._ready) == self._count:
-            click.echo(_WHAT_TO_TRY)
+            click.echo(_WHAT_TO_TRY.format(cqrs=_how_it_is_called()))
+
+
+def _how_it_is_called() -> str:
+    """Return what a person types for `cqrs`, which `./run` does not put on the PATH."""
+    if shutil.which("cqrs"):
+        return "cqrs"
+    return "./run cqrs" if (Path(__file__).parents[2] / "run").exists() else sys.argv[0]
 
 
 def _fields(line: str) -> Mapping[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import click
 from pydantic import ValidationError
 
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.terminal import as_typed, examples
+from deploy.cli.output import Form, output_option, print_table, write
+from deploy.cli.terminal import as_typed, examples, waiting
 from deploy.environment import load_settings
 from models.commands import EraseUser
 from models.errors import InvalidCommand, Rejected
@@ -19,6 +19,8 @@ from models.validation import explain
 from streams.audit.erasure_report import ErasureReport
 from streams.settings import Settings
 
+_COLUMNS = ("place", "records", "readable", "gone", "goneBy", "note")
+
 
 @click.command(epilog=examples("cqrs erase anna --prove", "cqrs erase anna --yes --json"))
 @click.argument("user", metavar="ID")
@@ -26,7 +28,7 @@ from streams.settings import Settings
     "--prove", is_flag=True, help="Also check every topic and the index for what is left."
 )
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@output_option()
 @click.option(
     "--timeout",
     default=30.0,
@@ -36,7 +38,7 @@ from streams.settings import Settings
 )
 @click.pass_context
 def erase(
-    ctx: click.Context, user: str, prove: bool, yes: bool, as_json: bool, timeout: float
+    ctx: click.Context, user: str, prove: bool, yes: bool, form: Form, timeout: float
 ) -> None:
     """Erase a user for good, and wait until the view contains only a tombstone.
 
@@ -61,10 +63,12 @@ def erase(
     if not yes:
         click.confirm(f"Erase user {user} for good?", abort=True)
     settings = load_settings()
-    version, report = asyncio.run(_erase(settings, command, prove, timeout))
-    if as_json:
-        click.echo(json.dumps({"id": user, "version": version, **_as_json(report)}))
-    else:
+    with waiting("Erasing, and looking at what is left" if prove else "Erasing"):
+        version, report = asyncio.run(_erase(settings, command, prove, timeout))
+    document = {"id": user, "version": version, **_as_json(report)}
+    items = document.get("places") or [document]
+
+    def table() -> None:
         click.echo(f"user {user} is erased, at version {version}")
         if report is not None:
             _print(report)
@@ -73,6 +77,8 @@ def erase(
                     "CQRS_ENCRYPT_PERSONAL_DATA is off: what was written to events and states "
                     "stays there in plain text"
                 )
+
+    write(form, document, items, _COLUMNS if prove else ("id", "version"), table)
     if report is not None and not report.ok:
         left = [place.name for place in report.findings if not place.ok and place.readable]
         unseen = [place.name for place in report.findings if not place.ok and not place.readable]
@@ -129,14 +135,19 @@ def _as_json(report: ErasureReport | None) -> dict[str, Any]:
 
 
 def _print(report: ErasureReport) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("place", "records", "readable", "personal data is", "")
-    table.columns[0].overflow = "fold"  # never cut a name
-    for column in table.columns[1:3]:
-        column.justify = "right"
-    for place in report.findings:
-        counts = (f"{place.records:,}", f"{place.readable:,}")
-        table.add_row(place.name, *counts, place.verdict, place.note)
-    Console(highlight=False).print(table)
+    print_table(
+        ("place", "records", "readable", "personal data is", "note"),
+        [
+            (
+                place.name,
+                f"{place.records:,}",
+                f"{place.readable:,}",
+                place.verdict,
+                place.note,
+            )
+            for place in report.findings
+        ],
+        right=("records", "readable"),
+        prose=("note", "personal data is"),
+        droppable=("note",),
+    )

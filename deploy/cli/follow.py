@@ -30,6 +30,7 @@ _VIEW_TIMEOUT_S = 3600.0  # the longest that a query waits; --timeout ends it so
 _NEXT = {
     "": "no such command has come: is its id right, and --since early enough?",
     "produced": "it is not decided: does a command worker run?",
+    "parked": "it waits behind a command of this user that failed: see `cqrs dead list`",
     "decided": "its events cannot be read: is a transaction open?",
     "event": "the view does not have it: does a view worker run?",
     "projected": "searches do not see it",

@@ -16,6 +16,7 @@ from pydantic.alias_generators import to_camel
 from agents.users import USERS
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.outcomes import outcome_line
+from deploy.cli.output import Form, output_option, write
 from deploy.cli.terminal import examples, progress_bar
 from deploy.environment import load_settings
 from models.outcomes import Accepted
@@ -40,10 +41,10 @@ from streams.state.snapshot import Snapshot
     callback=lambda _ctx, _option, value: _time(value),
     help="Show the state at this time, such as 2026-11-29T12:00:00Z.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@output_option()
 @click.pass_context
 def history(
-    ctx: click.Context, user_id: str, version: int | None, at: datetime | None, as_json: bool
+    ctx: click.Context, user_id: str, version: int | None, at: datetime | None, form: Form
 ) -> None:
     """Show a user's commands with their outcomes and events, and the user's state.
 
@@ -56,9 +57,13 @@ def history(
         timeline = asyncio.run(read_timeline(load_settings(), USERS, user_id, progress))
     seconds = time.monotonic() - started
     snapshot = state_of(USERS, timeline, version=version, time=at)
-    if as_json:
-        click.echo(_json(timeline, snapshot, seconds))
-    else:
+    document = json.loads(_json(timeline, snapshot, seconds))
+    entries = [
+        {**one, "time": entry.time.isoformat(), "result": _outcome(entry)}
+        for entry, one in zip(timeline.entries, document["entries"], strict=True)
+    ]
+
+    def table() -> None:
         for entry in timeline.entries:
             _print_entry(entry)
         _print_state(snapshot)
@@ -67,6 +72,8 @@ def history(
             f"{seconds:.1f} s",
             err=True,
         )
+
+    write(form, document, entries, ("offset", "time", "result"), table)
     for reason in timeline.unreadable:
         click.echo(f"cqrs: not shown: {reason}", err=True)
     if not timeline.entries:

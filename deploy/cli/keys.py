@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -11,16 +10,17 @@ import click
 
 from agents.users import COMMAND_WORKER, USERS
 from deploy.cli.exit_codes import ExitCode
+from deploy.cli.output import Form, output_option, print_table, write
 from deploy.cli.terminal import examples, progress_bar
 from deploy.environment import load_settings
 from streams.aggregate import TopicNames
 from streams.commands.rotate_keys import WrappedKeys, read_wrapped_keys, rotate_keys
 from streams.encryption.keys import new_master_key
-from streams.kafka.rights import reader
+from streams.kafka.rights import command_worker, reader
 from streams.kafka.topics import check_topics, topic_specs
 from streams.worker.process import tune_gc
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_COUNTS = ("partition", "current", "second", "unknown", "replaced")
 
 
 @click.group()
@@ -33,20 +33,30 @@ def keys() -> None:
     """
 
 
-@keys.command(epilog=examples('eval "$(cqrs keys new)"; export CQRS_ENCRYPT_PERSONAL_DATA=1'))
-def new() -> None:
+@keys.command(
+    epilog=examples(
+        'eval "$(cqrs keys new)"; export CQRS_ENCRYPT_PERSONAL_DATA=1', "cqrs keys new --control"
+    )
+)
+@click.option(
+    "--control",
+    is_flag=True,
+    help="Print a control key instead: it signs replays and drops of parked commands.",
+)
+def new(control: bool) -> None:
     """Print a new master key: one line to paste into a shell.
 
     Store it apart from Kafka's data and its backups, and do not lose it: without it nobody can read
     personal data again.
     """
-    click.echo(f"export CQRS_MASTER_KEY={new_master_key()}")
+    name = "CQRS_CONTROL_KEY" if control else "CQRS_MASTER_KEY"
+    click.echo(f"export {name}={new_master_key()}")
 
 
 @keys.command(epilog=examples("cqrs keys status", "cqrs keys status --json"))
-@_JSON
+@output_option()
 @click.pass_context
-def status(ctx: click.Context, as_json: bool) -> None:
+def status(ctx: click.Context, form: Form) -> None:
     """Show how many keys of users are wrapped with which master key.
 
     Exit code 1 if any is not wrapped with CQRS_MASTER_KEY: the other master key is still needed.
@@ -65,16 +75,15 @@ def status(ctx: click.Context, as_json: bool) -> None:
     with progress_bar() as progress:
         found = asyncio.run(read())
     left = sum(one.second + one.unknown for one in found)
-    if as_json:
-        click.echo(json.dumps({"ok": not left, "partitions": [asdict(one) for one in found]}))
-    else:
-        _print(names.keys, found)
+    items = [asdict(one) for one in found]
+    document = {"ok": not left, "partitions": items}
+    write(form, document, items, _COUNTS, lambda: _print(names.keys, found))
     ctx.exit(ExitCode.NO if left else ExitCode.OK)
 
 
 @keys.command(epilog=examples("cqrs keys rotate", "cqrs keys rotate --json"))
-@_JSON
-def rotate(as_json: bool) -> None:
+@output_option()
+def rotate(form: Form) -> None:
     """Wrap the keys of users that CQRS_SECOND_MASTER_KEY wrapped with CQRS_MASTER_KEY.
 
     Workers may run. One that owns a partition with such keys loses it for a moment, and takes it
@@ -85,8 +94,10 @@ def rotate(as_json: bool) -> None:
     names = TopicNames.of(settings, USERS.name)
     tune_gc()
 
+    rights = command_worker(names, settings.namespace + COMMAND_WORKER)
+
     async def wrap() -> list[int]:
-        await check_topics(settings, topic_specs(settings, names), reader(names))
+        await check_topics(settings, topic_specs(settings, names), rights)
         return [
             await rotate_keys(settings, names, number, COMMAND_WORKER, progress)
             for number in range(settings.partitions)
@@ -94,20 +105,21 @@ def rotate(as_json: bool) -> None:
 
     with progress_bar() as progress:
         wrapped = asyncio.run(wrap())
-    if as_json:
-        click.echo(json.dumps({"wrapped": wrapped}))
-    else:
-        click.echo(f"{sum(wrapped):,} keys of users were wrapped anew; `cqrs keys status` checks")
+    items = [{"partition": number, "wrapped": count} for number, count in enumerate(wrapped)]
+    line = f"{sum(wrapped):,} keys of users were wrapped again; `cqrs keys status` checks"
+    columns = ("partition", "wrapped")
+    write(form, {"wrapped": wrapped}, items, columns, lambda: click.echo(line))
 
 
 def _print(topic: str, found: Sequence[WrappedKeys]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(topic, "CQRS_MASTER_KEY", "second one", "neither", "replaced, until compaction")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for one in found:
-        counts = (one.current, one.second, one.unknown, one.replaced)
-        table.add_row(str(one.partition), *(f"{count:,}" for count in counts))
-    Console(highlight=False).print(table)
+    print_table(
+        (topic, "CQRS_MASTER_KEY", "second one", "neither", "replaced, until compaction"),
+        [
+            (
+                one.partition,
+                *(f"{n:,}" for n in (one.current, one.second, one.unknown, one.replaced)),
+            )
+            for one in found
+        ],
+        right=("CQRS_MASTER_KEY", "second one", "neither", "replaced, until compaction"),
+    )

@@ -20,6 +20,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from deploy.cli.exit_codes import ExitCode
+from deploy.cli.output import wants_json
 from models.errors import CqrsError, InvalidCommand, InvalidSettings, QueryError, Rejected
 
 # name -> (module:attribute of a click command, its one line of help), in the order of `--help`
@@ -27,7 +28,10 @@ COMMANDS = {
     "dev": ("deploy.cli.dev:dev", "Run servers, topics and all workers in one terminal."),
     "up": ("deploy.cli.stack:up", "Start the embedded Kafka and Elasticsearch."),
     "down": ("deploy.cli.stack:down", "Stop them; the data is kept unless you purge it."),
-    "status": ("deploy.cli.stack:status", "Show whether both run; exit code 3 if not."),
+    "status": (
+        "deploy.cli.status:status",
+        "Show servers, topics, workers, views, and what to do next.",
+    ),
     "env": ("deploy.cli.env:env", "Print the variables of the running stack, for a shell."),
     "logs": ("deploy.cli.stack:logs", "Show the logs of the servers."),
     "config": ("deploy.cli.config:config", "Show the settings in effect, and where they are from."),
@@ -45,6 +49,7 @@ COMMANDS = {
         "Show how many users registered, by day and source.",
     ),
     "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they arrive."),
+    "dead": ("deploy.cli.dead:dead", "Show, replay or drop what could not be decided."),
     "history": ("deploy.cli.history:history", "Show everything that happened to one user."),
     "follow": ("deploy.cli.follow:follow", "Show the way of one command, as it goes on."),
     "top": ("deploy.cli.top:top", "Show what the workers are doing now."),
@@ -52,6 +57,7 @@ COMMANDS = {
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),
     "views": ("deploy.cli.views:views", "Show, rebuild, roll back or prune the views."),
     "state": ("deploy.cli.state:state", "Check or rebuild the state of the command workers."),
+    "doctor": ("deploy.cli.doctor:doctor", "Say what is wrong with a deployment, and what to do."),
     "verify": ("deploy.cli.verify:verify", "Check that nothing was lost, doubled or mixed up."),
     "faults": (
         "tests.faults.cli:faults",
@@ -141,7 +147,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = cqrs.main(args=words, prog_name="cqrs", standalone_mode=False)
     except Exception as error:
-        code = _report(error, as_json="--json" in words)
+        code = _report(error, as_json=wants_json(words))
     sys.exit(int(code or ExitCode.OK))
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import click
+from pydantic.alias_generators import to_camel
 
 from agents.client import open_queries, pages_by_email
 from deploy.cli.exit_codes import ExitCode
+from deploy.cli.output import Form, cell, output_option, print_table, write
 from deploy.cli.terminal import as_typed, examples
+from deploy.cli.terminal import waiting as showing
 from deploy.environment import load_settings
 from models.errors import QueryError
 from models.queries import (
@@ -29,6 +31,9 @@ from streams.buses import DEFAULT_WAIT_S
 
 # Fields of queries that are no options of the same name.
 _ARGUMENTS = {"user_id": "ID", "email": "FRAGMENT", "first_day": "--from", "last_day": "--to"}
+
+_COLUMNS = ("id", "email", "firstName", "lastName", "isActive", "registeredAt")
+_NAME_COLUMNS = 14
 
 _LIMIT = click.option(
     "--limit",
@@ -64,9 +69,9 @@ def waiting_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.command(epilog=examples("cqrs get anna", "cqrs get anna --json --at-least TOKEN"))
 @click.argument("user_id", metavar="ID")
 @waiting_options
-@click.option("--json", "as_json", is_flag=True, help="Print the user as one JSON object.")
+@output_option()
 @click.pass_context
-def get(ctx: click.Context, /, user_id: str, as_json: bool, **waiting: Any) -> None:
+def get(ctx: click.Context, /, user_id: str, form: Form, **waiting: Any) -> None:
     """Show one user, active or not; exit code 1 if there is no such user."""
     with naming_arguments():
         query = GetUserById(user_id)
@@ -74,10 +79,8 @@ def get(ctx: click.Context, /, user_id: str, as_json: bool, **waiting: Any) -> N
     if user is None:
         click.echo(f"cqrs: no user has the id {user_id}", err=True)
         ctx.exit(ExitCode.NO)
-    elif as_json:
-        click.echo(user.model_dump_json())
-    else:
-        _print_user(user)
+    item = user.model_dump(mode="json")
+    write(form, item, [item], _COLUMNS, lambda: _print_user(user))
 
 
 @click.group()
@@ -96,39 +99,33 @@ def search() -> None:
 @waiting_options
 @click.option("--cursor", help="Show the next page: the cursor that the last page ended with.")
 @click.option("--all", "everything", is_flag=True, help="Show all pages.")
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print JSON: an object with items and cursor, or with --all one user per line.",
-)
+@output_option(in_pipes="tsv")
 def email(
     fragment: str,
     limit: int,
     cursor: str | None,
     everything: bool,
-    as_json: bool,
+    form: Form,
     **waiting: Any,
 ) -> None:
     """Find users whose email address contains FRAGMENT, active or not.
 
     Upper and lower case are the same. Every character stands for itself, also `.`, `*` and `?`.
+    With --all, JSON is one user per line.
     """
     with naming_arguments():
-        query = GetUsersByEmail(fragment, MAX_LIMIT if everything and as_json else limit, cursor)
+        query = GetUsersByEmail(
+            fragment, MAX_LIMIT if everything and form != "table" else limit, cursor
+        )
     if not everything:
         page = execute(query, waiting)
-        _print_page(page, as_json, more=f"--cursor {page.cursor}")
+        _print_page(page, form, more=f"--cursor {page.cursor}")
         return
 
     async def print_all() -> None:
         async with open_queries(load_settings()) as queries:
             async for page in pages_by_email(queries, query, **waiting):
-                if as_json:
-                    for user in page.items:
-                        click.echo(user.model_dump_json())
-                else:
-                    _print_page(page, as_json=False, more="")
+                _print_page(page, "ndjson" if form == "json" else form, more="")
 
     asyncio.run(print_all())
 
@@ -139,13 +136,11 @@ def email(
 @click.option(
     "--offset", default=0, show_default=True, type=click.IntRange(0), help="Users to skip."
 )
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object with items and cursor."
-)
-def active(limit: int, offset: int, as_json: bool, **waiting: Any) -> None:
+@output_option(in_pipes="tsv")
+def active(limit: int, offset: int, form: Form, **waiting: Any) -> None:
     """List the active users in the order of their registration."""
     page = execute(GetActiveUsers(limit, offset), waiting)
-    _print_page(page, as_json, more=f"--offset {offset + limit}")
+    _print_page(page, form, more=f"--offset {offset + limit}")
 
 
 @click.command(
@@ -155,17 +150,15 @@ def active(limit: int, offset: int, as_json: bool, **waiting: Any) -> None:
 @_LIMIT
 @waiting_options
 @click.option("--cursor", help="Show who has come since: the cursor that the last page ended with.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object with items and cursor."
-)
-def new(limit: int, cursor: str | None, as_json: bool, **waiting: Any) -> None:
+@output_option(in_pipes="tsv")
+def new(limit: int, cursor: str | None, form: Form, **waiting: Any) -> None:
     """List users in the order in which they arrived, for an export that continues later.
 
     Every page has a cursor. Nobody is missed who registers meanwhile, whatever time the command
     carries; an empty page says that nobody has come since.
     """
     page = execute(GetNewUsers(limit, cursor), waiting)
-    _print_page(page, as_json, more=f"--cursor {page.cursor}")
+    _print_page(page, form, more=f"--cursor {page.cursor}")
 
 
 def execute(query: object, waiting: dict[str, Any]) -> Any:
@@ -175,7 +168,8 @@ def execute(query: object, waiting: dict[str, Any]) -> Any:
         async with open_queries(load_settings()) as queries:
             return await queries.execute(query, **waiting)
 
-    return asyncio.run(run())
+    with naming_arguments(), showing("Waiting for the answer"):
+        return asyncio.run(run())
 
 
 @contextmanager
@@ -188,39 +182,36 @@ def naming_arguments() -> Iterator[None]:
 
 
 def _print_user(user: UserReadModel) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False, box=None)
-    for name, value in user.model_dump(mode="json").items():
-        table.add_row(Text(name, style="bold"), Text(str(value), overflow="fold"))
-    Console().print(table)
+    for name, value in user:
+        click.echo(f"{to_camel(name):<{_NAME_COLUMNS}}{cell(value)}")
 
 
-def _print_page(page: Page[UserReadModel], as_json: bool, more: str) -> None:
+def _print_page(page: Page[UserReadModel], form: Form, more: str) -> None:
     """Print a page; `more` are the options that show the next one, if there is one."""
-    if as_json:
-        items = [user.model_dump(mode="json") for user in page.items]
-        click.echo(json.dumps({"items": items, "cursor": page.cursor}, ensure_ascii=False))
+    items = [user.model_dump(mode="json") for user in page.items]
+    write(form, {"items": items, "cursor": page.cursor}, items, _COLUMNS, lambda: _table_of(page))
+    if form == "json":
         return
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("id", "email", "name", "active", "registered")
-    for user in page.items:
-        cells = (
-            user.id,
-            user.email,
-            f"{user.first_name} {user.last_name}",
-            "yes" if user.is_active else "no",
-            f"{user.registered_at:%Y-%m-%d %H:%M:%S}",
-        )
-        # as Text: in a str rich takes [brackets] for markup
-        table.add_row(*(Text(cell, overflow="fold") for cell in cells))
-    if page.items:
-        Console().print(table)
     count = len(page.items)
     found = {0: "no users", 1: "1 user"}.get(count, f"{count} users")
-    click.echo(f"{found}; for more add {more}" if page.cursor and more else found)
+    # In other forms than the table it is no part of the data.
+    line = f"{found}; for more add {more}" if page.cursor and more else found
+    click.echo(line, err=form != "table")
+
+
+def _table_of(page: Page[UserReadModel]) -> None:
+    if page.items:
+        print_table(
+            ("id", "email", "name", "active", "registered"),
+            [
+                (
+                    user.id,
+                    user.email,
+                    f"{user.first_name} {user.last_name}",
+                    user.is_active,
+                    user.registered_at,
+                )
+                for user in page.items
+            ],
+            droppable=("registered", "active", "name"),
+        )

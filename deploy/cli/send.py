@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 from uuid import uuid4
 
@@ -11,16 +12,26 @@ import click
 from pydantic import ValidationError
 
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.terminal import as_typed, examples
+from deploy.cli.output import Form, output_option, write
+from deploy.cli.terminal import as_typed, examples, waiting
 from deploy.environment import load_settings
 from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
 from models.errors import InvalidCommand
 from models.messages import Command
-from models.outcomes import Accepted, Duplicate, FirstAcceptance, Outcome
+from models.outcomes import (
+    Accepted,
+    Duplicate,
+    FirstAcceptance,
+    FirstParked,
+    Outcome,
+    Parked,
+)
 from models.queries import GetActiveUsers
 from models.validation import explain
 from models.wire import encode
 from streams.buses import DEFAULT_WAIT_S
+
+_COLUMNS = ("status", "aggregateId", "sequence", "token", "code", "reason")
 
 # Fields of commands whose options have other names.
 _OPTIONS = {"aggregate_id": "--id", "registration_source": "--source"}
@@ -31,6 +42,7 @@ _OPTIONS = {"aggregate_id": "--id", "registration_source": "--source"}
     epilog=examples(
         "cqrs send register --id anna --email anna@example.org --first-name Anna --last-name Li",
         "cqrs send update --id anna --email anna.mueller@example.org --wait",
+        "token=$(cqrs send deactivate --id anna -o tsv | cut -f 4)",
         "cqrs generate 100000 | cqrs send --from -",
     ),
 )
@@ -40,9 +52,9 @@ _OPTIONS = {"aggregate_id": "--id", "registration_source": "--source"}
     type=click.File("rb"),
     help="Send this file: JSON, one command per line; - reads standard input.",
 )
-@click.option("--json", "as_json", is_flag=True, help="With --from: print the summary as JSON.")
+@output_option()
 @click.pass_context
-def send(ctx: click.Context, source: BinaryIO | None, as_json: bool) -> None:
+def send(ctx: click.Context, source: BinaryIO | None, form: Form) -> None:
     """Send one command and show its outcome, or send a file of commands.
 
     Lines of a file that are not valid commands are reported with their numbers and not sent; exit
@@ -53,7 +65,7 @@ def send(ctx: click.Context, source: BinaryIO | None, as_json: bool) -> None:
             raise click.UsageError("give a command, or --from FILE")
         from deploy.cli.send_file import send_lines
 
-        ctx.exit(send_lines(source, as_json))
+        ctx.exit(send_lines(source, form))
     elif source is not None:
         raise click.UsageError("give either a command or --from FILE, not both")
 
@@ -61,7 +73,7 @@ def send(ctx: click.Context, source: BinaryIO | None, as_json: bool) -> None:
 def _common(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that every command has."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON."),
+        output_option(),
         click.option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True),
@@ -159,21 +171,30 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
         command = command_type(**given)
     except ValidationError as error:
         _, problems = explain(error, command_type)
-        raise InvalidCommand([as_typed(line, _OPTIONS) for line in problems]) from None
-    outcome = asyncio.run(_dispatch(command, common["timeout"]))
+        raise _as_typed(problems) from None
+    try:
+        with waiting("Waiting for the outcome"):
+            outcome = asyncio.run(_dispatch(command, common["timeout"]))
+    except InvalidCommand as error:  # the client checks more
+        raise _as_typed(error.problems) from None
     token = outcome.token
-    if common["as_json"]:
-        click.echo(encode(outcome).decode())
-    elif token:
-        click.echo(_describe(outcome))
-    else:
-        click.echo(f"cqrs: {_describe(outcome)}", err=True)
+    form: Form = common["form"]
+    document = json.loads(encode(outcome))
+    item = {**dict.fromkeys(_COLUMNS), **document, "token": token}
+    told = _describe(outcome) if token else f"cqrs: {_describe(outcome)}"
+    write(form, document, [item], _COLUMNS, lambda: click.echo(told, err=not token))
     if token is None:
-        raise click.exceptions.Exit(ExitCode.NO)
+        waits = isinstance(outcome, Parked)
+        raise click.exceptions.Exit(ExitCode.UNKNOWN if waits else ExitCode.NO)
     if common["wait"]:
-        if not common["as_json"]:
+        if form == "table":
             click.echo(token)  # before the wait: it is needed most if that fails
-        asyncio.run(_wait(token, common["timeout"] or DEFAULT_WAIT_S))
+        with waiting("Waiting until searches see it"):
+            asyncio.run(_wait(token, common["timeout"] or DEFAULT_WAIT_S))
+
+
+def _as_typed(problems: Sequence[str]) -> InvalidCommand:
+    return InvalidCommand([as_typed(line, _OPTIONS) for line in problems])
 
 
 async def _dispatch(command: Command, timeout: float | None) -> Outcome:
@@ -203,5 +224,12 @@ def _describe(outcome: Outcome) -> str:
                 f"duplicate: was accepted before, with version {outcome.of.sequence} of user "
                 f"{outcome.aggregate_id}"
             )
+        if isinstance(outcome.of, FirstParked):
+            return "duplicate: it was sent before and is parked; its outcome comes later"
         return f"duplicate: was rejected before: {outcome.of.reason}"
+    if isinstance(outcome, Parked):
+        return (
+            f"parked, with {outcome.behind} commands of this user before it: its outcome comes "
+            f"later ({outcome.reason})"
+        )
     return f"{outcome.status}: {outcome.reason}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ import click
 
 from agents.users import USERS
 from deploy.cli.line_reader import LineSplitter, read_available
+from deploy.cli.output import Form, write
 from deploy.cli.terminal import progress_bar
 from deploy.environment import load_settings
 from models.errors import InvalidCommand
@@ -27,7 +27,7 @@ from streams.settings import Settings
 
 @dataclass
 class Summary:
-    """Counts of the lines of a file; as a dict it is part of what `--json` prints."""
+    """Counts of the lines of a file; as a dict it is part of what is printed for programs."""
 
     lines: int = 0
     sent: int = 0
@@ -40,18 +40,17 @@ class Summary:
         return round(self.sent / self.seconds) if self.seconds else 0
 
 
-def send_lines(source: BinaryIO, as_json: bool) -> int:
+def send_lines(source: BinaryIO, form: Form) -> int:
     """Send the lines of a file, print a summary and return the exit code: 1 if any was refused."""
     with progress_bar() as progress:
         summary = asyncio.run(_send(load_settings(), source, progress))
-    if as_json:
-        click.echo(json.dumps({**asdict(summary), "perSecond": summary.per_second}))
-    else:
-        refused = f", {summary.refused:,} lines refused" if summary.refused else ""
-        click.echo(
-            f"sent {summary.sent:,} commands in {summary.seconds:.1f} s "
-            f"({summary.per_second:,}/s){refused}"
-        )
+    found = {**asdict(summary), "perSecond": summary.per_second}
+    refused = f", {summary.refused:,} lines refused" if summary.refused else ""
+    line = (
+        f"sent {summary.sent:,} commands in {summary.seconds:.1f} s "
+        f"({summary.per_second:,}/s){refused}"
+    )
+    write(form, found, [found], tuple(found), lambda: click.echo(line))
     return 1 if summary.refused else 0
 
 

@@ -1,22 +1,19 @@
-"""`cqrs up`, `down`, `status` and `logs`: the embedded stack from the command line."""
+"""`cqrs up`, `down` and `logs`: the embedded stack from the command line."""
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import time
 from collections import deque
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from deploy.cli.exit_codes import ExitCode
+from deploy.cli.output import Form, output_option, write
+from deploy.cli.terminal import examples
 from deploy.embedded.processes import SERVERS
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
-from deploy.embedded.status import StackStatus
 from deploy.roles import ROLES
 from models.errors import Fatal
 
@@ -24,7 +21,7 @@ _POLL_INTERVAL_S = 0.3
 _PORT = click.IntRange(0, 65535)
 
 
-@click.command()
+@click.command(epilog=examples("cqrs up", "cqrs up --kafka-port 9092 --elasticsearch-port 9200"))
 @click.option("--kafka-port", type=_PORT, help="Port of Kafka; 0 chooses a free one.")
 @click.option(
     "--elasticsearch-port", type=_PORT, help="Port of Elasticsearch; 0 chooses a free one."
@@ -32,27 +29,39 @@ _PORT = click.IntRange(0, 65535)
 @click.option(
     "--secure", is_flag=True, help="With TLS, passwords and rights; it stays so until it is purged."
 )
-def up(kafka_port: int | None, elasticsearch_port: int | None, secure: bool) -> None:
+@output_option()
+def up(kafka_port: int | None, elasticsearch_port: int | None, secure: bool, form: Form) -> None:
     """Start the embedded Kafka and Elasticsearch, and leave them running.
 
     The first start downloads them. It chooses free ports unless you name some; later starts use
     the same ports again. A server that runs already is left as it is.
 
-    With --secure, each role gets its rights in CQRS_NAMESPACE, and a file to source in the shell
-    that runs it. The security module of Elasticsearch is under the Elastic License.
+    With --secure, each role gets its rights in CQRS_NAMESPACE; `cqrs env --role` prints what it
+    needs. The security module of Elasticsearch is under the Elastic License.
     """
     stack = EmbeddedStack(
         kafka_port=kafka_port, elasticsearch_port=elasticsearch_port, secure=secure
     )
     address = stack.up(TerminalProgress())
-    click.echo(f"Kafka          {address.bootstrap_servers}")
-    click.echo(f"Elasticsearch  {address.elasticsearch_url}")
-    if address.is_secure:
-        for role in ROLES:
-            click.echo(f"{role:<15}. {shlex.quote(str(stack.secrets.folder / f'{role}.env'))}")
+    found = {
+        "bootstrapServers": address.bootstrap_servers,
+        "elasticsearchUrl": address.elasticsearch_url,
+        "home": str(stack.home),
+    }
+
+    def table() -> None:
+        click.echo(f"Kafka          {address.bootstrap_servers}")
+        click.echo(f"Elasticsearch  {address.elasticsearch_url}")
+        click.echo(f"data in        {stack.home}")
+        if address.is_secure:
+            for role in ROLES:
+                click.echo(f'{role:<15}eval "$(cqrs env --role {role})"')
+        click.echo("`cqrs status` says what to do next")
+
+    write(form, found, [found], tuple(found), table)
 
 
-@click.command()
+@click.command(epilog=examples("cqrs down", "cqrs down --purge"))
 @click.option("--purge", is_flag=True, help="Also remove the data, the logs and the chosen ports.")
 def down(purge: bool) -> None:
     """Stop the embedded Kafka and Elasticsearch; the data is kept unless you purge it."""
@@ -64,42 +73,7 @@ def down(purge: bool) -> None:
     click.echo("stopped, and all data removed" if purge else "stopped, the data is kept")
 
 
-@click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
-@click.pass_context
-def status(ctx: click.Context, as_json: bool) -> None:
-    """Show both servers: state, address, process id, memory and data.
-
-    Exit code 0 if both run, otherwise 3.
-    """
-    found = EmbeddedStack().status()
-    if as_json:
-        click.echo(json.dumps(asdict(found), default=str))
-    else:
-        _print_table(found)
-    ctx.exit(ExitCode.OK if found.running else ExitCode.NOT_RUNNING)
-
-
-def _print_table(found: StackStatus) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console(soft_wrap=True)
-    console.print(f"stack in {found.home}", highlight=False)
-    table = Table("server", "state", "address", "pid", "memory", "data")
-    for server in found.servers:
-        table.add_row(
-            server.name,
-            server.state,
-            server.address or "-",
-            str(server.pid or "-"),
-            f"{server.memory_mb} MB",
-            f"{server.data_mb} MB",
-        )
-    console.print(table)
-
-
-@click.command()
+@click.command(epilog=examples("cqrs logs", "cqrs logs kafka --lines 100 --follow"))
 @click.argument("server", type=click.Choice(SERVERS), required=False)
 @click.option(
     "--lines",

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import asdict
 
 import click
 
 from agents.users import COMMAND_WORKER, USERS
 from deploy.cli.exit_codes import ExitCode
+from deploy.cli.output import Form, output_option, write
 from deploy.cli.terminal import examples, progress_bar
 from deploy.environment import load_settings
 from streams.aggregate import TopicNames
 from streams.audit.states import verify_states
 from streams.commands.rebuild_state import rebuild_partition
-from streams.kafka.rights import reader
+from streams.kafka.rights import command_worker
 from streams.kafka.topics import check_topics, topic_specs
 from streams.settings import Settings
 from streams.worker.process import tune_gc
-
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.group()
@@ -34,9 +32,9 @@ def state() -> None:
 
 @state.command(epilog=examples("cqrs state verify", "cqrs state verify --partition 2 --json"))
 @click.option("--partition", type=click.IntRange(min=0), help="Check only this partition.")
-@_JSON
+@output_option()
 @click.pass_context
-def verify(ctx: click.Context, partition: int | None, as_json: bool) -> None:
+def verify(ctx: click.Context, partition: int | None, form: Form) -> None:
     """Fold the events and compare the result with the state.
 
     Nothing is written, and workers may run meanwhile. Exit code 1 if a state differs; the first one
@@ -48,18 +46,16 @@ def verify(ctx: click.Context, partition: int | None, as_json: bool) -> None:
     with progress_bar() as progress:
         report = asyncio.run(verify_states(settings, USERS, numbers, progress))
     violations = sum(finding.violations for finding in report.findings.values())
-    if as_json:
-        result = {
-            "ok": report.ok,
-            "aggregates": report.aggregates,
-            "events": report.events,
-            "violations": violations,
-            "first": report.first_violation,
-        }
-        click.echo(json.dumps(result))
-    else:
-        shown = "all states are the fold of their events" if report.ok else f"{violations} differ"
-        click.echo(f"{report.aggregates:,} aggregates, {report.events:,} events: {shown}")
+    result = {
+        "ok": report.ok,
+        "aggregates": report.aggregates,
+        "events": report.events,
+        "violations": violations,
+        "first": report.first_violation,
+    }
+    shown = "all states are the fold of their events" if report.ok else f"{violations} differ"
+    line = f"{report.aggregates:,} aggregates, {report.events:,} events: {shown}"
+    write(form, result, [result], tuple(result), lambda: click.echo(line))
     if not report.ok:
         click.echo(f"cqrs: {report.first_violation}", err=True)
         ctx.exit(ExitCode.NO)
@@ -68,8 +64,8 @@ def verify(ctx: click.Context, partition: int | None, as_json: bool) -> None:
 @state.command(epilog=examples("cqrs state rebuild 2", "cqrs state rebuild --all --json"))
 @click.argument("partition", type=click.IntRange(min=0), required=False)
 @click.option("--all", "all_", is_flag=True, help="Rebuild all partitions, one after the other.")
-@_JSON
-def rebuild(partition: int | None, all_: bool, as_json: bool) -> None:
+@output_option()
+def rebuild(partition: int | None, all_: bool, form: Form) -> None:
     """Rebuild the state of PARTITION from its events.
 
     Needed after damage only: a worker does it by itself when its program has a higher state
@@ -82,21 +78,22 @@ def rebuild(partition: int | None, all_: bool, as_json: bool) -> None:
     settings = load_settings()
     numbers = _numbers(settings, partition)
     names = TopicNames.of(settings, USERS.name)
-    asyncio.run(check_topics(settings, topic_specs(settings, names), reader(names)))
+    rights = command_worker(names, settings.namespace + COMMAND_WORKER)
+    asyncio.run(check_topics(settings, topic_specs(settings, names), rights))
     tune_gc()
     rebuilt = []
     with progress_bar() as progress:
         for number in numbers:
             done = asyncio.run(rebuild_partition(settings, USERS, number, COMMAND_WORKER, progress))
             rebuilt.append(done)
-    if as_json:
-        click.echo(json.dumps([asdict(one) for one in rebuilt]))
-        return
-    for one in rebuilt:
-        click.echo(
-            f"{names.commands}[{one.partition}]: {one.aggregates:,} aggregates rebuilt from "
-            f"{one.events:,} events, {one.changed:,} were different"
-        )
+    lines = [
+        f"{names.commands}[{one.partition}]: {one.aggregates:,} aggregates rebuilt from "
+        f"{one.events:,} events, {one.changed:,} were different"
+        for one in rebuilt
+    ]
+    items = [asdict(one) for one in rebuilt]
+    columns = ("partition", "aggregates", "events", "changed")
+    write(form, items, items, columns, lambda: click.echo("\n".join(lines)))
 
 
 def _numbers(settings: Settings, partition: int | None) -> range:

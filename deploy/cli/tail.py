@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from pydantic.alias_generators import to_camel
 
 from agents.users import USERS
+from deploy.cli.output import Form, output_option
 from deploy.cli.terminal import examples
 from deploy.environment import load_settings
 from models.errors import Poison
@@ -52,13 +53,15 @@ Kind = Literal["events", "outcomes", "dead"]
     "--from-beginning", is_flag=True, help="Show existing records first, not only new ones."
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many records.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
-def tail(kind: Kind, from_beginning: bool, limit: int | None, as_json: bool) -> None:
+@output_option(forms=("table", "json", "ndjson"))
+def tail(kind: Kind, from_beginning: bool, limit: int | None, form: Form) -> None:
     """Show events, outcomes or dead letters as they arrive, until Ctrl-C.
 
     Only committed records are shown, those of one partition in order. What is encrypted is
-    decrypted if CQRS_MASTER_KEY is set and the user's key was not destroyed.
+    decrypted if CQRS_MASTER_KEY is set and the user's key was not destroyed. JSON is one object per
+    line.
     """
+    as_json = form != "table"
     asyncio.run(_tail(load_settings(), kind, from_beginning, limit, as_json=as_json))
 
 
@@ -162,13 +165,20 @@ def _event(record: Any) -> str:
 def _outcome(record: Any) -> str:
     outcome = orjson.loads(record.value)
     first = outcome.get("of", outcome)  # of a duplicate: the outcome that it repeats
-    detail = (
-        f"version {first['sequence']}"
-        if "sequence" in first
-        else f"{first['code']}: {first['reason']}"
-    )
+    if outcome["status"] == "unparked":
+        detail = f"{outcome['ended']} parked commands ended, {outcome['left']} left"
+    elif "sequence" in first:
+        detail = f"version {first['sequence']}"
+    elif "code" in first:
+        detail = f"{first['code']}: {first['reason']}"
+    else:  # of a duplicate
+        detail = f"the command at offset {first['offset']}"
+    if outcome["status"] == "parked":
+        detail += f" ({outcome['behind']} before it)"
     if "of" in outcome:
         detail = f"{first['status']} before: {detail}"
+    if "decidedBy" in outcome:
+        detail += " (was parked)"
     return (
         f"{outcome['timestamp']}  {outcome['status']}  {outcome.get('aggregateId', '-')}  {detail}"
     )

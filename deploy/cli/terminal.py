@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from streams.progress import ProgressCallback, no_progress
+import click
 
+from deploy.progress import seldom, ticking
+from streams.progress import ProgressCallback
+
+_SILENCE_S = 2.0  # until a terminal shows that something is waited for
 _FIELD = re.compile(r"^[a-z_]+(?=:| must )")  # how messages about a field begin
 
 
 @contextmanager
 def progress_bar() -> Iterator[ProgressCallback]:
-    """Show a progress bar on standard error during the block, if that is a terminal.
+    """Show on standard error how far it is, during the block.
 
-    Yields the callback that updates the bar. The bar disappears at the end.
+    Yields the callback that says so. On a terminal it updates a bar, which disappears at the end;
+    elsewhere it writes a line every ten seconds.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
@@ -23,7 +29,7 @@ def progress_bar() -> Iterator[ProgressCallback]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield no_progress
+        yield seldom(_say)
         return
     columns = (
         TextColumn("{task.description}"),
@@ -36,6 +42,35 @@ def progress_bar() -> Iterator[ProgressCallback]:
         yield lambda what, done, total: bars.update(
             task, description=what, completed=done, total=total or None
         )
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Say on standard error what is waited for, if the block takes longer than two seconds.
+
+    On a terminal it is a spinner, which disappears at the end; elsewhere a line every ten seconds.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        with ticking(_say, text):
+            yield
+        return
+    spinner = console.status(text)
+    timer = threading.Timer(_SILENCE_S, spinner.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        spinner.stop()
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def as_typed(line: str, names: Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import aiohttp
 import click
@@ -132,25 +133,41 @@ async def _looks(
                 targets += found
                 if problem:
                     now.append(Scrape(str(path), time.time(), None, problem))
-            now += await asyncio.gather(*(_scrape(client, one) for one in dict.fromkeys(targets)))
+            asked = list(dict.fromkeys(targets))
+            answers = await asyncio.gather(*(_ask(client, one) for one in asked))
+            # Parsed when all have answered: it takes long enough to make others seem late.
+            now += [_read(*one) for one in zip(asked, answers, strict=True)]
             yield overview(before, now)
             before = now
             await asyncio.sleep(max(0.0, began + interval - time.monotonic()))
 
 
-async def _scrape(client: aiohttp.ClientSession, target: str) -> Scrape:
+class _Answer(NamedTuple):
+    at: float
+    text: str = ""
+    problem: str = ""
+
+
+async def _ask(client: aiohttp.ClientSession, target: str) -> _Answer:
     try:
         async with client.get(f"http://{target}/metrics") as response:
             text = await response.text()
             if response.status != 200:
-                return Scrape(target, time.time(), None, f"answers {response.status}: no worker?")
-            return Scrape(target, time.time(), parse(text))
+                return _Answer(time.time(), problem=f"answers {response.status}: no worker?")
+            return _Answer(time.time(), text)
     except asyncio.TimeoutError:
-        return Scrape(target, time.time(), None, f"does not answer within {_TIMEOUT_S:g} s")
+        return _Answer(time.time(), problem=f"does not answer within {_TIMEOUT_S:g} s")
     except (aiohttp.ClientError, OSError) as error:
-        return Scrape(target, time.time(), None, f"does not answer: {_reason(error)}")
+        return _Answer(time.time(), problem=f"does not answer: {_reason(error)}")
+
+
+def _read(target: str, answer: _Answer) -> Scrape:
+    if answer.problem:
+        return Scrape(target, answer.at, None, answer.problem)
+    try:
+        return Scrape(target, answer.at, parse(answer.text))
     except ValueError:
-        return Scrape(target, time.time(), None, "answers, but not with metrics: no worker?")
+        return Scrape(target, answer.at, None, "answers, but not with metrics: no worker?")
 
 
 def _reason(error: Exception) -> str:

@@ -7,16 +7,18 @@ import asyncio
 import click
 
 from agents.users import COMMAND_WORKER, USERS
-from deploy.cli.acls import FORMS, Form
+from deploy.cli.acls import FORMS
+from deploy.cli.acls import Form as RightsForm
 from deploy.cli.acls import acls as format_acls
-from deploy.cli.terminal import examples
+from deploy.cli.output import Form, output_option, print_table, write
+from deploy.cli.terminal import examples, waiting
 from deploy.cli.topic_manifests import topic_manifests
 from deploy.environment import load_settings
 from deploy.roles import ROLES, SecuredRole
 from streams.aggregate import TopicNames
 from streams.commands import adopt_topic as adopting
 from streams.commands import skip_expired as expired
-from streams.kafka.rights import reader
+from streams.kafka.rights import command_worker
 from streams.kafka.topics import check_topics, create_topics, topic_specs
 from streams.settings import Settings, read_settings
 
@@ -35,23 +37,35 @@ def topics() -> None:
         "cqrs topics create", "CQRS_PARTITIONS=12 CQRS_REPLICATION_FACTOR=3 cqrs topics create"
     )
 )
-def create() -> None:
+@output_option()
+def create(form: Form) -> None:
     """Create missing topics, and check the existing ones.
 
     If an existing topic has other settings, the error says what to do. The number of partitions
     (CQRS_PARTITIONS) is fixed for the life of the topics.
     """
-    from rich.console import Console
-    from rich.table import Table
-
     settings = load_settings()
     specs = topic_specs(settings, TopicNames.of(settings, USERS.name))
-    created = asyncio.run(create_topics(settings, specs))
-    table = Table("topic", "partitions", "cleanup", "")
-    for spec in specs:
-        state = "created" if spec.name in created else "exists"
-        table.add_row(spec.name, str(spec.partitions), spec.configs["cleanup.policy"], state)
-    Console(soft_wrap=True, highlight=False).print(table)
+    with waiting("Creating topics"):
+        created = asyncio.run(create_topics(settings, specs))
+    items = [
+        {
+            "topic": spec.name,
+            "partitions": spec.partitions,
+            "cleanup": spec.configs["cleanup.policy"],
+            "state": "created" if spec.name in created else "exists",
+        }
+        for spec in specs
+    ]
+    columns = ("topic", "partitions", "cleanup", "state")
+    rows = [tuple(item.values()) for item in items]
+    write(
+        form,
+        items,
+        items,
+        columns,
+        lambda: print_table(columns, rows, right=("partitions",), droppable=("cleanup",)),
+    )
     for line in asyncio.run(check_topics(settings, specs)):
         click.echo(f"warning: {line}", err=True)
 
@@ -73,7 +87,7 @@ def create() -> None:
     help="Commands, a KafkaUser of Strimzi, or JSON with the role of Elasticsearch.",
 )
 @_CLUSTER
-def acls(role: SecuredRole, principal: str, form: Form, cluster: str) -> None:
+def acls(role: SecuredRole, principal: str, form: RightsForm, cluster: str) -> None:
     """Print the rights that a role needs in CQRS_NAMESPACE, and no more."""
     if not principal.startswith("User:"):
         raise click.UsageError("a principal begins with User:")
@@ -160,5 +174,6 @@ def _checked(partition: int | None) -> tuple[Settings, TopicNames]:
     if partition is not None and partition >= settings.partitions:
         raise click.UsageError(f"the partitions are 0 to {settings.partitions - 1}")
     names = TopicNames.of(settings, USERS.name)
-    asyncio.run(check_topics(settings, topic_specs(settings, names), reader(names)))
+    rights = command_worker(names, settings.namespace + COMMAND_WORKER)
+    asyncio.run(check_topics(settings, topic_specs(settings, names), rights))
     return settings, names

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from dataclasses import asdict
 
 import click
 
 from agents.user_audit import verify_users
 from deploy.cli.exit_codes import ExitCode
+from deploy.cli.output import Form, output_option, print_table, write
 from deploy.cli.terminal import examples, progress_bar
-from deploy.cli.views import table_of
+from deploy.cli.views import print_indices
 from deploy.environment import load_settings
 from streams.audit.report import Report
 
+_COLUMNS = ("invariant", "checked", "violations")
+
 
 @click.command(epilog=examples("cqrs verify", "cqrs verify --json | jq .findings.I4"))
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@output_option()
 @click.option(
     "--timeout",
     default=60.0,
@@ -26,7 +28,7 @@ from streams.audit.report import Report
     help="Seconds to wait until the workers have processed what exists at the start.",
 )
 @click.pass_context
-def verify(ctx: click.Context, as_json: bool, timeout: float) -> None:
+def verify(ctx: click.Context, form: Form, timeout: float) -> None:
     """Check from the topics and the index alone that nothing was lost, doubled or mixed up.
 
     It checks everything that exists at the start, as soon as the workers have processed it; new
@@ -34,10 +36,9 @@ def verify(ctx: click.Context, as_json: bool, timeout: float) -> None:
     """
     with progress_bar() as progress:
         report = asyncio.run(verify_users(load_settings(), timeout=timeout, progress=progress))
-    if as_json:
-        click.echo(json.dumps({"ok": report.ok, **asdict(report)}))
-    else:
-        print_report(report)
+    found = asdict(report)
+    findings = [{"invariant": name, **one} for name, one in found["findings"].items()]
+    write(form, {"ok": report.ok, **found}, findings, _COLUMNS, lambda: print_report(report))
     if not report.ok:
         click.echo(f"cqrs: {report.first_violation}", err=True)
         ctx.exit(ExitCode.NO)
@@ -45,27 +46,30 @@ def verify(ctx: click.Context, as_json: bool, timeout: float) -> None:
 
 def print_report(report: Report) -> None:
     """Print the invariants as a table, then the counts and the indices."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("invariant", "", "checked", "holds")
-    table.columns[2].justify = "right"
-    for finding in report.findings.values():
-        holds = "yes" if finding.ok else f"NO ({finding.violations})"
-        table.add_row(finding.name, finding.says, f"{finding.checked:,}", holds)
-    console = Console(highlight=False)
-    console.print(table)
-    console.print(
+    rows = [
+        (
+            finding.name,
+            finding.says,
+            f"{finding.checked:,}",
+            "yes" if finding.ok else f"NO ({finding.violations})",
+        )
+        for finding in report.findings.values()
+    ]
+    print_table(
+        ("invariant", "says", "checked", "holds"), rows, right=("checked",), prose=("says",)
+    )
+    click.echo(
         f"{report.commands:,} commands: {report.accepted:,} accepted, {report.rejected:,} "
-        f"rejected, {report.duplicate:,} duplicate, {report.dead:,} dead-lettered; "
+        f"rejected, {report.duplicate:,} duplicate, {report.dead:,} dead-lettered"
+        + (f", {report.parked:,} parked" if report.parked else "")
+        + (f", {report.controls:,} control records" if report.controls else "")
+        + ";\n"
         f"{report.events:,} events of {report.aggregates:,} aggregates, "
         f"{report.documents or 0:,} documents; checked in {report.seconds:,.0f} s"
     )
-    console.print(table_of(report.indices))
+    print_indices(report.indices)
     if report.known_missing:
-        console.print(
-            f"{report.known_missing:,} documents are refused or cannot exist (dead letters)"
-        )
+        click.echo(f"{report.known_missing:,} documents are refused or cannot exist (dead letters)")
     if report.expired:
         ranges = ", ".join(f"[{part.partition}] from {part.start}" for part in report.ranges)
-        console.print(f"retention has left the commands of partitions {ranges}")
+        click.echo(f"retention has left the commands of partitions {ranges}")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
 from agents.views import VIEWS
 from deploy.cli.exit_codes import ExitCode
+from deploy.cli.output import Form, output_option, print_table, write
 from deploy.cli.terminal import examples, progress_bar
 from deploy.environment import load_settings
 from streams.views import cutover
@@ -19,8 +18,7 @@ from streams.views import rebuild as rebuilding
 from streams.views.status import IndexStatus, status_of
 from streams.worker.process import tune_gc
 
-if TYPE_CHECKING:
-    from rich.table import Table
+_COLUMNS = ("name", "state", "documents", "behind", "seconds", "complete", "trouble")
 
 _VIEW = click.argument("view", type=click.Choice(list(VIEWS)), default=next(iter(VIEWS)))
 _TIMEOUT = click.option(
@@ -47,9 +45,9 @@ def views() -> None:
 @click.option(
     "--check", is_flag=True, help="Read all documents, and check that they add up to the events."
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@output_option()
 @click.pass_context
-def status(ctx: click.Context, view: str, check: bool, as_json: bool) -> None:
+def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
     """Show a view's indices, and how far they are behind the events.
 
     Exit code 1 if queries cannot be answered from the index that serves them, or if --check finds
@@ -60,10 +58,8 @@ def status(ctx: click.Context, view: str, check: bool, as_json: bool) -> None:
         indices = asyncio.run(
             status_of(load_settings(), VIEWS[view], check=check, progress=progress)
         )
-    if as_json:
-        click.echo(json.dumps([asdict(index) for index in indices]))
-    else:
-        _print(view, indices)
+    items = [asdict(index) for index in indices]
+    write(form, items, items, _COLUMNS, lambda: _print(view, indices))
     wrong = any(
         index.complete is False or (index.state == "serving" and index.trouble) for index in indices
     )
@@ -89,7 +85,8 @@ def status(ctx: click.Context, view: str, check: bool, as_json: bool) -> None:
     is_flag=True,
     help="Give up the index that serves queries: it is lost, and the new one need not catch up.",
 )
-def rebuild(view: str, timeout: float, abandon_serving: bool) -> None:
+@output_option()
+def rebuild(view: str, timeout: float, abandon_serving: bool, form: Form) -> None:
     """Build a new index from the first event, then serve that one.
 
     Queries and workers continue with the former index meanwhile. If it is interrupted, run it
@@ -107,70 +104,80 @@ def rebuild(view: str, timeout: float, abandon_serving: bool) -> None:
                 abandon_serving=abandon_serving,
             )
         )
-    click.echo(f"{view} is {state.name} now; `cqrs views prune {view}` deletes the former one")
+    line = f"{view} is {state.name} now; `cqrs views prune {view}` deletes the former one"
+    _write_served(form, view, state.name, line)
 
 
 @views.command(epilog=examples("cqrs views rollback"))
 @_VIEW
 @_TIMEOUT
-def rollback(view: str, timeout: float) -> None:
+@output_option()
+def rollback(view: str, timeout: float, form: Form) -> None:
     """Serve the index again that was served before the last rebuild."""
     with progress_bar() as progress:
         state = asyncio.run(
             cutover.roll_back(load_settings(), VIEWS[view], timeout=timeout, progress=progress)
         )
-    click.echo(f"{view} is {state.name} again")
+    _write_served(form, view, state.name, f"{view} is {state.name} again")
 
 
 @views.command(epilog=examples("cqrs views prune", "cqrs views prune user-views --yes"))
 @_VIEW
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def prune(view: str, yes: bool) -> None:
+@output_option()
+def prune(view: str, yes: bool, form: Form) -> None:
     """Delete indices that are not served: former and unfinished ones.
 
     Nothing is deleted while no index serves queries.
     """
     settings = load_settings()
     names = asyncio.run(cutover.prunable(settings, VIEWS[view]))
-    if not names:
-        click.echo(f"{view}: nothing to delete")
-        return
-    if not yes:
-        click.confirm(f"Delete {', '.join(names)}?", abort=True)
-    asyncio.run(cutover.prune(settings, VIEWS[view], names))
-    click.echo(f"{view}: deleted {', '.join(names)}")
+    if names:
+        if not yes:
+            click.confirm(f"Delete {', '.join(names)}?", abort=True, err=True)
+        asyncio.run(cutover.prune(settings, VIEWS[view], names))
+    line = f"deleted {', '.join(names)}" if names else "nothing to delete"
+    items = [{"view": view, "deleted": name} for name in names]
+    document = {"view": view, "deleted": names}
+    write(form, document, items, ("deleted",), lambda: click.echo(f"{view}: {line}"))
+
+
+def _write_served(form: Form, view: str, index: str, line: str) -> None:
+    found = {"view": view, "index": index}
+    write(form, found, [found], tuple(found), lambda: click.echo(line))
 
 
 def _print(view: str, indices: Sequence[IndexStatus]) -> None:
-    from rich.console import Console
-
     if indices:
-        Console(highlight=False).print(table_of(indices))
+        print_indices(indices)
     else:
         role = VIEWS[view].role
         click.echo(f"{view} has no index yet: a view worker creates it (cqrs worker {role})")
 
 
-def table_of(indices: Sequence[IndexStatus]) -> Table:
-    """Return a table of the indices, one per row."""
-    from rich.table import Table
-
-    table = Table("index", "", "made by", "documents", "behind", "seconds", "adds up")
-    has_trouble = any(index.trouble for index in indices)
-    if has_trouble:
-        table.add_column("trouble", overflow="fold")
-    table.columns[0].overflow = "fold"  # never cut a name: people type it
-    for number in (3, 4, 5):
-        table.columns[number].justify = "right"
-    for index in indices:
-        table.add_row(
+def print_indices(indices: Sequence[IndexStatus]) -> None:
+    """Print a table of the indices, one per row."""
+    headers = ["index", "state", "documents", "behind", "s behind", "adds up", "made by"]
+    rows: list[list[object]] = [
+        [
             index.name,
             index.state,
-            "this program" if index.of_this_program else "another one",
             "?" if index.documents is None else f"{index.documents:,}",
             "?" if index.behind is None else f"{index.behind:,}",
             "?" if index.seconds is None else f"{index.seconds:,.1f}",
-            {True: "yes", False: "NO", None: ""}[index.complete],
-            *([index.trouble or ""] if has_trouble else []),
-        )
-    return table
+            {True: "yes", False: "NO", None: "not checked"}[index.complete],
+            "this program" if index.of_this_program else "another one",
+        ]
+        for index in indices
+    ]
+    if any(index.trouble for index in indices):
+        headers.append("trouble")
+        for row, index in zip(rows, indices, strict=True):
+            row.append(index.trouble or "")
+    print_table(
+        headers,
+        rows,
+        right=("documents", "behind", "s behind"),
+        prose=("trouble",),
+        droppable=("s behind", "made by"),
+    )

@@ -114,7 +114,11 @@ def start_server(home: Path, jars: Path) -> Callable[[], None]:
     config = JClass("java.nio.file.Path").of(str(home / "config"))
     environment = JClass("org.elasticsearch.env.Environment")(settings.build(), config)
     loader = JClass("org.elasticsearch.plugins.PluginsLoader")
-    bundles = loader.loadModulesBundles(JClass("java.nio.file.Path").of(str(modules)), False)
+    folder = JClass("java.nio.file.Path").of(str(modules))
+    try:
+        bundles = loader.loadModulesBundles(folder, False)
+    except TypeError:  # up to Elasticsearch 9.0 it has one parameter
+        bundles = loader.loadModulesBundles(folder)
     nothing = JClass("java.util.HashSet")(), JClass("java.util.HashMap")()
     plugins = loader.createPluginsLoader(bundles, *nothing, False)
     node = JClass("org.elasticsearch.node.Node")(environment, plugins)

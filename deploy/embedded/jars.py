@@ -3,7 +3,7 @@
 Each jar is downloaded by its exact Maven coordinates and must have the recorded SHA-256. Jars that
 only `cqrs bench` needs are treated the same, but are not downloaded before it needs them.
 
-`python -m deploy.embedded.jars` downloads all of them.
+`python -m deploy.embedded.jars` downloads all of them, but for those of older servers.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import platformdirs
 from deploy.embedded.lockfile import (
     ELASTICSEARCH_VERSION,
     NETTY_MODULE,
+    OLDER,
     ROOTS,
     SECURITY,
     Jar,
@@ -37,16 +38,20 @@ from streams.settings import read_folder
 SERVERS = ("kafka", "elasticsearch")
 # The full distribution contains this file beside the module's jars. This one names no Java module:
 # here the server's own jars are on the class path, not on the module path.
-_NETTY_DESCRIPTOR = f"""\
+_NETTY_DESCRIPTOR = """\
 name=transport-netty4
 description=Netty 4 based transport implementation
-version={ELASTICSEARCH_VERSION}
-elasticsearch.version={ELASTICSEARCH_VERSION}
+version={version}
+elasticsearch.version={version}
 java.version=21
 classname=org.elasticsearch.transport.netty4.Netty4Plugin
 extended.plugins=
 has.native.controller=false
 """
+_ELASTICSEARCH = {
+    "elasticsearch": ELASTICSEARCH_VERSION,
+    **{name: version for name, version in OLDER.items() if name.startswith("elasticsearch")},
+}
 _PARALLEL_DOWNLOADS = 6
 
 
@@ -85,11 +90,10 @@ def ensure_jars(progress: Progress, servers: Collection[str] = SERVERS) -> None:
     try:
         ensure_private(cache_home())
         with locked(cache / ".lock"):
-            if "elasticsearch" in servers:
-                descriptor = (
-                    folders["elasticsearch"] / NETTY_MODULE / "plugin-descriptor.properties"
-                )
-                write_atomically(descriptor, _NETTY_DESCRIPTOR)
+            for server in _ELASTICSEARCH.keys() & folders.keys():
+                descriptor = folders[server] / NETTY_MODULE / "plugin-descriptor.properties"
+                text = _NETTY_DESCRIPTOR.format(version=_ELASTICSEARCH[server])
+                write_atomically(descriptor, text)
             missing = {jar: path for jar, path in paths.items() if not _is_intact(jar, path)}
             if missing:  # another process may just have downloaded them
                 _download(missing, cache, progress)
@@ -128,6 +132,6 @@ if __name__ == "__main__":
     from deploy.embedded.start_progress import TerminalProgress
 
     try:
-        ensure_jars(TerminalProgress(), (*ROOTS, SECURITY))
+        ensure_jars(TerminalProgress(), (*(ROOTS.keys() - OLDER.keys()), SECURITY))
     except Fatal as error:
         sys.exit(f"cqrs: {error}")

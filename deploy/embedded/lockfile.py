@@ -15,15 +15,38 @@ KAFKA_VERSION = "4.4.0"
 ELASTICSEARCH_VERSION = "9.5.3"
 KAFKA_STREAMS_VERSION = "4.3.1"
 POSTGRESQL_VERSION = "17.6.0"
-ROOTS = {
-    "kafka": [
-        f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}",
+
+
+def _kafka(version: str) -> list[str]:
+    return [
+        f"org.apache.kafka:kafka_2.13:{version}",
         "org.apache.logging.log4j:log4j-slf4j-impl:2.25.5",  # without it Kafka logs nothing
-    ],
-    "elasticsearch": [
-        f"org.elasticsearch:elasticsearch:{ELASTICSEARCH_VERSION}",
-        f"org.elasticsearch.plugin:transport-netty4:{ELASTICSEARCH_VERSION}",
-    ],
+    ]
+
+
+def _elasticsearch(version: str) -> list[str]:
+    return [
+        f"org.elasticsearch:elasticsearch:{version}",
+        f"org.elasticsearch.plugin:transport-netty4:{version}",
+    ]
+
+
+# Versions that people have. `./run test --kafka 3.9` runs the core of the suite on one of them; its
+# jars are downloaded only then.
+OLDER_KAFKA = {"3.9": "3.9.2", "4.0": "4.0.2"}
+OLDER_ELASTICSEARCH = {"8.19": "8.19.0", "9.0": "9.0.0"}
+OLDER = {
+    **{f"kafka-{short}": version for short, version in OLDER_KAFKA.items()},
+    **{f"elasticsearch-{short}": version for short, version in OLDER_ELASTICSEARCH.items()},
+}
+ROOTS = {
+    "kafka": _kafka(KAFKA_VERSION),
+    "elasticsearch": _elasticsearch(ELASTICSEARCH_VERSION),
+    **{f"kafka-{short}": _kafka(version) for short, version in OLDER_KAFKA.items()},
+    **{
+        f"elasticsearch-{short}": _elasticsearch(version)
+        for short, version in OLDER_ELASTICSEARCH.items()
+    },
     "bench": [
         f"org.apache.kafka:kafka-streams:{KAFKA_STREAMS_VERSION}",
         "org.eclipse.jdt:ecj:3.44.0",  # a compiler that runs without a JDK

@@ -78,14 +78,22 @@ class ServerProcess:
         home: the stack's folder.
         heap_mb: heap of the JVM in MiB; only needed to start the server.
         healthy: checks whether a server that reports it is ready can really be used.
+        jars: key of `ROOTS`, if it is to run an older version.
     """
 
     def __init__(
-        self, name: str, home: Path, *, heap_mb: int = 0, healthy: Callable[[], bool] = lambda: True
+        self,
+        name: str,
+        home: Path,
+        *,
+        heap_mb: int = 0,
+        healthy: Callable[[], bool] = lambda: True,
+        jars: str | None = None,
     ) -> None:
         self.name = name
         self.title = name.capitalize()
         self.heap_mb = heap_mb
+        self.jars = jars or name
         self._home = home
         self._healthy = healthy
         self._child: subprocess.Popen[bytes] | None = None
@@ -141,7 +149,7 @@ class ServerProcess:
             folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(_LOG_CONFIGURATION, self._home / "config")
         self._record_path.unlink(missing_ok=True)
-        arguments = [self.name, jar_folder(self.name), self.heap_mb, os.getpid(), uuid4().hex]
+        arguments = [self.name, jar_folder(self.jars), self.heap_mb, os.getpid(), uuid4().hex]
         with self._output.open("wb") as output:
             self._child = subprocess.Popen(
                 [sys.executable, "-m", "deploy.embedded.jvm", *map(str, arguments)],

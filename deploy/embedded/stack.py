@@ -24,7 +24,7 @@ import platformdirs
 
 from deploy.embedded import elasticsearch, kafka
 from deploy.embedded import temporary_homes as temporary
-from deploy.embedded.jars import SERVERS, ensure_jars
+from deploy.embedded.jars import ensure_jars
 from deploy.embedded.lockfile import SECURITY
 from deploy.embedded.ports import HOST, Ports, choose_ports, require_free
 from deploy.embedded.preconditions import require_disk, require_memory
@@ -100,6 +100,8 @@ class EmbeddedStack:
         secure: whether to start it with TLS, authentication and ACLs; a secured stack stays so.
         kafka_heap_mb: heap of Kafka in MiB.
         elasticsearch_heap_mb: heap of Elasticsearch in MiB.
+        kafka_jars: key of `ROOTS`, to run an older Kafka.
+        elasticsearch_jars: the same for Elasticsearch.
     """
 
     def __init__(
@@ -111,15 +113,18 @@ class EmbeddedStack:
         elasticsearch_port: int | None = None,
         kafka_heap_mb: int = 512,
         elasticsearch_heap_mb: int = 768,
+        kafka_jars: str | None = None,
+        elasticsearch_jars: str | None = None,
     ) -> None:
         self.home = (home or default_home()).absolute()
         self.secrets = Secrets(self.home)
         """The files of a secured stack."""
-        self.kafka = ServerProcess("kafka", self.home, heap_mb=kafka_heap_mb)
+        self.kafka = ServerProcess("kafka", self.home, heap_mb=kafka_heap_mb, jars=kafka_jars)
         self.elasticsearch = ServerProcess(
             "elasticsearch",
             self.home,
             heap_mb=elasticsearch_heap_mb,
+            jars=elasticsearch_jars,
             healthy=lambda: elasticsearch.is_healthy(
                 self._ports.elasticsearch, self.secrets if self._ports.secure else None
             ),
@@ -137,6 +142,8 @@ class EmbeddedStack:
         secure: bool = False,
         kafka_heap_mb: int = 384,
         elasticsearch_heap_mb: int = 512,
+        kafka_jars: str | None = None,
+        elasticsearch_jars: str | None = None,
     ) -> Iterator[EmbeddedStack]:
         """Start a stack in a new folder, and remove it at the end of the block.
 
@@ -148,6 +155,8 @@ class EmbeddedStack:
                 secure=secure,
                 kafka_heap_mb=kafka_heap_mb,
                 elasticsearch_heap_mb=elasticsearch_heap_mb,
+                kafka_jars=kafka_jars,
+                elasticsearch_jars=elasticsearch_jars,
             )
             with stack.borrowed(progress):
                 yield stack
@@ -337,5 +346,6 @@ class EmbeddedStack:
         if missing:
             require_memory([server.heap_mb for server in missing])
             require_disk(self.home)
-            ensure_jars(progress, (*SERVERS, SECURITY) if ports.secure else SERVERS)
+            jars = [server.jars for server in self._servers]
+            ensure_jars(progress, [*jars, SECURITY] if ports.secure else jars)
         return ports

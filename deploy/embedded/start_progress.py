@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
+
+from deploy.progress import seldom, ticking
+from streams.progress import ProgressCallback
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
@@ -28,7 +32,7 @@ class Progress:
 
 
 class TerminalProgress(Progress):
-    """Shows progress on standard error: bars on a terminal, otherwise one line per step."""
+    """Shows progress on standard error: bars on a terminal, otherwise lines every ten seconds."""
 
     @contextmanager
     def waiting(self, text: str) -> Iterator[None]:
@@ -57,10 +61,27 @@ class TerminalProgress(Progress):
 
         console = Console(stderr=True)
         if not console.is_terminal:
-            console.print(text, soft_wrap=True, highlight=False)
-            yield lambda _size: None
+            say = partial(console.print, soft_wrap=True, highlight=False)
+            say(text)
+            if total is None:
+                with ticking(say, text):
+                    yield lambda _size: None
+            else:
+                yield _megabytes(seldom(say), text, total)
             return
         description = TextColumn("{task.description}")
         with Bars(description, *columns, console=console, transient=True) as bars:
             task = bars.add_task(text, total=total)
             yield lambda size: bars.advance(task, size)
+
+
+def _megabytes(progress: ProgressCallback, text: str, total: int) -> Callable[[int], None]:
+    """Return a function that is given sizes in bytes, and shows their sum in MB."""
+    received = 0
+
+    def advance(size: int) -> None:
+        nonlocal received
+        received += size
+        progress(f"{text}, MB", received >> 20, total >> 20)
+
+    return advance

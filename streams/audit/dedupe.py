@@ -30,6 +30,10 @@ class SeenOutcome(NamedTuple):
     """The acceptance or rejection that it states or repeats, without the token."""
     token_offset: int | None
     """Offset of the command in its token; None without a token of this aggregate and sequence."""
+    decided_at: int
+    """Offset of the record in whose turn it was decided: another one if it was parked."""
+    waits_at: int | None = None
+    """Offset of the parked command that it repeats."""
 
 
 class DedupeWindows:
@@ -51,7 +55,7 @@ class DedupeWindows:
         self._windows: dict[str, list[SeenOutcome]] = defaultdict(list)
 
     def check(self, source: int, outcome: SeenOutcome) -> tuple[str, ViolationKind] | None:
-        """Check and add the next outcome in the order of the commands; return its violation."""
+        """Check and add the next outcome in the order of deciding; return its violation."""
         if outcome.reply is None or outcome.aggregate_id is None:
             return None
         window = self._windows[outcome.aggregate_id]
@@ -65,7 +69,8 @@ class DedupeWindows:
                 line = f"{name} is a duplicate and got another reply than the first time"
                 return line, "diverged"
             return None
-        if outcome.status == Accepted.status or self._exists_at(outcome.aggregate_id, source):
+        exists = window or self._exists_at(outcome.aggregate_id, outcome.decided_at)
+        if outcome.status == Accepted.status or exists:
             window.append(outcome)
             del window[:-DEDUPE_WINDOW]
         if first is not None:

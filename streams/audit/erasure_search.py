@@ -7,13 +7,15 @@ the configuration of the topics.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from datetime import datetime, timedelta, timezone
 from enum import Enum
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import orjson
 from aiokafka.structs import TopicPartition
+from msgspec.structs import replace
 from pydantic.alias_generators import to_snake
 
 from models.messages import Event
@@ -26,6 +28,7 @@ from streams.encryption.cipher import (
     is_sealed_state,
     open_dead_letter,
     open_event,
+    open_parked,
     open_state,
 )
 from streams.encryption.keys import master_keys, no_master_key
@@ -36,6 +39,7 @@ from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.kafka.topics import DAY_MS, TopicSpec
 from streams.settings import Settings
+from streams.state.parked import decode_content, decode_parked, parked_key
 from streams.state.snapshot import decode_remembered
 
 S = TypeVar("S")
@@ -91,6 +95,7 @@ class PersonalDataSearch(Generic[S]):
         self._now = datetime.now(timezone.utc)
         self._keys: list[bytes] = []  # all that are still on the topic, destroyed or not
         self._keys_expire_at = NEVER
+        self._is_parked = False
         self._erased_at: int | None = None  # sequence of the event that erased the aggregate
         personal = {name for event in aggregate.events.values() for name in event.personal}
         self._personal = personal | {to_snake(name) for name in personal}
@@ -147,18 +152,28 @@ class PersonalDataSearch(Generic[S]):
         return finding
 
     async def _search_changelog(self) -> ErasureFinding:
+        """Search the records of the state and of the parked commands."""
         finding = ErasureFinding(self._names.changelog)
-        found, last = _PersonalData.NONE, None
-        sealed = plain = 0
-        async for record in self._records(finding):
-            found, last = self._in_state(record), record
-            sealed += found is _PersonalData.SEALED
-            plain += found is _PersonalData.PLAIN
-        finding.readable = sealed + plain
-        if last is not None and finding.readable and not finding.unseen:
-            superseded = found is _PersonalData.NONE
-            expiry = await self._compaction(finding, last) if superseded else NEVER
-            finding.expires_at = expiry if plain else min(expiry, self._keys_expire_at)
+        search = {self._key: self._in_state, parked_key(self._key): self._in_parked}
+        seen: dict[bytes, list[_PersonalData]] = {key: [] for key in search}
+        last: dict[bytes, Record] = {}
+        async for record in self._records(finding, keys=search.keys()):
+            assert record.key is not None, "it is one of these"
+            seen[record.key].append(search[record.key](record))
+            last[record.key] = record
+        expiries: list[Expiry] = []
+        for key, found in seen.items():
+            readable = [one for one in found if one is not _PersonalData.NONE]
+            finding.readable += len(readable)
+            if readable and not finding.unseen:
+                superseded = found[-1] is _PersonalData.NONE
+                expiry = await self._compaction(finding, last[key]) if superseded else NEVER
+                plain = _PersonalData.PLAIN in readable
+                expiries.append(expiry if plain else min(expiry, self._keys_expire_at))
+        if expiries:
+            finding.expires_at = max(expiries)
+        if self._is_parked:
+            finding.note = "commands are parked: see `cqrs dead list`, then replay or drop them"
         return finding
 
     async def _search(
@@ -188,14 +203,21 @@ class PersonalDataSearch(Generic[S]):
         return finding
 
     async def _records(
-        self, finding: ErasureFinding, *, any_key: bool = False
+        self,
+        finding: ErasureFinding,
+        *,
+        any_key: bool = False,
+        keys: Collection[bytes] | None = None,
     ) -> AsyncIterator[Record]:
         """Yield the aggregate's records in a topic, and count them in its finding.
+
+        `keys` are those to look for, if that is more than the aggregate's id.
 
         With `any_key` also those with other keys, in all partitions, whose value contains its id.
         A record that cannot be read may be anybody's, and counts as unseen.
         """
         topic, expiries = finding.name, []
+        wanted = keys or (self._key,)
         numbers: Iterable[int] = range(self._settings.partitions) if any_key else (self._partition,)
         for number in numbers:
             partition = TopicPartition(topic, number)
@@ -206,7 +228,7 @@ class PersonalDataSearch(Generic[S]):
                         finding.unseen += 1
                         finding.note = f"some records cannot be read: {record.unreadable.reason}"
                         expiries.append(self._retained(topic, record))
-                    elif record.key == self._key or (any_key and mentions(record.value, self._id)):
+                    elif record.key in wanted or (any_key and mentions(record.value, self._id)):
                         finding.records += 1
                         yield record
         finding.expires_at = max(expiries, default=NEVER)
@@ -237,6 +259,24 @@ class PersonalDataSearch(Generic[S]):
             return _PersonalData.PLAIN  # it is no state, so it may be anything
         erased = self._erased_at is not None and version >= self._erased_at
         return _PersonalData.NONE if erased else _PersonalData.PLAIN
+
+    def _in_parked(self, record: Record) -> _PersonalData:
+        try:
+            parked = decode_parked(record.value)
+        except ValueError:
+            return _PersonalData.PLAIN  # it is none of ours, so it may be anything
+        found = _PersonalData.NONE
+        self._is_parked = parked is not None
+        for one in () if parked is None else parked.commands:
+            content, offset = one.content, one.offset
+            if is_sealed_state(content):
+                opened = self._if_opened(partial(open_parked, content, self._key, offset))
+                found = opened if found is _PersonalData.NONE else found
+            else:
+                value = decode_content(content).value
+                plain = self._in_command(replace(record, value=value))
+                found = plain if plain is _PersonalData.PLAIN else found
+        return found
 
     def _in_dead_letter(self, record: Record) -> _PersonalData:
         value = record.value

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Generic, TypeVar
 
 import orjson
+from msgspec.structs import replace
 
 from models.errors import Poison
 from models.messages import Source, parse_event
@@ -21,8 +22,9 @@ from streams.audit.report import InvariantResult, Report
 from streams.commands.reader import command_id_in
 from streams.encryption.events import open_personal
 from streams.encryption.keys import PartitionKeys
-from streams.kafka.dead_letters import SOURCE_OFFSET, SOURCE_PARTITION, SOURCE_TOPIC
+from streams.kafka.dead_letters import dead_letter_source, decided_at, is_marker
 from streams.kafka.records import Record
+from streams.state.parked import Parked, decode_parked, parked_id
 
 S = TypeVar("S")
 
@@ -88,12 +90,14 @@ class PartitionAudit(Generic[S]):
         """Add the next records of the topic of the commands' dead letters."""
         finding = self._report.findings["I7"]
         for record in records:
+            if is_marker(record):
+                continue
             source = dead_letter_source(record)
             if source is None:
                 finding.violated(f"{_at(record)} does not say of which command it is")
                 continue
             if self._is_of_partition(record, source, finding):
-                self._outcomes.add_dead_letter(source.offset)
+                self._outcomes.add_dead_letter(source.offset, decided_at(record, source))
 
     def add_events(self, records: Iterable[Record]) -> None:
         """Add the next records of the event topic.
@@ -121,15 +125,33 @@ class PartitionAudit(Generic[S]):
         """Compare what was added, and complete the report.
 
         Args:
-            state: Encoded states of the state table, by the bytes of the aggregates' ids.
+            state: Encoded records of the changelog, by their keys: the states by the bytes of the
+                aggregates' ids, and the parked commands (`parked_key`).
             kept: What retention has left of the partition.
         """
-        self._history.conclude(state)
-        self._outcomes.conclude(kept, self._history.exists_at)
+        self.conclude_states(state)
+        self._outcomes.conclude(kept, self._history.exists_at, self._parked_in(state))
 
     def conclude_states(self, state: Mapping[bytes, bytes]) -> None:
         """Compare only the events that were added with these states, as `conclude` does."""
-        self._history.conclude(state)
+        self._history.conclude({key: state[key] for key in state if parked_id(key) is None})
+
+    def _parked_in(self, state: Mapping[bytes, bytes]) -> Mapping[bytes, Parked]:
+        found = {}
+        for key, value in state.items():
+            id_ = parked_id(key)
+            if id_ is None:
+                continue
+            try:
+                parked = decode_parked(value)
+            except ValueError:
+                self._report.findings["I7"].violated(
+                    f"the parked commands of {id_.decode(errors='replace')} cannot be read"
+                )
+                continue
+            if parked is not None:
+                found[id_] = parked
+        return found
 
     def _is_of_partition(self, record: Record, source: Source, finding: InvariantResult) -> bool:
         """Return whether a command is of this partition; report a violation if it is not."""
@@ -139,25 +161,19 @@ class PartitionAudit(Generic[S]):
         return False
 
 
-def outcome_source(record: Record) -> Source | None:
-    """Return the source of the command that an outcome is of; None if the record is no outcome."""
+def outcome_turn(record: Record) -> Source | None:
+    """Return the source of what an outcome was decided by; None if the record is no outcome."""
     try:
-        return parse_outcome(record.value or b"").source
+        outcome = parse_outcome(record.value or b"")
     except Poison:
         return None
+    return replace(outcome.source, offset=outcome.decided_at)
 
 
-def dead_letter_source(record: Record) -> Source | None:
-    """Return the source of the command in a dead letter; None if its headers do not say it."""
-    headers = dict(record.headers)
-    try:
-        return Source(
-            (headers[SOURCE_TOPIC] or b"").decode(errors="replace"),
-            int(headers[SOURCE_PARTITION] or b""),
-            int(headers[SOURCE_OFFSET] or b""),
-        )
-    except (KeyError, ValueError):
-        return None
+def dead_letter_turn(record: Record) -> Source | None:
+    """Return the source of what a dead letter was decided by; None if the headers do not say it."""
+    source = dead_letter_source(record)
+    return None if source is None else replace(source, offset=decided_at(record, source))
 
 
 def _object_in(record: Record) -> dict[str, Any]:

@@ -20,12 +20,13 @@ from typing_extensions import Self
 from models.messages import Source
 from streams.aggregate import TopicNames
 from streams.audit.folds import Frozen, Kept
-from streams.audit.partition import dead_letter_source, outcome_source
+from streams.audit.partition import dead_letter_turn, outcome_turn
 from streams.audit.spill import Spill
 from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.kafka.log_reader import LogReader
 from streams.kafka.records import Record
 from streams.state.changelog import readable_records
+from streams.state.parked import PARKED_PREFIX, parked_id
 from streams.state.store import RESERVED, Position, decode_position, position_key
 
 # Records of a bucket. They take about 250 MiB while they are checked.
@@ -148,8 +149,8 @@ class PartitionLogs:
             async for _ in self._records(Shelf.COMMANDS, 0, position.offset):
                 pass
             for shelf, start, source in (
-                (Shelf.OUTCOMES, position.outcomes_from, outcome_source),
-                (Shelf.DEAD_LETTERS, position.dead_letters_from, dead_letter_source),
+                (Shelf.OUTCOMES, position.outcomes_from, outcome_turn),
+                (Shelf.DEAD_LETTERS, position.dead_letters_from, dead_letter_turn),
             ):
                 first[shelf] = None
                 async for records in self._records(shelf, start, ends[self._partition(shelf)]):
@@ -204,14 +205,17 @@ class PartitionLogs:
         self._advance(taken % _ADVANCE_RECORDS)
 
     def states(self, bucket: int) -> dict[bytes, bytes]:
-        """Return the last state of each aggregate in a bucket."""
+        """Return the last state of each aggregate in a bucket, and its last parked commands.
+
+        The keys are those of the changelog.
+        """
         last: dict[bytes, bytes] = {}
         for record in self.records(Shelf.STATES, bucket):
             if record.key is None:
                 continue  # it cannot be read
             if record.value is None:
                 last.pop(record.key, None)
-            elif not record.key.startswith(RESERVED):
+            elif not record.key.startswith(RESERVED) or record.key.startswith(PARKED_PREFIX):
                 last[record.key] = record.value
         return last
 
@@ -264,7 +268,8 @@ class PartitionLogs:
     def _add(self, shelf: Shelf, records: Iterable[Any]) -> None:
         for one in records:
             item = _encode((one.offset, one.key, one.value, one.headers))
-            self._spill.add(shelf, one.key or b"", item)
+            key = one.key or b""
+            self._spill.add(shelf, parked_id(key) or key, item)
 
     def _partition(self, shelf: Shelf) -> TopicPartition:
         return TopicPartition(self._topics[shelf], self._number)

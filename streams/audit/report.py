@@ -19,7 +19,7 @@ INVARIANTS: Mapping[str, str] = {
     "I3": "the state table is the fold of the events",
     "I4": "every view document is the fold of its events, none is extra or missing",
     "I5": "a rejected command has no event",
-    "I7": "every command is one of accepted, rejected, duplicate, dead-lettered, once",
+    "I7": "every command is one of accepted, rejected, duplicate, dead-lettered, parked, once",
 }
 
 
@@ -82,6 +82,8 @@ class Report:
     rejected: int = 0
     duplicate: int = 0
     dead: int = 0
+    parked: int = 0  # that wait at the end of the checked ranges
+    controls: int = 0  # records that replayed or dropped parked commands
     events: int = 0
     aggregates: int = 0
     documents: int | None = None  # None if the view was not checked

@@ -8,9 +8,10 @@ of 250 bytes on a local broker, three times, with other work on its two cores).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from aiokafka.structs import TopicPartition
 
 from models.errors import Poison, Transient
 from models.messages import EventRecord
-from models.outcomes import Outcome, parse_outcome
+from models.outcomes import Accepted, Outcome, Parked, parse_outcome
 from streams.aggregate import Aggregate, TopicNames
 from streams.commands.reader import command_id_in, command_type_in
 from streams.encryption.cipher import may_be_sealed
@@ -55,7 +56,8 @@ class Entry:
     command: CommandRecord | None
     """None if retention has removed it."""
     outcome: Outcome | None
-    """None if it is not decided yet, or if retention has removed the outcome."""
+    """None if it is not decided yet, or if retention has removed the outcome. `Parked` if it still
+    waits."""
     events: tuple[EventRecord[Any], ...]
 
     @property
@@ -81,7 +83,8 @@ class Timeline:
     @property
     def events(self) -> tuple[EventRecord[Any], ...]:
         """All its events, by sequence."""
-        return tuple(event for entry in self.entries for event in entry.events)
+        events = (event for entry in self.entries for event in entry.events)
+        return tuple(sorted(events, key=attrgetter("sequence")))
 
 
 def state_of(
@@ -107,6 +110,38 @@ def state_of(
     for event in events:
         state = aggregate.evolve(state, event.event, event.timestamp)
     return Snapshot(state, events[-1].sequence if events else 0, ())
+
+
+def entries_of(
+    sent: Mapping[int, CommandRecord],
+    decided: Mapping[int, Sequence[Outcome]],
+    happened: Mapping[int, Sequence[EventRecord[Any]]],
+) -> tuple[Entry, ...]:
+    """Return the entries, by offset; the arguments are by the offsets of the sources.
+
+    The source of an event of a command that was parked is the record that ended the wait.
+    """
+    outcomes = {offset: _final(found) for offset, found in decided.items()}
+    late = {
+        one.command_id: offset
+        for offset, one in outcomes.items()
+        if isinstance(one, Accepted) and one.decided_by is not None
+    }
+    events: dict[int, list[EventRecord[Any]]] = defaultdict(list)
+    for source, found in happened.items():
+        for event in found:
+            offset = late.get(event.command_id, source)
+            is_late = offset != source and outcomes[offset].decided_at == source
+            events[offset if is_late else source].append(event)
+    return tuple(
+        Entry(offset, sent.get(offset), outcomes.get(offset), tuple(events[offset]))
+        for offset in sorted({*sent, *outcomes, *events})
+    )
+
+
+def _final(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the final outcome of a command, or that it is parked."""
+    return next((one for one in outcomes if not isinstance(one, Parked)), outcomes[0])
 
 
 async def read_timeline(
@@ -170,19 +205,11 @@ class _Reading:
             )
             async for record in self._records(commands)
         }
-        entries = [
-            Entry(
-                offset,
-                sent.get(offset),
-                next(iter(decided.get(offset, ())), None),
-                tuple(happened.get(offset, ())),
-            )
-            for offset in sorted({*sent, *decided, *happened})
-        ]
+        entries = entries_of(sent, decided, happened)
         return Timeline(
             self._id,
             commands.partition,
-            tuple(entries),
+            entries,
             tuple(self._unreadable),
             self._records_read,
         )

@@ -15,7 +15,7 @@ import orjson
 
 from models.errors import Poison
 from models.messages import Source, command_id_at
-from models.outcomes import Accepted, Outcome, parse_outcome
+from models.outcomes import Accepted, Outcome, Parked, parse_outcome
 from streams.aggregate import TopicNames
 from streams.commands.reader import command_id_in, command_type_in
 from streams.kafka.records import Record, source_of, time_of
@@ -25,7 +25,7 @@ from streams.kafka.records import Record, source_of, time_of
 class Hop:
     """One step of a command that left a record."""
 
-    name: Literal["produced", "decided", "event"]
+    name: Literal["produced", "parked", "decided", "event"]
     at: datetime
     """When the broker got its record."""
     source: Source
@@ -36,7 +36,7 @@ class Hop:
     sequence: int | None = None
     """Of the event."""
     outcome: Outcome | None = None
-    """Of a command that is decided."""
+    """Of a command that is decided, or parked."""
 
 
 class Trail:
@@ -54,6 +54,7 @@ class Trail:
         self._key = key
         self._produced: Hop | None = None
         self._is_command_gone = False
+        self._parked: Hop | None = None
         self._decided: Hop | None = None
         self._events: dict[UUID, Hop] = {}
 
@@ -88,9 +89,12 @@ class Trail:
         first = self._produced
         if first is None and self._is_command_gone and self._decided is not None:
             first = _produced_by(self._decided)
-        if first is None or self._decided is None:
-            return [] if first is None else [first]
-        found = [first, self._decided]
+        if first is None:
+            return []
+        found = [first] if self._parked is None else [first, self._parked]
+        if self._decided is None:
+            return found
+        found.append(self._decided)
         for id_ in _event_ids(self._decided):
             if id_ not in self._events:
                 break
@@ -99,13 +103,16 @@ class Trail:
 
     @property
     def outcome(self) -> Outcome | None:
-        """The outcome of the command; None while it is not known."""
+        """The final outcome of the command; None while it is not known."""
         return None if self._decided is None else self._decided.outcome
 
     @property
     def is_complete(self) -> bool:
         """Whether the outcome and all events that it names are known."""
-        return self._decided is not None and (len(self.hops) == 2 + len(_event_ids(self._decided)))
+        if self._decided is None:
+            return False
+        steps = 2 if self._parked is None else 3
+        return len(self.hops) == steps + len(_event_ids(self._decided))
 
     def _add_command(self, record: Record) -> None:
         source = source_of(record)
@@ -127,14 +134,19 @@ class Trail:
         except Poison:
             return
         is_of_another = self._produced is not None and outcome.source != self._produced.source
-        if self._decided is None and outcome.command_id == self._id and not is_of_another:
-            self._decided = Hop(
-                "decided",
-                time_of(record),
-                source_of(record),
-                aggregate_id=outcome.aggregate_id,
-                outcome=outcome,
-            )
+        if self._decided is not None or outcome.command_id != self._id or is_of_another:
+            return
+        hop = Hop(
+            "parked" if isinstance(outcome, Parked) else "decided",
+            time_of(record),
+            source_of(record),
+            aggregate_id=outcome.aggregate_id,
+            outcome=outcome,
+        )
+        if hop.name == "parked":
+            self._parked = self._parked or hop
+        elif self._parked is None or _source(self._parked) == outcome.source:
+            self._decided = hop
 
     def _add_event(self, record: Record) -> None:
         try:
@@ -156,6 +168,10 @@ class Trail:
 
 def _event_ids(decided: Hop) -> Sequence[UUID]:
     return decided.outcome.event_ids if isinstance(decided.outcome, Accepted) else ()
+
+
+def _source(hop: Hop) -> Source | None:
+    return None if hop.outcome is None else hop.outcome.source
 
 
 def _produced_by(decided: Hop) -> Hop:

@@ -12,16 +12,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, get_args
 
-from models.errors import Poison, PoisonCode
+from models.errors import PoisonCode
 from models.messages import Command, Event
-from models.outcomes import Accepted, DeadLettered, Duplicate, Outcome, Rejection
+from models.outcomes import (
+    Accepted,
+    DeadLettered,
+    Duplicate,
+    Outcome,
+    Parked,
+    Rejection,
+    Unparked,
+)
 from streams import metrics
 from streams.aggregate import Aggregate
 from streams.kafka.records import Record
 
 _STAGE = "commands"
 _OTHER = "other"
-_OUTCOMES: Sequence[type[Outcome]] = (Accepted, Rejection, Duplicate, DeadLettered)
+_OUTCOMES: Sequence[type[Outcome]] = (
+    Accepted,
+    Rejection,
+    Duplicate,
+    DeadLettered,
+    Parked,
+    Unparked,
+)
 _WITH_CODE = (Rejection, DeadLettered)
 
 # `labels` itself would cost a small chunk more than all the rest of this.
@@ -39,13 +54,13 @@ class ChunkMetrics:
         """Start from nothing; `names` are those of the command types that are labels."""
         self._names = names
         self._since = time.perf_counter()
-        self._outcomes: Counter[tuple[type[Command | Poison], type[Outcome]]] = Counter()
+        self._outcomes: Counter[tuple[type[object], type[Outcome]]] = Counter()
         self._codes: Counter[tuple[type[Outcome], str]] = Counter()
         self._events: Counter[type[Event]] = Counter()
 
     def add(
         self,
-        commands: Sequence[Command | Poison],
+        commands: Sequence[object],
         outcomes: Sequence[Outcome],
         events: Iterable[Event],
     ) -> None:
@@ -69,7 +84,7 @@ class ChunkMetrics:
             age_s = time.time() - records[0].timestamp / 1000
             metrics.CHUNK_AGE_SECONDS.observe(max(0.0, age_s))
         for (command, outcome), number in self._outcomes.items():
-            name = self._names.get(command, _OTHER)  # type: ignore[arg-type]  # Poison: other
+            name = self._names.get(command, _OTHER)  # type: ignore[arg-type]  # Poison, Control: other
             _commands(name, outcome.status).inc(number)
         for (outcome, code), number in self._codes.items():
             if outcome is Rejection:

@@ -29,11 +29,13 @@ from models.outcomes import Outcome, parse_outcome
 from streams import metrics, tracing
 from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
+from streams.commands.control import Control, encode_control
 from streams.kafka import rights
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.kafka.topics import COMMAND_BYTES, check_topics, partitions_of, topic_specs
+from streams.kafka.transactions import OutputRecord
 from streams.logs import about
 from streams.settings import Settings
 
@@ -160,42 +162,51 @@ class KafkaCommandBus(CommandBus[Outcome]):
         """
         self._check(command)
         key, value = encode_command(command)
-        pending = _PendingCommand(command.id, asyncio.get_running_loop().create_future())
-        self._pending[key].append(pending)
+        return await self._exchange(command.id, OutputRecord(key, value))
+
+    async def dispatch_control(self, control: Control, key: bytes) -> Outcome:
+        """Send a control record, signed with the control key, and wait for its outcome.
+
+        Raises:
+            OutcomeTimeout, Transient: as `dispatch`; sending it again does no harm.
+        """
+        signed = encode_control(control, self._names.commands, key)
+        return await self._exchange(control.id, signed)
+
+    async def _exchange(self, id_: UUID, record: OutputRecord) -> Outcome:
+        """Send a record and wait for the first outcome of the command or control with this id."""
+        assert record.key is not None, "it has the key of its aggregate"
+        pending = _PendingCommand(id_, asyncio.get_running_loop().create_future())
+        self._pending[record.key].append(pending)
         try:
             async with async_timeout.timeout(self._settings.outcome_timeout):
-                return await self._exchange(key, value, pending.outcome)
+                if self._reading.done():
+                    self._reading.result()  # raises what ended it
+                with tracing.sending(self._names.commands) as headers:
+                    await self._producer.send_and_wait(
+                        self._names.commands,
+                        record.value,
+                        record.key,
+                        partition=partition_of(record.key, self._settings.partitions),
+                        headers=[*record.headers, *headers],
+                    )
+                return await pending.outcome
         except asyncio.TimeoutError:
             raise OutcomeTimeout(
-                f"No outcome of command {command.id} came in {self._settings.outcome_timeout:g} s. "
+                f"No outcome of command {id_} came in {self._settings.outcome_timeout:g} s. "
                 "It may still be decided: send it again with the same id. "
                 "Is a command worker running? Does another producer hold a transaction open on the "
                 "topic?"
             ) from None
         except KafkaError as error:
             raise Transient(
-                f"Kafka did not take command {command.id} ({type(error).__name__}): "
+                f"Kafka did not take command {id_} ({type(error).__name__}): "
                 "send it again with the same id"
             ) from error
         finally:
-            self._pending[key].remove(pending)
-            if not self._pending[key]:
-                del self._pending[key]
-
-    async def _exchange(
-        self, key: bytes, value: bytes, outcome: asyncio.Future[Outcome]
-    ) -> Outcome:
-        if self._reading.done():
-            self._reading.result()  # raises what ended it
-        with tracing.sending(self._names.commands) as headers:
-            await self._producer.send_and_wait(
-                self._names.commands,
-                value,
-                key,
-                partition=partition_of(key, self._settings.partitions),
-                headers=[*headers],
-            )
-        return await outcome
+            self._pending[record.key].remove(pending)
+            if not self._pending[record.key]:
+                del self._pending[record.key]
 
     async def _go_to_end(self, reader: AIOKafkaConsumer) -> None:
         partitions = partitions_of(self._settings, self._names.outcomes)

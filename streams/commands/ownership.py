@@ -10,6 +10,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_after_attempt
 
 from models.errors import Fatal
+from streams.kafka.permissions import NOT_ALLOWED, not_allowed
 from streams.kafka.transactions import Fenced, TransactionalProducer
 from streams.settings import Settings
 
@@ -44,6 +45,7 @@ async def work_as_owner(
         purpose: what was to be done, for the error: "its position was moved".
 
     Raises:
+        NotAllowed: an ACL is missing.
         TakenOver: at every attempt a worker took the partition over.
     """
     producer = TransactionalProducer(settings, settings.namespace + worker, tp)
@@ -56,6 +58,8 @@ async def work_as_owner(
             with attempt:
                 await producer.start()
                 result = await work(producer)
+    except NOT_ALLOWED as error:
+        raise not_allowed(error, settings, "Write") from None
     except Fenced:
         raise TakenOver(
             f"{tp.topic}[{tp.partition}] was taken over by a worker before {purpose}: stop the "

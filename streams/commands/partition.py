@@ -9,61 +9,52 @@ from itertools import chain, starmap
 from typing import Generic, TypeVar
 from uuid import UUID
 
-import msgspec
 from faust.types import TP
 from msgspec.structs import replace
 
-from models.errors import Fatal, Poison, Rejected, Transient
-from models.messages import Command, Event, EventRecord, check_expected_version
+from models.errors import PartitionFatal, Poison, Rejected
+from models.messages import Command, Event, EventRecord, Source
 from models.outcomes import Outcome
 from models.wire import encode
 from streams import metrics, tracing
 from streams.aggregate import Aggregate, TopicNames
-from streams.buses import CommandBus
 from streams.commands import replies
 from streams.commands.chunk_metrics import ChunkMetrics, label_names
-from streams.commands.reader import CommandReader
+from streams.commands.control import Control, control_key
+from streams.commands.decider import (
+    Decider,
+    Decision,
+    DecisionBus,
+    Ended,
+    Ending,
+    NewEvents,
+    Readable,
+    Waits,
+    is_failure,
+)
+from streams.commands.parking import ParkedCommands
 from streams.commands.rebuild_state import rebuild_states
 from streams.commands.repository import EventSourcedRepository
 from streams.encryption.keys import PartitionKeys, master_keys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import dead_letter
-from streams.kafka.partitioner import check_partition, partition_of
+from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record, reply_key, source_of
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.transactions import OtherTopic, OutputRecord, TransactionalProducer
+from streams.state.failure_window import WINDOW, FailureWindow
 from streams.state.input_log import check_topic
 from streams.state.recovery import recover_partition
-from streams.state.snapshot import (
-    Remembered,
-    RememberedAcceptance,
-    RememberedRejection,
-)
-from streams.state.store import encode_position, position_key
+from streams.state.store import Position, encode_position, position_key
 from streams.state.table import StateTable
 from streams.state.version import StateVersion, has_to_rebuild
 from streams.worker.app import StreamApp
-from streams.worker.logs import log_defect
 
 S = TypeVar("S")
-
-# A handler returns the new events of the command's aggregate, which it has saved (staged) already.
-DecisionBus = CommandBus[Sequence[Event]]
 
 # Commands per group. Each step runs over a group, so that its code and data stay in the CPU's
 # caches: one by one costs 25% more; building the batches at the end of the chunk costs 5% more.
 _GROUP_SIZE = 64
-
-
-class NewEvents(msgspec.Struct, frozen=True, gc=False):
-    """The events of an accepted command, and what is remembered of it."""
-
-    events: Sequence[Event]
-    acceptance: RememberedAcceptance
-
-
-# Result of deciding: new events, the remembered reply of a duplicate, or why there is neither.
-Decision = NewEvents | Remembered | Rejected | Poison
 
 
 @dataclass
@@ -73,6 +64,12 @@ class _Outputs:
     events: list[OutputRecord] = field(default_factory=list)
     outcomes: list[OutputRecord] = field(default_factory=list)
     dead: list[OutputRecord] = field(default_factory=list)
+    ended: dict[int, list[tuple[Ended, Outcome]]] = field(default_factory=dict)
+    """Commands that were parked, with their final outcomes, by the offset of what ended them."""
+    overtaken: list[Sequence[Event]] = field(default_factory=list)
+    """Events of commands that did so without being control records."""
+    failed: int = 0
+    """Number of commands that a mended program could have decided."""
 
 
 class CommandPartition(Generic[S]):
@@ -96,12 +93,13 @@ class CommandPartition(Generic[S]):
         self._aggregate = aggregate
         self._names = TopicNames.of(app.settings, aggregate.name)
         self._version = StateVersion.of(aggregate)
-        self._reader = CommandReader(aggregate.commands)
         self._table = table
         self._new_bus = new_bus
         self._tp = tp
         self._master = master_keys(app.settings)
         self._encrypt = app.settings.encrypt_personal_data and aggregate.has_personal_data
+        self._control_key = control_key(app.settings)
+        self._limit = app.settings.dead_letter_limit
         self._producer = TransactionalProducer(app.settings, app.conf.id, tp)
         self._label_names = label_names(aggregate)
 
@@ -138,7 +136,18 @@ class CommandPartition(Generic[S]):
             )
         self._sealer = PartitionSealer(keys, encrypt=self._encrypt)
         self._repository = EventSourcedRepository(self._aggregate, recovered.state, self._sealer)
-        self._bus = self._new_bus(self._repository)
+        self._parked = ParkedCommands(
+            self._tp, self._settings.partitions, recovered.state, self._sealer
+        )
+        self._decider = Decider(
+            self._aggregate,
+            self._repository,
+            self._new_bus(self._repository),
+            self._parked,
+            partitions=self._settings.partitions,
+            parks=self._settings.dead_letter_order == "aggregate",
+            control_key=self._control_key,
+        )
         self._position = replace(recovered.position, state=str(self._version))
         self._aggregates.set(self._stored.approximate_len())
         return recovered.position.offset
@@ -160,6 +169,7 @@ class CommandPartition(Generic[S]):
         """
         new = self._producer.batches
         events, outcomes, dead = new(), new(), new()
+        failed = 0
         measured = ChunkMetrics(self._label_names)
         with tracing.step("decide"):
             for start in range(0, len(records), _GROUP_SIZE):
@@ -169,8 +179,12 @@ class CommandPartition(Generic[S]):
                 events.extend(outputs.events)
                 outcomes.extend(outputs.outcomes)
                 dead.extend(outputs.dead)
+                failed += outputs.failed
         changes = self._repository.staged()
-        former, self._position = self._position, replace(self._position, offset=position)
+        changes.update(self._parked.staged())
+        former = self._position
+        recent = self._checked_window(former, len(records), failed)
+        self._position = replace(former, offset=position, recent=recent)
         changes[position_key(self._tp)] = encode_position(self._position)
         measured.end_of("decide")
         try:
@@ -199,24 +213,42 @@ class CommandPartition(Generic[S]):
         self._drop_state()
         await self._producer.close()
 
+    def _checked_window(self, former: Position, commands: int, failed: int) -> FailureWindow | None:
+        """Return the window after so many more commands.
+
+        Raises:
+            PartitionFatal: too many of the last commands failed.
+        """
+        if self._limit is None:
+            return None
+        window = (former.recent or FailureWindow()).adding(commands, failed)
+        if failed and window.exceeds(self._limit):
+            raise PartitionFatal(
+                f"{self._tp.topic}[{self._tp.partition}]: more than {self._limit:.2%} of the last "
+                f"{WINDOW} commands failed, which a mended program could decide, and this chunk "
+                f"has {failed} more: start one, or raise CQRS_DEAD_LETTER_LIMIT"
+            )
+        return window
+
     def _drop_state(self) -> None:
         state = self._table.owned.pop(self._tp.partition, None)
         if state is not None:
             state.close()
             metrics.STATE_AGGREGATES.remove(self._tp.topic, self._tp.partition)
+            ParkedCommands.forget(self._tp)
 
     def _apply(self, changes: Mapping[bytes, bytes], end: int) -> None:
         """Apply committed changes, which lie before `end` in the changelog, to the table."""
         self._stored.apply(changes, end)
         self._repository.clear()
+        self._parked.clear()
         self._sealer.clear()
 
     async def _process_group(self, records: Sequence[Record], measured: ChunkMetrics) -> _Outputs:
         outputs = _Outputs()
-        commands = [self._read(record) for record in records]
-        decisions = [await self._decide(*read) for read in zip(records, commands, strict=True)]
+        commands, decisions = await self._decider.decide(records)
         outcomes = [
-            self._conclude(record, command, decision, outputs)
+            self._conclude(record, command, decision, outputs, record)
             for record, command, decision in zip(records, commands, decisions, strict=True)
         ]
         outputs.outcomes.extend(
@@ -227,89 +259,88 @@ class CommandPartition(Generic[S]):
             _carry_contexts(records, decisions, outputs)
         decided = (one.events for one in decisions if isinstance(one, NewEvents))
         measured.add(commands, outcomes, chain.from_iterable(decided))
+        if outputs.ended:
+            self._add_ended(records, outputs, measured)
+        if self._limit is not None:
+            outputs.failed = sum(map(is_failure, decisions))
         return outputs
 
-    def _read(self, record: Record) -> Command | Poison:
-        """Return the command in a record; if reading it fails for any reason, the poison."""
-        try:
-            return self._reader.read(record)
-        except Poison as poison:
-            return poison.without_traceback()
-        except Exception as error:
-            log_defect("reading a command", error, record, offset=record.offset)
-            return Poison("unreadable", f"reading it raised {type(error).__name__}")
-
-    async def _decide(self, record: Record, command: Command | Poison) -> Decision:
-        """Let the handler decide and stage the result; if it fails, take back what it staged.
-
-        Raises:
-            Transient, Fatal: the handler's, which say nothing about the command.
-        """
-        if isinstance(command, Poison):
-            return command
-        aggregate_id, id_ = command.aggregate_id, command.id.bytes
-        try:
-            snapshot = self._repository.get(aggregate_id)
-            if snapshot.version == 0:
-                # An aggregate that exists had this checked for its first command.
-                check_partition(record, self._settings.partitions)
-        except Poison as poison:
-            return poison.without_traceback()
-        first = snapshot.reply_to(id_)
-        if first is not None:
-            return first
-        try:
-            check_expected_version(command, snapshot.version)
-            events = await self._bus.dispatch(command)
-        except Rejected as rejected:
-            self._repository.put(aggregate_id, snapshot)
-            if snapshot.version > 0:
-                self._repository.remember(
-                    aggregate_id, RememberedRejection(id_, rejected.code, rejected.reason)
-                )
-            return rejected.without_traceback()
-        except Poison as poison:  # the handler has loaded another aggregate, which is unreadable
-            self._repository.put(aggregate_id, snapshot)
-            return poison.without_traceback()
-        except (Transient, Fatal):
-            raise
-        except Exception as error:
-            self._repository.put(aggregate_id, snapshot)
-            log_defect(
-                f"deciding {type(command).__name__}",
-                error,
-                record,
-                offset=record.offset,
-                command=command.id,
-            )
-            return Poison("decide-failed", f"deciding it raised {type(error).__name__}")
-        sequence = snapshot.version + len(events)
-        acceptance = RememberedAcceptance(id_, sequence, len(events), record.offset, indexed=False)
-        self._repository.remember(aggregate_id, acceptance)
-        return NewEvents(events, acceptance)
-
     def _conclude(
-        self, record: Record, command: Command | Poison, decision: Decision, outputs: _Outputs
+        self,
+        record: Record,
+        command: Readable,
+        decision: Decision | Ending,
+        outputs: _Outputs,
+        by: Record,
     ) -> Outcome:
-        """Return the outcome; add the events or the dead letter to the outputs."""
+        """Return the outcome; add the events or the dead letter to the outputs.
+
+        `by` is the record in whose turn it was decided: another one if the command was parked.
+        """
         if isinstance(decision, Poison):
             outputs.dead.append(
                 self._sealer.seal_dead_letter(
-                    dead_letter(record, decision),
+                    dead_letter(record, decision, by),
                     keyed_elsewhere=self._is_keyed_elsewhere(record, decision),
                 )
             )
             return replies.dead_lettered(record, decision)
+        if isinstance(decision, Ending):
+            return self._conclude_ending(record, command, decision, outputs)
+        if isinstance(decision, Waits):
+            return replies.parked(record, command, decision.failure, decision.behind)
         assert isinstance(command, Command)
         match decision:
             case NewEvents(acceptance=acceptance):
                 ids = replies.event_ids_of(command, acceptance)
-                self._add_events(record, command, decision, ids, outputs)
+                self._add_events(record, command, decision, ids, outputs, source_of(by))
                 return replies.accepted(record, command, acceptance.sequence, ids, self._cluster)
             case Rejected():
                 return replies.rejected(record, command, decision)
-            case RememberedAcceptance() | RememberedRejection():
+            case _:
                 return replies.duplicate(record, command, decision, self._cluster)
+
+    def _conclude_ending(
+        self, record: Record, command: Readable, ending: Ending, outputs: _Outputs
+    ) -> Outcome:
+        """Conclude the parked commands that a record ends as well; return its own outcome."""
+        if isinstance(ending.own, NewEvents):
+            outputs.overtaken.append(ending.own.events)
+            outcome = self._conclude(record, command, ending.own, outputs, record)
+        else:
+            assert isinstance(command, Control)
+            outcome = replies.unparked(record, command, ending.own, len(ending.ended))
+        outputs.ended[record.offset] = [
+            (
+                one,
+                replies.ended_by(
+                    record,
+                    self._conclude(one.record, one.command, one.decision, outputs, record),
+                    one.command,
+                    self._cluster,
+                ),
+            )
+            for one in ending.ended
+        ]
+        return outcome
+
+    def _add_ended(
+        self, records: Sequence[Record], outputs: _Outputs, measured: ChunkMetrics
+    ) -> None:
+        """Add the outcomes of parked commands, each before that of the record that ended it."""
+        own, outputs.outcomes = outputs.outcomes, []
+        for record, outcome in zip(records, own, strict=True):
+            ended = outputs.ended.get(record.offset, ())
+            outputs.outcomes += [OutputRecord(record.key, encode(reply)) for _, reply in ended]
+            outputs.outcomes.append(outcome)
+            decisions = (one.decision for one, _ in ended)
+            events = (one.events for one in decisions if isinstance(one, NewEvents))
+            measured.add(
+                [one.command for one, _ in ended],
+                [reply for _, reply in ended],
+                chain.from_iterable(events),
+            )
+        measured.add((), (), chain.from_iterable(outputs.overtaken))
 
     def _is_keyed_elsewhere(self, record: Record, poison: Poison) -> bool:
         """Whether the aggregate of a record may have a data key that is not in this partition.
@@ -328,8 +359,8 @@ class CommandPartition(Generic[S]):
         new: NewEvents,
         ids: Sequence[UUID],
         outputs: _Outputs,
+        source: Source,
     ) -> None:
-        source = source_of(record)
         first = new.acceptance.sequence - len(new.events) + 1
         for sequence, (id_, event) in enumerate(zip(ids, new.events, strict=True), first):
             envelope = EventRecord(
@@ -347,15 +378,24 @@ class CommandPartition(Generic[S]):
 
 
 def _carry_contexts(
-    records: Sequence[Record], decisions: Sequence[Decision], outputs: _Outputs
+    records: Sequence[Record], decisions: Sequence[Decision | Ending], outputs: _Outputs
 ) -> None:
     """Add the trace context of each command that has one to its outcome and its events."""
     end = 0
     for index, (record, decision) in enumerate(zip(records, decisions, strict=True)):
         start = end
-        end += len(decision.events) if isinstance(decision, NewEvents) else 0
+        end += _number_of_events(decision)
         headers = tracing.context_headers(record)
         if headers:
             outputs.outcomes[index] = replace(outputs.outcomes[index], headers=headers)
             for event in range(start, end):
                 outputs.events[event] = replace(outputs.events[event], headers=headers)
+
+
+def _number_of_events(decision: Decision | Ending) -> int:
+    if isinstance(decision, NewEvents):
+        return len(decision.events)
+    if not isinstance(decision, Ending):
+        return 0
+    made = [decision.own, *(one.decision for one in decision.ended)]
+    return sum(len(one.events) for one in made if isinstance(one, NewEvents))

@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from models.errors import Poison, Rejected
 from models.messages import Command, Source, event_id, indexed_event_id
 from models.outcomes import (
@@ -15,12 +17,19 @@ from models.outcomes import (
     DeadLettered,
     Duplicate,
     FirstAcceptance,
+    FirstParked,
     FirstRejection,
+    Outcome,
+    Parked,
     Rejection,
+    Unparked,
 )
 from models.tokens import token_text
+from streams.commands.control import Control
+from streams.commands.decider import Obeyed
 from streams.commands.reader import identify
 from streams.kafka.records import Record, source_of, time_of
+from streams.state.parked import Failure, ParkedCommand
 from streams.state.snapshot import Remembered, RememberedAcceptance, RememberedRejection
 
 
@@ -51,9 +60,52 @@ def rejected(record: Record, command: Command, reason: Rejected) -> Rejection:
     return Rejection(**_common(record, command), code=reason.code, reason=reason.reason)
 
 
-def duplicate(record: Record, command: Command, first: Remembered, cluster: str) -> Duplicate:
-    """Reply to a command whose id was decided before, with the first reply."""
+def duplicate(
+    record: Record, command: Command, first: Remembered | ParkedCommand, cluster: str
+) -> Duplicate:
+    """Reply to a command whose id was decided before, or is parked, with the first reply."""
     return Duplicate(**_common(record, command), of=first_reply(record, command, first, cluster))
+
+
+def parked(record: Record, command: object, failure: Failure, behind: int) -> Parked:
+    """Reply to a command that waits; one that could not be read is identified by its record."""
+    if isinstance(command, Command):
+        common = _common(record, command)
+    else:
+        common = {"timestamp": time_of(record), "source": source_of(record)}
+        common["command_id"], common["aggregate_id"] = identify(record)
+    return Parked(
+        **common,
+        code=failure.code,
+        reason=failure.reason,
+        behind=behind,
+    )
+
+
+def unparked(record: Record, control: Control, obeyed: Obeyed, ended: int) -> Unparked:
+    """Reply to a control record."""
+    return Unparked(
+        command_id=control.id,
+        aggregate_id=control.aggregate_id,
+        timestamp=time_of(record),
+        source=source_of(record),
+        ended=ended,
+        left=obeyed.left,
+        code=obeyed.code,
+        reason=obeyed.reason,
+    )
+
+
+def ended_by(by: Record, reply: Outcome, command: Command, cluster: str) -> Outcome:
+    """Return the reply to a command that was parked until the turn of the record `by`."""
+    changes: dict[str, Any] = {
+        "command_id": command.id,
+        "aggregate_id": command.aggregate_id,
+        "decided_by": by.offset,
+    }
+    if isinstance(reply, Accepted):
+        changes["token"] = token_text(cluster, source_of(by), command.aggregate_id, reply.sequence)
+    return replace(reply, **changes)
 
 
 def dead_lettered(record: Record, poison: Poison) -> DeadLettered:
@@ -73,9 +125,11 @@ def dead_lettered(record: Record, poison: Poison) -> DeadLettered:
 
 
 def first_reply(
-    record: Record, command: Command, first: Remembered, cluster: str
-) -> FirstAcceptance | FirstRejection:
+    record: Record, command: Command, first: Remembered | ParkedCommand, cluster: str
+) -> FirstAcceptance | FirstRejection | FirstParked:
     """Return the first reply to this command's id; both commands are in the same partition."""
+    if isinstance(first, ParkedCommand):
+        return FirstParked(offset=first.offset)
     if isinstance(first, RememberedRejection):
         return FirstRejection(code=first.code, reason=first.reason)
     source = Source(record.topic, record.partition, first.offset)

@@ -10,7 +10,8 @@ from faust.types import TP, TopicT
 
 from streams.aggregate import Aggregate, TopicNames
 from streams.commands.chunk_metrics import declare
-from streams.commands.partition import CommandPartition, DecisionBus
+from streams.commands.decider import DecisionBus
+from streams.commands.partition import CommandPartition
 from streams.commands.repository import EventSourcedRepository
 from streams.encryption.key_ring import check_master_key
 from streams.kafka.rights import command_worker

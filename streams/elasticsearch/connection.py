@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from traceback import clear_frames
 from typing import Any
 
+import elasticsearch
 from aiohttp import ClientConnectorDNSError, ClientConnectorError, ServerDisconnectedError
 from elastic_transport import (
     BaseNode,
@@ -32,6 +33,7 @@ from streams.settings import Settings
 from streams.tls import tls_context
 
 _NODE_FAILED = (502, 503, 504)  # another node may still be able to do it
+_CLIENT_MAJOR = elasticsearch.VERSION[0]
 _PASSING_STATUSES = frozenset({408, 429})
 _FIRST_ANSWER_S = 5.0
 _INDEX_CLOSED = "index_closed_exception"  # a 400, but it passes when a person opens the index
@@ -60,25 +62,40 @@ class OneNodeAtATime(NodeSelector):
     def __init__(self, node_configs: list[NodeConfig]) -> None:
         """Create it; the pool shuffles its nodes, so that processes do not all ask the same one."""
         super().__init__(node_configs)
-        self._next = 0
+        self._turn = 0
+
+    @property
+    def current(self) -> NodeConfig:
+        """The node whose turn it is."""
+        return self.node_configs[self._turn]
 
     def select(self, nodes: Sequence[BaseNode]) -> BaseNode:
         """Return the node whose turn it is, or the next one of those that have not failed."""
         by_config = {node.config: node for node in nodes}
-        while self.node_configs[self._next] not in by_config:
-            self.leave()
-        return by_config[self.node_configs[self._next]]
+        while self.current not in by_config:
+            self.leave(self.current)
+        return by_config[self.current]
 
-    def leave(self) -> None:
-        """Let it be the next node's turn."""
-        self._next = (self._next + 1) % len(self.node_configs)
+    def leave(self, node: NodeConfig) -> None:
+        """Let it be the next node's turn, unless somebody has left this one before."""
+        if node == self.current:
+            self._turn = (self._turn + 1) % len(self.node_configs)
 
 
-def ask_another_node(client: AsyncElasticsearch) -> None:
-    """Send the next requests to another node, if there are several: this one may be cut off."""
+def current_node(client: AsyncElasticsearch) -> NodeConfig:
+    """Return the node that is asked next, unless it has failed."""
+    return _selector(client).current
+
+
+def ask_another_node(client: AsyncElasticsearch, than: NodeConfig) -> None:
+    """Ask no more of this node than has to be: it may be cut off. Without others, it goes on."""
+    _selector(client).leave(than)
+
+
+def _selector(client: AsyncElasticsearch) -> OneNodeAtATime:
     selector = client.transport.node_pool.node_selector
-    if isinstance(selector, OneNodeAtATime):
-        selector.leave()
+    assert isinstance(selector, OneNodeAtATime), "`connect` made it"
+    return selector
 
 
 def connect(settings: Settings, *, timeout: float) -> AsyncElasticsearch:
@@ -247,6 +264,11 @@ def _api_failure(error: ApiError, where: str) -> CqrsError:
         )
     if error.meta.headers.get("x-elastic-product") != "Elasticsearch":
         return _not_elasticsearch(where)
+    if kind == "media_type_header_exception":  # of Elasticsearch 8, which speaks versions 7 and 8
+        return Fatal(
+            f"Elasticsearch at {where} does not understand the requests of this version: "
+            f"Elasticsearch {_CLIENT_MAJOR} is needed"
+        )
     if kind == "index_not_found_exception":
         return missing_index(error.body["error"].get("index", ""))
     return Fatal(f"Elasticsearch at {where} refuses a request: {_line(str(error))}")

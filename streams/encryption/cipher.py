@@ -24,7 +24,8 @@ PERSONAL = "personal"
 
 _FIELD_IN_JSON = f'"{PERSONAL}"'.encode()
 
-# First byte of a sealed state. A plain one is a MessagePack array, which starts with another.
+# First byte of a sealed state or parked command. A plain one is a MessagePack array, which starts
+# with another.
 _SEALED_STATE = b"\x01"
 
 _NONCE_BYTES = 12
@@ -94,7 +95,7 @@ def seal_state(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
 
 
 def is_sealed_state(value: bytes | None) -> bool:
-    """Whether this record of the state table is sealed."""
+    """Whether this record of the state table, or parked command, is sealed."""
     return value is not None and value.startswith(_SEALED_STATE)
 
 
@@ -119,6 +120,28 @@ def seal_dead_letter(content: bytes, aggregate_id: bytes, key: bytes) -> bytes:
 def open_dead_letter(value: bytes, aggregate_id: bytes, key: bytes) -> bytes:
     """Open the content of a dead letter. Raises DecryptionError."""
     return unseal(key, value, _place(b"dead letter", aggregate_id))
+
+
+def seal_parked(content: bytes, aggregate_id: bytes, offset: int, key: bytes) -> bytes:
+    """Seal value and headers of a parked command."""
+    return _SEALED_STATE + seal(key, content, _place_of_parked(aggregate_id, offset))
+
+
+def open_parked(content: bytes, aggregate_id: bytes, offset: int, key: bytes | None) -> bytes:
+    """Open what `seal_parked` returned; what is not sealed is returned unchanged.
+
+    Raises:
+        DecryptionError: it is sealed, and `key` is None or another one, or it was changed.
+    """
+    if not is_sealed_state(content):
+        return content
+    if key is None:
+        raise DecryptionError("its key is gone")
+    return unseal(key, content[len(_SEALED_STATE) :], _place_of_parked(aggregate_id, offset))
+
+
+def _place_of_parked(aggregate_id: bytes, offset: int) -> bytes:
+    return _place(b"parked", b"%b\0%d" % (aggregate_id, offset))
 
 
 def _place_of_event(wire: dict[str, Any]) -> bytes:

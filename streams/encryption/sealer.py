@@ -6,9 +6,11 @@ from models.messages import Event, EventRecord
 from models.wire import encode
 from streams.encryption.cipher import (
     is_sealed_state,
+    open_parked,
     open_state,
     seal_dead_letter,
     seal_event,
+    seal_parked,
     seal_state,
 )
 from streams.encryption.keys import PartitionKeys
@@ -70,6 +72,24 @@ class PartitionSealer:
         if value is None or not is_sealed_state(value):
             return value
         return open_state(value, aggregate_id, self._keys.get(aggregate_id))
+
+    def seal_parked(self, aggregate_id: bytes, offset: int, content: bytes) -> bytes:
+        """Seal a parked command, if encryption is on and its aggregate has a data key.
+
+        One that is sealed is returned unchanged.
+        """
+        if not self._encrypt or is_sealed_state(content):
+            return content
+        key = self._keys.get(aggregate_id)
+        return content if key is None else seal_parked(content, aggregate_id, offset, key)
+
+    def open_parked(self, aggregate_id: bytes, offset: int, content: bytes) -> bytes:
+        """Open a parked command; one that is not sealed is returned unchanged.
+
+        Raises:
+            DecryptionError, Fatal: as `open_state`.
+        """
+        return open_parked(content, aggregate_id, offset, self._keys.get(aggregate_id))
 
     def changes(self) -> list[OutputRecord]:
         """Return what the keys topic lacks: keys created and destroyed since the last commit."""

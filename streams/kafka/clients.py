@@ -23,7 +23,7 @@ from streams.kafka.aiokafka_patches import (
     shorten_wait_for_markers,
     wait_before_reconnecting,
 )
-from streams.kafka.refusal import Refused, refusal
+from streams.kafka.refusal import Refused, Unreachable, refusal
 from streams.settings import Settings
 from streams.tls import tls_context
 
@@ -167,17 +167,18 @@ async def _connected_admin(settings: Settings) -> AIOKafkaAdminClient:
                     **connection_options(settings), request_timeout_ms=10_000
                 )
                 create_no_topics(client._client)
-                async with async_timeout.timeout(_ANSWER_TIMEOUT_S * len(servers)):
-                    await client.start()
-                if not client._client.cluster.brokers():
+                try:
+                    async with async_timeout.timeout(_ANSWER_TIMEOUT_S * len(servers)):
+                        await client.start()
+                    if not client._client.cluster.brokers():
+                        raise NodeNotReadyError
+                except BaseException:  # also if it is cancelled, by a deadline for instance
                     await client.close()
-                    raise NodeNotReadyError
+                    raise
     except (KafkaConnectionError, NodeNotReadyError):
-        await client.close()
         raise await not_connected(settings) from None
     except asyncio.TimeoutError:
-        await client.close()
-        raise Fatal(
+        raise Unreachable(
             f"Kafka does not answer at {settings.bootstrap_servers}: it takes connections, so look "
             "at its log, or set CQRS_BOOTSTRAP_SERVERS"
         ) from None
@@ -192,11 +193,10 @@ async def started(client: Any, settings: Settings) -> AsyncIterator[Any]:
         Fatal: no broker answers or takes this client.
     """
     try:
-        await client.start()
-    except KafkaConnectionError:
-        await stop(client)
-        raise await not_connected(settings) from None
-    try:
+        try:
+            await client.start()
+        except KafkaConnectionError:
+            raise await not_connected(settings) from None
         yield client
     finally:
         await stop(client)
@@ -231,7 +231,7 @@ async def _disconnect(client: Any) -> None:
 
 async def not_connected(settings: Settings) -> Fatal:
     """Build the one-line error for brokers that a client could not connect to: the true reason."""
-    return await refusal(settings, connection_options(settings)) or Fatal(
+    return await refusal(settings, connection_options(settings)) or Unreachable(
         f"Kafka does not answer at {settings.bootstrap_servers}: start it (`cqrs up` starts a "
         "local one) or set CQRS_BOOTSTRAP_SERVERS"
     )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from models.errors import Poison
+from models.messages import Source
 from streams.kafka.records import Record, reply_key
 from streams.kafka.topics import OUTPUT_BYTES
 from streams.kafka.transactions import OutputRecord
@@ -18,6 +19,12 @@ SOURCE_TOPIC = "cqrs-source-topic"
 SOURCE_PARTITION = "cqrs-source-partition"
 SOURCE_OFFSET = "cqrs-source-offset"
 SOURCE_TIMESTAMP = "cqrs-source-timestamp"
+
+# Header of a command that was parked before: offset of the record that ended it.
+DECIDED_BY = "cqrs-decided-by"
+
+# Header of a record that says that a dead letter of its partition was sent again: its offset.
+SENT_AGAIN = "cqrs-sent-again"
 
 # Header of a dead letter of a view: the view's name.
 VIEW = "cqrs-view"
@@ -47,8 +54,10 @@ _CONTENT = msgspec.msgpack.Decoder(tuple[bytes | None, list[tuple[str, bytes | N
 _HEADER_OVERHEAD_BYTES = 10
 
 
-def dead_letter(record: Record, poison: Poison) -> OutputRecord:
+def dead_letter(record: Record, poison: Poison, by: Record | None = None) -> OutputRecord:
     """Build the dead letter of a record: its key, value and headers, the reason and its source.
+
+    `by` is the record in whose turn it was decided, if it was parked until then.
 
     If that is too large, the headers are left out, the value is cut, and the key is cut to the
     longest possible aggregate id; ``CUT`` and ``CUT_KEY`` then hold the original lengths. The whole
@@ -75,14 +84,58 @@ def dead_letter(record: Record, poison: Poison) -> OutputRecord:
             (SOURCE_PARTITION, str(record.partition).encode()),
             (SOURCE_OFFSET, str(record.offset).encode()),
             (SOURCE_TIMESTAMP, str(record.timestamp).encode()),
+            *([] if by is None or by is record else [(DECIDED_BY, str(by.offset).encode())]),
             *cut,
         ],
     )
 
 
+def dead_letter_source(record: Record) -> Source | None:
+    """Return the source of the command in a dead letter; None if its headers do not say it."""
+    headers = dict(record.headers)
+    try:
+        return Source(
+            (headers[SOURCE_TOPIC] or b"").decode(errors="replace"),
+            int(headers[SOURCE_PARTITION] or b""),
+            int(headers[SOURCE_OFFSET] or b""),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def decided_at(record: Record, source: Source) -> int:
+    """Return the offset of the record in whose turn the command of a dead letter was decided."""
+    try:
+        return int(dict(record.headers)[DECIDED_BY] or b"")
+    except (KeyError, ValueError):
+        return source.offset
+
+
+def marker(letter: Record) -> OutputRecord:
+    """Build the record that says, on the topic of a dead letter, that it was sent again."""
+    return OutputRecord(reply_key(letter), None, [(SENT_AGAIN, str(letter.offset).encode())])
+
+
+def is_marker(record: Record) -> bool:
+    """Return whether a record of the topic is no dead letter, but says that one was sent again.
+
+    The headers of a command's record are only on its dead letter, which has a code.
+    """
+    names = [name for name, _ in record.headers]
+    return record.value is None and SENT_AGAIN in names and CODE not in names
+
+
+def marked_offset(record: Record) -> int | None:
+    """Return the offset of the dead letter that was sent again; None if the record is no marker."""
+    try:
+        return int(dict(record.headers)[SENT_AGAIN] or b"") if is_marker(record) else None
+    except ValueError:
+        return None
+
+
 def sealed_letter(plain: OutputRecord, seal: Callable[[bytes], bytes]) -> OutputRecord:
     """Return the dead letter with the record's value and headers sealed, and a header for that."""
-    of_record, own = _split(plain.headers)
+    of_record, own = split_headers(plain.headers)
     sealed = seal(msgspec.msgpack.encode((plain.value, of_record)))
     return OutputRecord(plain.key, sealed, [*own, (SEALED, _WHOLE)])
 
@@ -92,14 +145,14 @@ def is_sealed(headers: Headers) -> bool:
 
     A header of the record does not count, whatever its producer calls it.
     """
-    return SEALED in dict(_split(headers)[1])
+    return SEALED in dict(split_headers(headers)[1])
 
 
 def opened_letter(
     value: bytes, headers: Headers, open_: Callable[[bytes], bytes]
 ) -> tuple[bytes | None, Headers]:
     """Return value and headers of a sealed dead letter as they were before it was sealed."""
-    of_record, own = _split(headers)
+    of_record, own = split_headers(headers)
     others = [header for header in own if header[0] != SEALED]
     content = open_(value)
     if dict(own)[SEALED] != _WHOLE:
@@ -110,11 +163,11 @@ def opened_letter(
 
 def withheld_letter(plain: OutputRecord) -> OutputRecord:
     """Return the dead letter without the record's value and headers, and a header for that."""
-    _, own = _split(plain.headers)
+    _, own = split_headers(plain.headers)
     return OutputRecord(plain.key, None, [*own, (WITHHELD, _length(plain.value))])
 
 
-def _split(headers: Headers) -> tuple[Headers, Headers]:
+def split_headers(headers: Headers) -> tuple[Headers, Headers]:
     """Return the record's headers, and those that a dead letter has in addition.
 
     A record may have been a dead letter itself.

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.protocol.admin import DescribeGroupsResponse_v3
+from aiokafka.protocol.admin import ApiVersionRequest, DescribeGroupsResponse_v3
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import (
     Array,
@@ -134,6 +134,16 @@ class _GroupsRequest(Request[_GroupsRequestStruct]):  # type: ignore[misc]
 
     def build(self, request_struct_class: type[_GroupsRequestStruct]) -> _GroupsRequestStruct:
         return request_struct_class([self._group], True)
+
+
+async def api_versions(client: AIOKafkaClient, node: int) -> Mapping[int, tuple[int, int]]:
+    """Return the lowest and the highest version of each request that a broker takes, by its key.
+
+    Raises:
+        KafkaError: it does not answer.
+    """
+    response = await client.send(node, ApiVersionRequest())
+    return {key: (lowest, highest) for key, lowest, highest in response.api_versions}
 
 
 async def group_rights(client: AIOKafkaClient, group: str) -> tuple[int, int]:

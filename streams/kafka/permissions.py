@@ -86,32 +86,49 @@ async def check_rights(settings: Settings, rights: Iterable[Right]) -> None:
         NotAllowed: one is missing.
         Fatal: no broker answers.
     """
+    for missing in await missing_rights(settings, rights):
+        raise missing
+
+
+async def missing_rights(settings: Settings, rights: Iterable[Right]) -> Sequence[NotAllowed]:
+    """Return a line for each right that is missing, of those that `check_rights` checks.
+
+    Raises:
+        Fatal: no broker answers.
+    """
     literal = [right for right in rights if not right.prefixed]
     async with admin_client(settings) as admin:
-        await _check_topics(admin, settings, [one for one in literal if one.resource == "topic"])
+        of_topics = [one for one in literal if one.resource == "topic"]
+        missing = await _missing_on_topics(admin, settings, of_topics)
         for right in literal:
             if right.resource == "group":
-                await _check_group(admin, settings, right)
+                missing += await _missing_on_group(admin, settings, right)
+    return missing
 
 
-async def _check_topics(
+async def _missing_on_topics(
     admin: AIOKafkaAdminClient, settings: Settings, rights: Sequence[Right]
-) -> None:
+) -> list[NotAllowed]:
     if not rights:
-        return
+        return []
     client = admin._client
     topics = {right.name for right in rights}
     found = await topic_metadata(client, topics, client.get_random_node(), with_rights=True)
+    missing = []
     for right in rights:
         topic = found[right.name]
         if topic.error == TopicAuthorizationFailedError.errno:  # it may not even be described
             described_by = [name for name in right.operations if name != "DescribeConfigs"]
-            raise NotAllowed(settings, described_by, f"topic {right.name}")
-        if topic.error == 0:
-            _check_allowed(settings, right, topic.allowed)
+            missing.append(NotAllowed(settings, described_by, f"topic {right.name}"))
+        elif topic.error == 0:
+            missing += _missing_of(settings, right, topic.allowed)
+    return missing
 
 
-async def _check_group(admin: AIOKafkaAdminClient, settings: Settings, right: Right) -> None:
+async def _missing_on_group(
+    admin: AIOKafkaAdminClient, settings: Settings, right: Right
+) -> list[NotAllowed]:
+    denied = NotAllowed(settings, right.operations, f"group {right.name}")
     try:
         # On a new cluster, asking for a group's coordinator makes Kafka create what it needs.
         async for attempt in AsyncRetrying(
@@ -123,16 +140,16 @@ async def _check_group(admin: AIOKafkaAdminClient, settings: Settings, right: Ri
             with attempt:
                 error, allowed = await group_rights(admin._client, right.name)
     except GroupCoordinatorNotAvailableError:
-        return  # the worker itself waits for it, and logs that
+        return []  # the worker itself waits for it, and logs that
     except GroupAuthorizationFailedError:
-        raise NotAllowed(settings, right.operations, f"group {right.name}") from None
+        return [denied]
     if error == GroupAuthorizationFailedError.errno:
-        raise NotAllowed(settings, right.operations, f"group {right.name}")
-    if error == 0:
-        _check_allowed(settings, right, allowed)
+        return [denied]
+    return [] if error else _missing_of(settings, right, allowed)
 
 
-def _check_allowed(settings: Settings, right: Right, allowed: int) -> None:
+def _missing_of(settings: Settings, right: Right, allowed: int) -> list[NotAllowed]:
     missing = [name for name in right.operations if not allowed >> _CODES[name] & 1]
-    if missing and allowed != _UNKNOWN:
-        raise NotAllowed(settings, missing, f"{right.resource} {right.name}")
+    if not missing or allowed == _UNKNOWN:
+        return []
+    return [NotAllowed(settings, missing, f"{right.resource} {right.name}")]

@@ -37,6 +37,10 @@ class Refused(Fatal):
     """A broker answered, and refuses this client: no outage, and it does not pass by itself."""
 
 
+class Unreachable(Fatal):
+    """No broker takes a connection, and none says why: it may be an outage."""
+
+
 async def refusal(settings: Settings, options: Mapping[str, Any]) -> Fatal | None:
     """Return why the brokers take no connection.
 
@@ -45,7 +49,7 @@ async def refusal(settings: Settings, options: Mapping[str, Any]) -> Fatal | Non
         options: of a client (`connection_options`).
 
     Returns:
-        `Refused` if a broker says why. Another Fatal if one closes the connection, which it also
+        `Refused` if a broker says why. `Unreachable` if one closes the connection, which it also
         does when it is killed. None if one takes the connection, or none answers.
     """
     found: Fatal | None = None
@@ -110,7 +114,7 @@ def _reason(error: Exception, server: str, settings: Settings) -> Fatal | None:
     if isinstance(error, ConnectionRefusedError):
         return None
     if isinstance(error, ConnectionError | KafkaConnectionError):
-        return Fatal(
+        return Unreachable(
             f"{where} closes the connection: its listener may want another protocol or a client "
             f"certificate; check {security} and CQRS_KAFKA_CERT_FILE"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -57,6 +57,10 @@ class TopicSpec:
     configs: Mapping[str, str]
     replicas: int = 1
     """Replicas of each partition; of the one with the fewest, as found."""
+    out_of_sync: int = 0
+    """Number of partitions with a replica that is down or behind, as found."""
+    leaderless: int = 0
+    """Number of partitions without a leader, as found: nobody can use them."""
 
 
 def partitions_of(settings: Settings, topic: str) -> list[TopicPartition]:
@@ -144,14 +148,14 @@ async def create_topics(settings: Settings, specs: Sequence[TopicSpec]) -> list[
                 if code not in (0, TopicAlreadyExistsError.errno):
                     raise Fatal(f"cannot create topic {name}: {message or for_code(code).__name__}")
             existing = await _wait_until_described(settings, admin, specs)
-        _check(settings, specs, existing)
+        _raise_first(topic_faults(settings, specs, existing))
         return [spec.name for spec in missing]
 
 
 async def check_topics(
     settings: Settings, specs: Sequence[TopicSpec], rights: Sequence[Right] = ()
 ) -> Sequence[str]:
-    """Check that all topics exist and have the settings that matter (`_check`).
+    """Check that all topics exist and have the settings that matter (`topic_faults`).
 
     Before that, check these `rights`: without them, readers would hang.
 
@@ -167,10 +171,7 @@ async def check_topics(
         # It lists all topics of the cluster, so it is asked for only where the number matters.
         single = any(topic.replicas < _COPIES for topic in existing.values())
         brokers = len((await admin.describe_cluster())["brokers"]) if single else _COPIES
-    missing = [spec.name for spec in specs if spec.name not in existing]
-    if missing:
-        raise _missing(missing)
-    _check(settings, specs, existing)
+    _raise_first(topic_faults(settings, specs, existing))
     return weaknesses(specs, existing, brokers)
 
 
@@ -212,23 +213,42 @@ def wrong_partitions(topic: str, found: str, settings: Settings) -> Fatal:
     )
 
 
-def _check(
+def topic_faults(
     settings: Settings, specs: Sequence[TopicSpec], existing: Mapping[str, TopicSpec]
-) -> None:
-    """Check partitions, cleanup policy, record size, and that nothing expires that must not."""
+) -> Iterator[Fatal]:
+    """Yield what no worker starts with, in order; the message says what to do.
+
+    That is a missing topic, and another number of partitions, cleanup policy or record size; and
+    whatever makes expire what must not.
+    """
+    missing = [spec.name for spec in specs if spec.name not in existing]
+    if missing:
+        yield _missing(missing)
+    wrong: dict[int, list[str]] = {}
     for spec in specs:
+        if spec.name in existing and existing[spec.name].partitions != spec.partitions:
+            wrong.setdefault(existing[spec.name].partitions, []).append(spec.name)
+    for number, (first, *others) in wrong.items():
+        which = f"{first} (and {len(others)} others)" if others else first
+        yield wrong_partitions(which, str(number), settings)
+    for spec in specs:
+        if spec.name not in existing:
+            continue
         found = existing[spec.name]
-        if found.partitions != spec.partitions:
-            raise wrong_partitions(spec.name, str(found.partitions), settings)
         wanted = {key: spec.configs[key] for key in ("cleanup.policy", "max.message.bytes")}
         if spec.configs.get("retention.ms") == "-1":
             wanted |= {"retention.ms": "-1", "retention.bytes": "-1"}
         for key, value in wanted.items():
             if found.configs[key] != value:
-                raise Fatal(
+                yield Fatal(
                     f"topic {spec.name} has {key}={found.configs[key]}, it must be {value}; "
                     "change it with your cluster's kafka-configs tool"
                 )
+
+
+def _raise_first(faults: Iterable[Fatal]) -> None:
+    for fault in faults:
+        raise fault
 
 
 def weaknesses(
@@ -240,7 +260,7 @@ def weaknesses(
     with a single broker, which has no room for replicas, nobody has to be told.
     """
     lines = []
-    found = [existing[spec.name] for spec in specs]
+    found = [existing[spec.name] for spec in specs if spec.name in existing]
     single = [topic.name for topic in found if topic.replicas < _COPIES]
     if single and brokers > 1:
         lines.append(
@@ -289,8 +309,15 @@ async def _describe(
             _refuse(settings, code, name, "DescribeConfigs")
             if code == NoError.errno:
                 configs: dict[str, str] = {entry[0]: entry[1] for entry in entries}
-                replicas = min(len(partition["replicas"]) for partition in described[name])
-                found[name] = TopicSpec(name, len(described[name]), configs, replicas)
+                partitions = described[name]
+                found[name] = TopicSpec(
+                    name,
+                    len(partitions),
+                    configs,
+                    replicas=min(len(one["replicas"]) for one in partitions),
+                    out_of_sync=sum(len(one["isr"]) < len(one["replicas"]) for one in partitions),
+                    leaderless=sum(one["leader"] < 0 for one in partitions),
+                )
     return found
 
 

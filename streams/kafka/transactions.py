@@ -270,3 +270,7 @@ class TransactionalProducer:
         finally:
             with suppress(KafkaError):
                 await stop(producer)
+            # One that failed twice has a second future, which nobody has seen.
+            ended = producer._txn_manager.wait_for_transaction_end()
+            if ended is not None and ended.done():
+                retrieve(ended)

@@ -24,7 +24,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import orjson
 from faust.types import TP
@@ -105,6 +105,20 @@ class RocksDBStore(StateStore):
         """Return the position in an input partition. Raises Transient: see the class."""
         value = self.get(position_key(tp))
         return None if value is None else decode_position(value)
+
+    def reserved(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over the reserved keys that begin with this, and their values.
+
+        Raises Transient: see the class.
+        """
+        try:
+            items: Iterator[tuple[Any, Any]] = self._db.items(from_key=prefix)
+            for key, value in items:
+                if not key.startswith(prefix):
+                    return
+                yield key, value
+        except Exception as error:
+            self._remove_and_raise(error)
 
     def apply(self, changes: Mapping[bytes, bytes | None], end: int) -> None:
         """Apply records of the changelog, all or nothing; None deletes a key, `end` is exclusive.

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 import msgspec
 from faust.types import TP
 
+from streams.state.failure_window import FailureWindow
+
 # Keys that start with this byte are no aggregate ids, which contain no control characters.
 RESERVED = b"\x00"
 
@@ -34,6 +36,9 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
     complete_from: int = msgspec.field(default=0, name="completeFrom")
     """Offset of the changelog from which on the states are complete: they were rebuilt from the
     events, because a record before it cannot be read, whose key may be that of a state."""
+
+    recent: FailureWindow | None = None
+    """How many of the last commands failed; None without `CQRS_DEAD_LETTER_LIMIT`."""
 
     # The first offsets of what this topic caused; before them is what a former topic of the same
     # name caused (`cqrs topics adopt`).
@@ -73,6 +78,10 @@ class StateStore(ABC):
     @abstractmethod
     def position(self, tp: TP) -> Position | None:
         """Return the position in an input partition that belongs to this state, if there is one."""
+
+    @abstractmethod
+    def reserved(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over the reserved keys that begin with this, which begins with `RESERVED`."""
 
     @abstractmethod
     def apply(self, changes: Mapping[bytes, bytes | None], end: int) -> None:
@@ -119,6 +128,10 @@ class MemoryStore(StateStore):
         """Return the position in an input partition that belongs to this state, if there is one."""
         value = self._reserved.get(position_key(tp))
         return None if value is None else decode_position(value)
+
+    def reserved(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over the reserved keys that begin with this, and their values."""
+        return (item for item in self._reserved.items() if item[0].startswith(prefix))
 
     def apply(self, changes: Mapping[bytes, bytes | None], end: int) -> None:
         """Apply records of the changelog; None deletes a key, and `end` is exclusive."""

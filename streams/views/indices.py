@@ -302,11 +302,15 @@ class ViewIndices:
         if state.closed:
             return state
         store = self.store(state.name)
+        node = store.node
         try:
             async with async_timeout.timeout(_READ_TIMEOUT_S):
                 found = await store.sound_checkpoints(range(log.partitions))
                 return replace(state, checkpoints=found)
-        except (Transient, NoSuchView, asyncio.TimeoutError):
+        except (Transient, NoSuchView):
+            return state
+        except asyncio.TimeoutError:
+            store.ask_another_node(node)
             return state
 
     def _state(self, name: str, number: int, description: Mapping[str, Any]) -> IndexState:

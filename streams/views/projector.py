@@ -302,8 +302,9 @@ def _may_pass(error: BaseException) -> bool:
 class _PendingWrites:
     """Documents of a chunk that are being written; repeat `send` until it returns.
 
-    Then `stale` contains the ids of documents that Elasticsearch had already in this or a later
-    version, and `refused` the ids and reasons of those that it refuses for good.
+    Then every copy of the index has each of them, in this or a later version, but for those that
+    are refused. `stale` contains the ids of those that Elasticsearch had in a later version, and
+    `refused` the ids and reasons of those that it refuses for good.
     """
 
     def __init__(self, store: ViewStore, documents: dict[str, Document]) -> None:
@@ -313,24 +314,39 @@ class _PendingWrites:
         self.refused: dict[str, str] = {}
 
     async def send(self) -> None:
-        """Send the documents that have no final result yet.
+        """Send the documents that have no final result yet, until all have one.
 
         Raises:
-            Transient: Some have to be sent again, or the request failed.
+            Transient: Some have to be sent again, or a request failed.
             Fatal: The index is gone, or the credentials are wrong.
         """
+        while self._pending:
+            await self._send_pending()
+
+    async def _send_pending(self) -> None:
         results = await self._store.bulk_index(list(self._pending.values()))
         sent, self._pending = self._pending, {}
+        outdated: list[str] = []
         retry_reason = ""
         for (key, document), result in zip(sent.items(), results, strict=True):
             if result is WRITTEN:
                 continue
-            if result.status is WriteStatus.RETRY:
-                self._pending[key] = document
-                retry_reason = result.reason
-            elif result.status is WriteStatus.STALE:
-                self.stale.add(key)
-            elif result.status is WriteStatus.REFUSED:
+            if result.status is WriteStatus.REFUSED:
                 self.refused[key] = result.reason
+                continue
+            self._pending[key] = document
+            if result.status is WriteStatus.RETRY:
+                retry_reason = result.reason
+            else:
+                outdated.append(key)
+        if outdated:
+            self.stale.update(outdated)
+            # Who wrote the later ones may have got no answer. Written again, all copies have them.
+            later = await self._store.fetch(outdated)
+            for key in outdated:
+                if later.get(key, sent[key])["version"] > sent[key]["version"]:
+                    self._pending[key] = later[key]
+                else:
+                    retry_reason = "a copy of the index that was read is out of date"
         if retry_reason:
             raise Transient(f"Elasticsearch does not accept all documents: {retry_reason}")

@@ -39,8 +39,10 @@ _REFRESH_INTERVAL_S = 0.05
 # Short, because an index may be deleted and created again under the same name.
 _REFRESH_VALID_S = 1.0
 
-# How long one node is asked for a write that it does not show, before another one is.
-_NODE_INTERVAL_S = 1.0
+# How long a node may show the same checkpoints, and not the write that is waited for, before
+# another one is asked: at first, and if nothing changes there either.
+_FIRST_NODE_INTERVAL_S = 1.0
+_MAX_NODE_INTERVAL_S = 30.0
 
 # Pause of one query between two checks: the first one, and the longest.
 _FIRST_PAUSE_S = 0.005
@@ -66,7 +68,8 @@ class ReadYourWrites:
         self._last_read: IndexCheckpoints | None = None
         self._refreshed: IndexCheckpoints | None = None
         self._refreshed_at = 0.0
-        self._asked_another_at = 0.0
+        self._read_at = self._changed_at = 0.0
+        self._node_interval = _FIRST_NODE_INTERVAL_S
         self._failure: Transient | None = None
 
     async def once_projected(
@@ -119,7 +122,7 @@ class ReadYourWrites:
         self, check: Callable[[Token], Awaitable[IndexCheckpoints | None]], token: Token
     ) -> IndexCheckpoints:
         """Repeat a check until it succeeds, through outages of Elasticsearch, too."""
-        pause, begun = _FIRST_PAUSE_S, time.monotonic()
+        pause = _FIRST_PAUSE_S
         while True:
             try:
                 serving = await check(token)
@@ -129,10 +132,6 @@ class ReadYourWrites:
                 self._failure = None
                 if serving is not None:
                     return serving
-            now = time.monotonic()
-            if now - max(begun, self._asked_another_at) > _NODE_INTERVAL_S:
-                self._asked_another_at = now
-                self._store.ask_another_node()
             await asyncio.sleep(pause)
             pause = min(2 * pause, _MAX_PAUSE_S)
 
@@ -142,7 +141,10 @@ class ReadYourWrites:
         clusters = {checkpoint.cluster for checkpoint in serving.checkpoints.values()} - {""}
         if clusters and token.cluster not in clusters:
             raise InvalidToken("the token is of another Kafka cluster than the view's events")
-        return serving if _has(serving, token) else None
+        if _has(serving, token):
+            return serving
+        self._leave_frozen_node()
+        return None
 
     async def _if_searchable(self, token: Token) -> IndexCheckpoints | None:
         """Return the serving index if it has the token's writes, after searches see them."""
@@ -162,8 +164,23 @@ class ReadYourWrites:
         )
 
     async def _read_checkpoints(self) -> IndexCheckpoints:
-        self._last_read = await self._store.checkpoints(range(self._partitions))
-        return self._last_read
+        found = await self._store.checkpoints(range(self._partitions))
+        self._read_at = time.monotonic()
+        if self._last_read is None or self._last_read.checkpoints != found.checkpoints:
+            self._changed_at, self._node_interval = self._read_at, _FIRST_NODE_INTERVAL_S
+        self._last_read = found
+        return found
+
+    def _leave_frozen_node(self) -> None:
+        """Ask another node if this one has shown the same checkpoints for a while.
+
+        It may be cut off. If it is the workers that stand still, another node changes nothing; so
+        that is tried ever more rarely.
+        """
+        if self._read_at - self._changed_at > self._node_interval:
+            self._changed_at = self._read_at
+            self._node_interval = min(2 * self._node_interval, _MAX_NODE_INTERVAL_S)
+            self._store.ask_another_node(self._store.node)
 
     async def _refresh_now(self) -> NodeConfig | None:
         """Refresh, and return the node that was asked."""

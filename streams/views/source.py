@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from models.errors import Transient
 from streams.aggregate import TopicNames
 from streams.kafka.clients import admin_client, cluster_id
+from streams.kafka.groups import describe_group
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import check_topics, topic_specs
 from streams.settings import Settings
@@ -47,13 +47,4 @@ async def has_workers(settings: Settings, view: View[Any]) -> bool:
         KafkaError: It failed.
     """
     async with admin_client(settings) as admin:
-        return await _has_members(admin, settings.namespace + view.group)
-
-
-async def _has_members(admin: AIOKafkaAdminClient, group: str) -> bool:
-    """Return whether a consumer group has members now."""
-    for response in await admin.describe_consumer_groups([group]):
-        for _error, _group, _state, _type, _protocol, members, *_ in response.groups:
-            if members:
-                return True
-    return False
+        return (await describe_group(admin, settings.namespace + view.group)).members > 0

@@ -31,6 +31,7 @@ from streams.elasticsearch.bulk_writer import (
 from streams.elasticsearch.connection import (
     ask_another_node,
     connect,
+    current_node,
     missing_index,
     translating,
 )
@@ -169,9 +170,10 @@ class ViewStore:
         found: dict[str, Document] = {}
         for keys in _pages(ids):
             # One request reads one copy, in this order: no document is older than the checkpoint.
-            stored, *items = await self._items([checkpoint_id(partition), *keys])
+            with noting_nodes() as nodes:
+                stored, *items = await self._items([checkpoint_id(partition), *keys])
             if read_checkpoint(self.name, stored).position < checkpoint.position:
-                self.ask_another_node()
+                self.ask_another_node(*nodes)
                 raise IndexChanged(f"a copy of {self.name} that was read is out of date")
             found |= _documents(items)
         return found
@@ -385,9 +387,14 @@ class ViewStore:
             raise Transient(f"Elasticsearch could not refresh all of {self.name}")
         note_node(response.meta.node)
 
-    def ask_another_node(self) -> None:
+    @property
+    def node(self) -> NodeConfig:
+        """The node of Elasticsearch that is asked next."""
+        return current_node(self._client)
+
+    def ask_another_node(self, than: NodeConfig) -> None:
         """Send the next requests to another node, if there are several: this one may be cut off."""
-        ask_another_node(self._client)
+        ask_another_node(self._client, than)
 
     def _check_one_index(self, response: ObjectApiResponse[Any]) -> None:
         """Check that a search behind the alias read one index, which has one shard.

@@ -9,12 +9,16 @@ from tests.faults.scenarios.brokers import F5
 from tests.faults.scenarios.clocks import F21
 from tests.faults.scenarios.crash_points import F9
 from tests.faults.scenarios.cut_brokers import F17
+from tests.faults.scenarios.cut_nodes import V8
 from tests.faults.scenarios.cut_workers import F16
 from tests.faults.scenarios.default_broker import F13
+from tests.faults.scenarios.defective_programs import F24
 from tests.faults.scenarios.erasures import V3
+from tests.faults.scenarios.flood_stages import V7
 from tests.faults.scenarios.forgetting import F8
 from tests.faults.scenarios.full_disks import F20
 from tests.faults.scenarios.hostile_records import F22
+from tests.faults.scenarios.key_rotation import V4
 from tests.faults.scenarios.kills import F1
 from tests.faults.scenarios.local_stores import F12
 from tests.faults.scenarios.missing_replicas import F15
@@ -24,6 +28,7 @@ from tests.faults.scenarios.races import F4
 from tests.faults.scenarios.reading_writes import V1
 from tests.faults.scenarios.rebuilding import V2
 from tests.faults.scenarios.replay import F7
+from tests.faults.scenarios.rolling_restarts import V6
 from tests.faults.scenarios.scaling import F2
 from tests.faults.scenarios.slow_views import F11
 from tests.faults.scenarios.topics_again import F14
@@ -33,7 +38,7 @@ from tests.faults.scenarios.zombies import F3
 
 _ALL = (
     *(F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15, F16, F17, F18),
-    *(F20, F21, F22, F23, V1, V2, V3),
+    *(F20, F21, F22, F23, F24, V1, V2, V3, V4, V6, V7, V8),
 )
 
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

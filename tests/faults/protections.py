@@ -20,10 +20,11 @@ from deploy.supervisor import Role
 from models.tokens import Token
 from streams.aggregate import TopicNames
 from streams.commands import partition as command_partition
+from streams.commands.parking import ParkedCommands
 from streams.commands.partition import CommandPartition
 from streams.elasticsearch.bulk_writer import BulkWriter
 from streams.elasticsearch.index import Document
-from streams.kafka.clients import admin_client, new_consumer, started
+from streams.kafka.clients import admin_client, new_consumer, new_producer, started
 from streams.kafka.transactions import Batches, TransactionalProducer
 from streams.settings import Settings
 from streams.state import recovery
@@ -141,6 +142,30 @@ def apply_after_commit(set_: Set) -> None:
     set_(CommandPartition, "process", apply_first)
 
 
+def parked_with_the_chunk(set_: Set) -> None:
+    """Write what is parked with another producer, when the chunk's transaction is committed."""
+    process, staged = CommandPartition.process, ParkedCommands.staged
+    postponed: dict[bytes, bytes] = {}
+
+    def postpone(self: ParkedCommands) -> Mapping[bytes, bytes]:
+        postponed.update(staged(self))
+        return {}
+
+    async def write_afterwards(
+        self: CommandPartition[Any], records: Sequence[Any], position: int
+    ) -> None:
+        await process(self, records, position)
+        if postponed:
+            async with started(new_producer(self._settings), self._settings) as producer:
+                for key, value in postponed.items():
+                    changelog, number = self._table.changelog, self._tp.partition
+                    await producer.send_and_wait(changelog, value, key, partition=number)
+            postponed.clear()
+
+    set_(ParkedCommands, "staged", postpone)
+    set_(CommandPartition, "process", write_afterwards)
+
+
 def identity_of_the_store(set_: Set) -> None:
     """Use any store that is in the right folder."""
 
@@ -214,6 +239,7 @@ PROTECTIONS: Mapping[str, Callable[[Set], None]] = {
         position_in_the_state,
         end_offset_in_recovery,
         apply_after_commit,
+        parked_with_the_chunk,
         identity_of_the_store,
         gap_check,
         external_version,

@@ -8,6 +8,7 @@ another protection with the same scenario.
     position_in_the_state    all commands are read again                 here
     end_offset_in_recovery   commands are decided again                  here
     apply_after_commit       commands are never decided                  here
+    parked_with_the_chunk    parked commands are lost                    here
     identity_of_the_store    commands are decided again                  here
     gap_check                expired commands are passed over            here
     external_version         documents go back to older versions         here
@@ -31,6 +32,7 @@ from deploy.embedded.stack import EmbeddedStack
 from deploy.samples.commands import generate
 from deploy.supervisor import Role
 from deploy.waiting import wait_until
+from streams.kafka.clients import new_producer
 from tests.faults.protections import APPS, PROTECTIONS, VARIABLE
 from tests.faults.scenario import Result, Run, Scenario, play
 from tests.faults.scenarios.forgetting import expire_commands, lose_offsets
@@ -38,8 +40,12 @@ from tests.faults.scenarios.local_stores import Stores, foreign_stores
 from tests.faults.scenarios.reading_writes import write_and_read
 from tests.faults.scenarios.replay import replay_events
 from tests.faults.scenarios.zombies import wake_during_the_takeover
+from tests.harness import defects
+from tests.harness.crash_points import APPS as CRASHING
 from tests.harness.crash_points import Point
-from tests.harness.traffic import open_traffic, records_of
+from tests.harness.traffic import counting, open_traffic, records_of, send
+
+DEFECT = {defects.VARIABLE: "1"}
 
 _COMMANDS = 3_000  # more than the changelog records of one poll
 
@@ -75,6 +81,27 @@ async def die(run: Run, role: Role, point: Point) -> None:
         worker.start()
         traffic.burst(300)
         await traffic.finish()
+    await run.verify(deployed)
+
+
+async def die_while_parking(run: Run) -> None:
+    """The only worker, with a defective program, is killed when it has committed a failure."""
+    deployed = await run.deploy("views", partitions=1, dead_letter_order="aggregate")
+    (user,) = generate(1, run.seed)
+    async with new_producer(deployed.settings) as producer, counting(deployed) as outcomes:
+        app = run.apps.get("commands", CRASHING["commands"])
+        worker = deployed.start(
+            "commands", app=app, **Point("kill", "after", "commit", 2).environment(), **DEFECT
+        )
+        await send(producer, deployed, [user])
+        await outcomes.reach(1)
+        id_ = user["aggregateId"]
+        update = {"type": "UpdateUserProfile", "aggregateId": id_, "firstName": "Bea"}
+        await send(producer, deployed, [update])
+        await wait_until(lambda: not worker.is_running, what="it is killed")
+        worker.start()
+        await send(producer, deployed, [{"type": "DeactivateUser", "aggregateId": id_}])
+        await outcomes.reach(3)
     await run.verify(deployed)
 
 
@@ -143,6 +170,11 @@ REVERTS: Mapping[str, Revert] = {
         partial(die, role="commands", point=Point("kill", "before", "commit", 2)),
         # The store is ahead of what was committed, so that chunk is skipped.
         r"^I7 is broken .*: the command at offset \d+ has 0 outcomes$",
+    ),
+    "parked_with_the_chunk": Revert(
+        die_while_parking,
+        # Nobody knows any more that it waits, and what comes after it is decided.
+        r"^I7 is broken .* was parked, and is neither parked nor decided$",
     ),
     "identity_of_the_store": Revert(
         get_a_foreign_store,

@@ -16,6 +16,7 @@ from faust.types import StreamT
 from agents.user_commands import user_command_bus
 from agents.users import COMMAND_WORKER, USERS
 from deploy.waiting import wait_until
+from models.commands import DeactivateUser
 from models.messages import Command, Event
 from models.user import User
 from streams.buses import CommandBus
@@ -44,6 +45,10 @@ def bus(users: EventSourcedRepository[User]) -> CommandBus[Sequence[Event]]:
             logging.getLogger("agents").info("blocking")
             while True:
                 pass
+        if DEFECT == "a deactivation raises all that is known" and isinstance(
+            command, DeactivateUser
+        ):
+            raise ValueError(repr(users.load(command.aggregate_id)))
         return await inner(command)
 
     bus.dispatch = dispatch  # type: ignore[method-assign]

@@ -48,7 +48,9 @@ async def test_the_first_look_of_the_readme(tmp_path: Path) -> None:
         assert dev.poll() is None, log.read_text()
         family = psutil.Process(dev.pid).children(recursive=True)
         assert len(family) == 5  # two servers and three workers
-        script = [f"set -v\n{line}" for line in [*others, ADDRESS, f"{CQRS} get anna"]]
+        script = [
+            f"set -v\n{line}" for line in [*others, ADDRESS, f"{CQRS} get anna", f"{CQRS} status"]
+        ]
         done = await asyncio.to_thread(
             subprocess.run,
             ["bash", "-e", "-o", "pipefail"],
@@ -71,6 +73,9 @@ async def test_the_first_look_of_the_readme(tmp_path: Path) -> None:
             "The state at version 2:",
             "user clara is erased, at version 2",
             "encrypt_personal_data=True",
+            "topics    7\nworkers   commands: 1, ",
+            "          views: 1\n",
+            "user-views: user-views-v1 serving, ",
         ):
             assert shown in done.stdout, told
         assert "commands was ended by SIGKILL; starting it again" in log.read_text()

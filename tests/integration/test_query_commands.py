@@ -84,18 +84,25 @@ def test_get_of_an_unknown_user_is_one_line_and_exit_code_1(run: Run) -> None:
 
 
 def test_search_shows_a_page_and_the_command_for_the_next(run: Run) -> None:
-    code, out, _ = run("search", "email", "aNNa.", "--limit", "3")
+    three = ("search", "email", "aNNa.", "--limit", "3", "-o", "table")
+    code, out, _ = run(*three)
     assert code == 0
     assert out.count("Anna.") == 3
     assert "3 users; for more add --cursor " in out
-    code, out, _ = run("search", "email", "aNNa.", "--limit", "3", *out.split()[-2:])
+    code, out, _ = run(*three, *out.split()[-2:])
     assert code == 0
     assert "Anna.3@example.org" in out
     assert out.endswith("1 user\n")
 
 
+def test_a_pipe_gets_the_users_alone(run: Run) -> None:
+    code, out, err = run("search", "email", "[BOLD]")
+    assert (code, out) == (0, f"user-4\t{ODD}\tAnna\tMüller\tno\t2026-11-23T12:00:01Z\n")
+    assert err == "1 user\n"
+
+
 def test_search_takes_the_fragment_literally(run: Run) -> None:
-    assert run("search", "email", "a*")[1] == "no users\n"
+    assert run("search", "email", "a*")[1:] == ("", "no users\n")
     assert ODD in run("search", "email", "[BOLD]")[1]
 
 
@@ -123,22 +130,22 @@ def test_active_lists_active_users(run: Run) -> None:
     code, out, _ = run("active", "--limit", "2", "--offset", "1", "--json")
     assert code == 0
     assert [one["id"] for one in json.loads(out)["items"]] == ["user-1", "user-2"]
-    code, out, _ = run("active", "--limit", "2")
-    assert "2 users; for more add --offset 2" in out
+    code, _, err = run("active", "--limit", "2")
+    assert "2 users; for more add --offset 2" in err
     assert "user-4" not in run("active")[1]
 
 
 def test_a_query_out_of_bounds_is_one_line(run: Run) -> None:
     code, _, err = run("search", "email", "")
-    assert (code, err) == (2, "cqrs: email must be text of 1 to 254 characters\n")
+    assert (code, err) == (2, "cqrs: FRAGMENT must be text of 1 to 254 characters\n")
     code, _, err = run("search", "email", "x" * 10_000)
-    assert (code, err) == (2, "cqrs: email must be text of 1 to 254 characters\n")
+    assert (code, err) == (2, "cqrs: FRAGMENT must be text of 1 to 254 characters\n")
     for query in (["search", "email", "a\x1bb"], ["get", "a\nb"]):
         code, _, err = run(*query)
         assert (code, err.count("\n")) == (2, 1)
         assert "must not contain control characters" in err
     code, _, err = run("search", "email", "a", "--cursor", "x")
-    assert (code, err) == (2, "cqrs: cursor must be the cursor of a page, as it was given\n")
+    assert (code, err) == (2, "cqrs: --cursor must be the cursor of a page, as it was given\n")
     code, _, err = run("active", "--limit", "10001")
     assert code == 2
     assert "10001 is not in the range" in err

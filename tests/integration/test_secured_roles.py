@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,7 +25,7 @@ from deploy.rights import kafka_rights
 from deploy.roles import ROLES, SecuredRole
 from deploy.supervisor import Role
 from deploy.waiting import wait_until
-from models.errors import Fatal, OutcomeTimeout
+from models.errors import Fatal, OutcomeTimeout, Transient
 from models.queries import GetUsersByEmail
 from streams.elasticsearch.connection import connect
 from streams.kafka.permissions import check_rights
@@ -61,6 +64,7 @@ async def test_each_role_works_with_exactly_its_rights(secured: Secured) -> None
         for words in (
             ["topics", "create"],
             ["verify"],
+            ["state", "rebuild", "--all"],
             ["views", "rebuild"],
             ["views", "status", "--check"],
             ["tail", "events", "--from-beginning", "--limit", "1"],
@@ -154,6 +158,29 @@ async def test_a_worker_without_a_right_ends_with_one_line(
 
 
 @pytest.mark.parametrize(
+    ("resource", "operation", "what"),
+    [
+        ("transactional-id", "Write", "lacks Write on transactional-id {}users-commands-"),
+        ("topic", "Write", "lacks Write on topic {}users."),
+        ("topic", "Read", "lacks Read on topic {}users."),
+    ],
+)
+async def test_an_operator_without_a_right_is_told_before_anything_is_written(
+    secured: Secured, resource: str, operation: Operation, what: str
+) -> None:
+    rights = [
+        replace(right, operations=tuple(one for one in right.operations if one != operation))
+        if right.resource == resource
+        else right
+        for right in kafka_rights("operator", secured.admin)
+    ]
+    settings = await secured.role("operator", rights)
+    done = cqrs(settings, "state", "rebuild", "0")
+    assert (done.returncode, done.stderr.count("\n")) == (75, 1)
+    assert done.stderr.startswith("cqrs: User:operator " + what.format(secured.admin.namespace))
+
+
+@pytest.mark.parametrize(
     ("resource", "name", "operation"),
     [
         ("topic", "users.outcomes.v1", "Write"),
@@ -209,6 +236,49 @@ async def test_a_password_that_is_changed_while_a_worker_runs(secured: Secured) 
     with secured.worker("commands", settings) as worker:
         async with open_commands(roles["client"]) as commands:
             assert (await commands.dispatch(register("berta"))).status == "accepted"
+
+
+@contextmanager
+def no_shards(secured: Secured) -> Iterator[None]:
+    """Let Elasticsearch start again without the data of any index, that of API keys included."""
+    server, home = secured.stack.elasticsearch, secured.stack.home
+    indices, away = home / "data" / "elasticsearch" / "indices", home / "away"
+    server.kill()
+    indices.rename(away)
+    try:
+        server.spawn()
+        yield
+    finally:
+        server.kill()
+        shutil.rmtree(indices, ignore_errors=True)
+        away.rename(indices)
+        server.start()
+
+
+@pytest.mark.all_faults  # it restarts Elasticsearch
+async def test_while_the_index_of_api_keys_is_away_workers_wait(secured: Secured) -> None:
+    """Elasticsearch answers 401 then, as if the key were wrong."""
+    roles = await secured.roles()
+    settings = roles["view-worker"]
+    with (
+        secured.worker("commands", roles["command-worker"]),
+        secured.worker("views", settings) as views,
+    ):
+        async with open_commands(roles["client"]) as commands:
+            assert (await commands.dispatch(register("anna"))).status == "accepted"
+            await wait_until(lambda: "searches see" in views.log_text)
+            with no_shards(secured):
+                await wait_until(lambda: secured.stack.elasticsearch.is_ready, timeout=180)
+                outcome = await commands.dispatch(register("berta"))
+                async with connect(settings, timeout=30) as client:
+                    with pytest.raises(Transient) as refused:
+                        await ViewIndices.from_settings(settings, client, USER_VIEWS).all()
+                await wait_until(lambda: "Projecting waits: " in views.log_text, timeout=60)
+        assert "cannot look up API keys" in str(refused.value)
+        assert views.is_running
+        async with open_queries(roles["client"]) as queries:
+            page = await queries.execute(GetUsersByEmail("berta@"), at_least=outcome.token)
+            assert [user.id for user in page.items] == ["berta"]
 
 
 @pytest.mark.parametrize("role", ROLES)

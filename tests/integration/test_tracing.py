@@ -15,6 +15,7 @@ from models.commands import RegisterUser
 from models.queries import GetUserById
 from streams import tracing
 from tests.conftest import Deploy
+from tests.harness.deployments import until_processing
 from tests.harness.otlp import collecting
 
 
@@ -43,7 +44,7 @@ async def test_one_trace_from_dispatch_to_the_document(
             "OTEL_BSP_SCHEDULE_DELAY": "100",  # milliseconds until spans are exported
         }
         for role in ("commands", "views"):
-            deployed.start(role, **environment)
+            await until_processing(deployed.start(role, **environment))
         async with (
             open_commands(deployed.settings) as commands,
             open_queries(deployed.settings) as queries,
@@ -90,5 +91,5 @@ async def test_one_trace_from_dispatch_to_the_document(
         assert [link.span_id for link in process.links] == [process.parent_span_id]
         for child in children:
             assert found[child][1].parent_span_id == process.span_id
-    assert len(collector.spans) == len(found)
+    assert {int.from_bytes(span.trace_id, "big") for _, span in collector.spans} == {trace}
     assert user not in str(collector.spans)

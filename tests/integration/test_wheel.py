@@ -144,7 +144,7 @@ def test_the_version_says_what_it_runs_on(programs: Path, folder: Path) -> None:
     assert servers == "embedded servers: not installed (cqrs-streams[embedded])"
 
 
-@pytest.mark.parametrize("command", ["up", "demo"])
+@pytest.mark.parametrize("command", ["up", "dev", "demo"])
 def test_a_command_that_needs_the_servers_says_how_to_get_them(
     programs: Path, folder: Path, command: str
 ) -> None:
@@ -172,7 +172,7 @@ def test_the_completion_of_a_shell_is_a_script(programs: Path, folder: Path, she
     assert "_CQRS_COMPLETE" in done.stdout
 
 
-@pytest.mark.parametrize("words", [["to"], ["topics", "cre"]])
+@pytest.mark.parametrize("words", [["topi"], ["topics", "cre"]])
 def test_bash_completes_commands(programs: Path, folder: Path, words: list[str]) -> None:
     script = (
         'eval "$(cqrs completion bash)"\n'

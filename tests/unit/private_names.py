@@ -181,9 +181,28 @@ _USES: Mapping[str, Mapping[str, str]] = {
             "ends the task of a producer that does not stop"
         ),
     },
+    "streams/kafka/brokers.py": {
+        "aiokafka.admin.client:AIOKafkaAdminClient._client": (
+            "sends a request that aiokafka does not know"
+        ),
+        "aiokafka.admin.config_resource:ConfigResource(resource_type, name)": (
+            "asks for the configuration of a broker with it"
+        ),
+        "aiokafka.admin.config_resource:ConfigResourceType.BROKER": (
+            "asks for the configuration of a broker with it"
+        ),
+    },
+    "streams/kafka/groups.py": {
+        "aiokafka.coordinator.protocol:ConsumerProtocolMemberAssignment": (
+            "reads from it which partitions the members of a group own"
+        ),
+        "aiokafka.coordinator.protocol:ConsumerProtocolMemberAssignment.decode": "decodes it",
+        "aiokafka.coordinator.protocol:ConsumerProtocolMemberAssignment.partitions": "reads it",
+    },
     "streams/kafka/metadata.py": {
         "aiokafka.client:AIOKafkaClient.send": "sends a request that aiokafka does not know",
         "aiokafka.client:CoordinationType.GROUP": "finds the coordinator of a group with it",
+        "aiokafka.protocol.admin:ApiVersionRequest": "asks a broker what it understands",
         "aiokafka.protocol.admin:DescribeGroupsResponse_v3": (
             "reads what may be done with a group from it"
         ),

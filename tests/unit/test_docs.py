@@ -9,8 +9,10 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+import click
 import pytest
 
+from deploy.cli.main import cqrs
 from streams.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +33,7 @@ _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 _PATH = re.compile(r"[\w.*-]*(?:/[\w.*-]+)*/?")
 _FILE = re.compile(r"\.(?:py|md|toml|json|lock|yaml|png)$")
 _NAME = re.compile(rf"(?:{'|'.join(ROOMS)})(?:\.[A-Za-z_]\w*)+")
+_COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\./run )?cqrs (.+)")
 # No word of English, but `DeadLetters`, `read_event` or `Snapshot.reply_to`.
 _IDENTIFIER = re.compile(r"(?=\w*(?:_|[a-z][A-Z]|\.))[A-Za-z]\w+(?:\.[a-z]\w+)*(?:\(\))?")
 
@@ -43,6 +46,16 @@ def spans(page: Path) -> Iterator[str]:
     """The words of what stands in backticks."""
     for span in _SPAN.findall(_BLOCK.sub("", page.read_text())):
         yield from span.split()
+
+
+def commands_of(page: Path) -> Iterator[str]:
+    """What follows `cqrs` in indented lines, up to a comment, a pipe or an end of the command."""
+    text = _BLOCK.sub("", page.read_text()).replace("\\\n", " ")
+    for line in re.findall(r"^    (.+)$", text, re.MULTILINE):
+        for part in re.split(r"[|;<>&#)]| -- ", line):
+            match = _COMMAND.match(part.strip())
+            if match is not None:
+                yield match[1]
 
 
 def is_path(word: str) -> bool:
@@ -106,6 +119,20 @@ def test_identifiers_occur_in_the_code(page: Path) -> None:
     names = [word for word in spans(page) if _IDENTIFIER.fullmatch(word) and not is_path(word)]
     parts = {part for name in names for part in name.removesuffix("()").split(".")}
     assert parts - words_of_the_code() == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=id_of)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    for line in commands_of(page):
+        command: click.Command = cqrs
+        for word in line.split():
+            if isinstance(command, click.Group) and not word.startswith("-"):
+                found = command.get_command(click.Context(command), word)
+                assert found is not None, line
+                command = found
+            elif word.startswith("--") and word != "--help":
+                options = {name for one in command.params for name in one.opts}
+                assert word.partition("=")[0] in options, line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=id_of)

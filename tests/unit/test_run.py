@@ -102,3 +102,18 @@ def test_no_python_can_be_used(checkout: Path, pythons: Path) -> None:
         1,
         f"run: Python 3.10 or newer is needed, but {python} lacks the venv module\n",
     )
+
+
+def test_setting_up_says_how_far_it_is(tmp_path: Path) -> None:
+    """What pip says is counted; installing is a step of its own, and may take a minute."""
+    functions = RUN.read_text().partition("show_progress() {")[2].partition("\n}\n")[0]
+    said = ("Collecting a==1", "  Downloading a-1.whl", "Collecting b==2", "Installing collected a")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"show_progress() {{{functions}\n}}\nshow_progress"],
+        input="\n".join([*said, ""]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr == "run: 2 packages downloaded, installing them\n"
+    assert done.stdout == ""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -16,6 +18,7 @@ from opentelemetry.trace import NoOpTracerProvider, SpanKind, StatusCode
 from models.errors import Fatal
 from streams import tracing
 from streams.kafka.records import Record
+from tests.harness.otlp import collecting
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 TOPIC = "users.commands.v1"
@@ -183,3 +186,45 @@ def test_what_is_no_context_does_not_travel(header: bytes | None) -> None:
     """It could be personal data, which events must not have in the clear; so could `tracestate`."""
     assert tracing.context_headers(record(("traceparent", header), ("tracestate", b"a=b"))) == ()
     assert tracing.context_headers(traced(1, "00")) == [("traceparent", context(1, "00"))]
+
+
+class TestExporting:
+    @pytest.fixture(autouse=True)
+    def is_off_before(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tracing, "_tracer", None)
+
+    async def test_spans_go_where_the_environment_says(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The last ones are sent when the worker stops."""
+        async with collecting() as collector:
+            monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+            async with tracing.exporting("users-commands"):
+                with tracing.processing(TOPIC, 0, [traced(1)]):
+                    pass
+                assert collector.spans == []
+        found = [(service, span.name) for service, span in collector.of_trace(int(TRACE, 16))]
+        assert found == [("users-commands", f"process {TOPIC}")]
+
+    async def test_a_collector_that_does_not_answer_holds_nobody_up(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It takes the connection, and answers when the worker has stopped."""
+        stopped = asyncio.Event()
+
+        async def answer_late(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await stopped.wait()
+            writer.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n")
+            writer.close()
+
+        server = await asyncio.start_server(answer_late, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://{host}:{port}")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "300")
+        async with tracing.exporting("users-commands"):
+            with tracing.processing(TOPIC, 0, [traced(1)]):
+                pass
+        stopped.set()
+        (left,) = (one for one in threading.enumerate() if one.name == tracing.LAST_SPANS)
+        await asyncio.to_thread(left.join)
+        server.close()

@@ -24,6 +24,15 @@ from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.kafka.topics import TopicSpec
 from streams.settings import Settings
+from streams.state.parked import (
+    Content,
+    Parked,
+    ParkedCommand,
+    encode_content,
+    encode_parked,
+    park,
+    parked_key,
+)
 from streams.state.snapshot import Snapshot, encode_snapshot
 from tests.unit.audit.test_partition import line
 from tests.unit.samples import ACTIVE, ANNA, ERASED, record
@@ -58,6 +67,11 @@ class Logs:
         partition = partition_of(key.encode(), SETTINGS.partitions)
         log = self._records.setdefault(TopicPartition(topic, partition), [])
         log.append(line(topic, len(log), value, key.encode(), (), partition, WRITTEN_MS))
+
+    def add_parked(self, parked: Parked | None) -> None:
+        log = self._records.setdefault(TopicPartition(NAMES.changelog, PARTITION), [])
+        key, value = parked_key(USER.encode()), encode_parked(parked)
+        log.append(line(NAMES.changelog, len(log), value, key, (), PARTITION, WRITTEN_MS))
 
     def add_unreadable(self, topic: str) -> None:
         log = self._records.setdefault(TopicPartition(topic, PARTITION), [])
@@ -229,6 +243,45 @@ async def test_what_cannot_be_read_beside_what_can() -> None:
     assert found[NAMES.keys] == (1, 1, "NOT gone")
     assert found[NAMES.changelog] == (1, 1, "NOT gone")
     assert found[NAMES.dead_commands][:2] == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("sealed", "ended", "verdict"),
+    [
+        (True, True, KEY_COMPACTED),
+        (False, True, after(HOUR, 6 * HOUR)),
+        (True, False, KEY_COMPACTED),
+        (False, False, NEVER),
+    ],
+)
+async def test_parked_commands_are_searched(sealed: bool, ended: bool, verdict: Expiry) -> None:
+    logs = Logs()
+    keys = PartitionKeys(master_keys(SETTINGS))
+    sealer = PartitionSealer(keys, encrypt=True)
+    sealer.seal_event(record(ANNA))
+    (key,) = sealer.changes()
+    logs.add(NAMES.keys, key.value)
+    logs.add(NAMES.keys, None)
+    content = encode_content(Content(b'{"email": "anna@example.org"}', ()))
+    if sealed:
+        content = sealer.seal_parked(USER.encode(), 7, content)
+    logs.add_parked(park(ParkedCommand(7, WRITTEN_MS, bytes(16), content), "decide-failed", ""))
+    if ended:
+        logs.add_parked(None)
+    report = await search(logs)
+    assert readable(report)[NAMES.changelog] == (1, verdict)
+    note = next(one.note for one in report.findings if one.name == NAMES.changelog)
+    assert ("cqrs dead list" in note) == (not ended)
+
+
+async def test_a_parked_record_that_is_none_of_ours_may_be_anything() -> None:
+    logs = Logs()
+    logs.add_parked(None)
+    log = logs._records[TopicPartition(NAMES.changelog, PARTITION)]
+    log.append(
+        line(NAMES.changelog, 1, b"\xff", parked_key(USER.encode()), (), PARTITION, WRITTEN_MS)
+    )
+    assert readable(await search(logs)) == {NAMES.changelog: (1, NEVER)}
 
 
 async def test_a_key_that_a_former_master_key_wrapped_was_not_looked_at() -> None:

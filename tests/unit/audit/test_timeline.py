@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from datetime import datetime, timedelta, timezone
 from uuid import UUID
 
+import pytest
+
 from agents.users import USERS
-from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserReactivated
-from models.messages import EventRecord, Source
-from streams.audit.timeline import Entry, Timeline, state_of
+from models.events import (
+    USER_EVENTS,
+    UserDeactivated,
+    UserEvent,
+    UserProfileUpdated,
+    UserReactivated,
+)
+from models.messages import EventRecord, Source, parse_event
+from models.outcomes import parse_outcome
+from models.wire import encode
+from streams.audit.timeline import Entry, Timeline, entries_of, state_of
+from streams.commands import partition as command_partition
 from streams.state.snapshot import NO_SNAPSHOT
+from tests.unit.commands.deciding import Written
+from tests.unit.commands.test_parked import in_order, register, replay, send, update
 from tests.unit.samples import ANNA
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
@@ -68,3 +82,40 @@ def test_before_its_first_event_there_is_none() -> None:
 
 def test_an_entry_has_the_time_of_what_is_left_of_it() -> None:
     assert TIMELINE.entries[1].time == NOON + timedelta(minutes=10)
+
+
+def test_a_command_that_was_parked_has_the_events_of_its_replay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(command_partition, "TransactionalProducer", Written)
+    deciding = in_order()
+    register(deciding)
+    update(deciding, "Bea")
+    send(deciding, "DeactivateUser")
+    send(deciding, "DeactivateUser")
+    deciding.decide()
+    deciding.breaks = lambda _: False
+    replay(deciding, 1)
+    update(deciding, "Cid")
+    deciding.breaks = lambda command: getattr(command, "first_name", None) == "Cid"
+    deciding.decide()
+    decided, happened = defaultdict(list), defaultdict(list)
+    for one in deciding.outcomes():
+        outcome = parse_outcome(encode(one))
+        decided[outcome.source.offset].append(outcome)
+    for one in deciding.events():
+        event = parse_event(one, USER_EVENTS)
+        happened[event.source.offset].append(event)
+    entries = entries_of({}, decided, happened)
+    said = [
+        (one.offset, one.outcome and one.outcome.status, [event.sequence for event in one.events])
+        for one in entries
+    ]
+    assert said == [
+        (0, "accepted", [1]),
+        (1, "accepted", [2]),
+        (2, "accepted", [3]),
+        (3, "rejected", []),
+        (4, "unparked", []),
+        (5, "parked", []),
+    ]

@@ -11,7 +11,15 @@ import orjson
 import pytest
 
 from models.messages import Source, command_id_at
-from models.outcomes import Accepted, Duplicate, FirstAcceptance, Outcome, Rejection
+from models.outcomes import (
+    Accepted,
+    Duplicate,
+    FirstAcceptance,
+    FirstParked,
+    Outcome,
+    Parked,
+    Rejection,
+)
 from models.wire import encode
 from streams.aggregate import TopicNames
 from streams.audit.trail import Hop, Trail
@@ -169,3 +177,20 @@ def test_with_a_key_only_its_records_count() -> None:
 def test_what_is_not_of_this_command_is_passed_over(foreign: Record) -> None:
     found = trail(foreign, command(), ACCEPTED)
     assert names(found) == ["produced", "decided"]
+
+
+def test_a_command_that_was_parked_is_decided_later() -> None:
+    """A repeat meanwhile is another command, with the same id."""
+    parked = decided(Parked(**COMMON, code="decide-failed", reason="it failed", behind=0))
+    repeat = COMMON | {"source": Source(NAMES.commands, 1, 25)}
+    duplicate = decided(Duplicate(**repeat, of=FirstParked(offset=20)))
+    trail = Trail(NAMES, ID)
+    for one in (parked, duplicate, command()):
+        trail.add(one)
+    assert [hop.name for hop in trail.hops] == ["produced", "parked"]
+    assert (trail.outcome, trail.is_complete) == (None, False)
+    late = Accepted(**COMMON, sequence=1, event_ids=EVENT_IDS[:1], token="t", decided_by=30)
+    for one in (decided(late), event(0)):
+        trail.add(one)
+    assert [hop.name for hop in trail.hops] == ["produced", "parked", "decided", "event"]
+    assert trail.is_complete

@@ -178,7 +178,7 @@ def test_the_page_names_benchmark_machine_and_command(tmp_path: Path) -> None:
     assert (tmp_path / "page-deciding.png").read_bytes().startswith(b"\x89PNG")
     assert "![deciding: medians and spreads](page-deciding.png)" in text
     assert "| theirs | commands/s | 11,000 | 10,000 to 12,000 | 2.00 |" in text
-    assert "cqrs bench deciding --size full --rounds 3 --seed 1 --json deciding.json" in text
+    assert "cqrs bench deciding --size full --rounds 3 --seed 1 --output deciding.json" in text
     assert str(RESULT.machine["cpu"]) in " ".join(text.split())
 
 
@@ -244,7 +244,7 @@ def test_the_page_says_which_targets_are_met() -> None:
 
 def test_a_missing_package_is_an_error_with_what_to_install() -> None:
     need("click")
-    with pytest.raises(Fatal, match=r"no_such_module not found: .*pip install -e '\.\[bench\]'"):
+    with pytest.raises(Fatal, match=r"no_such_module not found: .*'\.\[bench,embedded\]'"):
         need("click", "no_such_module")
 
 

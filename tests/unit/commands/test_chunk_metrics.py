@@ -12,9 +12,8 @@ from prometheus_client import generate_latest
 from models.errors import Transient
 from streams import metrics
 from tests.harness.exposition import Exposition
+from tests.unit.commands.deciding import NAMES, Written
 from tests.unit.commands.test_partition import (
-    NAMES,
-    Written,
     command,
     mixed,
     record,

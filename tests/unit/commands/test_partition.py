@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
 import orjson
 import pytest
-from faust.types import TP
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -27,7 +25,6 @@ from models.errors import Fatal, Transient
 from models.messages import Command, Event
 from models.user import User
 from streams import tracing
-from streams.aggregate import TopicNames
 from streams.buses import CommandBus
 from streams.commands import partition as command_partition
 from streams.commands.partition import CommandPartition
@@ -39,34 +36,10 @@ from streams.kafka.transactions import OutputRecord
 from streams.settings import Settings
 from streams.state.recovery import Recovered
 from streams.state.store import MemoryStore, Position
+from tests.unit.commands.deciding import NAMES, TOPIC, Written
 from tests.unit.samples import wire_register
 
-NAMES = TopicNames("", "users")
-TOPIC = TP(NAMES.commands, 0)
 MORE_THAN_A_GROUP = 3 * command_partition._GROUP_SIZE
-
-
-class Written:
-    """Takes the outputs in the place of the producer; each transaction is committed."""
-
-    def __init__(self, *_: object) -> None:
-        self.topics: dict[str, list[OutputRecord]] = defaultdict(list)
-
-    async def start(self) -> None:
-        """There is nobody to be fenced."""
-
-    def batches(self, records: Iterable[OutputRecord] = ()) -> list[OutputRecord]:
-        """Of any size, and they stay records."""
-        return list(records)
-
-    async def commit(
-        self, outputs: Mapping[str, Sequence[OutputRecord]], *, of_topic: str | None
-    ) -> Mapping[str, int]:
-        """Keep them."""
-        begins = {topic: len(self.topics[topic]) for topic in outputs}
-        for topic, records in outputs.items():
-            self.topics[topic] += records
-        return begins
 
 
 @pytest.fixture(autouse=True)

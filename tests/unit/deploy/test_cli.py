@@ -1,6 +1,8 @@
 import errno
 import io
 import json
+import re
+import shlex
 import subprocess
 import sys
 from importlib import import_module
@@ -15,6 +17,7 @@ from deploy.cli.stack import Tail
 from models.errors import Fatal, InvalidCommand, InvalidSettings, QueryError, Rejected
 from streams.encryption.keys import master_keys
 from streams.settings import Settings
+from tests.harness.command_tree import leaves
 
 
 def breaks_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
@@ -237,3 +240,46 @@ def test_a_wrong_value_is_named_as_it_is_typed(
 ) -> None:
     assert run(*arguments.split()) == 2
     assert capsys.readouterr().err == f"cqrs: {line}\n"
+
+
+@pytest.mark.parametrize("path", [path for path, _ in leaves()], ids=" ".join)
+def test_every_help_has_an_example_that_is_right(
+    capsys: pytest.CaptureFixture[str], path: tuple[str, ...]
+) -> None:
+    command = dict(leaves())[path]
+    assert run(*path, "--help") == 0
+    shown = capsys.readouterr().out.partition("For example:\n")[2].strip()
+    lines = [line.strip() for line in shown.splitlines()]
+    own = [line for line in lines if f"cqrs {' '.join(path)}" in line]
+    assert own, "an example"
+    for line in own:
+        (_, _, given) = line.partition(f"cqrs {' '.join(path)}")
+        words = shlex.split(re.split(r'["|;>)]', given, maxsplit=1)[0])
+        context = click.Context(command, info_name=path[-1], resilient_parsing=True)
+        command.make_parser(context).parse_args(words)  # it has these options
+
+
+@pytest.mark.parametrize(
+    ("shell", "words", "shown"),
+    [
+        ("bash", "cqrs sea", "search"),
+        ("bash", "cqrs views st", "status"),
+        ("zsh", "cqrs search em", "email"),
+        ("fish", "cqrs send --f", "--from"),
+    ],
+)
+def test_shells_complete_commands_and_options(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    shell: str,
+    words: str,
+    shown: str,
+) -> None:
+    assert run("completion", shell) == 0
+    assert "_CQRS_COMPLETE" in capsys.readouterr().out
+    monkeypatch.setenv("_CQRS_COMPLETE", f"{shell}_complete")
+    monkeypatch.setenv("COMP_WORDS", words)
+    word = words.split()[-1]
+    monkeypatch.setenv("COMP_CWORD", word if shell == "fish" else str(len(words.split()) - 1))
+    assert run() == 0
+    assert shown in capsys.readouterr().out

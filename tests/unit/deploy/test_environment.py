@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 from pydantic import ValidationError
 
 from deploy.embedded import stack
-from deploy.embedded.stack import StackAddress
-from deploy.environment import child_environment, load_settings
+from deploy.embedded.ports import Ports
+from deploy.embedded.stack import EmbeddedStack, StackAddress
+from deploy.environment import child_environment, load_settings, settings_on
 from models.errors import Fatal, InvalidSettings
 from streams.encryption.keys import master_keys, new_master_key
 from streams.settings import Settings
@@ -127,3 +129,34 @@ def test_children_get_the_same_settings(running: None) -> None:
     found = load_settings()
     with patch.dict(os.environ, child_environment(found), clear=True):
         assert Settings() == found
+
+
+def test_a_stack_that_encrypts_names_its_master_key_unless_the_environment_does(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "master-key"
+    file.write_text(new_master_key())
+    encrypted = StackAddress(RUNNING.bootstrap_servers, RUNNING.elasticsearch_url, file)
+    monkeypatch.setattr(stack, "running_address", lambda: encrypted)
+    found = load_settings()
+    assert (found.encrypt_personal_data, found.master_key_file) == (True, file)
+    os.environ["CQRS_MASTER_KEY"] = new_master_key()
+    found = load_settings()
+    assert (found.encrypt_personal_data, found.master_key_file) == (False, None)
+
+
+def test_a_stack_is_used_whatever_the_environment_says_of_other_servers(tmp_path: Path) -> None:
+    home = EmbeddedStack(tmp_path)
+    Ports(1111, 1112, 2222).write(tmp_path / "stack.json")
+    home.encrypt()
+    os.environ["CQRS_BOOTSTRAP_SERVERS"] = "kafka:9092"
+    os.environ["CQRS_KAFKA_SECURITY"] = "ssl"
+    os.environ["CQRS_ELASTICSEARCH_URL"] = "https://search:9200"
+    os.environ["CQRS_PARTITIONS"] = "3"
+    found = settings_on(home, "operator")
+    assert (found.bootstrap_servers, found.kafka_security) == ("127.0.0.1:1111", "plaintext")
+    assert found.elasticsearch_url == "http://127.0.0.1:2222"
+    assert found.partitions == 3
+    assert found.secret("master_key") is not None
+    home.encrypt()
+    assert settings_on(home, "operator").secret("master_key") == found.secret("master_key")

@@ -13,7 +13,7 @@ from elastic_transport import (
     HttpHeaders,
     NodeConfig,
 )
-from elasticsearch import AsyncElasticsearch, AuthenticationException
+from elasticsearch import AsyncElasticsearch, AuthenticationException, BadRequestError
 
 from models.errors import CqrsError, Fatal, Transient
 from streams.elasticsearch import connection
@@ -21,6 +21,7 @@ from streams.elasticsearch.connection import (
     OneNodeAtATime,
     ask_another_node,
     connect,
+    current_node,
     translating,
 )
 from streams.settings import Settings
@@ -40,8 +41,10 @@ def test_the_nodes_take_turns() -> None:
     selector = OneNodeAtATime([node.config for node in NODES])
     asked = []
     for _ in range(4):
-        asked.append(selector.select(NODES))
-        selector.leave()
+        node = selector.select(NODES)
+        asked.append(node)
+        for _ in range(2):  # two requests may find out the same
+            selector.leave(node.config)
     assert asked == [*NODES, NODES[0]]
 
 
@@ -70,7 +73,7 @@ async def test_another_node_is_asked_for_the_asking(monkeypatch: pytest.MonkeyPa
     async with connect(THREE, timeout=1) as client:
         for _ in range(3):
             await client.cluster.health()
-            ask_another_node(client)
+            ask_another_node(client, current_node(client))
     assert len(set(asked)) == 3
 
 
@@ -122,3 +125,21 @@ def test_any_other_refusal_ends_the_program(
     monkeypatch: pytest.MonkeyPatch, error: dict[str, Any]
 ) -> None:
     assert isinstance(refused(monkeypatch, error), Fatal)
+
+
+def test_a_server_that_is_older_than_the_client_is_named_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "address", lambda _: "https://es:9200")
+    headers = HttpHeaders({"x-elastic-product": "Elasticsearch"})
+    meta = ApiResponseMeta(400, "1.1", headers, 0.0, NODE)
+    reason = "A compatible version is required on both Content-Type and Accept headers"
+    with (
+        pytest.raises(Fatal) as raised,
+        translating(cast(AsyncElasticsearch, SimpleNamespace())),
+    ):
+        raise BadRequestError("media_type_header_exception", meta, {"error": {"reason": reason}})
+    assert str(raised.value) == (
+        "Elasticsearch at https://es:9200 does not understand the requests of this version: "
+        "Elasticsearch 9 is needed"
+    )

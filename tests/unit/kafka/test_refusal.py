@@ -14,7 +14,7 @@ import trustme
 
 from models.errors import Fatal
 from streams.kafka.clients import connection_options
-from streams.kafka.refusal import Refused, refusal
+from streams.kafka.refusal import Refused, Unreachable, refusal
 from streams.settings import Settings
 
 YESTERDAY = datetime.now(timezone.utc) - timedelta(days=1)
@@ -90,7 +90,7 @@ async def test_a_closed_connection_may_be_an_outage() -> None:
         found = await reason(Settings(bootstrap_servers=server))
         with_tls = await reason(Settings(bootstrap_servers=server, kafka_security="ssl"))
     for one in (found, with_tls):
-        assert type(one) is Fatal
+        assert type(one) is Unreachable
         assert str(one).startswith(f"Kafka at {server} closes the connection: ")
 
 

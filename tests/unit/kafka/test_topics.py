@@ -68,7 +68,10 @@ class Admin:
         self._configs_error = configs_error
 
     async def describe_topics(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        partitions = [{"replicas": [1, 2, 3]}, {"replicas": [2, 3]}]
+        partitions = [
+            {"replicas": [1, 2, 3], "isr": [1, 2, 3], "leader": 1},
+            {"replicas": [2, 3], "isr": [3], "leader": -1},
+        ]
         if self._topic_error:
             partitions = []
         topic = {"error_code": self._topic_error, "partitions": partitions}
@@ -88,7 +91,14 @@ async def describe(admin: Admin) -> dict[str, TopicSpec]:
 
 
 async def test_what_is_found() -> None:
-    found = TopicSpec(NAMES.commands, 2, {"cleanup.policy": "delete"}, replicas=2)
+    found = TopicSpec(
+        NAMES.commands,
+        2,
+        {"cleanup.policy": "delete"},
+        replicas=2,
+        out_of_sync=1,
+        leaderless=1,
+    )
     assert await describe(Admin()) == {NAMES.commands: found}
     for not_there in (3, 5):
         assert await describe(Admin(topic_error=not_there)) == {}

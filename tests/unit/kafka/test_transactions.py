@@ -21,6 +21,7 @@ from aiokafka.errors import (
 from aiokafka.producer.transaction_manager import TransactionManager
 from faust.types import TP
 
+from streams.kafka import transactions
 from streams.kafka.transactions import Fenced, OtherTopic, TransactionalProducer
 from streams.settings import Settings
 
@@ -75,6 +76,27 @@ async def test_an_operation_outside_of_a_transaction_is_a_defect() -> None:
 async def test_an_error_that_an_operator_has_to_mend_stays_what_it_is() -> None:
     with pytest.raises(TopicAuthorizationFailedError):
         await commit(TopicAuthorizationFailedError("things"))
+
+
+async def test_a_second_failure_of_a_transaction_is_no_line_of_asyncio(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def stop(_: object) -> None:
+        pass
+
+    logged: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: logged.append(context))
+    monkeypatch.setattr(transactions, "stop", stop)
+    ended = Ended(ProducerFenced())
+    producer = TransactionalProducer(Settings(), "app", TP("things", 0))
+    producer._producer = cast("Any", ended)
+    with pytest.raises(Fenced):
+        await producer.commit({"things": cast("Any", Full())})
+    ended._txn_manager.fatal_error(ProducerFenced())
+    await producer.close()
+    del ended
+    gc.collect()
+    assert not logged
 
 
 def answer(id_: int, error: type[KafkaError] = NoError) -> SimpleNamespace:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
@@ -49,7 +51,10 @@ class View:
         self._note()
         return "result"
 
-    def ask_another_node(self) -> None:
+    node = NODE
+
+    def ask_another_node(self, than: NodeConfig) -> None:
+        assert than == NODE
         self.log.append("another node")
 
     def _note(self) -> None:
@@ -157,13 +162,34 @@ async def test_the_refresh_of_another_node_shows_nothing() -> None:
     assert view.log == ["read", "refresh", "read", "refresh", "query", "read"]
 
 
-async def test_another_node_is_asked_for_what_one_does_not_show(
+async def test_another_node_is_asked_if_one_always_shows_the_same(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(read_your_writes, "_NODE_INTERVAL_S", 0.0)
-    view = View([at(4), replace(at(5), node=OTHER)], nodes=[OTHER])
-    assert await waiting_for(view).once_projected(token("anna", 5), 10, view.query) == "result"
-    assert view.log == ["read", "another node", "read", "query", "read"]
+    """Not for a view that is behind and gets on: queries need the same node for all they ask."""
+    monkeypatch.setattr(read_your_writes, "_FIRST_NODE_INTERVAL_S", 0.0)
+    getting_on = View([at(1), at(2), at(3), at(4), at(5)])
+    await waiting_for(getting_on).once_projected(token("anna", 5), 10, getting_on.query)
+    assert getting_on.log == [*["read"] * 5, "query", "read"]
+
+    frozen = View([at(4), at(4), replace(at(5), node=OTHER)], nodes=[OTHER])
+    assert await waiting_for(frozen).once_projected(token("anna", 5), 10, frozen.query) == "result"
+    assert frozen.log == ["read", "read", "another node", "read", "query", "read"]
+
+
+async def test_while_no_node_shows_anything_new_the_nodes_change_ever_more_rarely(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    view = View([*[at(4)] * 40, at(5)])
+
+    def seconds() -> float:
+        return float(view.log.count("read"))  # one for each reading
+
+    clock = SimpleNamespace(monotonic=seconds, perf_counter=seconds)
+    monkeypatch.setattr(read_your_writes, "time", clock)
+    monkeypatch.setattr(read_your_writes, "_FIRST_PAUSE_S", 0.0)
+    await waiting_for(view).once_projected(token("anna", 5), 1000, view.query)
+    changes = [place for place, what in enumerate(view.log) if what == "another node"]
+    assert [after - before for before, after in pairwise(changes)] == [4, 6, 10, 18]
 
 
 async def test_an_outage_is_waited_for() -> None:

@@ -1,0 +1,353 @@
+"""`cqrs dead`: show, replay, drop and export what could not be decided."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from datetime import datetime, timezone
+from typing import Any, TextIO
+from uuid import uuid4
+
+import click
+import msgspec
+
+from agents.users import COMMAND_WORKER, USERS
+from deploy.cli.exit_codes import ExitCode
+from deploy.cli.failed_commands import Filter, items, shown, text
+from deploy.cli.terminal import examples, progress_bar
+from deploy.environment import load_settings
+from models.outcomes import Outcome, Unparked
+from streams.aggregate import TopicNames
+from streams.commands.client import KafkaCommandBus
+from streams.commands.control import Control, DropParked, ReplayParked, required_control_key
+from streams.commands.failed import FailedCommands, ParkedAggregate, read_failed
+from streams.commands.send_again import can_be_sent, send_again
+from streams.kafka.rights import reader
+from streams.kafka.topics import check_topics, topic_specs
+from streams.settings import Settings
+
+# Control records whose outcomes are awaited at the same time.
+_AT_A_TIME = 32
+
+
+def _time(value: str | None) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        found = msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+        raise click.BadParameter("write it like 2026-11-29T12:00:00Z") from None
+    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
+
+
+def _filters(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say which ones are meant."""
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        click.option(
+            "--since",
+            metavar="TIME",
+            callback=lambda _ctx, _option, value: _time(value),
+            help="Only what was sent since then, such as 2026-11-29T12:00:00Z.",
+        ),
+        click.option(
+            "--code",
+            "codes",
+            multiple=True,
+            help="Only what failed with this code, such as decide-failed; may be repeated.",
+        ),
+        click.argument("users", metavar="[ID]...", nargs=-1),
+    ):
+        function = option(function)
+    return function
+
+
+_RATE = click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    help="At most so many users, and so many dead letters, in a second.",
+)
+_YES = click.option("--yes", is_flag=True, help="Do not ask.")
+
+
+@click.group()
+def dead() -> None:
+    """Show, replay or drop what could not be decided.
+
+    With CQRS_DEAD_LETTER_ORDER=aggregate, the commands of a user wait behind one that failed
+    (parked). Otherwise it is a dead letter, and the later ones were decided without it.
+    """
+
+
+@dead.command("list", epilog=examples("cqrs dead list", "cqrs dead list --code decide-failed"))
+@_filters
+def list_(users: tuple[str, ...], codes: tuple[str, ...], since: Any, as_json: bool) -> None:
+    """Show who has parked commands or dead letters, and why.
+
+    The whole changelog is read, a million records in about 2 seconds. Dead letters that were sent
+    again are left out.
+    """
+    found = _find(load_settings(), Filter(users, codes, since))
+    if as_json:
+        _print_json(found, with_contents=False)
+        return
+    for one in found.parked:
+        failure, number = one.parked.failure, len(one.parked.commands)
+        click.echo(
+            f"parked  {one.aggregate_id}  {number} commands since "
+            f"{shown(one.parked.first.timestamp)}  {failure.code}: {failure.reason} "
+            f"(tried {failure.attempts} times)"
+        )
+    for letter in found.dead:
+        click.echo(
+            f"dead  {text(letter.key)}  {shown(letter.timestamp)}  {letter.code}: {letter.reason}"
+            + ("" if can_be_sent(letter) else "  (cannot be sent again)")
+        )
+    waiting = sum(len(one.parked.commands) for one in found.parked)
+    click.echo(
+        f"{waiting:,} commands of {len(found.parked):,} users are parked, "
+        f"{len(found.dead):,} dead letters",
+        err=True,
+    )
+
+
+@dead.command(epilog=examples("cqrs dead show anna", "cqrs dead show anna --json"))
+@_filters
+@click.pass_context
+def show(
+    ctx: click.Context, users: tuple[str, ...], codes: tuple[str, ...], since: Any, as_json: bool
+) -> None:
+    """Show the parked commands and dead letters of these users, with what is in them.
+
+    What is encrypted is decrypted if CQRS_MASTER_KEY is set. Exit code 1 if there are none.
+    """
+    if not users:
+        raise click.UsageError("give the ID of a user")
+    found = _find(load_settings(), Filter(users, codes, since))
+    if as_json:
+        _print_json(found, with_contents=True)
+    else:
+        for line in items(found, with_contents=True):
+            click.echo(f"{line['kind']}  {line['user']}  {line['code']}: {line['reason']}")
+            for command in line["commands"]:
+                value = "(encrypted)" if command["value"] is None else command["value"]
+                click.echo(f"    {command['time']}  offset {command['offset']}  {value}")
+    if not (found.parked or found.dead):
+        ctx.exit(ExitCode.NO)
+
+
+@dead.command(
+    epilog=examples(
+        "cqrs dead replay anna",
+        "cqrs dead replay --all --code decide-failed --rate 50",
+        "cqrs dead replay --all --since 2026-11-29T12:00:00Z --yes --json",
+    )
+)
+@_filters
+@click.option("--all", "all_", is_flag=True, help="Replay everything that the filters take.")
+@_RATE
+@_YES
+@click.pass_context
+def replay(
+    ctx: click.Context,
+    users: tuple[str, ...],
+    codes: tuple[str, ...],
+    since: Any,
+    as_json: bool,
+    all_: bool,
+    rate: float | None,
+    yes: bool,
+) -> None:
+    """Decide parked commands in order, and send dead letters to the command topic again.
+
+    Parked commands of a user are decided until one fails again; that one and those behind it stay.
+    Needs CQRS_CONTROL_KEY, as the workers have it.
+
+    A dead letter is sent once, with its id, and not if its command has been answered meanwhile. It
+    is decided after what came later: send it with expectedVersion if that matters. Without --code,
+    only those are sent that a mended program may decide.
+
+    Exit code 1 if a command failed again.
+    """
+    _check_which(users, all_)
+    settings, filter_ = load_settings(), Filter(users, codes, since)
+    found = _find(settings, filter_)
+    sendable = [one for one in found.dead if filter_.takes_to_send(one) and can_be_sent(one)]
+    waiting = sum(len(one.parked.commands) for one in found.parked)
+    question = (
+        f"Replay {waiting:,} parked commands of {len(found.parked):,} users, and send "
+        f"{len(sendable):,} dead letters again?"
+    )
+    if not (yes or as_json or not (found.parked or sendable)):
+        click.confirm(question, abort=True, err=True)
+
+    def control(one: ParkedAggregate) -> Control:
+        return ReplayParked(
+            id=uuid4(), aggregate_id=one.aggregate_id, first=one.parked.first.offset
+        )
+
+    outcomes = _send_controls(settings, found.parked, control, rate)
+    numbers = sorted({one.partition for one in sendable})
+    sent = asyncio.run(_send_again(settings, numbers, filter_, len(sendable), rate))
+    _conclude(ctx, outcomes, as_json, sent=sent)
+
+
+@dead.command(
+    epilog=examples("cqrs dead drop anna --first", "cqrs dead drop --all --code unknown-type --yes")
+)
+@_filters
+@click.option("--all", "all_", is_flag=True, help="Drop everything that the filters take.")
+@click.option("--first", is_flag=True, help="Drop only the command of each user that failed.")
+@_RATE
+@_YES
+@click.pass_context
+def drop(
+    ctx: click.Context,
+    users: tuple[str, ...],
+    codes: tuple[str, ...],
+    since: Any,
+    as_json: bool,
+    all_: bool,
+    first: bool,
+    rate: float | None,
+    yes: bool,
+) -> None:
+    """Make dead letters of parked commands, with the code `dropped`.
+
+    Their outcome is dead-lettered, so they are never decided, unless somebody sends them again
+    (`cqrs dead replay --code dropped`). What is left waits on: replay it. Needs CQRS_CONTROL_KEY.
+    """
+    _check_which(users, all_)
+    settings = load_settings()
+    found = _find(settings, Filter(users, codes, since)).parked
+    number = len(found) if first else sum(len(one.parked.commands) for one in found)
+    if found and not (yes or as_json):
+        click.confirm(f"Drop {number:,} commands of {len(found):,} users?", abort=True, err=True)
+
+    def control(one: ParkedAggregate) -> Control:
+        last = one.parked.first if first else one.parked.commands[-1]
+        return DropParked(
+            id=uuid4(),
+            aggregate_id=one.aggregate_id,
+            first=one.parked.first.offset,
+            through=last.offset,
+        )
+
+    outcomes = _send_controls(settings, found, control, rate)
+    _conclude(ctx, outcomes, as_json, leaves_some=True)
+
+
+@dead.command(epilog=examples("cqrs dead export > failed.jsonl"))
+@_filters
+@click.option("--output", type=click.File("w"), default="-", help="File to write to.")
+def export(
+    users: tuple[str, ...], codes: tuple[str, ...], since: Any, as_json: bool, output: TextIO
+) -> None:
+    """Write parked commands and dead letters with their contents, one JSON object per line.
+
+    What is encrypted is decrypted if CQRS_MASTER_KEY is set: keep the file as you keep that.
+    """
+    del as_json  # it always is
+    for item in items(_find(load_settings(), Filter(users, codes, since)), with_contents=True):
+        output.write(json.dumps(item, ensure_ascii=False) + "\n")
+
+
+def _check_which(users: tuple[str, ...], all_: bool) -> None:
+    if bool(users) == all_:
+        raise click.UsageError("give either the IDs of users, or --all")
+
+
+def _find(settings: Settings, filter_: Filter) -> FailedCommands:
+    names = TopicNames.of(settings, USERS.name)
+    with progress_bar() as progress:
+        asyncio.run(check_topics(settings, topic_specs(settings, names), reader(names)))
+        return filter_.of(asyncio.run(read_failed(settings, names, progress)))
+
+
+def _send_controls(
+    settings: Settings,
+    parked: Sequence[ParkedAggregate],
+    control: Callable[[ParkedAggregate], Control],
+    rate: float | None,
+) -> dict[str, Outcome]:
+    """Send a control record for each of these users, and return the outcomes."""
+    if not parked:
+        return {}
+    key = required_control_key(settings)
+    outcomes: dict[str, Outcome] = {}
+
+    async def send_all() -> None:
+        slots = asyncio.Semaphore(_AT_A_TIME)
+        async with KafkaCommandBus(settings, USERS) as bus:
+
+            async def send(one: ParkedAggregate) -> None:
+                async with slots:
+                    outcome = await bus.dispatch_control(control(one), key)
+                    outcomes[one.aggregate_id] = outcome
+                    progress("Waiting for outcomes", len(outcomes), len(parked))
+
+            sending = []
+            for one in parked:
+                sending.append(asyncio.create_task(send(one)))
+                if rate is not None:
+                    await asyncio.sleep(1 / rate)
+            await asyncio.gather(*sending)
+
+    with progress_bar() as progress:
+        asyncio.run(send_all())
+    return outcomes
+
+
+async def _send_again(
+    settings: Settings, partitions: Sequence[int], filter_: Filter, total: int, rate: float | None
+) -> int:
+    names, sent = TopicNames.of(settings, USERS.name), 0
+    with progress_bar() as progress:
+        for number in partitions:
+            sending = send_again(
+                settings, names, COMMAND_WORKER, number, filter_.takes_to_send, rate
+            )
+            async with aclosing(sending):
+                async for batch in sending:
+                    sent += len(batch)
+                    progress("Sending dead letters", sent, total)
+    return sent
+
+
+def _conclude(
+    ctx: click.Context,
+    outcomes: dict[str, Outcome],
+    as_json: bool,
+    *,
+    sent: int = 0,
+    leaves_some: bool = False,
+) -> None:
+    """Print what became of it; exit code 1 if something was left or not obeyed."""
+    obeyed = {user: one for user, one in outcomes.items() if isinstance(one, Unparked)}
+    ended = sum(one.ended for one in obeyed.values())
+    left = sum(one.left for one in obeyed.values())
+    if as_json:
+        said = {"users": len(outcomes), "ended": ended, "left": left, "sentAgain": sent}
+        click.echo(json.dumps(said))
+    else:
+        click.echo(
+            f"{ended:,} parked commands of {len(outcomes):,} users ended, {left:,} are left; "
+            f"{sent:,} dead letters were sent again"
+        )
+    for user, one in outcomes.items():
+        if not isinstance(one, Unparked):
+            reason = getattr(one, "reason", one.status)
+            click.echo(f"cqrs: {user}: not obeyed: {reason}", err=True)
+        elif one.left and not leaves_some:
+            click.echo(f"cqrs: {user}: {one.left} still wait, {one.code}: {one.reason}", err=True)
+    if left and leaves_some and not as_json:
+        click.echo("what is left waits on: see `cqrs dead list`, then `cqrs dead replay`", err=True)
+    refused = any(one.code == "parked-changed" for one in obeyed.values())
+    if len(obeyed) < len(outcomes) or (left and not leaves_some) or refused:
+        ctx.exit(ExitCode.NO)
+
+
+def _print_json(found: FailedCommands, *, with_contents: bool) -> None:
+    click.echo(json.dumps(items(found, with_contents=with_contents), ensure_ascii=False))

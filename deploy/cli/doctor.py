@@ -1,0 +1,114 @@
+"""`cqrs doctor`: what is wrong with a deployment, and what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from deploy.cli.exit_codes import ExitCode
+from deploy.cli.terminal import examples
+from deploy.environment import load_settings
+from deploy.roles import ROLES, SecuredRole
+
+if TYPE_CHECKING:
+    from deploy.doctor.findings import Finding
+
+# With the start of this program it stays below 10 s.
+_TIMEOUT_S = 6.0
+_WORDS = {"ok": "ok", "problem": "PROBLEM", "unknown": "unknown", "skipped": "-"}
+_STYLES = {"ok": "", "problem": "bold red", "unknown": "yellow", "skipped": "dim"}
+
+
+@click.command(
+    epilog=examples(
+        "cqrs doctor",
+        "cqrs doctor --targets commands.json --targets views.json",
+        "cqrs doctor --role command-worker --json",
+    )
+)
+@click.option(
+    "--targets",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file of `cqrs worker --targets`: ask these workers what is parked or waits.",
+)
+@click.option(
+    "--role",
+    type=click.Choice(ROLES),
+    default="operator",
+    show_default=True,
+    help="Whose rights these credentials should have.",
+)
+@click.option(
+    "--timeout",
+    default=_TIMEOUT_S,
+    show_default=True,
+    type=click.FloatRange(min=0, min_open=True),
+    help="Seconds after which what was not answered is reported as unknown.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@click.pass_context
+def doctor(
+    ctx: click.Context,
+    targets: tuple[Path, ...],
+    role: SecuredRole,
+    timeout: float,
+    as_json: bool,
+) -> None:
+    """Say what is wrong with this deployment, and what to do. It only reads.
+
+    It checks settings, servers, versions, topics, views, workers, progress, open transactions,
+    rights, certificates, clocks and disks. Everything is asked at the same time, and what does not
+    answer in time is reported as unknown.
+
+    Exit code 0 if all is well, 1 if there is a problem, 75 if there is none as far as is known, and
+    something could not be found out.
+    """
+    settings = load_settings()
+    from deploy.doctor.collect import collect
+    from deploy.doctor.diagnosis import diagnose
+
+    facts = asyncio.run(collect(settings, role, targets, timeout=timeout))
+    findings = diagnose(facts, role)
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in findings]))
+    else:
+        _print(findings)
+    ctx.exit(exit_code(findings))
+
+
+def exit_code(findings: Iterable[Finding]) -> ExitCode:
+    """Return what a program can conclude from these findings."""
+    found = {one.status for one in findings}
+    if "problem" in found:
+        return ExitCode.NO
+    return ExitCode.UNKNOWN if "unknown" in found else ExitCode.OK
+
+
+def _print(findings: Sequence[Finding]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold", max_width=24)
+    table.add_column(overflow="fold")
+    group = None
+    for one in findings:
+        if one.group != group:
+            group = one.group
+            table.add_row(Text(group, style="bold"), "", "")
+        style = _STYLES[one.status]
+        state = Text(f"  {_WORDS[one.status]}", style=style)
+        table.add_row(state, Text(one.subject), Text(one.line, style=style))
+    console = Console(highlight=False)
+    console.print(table)
+    counts = [sum(one.status == status for one in findings) for status in ("problem", "unknown")]
+    console.print(f"{counts[0]} problems, {counts[1]} unknown", style="bold")

@@ -1,0 +1,117 @@
+"""`cqrs status`: servers, topics, workers, dead letters, views, and what to do next."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import click
+
+from deploy.cli.exit_codes import ExitCode
+from deploy.cli.output import Form, output_option, print_table, write
+from deploy.cli.terminal import examples, waiting
+from deploy.embedded.stack import EmbeddedStack
+from deploy.embedded.status import ServerStatus
+from deploy.environment import load_settings
+from deploy.overview import Overview, check_servers, look
+from models.errors import CqrsError
+from streams.settings import read_settings
+from streams.views.status import IndexStatus
+
+_ADDRESSES = {"bootstrap_servers", "elasticsearch_url"}
+_LABEL_COLUMNS = 10
+
+
+@click.command(
+    epilog=examples("cqrs status", "cqrs status --json | jq .next", "cqrs status -o tsv")
+)
+@output_option()
+@click.pass_context
+def status(ctx: click.Context, form: Form) -> None:
+    """Show the whole: servers, topics, workers, dead letters, views, and what to do next.
+
+    The servers are those of CQRS_BOOTSTRAP_SERVERS and CQRS_ELASTICSEARCH_URL; without these, the
+    stack of `cqrs dev` or `cqrs up`. Exit code 0 if both run, otherwise 3.
+    """
+    stack = EmbeddedStack()
+    with waiting("Asking the servers"):
+        found = asyncio.run(_look(stack))
+    document = {
+        "home": stack.home,
+        "running": found.running,
+        **asdict(found),
+        "next": found.next_steps,
+    }
+    servers = document["servers"]
+    write(form, document, servers, tuple(servers[0]), lambda: _print(stack, found))
+    ctx.exit(ExitCode.OK if found.running else ExitCode.NOT_RUNNING)
+
+
+async def _look(stack: EmbeddedStack) -> Overview:
+    servers: Sequence[ServerStatus] = stack.status().servers
+    try:
+        settings = load_settings()
+    except CqrsError as error:
+        return Overview(servers, troubles=[str(error)])
+    addresses = {server.address for server in servers}
+    is_ours = {settings.bootstrap_servers, settings.elasticsearch_url} == addresses
+    if not is_ours and _ADDRESSES & read_settings().model_fields_set:
+        servers = await check_servers(settings)
+    overview = Overview(servers)
+    return await look(settings, servers) if overview.running else overview
+
+
+def _print(stack: EmbeddedStack, found: Overview) -> None:
+    if all(server.pid or server.state == "stopped" for server in found.servers):
+        click.echo(f"stack in {stack.home}")
+    rows = [
+        (
+            server.name,
+            server.state,
+            server.address or "-",
+            server.pid or "-",
+            *((f"{server.memory_mb} MB", f"{server.data_mb} MB") if server.pid else ("-", "-")),
+        )
+        for server in found.servers
+    ]
+    print_table(
+        ("server", "state", "address", "pid", "memory", "data"),
+        rows,
+        right=("pid", "memory", "data"),
+        droppable=("data", "memory"),
+    )
+    for label, line in _lines(found):
+        click.echo(f"{label:<{_LABEL_COLUMNS}}{line}")
+
+
+def _lines(found: Overview) -> Iterator[tuple[str, str]]:
+    """Yield what is known beside the servers: a label and a line for each."""
+    if found.topics is not None:
+        missing = f", {len(found.missing_topics)} missing" if found.missing_topics else ""
+        yield "topics", f"{found.topics}{missing}"
+    label = "workers"
+    for one in found.workers or ():
+        behind = "" if one.behind is None else f", {one.behind:,} commands behind"
+        yield label, f"{one.role}: {one.workers or 'none'}{behind}"
+        label = ""
+    label = "views"
+    for view, indices in (found.views or {}).items():
+        yield label, f"{view}: {', '.join(map(_index, indices)) or 'no index yet'}"
+        label = ""
+    if found.dead_letters is not None:
+        label = "dead"
+        for topic, count in found.dead_letters.items():
+            yield label, f"{topic}: {count or 'none'}"
+            label = ""
+    label = "next"
+    for step in found.next_steps:
+        yield label, step
+        label = ""
+
+
+def _index(index: IndexStatus) -> str:
+    if index.behind is None:
+        return f"{index.name} {index.state}"
+    documents = f"{index.documents:,} documents, " if index.documents is not None else ""
+    return f"{index.name} {index.state}, {documents}{index.behind:,} behind"

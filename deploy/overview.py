@@ -1,0 +1,188 @@
+"""How the whole of a deployment is: servers, topics, workers, dead letters, views, what to do next.
+
+Each part is asked for by itself, and what cannot be found out is a line in its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from agents.users import COMMAND_WORKER, USERS
+from agents.views import VIEWS
+from deploy.embedded.status import ServerStatus
+from models.errors import CqrsError
+from streams.aggregate import TopicNames
+from streams.elasticsearch.connection import connected
+from streams.kafka.clients import admin_client
+from streams.kafka.log_reader import open_logs
+from streams.kafka.topics import describe_topics, partitions_of, topic_specs
+from streams.progress import no_progress
+from streams.settings import Settings
+from streams.views.status import IndexStatus, status_of
+
+T = TypeVar("T")
+
+_REQUEST_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class WorkersStatus:
+    """The workers of one role: the members of its consumer group."""
+
+    role: str
+    group: str
+    workers: int
+    behind: int | None
+    """Records that are not processed yet; None if that is said elsewhere, or not known."""
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What was found. What is None could not be looked at; `troubles` say why."""
+
+    servers: Sequence[ServerStatus]
+    topics: int | None = None
+    missing_topics: Sequence[str] = ()
+    workers: Sequence[WorkersStatus] | None = None
+    dead_letters: Mapping[str, int] | None = None
+    """By topic; transaction markers count, so there may be fewer."""
+    views: Mapping[str, Sequence[IndexStatus]] | None = None
+    troubles: Sequence[str] = field(default=())
+
+    @property
+    def running(self) -> bool:
+        """Whether both servers run."""
+        return all(server.state == "running" for server in self.servers)
+
+    @property
+    def next_steps(self) -> list[str]:
+        """What to do next, one line each; empty if all is well."""
+        if not self.running:
+            return [
+                *self.troubles,
+                "start the servers (`cqrs dev` or `cqrs up`), or set CQRS_BOOTSTRAP_SERVERS and "
+                "CQRS_ELASTICSEARCH_URL",
+            ]
+        steps = list(self.troubles)
+        if self.missing_topics:
+            steps.append("create the topics: `cqrs topics create`")
+        elif self.workers is not None:
+            steps += [
+                f"start a worker: `cqrs worker {one.role}`"
+                for one in self.workers
+                if not one.workers
+            ]
+        for topic, count in (self.dead_letters or {}).items():
+            if count:
+                command = ": `cqrs tail dead --from-beginning`" if ".commands." in topic else ""
+                steps.append(f"look at the dead letters in {topic}{command}")
+        for view, indices in (self.views or {}).items():
+            steps += [f"{view}: {index.trouble}" for index in indices if index.trouble]
+        return steps
+
+
+async def check_servers(settings: Settings) -> list[ServerStatus]:
+    """Return whether the servers of the settings answer, wherever they are."""
+
+    async def ask_kafka() -> None:
+        async with admin_client(settings):
+            pass
+
+    async def ask_elasticsearch() -> None:
+        async with connected(settings, timeout=_REQUEST_TIMEOUT_S):
+            pass
+
+    answers = await asyncio.gather(_answers(ask_kafka), _answers(ask_elasticsearch))
+    addresses = {"kafka": settings.bootstrap_servers, "elasticsearch": settings.elasticsearch_url}
+    return [
+        ServerStatus(name, "running" if answer else "does not answer", None, address, 0, 0)
+        for (name, address), answer in zip(addresses.items(), answers, strict=True)
+    ]
+
+
+async def _answers(ask: Callable[[], Awaitable[None]]) -> bool:
+    try:
+        await ask()
+    except CqrsError:
+        return False
+    return True
+
+
+async def look(settings: Settings, servers: Sequence[ServerStatus]) -> Overview:
+    """Look at everything, with servers that run."""
+    troubles: list[str] = []
+
+    async def attempt(part: Awaitable[T]) -> T | None:
+        try:
+            return await part
+        except CqrsError as error:
+            troubles.append(str(error))
+        except KafkaError as error:
+            troubles.append(f"Kafka failed: {type(error).__name__}")
+        return None
+
+    specs = topic_specs(settings, TopicNames.of(settings, USERS.name))
+    found = await attempt(describe_topics(settings, specs))
+    if found is None or len(found) < len(specs):
+        missing = [spec.name for spec in specs if found is not None and spec.name not in found]
+        topics = None if found is None else len(found)
+        return Overview(servers, topics, missing, troubles=troubles)
+    workers = await attempt(_workers(settings))
+    dead = await attempt(_dead_letters(settings))
+    views: dict[str, Sequence[IndexStatus]] = {}
+    for name, view in VIEWS.items():
+        indices = await attempt(status_of(settings, view, check=False, progress=no_progress))
+        if indices is not None:
+            views[name] = indices
+    return Overview(servers, len(found), (), workers, dead, views, troubles)
+
+
+async def _workers(settings: Settings) -> list[WorkersStatus]:
+    groups = {"commands": settings.namespace + COMMAND_WORKER}
+    for view in VIEWS.values():
+        groups[view.role] = settings.namespace + view.group
+    async with admin_client(settings) as admin:
+        behind = await _behind(settings, admin, groups["commands"])
+        return [
+            WorkersStatus(
+                role, group, await _members(admin, group), behind if role == "commands" else None
+            )
+            for role, group in groups.items()
+        ]
+
+
+async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
+    for response in await admin.describe_consumer_groups([group]):
+        for _error, _group, _state, _type, _protocol, members, *_ in response.groups:
+            return len(members)
+    return 0
+
+
+async def _behind(settings: Settings, admin: AIOKafkaAdminClient, group: str) -> int:
+    """Return how many commands are not decided yet, as of about a second ago."""
+    commands = partitions_of(settings, TopicNames.of(settings, USERS.name).commands)
+    committed = await admin.list_consumer_group_offsets(group)
+    async with open_logs(settings, commands) as logs:
+        begins, ends = await logs.begin_offsets(commands), await logs.end_offsets(commands)
+    return sum(
+        max(0, ends[tp] - (committed[tp].offset if tp in committed else begins[tp]))
+        for tp in commands
+    )
+
+
+async def _dead_letters(settings: Settings) -> dict[str, int]:
+    names = TopicNames.of(settings, USERS.name)
+    found = {}
+    for topic in (names.dead_commands, names.dead_views):
+        partitions = partitions_of(settings, topic)
+        async with open_logs(settings, partitions) as logs:
+            begins = await logs.begin_offsets(partitions)
+            ends = await logs.end_offsets(partitions)
+        found[topic] = sum(ends[tp] - begins[tp] for tp in partitions)
+    return found

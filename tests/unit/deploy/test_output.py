@@ -1,0 +1,173 @@
+"""The forms of what commands print, and tables that do not break what people copy."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from deploy.cli import terminal
+from deploy.cli.output import Form, output_option, print_table, wants_json, write
+from deploy.cli.terminal import as_typed
+from deploy.embedded.start_progress import _megabytes
+from deploy.progress import seldom, ticking
+
+ITEMS = [
+    {"id": "anna", "name": "Anna\tLi", "active": True, "at": None},
+    {"id": "[berta]", "name": "Ünal", "active": False, "at": None},
+]
+ID = "user-35bf992dc9e9c616-5b1f-4c59-9f0b"
+EMAIL = "a.very.long.address@mail.example.org"
+
+
+@click.command()
+@output_option(in_pipes="tsv")
+def listing(form: Form) -> None:
+    columns = ("id", "name", "active", "at")
+    rows = [tuple(item.values()) for item in ITEMS]
+    write(form, {"items": ITEMS}, ITEMS, columns, lambda: print_table(columns, rows))
+
+
+def shown(*arguments: str) -> str:
+    done = CliRunner().invoke(listing, arguments)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+TSV = "anna\tAnna Li\tyes\t\n[berta]\tÜnal\tno\t\n"
+
+
+def test_the_forms() -> None:
+    assert shown() == shown("-o", "tsv") == TSV
+    assert json.loads(shown("--json")) == json.loads(shown("-o", "json")) == {"items": ITEMS}
+    assert [json.loads(line) for line in shown("-o", "ndjson").splitlines()] == ITEMS
+    assert shown("-o", "table").splitlines()[0].split() == ["id", "name", "active", "at"]
+    assert "Ünal" in shown("--json")
+
+
+def test_a_named_form_wins() -> None:
+    assert shown("--json", "-o", "tsv") == shown("-o", "tsv", "--json") == TSV
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("get a --json", True),
+        ("get a -o json", True),
+        ("get a -ojson", True),
+        ("get a --output=ndjson", True),
+        ("get a --output json", True),
+        ("get a -o tsv", False),
+        ("get json", False),
+    ],
+)
+def test_whoever_asks_for_json_gets_errors_as_json(words: str, expected: bool) -> None:
+    assert wants_json(words.split()) is expected
+
+
+def table(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    print_table(
+        ("id", "email", "name", "active", "note"),
+        [(ID, EMAIL, "Anna Muster", True, "what has to be said of her " * 3)],
+        prose=("note",),
+        droppable=("active", "name"),
+    )
+    return capsys.readouterr().out.splitlines()
+
+
+def on_a_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+
+
+@pytest.mark.parametrize("columns", [40, 80, 110, 200])
+def test_ids_and_addresses_are_whole_at_any_width(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    on_a_terminal(monkeypatch, columns)
+    lines = [click.unstyle(line) for line in table(capsys)]
+    assert any(ID in line and EMAIL in line for line in lines)
+    assert ("Anna Muster" in "".join(lines)) is (columns == 200)
+    if columns >= 110:
+        assert max(map(len, lines)) <= columns
+
+
+def test_a_pipe_gets_no_boxes_and_whole_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    header, row = table(capsys)
+    assert header.split() == ["id", "email", "name", "active", "note"]
+    assert row.split()[:2] == [ID, EMAIL]
+    assert row.count("what has to be said") == 3
+
+
+def test_progress_without_a_terminal_is_a_line_every_ten_seconds() -> None:
+    said: list[str] = []
+    times = iter([0.0, 1.0, 10.0, 19.0, 20.5])
+    progress = seldom(said.append, lambda: next(times))
+    progress("Reading", 1, 0)
+    progress("Reading", 1000, 0)
+    progress("Reading", 1500, 3000)
+    progress("Reading", 2000, 3000)
+    assert said == ["Reading: 1,000", "Reading: 2,000 of 3,000"]
+
+
+def test_fields_are_named_as_they_are_typed() -> None:
+    names = {"aggregate_id": "--id", "last_day": "--to"}
+    assert as_typed("first_name: is missing", names) == "--first-name: is missing"
+    assert as_typed("aggregate_id: is missing", names) == "--id: is missing"
+    assert as_typed("limit must be 1", names) == "--limit must be 1"
+    assert as_typed("x is after last_day", names) == "x is after --to"
+
+
+def test_whoever_waits_at_a_terminal_is_told_after_two_seconds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    timers: list[threading.Timer] = []
+
+    class Due(threading.Timer):
+        """Calls its function when it is joined, as if the time had passed before."""
+
+        def start(self) -> None:
+            timers.append(self)
+
+        def join(self, timeout: float | None = None) -> None:
+            self.function(*self.args, **self.kwargs)
+
+    monkeypatch.setattr("deploy.cli.terminal.threading.Timer", Due)
+    on_a_terminal(monkeypatch, 80)
+    with terminal.waiting("Waiting for the outcome"):
+        pass
+    assert "Waiting for the outcome" in capsys.readouterr().err
+    assert [timer.interval for timer in timers] == [2.0]
+
+
+def test_whoever_waits_elsewhere_gets_lines_until_the_end() -> None:
+    said: list[str] = []
+    twice = threading.Event()
+
+    def say(line: str) -> None:
+        said.append(line)
+        if len(said) == 2:
+            twice.set()
+
+    with ticking(say, "Starting Kafka", interval_s=0.01):
+        assert twice.wait(30)
+    assert said[0] == "Starting Kafka (0 s)"
+
+
+def test_a_download_elsewhere_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    times = iter([0.0, 5.0, 12.0])
+    advance = _megabytes(seldom(said.append, lambda: next(times)), "Downloading 3 jars", 3 << 20)
+    advance(1 << 20)
+    advance(1 << 20)
+    assert said == ["Downloading 3 jars, MB: 2 of 3"]

@@ -1,0 +1,40 @@
+"""What `cqrs status` says is to be done next."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.embedded.status import ServerStatus
+from deploy.overview import Overview, WorkersStatus
+from streams.views.status import IndexStatus
+
+RUNNING = [ServerStatus(name, "running", 1, "", 0, 0) for name in ("kafka", "elasticsearch")]
+STOPPED = [ServerStatus(name, "stopped", None, None, 0, 0) for name in ("kafka", "elasticsearch")]
+SERVING = IndexStatus("user-views-v1", "serving", None, True, {}, 0, 0.0, 5, None)
+LOST = IndexStatus("user-views-v1", "serving", "it is closed: open it", True, {}, 0, 0.0, 5, None)
+ALL = [WorkersStatus(role, role, 1, None) for role in ("commands", "views")]
+ONE = [WorkersStatus("commands", "c", 0, 7), WorkersStatus("views", "v", 1, None)]
+
+
+@pytest.mark.parametrize(
+    ("found", "steps"),
+    [
+        (Overview(STOPPED), ["start the servers (`cqrs dev` or `cqrs up`), or set CQRS_BOOTSTRAP"]),
+        (Overview(RUNNING, 0, ["a", "b"]), ["create the topics: `cqrs topics create`"]),
+        (Overview(RUNNING, 7, (), ONE), ["start a worker: `cqrs worker commands`"]),
+        (Overview(RUNNING, 7, (), ALL, {"x.commands.dead.v1": 0}, {"user-views": [SERVING]}), []),
+        (
+            Overview(RUNNING, 7, (), ALL, {"x.commands.dead.v1": 3, "x.views.dead.v1": 1}),
+            ["look at the dead letters in x.commands.dead.v1: `cqrs tail dead", "look at the dead"],
+        ),
+        (
+            Overview(RUNNING, 7, (), ALL, {}, {"user-views": [LOST]}),
+            ["user-views: it is closed: open it"],
+        ),
+        (Overview(RUNNING, troubles=["Kafka failed: X"]), ["Kafka failed: X"]),
+    ],
+)
+def test_what_to_do_next(found: Overview, steps: list[str]) -> None:
+    assert len(found.next_steps) == len(steps)
+    for shown, begins in zip(found.next_steps, steps, strict=True):
+        assert shown.startswith(begins)
