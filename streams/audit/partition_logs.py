@@ -25,7 +25,7 @@ from streams.audit.spill import Spill
 from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.kafka.log_reader import LogReader
 from streams.kafka.records import Record
-from streams.state.changelog import check_keys
+from streams.state.changelog import readable_records
 from streams.state.parked import PARKED_PREFIX, parked_id
 from streams.state.store import RESERVED, Position, decode_position, position_key
 
@@ -135,8 +135,7 @@ class PartitionLogs:
         stored: Position | None = None
         reserved = position_key(TP(self._names.commands, self._number))
         async for records in self._records(Shelf.STATES, 0, stable):
-            check_keys(changelog, records)
-            for record in records:
+            for record in readable_records(changelog, records):
                 if record.key == reserved:
                     stored = None if record.value is None else decode_position(record.value)
         check(stored)
@@ -212,7 +211,8 @@ class PartitionLogs:
         """
         last: dict[bytes, bytes] = {}
         for record in self.records(Shelf.STATES, bucket):
-            assert record.key is not None
+            if record.key is None:
+                continue  # it cannot be read
             if record.value is None:
                 last.pop(record.key, None)
             elif not record.key.startswith(RESERVED) or record.key.startswith(PARKED_PREFIX):

@@ -88,7 +88,7 @@ class CommandPartition(Generic[S]):
     async def start(self) -> int:
         """Fence earlier owners, restore the state, and return the position that belongs to it.
 
-        A state of an older version is rebuilt first.
+        A state of an older version, or one that may be incomplete, is rebuilt first.
 
         Raises:
             Fatal: only a person can repair it, or a newer program made the state.
@@ -101,7 +101,8 @@ class CommandPartition(Generic[S]):
         self._table.owned[self._tp.partition] = recovered.state
         self._aggregates = metrics.STATE_AGGREGATES.labels(self._tp.topic, self._tp.partition)
         keys = PartitionKeys(self._master, recovered.keys)
-        if has_to_rebuild(self._tp, recovered.position, self._version):
+        is_older = has_to_rebuild(self._tp, recovered.position, self._version)
+        if is_older or recovered.is_incomplete:
             await rebuild_states(
                 self._settings, self._aggregate, self._tp, recovered, keys, self._producer
             )

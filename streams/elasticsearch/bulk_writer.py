@@ -52,6 +52,10 @@ class WriteResult(NamedTuple):
     reason: str = ""
 
 
+# No document has been written by this operation, so one on this condition is checked against the
+# mapping and then not written.
+_NEVER = {"if_seq_no": (1 << 63) - 1, "if_primary_term": 1}
+
 WRITTEN, _STALE = WriteResult(WriteStatus.WRITTEN), WriteResult(WriteStatus.STALE)
 
 
@@ -72,8 +76,14 @@ class BulkWriter:
         self._index = index
         self._max_documents = max_documents
 
-    async def write(self, documents: Sequence[Document]) -> list[WriteResult]:
+    async def write(
+        self, documents: Sequence[Document], *, only_try: bool = False
+    ) -> list[WriteResult]:
         """Write documents; see `ViewStore.bulk_index`.
+
+        Args:
+            documents: Are written whole.
+            only_try: Write nothing: what would have been written is STALE.
 
         Returns:
             One result per document, in the same order.
@@ -85,7 +95,7 @@ class BulkWriter:
         results = [WRITTEN] * len(documents)
         requests: list[asyncio.Task[None]] = []
         try:
-            for places, body in self._requests(documents, results):
+            for places, body in self._requests(documents, results, only_try=only_try):
                 if len(requests) >= _IN_FLIGHT:
                     await requests[-_IN_FLIGHT]
                 requests.append(asyncio.create_task(self._send(body, places, results)))
@@ -99,7 +109,7 @@ class BulkWriter:
         return results
 
     def _requests(
-        self, documents: Sequence[Document], results: list[WriteResult]
+        self, documents: Sequence[Document], results: list[WriteResult], *, only_try: bool
     ) -> Iterable[tuple[list[int], bytes]]:
         """Yield bodies of bounded size, each with the places of its documents in `documents`.
 
@@ -110,7 +120,7 @@ class BulkWriter:
         size = 0
         for place, document in enumerate(documents):
             try:
-                item = self._lines(document)
+                item = self._lines(document, only_try=only_try)
             except (ValueError, TypeError) as error:  # of `to_source` and orjson
                 results[place] = WriteResult(WriteStatus.REFUSED, f"cannot be encoded: {error}")
                 continue
@@ -124,7 +134,7 @@ class BulkWriter:
         if places:
             yield places, b"".join(lines)
 
-    def _lines(self, document: Document) -> bytes:
+    def _lines(self, document: Document, *, only_try: bool) -> bytes:
         key = document["id"]
         if not is_possible_id(key):
             # Elasticsearch would refuse the whole request because of it.
@@ -132,7 +142,8 @@ class BulkWriter:
         source = document if REFUSED in document else self._index.to_source(document)
         # Also the same version is written again: an answer may have been lost before the replicas
         # had the document, and that it is there already would say nothing about them.
-        action = {"_id": key, "version": document["version"], "version_type": "external_gte"}
+        condition = {"version": document["version"], "version_type": "external_gte"}
+        action = {"_id": key, **(_NEVER if only_try else condition)}
         return b"%b\n%b\n" % (orjson.dumps({"index": action}), orjson.dumps(source))
 
     async def _send(self, body: bytes, places: list[int], results: list[WriteResult]) -> None:

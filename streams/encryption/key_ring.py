@@ -192,7 +192,8 @@ class KeyRing:
 
 def _apply(keys: PartitionKeys, records: Iterable[Any]) -> None:
     for record in records:
-        keys.apply(record.key, record.value)
+        if record.key is not None:  # else it cannot be read: who has lost a key notices that
+            keys.apply(record.key, record.value)
 
 
 async def check_master_key(settings: Settings, names: TopicNames) -> None:

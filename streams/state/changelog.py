@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
@@ -20,16 +20,21 @@ from streams.state.store import StateStore
 
 logger = logging.getLogger(__name__)
 
-S = TypeVar("S", bound=StateStore)
 
-
-async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, store: S, end: int) -> S:
-    """Apply to a store what it lacks of its changelog, up to offset ``end``, and return the store.
+async def restore(
+    consumer: AIOKafkaConsumer, changelog: TopicPartition, store: StateStore, end: int
+) -> int:
+    """Apply to a store what it lacks of its changelog, up to offset ``end``.
 
     ``consumer`` is assigned the changelog and reads committed records. To take a partition over,
     fence earlier owners first, and let ``end`` be that of all records, committed or not: the last
     stable offset, which this consumer takes for the end, is before the first record of any open
     transaction, also of another program, and before all that was committed after it.
+
+    Returns:
+        The offset after the last record that could not be read, and is left out; 0 if there was
+        none. Somebody else wrote it. Its key may be that of a state: compaction has then removed
+        that one.
 
     Raises:
         PartitionFatal: a record has no key, so something else writes to the changelog.
@@ -45,20 +50,36 @@ async def restore(consumer: AIOKafkaConsumer, changelog: TopicPartition, store: 
             extra=about("state-waits", changelog),
         )
     consumer.seek(changelog, store.end)
+    unreadable_to = 0
     async for records in read_to(consumer, changelog, end):
-        check_keys(changelog, records)
-        store.apply({record.key: record.value for record in records}, records[-1].offset + 1)
-    return store
+        readable = readable_records(changelog, records)
+        if len(readable) < len(records):
+            unreadable_to = 1 + max(one.offset for one in records if one.unreadable is not None)
+        store.apply({record.key: record.value for record in readable}, records[-1].offset + 1)
+    return unreadable_to
 
 
-def check_keys(changelog: TopicPartition, records: Sequence[Any]) -> None:
-    """Check that these records of a changelog have keys, as all of ours do.
+def readable_records(changelog: TopicPartition, records: Sequence[Any]) -> Sequence[Any]:
+    """Return those records of a changelog that can be read, and log the others.
 
     Raises:
-        PartitionFatal: one has none, so something else writes to the changelog.
+        PartitionFatal: one of those has no key, so something else writes to the changelog.
     """
-    if any(record.key is None for record in records):
-        raise PartitionFatal(
-            f"{changelog.topic}[{changelog.partition}] holds a record without a key before "
-            f"offset {records[-1].offset + 1}; something else writes to this topic: stop that"
-        )
+    readable = [record for record in records if record.unreadable is None]
+    for record in records:
+        if record.unreadable is not None:
+            logger.error(
+                "%s[%d]: the record at offset %d cannot be read and is left out: %s; something "
+                "else writes to this topic: stop that",
+                changelog.topic,
+                changelog.partition,
+                record.offset,
+                record.unreadable,
+                extra=about("record-left-out", changelog, offset=record.offset),
+            )
+        elif record.key is None:
+            raise PartitionFatal(
+                f"{changelog.topic}[{changelog.partition}] holds a record without a key before "
+                f"offset {records[-1].offset + 1}; something else writes to this topic: stop that"
+            )
+    return readable

@@ -54,6 +54,8 @@ class Recovered:
     position: Position
     keys: dict[bytes, bytes]
     """Wrapped data keys, by aggregate id."""
+    is_incomplete: bool = False
+    """Whether a state may be missing, so that all have to be rebuilt from the events."""
 
 
 async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Recovered:
@@ -81,8 +83,10 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         ends = await written_ends(settings, [changelog, keys])
         state = await _open_store(settings, consumer, changelog, ends[changelog])
         restored_from = state.end
-        await restore(consumer, changelog, state, ends[changelog])
-        wrapped = (await restore(consumer, keys, MemoryStore(), ends[keys])).records
+        unreadable_to = await restore(consumer, changelog, state, ends[changelog])
+        wrapped = MemoryStore()
+        # Of a key that is missing only its aggregate notices.
+        await restore(consumer, keys, wrapped, ends[keys])
         stored = state.position(tp)
         check_topic(tp, stored, input_id)
         check_partitions(tp, stored, state, settings.partitions)
@@ -99,7 +103,13 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         else:
             end = await _end_at_least(consumer, source, stored.offset)
             check_bounds(tp, stored, begin, end)
-        position = replace(stored, topic_id=input_id, partitions=settings.partitions)
+        is_incomplete = unreadable_to > stored.complete_from
+        position = replace(
+            stored,
+            topic_id=input_id,
+            partitions=settings.partitions,
+            complete_from=max(unreadable_to, stored.complete_from),
+        )
         await stop(consumer)
     except BaseException:  # also a cancellation while the consumer stops
         if state is not None:
@@ -114,7 +124,7 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         state.end,
         extra=about("state-restored", changelog, position=state.end),
     )
-    return Recovered(state, position, wrapped)
+    return Recovered(state, position, wrapped.records, is_incomplete)
 
 
 async def written_ends(

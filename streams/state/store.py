@@ -33,6 +33,10 @@ class Position(msgspec.Struct, frozen=True, omit_defaults=True):
     state: str | None = None
     """Version of the state (`streams/state/version.py`); None if an older program wrote this."""
 
+    complete_from: int = msgspec.field(default=0, name="completeFrom")
+    """Offset of the changelog from which on the states are complete: they were rebuilt from the
+    events, because a record before it cannot be read, whose key may be that of a state."""
+
     recent: FailureWindow | None = None
     """How many of the last commands failed; None without `CQRS_DEAD_LETTER_LIMIT`."""
 

@@ -360,7 +360,7 @@ class ViewFollower(Generic[E]):
     def _projector(self, state: IndexState) -> Projector[E]:
         return Projector(
             self._indices.store(state.name),
-            self._view.projection,
+            self._view,
             cached_documents=self._settings.view_cache_documents,
         )
 

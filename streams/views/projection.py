@@ -8,11 +8,11 @@ different never writes to that index: it needs one of its own (`cqrs views rebui
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import orjson
 
@@ -121,7 +121,8 @@ class View(Generic[E]):
 
         Programs whose documents differ only in what the examples do not show have the same one.
         """
-        parts = [self.index.mappings(), self.index.settings, list(self._documents_of_examples())]
+        sources = [self.index.to_source(document) for document in self.example_documents]
+        parts = [self.index.mappings(), self.index.settings, sources]
         return sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
     @property
@@ -133,10 +134,14 @@ class View(Generic[E]):
         """
         return f"{self.app_id}-{self.definition[:8]}"
 
-    def _documents_of_examples(self) -> Iterable[Any]:
+    @cached_property
+    def example_documents(self) -> Sequence[Document]:
+        """The documents that the examples make, one after each event. An index accepts them all."""
         documents: dict[str, Document] = {}
+        found: list[Document] = []
         for record in self.examples:
             key = self.projection.key(record)
             if key is not None:
                 documents[key] = self.projection.fold(documents.get(key), record)
-                yield self.index.to_source(documents[key])
+                found.append(documents[key])
+        return found

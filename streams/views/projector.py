@@ -13,9 +13,8 @@ replace a document with an older version.
 from __future__ import annotations
 
 import logging
-import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from itertools import islice
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -30,7 +29,7 @@ from streams.elasticsearch.connection import clear_traceback
 from streams.elasticsearch.index import REFUSED, Document
 from streams.logs import about
 from streams.views.checkpoint import NOTHING, Checkpoint, IndexChanged
-from streams.views.projection import Projection
+from streams.views.projection import View
 from streams.views.store import ViewStore
 
 logger = logging.getLogger(__name__)
@@ -41,11 +40,6 @@ T = TypeVar("T")
 _BACKOFF = wait_random_exponential(multiplier=0.1, max=5)  # in seconds, with full jitter
 _LOG_INTERVAL_S = 60.0
 _NEW: Document = {}
-
-# From so many documents on, one reason to refuse all of them is the index.
-_MANY_DOCUMENTS = 10
-# What differs in the reasons of several documents that are refused for the same.
-_OF_ONE_DOCUMENT = re.compile(r"\[\d+:\d+\] | in document with id '.*?'|\d+ characters")
 
 
 class SequenceGap(PartitionFatal):
@@ -83,12 +77,14 @@ class Projector(Generic[E]):
     def __init__(
         self,
         store: ViewStore,
-        projection: Projection[E],
+        view: View[E],
         *,
         cached_documents: int = 200_000,
     ) -> None:
+        """Project into the index of `store`, with the projection of `view`."""
         self._store = store
-        self._projection = projection
+        self._projection = view.projection
+        self._examples = view.example_documents
         self._cached_documents = cached_documents
         # partition -> id -> document, the most recently used one last
         self._caches: dict[int, dict[str, Document]] = {}
@@ -122,7 +118,7 @@ class Projector(Generic[E]):
         Raises:
             IndexChanged: Elasticsearch has answered of a copy of the index that is older than that.
             SequenceGap: An event is missing before one of these; nothing of the chunk was written.
-            PartitionFatal: The events contradict each other, or the index refuses everything.
+            PartitionFatal: The events contradict each other, or the index refuses what it is for.
             Fatal: The index is gone, or the credentials are wrong.
             Exception: What `on_refused` raises; no stand-in was written then.
         """
@@ -133,7 +129,7 @@ class Projector(Generic[E]):
         writes = _PendingWrites(self._store, {key: documents[key] for key in due_events})
         await self.retry_until_answered(writes.send)
         if writes.refused:
-            _check_documents_are_the_reason(self._store.name, writes.refused, len(due_events))
+            await self._check_index()
             await on_refused(
                 [Refused(tuple(due_events[key]), reason) for key, reason in writes.refused.items()]
             )
@@ -153,6 +149,20 @@ class Projector(Generic[E]):
         refused = sum(due[key] for key in writes.refused)
         written = sum(due.values()) - refused - sum(due[key] for key in writes.stale)
         return Projected(written, len(records) - written - refused, refused)
+
+    async def _check_index(self) -> None:
+        """Check, before anything is a dead letter, that documents were refused for what they are.
+
+        Raises:
+            PartitionFatal: The index refuses also what it has to accept.
+        """
+        reason = await self.retry_until_answered(self._store.refuses, self._examples)
+        if reason is not None:
+            raise PartitionFatal(
+                f"{self._store.name} refuses even the examples of its documents, so the events are "
+                f"not the reason: {reason}; mend the index, or rebuild the view (cqrs views "
+                "rebuild)"
+            )
 
     def forget(self, partition: int) -> None:
         """Drop the cache of a partition that another process may write to from now on."""
@@ -282,20 +292,6 @@ class Projector(Generic[E]):
 
 def _stand_in(document: Document) -> Document:
     return {"id": document["id"], "version": document["version"], REFUSED: document}
-
-
-def _check_documents_are_the_reason(index: str, refused: Mapping[str, str], documents: int) -> None:
-    """Check that documents were refused for what they are, before anything is a dead letter.
-
-    Raises:
-        PartitionFatal: All of many documents were refused for one reason: so that is the index.
-    """
-    reasons = {_OF_ONE_DOCUMENT.sub("", reason) for reason in refused.values()}
-    if len(refused) == documents >= _MANY_DOCUMENTS and len(reasons) == 1:
-        raise PartitionFatal(
-            f"{index} refuses all of {documents} documents, which says nothing about them: "
-            f"{reasons.pop()}; mend the index, or rebuild the view (cqrs views rebuild)"
-        )
 
 
 def _may_pass(error: BaseException) -> bool:

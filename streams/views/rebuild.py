@@ -113,7 +113,7 @@ class Rebuild(Generic[E]):
         """Project all events from the checkpoints to the ends that the partitions have now."""
         projector = Projector(
             store,
-            self._view.projection,
+            self._view,
             cached_documents=self._settings.view_cache_documents,
         )
         async with (

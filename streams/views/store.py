@@ -22,7 +22,12 @@ from elasticsearch import AsyncElasticsearch
 
 from models.errors import Fatal, PartitionFatal, Transient
 from streams import tracing
-from streams.elasticsearch.bulk_writer import BulkWriter, WriteResult, is_possible_id
+from streams.elasticsearch.bulk_writer import (
+    BulkWriter,
+    WriteResult,
+    WriteStatus,
+    is_possible_id,
+)
 from streams.elasticsearch.connection import (
     ask_another_node,
     connect,
@@ -125,6 +130,22 @@ class ViewStore:
         """
         with tracing.bulk(self.name):
             return await self._writer.write(documents)
+
+    async def refuses(self, documents: Sequence[Document]) -> str | None:
+        """Return why Elasticsearch would refuse one of these documents for good; None if none.
+
+        Nothing is written.
+
+        Raises:
+            Transient: It did not say so of all of them.
+        """
+        results = await self._writer.write(documents, only_try=True)
+        reasons = {one.status: one.reason for one in results}
+        if WriteStatus.RETRY in reasons:
+            raise Transient(
+                f"Elasticsearch does not accept all documents: {reasons[WriteStatus.RETRY]}"
+            )
+        return reasons.get(WriteStatus.REFUSED)
 
     async def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
         """Return the latest documents by id, stand-ins included, before any refresh.

@@ -196,8 +196,8 @@ def external_version(set_: Set) -> None:
     """Write documents whatever version the index has."""
     lines = BulkWriter._lines
 
-    def without_version(self: BulkWriter, document: Document) -> bytes:
-        _, source = lines(self, document).splitlines()
+    def without_version(self: BulkWriter, document: Document, *, only_try: bool) -> bytes:
+        _, source = lines(self, document, only_try=only_try).splitlines()
         return b"%b\n%b\n" % (orjson.dumps({"index": {"_id": document["id"]}}), source)
 
     set_(BulkWriter, "_lines", without_version)

@@ -8,14 +8,16 @@ from collections.abc import AsyncIterator
 import psutil  # type: ignore[import-untyped]
 import pytest
 from aiokafka import AIOKafkaProducer
+from pydantic import SecretStr
 
 from agents.client import open_commands, open_queries
 from agents.user_audit import check_user_erasure, verify_users
 from deploy.ephemeral import Deployment
 from deploy.waiting import wait_until
 from models.errors import NoSuchView
-from models.outcomes import Accepted
+from models.outcomes import Accepted, DeadLettered, Rejection
 from models.queries import GetUserById
+from streams.encryption.keys import new_master_key
 from streams.kafka.clients import new_producer, started
 from streams.kafka.dead_letters import CODE
 from streams.kafka.log_reader import open_logs
@@ -107,6 +109,40 @@ async def test_on_every_other_topic_that_is_read(deployed: Deployment) -> None:
     assert report.accepted == 2
     erasure = await check_user_erasure(settings, "after")
     assert not erasure.ok
+
+
+async def test_on_the_topics_of_the_state(deploy: Deploy) -> None:
+    """Whose state or key a record may have replaced is not known, if it cannot be read."""
+    deployed = deploy(
+        *("commands", "views"),
+        partitions=1,
+        encrypt_personal_data=True,
+        master_key=SecretStr(new_master_key()),
+    )
+    settings, names = deployed.settings, deployed.names
+    worker, _ = deployed.workers
+    async with (
+        open_commands(settings) as commands,
+        started(new_producer(settings), settings) as by,
+    ):
+        assert isinstance(await commands.dispatch(register("before")), Accepted)
+        await _send_all(by, (names.changelog, names.keys))
+        for starts in (1, 2):
+            for each in deployed.workers:
+                each.kill()
+                each.start()
+            again = await commands.dispatch(register("before"))
+            assert isinstance(again, Rejection)
+            assert again.code == "user-exists"
+            assert isinstance(await commands.dispatch(register(f"after-{starts}")), Accepted)
+            # Once: the position says that the states are complete.
+            assert worker.log_text.count("rebuilt the state of") == 1
+        hostile = await commands.dispatch(register("hostile"))
+        assert isinstance(hostile, DeadLettered)
+    assert "the record at offset" in worker.log_text
+    report = await verify_users(settings, timeout=60)
+    assert {name for name, finding in report.findings.items() if not finding.ok} == {"I3"}
+    assert "hostile: its state cannot be read" in (report.first_violation or "")
 
 
 async def _send_all(producer: AIOKafkaProducer, topics: tuple[str, ...]) -> None:

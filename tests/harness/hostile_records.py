@@ -15,6 +15,8 @@ _PLAIN, _ZSTD = 0, 4
 _HEAD_BYTES = 61
 _NAME = b"QQ"
 
+BOMB = "a bomb"
+
 
 def hostile_batches() -> Mapping[str, bytes]:
     """Return batches by what is hostile about them; each has one record, whose key is `hostile`."""
@@ -22,7 +24,7 @@ def hostile_batches() -> Mapping[str, bytes]:
     at = named.find(_NAME)
     foreign = named[:at] + b"\xff\xfe" + named[at + 2 :]
     return {
-        "a bomb": _packed(_batch(bytes(200 << 20), b"")),
+        BOMB: _packed(_batch(bytes(200 << 20), b"")),
         "a header name that is not UTF-8": _packed(foreign, _PLAIN),
         "such a name in a compressed batch": _packed(foreign),
     }

@@ -13,11 +13,11 @@ from aiokafka.errors import KafkaConnectionError
 from agents.user_views import USER_VIEWS
 from deploy.ephemeral import Servers
 from deploy.waiting import wait_until
-from models.errors import Fatal
+from models.errors import Fatal, PartitionFatal
 from models.events import UserDeactivated, UserEvent, UserProfileUpdated, UserReactivated
 from models.user_view import project
 from streams.elasticsearch.connection import connect
-from streams.elasticsearch.index import REFUSED, Document
+from streams.elasticsearch.index import REFUSED, Document, in_namespace, writes_alias
 from streams.settings import Settings
 from streams.views.projector import Projected, Projector, Refused, SequenceGap
 from streams.views.store import ViewStore
@@ -49,7 +49,7 @@ async def store(settings: Settings, proxy: FaultProxy) -> AsyncIterator[ViewStor
 
 
 def projector(store: ViewStore, cached: int = 1000) -> Projector[UserEvent]:
-    return Projector(store, USER_VIEWS.projection, cached_documents=cached)
+    return Projector(store, USER_VIEWS, cached_documents=cached)
 
 
 def history(user_id: str, *events: UserEvent) -> list[Record]:
@@ -370,6 +370,35 @@ async def test_a_refused_document_is_reported_and_later_events_apply(
     assert await next_chunk(RENAMED[4]) == Projected(1, 0, 0)
     assert await stored(store, RENAMED) == fold(RENAMED)
     assert len(letters) == 2
+
+
+async def test_many_documents_that_are_refused_alike_are_the_reason(store: ViewStore) -> None:
+    """What else comes is accepted, so nobody waits for them."""
+    immense = [record(f"u-{n}", 1, registered("u@example.org", IMMENSE)) for n in range(12)]
+    letters = Letters()
+    assert await projector(store).project(0, immense, letters.bury) == Projected(0, 0, 12)
+    assert len(letters) == 12
+    assert "lastName" in letters.reason
+    assert await store.fetch(one["id"] for one in USER_VIEWS.example_documents) == {}
+    bert = history("bert", registered("bert@example.org"))
+    assert await projector(store).project(0, bert, none_refused) == Projected(1, 0, 0)
+
+
+async def test_an_index_that_refuses_every_document_is_the_reason(settings: Settings) -> None:
+    """Of a single one, too: somebody has made it with a mapping that lacks a field."""
+    index = in_namespace(settings, USER_VIEWS.index)
+    name = f"{index.alias}-v9"
+    lacking = index.mappings()
+    del lacking["properties"]["isActive"]
+    async with connect(settings, timeout=30) as client:
+        await client.indices.create(
+            index=name, mappings=lacking, settings=index.settings, aliases={writes_alias(name): {}}
+        )
+        store = ViewStore(client, index, name=name)
+        with pytest.raises(PartitionFatal, match="refuses even the examples .*strict_dynamic"):
+            await projector(store).project(0, ANNA[:1], none_refused)
+        assert await store.fetch(["anna"]) == {}
+        await client.indices.delete(index=name)
 
 
 async def test_no_stand_in_is_written_before_the_dead_letter(store: ViewStore) -> None:

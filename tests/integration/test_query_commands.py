@@ -33,7 +33,7 @@ def view(stack: Servers) -> Iterator[Settings]:
 
     async def fill() -> None:
         async with user_views(settings) as store:
-            await Projector(store, USER_VIEWS.projection).project(0, events, none_refused)
+            await Projector(store, USER_VIEWS).project(0, events, none_refused)
             await store.refresh()
 
     asyncio.run(fill())

@@ -307,7 +307,7 @@ async def test_documents_of_an_unfinished_chunk_are_no_violation(deploy: Deploy)
     async with indices_of(deployed) as indices:
         (state,) = await indices.all()
         store = indices.store(state.name)
-        await Projector(store, USER_VIEWS.projection).project(
+        await Projector(store, USER_VIEWS).project(
             0, [record("x", 1, registered("x@y"))], none_refused
         )
         (found,) = await status(deployed)

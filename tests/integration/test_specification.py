@@ -32,7 +32,7 @@ async def settings(stack: Servers) -> AsyncIterator[Settings]:
         ]
         async with user_views(settings) as store:
             events = [record(*event) for event in history]
-            await Projector(store, USER_VIEWS.projection).project(0, events, none_refused)
+            await Projector(store, USER_VIEWS).project(0, events, none_refused)
             await store.refresh()
         yield settings
 

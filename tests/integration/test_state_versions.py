@@ -57,7 +57,9 @@ async def stored(deployed: Deployment) -> MemoryStore:
     async with open_logs(deployed.settings, [changelog]) as logs:
         logs.consumer.assign([changelog])
         end = (await logs.end_offsets([changelog]))[changelog]
-        return await restore(logs.consumer, changelog, MemoryStore(), end)
+        store = MemoryStore()
+        await restore(logs.consumer, changelog, store, end)
+        return store
 
 
 async def test_an_older_state_is_rebuilt_and_a_newer_one_is_left_alone(

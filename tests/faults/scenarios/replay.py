@@ -156,13 +156,13 @@ async def _deliver(
 ) -> int:
     """Project all events once; `replaced` is the chance of a new projector before a chunk."""
     versions = _versions(history)
-    projector = Projector(store, USER_VIEWS.projection)
+    projector = Projector(store, USER_VIEWS)
     positions = dict.fromkeys(history, 0)
     total = sum(map(len, history.values()))
     delivered = 0
     while delivered < total:
         if rng.random() < replaced:
-            projector = Projector(store, USER_VIEWS.projection)
+            projector = Projector(store, USER_VIEWS)
         partition = rng.choice([one for one in history if positions[one] < len(history[one])])
         begin = positions[partition]
         end = begin + int(2 ** rng.uniform(0, _MAX_CHUNK_LOG2))

@@ -43,6 +43,9 @@ class Store:
     async def bulk_index(self, documents: Sequence[Document]) -> list[WriteResult]:
         return [self._write(document) for document in documents]
 
+    async def refuses(self, _documents: Sequence[Document]) -> str | None:
+        return None
+
     def _write(self, document: Document) -> WriteResult:
         key = document["id"]
         if key in self._refuses and REFUSED not in document:
@@ -60,7 +63,7 @@ def history(user: str) -> list[EventRecord[UserEvent]]:
 
 
 def projector(store: Store) -> Projector[UserEvent]:
-    return Projector(cast(ViewStore, store), USER_VIEWS.projection)
+    return Projector(cast(ViewStore, store), USER_VIEWS)
 
 
 async def test_the_new_events_of_a_refused_document_are_handed_over_in_order() -> None:
@@ -127,37 +130,41 @@ async def test_a_later_document_of_somebody_else_is_written_again(store: Store) 
 class Refusing(Store):
     """Refuses each document for the same reason, and stand-ins too if `all_of_it`."""
 
-    def __init__(self, *, all_of_it: bool = False) -> None:
+    def __init__(self, *, all_of_it: bool = False, examples: str | None = None) -> None:
         super().__init__()
         self._all_of_it = all_of_it
+        self._examples = examples
+
+    async def refuses(self, documents: Sequence[Document]) -> str | None:
+        assert documents == USER_VIEWS.example_documents
+        return self._examples
 
     def _write(self, document: Document) -> WriteResult:
         if REFUSED in document and not self._all_of_it:
             return super()._write(document)
-        key = document["id"]
-        reason = f"400 document_parsing_exception: [1:{len(key)}] no in document with id '{key}'"
-        return WriteResult(WriteStatus.REFUSED, reason)
+        return WriteResult(WriteStatus.REFUSED, "400 document_parsing_exception: no")
 
 
 async def never_buried(refused: Sequence[Refused]) -> None:
     raise AssertionError(refused)
 
 
-async def test_a_chunk_that_is_refused_for_one_reason_is_not_buried() -> None:
-    events = [one for number in range(10) for one in history(f"user-{number}")]
-    with pytest.raises(PartitionFatal, match="view-v1 refuses all of 10 documents, which says"):
-        await projector(Refusing()).project(0, events, never_buried)
+@pytest.mark.parametrize("users", [1, 12])
+async def test_nothing_is_buried_if_the_index_refuses_what_it_is_for(users: int) -> None:
+    events = [one for number in range(users) for one in history(f"user-{number}")]
+    with pytest.raises(PartitionFatal, match="view-v1 refuses even the examples .*: strict; mend"):
+        await projector(Refusing(examples="strict")).project(0, events, never_buried)
 
 
-async def test_few_documents_may_all_be_refused() -> None:
+async def test_many_documents_may_all_be_refused_for_one_reason() -> None:
     buried: list[Refused] = []
 
     async def bury(refused: Sequence[Refused]) -> None:
         buried.extend(refused)
 
-    events = [one for number in range(9) for one in history(f"user-{number}")]
+    events = [one for number in range(12) for one in history(f"user-{number}")]
     projected = await projector(Refusing()).project(0, events, bury)
-    assert (projected.refused, len(buried)) == (27, 9)
+    assert (projected.refused, len(buried)) == (36, 12)
 
 
 async def test_a_refused_stand_in_is_never_passed_over() -> None:
