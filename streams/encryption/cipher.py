@@ -145,7 +145,8 @@ def _place_of_parked(aggregate_id: bytes, offset: int) -> bytes:
 
 
 def _place_of_event(wire: dict[str, Any]) -> bytes:
-    return _place(b"event", f"{wire.get('aggregateId')}\0{wire.get('sequence')}".encode())
+    name = f"{wire.get('aggregateId')}\0{wire.get('sequence')}"
+    return _place(b"event", name.encode(errors="surrogatepass"))  # nothing sealed has surrogates
 
 
 def _place(kind: bytes, name: bytes) -> bytes:

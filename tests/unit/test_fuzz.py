@@ -196,6 +196,7 @@ def test_a_value_or_its_error(data: bytes | None) -> None:
 
 @fuzz
 @given(objects)
+@example([("aggregateId", "\ud800"), ("personal", "")])
 def test_a_sealed_event_opens_or_says_so(fields: Sequence[tuple[str, Any]]) -> None:
     with suppress(DecryptionError):
         open_event(dict(fields), ("email",), KEY)
