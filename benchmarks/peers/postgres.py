@@ -66,7 +66,8 @@ def _unpack(folder: Path) -> None:
     with zipfile.ZipFile(jar) as archive:
         (packed,) = (name for name in archive.namelist() if name.endswith(".txz"))
         with archive.open(packed) as stream, tarfile.open(fileobj=stream, mode="r:xz") as files:
-            files.extractall(folder, filter="data")
+            files.extraction_filter = getattr(tarfile, "data_filter", None)  # from 3.11.4 on
+            files.extractall(folder)
 
 
 def _run(command: list[str], user: Mapping[str, Any]) -> None:

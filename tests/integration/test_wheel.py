@@ -103,7 +103,8 @@ def test_the_packages_and_nothing_else_are_in_the_wheel(wheel: Path) -> None:
 def test_the_same_wheel_is_built_from_the_sdist(wheel: Path, tmp_path: Path) -> None:
     sdist = build("sdist", tmp_path)
     with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # from 3.11.4 on
+        archive.extractall(tmp_path)
     source = tmp_path / sdist.name.removesuffix(".tar.gz")
     assert (source / "tests" / "conftest.py").exists()
     again = build("wheel", tmp_path, source)

@@ -32,7 +32,7 @@ def pythons() -> Iterator[str]:
                 break
 
 
-@pytest.mark.parametrize("python", pythons())
+@pytest.mark.parametrize("python", list(pythons()))
 def test_a_worker_decides_a_command(python: str, stack: EmbeddedStack, tmp_path: Path) -> None:
     programs = tmp_path / "environment" / "bin"
     subprocess.run([python, "-m", "venv", programs.parent], check=True)
