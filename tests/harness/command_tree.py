@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib import import_module
-from multiprocessing import get_context
+from itertools import islice
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -83,22 +86,38 @@ def run_all(jobs: Sequence[Job]) -> list[Done]:
     return [Done(**one) for one in json.loads(ended.stdout)]
 
 
-def _run(job: Job) -> Done:
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        child = get_context("fork").Process(target=_child, args=(job, out, err), daemon=True)
-        child.start()
-        child.join(job.timeout)
-        if child.is_alive():
-            child.kill()
-            child.join()
-            code = None
-        else:
-            code = child.exitcode
-        return Done(job.arguments, code, out.read_text(), err.read_text())
+def _run_here(jobs: Sequence[Job]) -> list[Done]:
+    """Run all of them in forks of this process.
+
+    It has no threads: a fork would have the locks that they hold.
+    """
+    done: dict[int, Done] = {}
+    running: dict[int, tuple[int, int, float]] = {}  # file of a process: number, id, deadline
+    left = enumerate(jobs)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        while len(done) < len(jobs):
+            for number, job in islice(left, _AT_ONCE - len(running)):
+                process = os.fork()
+                if process == 0:
+                    _child(job, folder / f"{number}.out", folder / f"{number}.err")
+                running[os.pidfd_open(process)] = number, process, time.monotonic() + job.timeout
+            ended, _, _ = select.select(running, [], [], 0.5)
+            for file, (number, process, deadline) in list(running.items()):
+                if file not in ended:
+                    if time.monotonic() < deadline:
+                        continue
+                    os.kill(process, signal.SIGKILL)
+                status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+                out, err = ((folder / f"{number}.{end}").read_text() for end in ("out", "err"))
+                code = status if file in ended else None
+                done[number] = Done(jobs[number].arguments, code, out, err)
+                os.close(file)
+                del running[file]
+    return [done[number] for number in range(len(jobs))]
 
 
-def _child(job: Job, out: Path, err: Path) -> None:
+def _child(job: Job, out: Path, err: Path) -> NoReturn:
     os.environ.clear()
     os.environ.update(job.environment)
     for number, path in ((1, out), (2, err)):
@@ -123,9 +142,7 @@ def _main(path: str) -> None:
     for name in ("agents.client", "agents.user_audit", "rich.console", "rich.table"):
         import_module(name)
     jobs = [Job(**one) for one in json.loads(Path(path).read_text())]
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        done = list(threads.map(_run, jobs))
-    print(json.dumps([asdict(one) for one in done]))
+    print(json.dumps([asdict(one) for one in _run_here(jobs)]))
 
 
 if __name__ == "__main__":
