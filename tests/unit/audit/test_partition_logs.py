@@ -12,7 +12,7 @@ from faust.types import TP
 
 from agents.user_views import USER_VIEWS
 from agents.users import USERS
-from models.errors import PartitionFatal
+from models.errors import PartitionFatal, Poison
 from models.events import UserDeactivated, UserErased
 from models.wire import encode
 from streams.audit import partition_logs
@@ -276,6 +276,19 @@ async def test_a_state_that_was_replaced_or_removed_does_not_count() -> None:
         older,
         *(line(NAMES.changelog, at, one.value, one.key) for at, one in enumerate(again, 1)),
     ]
+    report = await check(history, 3, logs)
+    assert report.first_violation is None
+    assert report.findings["I3"].checked == len(USERS_HERE)
+
+
+async def test_what_cannot_be_read_on_the_changelog_is_no_state() -> None:
+    history = long_history()
+    logs = logs_of(history)
+    states = logs.topics[NAMES.changelog]
+    foreign = Record(
+        NAMES.changelog, NUMBER, len(states), 0, None, None, (), Poison("unreadable", "a header")
+    )
+    logs.topics[NAMES.changelog] = [*states, foreign]
     report = await check(history, 3, logs)
     assert report.first_violation is None
     assert report.findings["I3"].checked == len(USERS_HERE)
