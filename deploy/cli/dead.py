@@ -180,7 +180,7 @@ def replay(
         f"Replay {waiting:,} parked commands of {len(found.parked):,} users, and send "
         f"{len(sendable):,} dead letters again?"
     )
-    if not (yes or as_json or not (found.parked or sendable)):
+    if (found.parked or sendable) and not yes:
         click.confirm(question, abort=True, err=True)
 
     def control(one: ParkedAggregate) -> Control:
@@ -223,7 +223,7 @@ def drop(
     settings = load_settings()
     found = _find(settings, Filter(users, codes, since)).parked
     number = len(found) if first else sum(len(one.parked.commands) for one in found)
-    if found and not (yes or as_json):
+    if found and not yes:
         click.confirm(f"Drop {number:,} commands of {len(found):,} users?", abort=True, err=True)
 
     def control(one: ParkedAggregate) -> Control:

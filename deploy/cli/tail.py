@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from msgspec.structs import replace
 from pydantic.alias_generators import to_camel
 
 from agents.users import USERS
+from deploy.cli.failed_commands import text
 from deploy.cli.output import Form, output_option
 from deploy.cli.terminal import examples
 from deploy.environment import load_settings
@@ -97,7 +97,7 @@ async def _line(kind: Kind, record: Record, ring: KeyRing | None, *, as_json: bo
     except (ArithmeticError, AttributeError, LookupError, Poison, TypeError, ValueError):
         reason = str(record.unreadable or "it is none of ours")
         place = f"{record.topic}[{record.partition}] offset {record.offset}"
-        value = _text(record.value)
+        value = text(record.value)
         if not as_json:
             return f"{place} cannot be read: {reason}: {value!r}"
         return json.dumps(
@@ -108,7 +108,7 @@ async def _line(kind: Kind, record: Record, ring: KeyRing | None, *, as_json: bo
                     "partition": record.partition,
                     "offset": record.offset,
                 },
-                "key": _text(record.key),
+                "key": text(record.key),
                 "value": value,
             },
             ensure_ascii=False,
@@ -207,19 +207,9 @@ def _dead_letter(record: Any) -> dict[str, Any]:
             "offset": int(headers.get(SOURCE_OFFSET, -1)),
         },
         "encrypted": is_sealed(record.headers),  # still: its key or the master key is missing
-        "key": _text(record.key),
-        "value": _text(record.value),
+        "key": text(record.key),
+        "value": text(record.value),
     }
-
-
-def _text(data: bytes | None) -> Any:
-    """Return bytes as JSON can hold them: as text, or in base64 if they are not UTF-8."""
-    if data is None:
-        return None
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(data).decode()}
 
 
 def _value(record: Any) -> str:

@@ -60,7 +60,7 @@ async def test_parked_commands_are_replayed_once_at_whatever_step_a_worker_is_ki
         assert (waiting["user"], len(waiting["commands"])) == ("anna", 2)
         (shown,) = dead(deployed, "show", "anna")
         assert json.loads(shown["commands"][0]["value"])["firstName"] == "Bea"
-        again = dead(deployed, "replay", "anna", code=1)
+        again = dead(deployed, "replay", "anna", "--yes", code=1)
         assert (again["ended"], again["left"]) == (0, 2)
         assert (await verify(deployed.settings, USERS)).parked == 2
 
@@ -70,7 +70,9 @@ async def test_parked_commands_are_replayed_once_at_whatever_step_a_worker_is_ki
             worker.terminate()
             worker.start(**Point("kill", moment, "commit").environment())
             replaying = asyncio.create_task(
-                asyncio.to_thread(cqrs, deployed.settings, "dead", "replay", "anna", "--json")
+                asyncio.to_thread(
+                    cqrs, deployed.settings, "dead", "replay", "anna", "--yes", "--json"
+                )
             )
             await wait_until(lambda: not worker.is_running, timeout=60, what="it is killed")
             worker.start(**DEFECT if moment == "after" else {})
@@ -82,7 +84,7 @@ async def test_parked_commands_are_replayed_once_at_whatever_step_a_worker_is_ki
             update = UpdateUserProfile(aggregate_id="anna", first_name=f"Cid {moment}")
             assert isinstance(await commands.dispatch(update), Parked)
 
-        assert dead(deployed, "drop", "anna", "--first")["ended"] == 1
+        assert dead(deployed, "drop", "anna", "--first", "--yes")["ended"] == 1
         assert [one["code"] for one in dead(deployed, "list")] == ["dropped"]
     report = await verify(deployed.settings, USERS)
     assert report.first_violation is None
@@ -103,10 +105,10 @@ async def test_dead_letters_are_sent_again_once(deploy: Deploy) -> None:
         worker.start()
         assert (await commands.dispatch(answered)).status == "accepted"
         assert len(dead(deployed, "list", "--code", "decide-failed")) == 2
-        sent = [dead(deployed, "replay", "--all")["sentAgain"] for _ in range(2)]
+        sent = [dead(deployed, "replay", "--all", "--yes")["sentAgain"] for _ in range(2)]
         assert sent == [1, 0]
         await commands.dispatch(register("ben"))
     report = await verify(deployed.settings, USERS)
     assert report.first_violation is None
     assert (report.dead, report.accepted) == (2, 4)
-    assert dead(deployed, "replay", "--all", "--code", "decide-failed")["sentAgain"] == 0
+    assert dead(deployed, "replay", "--all", "--yes", "--code", "decide-failed")["sentAgain"] == 0

@@ -106,10 +106,16 @@ def test_a_replay_says_what_is_left(deciding: Deciding) -> None:
     run("replay", code=2)
     run("replay", "anna", "--all", code=2)
     run("replay", "anna", answer="n\n", code=1)
-    assert said("replay", "anna", code=1) == {"users": 1, "ended": 0, "left": 2, "sentAgain": 0}
+    run("drop", "anna", "--json", answer="n\n", code=1)  # a program is asked, too
+    assert said("replay", "--yes", "anna", code=1) == {
+        "users": 1,
+        "ended": 0,
+        "left": 2,
+        "sentAgain": 0,
+    }
     assert "anna: 2 still wait" in run("replay", "anna", "--yes", code=1).output
     deciding.breaks = lambda _: False
-    done = said("replay", "--all", "--code", "decide-failed", "--rate", "1000")
+    done = said("replay", "--yes", "--all", "--code", "decide-failed", "--rate", "1000")
     assert done == {"users": 2, "ended": 4, "left": 0, "sentAgain": 0}
     assert [one["user"] for one in said("list")] == ["dan", "cid"]
     assert deciding.audit().first_violation is None
@@ -119,9 +125,9 @@ def test_what_is_dropped_can_be_sent_again(deciding: Deciding) -> None:
     assert "what is left waits on" in run("drop", "anna", "--first", "--yes").output
     run("drop", "ben", answer="y\n")
     deciding.breaks = lambda _: False
-    assert said("replay", "--all", code=1)["left"] == 1
-    assert said("replay", "--all", "--code", "dropped")["sentAgain"] == 3
-    assert said("replay", "--all", "--code", "dropped")["sentAgain"] == 0
+    assert said("replay", "--yes", "--all", code=1)["left"] == 1
+    assert said("replay", "--yes", "--all", "--code", "dropped")["sentAgain"] == 3
+    assert said("replay", "--yes", "--all", "--code", "dropped")["sentAgain"] == 0
     deciding.decide()
     assert deciding.audit().first_violation is None
     assert [one["user"] for one in said("list")] == ["dan", "cid"]
