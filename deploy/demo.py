@@ -184,7 +184,8 @@ async def _register_steadily(
             )
         )
         result.outcomes.append(time.perf_counter() - begin)
-        found = await queries.execute(GetUsersByEmail(user, limit=1), at_least=outcome.token)
+        search = GetUsersByEmail(user, limit=1)
+        found = await queries.execute(search, at_least=outcome.token, timeout=_STEP_TIMEOUT_S)
         result.searchable.append(time.perf_counter() - begin)
         if [one.id for one in found.items] != [user]:
             raise Fatal("a search with the token of an outcome did not find the user")
