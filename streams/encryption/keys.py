@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import base64
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 
 from models.errors import Fatal, PartitionFatal
@@ -61,9 +63,14 @@ class MasterKeys:
     first: bytes
     second: bytes | None = None
 
+    @cached_property
+    def _by_id(self) -> Mapping[bytes, bytes]:
+        """The master keys by their ids, the first one first."""
+        return {_id_of(one): one for one in (self.first, self.second) if one is not None}
+
     def wrap(self, aggregate_id: bytes, data_key: bytes) -> bytes:
         """Encrypt the data key of an aggregate with the first master key."""
-        return _id_of(self.first) + seal(self.first, data_key, aggregate_id)
+        return next(iter(self._by_id)) + seal(self.first, data_key, aggregate_id)
 
     def unwrap(self, aggregate_id: bytes, wrapped: bytes) -> bytes:
         """Decrypt a wrapped data key with the master key that it was wrapped with.
@@ -72,17 +79,15 @@ class MasterKeys:
             OtherMasterKeyError: that one is not here.
             DecryptionError: it is damaged; or, if it was wrapped by an older version, either.
         """
-        masters = [one for one in (self.first, self.second) if one is not None]
-        sealed = wrapped
         if names_its_master(wrapped):
-            masters = [one for one in masters if wrapped.startswith(_id_of(one))]
-            sealed = wrapped[_MASTER_ID_BYTES:]
-            if not masters:
+            master = self._by_id.get(wrapped[:_MASTER_ID_BYTES])
+            if master is None:
                 raise OtherMasterKeyError("it was wrapped with another master key")
-        for master in masters[:-1]:
+            return unseal(master, wrapped[_MASTER_ID_BYTES:], aggregate_id)
+        for master in self._by_id.values():
             with suppress(DecryptionError):
-                return unseal(master, sealed, aggregate_id)
-        return unseal(masters[-1], sealed, aggregate_id)
+                return unseal(master, wrapped, aggregate_id)
+        raise DecryptionError("no master key opens it")
 
     def opens(self, aggregate_id: bytes, wrapped: bytes) -> bool:
         """Return whether one of the master keys opens a wrapped data key."""
