@@ -105,11 +105,7 @@ def open_state(value: bytes, aggregate_id: bytes, key: bytes | None) -> bytes:
     Raises:
         DecryptionError: it is sealed, and `key` is None or another one, or it was changed.
     """
-    if not is_sealed_state(value):
-        return value
-    if key is None:
-        raise DecryptionError("its key is gone")
-    return unseal(key, value[len(_SEALED_STATE) :], _place(b"state", aggregate_id))
+    return _open(value, _place(b"state", aggregate_id), key)
 
 
 def seal_dead_letter(content: bytes, aggregate_id: bytes, key: bytes) -> bytes:
@@ -133,11 +129,16 @@ def open_parked(content: bytes, aggregate_id: bytes, offset: int, key: bytes | N
     Raises:
         DecryptionError: it is sealed, and `key` is None or another one, or it was changed.
     """
-    if not is_sealed_state(content):
-        return content
+    return _open(content, _place_of_parked(aggregate_id, offset), key)
+
+
+def _open(value: bytes, place: bytes, key: bytes | None) -> bytes:
+    """Open what is in the changelog if it is sealed. Raises as `open_state`."""
+    if not is_sealed_state(value):
+        return value
     if key is None:
         raise DecryptionError("its key is gone")
-    return unseal(key, content[len(_SEALED_STATE) :], _place_of_parked(aggregate_id, offset))
+    return unseal(key, value[len(_SEALED_STATE) :], place)
 
 
 def _place_of_parked(aggregate_id: bytes, offset: int) -> bytes:
