@@ -6,17 +6,15 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from datetime import datetime, timezone
 from typing import Any, TextIO
 from uuid import uuid4
 
 import click
-import msgspec
 
 from agents.users import COMMAND_WORKER, USERS
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.failed_commands import Filter, items, shown, text
-from deploy.cli.terminal import examples, progress_bar
+from deploy.cli.terminal import examples, progress_bar, read_time
 from deploy.environment import load_settings
 from models.outcomes import Outcome, Unparked
 from streams.aggregate import TopicNames
@@ -32,16 +30,6 @@ from streams.settings import Settings
 _AT_A_TIME = 32
 
 
-def _time(value: str | None) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        found = msgspec.convert(value, datetime)
-    except msgspec.ValidationError:
-        raise click.BadParameter("write it like 2026-11-29T12:00:00Z") from None
-    return found if found.tzinfo else found.replace(tzinfo=timezone.utc)
-
-
 def _filters(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say which ones are meant."""
     for option in (
@@ -49,7 +37,7 @@ def _filters(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--since",
             metavar="TIME",
-            callback=lambda _ctx, _option, value: _time(value),
+            callback=read_time,
             help="Only what was sent since then, such as 2026-11-29T12:00:00Z.",
         ),
         click.option(

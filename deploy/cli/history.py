@@ -17,7 +17,7 @@ from agents.users import USERS
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.outcomes import outcome_line
 from deploy.cli.output import Form, output_option, write
-from deploy.cli.terminal import examples, progress_bar
+from deploy.cli.terminal import examples, progress_bar, read_time
 from deploy.environment import load_settings
 from models.outcomes import Accepted
 from models.user import User
@@ -38,7 +38,7 @@ from streams.state.snapshot import Snapshot
 @click.option(
     "--at",
     metavar="TIME",
-    callback=lambda _ctx, _option, value: _time(value),
+    callback=read_time,
     help="Show the state at this time, such as 2026-11-29T12:00:00Z.",
 )
 @output_option()
@@ -79,16 +79,6 @@ def history(
     if not timeline.entries:
         click.echo(f"cqrs: there is nothing about a user with the id {user_id}", err=True)
         ctx.exit(ExitCode.NO)
-
-
-def _time(value: str | None) -> datetime | None:
-    if value is None:
-        return None
-    try:
-        time_ = msgspec.convert(value, datetime)
-    except msgspec.ValidationError:
-        raise click.BadParameter("write it like 2026-11-29T12:00:00Z") from None
-    return time_ if time_.tzinfo else time_.replace(tzinfo=timezone.utc)
 
 
 def _print_entry(entry: Entry) -> None:

@@ -1,4 +1,4 @@
-"""What commands show on a terminal: examples in `--help`, and a progress bar."""
+"""What commands show on a terminal, and read from it: examples, progress, times."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timezone
+from typing import Any
 
 import click
+import msgspec
 
 from deploy.progress import seldom, ticking
 from streams.progress import ProgressCallback
@@ -82,6 +85,17 @@ def as_typed(line: str, names: Mapping[str, str]) -> str:
     for name, typed in names.items():
         line = re.sub(rf"(?<!-)\b{name}\b", typed, line, count=1)
     return _FIELD.sub(lambda field: f"--{field[0].replace('_', '-')}", line)
+
+
+def read_time(_ctx: click.Context, _option: click.Parameter, value: Any) -> datetime | None:
+    """Read the time of an option, as its callback; it is UTC if it has no zone."""
+    if value is None:
+        return None
+    try:
+        at = msgspec.convert(value, datetime)
+    except msgspec.ValidationError:
+        raise click.BadParameter("write it like 2026-11-29T12:00:00Z") from None
+    return at if at.tzinfo else at.replace(tzinfo=timezone.utc)
 
 
 def examples(*lines: str) -> str:
