@@ -1,4 +1,4 @@
-"""`cqrs config`: the settings in effect, and the table of them in the README."""
+"""`cqrs config`: the settings in effect, and the table of them in `docs/settings.md`."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def in_effect(settings: Settings, named: set[str]) -> Iterator[SettingInEffect]:
 
 
 def markdown_table() -> str:
-    """Return the table of all settings for the README."""
+    """Return the table of all settings for `docs/settings.md`."""
     rows = ["| setting | default | it must be | meaning |", "|---|---|---|---|"]
     for model in (Settings, CommandVariables):
         for name, field in model.model_fields.items():
