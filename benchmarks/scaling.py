@@ -27,7 +27,6 @@ from deploy.waiting import wait_until
 from streams.aggregate import TopicNames
 from streams.commands.bulk_sender import BulkSender
 from streams.kafka.clients import admin_client, new_producer, started
-from streams.kafka.groups import describe_group
 from streams.kafka.partitioner import partition_of
 from streams.kafka.topics import partitions_of
 from streams.settings import Settings
@@ -115,8 +114,9 @@ class _Group:
         for process in self._processes:
             process.check()
         with suppress(GroupCoordinatorNotAvailableError):  # the group does not exist yet
-            group = await describe_group(self._admin, self._name)
-            return group.members == len(self._processes) and not group.is_rebalancing
+            for response in await self._admin.describe_consumer_groups([self._name]):
+                for _error, _group, state, _type, _protocol, members, *_ in response.groups:
+                    return bool(state == "Stable" and len(members) == len(self._processes))
         return False
 
     def sample(self) -> _Sample:

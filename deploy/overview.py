@@ -20,7 +20,6 @@ from models.errors import CqrsError
 from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connected
 from streams.kafka.clients import admin_client
-from streams.kafka.groups import committed_positions, describe_group
 from streams.kafka.log_reader import open_logs
 from streams.kafka.topics import describe_topics, partitions_of, topic_specs
 from streams.progress import no_progress
@@ -152,22 +151,29 @@ async def _workers(settings: Settings) -> list[WorkersStatus]:
         behind = await _behind(settings, admin, groups["commands"])
         return [
             WorkersStatus(
-                role,
-                group,
-                (await describe_group(admin, group)).members,
-                behind if role == "commands" else None,
+                role, group, await _members(admin, group), behind if role == "commands" else None
             )
             for role, group in groups.items()
         ]
 
 
+async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
+    for response in await admin.describe_consumer_groups([group]):
+        for _error, _group, _state, _type, _protocol, members, *_ in response.groups:
+            return len(members)
+    return 0
+
+
 async def _behind(settings: Settings, admin: AIOKafkaAdminClient, group: str) -> int:
     """Return how many commands are not decided yet, as of about a second ago."""
     commands = partitions_of(settings, TopicNames.of(settings, USERS.name).commands)
-    committed = await committed_positions(admin, group)
+    committed = await admin.list_consumer_group_offsets(group)
     async with open_logs(settings, commands) as logs:
         begins, ends = await logs.begin_offsets(commands), await logs.end_offsets(commands)
-    return sum(max(0, ends[tp] - committed.get(tp, begins[tp])) for tp in commands)
+    return sum(
+        max(0, ends[tp] - (committed[tp].offset if tp in committed else begins[tp]))
+        for tp in commands
+    )
 
 
 async def _dead_letters(settings: Settings) -> dict[str, int]:
