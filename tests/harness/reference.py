@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from deploy.asyncapi import command_channel_schemas, event_channel_schemas
-from deploy.cli.config import markdown_table
+from deploy.cli.config import text_of
 from models.schemas import Schema, outcome_schemas
+from streams.connection_settings import variable
+from streams.setting_values import allowed
+from streams.settings import CommandVariables, Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -32,6 +35,16 @@ def pages() -> list[Path]:
 def renewed(page: str) -> str:
     """Return a page with its parts as the code has them now."""
     return _PART.sub(lambda part: f"{part['begin']}\n{MADE[part['name']]()}\n{part['end']}", page)
+
+
+def _settings() -> str:
+    rows = ["| setting | default | it must be | meaning |", "|---|---|---|---|"]
+    for model in (Settings, CommandVariables):
+        for name, field in model.model_fields.items():
+            default = "" if field.default in (None, "") else f" `{text_of(field.default)}`"
+            values, meaning = allowed(model, name), field.description
+            rows.append(f"| `{variable(name)}` |{default} | {values} | {meaning} |")
+    return "\n".join(rows)
 
 
 def _schemas(schemas: Mapping[str, Schema]) -> str:
@@ -78,7 +91,7 @@ def _shape(rule: Mapping[str, Any]) -> str:
 
 
 MADE: Mapping[str, Callable[[], str]] = {
-    "settings": markdown_table,
+    "settings": _settings,
     "commands": lambda: _schemas(command_channel_schemas()),
     "events": lambda: _schemas(event_channel_schemas()),
     "outcomes": lambda: _schemas(outcome_schemas()),
