@@ -141,7 +141,7 @@ class Decider(Generic[S]):
             if record.key in parked:
                 decisions.append(await self._decide_behind(record, command, parked[record.key]))
                 continue
-            if isinstance(command, _CONTROLS):
+            if type(command) in _CONTROLS:
                 decisions.append(_NOTHING_PARKED)
                 continue
             decision = await self._decide(record, command, record.offset)
