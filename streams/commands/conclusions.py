@@ -85,7 +85,7 @@ class Conclusions:
         `by` is the record in whose turn it was decided: another one if the command was parked.
         """
         # Most are accepted. A pattern for them would take three times as long.
-        if type(decision) is NewEvents:
+        if isinstance(decision, NewEvents):
             assert isinstance(command, Command)
             source = source_of(record)
             ids = replies.event_ids_of(command, decision.acceptance)
