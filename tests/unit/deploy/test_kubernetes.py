@@ -21,6 +21,7 @@ from deploy.supervisor import ROLES as WORKERS
 from streams.aggregate import TopicNames
 from streams.settings import Settings
 from streams.worker.process import STOP_DEADLINE_S
+from tests.harness.command_line import ROOT
 from tests.harness.shipped import KUBERNETES, documents, image_environment, resources, settings_of
 
 BASE = KUBERNETES / "base"
@@ -89,6 +90,22 @@ def test_every_volume_is_mounted_and_the_other_way_round(workload: dict[str, Any
     claims = workload["spec"].get("volumeClaimTemplates", [])
     volumes |= {name_of(claim) for claim in claims}
     assert volumes == {one["name"] for one in container_of(workload)["volumeMounts"]}
+
+
+def test_workers_that_obey_control_records_have_their_key_and_no_others() -> None:
+    having = [name_of(one) for one in workloads() if "CQRS_CONTROL_KEY_FILE" in environment_of(one)]
+    assert having == ["cqrs-command-worker"]
+
+
+def test_docs_name_every_secret() -> None:
+    docs = (ROOT / "docs" / "deploy.md").read_text()
+    named = {
+        volume["secret"]["secretName"]
+        for workload in workloads()
+        for volume in pod_of(workload)["volumes"]
+        if "secret" in volume
+    }
+    assert {name for name in named if f"`{name}`" not in docs} == set()
 
 
 def test_there_is_a_workload_of_each_role() -> None:
