@@ -383,7 +383,7 @@ def test_as_json_it_has_the_same_names() -> None:
 
 def run_once(monkeypatch: pytest.MonkeyPatch, *options: str) -> str:
     async def looks(*_: object) -> AsyncIterator[Overview]:
-        for _ in range(2):
+        for _number in range(2):
             yield whole()
 
     monkeypatch.setattr(top_module, "_looks", looks)
