@@ -163,7 +163,7 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.consumer.consumer:AIOKafkaConsumer._client": (
             "disconnects a consumer that does not stop"
         ),
-        "aiokafka.producer.message_accumulator:MessageAccumulator.fail_all": (
+        "aiokafka.producer.message_accumulator:MessageAccumulator.close": (
             "ends what waits for the records of a producer that does not stop"
         ),
         "aiokafka.producer.producer:AIOKafkaProducer._message_accumulator": (
