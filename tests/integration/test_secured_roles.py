@@ -73,6 +73,7 @@ async def test_each_role_works_with_exactly_its_rights(secured: Secured) -> None
             assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}"
 
 
+@pytest.mark.timeout(600)  # a score of commands, each a process: slow when it is busy
 async def test_the_how_to_for_an_existing_cluster(secured: Secured, tmp_path: Path) -> None:
     """Its commands, as the operator: with what is there in the place of what its examples name."""
     roles = await secured.roles()
@@ -106,7 +107,7 @@ async def test_the_how_to_for_an_existing_cluster(secured: Secured, tmp_path: Pa
         await until_processing(commands_worker)
         await until_processing(view_worker)
         await asyncio.to_thread(
-            run_commands, steps, tmp_path, {**environment, "PYTHONPATH": str(ROOT)}, 150
+            run_commands, steps, tmp_path, {**environment, "PYTHONPATH": str(ROOT)}, 400
         )
 
 
