@@ -10,9 +10,10 @@ import pytest
 
 from deploy.environment import child_environment
 from deploy.ephemeral import Deployment
+from deploy.waiting import wait_until
 from streams.encryption.keys import new_master_key
 from tests.conftest import Deploy
-from tests.harness.command_line import ROOT
+from tests.harness.command_line import ROOT, cqrs
 from tests.harness.followed_pages import apply_changes, blocks, copy_checkout, run_commands
 
 pytestmark = pytest.mark.timeout(600)  # a score of commands, each a process: slow when it is busy
@@ -37,6 +38,7 @@ async def test_erasing_a_user_and_a_view_of_ones_own(deploy: Deploy) -> None:
         encrypt_personal_data=True,
         master_key=new_master_key(),
     )
+    await wait_until(lambda: cqrs(deployed.settings, "registrations").returncode == 0, timeout=120)
     for page in ("erase-a-user.md", "own-view.md"):
         followed = blocks(HOW_TO / page)
         environment = environment_of(deployed)
