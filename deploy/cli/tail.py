@@ -16,6 +16,7 @@ from agents.users import USERS
 from deploy.cli.failed_commands import text
 from deploy.cli.output import Form, output_option
 from deploy.cli.terminal import examples
+from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
 from models.errors import Poison
 from models.messages import EventRecord
@@ -179,9 +180,8 @@ def _outcome(record: Any) -> str:
         detail = f"{first['status']} before: {detail}"
     if "decidedBy" in outcome:
         detail += " (was parked)"
-    return (
-        f"{outcome['timestamp']}  {outcome['status']}  {outcome.get('aggregateId', '-')}  {detail}"
-    )
+    status = marked(outcome["status"], OF_OUTCOMES.get(outcome["status"], "late"))
+    return f"{outcome['timestamp']}  {status}  {outcome.get('aggregateId', '-')}  {detail}"
 
 
 def _dead(record: Any) -> str:

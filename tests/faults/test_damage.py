@@ -22,6 +22,7 @@ from models.messages import Command, to_wire
 from models.outcomes import Accepted, DeadLettered, Outcome
 from streams.audit.verify import verify
 from streams.kafka.clients import admin_client, new_producer
+from streams.kafka.groups import committed_positions
 from streams.kafka.partitioner import partition_of
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
@@ -82,8 +83,8 @@ async def test_aborted_commands_at_the_end_do_not_expire(deploy: Deploy) -> None
             await send(somebody, deployed, generate(11, seed=2))
 
         async def is_passed() -> bool:
-            found = await admin.list_consumer_group_offsets(group, partitions=[partition])
-            return bool(found[partition].offset == 10 + 11 + 1)
+            found = await committed_positions(admin, group, [partition])
+            return found.get(partition) == 10 + 11 + 1
 
         await wait_until(is_passed)
         worker.terminate()

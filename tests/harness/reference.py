@@ -17,12 +17,14 @@ import click
 
 from agents.users import USERS
 from deploy.asyncapi import command_channel_schemas, event_channel_schemas
-from deploy.cli.config import markdown_table
+from deploy.cli.config import text_of
 from deploy.cli.main import cqrs
 from models.schemas import Schema, outcome_schemas
 from streams.aggregate import TopicNames
+from streams.connection_settings import variable
 from streams.kafka.topics import TopicSpec, topic_specs
-from streams.settings import Settings
+from streams.setting_values import allowed
+from streams.settings import CommandVariables, Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -43,6 +45,16 @@ def pages() -> list[Path]:
 def renewed(page: str) -> str:
     """Return a page with its parts as the code has them now."""
     return _PART.sub(lambda part: f"{part['begin']}\n{MADE[part['name']]()}\n{part['end']}", page)
+
+
+def _settings() -> str:
+    rows = ["| setting | default | it must be | meaning |", "|---|---|---|---|"]
+    for model in (Settings, CommandVariables):
+        for name, field in model.model_fields.items():
+            default = "" if field.default in (None, "") else f" `{text_of(field.default)}`"
+            values, meaning = allowed(model, name), field.description
+            rows.append(f"| `{variable(name)}` |{default} | {values} | {meaning} |")
+    return "\n".join(rows)
 
 
 def _schemas(schemas: Mapping[str, Schema]) -> str:
@@ -138,7 +150,7 @@ def _kept(spec: TopicSpec) -> str:
 
 MADE: Mapping[str, Callable[[], str]] = {
     "command-line": _command_line,
-    "settings": markdown_table,
+    "settings": _settings,
     "topics": _topics,
     "commands": lambda: _schemas(command_channel_schemas()),
     "events": lambda: _schemas(event_channel_schemas()),
