@@ -20,6 +20,7 @@ from tests.shipping.pythons import MINORS, pythons
 
 pytestmark = [pytest.mark.shipping, pytest.mark.timeout(900)]
 
+MISSING = [minor for minor in MINORS if minor not in pythons()] or MINORS[-1:]
 HASHED = ("--require-hashes", "--only-binary", ":all:", "-r")
 
 
@@ -71,9 +72,9 @@ def test_a_worker_decides_a_command(
         assert said == f"accepted: user {user} is at version 1\n"
 
 
-@pytest.mark.parametrize("minor", MINORS, ids="3.{}".format)
+@pytest.mark.parametrize("minor", MISSING, ids="3.{}".format)
 def test_what_is_locked_has_wheels(minor: int, tmp_path: Path) -> None:
-    """Also for a Python that this machine lacks; nothing is compiled anywhere."""
+    """For a Python that this machine lacks: nothing would be compiled there."""
     lock = tmp_path / "worker.lock"
     lock.write_text("".join(of_python(minor)))
     subprocess.run(
