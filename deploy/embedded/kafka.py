@@ -1,4 +1,7 @@
-"""Kafka: broker and controller in one process per node (KRaft), on 127.0.0.1 only."""
+"""Kafka: broker and controller in one process per node (KRaft).
+
+It listens on 127.0.0.1, unless `Listeners` name another host.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ class Listeners(NamedTuple):
     broker: int
     controller: int  # used by the nodes only
     certificates: int = 0  # for clients that show a certificate; only of a secured node
+    host: str = HOST
 
 
 def configure(
@@ -47,7 +51,7 @@ def configure(
         secrets: if given, clients authenticate, over TLS, and have the rights that ACLs give them.
     """
     advertised = advertised or nodes
-    controllers = [f"{HOST}:{ports.controller}" for ports in advertised.values()]
+    controllers = [f"{ports.host}:{ports.controller}" for ports in advertised.values()]
     voters = [f"{id_}@{voter}:{_new_id()}" for id_, voter in enumerate(controllers, 1)]
     # with `=`: an id may start with a dash and would be taken for another option
     new = [f"--cluster-id={_new_id()}", f"--initial-controllers={','.join(voters)}"]
@@ -134,8 +138,8 @@ def _settings(ports: Listeners, *, replicas: int, in_sync: int) -> dict[str, obj
 def _secured(ports: Listeners, secrets: Secrets) -> dict[str, object]:
     """Return the settings of a node that differ if it is secured."""
     listeners = (
-        f"SASL_SSL://{HOST}:{ports.broker},SSL://{HOST}:{ports.certificates},"
-        f"CONTROLLER://{HOST}:{ports.controller}"
+        f"SASL_SSL://{ports.host}:{ports.broker},SSL://{ports.host}:{ports.certificates},"
+        f"CONTROLLER://{ports.host}:{ports.controller}"
     )
     security = "org.apache.kafka.common.security"
     admin = f'username="{ADMIN}" password="{secrets.password(ADMIN)}"'
@@ -174,7 +178,7 @@ def _users(secrets: Secrets) -> list[str]:
 
 
 def _addresses(ports: Listeners) -> str:
-    return f"PLAINTEXT://{HOST}:{ports.broker},CONTROLLER://{HOST}:{ports.controller}"
+    return f"PLAINTEXT://{ports.host}:{ports.broker},CONTROLLER://{ports.host}:{ports.controller}"
 
 
 def _new_id() -> str:

@@ -79,6 +79,7 @@ class ServerProcess:
         heap_mb: heap of the JVM in MiB; only needed to start the server.
         healthy: checks whether a server that reports it is ready can really be used.
         jars: key of `ROOTS`, if it is to run an older version.
+        inside: command that runs another one, in its own process, where the server is to be.
     """
 
     def __init__(
@@ -89,12 +90,14 @@ class ServerProcess:
         heap_mb: int = 0,
         healthy: Callable[[], bool] = lambda: True,
         jars: str | None = None,
+        inside: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.title = name.capitalize()
         self.heap_mb = heap_mb
         self.jars = jars or name
         self._home = home
+        self._inside = inside
         self._healthy = healthy
         self._child: subprocess.Popen[bytes] | None = None
 
@@ -152,7 +155,7 @@ class ServerProcess:
         arguments = [self.name, jar_folder(self.jars), self.heap_mb, os.getpid(), uuid4().hex]
         with self._output.open("wb") as output:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "deploy.embedded.jvm", *map(str, arguments)],
+                [*self._inside, sys.executable, "-m", "deploy.embedded.jvm", *map(str, arguments)],
                 cwd=self._home,
                 stdin=subprocess.PIPE,
                 stdout=output,
