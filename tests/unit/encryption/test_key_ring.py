@@ -65,6 +65,9 @@ class Consumer:
     async def seek_to_beginning(self, _tp: TopicPartition) -> None:
         self._position = 0
 
+    def seek(self, _tp: TopicPartition, offset: int) -> None:
+        self._position = offset
+
     def resume(self, _tp: TopicPartition) -> None: ...
 
     def pause(self, _tp: TopicPartition) -> None: ...
@@ -119,6 +122,32 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     clocks = Clocks()
     monkeypatch.setattr(key_ring, "time", clocks)
     return clocks
+
+
+async def test_a_key_that_is_written_while_the_ring_reads_is_found() -> None:
+    """It may be fetched with those before it, but is behind what the ring wanted to read."""
+    setup = Setup()
+
+    def write_another_once() -> None:
+        setup.committed.on_read = lambda: None
+        setup.log.write(b"clara", PartitionKeys(MASTER).make(b"clara"))
+
+    setup.committed.on_read = write_another_once
+    assert await setup.has(b"anna")
+    assert await setup.has(b"clara")
+
+
+async def test_a_key_that_is_destroyed_while_the_ring_reads_is_gone() -> None:
+    setup = Setup()
+
+    def destroy_once() -> None:
+        setup.committed.on_read = lambda: None
+        setup.log.write(b"anna", None)
+
+    setup.committed.on_read = destroy_once
+    assert await setup.has(b"anna")
+    assert not await setup.has(b"clara")  # which is why the ring reads on
+    assert not await setup.has(b"anna")
 
 
 @pytest.mark.parametrize("clock", ["running_s", "wall_s"])
