@@ -13,7 +13,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.client import CoordinationType
+from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import KafkaError, NodeNotReadyError
 from aiokafka.producer.sender import (

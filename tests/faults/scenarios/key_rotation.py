@@ -63,7 +63,8 @@ async def replace_master_key(run: Run) -> None:
             before = await _left(new, deployed)
             command = module_command("tests.faults.small_rotation")
             log = deployed.folder / f"rotation-{number}.log"
-            with running(command, child_environment(new), log, cwd=ROOT) as process:
+            environment = {**child_environment(new), "CQRS_DEBUG": "1"}
+            with running(command, environment, log, cwd=ROOT) as process:
 
                 async def has_written(before: int = before) -> bool:
                     ended = process.poll() is not None
