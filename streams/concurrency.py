@@ -9,6 +9,9 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
+# The longest rest after a run that took long: that it did may have been chance.
+_MAX_REST_S = 0.25
+
 
 class Coalesced(Generic[T]):
     """An action whose runs are shared by concurrent callers (request coalescing).
@@ -16,10 +19,13 @@ class Coalesced(Generic[T]):
     Each caller gets a run that began after its call. However many callers wait, at most one run is
     active and one is due after it. There is no background task: one of the callers runs the action
     for all, and if that one is cancelled or fails, the next one does.
+
+    After a run comes a rest that is as long as the run was. So what is cheap is done often, and a
+    server that is slow, because it has much to do, gets half of the time for its other work.
     """
 
     def __init__(self, action: Callable[[], Awaitable[T]], *, min_interval: float) -> None:
-        """Share `action`; its runs begin at least `min_interval` seconds apart."""
+        """Share `action`; its runs begin at least `min_interval` seconds apart, or later."""
         self._action = action
         self._min_interval = min_interval
         self._lock = asyncio.Lock()
@@ -34,10 +40,13 @@ class Coalesced(Generic[T]):
         async with self._lock:
             if self._done < wanted:
                 await asyncio.sleep(self._due - time.monotonic())
-                self._due = time.monotonic() + self._min_interval
+                began = time.monotonic()
+                self._due = began + self._min_interval
                 self._begun += 1
                 self._result = await self._action()
                 self._done = self._begun
+                ended = time.monotonic()
+                self._due = max(self._due, ended + min(ended - began, _MAX_REST_S))
             return self._result
 
 

@@ -30,10 +30,10 @@ from streams.views.store import ViewStore, noting_nodes
 
 R = TypeVar("R")
 
-# Minimum interval between two reads of the checkpoints, and between two refreshes, in this process.
-# A waiting search waits half of the latter on average, and causes at most 20 refreshes per second.
-_READ_INTERVAL_S = 0.01
-_REFRESH_INTERVAL_S = 0.05
+# Minimum interval between two reads of the checkpoints, and between two refreshes, in this process,
+# if they are fast: after each one comes a rest of the same length (`Coalesced`).
+_READ_INTERVAL_S = 0.005
+_REFRESH_INTERVAL_S = 0.01
 
 # How long a refresh is remembered, so that a session's token costs one refresh, not one per query.
 # Short, because an index may be deleted and created again under the same name.
@@ -44,8 +44,9 @@ _REFRESH_VALID_S = 1.0
 _FIRST_NODE_INTERVAL_S = 1.0
 _MAX_NODE_INTERVAL_S = 30.0
 
-# Pause of one query between two checks: the first one, and the longest.
-_FIRST_PAUSE_S = 0.005
+# Pause of one query between two checks: a quarter of the time that it has waited, within bounds.
+_PAUSE_PER_WAIT = 0.25
+_MIN_PAUSE_S = 0.005
 _MAX_PAUSE_S = 0.05
 
 
@@ -122,7 +123,7 @@ class ReadYourWrites:
         self, check: Callable[[Token], Awaitable[IndexCheckpoints | None]], token: Token
     ) -> IndexCheckpoints:
         """Repeat a check until it succeeds, through outages of Elasticsearch, too."""
-        pause = _FIRST_PAUSE_S
+        began = time.monotonic()
         while True:
             try:
                 serving = await check(token)
@@ -132,8 +133,8 @@ class ReadYourWrites:
                 self._failure = None
                 if serving is not None:
                     return serving
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _MAX_PAUSE_S)
+            pause = _PAUSE_PER_WAIT * (time.monotonic() - began)
+            await asyncio.sleep(min(max(pause, _MIN_PAUSE_S), _MAX_PAUSE_S))
 
     async def _if_projected(self, token: Token) -> IndexCheckpoints | None:
         """Return the serving index if it has the token's writes."""
