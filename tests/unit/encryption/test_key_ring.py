@@ -137,7 +137,7 @@ async def test_a_key_that_is_written_while_the_ring_reads_is_found() -> None:
 
     def write_another_once() -> None:
         setup.committed.on_read = lambda: None
-        setup.log.write(b"clara", PartitionKeys(MASTER).make(b"clara"))
+        setup.log.write(b"clara", PartitionKeys(MASTER).make(b"clara")[0])
 
     setup.committed.on_read = write_another_once
     assert await setup.has(b"anna")
