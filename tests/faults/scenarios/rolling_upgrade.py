@@ -61,7 +61,6 @@ async def _there_and_back(run: Run, older: OlderProgram, order: Sequence[Role]) 
             await run.verify(deployed)
             for role in reversed(order):
                 await replacing.workers(role, older)
-            await run.verify(deployed)
         await traffic.finish()
     report = await run.verify(deployed, sent=traffic.sent)
     require(report.dead == 0, f"{report.dead} commands are dead letters")
