@@ -32,6 +32,7 @@ from deploy.embedded.jars import ensure_jars
 from deploy.embedded.ports import HOST, free_ports
 from deploy.embedded.preconditions import require_disk, require_memory
 from deploy.embedded.processes import ServerProcess, start_together
+from deploy.embedded.secrets import Secrets
 from deploy.embedded.start_progress import Progress
 
 L = TypeVar("L")
@@ -48,9 +49,11 @@ class _Cluster(ABC):
         heap_mb: int,
         changes: Mapping[str, object],
         proxy_of: Callable[[int], int],
+        secrets: Secrets | None,
     ) -> None:
         self._homes = homes
         self._changes = changes
+        self._secrets = secrets
         ports = free_ports(2 * len(homes))
         self._ports = list(zip(ports[::2], ports[1::2], strict=True))
         self.advertised = [(proxy_of(one), proxy_of(other)) for one, other in self._ports]
@@ -69,6 +72,7 @@ class _Cluster(ABC):
         heap_mb: int = 0,
         changes: Mapping[str, object] = MappingProxyType({}),
         proxy_of: Callable[[int], int] = lambda port: port,
+        secrets: Secrets | None = None,
     ) -> Iterator[Self]:
         """Start a new cluster, and remove it at the end of the block.
 
@@ -81,13 +85,14 @@ class _Cluster(ABC):
             changes: settings of the server in place of those that `configure` chooses.
             proxy_of: opens a proxy to a node's port, and returns the port of the proxy: the one
                 that clients and other nodes connect to.
+            secrets: of Kafka only: if given, clients and nodes show who they are, over TLS.
 
         Raises:
             Fatal: it could not be started; the message is one line with the reason.
         """
         with ExitStack() as resources:
             homes = [resources.enter_context(temporary.home()) for _ in range(nodes)]
-            cluster = cls(homes, heap_mb, changes, proxy_of)
+            cluster = cls(homes, heap_mb, changes, proxy_of, secrets)
             resources.callback(cluster._kill)
             cluster._start(progress or Progress())
             yield cluster
@@ -144,6 +149,7 @@ class EmbeddedCluster(_Cluster):
             _by_home(self._homes, self._ports, kafka.Listeners),
             advertised=_by_home(self._homes, self.advertised, kafka.Listeners),
             changes=self._changes,
+            secrets=self._secrets,
         )
 
 
@@ -168,6 +174,7 @@ class ElasticsearchCluster(_Cluster):
         )
 
     def _configure(self) -> None:
+        assert self._secrets is None, "each node would need the files in its own home"
         elasticsearch.configure(
             _by_home(self._homes, self._ports, elasticsearch.Listeners),
             advertised=_by_home(self._homes, self.advertised, elasticsearch.Listeners),

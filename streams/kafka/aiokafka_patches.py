@@ -30,6 +30,7 @@ from aiokafka.record.default_records import DefaultRecord
 from aiokafka.structs import TopicPartition
 
 from streams.kafka.batches import BoundedRecords, LenientRecord, UnreadableRecord
+from streams.kafka.connection import connect
 from streams.kafka.records import Record
 
 # Wait before a transaction is tried again because the commit markers of the last one are still
@@ -211,6 +212,22 @@ def create_no_topics(client: AIOKafkaClient) -> None:
     client._get_conn = connect_without_creating
 
 
+def use_own_connections(client: AIOKafkaClient) -> None:
+    """Let this client, which has not connected yet, open each connection by `connect`."""
+    client.bootstrap = _with_names(client.bootstrap, create_conn=connect)
+    client._get_conn = _with_names(client._get_conn, create_conn=connect)
+
+
+def _with_names(method: Any, **names: Any) -> MethodType:
+    """Return a method that finds other things under these names of its module."""
+    code = method.__func__
+    changed = FunctionType(
+        code.__code__, {**code.__globals__, **names}, code.__name__, code.__defaults__
+    )
+    changed.__kwdefaults__ = code.__kwdefaults__
+    return MethodType(changed, method.__self__)
+
+
 def _send_without_creating(send: Callable[..., Any], request: Any, **options: Any) -> Any:
     if isinstance(request, MetadataRequest):
         request._allow_auto_topic_creation = False
@@ -224,14 +241,10 @@ def read_within_bounds(consumer: AIOKafkaConsumer) -> None:
     method stays aiokafka's: it only finds other classes under the names of those that it uses.
     """
     fetcher = consumer._fetcher
-    method = type(fetcher)._proc_fetch_request
-    names = {
-        **method.__globals__,
-        "MemoryRecords": BoundedRecords,
-        "PartitionRecords": _PartitionRecords,
-    }
-    fetcher._proc_fetch_request = MethodType(
-        FunctionType(method.__code__, names, method.__name__), fetcher
+    fetcher._proc_fetch_request = _with_names(
+        fetcher._proc_fetch_request,
+        MemoryRecords=BoundedRecords,
+        PartitionRecords=_PartitionRecords,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import async_timeout
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_after_delay
@@ -21,9 +22,11 @@ from streams.kafka.aiokafka_patches import (
     create_no_topics,
     read_within_bounds,
     shorten_wait_for_markers,
+    use_own_connections,
     wait_before_reconnecting,
 )
 from streams.kafka.refusal import Refused, Unreachable, refusal
+from streams.kafka.sasl import sasl_options
 from streams.settings import Settings
 from streams.tls import tls_context
 
@@ -70,10 +73,14 @@ def connection_options(settings: Settings) -> dict[str, Any]:
             settings.secret("kafka_key_password"),
         )
     if settings.kafka_security.startswith("sasl_"):
-        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
-        options["sasl_plain_username"] = settings.kafka_username
-        options["sasl_plain_password"] = settings.secret("kafka_password")
+        options |= sasl_options(settings)
     return options
+
+
+def prepare(client: AIOKafkaClient) -> None:
+    """Change what every client of this project does otherwise than aiokafka's."""
+    use_own_connections(client)
+    create_no_topics(client)
 
 
 class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]
@@ -96,7 +103,7 @@ def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
             **options,
         },
     )
-    create_no_topics(consumer._client)
+    prepare(consumer._client)
     return consumer
 
 
@@ -116,7 +123,7 @@ def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
             **options,
         },
     )
-    create_no_topics(producer.client)
+    prepare(producer.client)
     shorten_wait_for_markers(producer)
     wait_before_reconnecting(producer)
     return producer
@@ -166,7 +173,7 @@ async def _connected_admin(settings: Settings) -> AIOKafkaAdminClient:
                 client = AIOKafkaAdminClient(
                     **connection_options(settings), request_timeout_ms=10_000
                 )
-                create_no_topics(client._client)
+                prepare(client._client)
                 try:
                     async with async_timeout.timeout(_ANSWER_TIMEOUT_S * len(servers)):
                         await client.start()

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import async_timeout
-from aiokafka.conn import create_conn
 from aiokafka.errors import (
     IllegalSaslStateError,
     KafkaConnectionError,
@@ -24,6 +23,8 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from models.errors import Fatal
+from streams.kafka.connection import connect
+from streams.kafka.sasl import NoTokenError
 from streams.settings import Settings
 
 _TIMEOUT_S = 5.0
@@ -31,6 +32,9 @@ _TIMEOUT_S = 5.0
 # How what is no response of Kafka begins, where the length of the response should be.
 _TLS_ALERT = b"\x15\x03"
 _HTTP = b"HTTP"
+
+# What shows a broker who this client is, where there is no user with a password.
+_SHOWN_BY = {"OAUTHBEARER": "CQRS_KAFKA_TOKEN_PROVIDER", "GSSAPI": "the Kerberos ticket"}
 
 
 class Refused(Fatal):
@@ -69,7 +73,7 @@ async def refusal(settings: Settings, options: Mapping[str, Any]) -> Fatal | Non
 async def _connect(server: str, options: Mapping[str, Any]) -> None:
     host, _, port = server.rpartition(":")
     given = {name: value for name, value in options.items() if name != "bootstrap_servers"}
-    connection = await create_conn(host.strip("[]"), int(port), **given)
+    connection = await connect(host.strip("[]"), int(port), **given)
     try:
         # A listener with SASL answers the first request of a client without it, but no other.
         await connection.send(MetadataRequest([]))
@@ -91,6 +95,14 @@ def _reason(error: Exception, server: str, settings: Settings) -> Fatal | None:
         return Refused(
             f"{where} refuses TLS with this client: {kind}; check CQRS_KAFKA_CERT_FILE and "
             f"{security}"
+        )
+    if isinstance(error, NoTokenError):
+        return Unreachable(f"no token for {where}: {' '.join(error.args)}; its log may say why")
+    if isinstance(cause, SaslAuthenticationFailed) and settings.kafka_username is None:
+        reason = " ".join(str(cause).split())[:200]
+        return Refused(
+            f"{where} refuses what {settings.kafka_sasl_mechanism} shows it: {reason}; check "
+            f"{_SHOWN_BY[settings.kafka_sasl_mechanism]}"
         )
     if isinstance(cause, SaslAuthenticationFailed | ValueError):  # ValueError: a wrong signature
         return Refused(

@@ -21,8 +21,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
-from streams.kafka.aiokafka_patches import create_no_topics, read_within_bounds
-from streams.kafka.clients import stop
+from streams.kafka.aiokafka_patches import read_within_bounds
+from streams.kafka.clients import prepare, stop
 from streams.kafka.records import Record, size_of
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
 from streams.worker.host import Host
@@ -89,7 +89,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         # Without changelogs of its own Faust assigns round robin; that moves most partitions
         # whenever a worker joins or leaves.
         consumer._partition_assignment_strategy = (StickyPartitionAssignor,)
-        create_no_topics(consumer._client)
+        prepare(consumer._client)
         return consumer
 
     async def on_start(self) -> None:

@@ -95,6 +95,7 @@ _USES: Mapping[str, Mapping[str, str]] = {
             "waits in it before a broker that cannot be reached is tried again, and changes what "
             "its connections send"
         ),
+        "aiokafka.client:AIOKafkaClient.bootstrap": "lets it open our connections",
         "aiokafka.conn:AIOKafkaConnection.send": (
             "forbids in it that asking about a topic creates it"
         ),
@@ -149,6 +150,23 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.producer.transaction_manager:TransactionManager.transactional_id": (
             "finds the coordinator by it"
         ),
+    },
+    "streams/kafka/connection.py": {
+        "aiokafka.conn:AIOKafkaConnection": "derives its connections from it",
+        "aiokafka.conn:AIOKafkaConnection._requests": "ends a session when no answer is awaited",
+        "aiokafka.conn:AIOKafkaConnection._sasl_oauth_token_provider": "asks it for a token",
+        "aiokafka.conn:AIOKafkaConnection.authenticator_oauth": (
+            "overrides it: a refusal is acknowledged"
+        ),
+        "aiokafka.conn:AIOKafkaConnection.close": "ends a session by it",
+        "aiokafka.conn:AIOKafkaConnection.connect": "connects by it",
+        "aiokafka.conn:AIOKafkaConnection.connected": (
+            "overrides it, which clients ask before each request, to end a session there"
+        ),
+        "aiokafka.conn:AIOKafkaConnection.send": "overrides it to see when a session ends",
+        "aiokafka.conn:OAuthAuthenticator(sasl_oauth_token_provider)": "makes its own",
+        "aiokafka.conn:OAuthAuthenticator.step": "overrides it: a refusal is acknowledged",
+        "aiokafka.protocol.admin:SaslAuthenticateRequest": "tells by it who learns of a session",
     },
     "streams/kafka/decompression.py": {
         "aiokafka.codec:lz4_decode": "unpacks by it what is small enough",
@@ -234,8 +252,11 @@ _USES: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "streams/kafka/refusal.py": {
-        "aiokafka.conn:create_conn": "connects as aiokafka's clients do, to see the reason",
         "aiokafka.protocol.metadata:MetadataRequest": "asks what every client asks first",
+    },
+    "streams/kafka/sasl.py": {
+        "aiokafka.abc:AbstractTokenProvider": "makes of a function what aiokafka asks for tokens",
+        "aiokafka.abc:AbstractTokenProvider.token": "overrides it",
     },
     "streams/kafka/topic_ids.py": {
         "aiokafka.client:AIOKafkaClient.get_random_node": "asks any broker",
