@@ -29,26 +29,26 @@ SIGNATURE: Final = "cqrs-control"
 _PURPOSE = b"cqrs control record 1"
 
 
-class _Control(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="camel"):
+class Control(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", rename="camel"):
+    """What an operator wants for the parked commands of an aggregate."""
+
     id: UUID
     aggregate_id: str
     first: int
     """Offset of the command that has to be the first of the parked ones."""
 
 
-class ReplayParked(_Control, frozen=True, kw_only=True, tag="ReplayParked"):
+class ReplayParked(Control, frozen=True, kw_only=True, tag="ReplayParked"):
     """Decide the parked commands in order, until one fails."""
 
 
-class DropParked(_Control, frozen=True, kw_only=True, tag="DropParked"):
+class DropParked(Control, frozen=True, kw_only=True, tag="DropParked"):
     """Make dead letters of the parked commands up to the one at offset `through`."""
 
     through: int
 
 
-Control = ReplayParked | DropParked
-
-_decode: Any = msgspec.json.Decoder(Control).decode
+_decode: Any = msgspec.json.Decoder(ReplayParked | DropParked).decode
 _NAMES = [b"ReplayParked", b"DropParked"]
 
 

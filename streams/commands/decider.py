@@ -17,7 +17,7 @@ from models.errors import Fatal, Poison, Rejected, Transient
 from models.messages import Command, Event, check_expected_version
 from streams.aggregate import Aggregate
 from streams.buses import CommandBus
-from streams.commands.control import Control, DropParked, ReplayParked, read_control
+from streams.commands.control import Control, DropParked, read_control
 from streams.commands.parking import CURABLE, ParkedCommands
 from streams.commands.reader import CommandReader
 from streams.commands.repository import EventSourcedRepository
@@ -69,8 +69,6 @@ Decision = NewEvents | Remembered | Waits | ParkedCommand | Rejected | Poison
 
 # What a record of the command topic contains.
 Readable = Command | Control | Poison
-
-_CONTROLS = (ReplayParked, DropParked)
 
 
 class Ended(msgspec.Struct, frozen=True):
@@ -141,7 +139,7 @@ class Decider(Generic[S]):
             if record.key in parked:
                 decisions.append(await self._decide_behind(record, command, parked[record.key]))
                 continue
-            if isinstance(command, _CONTROLS):
+            if isinstance(command, Control):
                 decisions.append(_NOTHING_PARKED)
                 continue
             decision = await self._decide(record, command, record.offset)
@@ -165,7 +163,7 @@ class Decider(Generic[S]):
     def _read_command(self, record: Record) -> Command | Poison:
         """Return the command in a record that was parked."""
         found = self._read(record)
-        if isinstance(found, _CONTROLS):
+        if isinstance(found, Control):
             return Poison("forged-control", "a control record is never parked")
         return found
 
@@ -237,13 +235,13 @@ class Decider(Generic[S]):
         self, record: Record, command: Readable, parked: Parked
     ) -> Decision | Ending:
         """Decide about a record whose aggregate has parked commands."""
-        if isinstance(command, _CONTROLS):
+        if isinstance(command, Control):
             if command.first != parked.first.offset:
                 reason = "another command is the first of the parked ones by now"
                 return Ending(Obeyed(len(parked.commands), "parked-changed", reason), ())
-            if isinstance(command, ReplayParked):
-                return await self._replay(record, parked)
-            return self._drop(record, command, parked)
+            if isinstance(command, DropParked):
+                return self._drop(record, command, parked)
+            return await self._replay(record, parked)
         if isinstance(command, Command):
             if command.overtakes_parked:
                 return await self._overtake(record, command, parked)

@@ -23,7 +23,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from models.errors import Fatal
-from streams.kafka.connection import connect
+from streams.kafka.connections import create_connection
 from streams.kafka.sasl import NoTokenError
 from streams.settings import Settings
 
@@ -73,7 +73,7 @@ async def refusal(settings: Settings, options: Mapping[str, Any]) -> Fatal | Non
 async def _connect(server: str, options: Mapping[str, Any]) -> None:
     host, _, port = server.rpartition(":")
     given = {name: value for name, value in options.items() if name != "bootstrap_servers"}
-    connection = await connect(host.strip("[]"), int(port), **given)
+    connection = await create_connection(host.strip("[]"), int(port), **given)
     try:
         # A listener with SASL answers the first request of a client without it, but no other.
         await connection.send(MetadataRequest([]))
@@ -122,7 +122,7 @@ def _reason(error: Exception, server: str, settings: Settings) -> Fatal | None:
         if begins.startswith(_TLS_ALERT):
             return Refused(f"the listener of {where} wants TLS: check {security}")
         if begins == _HTTP:
-            return Refused(f"{server} is no Kafka but a web server: check CQRS_BOOTSTRAP_SERVERS")
+            return Refused(f"{server} is a web server, not Kafka: check CQRS_BOOTSTRAP_SERVERS")
     if isinstance(error, ConnectionRefusedError):
         return None
     if isinstance(error, ConnectionError | KafkaConnectionError):

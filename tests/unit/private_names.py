@@ -87,20 +87,11 @@ _USES: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "streams/kafka/aiokafka_patches.py": {
-        "aiokafka.client:AIOKafkaClient": "annotates what it changes",
         "aiokafka.client:AIOKafkaClient._retry_backoff": (
             "sets how often brokers are asked about a topic that they do not know"
         ),
         "aiokafka.client:AIOKafkaClient._get_conn": (
-            "waits in it before a broker that cannot be reached is tried again, and changes what "
-            "its connections send"
-        ),
-        "aiokafka.client:AIOKafkaClient.bootstrap": "lets it open our connections",
-        "aiokafka.conn:AIOKafkaConnection.send": (
-            "forbids in it that asking about a topic creates it"
-        ),
-        "aiokafka.protocol.metadata:MetadataRequest._allow_auto_topic_creation": (
-            "forbids by it that asking about a topic creates it"
+            "waits in it before a broker that cannot be reached is tried again"
         ),
         "aiokafka.consumer.consumer:AIOKafkaConsumer._fetcher": "lets it read within bounds",
         "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": (
@@ -151,23 +142,6 @@ _USES: Mapping[str, Mapping[str, str]] = {
             "finds the coordinator by it"
         ),
     },
-    "streams/kafka/connection.py": {
-        "aiokafka.conn:AIOKafkaConnection": "derives its connections from it",
-        "aiokafka.conn:AIOKafkaConnection._requests": "ends a session when no answer is awaited",
-        "aiokafka.conn:AIOKafkaConnection._sasl_oauth_token_provider": "asks it for a token",
-        "aiokafka.conn:AIOKafkaConnection.authenticator_oauth": (
-            "overrides it: a refusal is acknowledged"
-        ),
-        "aiokafka.conn:AIOKafkaConnection.close": "ends a session by it",
-        "aiokafka.conn:AIOKafkaConnection.connect": "connects by it",
-        "aiokafka.conn:AIOKafkaConnection.connected": (
-            "overrides it, which clients ask before each request, to end a session there"
-        ),
-        "aiokafka.conn:AIOKafkaConnection.send": "overrides it to see when a session ends",
-        "aiokafka.conn:OAuthAuthenticator(sasl_oauth_token_provider)": "makes its own",
-        "aiokafka.conn:OAuthAuthenticator.step": "overrides it: a refusal is acknowledged",
-        "aiokafka.protocol.admin:SaslAuthenticateRequest": "tells by it who learns of a session",
-    },
     "streams/kafka/decompression.py": {
         "aiokafka.codec:lz4_decode": "unpacks by it what is small enough",
         "aiokafka.codec:snappy_decode": "unpacks by it what is small enough",
@@ -188,6 +162,12 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.cluster:ClusterMetadata.brokers": "checks whether an admin client knows a broker",
         "aiokafka.consumer.consumer:AIOKafkaConsumer._client": (
             "disconnects a consumer that does not stop"
+        ),
+        "aiokafka.producer.message_accumulator:MessageAccumulator.fail_all": (
+            "ends what waits for the records of a producer that does not stop"
+        ),
+        "aiokafka.producer.producer:AIOKafkaProducer._message_accumulator": (
+            "ends what waits for the records of a producer that does not stop"
         ),
         "aiokafka.producer.producer:AIOKafkaProducer._sender": (
             "ends the task of a producer that does not stop"
@@ -244,6 +224,38 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.protocol.types:Schema": "defines the formats with it",
         "aiokafka.protocol.types:String": "defines the formats with it",
         "aiokafka.protocol.types:TaggedFields": "defines the formats with it",
+    },
+    "streams/kafka/connections.py": {
+        "aiokafka.client:AIOKafkaClient": "lets it connect by another function",
+        "aiokafka.client:AIOKafkaClient._get_conn": (
+            "lets it find our function under the name create_conn"
+        ),
+        "aiokafka.client:create_conn": "is found by clients under this name",
+        "aiokafka.conn:AIOKafkaConnection": "is what it changes",
+        "aiokafka.conn:AIOKafkaConnection._requests": "ends a session when no answer is awaited",
+        "aiokafka.conn:AIOKafkaConnection._sasl_oauth_token_provider": "asks it for a token",
+        "aiokafka.conn:AIOKafkaConnection.authenticator_oauth": (
+            "overrides it: a refusal is acknowledged"
+        ),
+        "aiokafka.conn:AIOKafkaConnection.close": "closes one that is broken, or is to be replaced",
+        "aiokafka.conn:AIOKafkaConnection.connect": "connects as aiokafka's clients do",
+        "aiokafka.conn:AIOKafkaConnection.connected": (
+            "overrides it, which clients ask before each request, to end a session there"
+        ),
+        "aiokafka.conn:AIOKafkaConnection.host": "names the broker",
+        "aiokafka.conn:AIOKafkaConnection.port": "names the broker",
+        "aiokafka.conn:AIOKafkaConnection.send": (
+            "forbids in it that asking about a topic creates it, and raises another error"
+        ),
+        "aiokafka.conn:AIOKafkaConnection._send_sasl_token": "raises another error",
+        "aiokafka.conn:AIOKafkaConnection._writer": "asks it whether the connection is broken",
+        "aiokafka.conn:CloseReason.CONNECTION_BROKEN": "closes a connection that is broken",
+        "aiokafka.conn:OAuthAuthenticator(sasl_oauth_token_provider)": "makes its own",
+        "aiokafka.conn:OAuthAuthenticator.step": "overrides it: a refusal is acknowledged",
+        "aiokafka.protocol.admin:SaslAuthenticateRequest": "tells by it who learns of a session",
+        "aiokafka.protocol.metadata:MetadataRequest._allow_auto_topic_creation": (
+            "forbids by it that asking about a topic creates it"
+        ),
     },
     "streams/kafka/permissions.py": {
         "aiokafka.client:AIOKafkaClient.get_random_node": "asks any broker",
