@@ -32,6 +32,7 @@ from deploy.embedded.jars import ensure_jars
 from deploy.embedded.ports import HOST, free_ports
 from deploy.embedded.preconditions import require_disk, require_memory
 from deploy.embedded.processes import ServerProcess, start_together
+from deploy.embedded.secrets import Secrets
 from deploy.embedded.start_progress import Progress
 
 L = TypeVar("L", covariant=True)
@@ -61,10 +62,12 @@ class _Cluster(ABC):
         changes: Mapping[str, object],
         proxy_of: Callable[[int], int],
         places: Sequence[Place],
+        secrets: Secrets | None,
     ) -> None:
         self._homes = homes
         self._places = places
         self._changes = changes
+        self._secrets = secrets
         ports = free_ports(2 * len(homes))
         self._ports = list(zip(ports[::2], ports[1::2], strict=True))
         self.advertised = [(proxy_of(one), proxy_of(other)) for one, other in self._ports]
@@ -85,6 +88,7 @@ class _Cluster(ABC):
         changes: Mapping[str, object] = MappingProxyType({}),
         proxy_of: Callable[[int], int] = lambda port: port,
         places: Sequence[Place] = (),
+        secrets: Secrets | None = None,
     ) -> Iterator[Self]:
         """Start a new cluster, and remove it at the end of the block.
 
@@ -98,6 +102,7 @@ class _Cluster(ABC):
             proxy_of: opens a proxy to a node's port, and returns the port of the proxy: the one
                 that clients and other nodes connect to.
             places: where each node runs.
+            secrets: of Kafka only: if given, clients and nodes show who they are, over TLS.
 
         Raises:
             Fatal: it could not be started; the message is one line with the reason.
@@ -105,7 +110,7 @@ class _Cluster(ABC):
         with ExitStack() as resources:
             homes = [resources.enter_context(temporary.home()) for _ in range(nodes)]
             places = places or [Place()] * nodes
-            cluster = cls(homes, heap_mb, changes, proxy_of, places)
+            cluster = cls(homes, heap_mb, changes, proxy_of, places, secrets)
             resources.callback(cluster._kill)
             cluster._start(progress or Progress())
             yield cluster
@@ -182,6 +187,7 @@ class EmbeddedCluster(_Cluster):
             self._by_home(kafka.Listeners, self._ports),
             advertised=self._by_home(kafka.Listeners, self.advertised),
             changes=self._changes,
+            secrets=self._secrets,
         )
 
 
@@ -209,6 +215,7 @@ class ElasticsearchCluster(_Cluster):
         )
 
     def _configure(self) -> None:
+        assert self._secrets is None, "each node would need the files in its own home"
         elasticsearch.configure(
             self._by_home(elasticsearch.Listeners, self._ports),
             advertised=self._by_home(elasticsearch.Listeners, self.advertised),

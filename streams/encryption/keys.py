@@ -95,6 +95,10 @@ class MasterKeys:
                 return unseal(master, wrapped, aggregate_id)
         raise DecryptionError("no master key opens it")
 
+    def are_named_by(self, wrapped: bytes) -> bool:
+        """Return whether a wrapped data key names one of them; those of older versions do not."""
+        return names_its_master(wrapped) and wrapped[:_MASTER_ID_BYTES] in self._by_id
+
     def opens(self, aggregate_id: bytes, wrapped: bytes) -> bool:
         """Return whether one of the master keys opens a wrapped data key."""
         try:
