@@ -87,8 +87,9 @@ def status(ctx: click.Context, form: Form) -> None:
 @keys.command(epilog=examples("cqrs keys rotate", "cqrs keys rotate --json"))
 @output_option()
 def rotate(form: Form) -> None:
-    """Wrap the keys of users that CQRS_SECOND_MASTER_KEY wrapped with CQRS_MASTER_KEY.
+    """Wrap the keys of users with the new master key.
 
+    These are the ones that CQRS_SECOND_MASTER_KEY wrapped; CQRS_MASTER_KEY wraps them now.
     Workers may run. One that owns a partition with such keys loses it for a moment, and takes it
     over again. If this is interrupted, run it again: it continues with what is left. Events and
     states stay as they are, for the keys of users do not change.

@@ -255,7 +255,7 @@ async def _disconnect(client: Any, flushing: set[asyncio.Task[Any]]) -> None:
 async def not_connected(settings: Settings) -> Fatal:
     """Build the one-line error for brokers that a client could not connect to: the true reason."""
     return await refusal(settings, connection_options(settings)) or Unreachable(
-        f"Kafka does not answer at {settings.bootstrap_servers}: start it (`cqrs up` starts a "
+        f"Kafka does not answer at {settings.bootstrap_servers}: start it (`cqrs dev` starts a "
         "local one) or set CQRS_BOOTSTRAP_SERVERS"
     )
 

@@ -51,6 +51,26 @@ def test_help_names_every_command_with_its_line(capsys: pytest.CaptureFixture[st
         assert f"{name} {text}" in shown
 
 
+@pytest.mark.parametrize("group", ["", "topics", "search"])
+def test_a_group_without_a_command_shows_its_help(
+    capsys: pytest.CaptureFixture[str], group: str
+) -> None:
+    assert run(*group.split()) == 2
+    shown = capsys.readouterr().err
+    assert run(*group.split(), "--help") == 0
+    assert shown == capsys.readouterr().out
+
+
+def test_no_line_of_help_is_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    groups = {path[:-1] for path, _ in leaves()}
+    for group in sorted(groups):
+        run(*group, "--help")
+        assert "...\n" not in capsys.readouterr().out.replace("[ARGS]...\n", ""), group
+
+
 def test_help_imports_no_command() -> None:
     heavy = {"rich", "pydantic", "psutil", "faust", "aiokafka", "elasticsearch", "jpype", "jgo"}
     script = "import sys, deploy.cli.main; print(*sys.modules)"
@@ -215,6 +235,11 @@ def test_sigterm_ends_a_command_that_is_the_first_process_of_a_container() -> No
         ("send register", "Missing option '--email'. See `cqrs send register --help`"),
         ("get", "Missing argument 'ID'. See `cqrs get --help`"),
         ("fly", "No such command 'fly'. See `cqrs --help`"),
+        (
+            "send erase",
+            "No such command 'erase': did you mean `cqrs erase`? See `cqrs send --help`",
+        ),
+        ("register", "No such command 'register': did you mean `cqrs send register`? See `cqrs -"),
     ],
 )
 def test_wrong_usage_is_one_line_that_says_what_was_meant(
