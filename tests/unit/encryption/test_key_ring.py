@@ -150,6 +150,21 @@ async def test_a_key_that_is_destroyed_while_the_ring_reads_is_gone() -> None:
     assert not await setup.has(b"anna")
 
 
+async def test_of_a_partition_that_was_given_up_no_key_is_taken_for_destroyed() -> None:
+    """Whoever still asks, such as the feed of another index, is told so."""
+    setup = Setup()
+    assert await setup.has(b"anna")
+    setup.log.write(b"clara", PartitionKeys(MASTER).make(b"clara"))
+    async with setup.ring._reading:
+        giving_up = asyncio.create_task(setup.ring.forget(0))
+        await asyncio.sleep(0)  # now it waits in front of the other one
+        asking = asyncio.create_task(setup.has(b"clara"))
+        await wait_until(lambda: setup.bounds.asked == 1)
+    with pytest.raises(Transient, match=r"users\.keys\.v1\[0\] .* given up"):
+        await asking
+    await giving_up
+
+
 @pytest.mark.parametrize("clock", ["running_s", "wall_s"])
 async def test_a_key_destroyed_while_the_process_was_suspended_is_not_used(
     clocks: Clocks, clock: str
