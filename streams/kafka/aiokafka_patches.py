@@ -33,9 +33,11 @@ from streams.kafka.records import Record
 # being written. They take 1 or 2 ms; aiokafka waits 20 ms, and has no setting for it.
 _MARKERS_WAIT_S = 0.002
 
-# Wait after a failed attempt to connect to a broker. aiokafka has only `retry_backoff_ms`, with
-# which the producers of one worker tried a thousand times per second.
+# Wait after a failed attempt to connect to a broker; it doubles with each further one, up to the
+# maximum. aiokafka has only `retry_backoff_ms`, with which the producers of one worker tried a
+# thousand times per second.
 _RECONNECT_BACKOFF_S = 0.1
+_MAX_RECONNECT_BACKOFF_S = 1.0
 
 
 # aiokafka repeats what a broker refuses after `retry_backoff_ms`, however often. While a
@@ -178,14 +180,19 @@ def shorten_wait_for_markers(producer: AIOKafkaProducer) -> None:
 
 
 def wait_before_reconnecting(producer: AIOKafkaProducer) -> None:
-    """Let this producer wait 100 ms after each failed attempt to connect to a broker."""
+    """Let this producer wait after each failed attempt to connect to a broker, ever longer."""
     connect = producer.client._get_conn
+    wait_of: dict[Any, float] = {}
 
-    async def connect_with_backoff(*args: Any, **kwargs: Any) -> Any:
-        connection = await connect(*args, **kwargs)
-        if connection is None:
-            await asyncio.sleep(_RECONNECT_BACKOFF_S)
-        return connection
+    async def connect_with_backoff(node: Any, **kwargs: Any) -> Any:
+        connection = await connect(node, **kwargs)
+        if connection is not None:
+            wait_of.pop(node, None)
+            return connection
+        wait = wait_of.get(node, _RECONNECT_BACKOFF_S)
+        wait_of[node] = min(2 * wait, _MAX_RECONNECT_BACKOFF_S)
+        await asyncio.sleep(wait)
+        return None
 
     producer.client._get_conn = connect_with_backoff
 

@@ -11,7 +11,7 @@ from typing import Any
 import async_timeout
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, ProducerClosed
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_fixed
@@ -222,9 +222,14 @@ async def stop(client: Any) -> None:
 
 async def _disconnect(client: Any) -> None:
     if isinstance(client, AIOKafkaProducer):
-        if client._sender.sender_task is not None:
-            client._sender.sender_task.cancel()
+        sending = client._sender.sender_task
+        if sending is not None:
+            sending.cancel()
         await client.client.close()
+        # What flushes the last records waits for them for ever, whoever else does as well.
+        client._message_accumulator.fail_all(ProducerClosed())
+        if sending is not None:  # it waits for its requests, which have no connection any more
+            await asyncio.wait({sending}, timeout=_STOP_TIMEOUT_S)
     else:
         await client._client.close()
 

@@ -43,7 +43,10 @@ class _Connection(AIOKafkaConnection):  # type: ignore[misc]
         if not self._writer.is_closing():
             raise error
         self.close(reason=CloseReason.CONNECTION_BROKEN)
-        return KafkaConnectionError(f"Connection at {self.host}:{self.port} broken: {error}")
+        broken: Exception = KafkaConnectionError(
+            f"Connection at {self.host}:{self.port} broken: {error}"
+        )
+        return broken
 
 
 async def create_connection(host: str, port: int, **options: Any) -> AIOKafkaConnection:

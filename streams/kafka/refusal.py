@@ -110,7 +110,7 @@ def _reason(error: Exception, server: str, settings: Settings) -> Fatal | None:
         if begins.startswith(_TLS_ALERT):
             return Refused(f"the listener of {where} wants TLS: check {security}")
         if begins == _HTTP:
-            return Refused(f"{server} is no Kafka but a web server: check CQRS_BOOTSTRAP_SERVERS")
+            return Refused(f"{server} is a web server, not Kafka: check CQRS_BOOTSTRAP_SERVERS")
     if isinstance(error, ConnectionRefusedError):
         return None
     if isinstance(error, ConnectionError | KafkaConnectionError):

@@ -163,6 +163,12 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.consumer.consumer:AIOKafkaConsumer._client": (
             "disconnects a consumer that does not stop"
         ),
+        "aiokafka.producer.message_accumulator:MessageAccumulator.fail_all": (
+            "ends what waits for the records of a producer that does not stop"
+        ),
+        "aiokafka.producer.producer:AIOKafkaProducer._message_accumulator": (
+            "ends what waits for the records of a producer that does not stop"
+        ),
         "aiokafka.producer.producer:AIOKafkaProducer._sender": (
             "ends the task of a producer that does not stop"
         ),
