@@ -36,7 +36,7 @@ async def read_to(
     """Yield batches of records from the consumer's position up to offset `end` (exclusive).
 
     It ends by position: commit markers, aborted and compacted records move the position but yield
-    nothing. Afterwards the consumer is at `end` at most, so it can be read on from there.
+    nothing. Who goes on from there later misses no record: none that follows `end` is consumed.
 
     Raises:
         Transient: the position did not move for 60 s.
@@ -49,7 +49,7 @@ async def read_to(
         )
         fetched = found.get(partition, ())
         records = [record for record in fetched if record.offset < end]
-        if len(records) < len(fetched):  # markers count in `max_records`, but are not among these
+        if len(records) < len(fetched):  # with markers in between, fewer records than offsets
             consumer.seek(partition, end)
         if records:
             yield records
