@@ -13,7 +13,7 @@ from streams.worker.app import StreamApp
 from streams.worker.chunks import Chunk
 from streams.worker.process import worker_settings
 
-app = StreamApp(DAILY_REGISTRATIONS.group, worker_settings())
+app = StreamApp(DAILY_REGISTRATIONS.app_id, worker_settings(), group=DAILY_REGISTRATIONS.group)
 user_events = add_view(app, DAILY_REGISTRATIONS)
 
 

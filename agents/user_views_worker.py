@@ -13,7 +13,7 @@ from streams.worker.app import StreamApp
 from streams.worker.chunks import Chunk
 from streams.worker.process import worker_settings
 
-app = StreamApp(USER_VIEWS.group, worker_settings())
+app = StreamApp(USER_VIEWS.app_id, worker_settings(), group=USER_VIEWS.group)
 user_events = add_view(app, USER_VIEWS)
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import orjson
-from aiokafka.errors import GroupCoordinatorNotAvailableError
 from pydantic import SecretStr
 
 from agents.users import COMMAND_WORKER
@@ -26,6 +24,7 @@ from models.errors import Fatal
 from streams.aggregate import TopicNames
 from streams.encryption.keys import new_master_key
 from streams.kafka.clients import admin_client, cluster_id
+from streams.kafka.groups import committed_positions
 from streams.kafka.log_reader import open_logs
 from streams.kafka.topics import partitions_of
 from streams.settings import Settings
@@ -181,10 +180,8 @@ async def _wait_until_decided(
 
         async def decided() -> bool:
             process.check()
-            with suppress(GroupCoordinatorNotAvailableError):  # the group does not exist yet
-                found = await admin.list_consumer_group_offsets(group, partitions=partitions)
-                commands = sum(max(0, one.offset) for one in found.values())
-                samples.append(Sample(commands, process.cpu_seconds()))
+            found = await committed_positions(admin, group, partitions)
+            samples.append(Sample(sum(found.values()), process.cpu_seconds()))
             return samples[-1].commands >= ends
 
         await wait_until(decided, timeout=_TIMEOUT_S, what=f"{group} has decided all")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from itertools import count
 from typing import NamedTuple
@@ -13,7 +13,6 @@ from uuid import UUID
 
 import orjson
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from agents.users import COMMAND_WORKER
 from benchmarks.deciding import COMMANDS_PER_SECOND, CPU_PER_COMMAND
@@ -27,6 +26,7 @@ from deploy.waiting import wait_until
 from streams.aggregate import TopicNames
 from streams.commands.bulk_sender import BulkSender
 from streams.kafka.clients import admin_client, new_producer, started
+from streams.kafka.groups import committed_positions, describe_group
 from streams.kafka.partitioner import partition_of
 from streams.kafka.topics import partitions_of
 from streams.settings import Settings
@@ -113,11 +113,8 @@ class _Group:
         """Check whether all workers have joined and the group is stable."""
         for process in self._processes:
             process.check()
-        with suppress(GroupCoordinatorNotAvailableError):  # the group does not exist yet
-            for response in await self._admin.describe_consumer_groups([self._name]):
-                for _error, _group, state, _type, _protocol, members, *_ in response.groups:
-                    return bool(state == "Stable" and len(members) == len(self._processes))
-        return False
+        group = await describe_group(self._admin, self._name)
+        return group.members == len(self._processes) and not group.is_rebalancing
 
     def sample(self) -> _Sample:
         """Return what has been used until now."""
@@ -141,10 +138,8 @@ class _Group:
         async def decided() -> bool:
             for process in self._processes:
                 process.check()
-            offsets = await self._admin.list_consumer_group_offsets(
-                self._name, partitions=self._partitions
-            )
-            return bool(sum(max(0, one.offset) for one in offsets.values()) >= commands)
+            found = await committed_positions(self._admin, self._name, self._partitions)
+            return sum(found.values()) >= commands
 
         await wait_until(decided, timeout=_TIMEOUT_S, what=f"{commands} commands are decided")
 
@@ -205,7 +200,7 @@ def _figures(begin: _Sample, end: _Sample, commands: int, per_second: float) -> 
 SCALING = Benchmark(
     name="scaling",
     about=(
-        "What a command costs with many users, or with two workers. Commands that change random "
+        "The cost of a command with many users, or with two workers. Commands that change random "
         "users on four partitions become visible, all at the same time, to workers that have "
         "restored their state and are idle. Counted as in deciding, after a warm-up; the CPU "
         "is that of all commands. Cores are CPU seconds per second: of each worker, and of Kafka "

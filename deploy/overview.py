@@ -10,16 +10,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from agents.users import COMMAND_WORKER, USERS
+from agents.users import USERS
 from agents.views import VIEWS
+from deploy.doctor.ask_kafka import ask_groups, groups_of
 from deploy.embedded.status import ServerStatus
 from models.errors import CqrsError
 from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connected
 from streams.kafka.clients import admin_client
+from streams.kafka.groups import committed_positions
 from streams.kafka.log_reader import open_logs
 from streams.kafka.topics import describe_topics, partitions_of, topic_specs
 from streams.progress import no_progress
@@ -144,36 +145,25 @@ async def look(settings: Settings, servers: Sequence[ServerStatus]) -> Overview:
 
 
 async def _workers(settings: Settings) -> list[WorkersStatus]:
-    groups = {"commands": settings.namespace + COMMAND_WORKER}
-    for view in VIEWS.values():
-        groups[view.role] = settings.namespace + view.group
-    async with admin_client(settings) as admin:
-        behind = await _behind(settings, admin, groups["commands"])
-        return [
-            WorkersStatus(
-                role, group, await _members(admin, group), behind if role == "commands" else None
-            )
-            for role, group in groups.items()
-        ]
+    return [
+        WorkersStatus(
+            group.role,
+            group.name,
+            group.members,
+            await _behind(settings, group.name) if group.role == "commands" else None,
+        )
+        for group in await ask_groups(settings, groups_of(settings))
+    ]
 
 
-async def _members(admin: AIOKafkaAdminClient, group: str) -> int:
-    for response in await admin.describe_consumer_groups([group]):
-        for _error, _group, _state, _type, _protocol, members, *_ in response.groups:
-            return len(members)
-    return 0
-
-
-async def _behind(settings: Settings, admin: AIOKafkaAdminClient, group: str) -> int:
+async def _behind(settings: Settings, group: str) -> int:
     """Return how many commands are not decided yet, as of about a second ago."""
     commands = partitions_of(settings, TopicNames.of(settings, USERS.name).commands)
-    committed = await admin.list_consumer_group_offsets(group)
+    async with admin_client(settings) as admin:
+        committed = await committed_positions(admin, group, commands)
     async with open_logs(settings, commands) as logs:
         begins, ends = await logs.begin_offsets(commands), await logs.end_offsets(commands)
-    return sum(
-        max(0, ends[tp] - (committed[tp].offset if tp in committed else begins[tp]))
-        for tp in commands
-    )
+    return sum(max(0, ends[tp] - committed.get(tp, begins[tp])) for tp in commands)
 
 
 async def _dead_letters(settings: Settings) -> dict[str, int]:

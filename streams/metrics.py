@@ -78,7 +78,14 @@ _RECORDS = (1, 4, 16, 64, 256, 1024, 4096, 16384)
 
 # Partitions of a worker, as their drivers know them. `group` is the consumer group.
 
-BUILD_INFO = _read_gauge("cqrs_build_info", "Always 1; the version is a label.", "group", "version")
+BUILD_INFO = _read_gauge(
+    "cqrs_build_info",
+    "Always 1; the version is a label, and `app`, what the workers of a role have in common: the "
+    "group of a view's workers is another one when its definition changes.",
+    "app",
+    "group",
+    "version",
+)
 TOPIC_PARTITIONS = _read_gauge(
     "cqrs_topic_partitions",
     "Partitions of an input topic, which the workers of a group share.",
@@ -231,8 +238,8 @@ VIEW_RETRIES = _counter(
 )
 VIEW_INDEX_POSITION = _gauge(
     "cqrs_view_index_position",
-    "Next offset of the event topic for each index of the view, whoever projects into it; by its "
-    "state: `serving`, `followed`, `building`.",
+    "Next offset of the event topic for each index of the view, by its state: `serving`, "
+    "`followed`, `building`; any process may project into it.",
     "index",
     "state",
     "partition",

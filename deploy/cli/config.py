@@ -1,4 +1,4 @@
-"""`cqrs config`: the settings in effect, and the table of them in `docs/settings.md`."""
+"""`cqrs config`: the settings in effect."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from deploy.cli.output import Form, output_option, print_table, write
 from deploy.cli.terminal import examples
 from deploy.environment import load_settings
 from streams.connection_settings import variable
-from streams.setting_values import allowed
 from streams.settings import CommandVariables, Settings, read_settings
 
 _MASK = "********"
@@ -32,22 +31,14 @@ class SettingInEffect:
     """`environment`, `file` (of a secret), `running stack` or `default`."""
 
 
-@click.command(
-    epilog=examples(
-        "cqrs config", "CQRS_PARTITIONS=12 cqrs config --json", "cqrs config --markdown"
-    )
-)
+@click.command(epilog=examples("cqrs config", "CQRS_PARTITIONS=12 cqrs config --json"))
 @output_option()
-@click.option("--markdown", is_flag=True, help="Print all settings and what they mean instead.")
-def config(form: Form, markdown: bool) -> None:
+def config(form: Form) -> None:
     """Show each setting that is in effect here, and where it comes from. Secrets are not shown.
 
     It comes from the environment, from a file that a variable names, from the running stack of
     `cqrs up`, or it is the default. Wrong settings are listed, all at once, with exit code 2.
     """
-    if markdown:
-        click.echo(markdown_table())
-        return
     named = read_settings().model_fields_set
     found = list(in_effect(load_settings(), named))
     items = [asdict(one) for one in found]
@@ -71,24 +62,14 @@ def in_effect(settings: Settings, named: set[str]) -> Iterator[SettingInEffect]:
         yield SettingInEffect(variable(name), text, "environment" if text else "default")
 
 
-def markdown_table() -> str:
-    """Return the table of all settings for `docs/settings.md`."""
-    rows = ["| setting | default | it must be | meaning |", "|---|---|---|---|"]
-    for model in (Settings, CommandVariables):
-        for name, field in model.model_fields.items():
-            default = "" if field.default in (None, "") else f" `{_text(field.default)}`"
-            values, meaning = allowed(model, name), field.description
-            rows.append(f"| `{variable(name)}` |{default} | {values} | {meaning} |")
-    return "\n".join(rows)
-
-
 def _shown(value: Any) -> str | int | float | bool | None:
     if isinstance(value, SecretStr):
         return _MASK
     return value if isinstance(value, int | float | None) else str(value)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return the value of a setting as people write it."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -96,6 +77,6 @@ def _text(value: Any) -> str:
 
 def _print(found: list[SettingInEffect]) -> None:
     rows = [
-        (one.setting, "" if one.value is None else _text(one.value), one.source) for one in found
+        (one.setting, "" if one.value is None else text_of(one.value), one.source) for one in found
     ]
     print_table(("setting", "value", "from"), rows, droppable=("from",))

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, TextIO
+from typing import Any
 from uuid import uuid4
 
 import click
 
 from agents.users import COMMAND_WORKER, USERS
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.failed_commands import Filter, items, shown, text
+from deploy.cli.failed_commands import Filter, items, text, time_of
+from deploy.cli.output import Form, output_option, print_table, write
 from deploy.cli.terminal import examples, progress_bar, read_time
 from deploy.environment import load_settings
 from models.outcomes import Outcome, Unparked
@@ -33,7 +33,6 @@ _AT_A_TIME = 32
 def _filters(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that say which ones are meant."""
     for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
         click.option(
             "--since",
             metavar="TIME",
@@ -51,6 +50,8 @@ def _filters(function: Callable[..., None]) -> Callable[..., None]:
         function = option(function)
     return function
 
+
+_COLUMNS = ("kind", "user", "partition", "code", "since", "reason")
 
 _RATE = click.option(
     "--rate",
@@ -71,28 +72,16 @@ def dead() -> None:
 
 @dead.command("list", epilog=examples("cqrs dead list", "cqrs dead list --code decide-failed"))
 @_filters
-def list_(users: tuple[str, ...], codes: tuple[str, ...], since: Any, as_json: bool) -> None:
+@output_option()
+def list_(users: tuple[str, ...], codes: tuple[str, ...], since: Any, form: Form) -> None:
     """Show who has parked commands or dead letters, and why.
 
     The whole changelog is read, a million records in about 2 seconds. Dead letters that were sent
     again are left out.
     """
     found = _find(load_settings(), Filter(users, codes, since))
-    if as_json:
-        _print_json(found, with_contents=False)
-        return
-    for one in found.parked:
-        failure, number = one.parked.failure, len(one.parked.commands)
-        click.echo(
-            f"parked  {one.aggregate_id}  {number} commands since "
-            f"{shown(one.parked.first.timestamp)}  {failure.code}: {failure.reason} "
-            f"(tried {failure.attempts} times)"
-        )
-    for letter in found.dead:
-        click.echo(
-            f"dead  {text(letter.key)}  {shown(letter.timestamp)}  {letter.code}: {letter.reason}"
-            + ("" if can_be_sent(letter) else "  (cannot be sent again)")
-        )
+    listed = items(found, with_contents=False)
+    write(form, listed, listed, _COLUMNS, lambda: _print_list(found))
     waiting = sum(len(one.parked.commands) for one in found.parked)
     click.echo(
         f"{waiting:,} commands of {len(found.parked):,} users are parked, "
@@ -103,25 +92,20 @@ def list_(users: tuple[str, ...], codes: tuple[str, ...], since: Any, as_json: b
 
 @dead.command(epilog=examples("cqrs dead show anna", "cqrs dead show anna --json"))
 @_filters
+@output_option(forms=("table", "json", "ndjson"))
 @click.pass_context
 def show(
-    ctx: click.Context, users: tuple[str, ...], codes: tuple[str, ...], since: Any, as_json: bool
+    ctx: click.Context, users: tuple[str, ...], codes: tuple[str, ...], since: Any, form: Form
 ) -> None:
     """Show the parked commands and dead letters of these users, with what is in them.
 
-    What is encrypted is decrypted if CQRS_MASTER_KEY is set. Exit code 1 if there are none.
+    Encrypted fields are decrypted if CQRS_MASTER_KEY is set. Exit code 1 if there are none.
     """
     if not users:
         raise click.UsageError("give the ID of a user")
     found = _find(load_settings(), Filter(users, codes, since))
-    if as_json:
-        _print_json(found, with_contents=True)
-    else:
-        for line in items(found, with_contents=True):
-            click.echo(f"{line['kind']}  {line['user']}  {line['code']}: {line['reason']}")
-            for command in line["commands"]:
-                value = "(encrypted)" if command["value"] is None else command["value"]
-                click.echo(f"    {command['time']}  offset {command['offset']}  {value}")
+    shown = items(found, with_contents=True)
+    write(form, shown, shown, (), lambda: _print_contents(shown))
     if not (found.parked or found.dead):
         ctx.exit(ExitCode.NO)
 
@@ -134,6 +118,7 @@ def show(
     )
 )
 @_filters
+@output_option()
 @click.option("--all", "all_", is_flag=True, help="Replay everything that the filters take.")
 @_RATE
 @_YES
@@ -143,7 +128,7 @@ def replay(
     users: tuple[str, ...],
     codes: tuple[str, ...],
     since: Any,
-    as_json: bool,
+    form: Form,
     all_: bool,
     rate: float | None,
     yes: bool,
@@ -179,13 +164,14 @@ def replay(
     outcomes = _send_controls(settings, found.parked, control, rate)
     numbers = sorted({one.partition for one in sendable})
     sent = asyncio.run(_send_again(settings, numbers, filter_, len(sendable), rate))
-    _conclude(ctx, outcomes, as_json, sent=sent)
+    _conclude(ctx, outcomes, form, sent=sent)
 
 
 @dead.command(
     epilog=examples("cqrs dead drop anna --first", "cqrs dead drop --all --code unknown-type --yes")
 )
 @_filters
+@output_option()
 @click.option("--all", "all_", is_flag=True, help="Drop everything that the filters take.")
 @click.option("--first", is_flag=True, help="Drop only the command of each user that failed.")
 @_RATE
@@ -196,7 +182,7 @@ def drop(
     users: tuple[str, ...],
     codes: tuple[str, ...],
     since: Any,
-    as_json: bool,
+    form: Form,
     all_: bool,
     first: bool,
     rate: float | None,
@@ -205,7 +191,8 @@ def drop(
     """Make dead letters of parked commands, with the code `dropped`.
 
     Their outcome is dead-lettered, so they are never decided, unless somebody sends them again
-    (`cqrs dead replay --code dropped`). What is left waits on: replay it. Needs CQRS_CONTROL_KEY.
+    (`cqrs dead replay --code dropped`). The commands that are left still
+    wait: replay them. Needs CQRS_CONTROL_KEY.
     """
     _check_which(users, all_)
     settings = load_settings()
@@ -224,22 +211,23 @@ def drop(
         )
 
     outcomes = _send_controls(settings, found, control, rate)
-    _conclude(ctx, outcomes, as_json, leaves_some=True)
+    _conclude(ctx, outcomes, form, leaves_some=True)
 
 
-@dead.command(epilog=examples("cqrs dead export > failed.jsonl"))
+@dead.command(
+    epilog=examples("cqrs dead export > failed.jsonl", "cqrs dead export --code decide-failed")
+)
 @_filters
-@click.option("--output", type=click.File("w"), default="-", help="File to write to.")
-def export(
-    users: tuple[str, ...], codes: tuple[str, ...], since: Any, as_json: bool, output: TextIO
-) -> None:
+@output_option(forms=("ndjson", "json"))
+def export(users: tuple[str, ...], codes: tuple[str, ...], since: Any, form: Form) -> None:
     """Write parked commands and dead letters with their contents, one JSON object per line.
+
+    With -o json, or --json, it is one array.
 
     What is encrypted is decrypted if CQRS_MASTER_KEY is set: keep the file as you keep that.
     """
-    del as_json  # it always is
-    for item in items(_find(load_settings(), Filter(users, codes, since)), with_contents=True):
-        output.write(json.dumps(item, ensure_ascii=False) + "\n")
+    found = items(_find(load_settings(), Filter(users, codes, since)), with_contents=True)
+    write(form, found, found, (), lambda: None)
 
 
 def _check_which(users: tuple[str, ...], all_: bool) -> None:
@@ -307,7 +295,7 @@ async def _send_again(
 def _conclude(
     ctx: click.Context,
     outcomes: dict[str, Outcome],
-    as_json: bool,
+    form: Form,
     *,
     sent: int = 0,
     leaves_some: bool = False,
@@ -316,26 +304,56 @@ def _conclude(
     obeyed = {user: one for user, one in outcomes.items() if isinstance(one, Unparked)}
     ended = sum(one.ended for one in obeyed.values())
     left = sum(one.left for one in obeyed.values())
-    if as_json:
-        said = {"users": len(outcomes), "ended": ended, "left": left, "sentAgain": sent}
-        click.echo(json.dumps(said))
-    else:
-        click.echo(
-            f"{ended:,} parked commands of {len(outcomes):,} users ended, {left:,} are left; "
-            f"{sent:,} dead letters were sent again"
-        )
+    said = {"users": len(outcomes), "ended": ended, "left": left, "sentAgain": sent}
+    line = (
+        f"{ended:,} parked commands of {len(outcomes):,} users ended, {left:,} are left; "
+        f"{sent:,} dead letters were sent again"
+    )
+    write(form, said, [said], tuple(said), lambda: click.echo(line))
     for user, one in outcomes.items():
         if not isinstance(one, Unparked):
             reason = getattr(one, "reason", one.status)
             click.echo(f"cqrs: {user}: not obeyed: {reason}", err=True)
         elif one.left and not leaves_some:
             click.echo(f"cqrs: {user}: {one.left} still wait, {one.code}: {one.reason}", err=True)
-    if left and leaves_some and not as_json:
+    if left and leaves_some and form == "table":
         click.echo("what is left waits on: see `cqrs dead list`, then `cqrs dead replay`", err=True)
     refused = any(one.code == "parked-changed" for one in obeyed.values())
     if len(obeyed) < len(outcomes) or (left and not leaves_some) or refused:
         ctx.exit(ExitCode.NO)
 
 
-def _print_json(found: FailedCommands, *, with_contents: bool) -> None:
-    click.echo(json.dumps(items(found, with_contents=with_contents), ensure_ascii=False))
+def _print_list(found: FailedCommands) -> None:
+    rows: list[tuple[object, ...]] = []
+    for one in found.parked:
+        failure = one.parked.failure
+        rows.append(
+            (
+                "parked",
+                one.aggregate_id,
+                len(one.parked.commands),
+                time_of(one.parked.first.timestamp),
+                failure.code,
+                f"{failure.reason} (tried {failure.attempts} times)",
+            )
+        )
+    for letter in found.dead:
+        reason = letter.reason + ("" if can_be_sent(letter) else " (cannot be sent again)")
+        since = time_of(letter.timestamp)
+        rows.append(("dead", str(text(letter.key)), 1, since, letter.code, reason))
+    if rows:
+        print_table(
+            ("kind", "user", "commands", "since", "code", "reason"),
+            rows,
+            right=("commands",),
+            prose=("reason",),
+            droppable=("since", "commands"),
+        )
+
+
+def _print_contents(shown: Sequence[Mapping[str, Any]]) -> None:
+    for one in shown:
+        click.echo(f"{one['kind']}  {one['user']}  {one['code']}: {one['reason']}")
+        for command in one["commands"]:
+            value = "(encrypted)" if command["value"] is None else command["value"]
+            click.echo(f"    {command['time']}  offset {command['offset']}  {value}")

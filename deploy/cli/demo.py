@@ -17,6 +17,7 @@ from agents.users import USERS
 from deploy.cli.output import Form, output_option, print_table, write
 from deploy.cli.terminal import examples, progress_bar
 from deploy.cli.verify import print_report
+from deploy.colour import marked
 from deploy.demo import COMMANDS, DemoResult, percentiles, run_demo
 from deploy.embedded.secrets import ADMIN
 from deploy.embedded.stack import EmbeddedStack
@@ -69,7 +70,7 @@ def demo(form: Form, secure: bool) -> None:
     write(form, figures, [figures], tuple(figures), lambda: _print(result))
     result.check()
     if form == "table":
-        click.echo("Everything adds up: nothing was lost, doubled or mixed up.")
+        click.echo(marked("Everything adds up: nothing was lost, doubled or mixed up.", "good"))
         click.echo("To look around yourself: `cqrs dev`, then the first look of the README.")
 
 

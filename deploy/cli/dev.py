@@ -16,6 +16,7 @@ import click
 
 from agents.users import USERS
 from deploy.cli.terminal import examples
+from deploy.colour import painted
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
 from deploy.environment import child_environment, settings_on
@@ -26,7 +27,7 @@ from streams.kafka.topics import create_topics, topic_specs
 from streams.settings import Settings
 
 _NAME_COLUMNS = 14
-_COLOURS = ("cyan", "yellow", "green", "magenta", "blue")
+_COLOURS = ("cyan", "magenta", "blue", "bright_cyan", "bright_magenta")  # those without a meaning
 
 _WHAT_TO_TRY = """
 Everything is ready; Ctrl-C ends it and keeps the data. Try in another terminal:
@@ -49,8 +50,8 @@ def dev() -> None:
     data. The process id of each worker is in a file in the stack's folder, commands.pid for one.
 
     Personal data is encrypted, with a master key that stays in the stack's folder, unless
-    CQRS_ENCRYPT_PERSONAL_DATA or CQRS_MASTER_KEY say something else. Whatever the environment says
-    of other servers, these are used.
+    CQRS_ENCRYPT_PERSONAL_DATA or CQRS_MASTER_KEY say something else. These servers are
+    used, even if the environment names others.
     """
     stack = EmbeddedStack()
     stack.encrypt()
@@ -133,4 +134,4 @@ def _fields(line: str) -> Mapping[str, Any]:
 def _say(name: str, line: str) -> None:
     """Print a line under the name of what says it, in a colour of its own."""
     colour = _COLOURS[sum(map(ord, name)) % len(_COLOURS)]
-    click.echo(f"{click.style(f'{name:<{_NAME_COLUMNS}}', fg=colour)}| {line}")
+    click.echo(f"{painted(f'{name:<{_NAME_COLUMNS}}', colour)}| {line}")

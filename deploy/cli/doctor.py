@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import TYPE_CHECKING
 import click
 
 from deploy.cli.exit_codes import ExitCode
+from deploy.cli.output import Form, output_option, write
 from deploy.cli.terminal import examples
+from deploy.colour import COLOURS
 from deploy.environment import load_settings
 from deploy.roles import ROLES, SecuredRole
 
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
 # With the start of this program it stays below 10 s.
 _TIMEOUT_S = 6.0
 _WORDS = {"ok": "ok", "problem": "PROBLEM", "unknown": "unknown", "skipped": "-"}
-_STYLES = {"ok": "", "problem": "bold red", "unknown": "yellow", "skipped": "dim"}
+_STYLES = {
+    "ok": COLOURS["good"],
+    "problem": COLOURS["bad"],
+    "unknown": COLOURS["late"],
+    "skipped": "dim",
+}
 
 
 @click.command(
@@ -52,14 +58,14 @@ _STYLES = {"ok": "", "problem": "bold red", "unknown": "yellow", "skipped": "dim
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds after which what was not answered is reported as unknown.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+@output_option()
 @click.pass_context
 def doctor(
     ctx: click.Context,
     targets: tuple[Path, ...],
     role: SecuredRole,
     timeout: float,
-    as_json: bool,
+    form: Form,
 ) -> None:
     """Say what is wrong with this deployment, and what to do. It only reads.
 
@@ -76,10 +82,8 @@ def doctor(
 
     facts = asyncio.run(collect(settings, role, targets, timeout=timeout))
     findings = diagnose(facts, role)
-    if as_json:
-        click.echo(json.dumps([asdict(one) for one in findings]))
-    else:
-        _print(findings)
+    items = [asdict(one) for one in findings]
+    write(form, items, items, ("group", "subject", "status", "line"), lambda: _print(findings))
     ctx.exit(exit_code(findings))
 
 
@@ -107,7 +111,8 @@ def _print(findings: Sequence[Finding]) -> None:
             table.add_row(Text(group, style="bold"), "", "")
         style = _STYLES[one.status]
         state = Text(f"  {_WORDS[one.status]}", style=style)
-        table.add_row(state, Text(one.subject), Text(one.line, style=style))
+        of_line = "" if one.status == "ok" else style
+        table.add_row(state, Text(one.subject), Text(one.line, style=of_line))
     console = Console(highlight=False)
     console.print(table)
     counts = [sum(one.status == status for one in findings) for status in ("problem", "unknown")]

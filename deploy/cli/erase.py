@@ -11,12 +11,13 @@ from pydantic import ValidationError
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, output_option, print_table, write
 from deploy.cli.terminal import as_typed, examples, waiting
+from deploy.colour import Meaning, Verdict
 from deploy.environment import load_settings
 from models.commands import EraseUser
 from models.errors import InvalidCommand, Rejected
 from models.outcomes import Accepted, Outcome
 from models.validation import explain
-from streams.audit.erasure_report import ErasureReport
+from streams.audit.erasure_report import ErasureFinding, ErasureReport
 from streams.settings import Settings
 
 _COLUMNS = ("place", "records", "readable", "gone", "goneBy", "note")
@@ -134,6 +135,12 @@ def _as_json(report: ErasureReport | None) -> dict[str, Any]:
     return {"ok": report.ok, "places": places}
 
 
+def _meaning(place: ErasureFinding) -> Meaning:
+    if place.gone:
+        return "good"
+    return "late" if place.ok else "bad"
+
+
 def _print(report: ErasureReport) -> None:
     print_table(
         ("place", "records", "readable", "personal data is", "note"),
@@ -142,7 +149,7 @@ def _print(report: ErasureReport) -> None:
                 place.name,
                 f"{place.records:,}",
                 f"{place.readable:,}",
-                place.verdict,
+                Verdict(place.verdict, _meaning(place)),
                 place.note,
             )
             for place in report.findings

@@ -59,9 +59,9 @@ def items(found: FailedCommands, *, with_contents: bool) -> list[dict[str, Any]]
             "code": one.parked.failure.code,
             "reason": one.parked.failure.reason,
             "attempts": one.parked.failure.attempts,
-            "since": shown(one.parked.first.timestamp),
+            "since": time_of(one.parked.first.timestamp),
             "commands": [
-                {"offset": waiting.offset, "time": shown(waiting.timestamp)}
+                {"offset": waiting.offset, "time": time_of(waiting.timestamp)}
                 | (_contents(content) if with_contents else {})
                 for waiting, content in zip(one.parked.commands, one.contents, strict=True)
             ],
@@ -75,10 +75,10 @@ def items(found: FailedCommands, *, with_contents: bool) -> list[dict[str, Any]]
             "partition": one.partition,
             "code": one.code,
             "reason": one.reason,
-            "since": shown(one.timestamp),
+            "since": time_of(one.timestamp),
             "canBeSentAgain": can_be_sent(one),
             "commands": [
-                {"offset": one.source.offset, "time": shown(one.timestamp)}
+                {"offset": one.source.offset, "time": time_of(one.timestamp)}
                 | (_contents(Content(one.value or b"", one.headers)) if with_contents else {})
             ],
         }
@@ -106,6 +106,6 @@ def text(data: bytes | None) -> Any:
         return {"base64": base64.b64encode(data).decode()}
 
 
-def shown(milliseconds: int) -> str:
+def time_of(milliseconds: int) -> str:
     """Return a time, in milliseconds since the epoch, as people and programs read it."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(milliseconds / 1000))

@@ -1,4 +1,4 @@
-"""`cqrs follow`: the way of one command, as it goes on."""
+"""`cqrs follow`: the way of one command, while it happens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import click
 from agents.users import USERS
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.outcomes import outcome_line
+from deploy.cli.output import Form, output_option, tsv
 from deploy.cli.terminal import examples
+from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
 from models.errors import Transient
 from models.outcomes import Outcome
@@ -35,6 +37,9 @@ _NEXT = {
     "event": "the view does not have it: does a view worker run?",
     "projected": "searches do not see it",
 }
+
+
+_COLUMNS = ("hop", "seconds", "topic", "partition", "offset", "type", "sequence")
 
 
 @click.command(
@@ -60,7 +65,7 @@ _NEXT = {
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds to wait in all. [default: until Ctrl-C]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per hop.")
+@output_option()
 @click.pass_context
 def follow(
     ctx: click.Context,
@@ -68,15 +73,16 @@ def follow(
     aggregate: str | None,
     since: float,
     timeout: float | None,
-    as_json: bool,
+    form: Form,
 ) -> None:
     """Show the way of one command: produced, decided, its events, in the view, searchable.
 
     Waits for what is not there yet, also for the command itself. Times are those at which the
     brokers got the records; that of the view is when this program saw it there, so it says little
-    about a command of the past. Exit code 1 if the command was not accepted.
+    about a command of the past. JSON is one object per hop. Exit code 1 if the command was not
+    accepted.
     """
-    following = _Following(load_settings(), as_json)
+    following = _Following(load_settings(), form)
     asyncio.run(_in_time(following, command_id, aggregate, since, timeout))
     ctx.exit(ExitCode.OK if following.token else ExitCode.NO)
 
@@ -99,9 +105,9 @@ async def _in_time(
 class _Following:
     """Prints each hop when it is known."""
 
-    def __init__(self, settings: Settings, as_json: bool) -> None:
+    def __init__(self, settings: Settings, form: Form) -> None:
         self._settings = settings
-        self._as_json = as_json
+        self._form = form
         self._began: datetime | None = None
         self.last = ""
         self.token: str | None = None
@@ -160,9 +166,12 @@ class _Following:
     def _print(self, name: str, at: datetime, text: str, details: dict[str, Any]) -> None:
         self._began = self._began or at
         seconds = (at - self._began).total_seconds()
-        if self._as_json:
-            known = {key: value for key, value in details.items() if value is not None}
-            click.echo(encode({"hop": name, "at": at, "seconds": round(seconds, 3), **known}))
+        hop = {"hop": name, "at": at, "seconds": round(seconds, 3), **details}
+        if self._form == "tsv":
+            click.echo(tsv([hop.get(column) for column in _COLUMNS]))
+            return
+        if self._form != "table":
+            click.echo(encode({key: value for key, value in hop.items() if value is not None}))
             return
         clock = at.strftime("%H:%M:%S.%f")[:-3] + "Z"
         click.echo(f"{clock}  {seconds:+10.3f} s  {name:<10}  {text}".rstrip())
@@ -170,7 +179,7 @@ class _Following:
 
 def _described(hop: Hop) -> str:
     if hop.outcome is not None:
-        return outcome_line(hop.outcome)
+        return marked(outcome_line(hop.outcome), OF_OUTCOMES[hop.outcome.status])
     what: Sequence[str] = (
         [f"#{hop.sequence}", str(hop.type)]
         if hop.name == "event"

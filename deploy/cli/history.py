@@ -18,6 +18,7 @@ from deploy.cli.exit_codes import ExitCode
 from deploy.cli.outcomes import outcome_line
 from deploy.cli.output import Form, output_option, write
 from deploy.cli.terminal import examples, progress_bar, read_time
+from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
 from models.outcomes import Accepted
 from models.user import User
@@ -84,8 +85,10 @@ def history(
 def _print_entry(entry: Entry) -> None:
     command = entry.command
     name = "(removed by retention)" if command is None else command.type or "(unreadable)"
-    click.echo(f"{_shown(entry.time)}  {name}  {_outcome(entry)}")
     outcome = entry.outcome
+    status = "accepted" if entry.events else "parked"  # or it waits, or its outcome has expired
+    told = marked(_outcome(entry), OF_OUTCOMES[status if outcome is None else outcome.status])
+    click.echo(f"{_shown(entry.time)}  {name}  {told}")
     correlation = None if outcome is None else outcome.correlation_id
     causation = next((one.causation_id for one in entry.events), None)
     if correlation is not None or causation is not None:

@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeVar
 
 import click
 
+from deploy.colour import COLOURS, Verdict
+
 Form = Literal["table", "json", "ndjson", "tsv"]
 FORMS: tuple[Form, ...] = ("table", "json", "ndjson", "tsv")
 
@@ -23,16 +25,19 @@ _BORDERS = 4  # columns of a terminal that the left and right edge of a table ta
 _PADDING = 3  # between two columns
 
 
-def output_option(*, in_pipes: Form = "table", forms: Sequence[Form] = FORMS) -> Callable[[_C], _C]:
+def output_option(
+    *, in_pipes: Form | None = None, forms: Sequence[Form] = FORMS
+) -> Callable[[_C], _C]:
     """Add `-o` and `--json` to a command, which gets the `Form` as its argument `form`.
 
     Args:
-        forms: those that the command has.
-        in_pipes: the form if none is named and the output goes to a file or another program.
+        forms: those that the command has; the first one is the default.
+        in_pipes: the default if the output goes to a file or another program.
     """
+    default = forms[0]
 
     def chosen(_context: click.Context, _option: click.Parameter, value: Form | None) -> Form:
-        return value or ("table" if sys.stdout.isatty() else in_pipes)
+        return value or (default if in_pipes is None or sys.stdout.isatty() else in_pipes)
 
     def add(function: _C) -> _C:
         function = click.option(
@@ -41,7 +46,7 @@ def output_option(*, in_pipes: Form = "table", forms: Sequence[Form] = FORMS) ->
             "form",
             type=click.Choice(forms),
             callback=chosen,
-            help=f"Form of the output.  [default: table; in pipes {in_pipes}]",
+            help=f"Form of the output.  [default: {default}; in pipes {in_pipes or default}]",
         )(function)
         return click.option(
             "--json",
@@ -106,6 +111,8 @@ def cell(value: object) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, Verdict):
+        return value.text
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}"
     return str(value)
@@ -123,7 +130,7 @@ def print_table(
 
     Args:
         headers: of the columns.
-        rows: their cells.
+        rows: their cells; a `Verdict` has a colour on terminals.
         right: columns that are aligned to the right.
         prose: columns that may be broken into lines.
         droppable: columns to leave out where the terminal is too narrow, in this order.
@@ -155,11 +162,20 @@ def print_table(
         table.add_column(
             header, justify="right" if header in right else "left", no_wrap=not is_prose
         )
-    for row in cells:
-        texts = dict(zip(headers, row, strict=True))
+    for row, texts in zip(rows, cells, strict=True):
         # as Text: in a str rich takes [brackets] for markup
-        table.add_row(*(Text(texts[header]) for header in shown))
+        of = {
+            header: Text(text, style=_style(value))
+            for header, text, value in zip(headers, texts, row, strict=True)
+        }
+        table.add_row(*(of[header] for header in shown))
     console.print(table)
+
+
+def _style(value: object) -> str:
+    if isinstance(value, Verdict) and value.meaning is not None:
+        return COLOURS[value.meaning]
+    return ""
 
 
 def _needed(widths: Sequence[int]) -> int:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, output_option, write
 from deploy.cli.terminal import as_typed, examples, waiting
+from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
 from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
 from models.errors import InvalidCommand
@@ -181,8 +182,10 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
     form: Form = common["form"]
     document = json.loads(encode(outcome))
     item = {**dict.fromkeys(_COLUMNS), **document, "token": token}
-    told = _describe(outcome) if token else f"cqrs: {_describe(outcome)}"
-    write(form, document, [item], _COLUMNS, lambda: click.echo(told, err=not token))
+    is_error = token is None
+    told = marked(_describe(outcome), OF_OUTCOMES[outcome.status], err=is_error)
+    line = f"cqrs: {told}" if is_error else told
+    write(form, document, [item], _COLUMNS, lambda: click.echo(line, err=is_error))
     if token is None:
         waits = isinstance(outcome, Parked)
         raise click.exceptions.Exit(ExitCode.UNKNOWN if waits else ExitCode.NO)

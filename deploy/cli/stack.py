@@ -63,14 +63,16 @@ def up(kafka_port: int | None, elasticsearch_port: int | None, secure: bool, for
 
 @click.command(epilog=examples("cqrs down", "cqrs down --purge"))
 @click.option("--purge", is_flag=True, help="Also remove the data, the logs and the chosen ports.")
-def down(purge: bool) -> None:
+@output_option()
+def down(purge: bool, form: Form) -> None:
     """Stop the embedded Kafka and Elasticsearch; the data is kept unless you purge it."""
     stack = EmbeddedStack()
-    if not stack.home.exists():
-        click.echo(f"there is no stack in {stack.home}")
-        return
-    stack.down(purge)
-    click.echo("stopped, and all data removed" if purge else "stopped, the data is kept")
+    line = f"there is no stack in {stack.home}"
+    if stack.home.exists():
+        stack.down(purge)
+        line = "stopped, and all data removed" if purge else "stopped, the data is kept"
+    found = {"home": str(stack.home), "state": "stopped", "hasData": stack.home.exists()}
+    write(form, found, [found], tuple(found), lambda: click.echo(line))
 
 
 @click.command(epilog=examples("cqrs logs", "cqrs logs kafka --lines 100 --follow"))

@@ -11,6 +11,7 @@ from agents.users import COMMAND_WORKER, USERS
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, output_option, write
 from deploy.cli.terminal import examples, progress_bar
+from deploy.colour import marked
 from deploy.environment import load_settings
 from streams.aggregate import TopicNames
 from streams.audit.states import verify_states
@@ -55,7 +56,8 @@ def verify(ctx: click.Context, partition: int | None, form: Form) -> None:
     }
     shown = "all states are the fold of their events" if report.ok else f"{violations} differ"
     line = f"{report.aggregates:,} aggregates, {report.events:,} events: {shown}"
-    write(form, result, [result], tuple(result), lambda: click.echo(line))
+    told = marked(line, "good" if report.ok else "bad")
+    write(form, result, [result], tuple(result), lambda: click.echo(told))
     if not report.ok:
         click.echo(f"cqrs: {report.first_violation}", err=True)
         ctx.exit(ExitCode.NO)

@@ -11,6 +11,7 @@ import click
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, output_option, print_table, write
 from deploy.cli.terminal import examples, waiting
+from deploy.colour import Verdict, marked
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.status import ServerStatus
 from deploy.environment import load_settings
@@ -68,7 +69,7 @@ def _print(stack: EmbeddedStack, found: Overview) -> None:
     rows = [
         (
             server.name,
-            server.state,
+            Verdict(server.state, "good" if server.state == "running" else "bad"),
             server.address or "-",
             server.pid or "-",
             *((f"{server.memory_mb} MB", f"{server.data_mb} MB") if server.pid else ("-", "-")),
@@ -93,7 +94,7 @@ def _lines(found: Overview) -> Iterator[tuple[str, str]]:
     label = "workers"
     for one in found.workers or ():
         behind = "" if one.behind is None else f", {one.behind:,} commands behind"
-        yield label, f"{one.role}: {one.workers or 'none'}{behind}"
+        yield label, _late(f"{one.role}: {one.workers or 'none'}{behind}", bool(one.behind))
         label = ""
     label = "views"
     for view, indices in (found.views or {}).items():
@@ -102,12 +103,16 @@ def _lines(found: Overview) -> Iterator[tuple[str, str]]:
     if found.dead_letters is not None:
         label = "dead"
         for topic, count in found.dead_letters.items():
-            yield label, f"{topic}: {count or 'none'}"
+            yield label, _late(f"{topic}: {count or 'none'}", bool(count))
             label = ""
     label = "next"
     for step in found.next_steps:
-        yield label, step
+        yield label, marked(step, "late")
         label = ""
+
+
+def _late(line: str, is_late: bool) -> str:
+    return marked(line, "late") if is_late else line
 
 
 def _index(index: IndexStatus) -> str:

@@ -16,6 +16,7 @@ from agents.users import USERS
 from deploy.cli.failed_commands import text
 from deploy.cli.output import Form, output_option
 from deploy.cli.terminal import examples
+from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
 from models.errors import Poison
 from models.messages import EventRecord
@@ -57,7 +58,7 @@ Kind = Literal["events", "outcomes", "dead"]
 def tail(kind: Kind, from_beginning: bool, limit: int | None, form: Form) -> None:
     """Show events, outcomes or dead letters as they arrive, until Ctrl-C.
 
-    Only committed records are shown, those of one partition in order. What is encrypted is
+    Only committed records are shown, those of one partition in order. Encrypted data is
     decrypted if CQRS_MASTER_KEY is set and the user's key was not destroyed. JSON is one object per
     line.
     """
@@ -179,9 +180,8 @@ def _outcome(record: Any) -> str:
         detail = f"{first['status']} before: {detail}"
     if "decidedBy" in outcome:
         detail += " (was parked)"
-    return (
-        f"{outcome['timestamp']}  {outcome['status']}  {outcome.get('aggregateId', '-')}  {detail}"
-    )
+    status = marked(outcome["status"], OF_OUTCOMES.get(outcome["status"], "late"))
+    return f"{outcome['timestamp']}  {status}  {outcome.get('aggregateId', '-')}  {detail}"
 
 
 def _dead(record: Any) -> str:

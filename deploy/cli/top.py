@@ -14,6 +14,7 @@ import aiohttp
 import click
 
 from deploy.cli.exit_codes import ExitCode
+from deploy.cli.output import Form, output_option, tsv
 from deploy.cli.terminal import examples
 from deploy.scraping import read_targets
 from deploy.top.overview import Overview, overview
@@ -21,6 +22,12 @@ from deploy.top.scrapes import Scrape, parse
 from models.wire import encode
 
 _TIMEOUT_S = 2.0  # of one worker's answer: a worker whose event loop is blocked gives none
+
+
+_COLUMNS = (
+    *("group", "topic", "partition", "worker", "state"),
+    *("position", "end", "lag_records", "lag_seconds", "per_second"),
+)
 
 
 @click.command(
@@ -51,7 +58,7 @@ _TIMEOUT_S = 2.0  # of one worker's answer: a worker whose event loop is blocked
     help="Seconds between two looks; rates and times are of what happens between them.",
 )
 @click.option("--once", is_flag=True, help="Look twice, print what is seen, and end.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line.")
+@output_option()
 @click.pass_context
 def top(
     ctx: click.Context,
@@ -59,22 +66,23 @@ def top(
     lists: tuple[Path, ...],
     interval: float,
     once: bool,
-    as_json: bool,
+    form: Form,
 ) -> None:
     """Show rates, lag, times, partitions and rebuilds, from the metrics of the workers.
 
     A worker serves its metrics if it has CQRS_HEALTH_PORT. Name each one, or the lists that
-    `cqrs worker --targets` keeps. Who does not answer is shown, too. Nothing but the workers is
-    asked: it works while Kafka or Elasticsearch is away. Ctrl-C ends it.
+    `cqrs worker --targets` keeps. Workers that do not answer are shown, too.
+    Nothing but the workers is asked: it works while Kafka or Elasticsearch is away. Ctrl-C ends it.
 
-    With --once the exit code is 75 if a worker does not answer.
+    With --once the exit code is 75 if a worker does not answer. JSON is one object for each look,
+    TSV the partitions of each.
     """
     if not workers and not lists:
         raise click.UsageError("say which workers: HOST:PORT for each, or --targets FILE")
     looks = _looks(workers, lists, interval)
     if once:
-        ctx.exit(asyncio.run(_once(looks, as_json)))
-    asyncio.run(_live(looks, as_json))
+        ctx.exit(asyncio.run(_once(looks, form)))
+    asyncio.run(_live(looks, form))
 
 
 def _checked(target: str) -> str:
@@ -83,31 +91,35 @@ def _checked(target: str) -> str:
     return target
 
 
-async def _once(looks: AsyncIterator[Overview], as_json: bool) -> ExitCode:
+async def _once(looks: AsyncIterator[Overview], form: Form) -> ExitCode:
     await anext(looks)
     found = await anext(looks)
-    _print(found, as_json)
+    _print(found, form)
     return ExitCode.UNKNOWN if found.silent else ExitCode.OK
 
 
-async def _live(looks: AsyncIterator[Overview], as_json: bool) -> None:
+async def _live(looks: AsyncIterator[Overview], form: Form) -> None:
     from rich.console import Console
     from rich.live import Live
 
     from deploy.top.screen import screen
 
     console = Console()
-    if as_json or not console.is_terminal:
+    if form != "table" or not console.is_terminal:
         async for found in looks:
-            _print(found, as_json)
+            _print(found, form)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         async for found in looks:
             live.update(screen(found, console.width, console.height), refresh=True)
 
 
-def _print(found: Overview, as_json: bool) -> None:
-    if as_json:
+def _print(found: Overview, form: Form) -> None:
+    if form in ("json", "ndjson"):
         click.echo(encode(found))
+        return
+    if form == "tsv":
+        for one in found.partitions:
+            click.echo(tsv([getattr(one, name) for name in _COLUMNS]))
         return
     from rich.console import Console
 

@@ -77,7 +77,9 @@ def create(form: Form) -> None:
     )
 )
 @click.option("--role", required=True, type=click.Choice(ROLES), help="Whose rights.")
-@click.option("--principal", required=True, help="Who gets them, as Kafka names it: User:NAME.")
+@click.option(
+    "--principal", required=True, help="Principal that gets them, as Kafka names it: User:NAME."
+)
 @click.option(
     "--format",
     "form",
@@ -108,10 +110,13 @@ def manifest(cluster: str) -> None:
     click.echo(topic_manifests(read_settings(), cluster))
 
 
-@topics.command(epilog=examples("cqrs topics skip-expired 2"))
+@topics.command(
+    epilog=examples("cqrs topics skip-expired 2", "cqrs topics skip-expired 2 --yes --json")
+)
 @click.argument("partition", type=click.IntRange(min=0))
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def skip_expired(partition: int, yes: bool) -> None:
+@output_option()
+def skip_expired(partition: int, yes: bool, form: Form) -> None:
     """Give up commands of PARTITION that expired undecided.
 
     A worker that finds such a gap stops: those commands are lost, and only a person can decide to
@@ -120,24 +125,32 @@ def skip_expired(partition: int, yes: bool) -> None:
     settings, names = _checked(partition)
     found = asyncio.run(expired.find_expired(settings, names, partition))
     where = f"{names.commands}[{partition}]"
-    if not found.count:
-        click.echo(f"{where}: nothing expired undecided (position {found.position})")
-        return
-    click.echo(
-        f"{where}: {found.count} commands expired before they were decided "
-        f"(offsets {found.position} to {found.begin - 1})"
-    )
-    if not yes:
-        click.confirm("Give them up?", abort=True)
-    skipped = asyncio.run(expired.skip_expired(settings, names, partition, COMMAND_WORKER))
-    click.echo(f"{where}: {skipped.count} commands given up; it continues at {skipped.begin}")
+    line = f"{where}: nothing expired undecided (position {found.position})"
+    if found.count:
+        click.echo(
+            f"{where}: {found.count} commands expired before they were decided "
+            f"(offsets {found.position} to {found.begin - 1})",
+            err=True,
+        )
+        if not yes:
+            click.confirm("Give them up?", abort=True, err=True)
+        found = asyncio.run(expired.skip_expired(settings, names, partition, COMMAND_WORKER))
+        line = f"{where}: {found.count} commands given up; it continues at {found.begin}"
+    item = {
+        "topic": names.commands,
+        "partition": partition,
+        "givenUp": found.count,
+        "position": found.begin if found.count else found.position,
+    }
+    write(form, item, [item], tuple(item), lambda: click.echo(line))
 
 
-@topics.command(epilog=examples("cqrs topics adopt 2", "cqrs topics adopt --all"))
+@topics.command(epilog=examples("cqrs topics adopt 2", "cqrs topics adopt --all --yes --json"))
 @click.argument("partition", type=click.IntRange(min=0), required=False)
 @click.option("--all", "all_", is_flag=True, help="Adopt all partitions.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-def adopt(partition: int | None, all_: bool, yes: bool) -> None:
+@output_option()
+def adopt(partition: int | None, all_: bool, yes: bool, form: Form) -> None:
     """Decide the commands of a topic that was created again.
 
     A worker whose command topic was deleted and created again stops: commands of the former topic
@@ -148,24 +161,39 @@ def adopt(partition: int | None, all_: bool, yes: bool) -> None:
         raise click.UsageError("give either a PARTITION or --all")
     settings, names = _checked(partition)
     numbers = range(settings.partitions) if partition is None else [partition]
-    former = []
-    for number in numbers:
-        found = asyncio.run(adopting.find_adoption(settings, names, number))
-        where = f"{names.commands}[{number}]"
-        if found is None:
-            click.echo(f"{where}: its position refers to this topic; there is nothing to adopt")
-            continue
-        click.echo(
-            f"{where}: the position {found.position} refers to a former topic, the new one begins "
-            f"at {found.begin}"
+    found = {
+        number: asyncio.run(adopting.find_adoption(settings, names, number)) for number in numbers
+    }
+    for number, former in found.items():
+        if former is not None:
+            click.echo(
+                f"{names.commands}[{number}]: the position {former.position} refers to a former "
+                f"topic, the new one begins at {former.begin}",
+                err=True,
+            )
+    if any(found.values()) and not yes:
+        click.confirm("Decide the new commands from there?", abort=True, err=True)
+    items = []
+    for number, former in found.items():
+        done = former and asyncio.run(adopting.adopt_topic(settings, names, number, COMMAND_WORKER))
+        items.append(
+            {
+                "topic": names.commands,
+                "partition": number,
+                "adopted": done is not None,
+                "position": None if done is None else done.begin,
+            }
         )
-        former.append(number)
-    if former and not yes:
-        click.confirm("Decide the new commands from there?", abort=True)
-    for number in former:
-        done = asyncio.run(adopting.adopt_topic(settings, names, number, COMMAND_WORKER))
-        if done is not None:
-            click.echo(f"{names.commands}[{number}]: it continues at {done.begin}")
+    lines = [
+        f"{one['topic']}[{one['partition']}]: "
+        + (
+            f"it continues at {one['position']}"
+            if one["adopted"]
+            else "its position refers to this topic; there is nothing to adopt"
+        )
+        for one in items
+    ]
+    write(form, items, items, tuple(items[0]), lambda: click.echo("\n".join(lines)))
 
 
 def _checked(partition: int | None) -> tuple[Settings, TopicNames]:

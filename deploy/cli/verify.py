@@ -12,6 +12,7 @@ from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, output_option, print_table, write
 from deploy.cli.terminal import examples, progress_bar
 from deploy.cli.views import print_indices
+from deploy.colour import Verdict, marked
 from deploy.environment import load_settings
 from streams.audit.report import Report
 
@@ -40,7 +41,7 @@ def verify(ctx: click.Context, form: Form, timeout: float) -> None:
     findings = [{"invariant": name, **one} for name, one in found["findings"].items()]
     write(form, {"ok": report.ok, **found}, findings, _COLUMNS, lambda: print_report(report))
     if not report.ok:
-        click.echo(f"cqrs: {report.first_violation}", err=True)
+        click.echo(f"cqrs: {marked(report.first_violation or '', 'bad', err=True)}", err=True)
         ctx.exit(ExitCode.NO)
 
 
@@ -51,7 +52,7 @@ def print_report(report: Report) -> None:
             finding.name,
             finding.says,
             f"{finding.checked:,}",
-            "yes" if finding.ok else f"NO ({finding.violations})",
+            Verdict("yes", "good") if finding.ok else Verdict(f"NO ({finding.violations})", "bad"),
         )
         for finding in report.findings.values()
     ]

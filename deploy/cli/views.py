@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import click
@@ -12,6 +12,7 @@ from agents.views import VIEWS
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, output_option, print_table, write
 from deploy.cli.terminal import examples, progress_bar
+from deploy.colour import Verdict
 from deploy.environment import load_settings
 from streams.views import cutover
 from streams.views import rebuild as rebuilding
@@ -19,6 +20,12 @@ from streams.views.status import IndexStatus, status_of
 from streams.worker.process import tune_gc
 
 _COLUMNS = ("name", "state", "documents", "behind", "seconds", "complete", "trouble")
+
+_ADDS_UP: Mapping[bool | None, Verdict] = {
+    True: Verdict("yes", "good"),
+    False: Verdict("NO", "bad"),
+    None: Verdict("not checked", None),
+}
 
 _VIEW = click.argument("view", type=click.Choice(list(VIEWS)), default=next(iter(VIEWS)))
 _TIMEOUT = click.option(
@@ -155,6 +162,12 @@ def _print(view: str, indices: Sequence[IndexStatus]) -> None:
         click.echo(f"{view} has no index yet: a view worker creates it (cqrs worker {role})")
 
 
+def _behind(index: IndexStatus) -> Verdict:
+    if index.behind is None:
+        return Verdict("?", "late")
+    return Verdict(f"{index.behind:,}", "late" if index.behind else None)
+
+
 def print_indices(indices: Sequence[IndexStatus]) -> None:
     """Print a table of the indices, one per row."""
     headers = ["index", "state", "documents", "behind", "s behind", "adds up", "made by"]
@@ -163,9 +176,9 @@ def print_indices(indices: Sequence[IndexStatus]) -> None:
             index.name,
             index.state,
             "?" if index.documents is None else f"{index.documents:,}",
-            "?" if index.behind is None else f"{index.behind:,}",
+            _behind(index),
             "?" if index.seconds is None else f"{index.seconds:,.1f}",
-            {True: "yes", False: "NO", None: "not checked"}[index.complete],
+            _ADDS_UP[index.complete],
             "this program" if index.of_this_program else "another one",
         ]
         for index in indices
@@ -173,7 +186,7 @@ def print_indices(indices: Sequence[IndexStatus]) -> None:
     if any(index.trouble for index in indices):
         headers.append("trouble")
         for row, index in zip(rows, indices, strict=True):
-            row.append(index.trouble or "")
+            row.append(Verdict(index.trouble or "", "bad"))
     print_table(
         headers,
         rows,

@@ -6,14 +6,17 @@ import asyncio
 import os
 import shutil
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import aiohttp
 from cryptography import x509
 
-from deploy.doctor.facts import Certificate, Disk, NotKnown, WorkerPartition
+from deploy.doctor.facts import Certificate, Disk, NotKnown, WorkerPartition, WorkerState
+from deploy.top.overview import parked_commands
+from deploy.top.scrapes import parse
 from streams.settings import Settings
 
 # A worker answers at once, unless its event loop does not turn.
@@ -76,18 +79,22 @@ def disk_of(folder: Path | None) -> Disk | None:
     return Disk(folder, usage.total, usage.free, os.access(folder, os.W_OK | os.X_OK))
 
 
-async def ask_worker(address: str) -> Sequence[WorkerPartition] | NotKnown:
-    """Return what a worker's `/ready` says of its partitions."""
+async def ask_worker(address: str) -> WorkerState | NotKnown:
+    """Return what a worker says of its partitions, by `/ready` and `/metrics`."""
+    timeout = aiohttp.ClientTimeout(_WORKER_TIMEOUT_S)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_WORKER_TIMEOUT_S)) as session,
-            session.get(f"http://{address}/ready") as response,
-        ):
-            body = await response.json()
-        return [
-            WorkerPartition(f"{one['topic']}[{one['partition']}]", one["state"], one["parked"])
-            for one in body["partitions"]
-        ]
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            async with session.get(f"http://{address}/ready") as response:
+                body = await response.json()
+            async with session.get(f"http://{address}/metrics") as response:
+                samples = parse(await response.text())
+        return WorkerState(
+            [
+                WorkerPartition(f"{one['topic']}[{one['partition']}]", one["state"], one["parked"])
+                for one in body["partitions"]
+            ],
+            parked_commands([samples], time.time()),
+        )
     except asyncio.TimeoutError:
         return NotKnown(
             "takes connections and does not answer: it is suspended, or its event loop is blocked; "

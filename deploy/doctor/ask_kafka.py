@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from functools import partial
-from typing import TypeVar
+from collections.abc import Collection, Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import (
-    GroupAuthorizationFailedError,
-    GroupCoordinatorNotAvailableError,
-    GroupLoadInProgressError,
-    NotCoordinatorForGroupError,
-)
+from aiokafka.errors import GroupAuthorizationFailedError
 from aiokafka.structs import TopicPartition
-from tenacity import AsyncRetrying, retry_if_exception_type
-from tenacity.wait import wait_fixed
 
+from agents.users import COMMAND_WORKER, USERS
+from agents.views import VIEWS
 from deploy.doctor.facts import Backlog, Logs, OpenTransaction, WorkerGroup
+from streams.aggregate import TopicNames
 from streams.kafka.clients import admin_client, new_consumer, started
 from streams.kafka.groups import committed_positions, describe_group
 from streams.kafka.log_reader import read_to
@@ -34,17 +28,16 @@ _HOUR_S = 3600.0
 _FETCH_BYTES = 64 * 1024
 _FETCH_WAIT_MS = 20
 
-# What Kafka says while the coordinator of a group is created, elected, or reads what it has.
-_COORDINATOR_COMES = (
-    GroupCoordinatorNotAvailableError,
-    GroupLoadInProgressError,
-    NotCoordinatorForGroupError,
-)
-
-T = TypeVar("T")
-
 Group = tuple[str, str, str]
 """Role, name and topic of a consumer group."""
+
+
+def groups_of(settings: Settings) -> list[Group]:
+    """Return the consumer groups of the workers of this program, by role."""
+    names, namespace = TopicNames.of(settings, USERS.name), settings.namespace
+    commands = "commands", f"{namespace}{COMMAND_WORKER}", names.commands
+    views = [(view.role, f"{namespace}{view.group}", names.events) for view in VIEWS.values()]
+    return [commands, *views]
 
 
 async def ask_rights(
@@ -79,7 +72,7 @@ async def ask_groups(settings: Settings, groups: Sequence[Group]) -> Sequence[Wo
     async with admin_client(settings) as admin:
         for role, name, topic in groups:
             try:
-                group = await _coordinated(partial(describe_group, admin, name))
+                group = await describe_group(admin, name)
             except GroupAuthorizationFailedError:
                 raise NotAllowed(settings, ["Describe"], f"group {name}") from None
             owned = frozenset(tp.partition for tp in group.owned if tp.topic == topic)
@@ -154,30 +147,17 @@ async def _backlogs(
     begins: Mapping[TopicPartition, int],
     stable: Mapping[TopicPartition, int],
 ) -> Mapping[int, Backlog]:
+    partitions = [tp for tp in stable if tp.topic == topic]
     try:
-        committed = await _coordinated(partial(committed_positions, admin, group))
+        committed = await committed_positions(admin, group, partitions)
     except GroupAuthorizationFailedError:
         return {}  # who is in the group says so
     found = {}
-    for tp, end in stable.items():
-        if tp.topic == topic:
-            position = max(begins[tp], committed.get(tp, 0))
-            if position < end:
-                since = await _time_of_next(consumer, tp, position, end)
-                found[tp.partition] = Backlog(end - position, since)
-    return found
-
-
-async def _coordinated(ask: Callable[[], Awaitable[T]]) -> T:
-    """Ask until the coordinator of the group is there: on a new cluster asking makes it.
-
-    The deadline of the whole question ends it.
-    """
-    async for attempt in AsyncRetrying(
-        retry=retry_if_exception_type(_COORDINATOR_COMES), wait=wait_fixed(0.1)
-    ):
-        with attempt:
-            found = await ask()
+    for tp in partitions:
+        position = max(begins[tp], committed.get(tp, 0))
+        if position < stable[tp]:
+            since = await _time_of_next(consumer, tp, position, stable[tp])
+            found[tp.partition] = Backlog(stable[tp] - position, since)
     return found
 
 

@@ -12,7 +12,7 @@ import async_timeout
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from agents.users import COMMAND_WORKER, USERS
+from agents.users import USERS
 from agents.views import VIEWS
 from deploy.doctor import ask_elasticsearch, ask_host, ask_kafka
 from deploy.doctor.facts import Facts, Logs, Nodes, NotKnown, ViewFacts, WorkerGroup
@@ -81,15 +81,8 @@ class _Collector:
             spec for spec in topic_specs(settings, self._names) if self._may("topic", spec.name)
         ]
         self._now = time.time()
-        namespace = settings.namespace
-        groups = [
-            ("commands", f"{namespace}{COMMAND_WORKER}", self._names.commands),
-            *(
-                (view.role, f"{namespace}{view.group}", self._names.events)
-                for view in VIEWS.values()
-            ),
-        ]
-        self._groups: list[ask_kafka.Group] = [one for one in groups if self._may("group", one[1])]
+        groups = ask_kafka.groups_of(settings)
+        self._groups = [one for one in groups if self._may("group", one[1])]
 
     def _may(self, resource: str, name: str) -> bool:
         """Return whether the role has rights on a resource; nothing else is asked for."""

@@ -43,6 +43,7 @@ def _all(facts: Facts, role: SecuredRole) -> Iterator[Finding]:
     yield from kafka.judge_groups(settings, facts.groups, unused)
     yield from host.judge_workers(facts.workers)
     yield from kafka.judge_logs(settings, facts.now, facts.logs, facts.groups, unused)
+    yield from host.judge_parked_commands(facts.workers)
     yield from kafka.judge_rights(facts.rights, role)
     yield from elasticsearch.judge_privileges(facts.privileges, role)
     yield from host.judge_certificates(facts.now, facts.certificates)

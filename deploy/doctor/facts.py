@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from deploy.top.overview import ParkedCommands
 from streams.kafka.brokers import Brokers
 from streams.kafka.topics import TopicSpec
 from streams.settings import Settings
@@ -139,6 +140,14 @@ class WorkerPartition:
 
 
 @dataclass(frozen=True)
+class WorkerState:
+    """What a worker says of itself."""
+
+    partitions: Sequence[WorkerPartition]
+    parked: ParkedCommands
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything that was asked for."""
 
@@ -162,5 +171,5 @@ class Facts:
     """By what they are of."""
     state: Disk | None
     """Of `CQRS_STATE_DIR`; None if that is not set, or not there."""
-    workers: Mapping[str, Sequence[WorkerPartition] | NotKnown]
+    workers: Mapping[str, WorkerState | NotKnown]
     """By the address that a worker serves its health at."""

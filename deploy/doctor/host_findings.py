@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 from deploy.doctor.facts import (
     Certificate,
@@ -10,8 +10,9 @@ from deploy.doctor.facts import (
     Nodes,
     NotKnown,
     WorkerPartition,
+    WorkerState,
 )
-from deploy.doctor.findings import Finding, not_known
+from deploy.doctor.findings import Finding, count, not_known
 from streams.kafka.brokers import Brokers
 from streams.settings import Settings
 from streams.worker.app import REBALANCE_TIMEOUT_S
@@ -130,21 +131,41 @@ def judge_state(settings: Settings, disk: Disk | None) -> Iterator[Finding]:
 
 
 def judge_workers(
-    workers: Mapping[str, Sequence[WorkerPartition] | NotKnown],
+    workers: Mapping[str, WorkerState | NotKnown],
 ) -> Iterator[Finding]:
     """Yield what is parked or waiting in the workers that were asked."""
     if not workers:
-        line = "not asked for parked partitions: name the files of `cqrs worker --targets`"
+        line = (
+            "not asked for parked partitions and commands: name the files of "
+            "`cqrs worker --targets`"
+        )
         yield Finding("Workers", "health", "skipped", line)
     for address, found in workers.items():
         if isinstance(found, NotKnown):
             yield Finding("Workers", address, "problem", found.why)
             continue
-        lines = [line for partition in found for line in _wrong_with(partition)]
+        lines = [line for partition in found.partitions for line in _wrong_with(partition)]
         for line in lines:
             yield Finding("Workers", address, "problem", line)
         if not lines:
-            yield Finding("Workers", address, "ok", f"{len(found)} partitions run")
+            yield Finding("Workers", address, "ok", f"{len(found.partitions)} partitions run")
+
+
+def judge_parked_commands(workers: Mapping[str, WorkerState | NotKnown]) -> Iterator[Finding]:
+    """Yield how many commands wait behind one that failed, in the workers that were asked."""
+    known = [found.parked for found in workers.values() if isinstance(found, WorkerState)]
+    commands = sum(one.commands for one in known)
+    if commands:
+        oldest = max(one.oldest_seconds or 0.0 for one in known)
+        users = sum(one.aggregates for one in known)
+        line = (
+            f"{count(commands, 'command')} of {count(users, 'user')}, a failed one and those "
+            f"behind it, the oldest for {oldest / 60:.0f} min: `cqrs dead list` shows why; start a "
+            "mended program, then `cqrs dead replay`"
+        )
+        yield Finding("Progress", "parked commands", "problem", line)
+    elif known:
+        yield Finding("Progress", "parked commands", "ok", "none")
 
 
 def _wrong_with(partition: WorkerPartition) -> Iterator[str]:

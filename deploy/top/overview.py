@@ -73,6 +73,16 @@ class Unowned:
 
 
 @dataclass(frozen=True)
+class ParkedCommands:
+    """Commands that wait behind one of their aggregate that failed."""
+
+    aggregates: int
+    commands: int
+    oldest_seconds: float | None
+    """How long the oldest of them has waited; None if there is none."""
+
+
+@dataclass(frozen=True)
 class Index:
     """An index of a view."""
 
@@ -111,6 +121,7 @@ class Overview:
     partitions: tuple[Partition, ...]
     """What needs a person first, then by lag."""
     unowned: tuple[Unowned, ...]
+    parked: ParkedCommands
     commands_per_second: Mapping[str, float]
     """By outcome."""
     events_per_second: float | None
@@ -133,8 +144,9 @@ def overview(before: Sequence[Scrape], now: Sequence[Scrape]) -> Overview:
     found = list(pair_of.values())
     answers = [(one, one.samples) for one in now if one.samples is not None]
     events = rates(found, "cqrs_events_total", "type")
+    at = max((scrape.at for scrape in now), default=0.0)
     return Overview(
-        at=max((scrape.at for scrape in now), default=0.0),
+        at=at,
         seconds=max((pair.seconds for pair in found), default=None),
         workers=tuple(_worker(one, pair_of.get(one.target)) for one in now),
         partitions=tuple(
@@ -148,12 +160,31 @@ def overview(before: Sequence[Scrape], now: Sequence[Scrape]) -> Overview:
             )
         ),
         unowned=tuple(_unowned([samples for _, samples in answers])),
+        parked=parked_commands([samples for _, samples in answers], at),
         commands_per_second=rates(found, "cqrs_commands_total", "outcome"),
         events_per_second=sum(events.values()) if found else None,
         dead_letters_per_second=rates(found, "cqrs_dead_letters_total", "stage"),
         transactions_per_second=rates(found, "cqrs_transactions_total", "result"),
         indices=tuple(_indices(found, [samples for _, samples in answers])),
         latencies=tuple(_latencies(found)),
+    )
+
+
+def parked_commands(answers: Sequence[Samples], now: float) -> ParkedCommands:
+    """Return what is parked in the partitions of these workers, with their times until `now`."""
+
+    def total(name: str) -> int:
+        return int(sum(value for samples in answers for value in samples.of(name).values()))
+
+    since = [
+        value
+        for samples in answers
+        for value in samples.of("cqrs_parked_oldest_timestamp_seconds").values()
+    ]
+    return ParkedCommands(
+        total("cqrs_parked_aggregates"),
+        total("cqrs_parked_commands"),
+        max(0.0, now - min(since)) if since else None,
     )
 
 

@@ -9,19 +9,20 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from deploy.top.overview import Index, Latency, Overview, Partition, Unowned, Worker
+from deploy.colour import COLOURS
+from deploy.top.overview import Index, Latency, Overview, ParkedCommands, Partition, Unowned, Worker
 
 # From this width on there is room for what is only nice to have.
 _WIDE_COLUMNS = 120
 
 # Lines around the rows of partitions: headings, rates, and what stands in the other tables.
-_OTHER_LINES = 14
+_OTHER_LINES = 16
 
-_COLOURS: Mapping[str, str] = {
-    "parked": "bold red",
-    "waiting": "yellow",
-    "starting": "cyan",
-    "running": "green",
+_OF_STATES: Mapping[str, str] = {
+    "parked": COLOURS["bad"],
+    "waiting": COLOURS["late"],
+    "starting": COLOURS["late"],
+    "running": COLOURS["good"],
 }
 
 
@@ -38,8 +39,10 @@ def screen(found: Overview, width: int, height: int | None = None) -> Renderable
     if most is not None and len(found.partitions) > most:
         left = found.partitions[most:]
         parts.append(Text(f"  and {len(left)} more: {_states_of(left)}", style="dim"))
-    parts += [Text(_unowned(one), style="bold red") for one in found.unowned]
-    parts += [Text(line, style="yellow") for line in _where_to_look(found.partitions)]
+    parts += [Text(_unowned(one), style=COLOURS["bad"]) for one in found.unowned]
+    parts += [Text(line, style=COLOURS["late"]) for line in _where_to_look(found.partitions)]
+    if found.parked.commands:
+        parts.append(Text(_parked(found.parked), style=COLOURS["late"]))
     if found.indices:
         parts.append(_indices(found.indices, wide=wide))
     if found.latencies:
@@ -47,7 +50,7 @@ def screen(found: Overview, width: int, height: int | None = None) -> Renderable
     answering = [worker for worker in found.workers if not worker.problem]
     if answering:
         parts.append(_workers(answering, wide=wide))
-    parts += [Text(f"{one.target} {one.problem}", style="bold red") for one in found.silent]
+    parts += [Text(f"{one.target} {one.problem}", style=COLOURS["bad"]) for one in found.silent]
     return Group(*parts)
 
 
@@ -55,7 +58,7 @@ def _head(found: Overview) -> Text:
     clock = datetime.fromtimestamp(found.at).astimezone().strftime("%H:%M:%S")
     count, silent = len(found.workers), len(found.silent)
     line = Text(f"cqrs top  {clock}  ", style="bold")
-    line.append(f"{count - silent} of {count} workers answer", "bold red" if silent else "green")
+    line.append(f"{count - silent} of {count} workers answer", COLOURS["bad" if silent else "good"])
     if found.seconds is not None:
         line.append(f"  rates and times of the last {found.seconds:.1f} s", "dim")
     return line
@@ -75,7 +78,7 @@ def _rates(found: Overview) -> Iterable[Text]:
         line = Text(f"{what:<13}")
         line.append(f"{_rate(sum(rates.values())):>9}/s", "bold")
         shown = [f"{name} {_rate(rate)}" for name, rate in sorted(rates.items()) if name and rate]
-        line.append(f"  {', '.join(shown)}", "red" if what == "dead letters" else "dim")
+        line.append(f"  {', '.join(shown)}", COLOURS["bad"] if what == "dead letters" else "dim")
         yield line
 
 
@@ -91,7 +94,7 @@ def _partitions(partitions: Sequence[Partition], *, wide: bool) -> Table:
             _elastic(one.topic),
             str(one.partition),
             _elastic(one.worker),
-            Text(one.state, style=_COLOURS.get(one.state, "")),
+            Text(one.state, style=_OF_STATES.get(one.state, "")),
             _count(one.lag_records),
             _seconds(one.lag_seconds),
             _rate(one.per_second),
@@ -174,6 +177,13 @@ def _states_of(partitions: Iterable[Partition]) -> str:
 def _unowned(one: Unowned) -> str:
     numbers = ", ".join(map(str, one.partitions[:10])) + (", ..." if one.partitions[10:] else "")
     return f"no worker that answers has {one.topic}[{numbers}] for {one.group}"
+
+
+def _parked(found: ParkedCommands) -> str:
+    return (
+        f"parked commands: {found.commands:,} of {found.aggregates:,} users, the oldest for "
+        f"{_seconds(found.oldest_seconds)}: see `cqrs dead list`"
+    )
 
 
 def _where_to_look(partitions: Iterable[Partition]) -> Iterable[str]:

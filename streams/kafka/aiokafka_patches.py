@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextvars import ContextVar
-from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.client import CoordinationType
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import KafkaError, NodeNotReadyError
 from aiokafka.producer.sender import (
@@ -24,7 +22,6 @@ from aiokafka.producer.sender import (
     Sender,
     SendProduceReqHandler,
 )
-from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.record.default_records import DefaultRecord
 from aiokafka.structs import TopicPartition
@@ -36,9 +33,11 @@ from streams.kafka.records import Record
 # being written. They take 1 or 2 ms; aiokafka waits 20 ms, and has no setting for it.
 _MARKERS_WAIT_S = 0.002
 
-# Wait after a failed attempt to connect to a broker. aiokafka has only `retry_backoff_ms`, with
-# which the producers of one worker tried a thousand times per second.
+# Wait after a failed attempt to connect to a broker; it doubles with each further one, up to the
+# maximum. aiokafka has only `retry_backoff_ms`, with which the producers of one worker tried a
+# thousand times per second.
 _RECONNECT_BACKOFF_S = 0.1
+_MAX_RECONNECT_BACKOFF_S = 1.0
 
 
 # aiokafka repeats what a broker refuses after `retry_backoff_ms`, however often. While a
@@ -181,40 +180,21 @@ def shorten_wait_for_markers(producer: AIOKafkaProducer) -> None:
 
 
 def wait_before_reconnecting(producer: AIOKafkaProducer) -> None:
-    """Let this producer wait 100 ms after each failed attempt to connect to a broker."""
+    """Let this producer wait after each failed attempt to connect to a broker, ever longer."""
     connect = producer.client._get_conn
+    wait_of: dict[Any, float] = {}
 
-    async def connect_with_backoff(*args: Any, **kwargs: Any) -> Any:
-        connection = await connect(*args, **kwargs)
-        if connection is None:
-            await asyncio.sleep(_RECONNECT_BACKOFF_S)
-        return connection
+    async def connect_with_backoff(node: Any, **kwargs: Any) -> Any:
+        connection = await connect(node, **kwargs)
+        if connection is not None:
+            wait_of.pop(node, None)
+            return connection
+        wait = wait_of.get(node, _RECONNECT_BACKOFF_S)
+        wait_of[node] = min(2 * wait, _MAX_RECONNECT_BACKOFF_S)
+        await asyncio.sleep(wait)
+        return None
 
     producer.client._get_conn = connect_with_backoff
-
-
-def create_no_topics(client: AIOKafkaClient) -> None:
-    """Let no metadata request of this client create a topic.
-
-    aiokafka allows it in every request. Where `auto.create.topics.enable` is set, as it is by
-    default, asking about a topic that is missing would create it with the broker's partitions and
-    retention.
-    """
-    connect = client._get_conn
-
-    async def connect_without_creating(*args: Any, **kwargs: Any) -> Any:
-        connection = await connect(*args, **kwargs)
-        if connection is not None and "send" not in vars(connection):
-            connection.send = partial(_send_without_creating, connection.send)
-        return connection
-
-    client._get_conn = connect_without_creating
-
-
-def _send_without_creating(send: Callable[..., Any], request: Any, **options: Any) -> Any:
-    if isinstance(request, MetadataRequest):
-        request._allow_auto_topic_creation = False
-    return send(request, **options)
 
 
 def read_within_bounds(consumer: AIOKafkaConsumer) -> None:

@@ -11,18 +11,18 @@ from typing import Any
 import async_timeout
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, ProducerClosed
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_fixed
 
 from models.errors import Fatal
 from streams.kafka.aiokafka_patches import (
-    create_no_topics,
     read_within_bounds,
     shorten_wait_for_markers,
     wait_before_reconnecting,
 )
+from streams.kafka.connections import use_own_connections
 from streams.kafka.refusal import Refused, Unreachable, refusal
 from streams.settings import Settings
 from streams.tls import tls_context
@@ -96,7 +96,7 @@ def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
             **options,
         },
     )
-    create_no_topics(consumer._client)
+    use_own_connections(consumer._client)
     return consumer
 
 
@@ -116,7 +116,7 @@ def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
             **options,
         },
     )
-    create_no_topics(producer.client)
+    use_own_connections(producer.client)
     shorten_wait_for_markers(producer)
     wait_before_reconnecting(producer)
     return producer
@@ -166,7 +166,7 @@ async def _connected_admin(settings: Settings) -> AIOKafkaAdminClient:
                 client = AIOKafkaAdminClient(
                     **connection_options(settings), request_timeout_ms=10_000
                 )
-                create_no_topics(client._client)
+                use_own_connections(client._client)
                 try:
                     async with async_timeout.timeout(_ANSWER_TIMEOUT_S * len(servers)):
                         await client.start()
@@ -222,9 +222,14 @@ async def stop(client: Any) -> None:
 
 async def _disconnect(client: Any) -> None:
     if isinstance(client, AIOKafkaProducer):
-        if client._sender.sender_task is not None:
-            client._sender.sender_task.cancel()
+        sending = client._sender.sender_task
+        if sending is not None:
+            sending.cancel()
         await client.client.close()
+        # What flushes the last records waits for them for ever, whoever else does as well.
+        client._message_accumulator.fail_all(ProducerClosed())
+        if sending is not None:  # it waits for its requests, which have no connection any more
+            await asyncio.wait({sending}, timeout=_STOP_TIMEOUT_S)
     else:
         await client._client.close()
 

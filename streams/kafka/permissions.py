@@ -13,16 +13,13 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
     GroupAuthorizationFailedError,
-    GroupCoordinatorNotAvailableError,
     TopicAuthorizationFailedError,
     TransactionalIdAuthorizationFailed,
 )
-from tenacity import AsyncRetrying, retry_if_exception_type
-from tenacity.stop import stop_after_delay
-from tenacity.wait import wait_fixed
 
 from models.errors import Fatal
 from streams.kafka.clients import admin_client
+from streams.kafka.groups import COORDINATOR_COMES, coordinated
 from streams.kafka.metadata import group_rights, topic_metadata
 from streams.kafka.rights import Operation, Right
 from streams.settings import Settings
@@ -43,7 +40,6 @@ _CODES: Mapping[Operation, int] = {
     "Describe": 8,
     "DescribeConfigs": 10,
 }
-_COORDINATOR_TIMEOUT_S = 10.0
 _UNKNOWN = -(1 << 31)  # the broker was not asked, or is too old
 
 
@@ -130,16 +126,8 @@ async def _missing_on_group(
 ) -> list[NotAllowed]:
     denied = NotAllowed(settings, right.operations, f"group {right.name}")
     try:
-        # On a new cluster, asking for a group's coordinator makes Kafka create what it needs.
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(GroupCoordinatorNotAvailableError),
-            wait=wait_fixed(0.1),
-            stop=stop_after_delay(_COORDINATOR_TIMEOUT_S),
-            reraise=True,
-        ):
-            with attempt:
-                error, allowed = await group_rights(admin._client, right.name)
-    except GroupCoordinatorNotAvailableError:
+        error, allowed = await coordinated(lambda: group_rights(admin._client, right.name))
+    except COORDINATOR_COMES:
         return []  # the worker itself waits for it, and logs that
     except GroupAuthorizationFailedError:
         return [denied]

@@ -70,11 +70,13 @@ class StreamApp(faust.App):
     cluster: str
     """Id of the Kafka cluster; known before the first partition starts."""
 
-    def __init__(self, name: str, settings: Settings) -> None:
-        """Create the app of the worker role ``name``, which also names its consumer group."""
+    def __init__(self, app_id: str, settings: Settings, *, group: str | None = None) -> None:
+        """Create the app of the workers with this id; their consumer group is ``group``, or it."""
         open_standard_streams()
+        self.app_id = f"{settings.namespace}{app_id}"
+        name = f"{settings.namespace}{group or app_id}"
         super().__init__(
-            f"{settings.namespace}{name}",
+            name,
             env={},  # the environment that Faust reads its settings from
             broker=[f"kafka://{server}" for server in settings.bootstrap_servers.split(",")],
             broker_credentials=_credentials(settings),
@@ -94,14 +96,12 @@ class StreamApp(faust.App):
             table_standby_replicas=0,
             stream_wait_empty=False,
             worker_redirect_stdouts=False,
-            logging_config=logging_config(
-                settings.log_level, settings.log_format, f"{settings.namespace}{name}"
-            ),
+            logging_config=logging_config(settings.log_level, settings.log_format, name),
             web_enabled=False,
             web_bind="127.0.0.1",
             web_in_thread=False,
             # Nothing uses these, but their defaults are from the environment.
-            datadir=f"{settings.namespace}{name}-data",
+            datadir=f"{name}-data",
             web_port=6066,
             web_transport="tcp://",
         )
@@ -161,7 +161,7 @@ class StreamApp(faust.App):
     def _health(self) -> Health:
         return Health(
             self.partitions,
-            PartitionGauges(self.partitions, self.conf.id, self.settings.partitions),
+            PartitionGauges(self.partitions, self.app_id, self.conf.id, self.settings.partitions),
             consumer_turned=lambda: self._chunk_consumer.turned_at,
             ready_lag=self.settings.ready_lag,
         )

@@ -21,9 +21,10 @@ _Values = Mapping[tuple[str, ...], float]
 class PartitionGauges(Collector):
     """Collects what the partitions of one worker know."""
 
-    def __init__(self, partitions: Partitions, group: str, count: int) -> None:
+    def __init__(self, partitions: Partitions, app_id: str, group: str, count: int) -> None:
         """Collect from ``partitions`` of the consumer group; their topics have ``count`` each."""
         self._partitions = partitions
+        self._app_id = app_id
         self._group = group
         self._count = count
 
@@ -36,7 +37,7 @@ class PartitionGauges(Collector):
         }
         owned = [topic for _, topic, _ in reports]
         topics = self._partitions.topics
-        yield _gauge(metrics.BUILD_INFO, {(group, _version()): 1})
+        yield _gauge(metrics.BUILD_INFO, {(self._app_id, group, _version()): 1})
         yield _gauge(metrics.TOPIC_PARTITIONS, {(group, one): self._count for one in topics})
         yield _gauge(
             metrics.ASSIGNED_PARTITIONS, {(group, one): owned.count(one) for one in topics}

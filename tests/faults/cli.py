@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
+from deploy.cli.output import Form, output_option, write
 from deploy.cli.terminal import examples, progress_bar
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
@@ -16,6 +17,7 @@ from tests.faults.catalogue import SCENARIOS, SECURED
 from tests.faults.report import Results, markdown_of, tables_of
 from tests.faults.scenario import Result, Scale, Scenario, play
 
+_COLUMNS = ("scenario", "scale", "seed", "ok", "failure")
 _LIST = "\b\nScenarios:\n" + "\n".join(f"  {one.name:4}{one.title}" for one in SCENARIOS.values())
 
 
@@ -60,7 +62,7 @@ _LIST = "\b\nScenarios:\n" + "\n".join(f"  {one.name:4}{one.title}" for one in S
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write a page in Markdown there.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+@output_option()
 @click.pass_context
 def faults(
     ctx: click.Context,
@@ -71,7 +73,7 @@ def faults(
     secure: bool,
     resume: Path | None,
     report: Path | None,
-    as_json: bool,
+    form: Form,
 ) -> None:
     """Kill, suspend and starve workers and servers under load, and check that nothing was lost.
 
@@ -89,16 +91,18 @@ def faults(
     ]
     if report is not None:
         report.write_text(markdown_of([one for one in results.all if one.scale == scale]))
-    if as_json:
-        click.echo(json.dumps([asdict(result) for result in played], indent=1))
-    else:
-        from rich.console import Console
-
-        Console(highlight=False).print(*tables_of(played))
+    items = [asdict(result) for result in played]
+    write(form, items, items, _COLUMNS, lambda: _print(played))
     for result in played:
         if not result.ok:
             click.echo(f"cqrs: {result.scenario} failed: {result.failure}", err=True)
             ctx.exit(1)
+
+
+def _print(played: Sequence[Result]) -> None:
+    from rich.console import Console
+
+    Console(highlight=False).print(*tables_of(played))
 
 
 def _play(

@@ -35,11 +35,14 @@ async def test_no_broker_is_a_timeout_and_disconnecting_ends(
     killable: EmbeddedStack, deploy: Deploy
 ) -> None:
     settings = deploy(outcome_timeout=1.0).settings
+    before = asyncio.all_tasks()
     async with open_commands(settings) as commands:
         killable.kafka.kill()
         with pytest.raises(OutcomeTimeout):
             await commands.dispatch(DeactivateUser(aggregate_id="anna"))
     assert commands._reading.done()  # it is closed, though the broker could not be told
+    left = asyncio.all_tasks() - before  # kept: Python complains of those that nobody ended
+    await wait_until(lambda: all(task.done() for task in left), what=f"{left} end")
 
 
 async def test_a_client_continues_when_the_broker_is_back(

@@ -22,6 +22,7 @@ from models.messages import Command, to_wire
 from models.outcomes import Accepted, DeadLettered, Outcome
 from streams.audit.verify import verify
 from streams.kafka.clients import admin_client, new_producer
+from streams.kafka.groups import committed_positions
 from streams.kafka.partitioner import partition_of
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
@@ -57,7 +58,7 @@ async def test_an_open_transaction_on_the_changelog_hides_no_state(deploy: Deplo
             await wait_until(
                 lambda: (
                     "a transaction is open" in worker.log_text
-                    or worker.log_text.count("going on at position") == 2
+                    or worker.log_text.count("continuing at position") == 2
                 )
             )
         await send(producer, deployed, commands)
@@ -82,8 +83,8 @@ async def test_aborted_commands_at_the_end_do_not_expire(deploy: Deploy) -> None
             await send(somebody, deployed, generate(11, seed=2))
 
         async def is_passed() -> bool:
-            found = await admin.list_consumer_group_offsets(group, partitions=[partition])
-            return bool(found[partition].offset == 10 + 11 + 1)
+            found = await committed_positions(admin, group, [partition])
+            return found.get(partition) == 10 + 11 + 1
 
         await wait_until(is_passed)
         worker.terminate()

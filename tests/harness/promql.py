@@ -119,6 +119,8 @@ def _call(call: promql.Call, history: History, now: float) -> Vector | float:
         _nameless(labels): [value for _, value in samples] for labels, samples in series.items()
     }
     match call.func.name:
+        case "max_over_time":
+            return {labels: max(of) for labels, of in values.items()}
         case "changes":
             return {labels: _changes(of) for labels, of in values.items()}
         case "increase":
@@ -139,11 +141,15 @@ def _increase(values: Sequence[float]) -> float:
 
 
 def _combine(operation: str, left: Vector | float, right: Vector | float) -> Vector | float:
-    if operation == "and":
+    if operation in ("and", "unless"):
         assert not isinstance(left, float)
         assert not isinstance(right, float)
-        shown = set(map(_nameless, right))
-        return {labels: value for labels, value in left.items() if _nameless(labels) in shown}
+        shown, is_shown = set(map(_nameless, right)), operation == "and"
+        return {
+            labels: value
+            for labels, value in left.items()
+            if (_nameless(labels) in shown) is is_shown
+        }
     pairs = _pairs(left, right)
     if operation in _COMPARISON:
         compare = _COMPARISON[operation]

@@ -24,7 +24,7 @@ class LouderProjection(UserProjection):
 
 LOUDER_VIEWS = replace(USER_VIEWS, projection=LouderProjection())
 
-app = StreamApp(LOUDER_VIEWS.group, worker_settings())
+app = StreamApp(LOUDER_VIEWS.app_id, worker_settings(), group=LOUDER_VIEWS.group)
 user_events = add_view(app, LOUDER_VIEWS)
 
 

@@ -7,6 +7,7 @@ from deploy.ephemeral import Deployment
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
 from streams.kafka.clients import admin_client, new_producer
+from streams.kafka.groups import committed_positions
 from streams.kafka.topics import partitions_of
 from tests.conftest import Deploy
 from tests.harness.traffic import counting, send
@@ -41,7 +42,5 @@ async def committed(deployed: Deployment) -> int:
     settings, names = deployed.settings, deployed.names
     partitions = partitions_of(settings, names.commands)
     async with admin_client(settings) as admin:
-        found = await admin.list_consumer_group_offsets(
-            settings.namespace + COMMAND_WORKER, partitions=partitions
-        )
-    return sum(max(0, one.offset) for one in found.values())
+        found = await committed_positions(admin, settings.namespace + COMMAND_WORKER, partitions)
+    return sum(found.values())

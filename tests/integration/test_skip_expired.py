@@ -44,12 +44,14 @@ async def test_skip_expired(deploy: Deploy) -> None:
 
     asked = cqrs(settings, "topics", "skip-expired", "0", given=b"n\n")
     assert asked.returncode == 1
-    assert "3 commands expired before they were decided (offsets 5 to 7)" in asked.stdout
-    assert "Give them up?" in asked.stdout
+    assert "3 commands expired before they were decided (offsets 5 to 7)" in asked.stderr
+    assert "Give them up?" in asked.stderr
     done = cqrs(settings, "topics", "skip-expired", "0", "--yes")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(": 3 commands given up; it continues at 8\n")
     assert "nothing expired" in cqrs(settings, "topics", "skip-expired", "0").stdout
+    again = json.loads(cqrs(settings, "topics", "skip-expired", "0", "--json").stdout)
+    assert (again["givenUp"], again["position"]) == (0, 8)
 
     worker.start()
     report = await verify(settings, USERS)

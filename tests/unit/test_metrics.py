@@ -29,7 +29,7 @@ def test_no_label_is_made_for_ids_or_addresses() -> None:
     """What may be a label is decided here: each has few values, and none is of a message."""
     labels = {label for one in definitions() for label in one.labels}
     assert labels == {
-        *("group", "version", "topic", "partition", "state"),
+        *("app", "group", "version", "topic", "partition", "state"),
         *("type", "outcome", "code", "stage", "step", "result", "index"),
     }
 

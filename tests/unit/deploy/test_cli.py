@@ -283,3 +283,27 @@ def test_shells_complete_commands_and_options(
     monkeypatch.setenv("COMP_CWORD", word if shell == "fish" else str(len(words.split()) - 1))
     assert run() == 0
     assert shown in capsys.readouterr().out
+
+
+# Commands without -o, and why.
+WITHOUT_FORMS = {
+    **dict.fromkeys(("dev", "worker"), "run until they are ended; what they say is a log"),
+    "logs": "prints logs as the servers wrote them",
+    **dict.fromkeys(("completion", "env", "keys new"), "print lines for a shell"),
+    **dict.fromkeys(("schema", "topics acls", "topics manifest"), "print a document for a tool"),
+    "generate": "prints commands for `cqrs send`",
+    "bench": "prints tables for people; --output is the file with all figures",
+}
+
+
+@pytest.mark.parametrize("path", [path for path, _ in leaves()], ids=" ".join)
+def test_every_command_has_all_forms_of_output_or_a_reason(path: tuple[str, ...]) -> None:
+    options = {name for one in dict(leaves())[path].params for name in one.opts}
+    has_none = " ".join(path) in WITHOUT_FORMS or path[0] in WITHOUT_FORMS
+    assert ("-o" in options) is not has_none
+    assert ("--json" in options) is not has_none
+
+
+def test_there_are_no_reasons_for_commands_that_are_gone() -> None:
+    names = {" ".join(path) for path, _ in leaves()} | {path[0] for path, _ in leaves()}
+    assert names >= WITHOUT_FORMS.keys()

@@ -34,8 +34,10 @@ from deploy.doctor.facts import (
     ViewFacts,
     WorkerGroup,
     WorkerPartition,
+    WorkerState,
 )
 from deploy.doctor.findings import Finding
+from deploy.top.overview import ParkedCommands
 from streams.aggregate import TopicNames
 from streams.kafka.brokers import Brokers
 from streams.kafka.topics import TopicSpec, topic_specs
@@ -89,8 +91,16 @@ WELL = Facts(
     views={"user-views": VIEW},
     certificates={"kafka:9092": Certificate("kafka:9092", NOW + 90 * DAY)},
     state=Disk(Path("/state"), 100 * GIB, 50 * GIB, True),
-    workers={"host:9100": (WorkerPartition("users.commands.v1[0]", "running", None),)},
+    workers={
+        "host:9100": WorkerState(
+            [WorkerPartition("users.commands.v1[0]", "running", None)], ParkedCommands(0, 0, None)
+        )
+    },
 )
+
+
+def worker(partition: WorkerPartition, *parked: ParkedCommands) -> WorkerState:
+    return WorkerState([partition], *parked or (ParkedCommands(0, 0, None),))
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -285,13 +295,13 @@ PROBLEMS: list[tuple[str, dict[str, Any], str, str]] = [
     ),
     (
         "a parked partition",
-        {"workers": {"host:9100": [WorkerPartition("t[0]", "parked", "expired: skip them")]}},
+        {"workers": {"host:9100": worker(WorkerPartition("t[0]", "parked", "expired: skip them"))}},
         "Workers",
         "t[0] is parked: expired: skip them",
     ),
     (
         "a waiting partition",
-        {"workers": {"host:9100": [WorkerPartition("t[0]", "waiting", None)]}},
+        {"workers": {"host:9100": worker(WorkerPartition("t[0]", "waiting", None))}},
         "Workers",
         "t[0] waits for a server: the worker's log says for which, and why",
     ),
@@ -576,6 +586,24 @@ def test_what_may_not_be_seen_is_no_problem() -> None:
     assert exit_code(found) == ExitCode.OK
 
 
+def test_parked_commands_of_all_workers_are_one_line() -> None:
+    """Also if a worker does not answer; of none that answers, nothing is said."""
+    runs = WorkerPartition("users.commands.v1[0]", "running", None)
+    workers: Mapping[str, WorkerState | NotKnown] = {
+        "a:9100": worker(runs, ParkedCommands(1, 1, 60.0)),
+        "a:9101": worker(runs, ParkedCommands(1, 3, 720.0)),
+        "a:9102": NotKnown("nobody answers"),
+    }
+    (found,) = (
+        one for one in findings(replace(WELL, workers=workers)) if one.subject == "parked commands"
+    )
+    assert (found.group, found.status) == ("Progress", "problem")
+    assert found.line.startswith("4 commands of 2 users, a failed one and those behind it, the old")
+    assert "for 12 min: `cqrs dead list` shows why; start a mended program" in found.line
+    silent = replace(WELL, workers={"a:9102": NotKnown("nobody answers")})
+    assert not any(one.subject == "parked commands" for one in findings(silent))
+
+
 def test_without_kafka_an_index_that_is_served_is_no_problem() -> None:
     """How far it is cannot be known then, and it is no fault of the index."""
     unread = replace(INDEX, checkpoints=None)
@@ -675,14 +703,18 @@ def certificate() -> Callable[[Path], None]:
 
 
 @asynccontextmanager
-async def serving(body: str) -> AsyncIterator[str]:
-    """A web server that answers everything with this; its address."""
+async def serving(body: str, metrics: str = "") -> AsyncIterator[str]:
+    """A web server with this answer of `/ready`, and these metrics; its address."""
 
-    async def answer(_: web.Request) -> web.Response:
+    async def ready(_: web.Request) -> web.Response:
         return web.Response(text=body, content_type="application/json", status=503)
 
+    async def expose(_: web.Request) -> web.Response:
+        return web.Response(text=metrics)
+
     app = web.Application()
-    app.router.add_get("/ready", answer)
+    app.router.add_get("/ready", ready)
+    app.router.add_get("/metrics", expose)
     server = TestServer(app)
     async with server:
         yield f"{server.host}:{server.port}"
@@ -690,8 +722,15 @@ async def serving(body: str) -> AsyncIterator[str]:
 
 async def test_what_a_worker_says() -> None:
     parked = {"topic": "t", "partition": 1, "state": "parked", "parked": "expired"}
-    async with serving(json.dumps({"ok": False, "partitions": [parked]})) as address:
-        assert await ask_worker(address) == [WorkerPartition("t[1]", "parked", "expired")]
+    metrics = """
+cqrs_parked_aggregates{topic="t",partition="1"} 2
+cqrs_parked_commands{topic="t",partition="1"} 5
+"""
+    answer = json.dumps({"ok": False, "partitions": [parked]})
+    async with serving(answer, metrics) as address:
+        assert await ask_worker(address) == WorkerState(
+            [WorkerPartition("t[1]", "parked", "expired")], ParkedCommands(2, 5, None)
+        )
 
 
 async def test_what_is_no_worker() -> None:

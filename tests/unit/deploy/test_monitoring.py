@@ -140,10 +140,13 @@ def minutes(text: str) -> int:
     return int(match[1])
 
 
-def values_of(notation: str) -> list[float]:
-    """The values that promtool makes of `1 0x8` (1, then 0 nine times) and `0+60x3`."""
-    values: list[float] = []
+def values_of(notation: str) -> list[float | None]:
+    """The values that promtool makes of `1 0x8` (1, then 0 nine times), `0+60x3` and `_x2`."""
+    values: list[float | None] = []
     for part in notation.split():
+        if missing := re.fullmatch(r"_x(\d+)", part):
+            values += [None] * int(missing[1])
+            continue
         match = re.fullmatch(r"(?P<first>\d+)(?:\+(?P<step>\d+))?(?:x(?P<more>\d+))?", part)
         assert match is not None, part
         first, step, more = (int(match[name] or 0) for name in ("first", "step", "more"))
@@ -158,7 +161,9 @@ def history_of(test: dict[str, Any]) -> History:
         assert match is not None
         labels = re.findall(r'(\w+)="([^"]*)"', match["labels"] or "")
         samples = [
-            (60.0 * number, value) for number, value in enumerate(values_of(series["values"]))
+            (60.0 * number, value)
+            for number, value in enumerate(values_of(series["values"]))
+            if value is not None
         ]
         history[frozenset([("__name__", match["name"]), *labels])] = samples
     return history

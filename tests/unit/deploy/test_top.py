@@ -15,7 +15,7 @@ from rich.console import Console
 from deploy.cli.top import top
 from deploy.scraping import read_targets
 from deploy.top import overview as overview_module
-from deploy.top.overview import Overview, overview
+from deploy.top.overview import Overview, ParkedCommands, overview
 from deploy.top.scrapes import Distribution, Scrape, pairs, parse, rates
 from deploy.top.screen import screen
 from models.wire import encode
@@ -206,6 +206,23 @@ class TestPartitions:
         assert overview([], [of(COMMANDS, 1, *owner(TOPIC, 1, 1), *partition(0))]).unowned == ()
 
 
+class TestParkedCommands:
+    def test_are_those_of_all_workers(self) -> None:
+        def parked(aggregates: int, commands: int, *oldest: float) -> list[str]:
+            labels = '{topic="t",partition="0"}'
+            return [
+                f"cqrs_parked_aggregates{labels} {aggregates}",
+                f"cqrs_parked_commands{labels} {commands}",
+                *(f"cqrs_parked_oldest_timestamp_seconds{labels} {at}" for at in oldest),
+            ]
+
+        now = [of(COMMANDS, 100, *parked(1, 2, 40)), of(OTHER, 100, *parked(2, 2, 10))]
+        assert overview([], now).parked == ParkedCommands(3, 4, 90)
+        none = [of(COMMANDS, 100, *parked(0, 0)), silent(OTHER, 100)]
+        assert overview([], none).parked == ParkedCommands(0, 0, None)
+        assert not any("dead list" in line for line in shown(overview([], none), 80))
+
+
 class TestIndices:
     def positions(self, index: str, state: str, *numbers: int) -> list[str]:
         return [
@@ -274,6 +291,9 @@ def whole() -> Overview:
             f'cqrs_dead_letters_total{{stage="commands",code="malformed-json"}} {number}',
             f'cqrs_transactions_total{{result="committed"}} {number}',
             'cqrs_view_index_position{index="user-views-v2",state="building",partition="0"} 5',
+            'cqrs_parked_aggregates{topic="t",partition="0"} 2',
+            'cqrs_parked_commands{topic="t",partition="0"} 5',
+            'cqrs_parked_oldest_timestamp_seconds{topic="t",partition="0"} -700',
             f'{buckets}{{le="0.005"}} {number}',
             f'{buckets}{{le="300.0"}} {number}',
             f'{buckets}{{le="+Inf"}} {2 * number}',
@@ -314,6 +334,7 @@ class TestScreen:
             "12.5 s",
             "no worker that answers has",
             "GET /ready, and the log, of 10.0.0.1:9100",
+            "parked commands: 5 of 2 users, the oldest for 13 min: see `cqrs dead list`",
             "user-views-v2",
             "building",
             "5.0 ms",
@@ -363,9 +384,9 @@ class TestTargets:
         ("text", "targets", "problem"),
         [
             ('[{"targets": ["a:1", "b:2"]}, {"targets": ["c:3"]}]', ["a:1", "b:2", "c:3"], ""),
-            ("{", [], "is no list of targets"),
-            ("[1]", [], "is no list of targets"),
-            ("[{}]", [], "is no list of targets"),
+            ("{", [], "is not a list of targets"),
+            ("[1]", [], "is not a list of targets"),
+            ("[{}]", [], "is not a list of targets"),
         ],
     )
     def test_of_a_list(self, text: str, targets: list[str], problem: str, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from streams.kafka.aiokafka_patches import (
     end_transactions_once,
     read_within_bounds,
     retry_ever_more_slowly,
+    wait_before_reconnecting,
 )
 from streams.kafka.clients import new_producer
 from streams.kafka.records import Record
@@ -195,8 +196,25 @@ async def test_only_our_producer_waits_before_it_tries_a_broker_again(
     unknown = 7
     assert await plain.client._get_conn(unknown) is None
     assert waits == []
-    assert await ours.client._get_conn(unknown) is None
-    assert waits == [0.1]
+    for _ in range(6):
+        assert await ours.client._get_conn(unknown) is None
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.0, 1.0]
+
+
+async def test_a_broker_that_was_reached_is_tried_soon_again(
+    plain: AIOKafkaProducer, waits: list[float]
+) -> None:
+    """And each broker has a wait of its own."""
+    answers: list[Any] = [None, None, object(), None]
+
+    async def connect(node: int, **_: Any) -> Any:
+        return answers.pop(0) if node == 7 else None
+
+    plain.client._get_conn = connect
+    wait_before_reconnecting(plain)
+    for node in (7, 7, 8, 7, 7):
+        await plain.client._get_conn(node)
+    assert waits == [0.1, 0.2, 0.1, 0.1]
 
 
 async def test_only_our_consumer_reads_within_bounds() -> None:

@@ -55,7 +55,7 @@ def health_of(
     consumer_turned: Callable[[], float | None] = time.monotonic,
 ) -> Health:
     known = cast(Partitions, partitions)
-    gauges = PartitionGauges(known, "group", 2)
+    gauges = PartitionGauges(known, "app", "group", 2)
     return Health(known, gauges, consumer_turned=consumer_turned, ready_lag=ready_lag)
 
 
