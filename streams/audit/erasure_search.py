@@ -25,7 +25,6 @@ from streams.audit.mentions import mentions
 from streams.encryption.cipher import (
     PERSONAL,
     DecryptionError,
-    Key,
     is_sealed_state,
     open_dead_letter,
     open_event,
@@ -94,7 +93,7 @@ class PersonalDataSearch(Generic[S]):
         self._key = aggregate_id.encode()
         self._partition = partition_of(self._key, settings.partitions)
         self._now = datetime.now(timezone.utc)
-        self._keys: list[Key] = []  # all that are still on the topic, destroyed or not
+        self._keys: list[bytes] = []  # all that are still on the topic, destroyed or not
         self._keys_expire_at = NEVER
         self._is_parked = False
         self._erased_at: int | None = None  # sequence of the event that erased the aggregate
@@ -136,7 +135,7 @@ class PersonalDataSearch(Generic[S]):
             if master is None:
                 raise no_master_key()
             try:
-                self._keys.append(Key(master.unwrap(self._key, record.value)))
+                self._keys.append(master.unwrap(self._key, record.value))
             except DecryptionError:  # whoever has another master key may open it
                 unopened += 1
         finding.readable = len(self._keys)
@@ -292,7 +291,7 @@ class PersonalDataSearch(Generic[S]):
             return _PersonalData.PLAIN if record.value else _PersonalData.NONE
         return _PersonalData.PLAIN if self._personal & data.keys() else _PersonalData.NONE
 
-    def _if_opened(self, open_with: Callable[[Key], object]) -> _PersonalData:
+    def _if_opened(self, open_with: Callable[[bytes], object]) -> _PersonalData:
         """Return SEALED if one of the keys opens the data, else NONE."""
         for key in self._keys:
             try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from models.messages import Event, EventRecord
 from models.wire import encode
 from streams.encryption.cipher import (
-    Key,
     is_sealed_state,
     open_parked,
     open_state,
@@ -35,7 +34,7 @@ class PartitionSealer:
         self._keys = keys or PartitionKeys(None)
         self._encrypt = encrypt
         self._changes: dict[bytes, bytes | None] = {}
-        self._unwrapped: dict[bytes, Key] = {}
+        self._unwrapped: dict[bytes, bytes] = {}
 
     def seal_event(self, envelope: EventRecord[Event]) -> bytes:
         """Encode an event for its topic, with its personal fields sealed if that is switched on."""
@@ -103,11 +102,11 @@ class PartitionSealer:
         ]
 
     def clear(self) -> None:
-        """Forget the changes, which were committed, and the keys that are not wrapped."""
+        """Forget the changes, which were committed, and the keys in the clear."""
         self._changes.clear()
         self._unwrapped.clear()
 
-    def _get(self, aggregate_id: bytes) -> Key | None:
+    def _get(self, aggregate_id: bytes) -> bytes | None:
         """Return the data key of an aggregate; as `PartitionKeys.get`."""
         key = self._unwrapped.get(aggregate_id)
         if key is None:
@@ -116,7 +115,7 @@ class PartitionSealer:
                 self._unwrapped[aggregate_id] = key
         return key
 
-    def _key_of(self, aggregate_id: bytes) -> Key:
+    def _key_of(self, aggregate_id: bytes) -> bytes:
         """Return the data key of an aggregate, a new one if it has none that can be used."""
         key = self._get(aggregate_id)
         if key is None:

@@ -33,7 +33,6 @@ from streams.commands.reader import CommandReader, identify
 from streams.encryption.cipher import (
     PERSONAL,
     DecryptionError,
-    Key,
     new_key,
     open_dead_letter,
     open_event,
@@ -51,8 +50,7 @@ from tests.unit.samples import ANNA, record, wire_of, wire_register
 
 pytestmark = pytest.mark.timeout(1800)  # at full size, on a busy machine
 
-MASTER = new_key()
-KEY = Key(new_key())
+KEY = new_key()
 
 
 def damaged(sample: bytes) -> st.SearchStrategy[bytes]:
@@ -135,7 +133,7 @@ def test_a_command_or_a_poison(found: Record) -> None:
 def test_an_event_or_a_poison(found: Record) -> None:
     fast = None if found.value is None else event_decoder(USER_EVENTS)(found.value)
     try:
-        event = read_event(found, USER_EVENTS, PartitionKeys(MasterKeys(MASTER)))
+        event = read_event(found, USER_EVENTS, PartitionKeys(MasterKeys(KEY)))
     except Poison:
         return
     assert fast in (None, event)
@@ -160,13 +158,7 @@ def without_seal(found: Record) -> Record:
 def test_the_checker_reports_what_it_cannot_read(found: Sequence[Record]) -> None:
     report = Report()
     audit = PartitionAudit(
-        USERS,
-        NAMES,
-        3,
-        Frozen(5, 5),
-        view=None,
-        report=report,
-        keys=PartitionKeys(MasterKeys(MASTER)),
+        USERS, NAMES, 3, Frozen(5, 5), view=None, report=report, keys=PartitionKeys(MasterKeys(KEY))
     )
     audit.add_commands(found)
     audit.add_outcomes(found)

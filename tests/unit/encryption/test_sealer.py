@@ -14,7 +14,6 @@ from streams.commands.repository import EventSourcedRepository
 from streams.encryption.cipher import (
     PERSONAL,
     DecryptionError,
-    Key,
     is_sealed_state,
     new_key,
     open_dead_letter,
@@ -105,7 +104,7 @@ def test_a_key_is_unwrapped_once_per_chunk_and_not_kept_longer(
 ) -> None:
     asked: list[bytes] = []
 
-    def get(aggregate_id: bytes) -> Key | None:
+    def get(aggregate_id: bytes) -> bytes | None:
         asked.append(aggregate_id)
         return PartitionKeys.get(keys, aggregate_id)
 
@@ -169,7 +168,7 @@ def test_a_dead_letter_of_a_user_is_sealed_and_says_so(
         assert opened(sealed, key) == (plain.value, plain.headers)
 
 
-def opened(sealed: OutputRecord, key: Key) -> tuple[bytes | None, Headers]:
+def opened(sealed: OutputRecord, key: bytes) -> tuple[bytes | None, Headers]:
     return opened_letter(
         sealed.value or b"", sealed.headers, lambda content: open_dead_letter(content, ID, key)
     )

@@ -28,7 +28,7 @@ from models.outcomes import (
 )
 from models.schemas import command_schemas, event_schemas, one_of, outcome_schemas
 from models.wire import encode
-from streams.encryption.cipher import KEY_BYTES, PERSONAL, Key, seal_event
+from streams.encryption.cipher import KEY_BYTES, PERSONAL, seal_event
 from tests.unit.samples import (
     ANNA,
     COMMAND_ID,
@@ -105,7 +105,7 @@ def test_what_a_worker_writes_fits(event: UserEvent) -> None:
     plain = wire_of(record(event, sequence=2, correlation_id="visit-7"))
     EVENTS.validate(plain)
     sealed = record(event, sequence=2).to_wire()
-    seal_event(sealed, event.personal, Key(bytes(KEY_BYTES)))
+    seal_event(sealed, event.personal, bytes(KEY_BYTES))
     assert (PERSONAL in sealed) is bool(event.personal)
     EVENTS.validate(json.loads(encode(sealed)))
 
