@@ -5,7 +5,7 @@ How events become its documents is in `models/daily_registrations.py`.
 
 from __future__ import annotations
 
-from agents.users import REGISTRATIONS_WORKER, USERS
+from agents.users import USERS
 from models import daily_registrations
 from models.events import USER_EVENTS, UserEvent
 from models.messages import EventRecord
@@ -27,7 +27,7 @@ class RegistrationsProjection(Projection[UserEvent]):
     """One document per day, source and partition, from registrations only."""
 
     def key(self, record: EventRecord[UserEvent]) -> str | None:
-        """Return the document's id, or None if the event is no registration."""
+        """Return the document's id, or None if the event is not a registration."""
         return daily_registrations.document_id(record)
 
     def version(self, record: EventRecord[UserEvent]) -> int:
@@ -52,7 +52,8 @@ DAILY_REGISTRATIONS = View(
     events=USER_EVENTS,
     index=_INDEX,
     projection=RegistrationsProjection(),
-    app_id=REGISTRATIONS_WORKER,
+    app_id="users-daily-registrations",
     role="registrations",
+    worker="agents.daily_registrations_worker",
     examples=daily_registrations.EXAMPLES,
 )

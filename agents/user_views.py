@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agents.users import USERS, VIEW_WORKER
+from agents.users import USERS
 from models.events import USER_EVENTS, UserEvent
 from models.messages import EventRecord
 from models.queries import MAX_LIMIT
@@ -62,7 +62,8 @@ USER_VIEWS = View(
     events=USER_EVENTS,
     index=_INDEX,
     projection=UserProjection(),
-    app_id=VIEW_WORKER,
+    app_id="users-views",
     role="views",
+    worker="agents.user_views_worker",
     examples=EXAMPLES,
 )

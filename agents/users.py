@@ -5,11 +5,9 @@ from models.events import USER_EVENTS
 from models.user import User, evolve
 from streams.aggregate import Aggregate
 
-# App ids of the workers, which name their consumer groups and transactional ids. They never change
-# while a deployment exists.
+# App id of the command workers, which names their consumer group and transactional ids. It never
+# changes while a deployment exists.
 COMMAND_WORKER = "users-commands"
-VIEW_WORKER = "users-views"
-REGISTRATIONS_WORKER = "users-daily-registrations"
 
 USERS = Aggregate[User](
     name="users",

@@ -146,7 +146,7 @@ def _targets(results: Sequence[Result]) -> Iterator[str]:
         yield from ("", "## Targets", "")
         yield from _wrapped(
             "Medians, for one worker on a machine whose cores the servers share. Where the time "
-            "goes, and so why a target is missed, is in [`profiles/`](profiles/)."
+            "goes, and so why a target is missed, is in [`profiles/`](profiles/deciding.md)."
         )
         yield from ("", "| | target | found | |", "|---|---|--:|---|", *lines)
 

@@ -200,7 +200,7 @@ def _figures(begin: _Sample, end: _Sample, commands: int, per_second: float) -> 
 SCALING = Benchmark(
     name="scaling",
     about=(
-        "What a command costs with many users, or with two workers. Commands that change random "
+        "The cost of a command with many users, or with two workers. Commands that change random "
         "users on four partitions become visible, all at the same time, to workers that have "
         "restored their state and are idle. Counted as in deciding, after a warm-up; the CPU "
         "is that of all commands. Cores are CPU seconds per second: of each worker, and of Kafka "

@@ -181,7 +181,7 @@ SEARCH = Benchmark(
         ),
         Contestant(
             "wildcard query",
-            "What most people write: `*fragment*` on a keyword of the lower-cased address, in the "
+            "The common way: `*fragment*` on a keyword of the lower-cased address, in the "
             "same index and order. The field type `wildcard` is not part of Elasticsearch's core, "
             "and the embedded one has only the core.",
             wildcard_query,

@@ -41,7 +41,7 @@ def asyncapi(settings: Settings, version: str) -> Schema:
     specs = {spec.name: spec for spec in topic_specs(settings, names)}
     channels: Mapping[str, tuple[str, str, dict[str, Schema]]] = {
         "commands": (names.commands, "Requests to change a user.", command_channel_schemas()),
-        "events": (names.events, "What happened to users.", event_channel_schemas()),
+        "events": (names.events, "Events of users.", event_channel_schemas()),
         "outcomes": (names.outcomes, "The reply to each command.", outcome_schemas()),
     }
     return {

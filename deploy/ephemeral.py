@@ -26,7 +26,7 @@ from typing_extensions import Self
 from agents.users import USERS
 from deploy.environment import child_environment
 from deploy.roles import SecuredRole
-from deploy.supervisor import ROLES, Role, command_line, die_with
+from deploy.supervisor import ROLES, SECURED_ROLES, Role, command_line, die_with
 from deploy.waiting import NotInTime
 from models.errors import Fatal
 from streams.aggregate import TopicNames
@@ -132,7 +132,7 @@ class WorkerProcess:
     @property
     def has_begun(self) -> bool:
         """Whether it has started to process a partition, in any of its starts."""
-        return "going on at position" in self.log_text
+        return "continuing at position" in self.log_text
 
     def start(self, **extra: str) -> None:
         """Start the process, also again after it ended, without waiting for it to work.
@@ -228,9 +228,7 @@ class Deployment:
 
     def settings_of(self, role: Role) -> Settings:
         """Return the settings of the workers of this role."""
-        return self.principals.get(
-            "command-worker" if role == "commands" else "view-worker", self.settings
-        )
+        return self.principals.get(SECURED_ROLES[role], self.settings)
 
     async def retire(self, worker: WorkerProcess) -> None:
         """Stop one worker with SIGTERM; the others continue.

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
-from agents.daily_registrations import DAILY_REGISTRATIONS
-from agents.user_views import USER_VIEWS
-from agents.users import COMMAND_WORKER, REGISTRATIONS_WORKER, USERS, VIEW_WORKER
+from agents.users import COMMAND_WORKER, USERS
+from agents.views import VIEWS
 from deploy.roles import SecuredRole
 from streams.aggregate import TopicNames
 from streams.kafka import rights
 from streams.kafka.rights import Right
 from streams.settings import Settings
-
-_VIEWS = (USER_VIEWS.name, DAILY_REGISTRATIONS.name)
 
 
 def kafka_rights(role: SecuredRole, settings: Settings) -> Sequence[Right]:
@@ -25,12 +23,14 @@ def kafka_rights(role: SecuredRole, settings: Settings) -> Sequence[Right]:
         return rights.command_worker(names, f"{namespace}{COMMAND_WORKER}")
     if role == "view-worker":
         # The group of a view contains its definition, which changes with upgrades.
-        first = rights.view_worker(names, f"{namespace}{VIEW_WORKER}-", prefixed=True)
-        second = rights.view_worker(names, f"{namespace}{REGISTRATIONS_WORKER}-", prefixed=True)
-        return tuple(dict.fromkeys((*first, *second)))
+        each = (
+            rights.view_worker(names, f"{namespace}{view.app_id}-", prefixed=True)
+            for view in VIEWS.values()
+        )
+        return tuple(dict.fromkeys(chain.from_iterable(each)))
     if role == "client":
         return rights.client(names)
-    apps = (COMMAND_WORKER, VIEW_WORKER, REGISTRATIONS_WORKER)
+    apps = (COMMAND_WORKER, *(view.app_id for view in VIEWS.values()))
     return rights.operator(names, [f"{namespace}{app}" for app in apps])
 
 
@@ -41,5 +41,5 @@ def elasticsearch_rights(role: SecuredRole, settings: Settings) -> Mapping[str, 
     privileges = ["read", "view_index_metadata", "maintenance"]  # a query refreshes on demand
     if role != "client":
         privileges = ["read", "write", "manage"]
-    names = [f"{settings.namespace}{view}*" for view in _VIEWS]
+    names = [f"{settings.namespace}{view}*" for view in VIEWS]
     return {"cluster": [], "indices": [{"names": names, "privileges": privileges}]}

@@ -74,7 +74,7 @@ def read_targets(path: Path) -> tuple[list[str], str]:
     except OSError as error:
         return [], f"cannot be read: {error.strerror}"
     except (ValueError, TypeError, KeyError):
-        return [], "is no list of targets"
+        return [], "is not a list of targets"
 
 
 def _shown(host: str) -> str:

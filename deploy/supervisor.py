@@ -14,24 +14,24 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import async_timeout
 
+from agents.views import VIEWS
 from deploy.roles import SecuredRole
 
-Role = Literal["commands", "views", "registrations"]
+Role = str
+"""What a worker does: `commands`, or the role of a view."""
 
 ROLES: Mapping[Role, str] = {
     "commands": "agents.user_commands",
-    "views": "agents.user_views_worker",
-    "registrations": "agents.daily_registrations_worker",
+    **{view.role: view.worker for view in VIEWS.values()},
 }
+"""The module with the app of each role."""
 
 SECURED_ROLES: Mapping[Role, SecuredRole] = {
-    "commands": "command-worker",
-    "views": "view-worker",
-    "registrations": "view-worker",
+    role: "command-worker" if role == "commands" else "view-worker" for role in ROLES
 }
 """Whose rights the workers of each role need."""
 

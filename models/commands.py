@@ -41,5 +41,11 @@ class EraseUser(Command):
 
 USER_COMMANDS: Mapping[str, type[Command]] = {
     command.__name__: command
-    for command in (RegisterUser, UpdateUserProfile, DeactivateUser, ReactivateUser, EraseUser)
+    for command in (
+        RegisterUser,
+        UpdateUserProfile,
+        DeactivateUser,
+        ReactivateUser,
+        EraseUser,
+    )
 }

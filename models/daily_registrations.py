@@ -38,7 +38,7 @@ def day_at(milliseconds: int) -> date:
 
 
 def document_id(record: EventRecord[UserEvent]) -> str | None:
-    """Return `<day>/<source>/<partition>`, at most 512 bytes, or None if it is no registration."""
+    """Return `<day>/<source>/<partition>`, at most 512 bytes, None if not a registration."""
     if not isinstance(record.event, UserRegistered):
         return None
     source = _source_in_id(record.event.registration_source)
@@ -54,10 +54,10 @@ def count(document: Mapping[str, Any] | None, record: EventRecord[UserEvent]) ->
     """Return the document with this registration: a new dict, the old one is not changed.
 
     Raises:
-        PartitionFatal: the event is no registration.
+        PartitionFatal: the event is not a registration.
     """
     if not isinstance(record.event, UserRegistered):
-        raise PartitionFatal(f"{record.type} is no registration")
+        raise PartitionFatal(f"{record.type} is not a registration")
     return {
         "id": document_id(record),
         "version": document_version(record),

@@ -5,7 +5,7 @@ the key is destroyed, each of them is read as the empty string, which is no vali
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import msgspec
 from typing_extensions import Self
@@ -108,6 +108,5 @@ class UserErased(_WithoutPersonalData, frozen=True):
 UserEvent = UserRegistered | UserProfileUpdated | UserDeactivated | UserReactivated | UserErased
 
 USER_EVENTS: Mapping[str, type[UserEvent]] = {
-    event.__name__: event
-    for event in (UserRegistered, UserProfileUpdated, UserDeactivated, UserReactivated, UserErased)
+    event.__name__: event for event in get_args(UserEvent)
 }

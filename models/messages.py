@@ -232,7 +232,7 @@ def parse_event(data: object, types: Mapping[str, type[E]]) -> EventRecord[E]:
         raise _no_type(name)
     event_type = types.get(name)
     if event_type is None:
-        raise Poison("unknown-type", f"type: {show_name(name)} is no event known here")
+        raise Poison("unknown-type", f"type: {show_name(name)} is not an event that is known here")
     if read_whole(data, "schemaVersion", least=1) != SCHEMA_VERSION:
         raise Poison("unknown-version", f"schemaVersion: must be {SCHEMA_VERSION}")
     return EventRecord(

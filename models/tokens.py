@@ -73,7 +73,7 @@ class Token(msgspec.Struct, frozen=True):
                 return token
         except (ValueError, TypeError, AttributeError, RecursionError):
             pass  # whatever the error, it is no token
-        raise InvalidToken("this is no token: pass one on as you received it, whole and unchanged")
+        raise InvalidToken("invalid token: pass it on exactly as you received it")
 
 
 def token_text(cluster: str, source: Source, aggregate_id: str, sequence: int) -> str:

@@ -103,7 +103,9 @@ def _line(problem: Mapping[str, Any], names: set[str | None], model: type[BaseMo
     kind, name = problem["type"], problem["loc"][0] if problem["loc"] else None
     if kind == "extra_forbidden":
         given_twice = name in names
-        rule = "is given in both spellings" if given_twice else f"is no field of {model.__name__}"
+        rule = (
+            "is given in both spellings" if given_twice else f"is not a field of {model.__name__}"
+        )
     else:
         context = dict(problem.get("ctx", {}))
         context["pattern"] = _PATTERNS.get(context.get("pattern", ""), "is not valid")

@@ -122,7 +122,7 @@ class ConnectionSettings(BaseModel):
         try:
             content = path.read_text().rstrip("\r\n")
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no text"
+            reason = error.strerror if isinstance(error, OSError) else "it is not text"
             raise Fatal(f"{variable(f'{name}_file')} cannot be read: {reason}") from None
         if not content:
             raise Fatal(f"{variable(f'{name}_file')} is empty")

@@ -238,8 +238,8 @@ VIEW_RETRIES = _counter(
 )
 VIEW_INDEX_POSITION = _gauge(
     "cqrs_view_index_position",
-    "Next offset of the event topic for each index of the view, whoever projects into it; by its "
-    "state: `serving`, `followed`, `building`.",
+    "Next offset of the event topic for each index of the view, by its state: `serving`, "
+    "`followed`, `building`; any process may project into it.",
     "index",
     "state",
     "partition",

@@ -131,8 +131,8 @@ class Settings(ConnectionSettings, BaseSettings):
     # Dead letters
     dead_letter_order: Literal["skip", "aggregate"] = Field(
         "skip",
-        description="what later commands of an aggregate do after one that a mended program could "
-        "decide: go on, or wait behind it",
+        description="whether later commands of an aggregate are decided after one that a mended "
+        "program could decide, or wait behind it",
     )
     dead_letter_limit: float | None = Field(
         None,

@@ -99,7 +99,7 @@ def show(
 ) -> None:
     """Show the parked commands and dead letters of these users, with what is in them.
 
-    What is encrypted is decrypted if CQRS_MASTER_KEY is set. Exit code 1 if there are none.
+    Encrypted fields are decrypted if CQRS_MASTER_KEY is set. Exit code 1 if there are none.
     """
     if not users:
         raise click.UsageError("give the ID of a user")
@@ -191,7 +191,8 @@ def drop(
     """Make dead letters of parked commands, with the code `dropped`.
 
     Their outcome is dead-lettered, so they are never decided, unless somebody sends them again
-    (`cqrs dead replay --code dropped`). What is left waits on: replay it. Needs CQRS_CONTROL_KEY.
+    (`cqrs dead replay --code dropped`). The commands that are left still
+    wait: replay them. Needs CQRS_CONTROL_KEY.
     """
     _check_which(users, all_)
     settings = load_settings()

@@ -50,8 +50,8 @@ def dev() -> None:
     data. The process id of each worker is in a file in the stack's folder, commands.pid for one.
 
     Personal data is encrypted, with a master key that stays in the stack's folder, unless
-    CQRS_ENCRYPT_PERSONAL_DATA or CQRS_MASTER_KEY say something else. Whatever the environment says
-    of other servers, these are used.
+    CQRS_ENCRYPT_PERSONAL_DATA or CQRS_MASTER_KEY say something else. These servers are
+    used, even if the environment names others.
     """
     stack = EmbeddedStack()
     stack.encrypt()

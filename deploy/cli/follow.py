@@ -1,4 +1,4 @@
-"""`cqrs follow`: the way of one command, as it goes on."""
+"""`cqrs follow`: the way of one command, while it happens."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ COMMANDS = {
     "tail": ("deploy.cli.tail:tail", "Show events, outcomes or dead letters as they arrive."),
     "dead": ("deploy.cli.dead:dead", "Show, replay or drop what could not be decided."),
     "history": ("deploy.cli.history:history", "Show everything that happened to one user."),
-    "follow": ("deploy.cli.follow:follow", "Show the way of one command, as it goes on."),
+    "follow": ("deploy.cli.follow:follow", "Show the way of one command, while it happens."),
     "top": ("deploy.cli.top:top", "Show what the workers are doing now."),
     "schema": ("deploy.cli.schema:schema", "Print the schemas of commands, events and outcomes."),
     "generate": ("deploy.cli.generate:generate", "Write sample commands."),

@@ -58,7 +58,7 @@ Kind = Literal["events", "outcomes", "dead"]
 def tail(kind: Kind, from_beginning: bool, limit: int | None, form: Form) -> None:
     """Show events, outcomes or dead letters as they arrive, until Ctrl-C.
 
-    Only committed records are shown, those of one partition in order. What is encrypted is
+    Only committed records are shown, those of one partition in order. Encrypted data is
     decrypted if CQRS_MASTER_KEY is set and the user's key was not destroyed. JSON is one object per
     line.
     """

@@ -71,8 +71,8 @@ def top(
     """Show rates, lag, times, partitions and rebuilds, from the metrics of the workers.
 
     A worker serves its metrics if it has CQRS_HEALTH_PORT. Name each one, or the lists that
-    `cqrs worker --targets` keeps. Who does not answer is shown, too. Nothing but the workers is
-    asked: it works while Kafka or Elasticsearch is away. Ctrl-C ends it.
+    `cqrs worker --targets` keeps. Workers that do not answer are shown, too.
+    Nothing but the workers is asked: it works while Kafka or Elasticsearch is away. Ctrl-C ends it.
 
     With --once the exit code is 75 if a worker does not answer. JSON is one object for each look,
     TSV the partitions of each.

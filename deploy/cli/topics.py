@@ -77,7 +77,9 @@ def create(form: Form) -> None:
     )
 )
 @click.option("--role", required=True, type=click.Choice(ROLES), help="Whose rights.")
-@click.option("--principal", required=True, help="Who gets them, as Kafka names it: User:NAME.")
+@click.option(
+    "--principal", required=True, help="Principal that gets them, as Kafka names it: User:NAME."
+)
 @click.option(
     "--format",
     "form",

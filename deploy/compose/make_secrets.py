@@ -1,8 +1,9 @@
 """Make the certificates, passwords and keys of `deploy/compose.yaml`, each in a file of its own.
 
-`docker compose run --rm secrets` runs it once, in the image. A second run changes nothing: what is
-there is used by the servers' data. The folder is for its owner alone; the files in it can be read
-by any user id, because those of the containers differ.
+`docker compose run --rm secrets` runs it once, in the image. A second run adds what an older
+version did not make, and changes nothing: what is there is used by the servers' data. The folder is
+for its owner alone; the files in it can be read by any user id, because those of the containers
+differ.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ _ITERATIONS = 10_000  # of the hash that Elasticsearch calls pbkdf2
 def make_secrets(folder: Path) -> None:
     """Write all files into this folder; what is there already stays as it is."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not (folder / "control-key").exists():  # a folder that an older version made lacks it
+        _write(folder, "control-key", new_master_key())
     if (folder / "ca.pem").exists():
         return
     principals = {f"cqrs-{role}": secrets.token_urlsafe(24) for role in ROLES}
@@ -51,8 +54,12 @@ def make_secrets(folder: Path) -> None:
         "master-key": new_master_key(),
     }
     for name, content in sorted(files.items(), key=lambda file: file[0] == "ca.pem"):  # it is last
-        (folder / name).write_text(content)
-        (folder / name).chmod(0o644)
+        _write(folder, name, content)
+
+
+def _write(folder: Path, name: str, content: str) -> None:
+    (folder / name).write_text(content)
+    (folder / name).chmod(0o644)
 
 
 def _kafka(principals: Mapping[str, str]) -> Mapping[str, str]:

@@ -178,7 +178,7 @@ async def rotate_keys(
         while log.second:
             before = wrapped
             try:
-                await work_as_owner(settings, tp, worker, wrap_all, "its keys were wrapped anew")
+                await work_as_owner(settings, tp, worker, wrap_all, "its keys were wrapped again")
             except TakenOver:
                 if wrapped == before:
                     raise

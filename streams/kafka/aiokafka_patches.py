@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextvars import ContextVar
-from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -24,7 +22,6 @@ from aiokafka.producer.sender import (
     Sender,
     SendProduceReqHandler,
 )
-from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.record.default_records import DefaultRecord
 from aiokafka.structs import TopicPartition
@@ -198,30 +195,6 @@ def wait_before_reconnecting(client: AIOKafkaClient) -> None:
         return None
 
     client._get_conn = connect_with_backoff
-
-
-def create_no_topics(client: AIOKafkaClient) -> None:
-    """Let no metadata request of this client create a topic.
-
-    aiokafka allows it in every request. Where `auto.create.topics.enable` is set, as it is by
-    default, asking about a topic that is missing would create it with the broker's partitions and
-    retention.
-    """
-    connect = client._get_conn
-
-    async def connect_without_creating(*args: Any, **kwargs: Any) -> Any:
-        connection = await connect(*args, **kwargs)
-        if connection is not None and "send" not in vars(connection):
-            connection.send = partial(_send_without_creating, connection.send)
-        return connection
-
-    client._get_conn = connect_without_creating
-
-
-def _send_without_creating(send: Callable[..., Any], request: Any, **options: Any) -> Any:
-    if isinstance(request, MetadataRequest):
-        request._allow_auto_topic_creation = False
-    return send(request, **options)
 
 
 def read_within_bounds(consumer: AIOKafkaConsumer) -> None:

@@ -18,11 +18,11 @@ from tenacity.wait import wait_fixed
 
 from models.errors import Fatal
 from streams.kafka.aiokafka_patches import (
-    create_no_topics,
     read_within_bounds,
     shorten_wait_for_markers,
     wait_before_reconnecting,
 )
+from streams.kafka.connections import use_own_connections
 from streams.kafka.refusal import Refused, Unreachable, refusal
 from streams.settings import Settings
 from streams.tls import tls_context
@@ -96,7 +96,7 @@ def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
             **options,
         },
     )
-    create_no_topics(consumer._client)
+    use_own_connections(consumer._client)
     wait_before_reconnecting(consumer._client)
     return consumer
 
@@ -117,7 +117,7 @@ def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
             **options,
         },
     )
-    create_no_topics(producer.client)
+    use_own_connections(producer.client)
     shorten_wait_for_markers(producer)
     wait_before_reconnecting(producer.client)
     return producer
@@ -167,7 +167,7 @@ async def _connected_admin(settings: Settings) -> AIOKafkaAdminClient:
                 client = AIOKafkaAdminClient(
                     **connection_options(settings), request_timeout_ms=10_000
                 )
-                create_no_topics(client._client)
+                use_own_connections(client._client)
                 try:
                     async with async_timeout.timeout(_ANSWER_TIMEOUT_S * len(servers)):
                         await client.start()

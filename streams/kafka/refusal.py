@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import async_timeout
-from aiokafka.conn import create_conn
 from aiokafka.errors import (
     IllegalSaslStateError,
     KafkaConnectionError,
@@ -24,6 +23,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from models.errors import Fatal
+from streams.kafka.connections import create_connection
 from streams.settings import Settings
 
 _TIMEOUT_S = 5.0
@@ -69,7 +69,7 @@ async def refusal(settings: Settings, options: Mapping[str, Any]) -> Fatal | Non
 async def _connect(server: str, options: Mapping[str, Any]) -> None:
     host, _, port = server.rpartition(":")
     given = {name: value for name, value in options.items() if name != "bootstrap_servers"}
-    connection = await create_conn(host.strip("[]"), int(port), **given)
+    connection = await create_connection(host.strip("[]"), int(port), **given)
     try:
         # A listener with SASL answers the first request of a client without it, but no other.
         await connection.send(MetadataRequest([]))
@@ -110,7 +110,7 @@ def _reason(error: Exception, server: str, settings: Settings) -> Fatal | None:
         if begins.startswith(_TLS_ALERT):
             return Refused(f"the listener of {where} wants TLS: check {security}")
         if begins == _HTTP:
-            return Refused(f"{server} is no Kafka but a web server: check CQRS_BOOTSTRAP_SERVERS")
+            return Refused(f"{server} is a web server, not Kafka: check CQRS_BOOTSTRAP_SERVERS")
     if isinstance(error, ConnectionRefusedError):
         return None
     if isinstance(error, ConnectionError | KafkaConnectionError):

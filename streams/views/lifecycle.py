@@ -209,7 +209,7 @@ def _begin(situation: Situation, usable: Sequence[IndexState]) -> Iterator[Actio
             return
     closed = [one.name for one in situation.indices if one.closed]
     if closed:
-        yield Wait(f"{', '.join(closed)} is closed: open it, or delete it to begin anew")
+        yield Wait(f"{', '.join(closed)} is closed: open it, or delete it to start again")
     else:
         yield Create(_next_number(situation), followed=True)
 
@@ -275,7 +275,9 @@ def _roll_back(situation: Situation, asked: RollBack) -> list[Action]:
         return [_cut_over(situation, target) if target else _deleted(asked.target)]
     former = [one for one in situation.indices if one.served and not one.serving]
     if not former:
-        return [Refuse(f"there is no former index of {situation.view} to go back to")]
+        return [
+            Refuse(f"nothing to roll back to: no other index of {situation.view} was served before")
+        ]
     for one in situation.serving:
         if one.closed or one.checkpoints is None:
             return [Refuse(_cannot_be_compared(situation, one))]

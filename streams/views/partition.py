@@ -97,7 +97,7 @@ class ViewPartition(Generic[E]):
         if found != self._follower.log.topic_id:
             raise Fatal(
                 f"the topic {self._tp.topic} was deleted and created again, so the view has events "
-                f"that are no more: run `cqrs views rebuild {self._view}`, and then this worker"
+                f"that are gone: run `cqrs views rebuild {self._view}`, and then this worker"
             )
 
     async def process(self, records: Sequence[Record], position: int) -> None:

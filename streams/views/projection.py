@@ -98,6 +98,7 @@ class View(Generic[E]):
         projection: Turns the events into the documents.
         app_id: App id of the view's workers, without the namespace. It never changes.
         role: Name of the workers in `cqrs worker`.
+        worker: Module with the Faust app of the workers.
         examples: Events that show everything the projection does. Their documents are part of the
             definition: a change of the projection that they do not show is not noticed.
     """
@@ -108,6 +109,7 @@ class View(Generic[E]):
     projection: Projection[E]
     app_id: str
     role: str
+    worker: str
     examples: Sequence[EventRecord[E]]
 
     @property

@@ -91,7 +91,7 @@ class PartitionWriter(Generic[E]):
                 "(CQRS_BOOTSTRAP_SERVERS), or another CQRS_NAMESPACE"
             )
         if self.checkpoint.topic not in ("", self._log.topic_id):
-            raise IndexChanged(f"{index.name} has the events of a topic that is no more")
+            raise IndexChanged(f"{index.name} has the events of a topic that is gone")
         return self.checkpoint.position
 
     async def write(

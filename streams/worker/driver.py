@@ -276,7 +276,7 @@ class PartitionDriver:
                 self.position = position
                 self._parked = None
                 logger.debug(
-                    "%s: going on at position %d",
+                    "%s: continuing at position %d",
                     _name(self.tp),
                     position,
                     extra=about("partition-started", self.tp, position=position),

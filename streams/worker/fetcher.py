@@ -21,8 +21,9 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
 
-from streams.kafka.aiokafka_patches import create_no_topics, read_within_bounds
+from streams.kafka.aiokafka_patches import read_within_bounds
 from streams.kafka.clients import stop
+from streams.kafka.connections import use_own_connections
 from streams.kafka.records import Record, size_of
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
 from streams.worker.host import Host
@@ -89,7 +90,7 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         # Without changelogs of its own Faust assigns round robin; that moves most partitions
         # whenever a worker joins or leaves.
         consumer._partition_assignment_strategy = (StickyPartitionAssignor,)
-        create_no_topics(consumer._client)
+        use_own_connections(consumer._client)
         return consumer
 
     async def on_start(self) -> None:

@@ -58,7 +58,7 @@ async def test_an_open_transaction_on_the_changelog_hides_no_state(deploy: Deplo
             await wait_until(
                 lambda: (
                     "a transaction is open" in worker.log_text
-                    or worker.log_text.count("going on at position") == 2
+                    or worker.log_text.count("continuing at position") == 2
                 )
             )
         await send(producer, deployed, commands)

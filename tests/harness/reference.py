@@ -6,19 +6,29 @@ its name. A test compares it with what is made here.
 
 from __future__ import annotations
 
+import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import click
+
+from agents.users import USERS
 from deploy.asyncapi import command_channel_schemas, event_channel_schemas
 from deploy.cli.config import text_of
+from deploy.cli.main import cqrs
 from models.schemas import Schema, outcome_schemas
+from streams.aggregate import TopicNames
 from streams.connection_settings import variable
+from streams.kafka.topics import TopicSpec, topic_specs
 from streams.setting_values import allowed
 from streams.settings import CommandVariables, Settings
 
 DOCS = Path(__file__).parents[2] / "docs"
+
+_COLUMNS = 80  # of the help of commands
 
 _PART = re.compile(
     r"(?P<begin><!-- made from the code: (?P<name>[\w-]+) -->\n)(?P<made>.*?)"
@@ -90,8 +100,58 @@ def _shape(rule: Mapping[str, Any]) -> str:
     return text
 
 
+def _command_line() -> str:
+    context = click.Context(cqrs, info_name="cqrs", **cqrs.context_settings)
+    return "\n".join(_help(*one) for one in _commands(context))
+
+
+def _commands(context: click.Context) -> Iterator[tuple[click.Context, click.Command]]:
+    """Yield a command and all below it, each with its context."""
+    command = context.command
+    yield context, command
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None
+            yield from _commands(click.Context(child, info_name=name, parent=context))
+
+
+def _help(context: click.Context, command: click.Command) -> str:
+    context.terminal_width = _COLUMNS
+    lines = [line.rstrip() for line in command.get_help(context).splitlines()]
+    heading = "##" if context.parent is None or context.parent.parent is None else "###"
+    return "\n".join([f"{heading} {context.command_path}", "", "```text", *lines, "```", ""])
+
+
+def _topics() -> str:
+    names = TopicNames.of(Settings.without_environment({}), USERS.name)
+    specs = {spec.name: spec for spec in topic_specs(Settings.without_environment({}), names)}
+    rows = []
+    for name, found in inspect.getmembers(TopicNames, lambda one: isinstance(one, property)):
+        topic = getattr(names, name)
+        if topic in specs:
+            about = str(inspect.getdoc(found)).removesuffix(".").removeprefix("Topic of the ")
+            rows.append(f"| `{topic}` | {about} | {_kept(specs.pop(topic))} |")
+    assert not specs
+    return "\n".join(["| topic | | kept | configuration |", "|---|---|---|---|", *sorted(rows), ""])
+
+
+def _kept(spec: TopicSpec) -> str:
+    configs = {name: value for name, value in spec.configs.items() if "insync" not in name}
+    if configs.pop("cleanup.policy") == "compact":
+        kept, policy = "the last record of each key", "compact"
+    else:
+        retention = int(configs.pop("retention.ms"))
+        kept = "for ever" if retention < 0 else str(timedelta(milliseconds=retention)).split(",")[0]
+        policy = f"delete`, `retention.ms={retention}"
+    others = "".join(f", `{name}={value}`" for name, value in sorted(configs.items()))
+    return f"{kept} | `cleanup.policy={policy}`{others}"
+
+
 MADE: Mapping[str, Callable[[], str]] = {
+    "command-line": _command_line,
     "settings": _settings,
+    "topics": _topics,
     "commands": lambda: _schemas(command_channel_schemas()),
     "events": lambda: _schemas(event_channel_schemas()),
     "outcomes": lambda: _schemas(outcome_schemas()),

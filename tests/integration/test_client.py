@@ -162,7 +162,7 @@ async def test_with_another_server_at_that_port_it_fails_soon_with_one_line(
 ) -> None:
     elasticsearch = stack.elasticsearch_url.removeprefix("http://")
     started = time.monotonic()
-    with pytest.raises(Fatal, match="is no Kafka but a web server: check CQRS_BOOTSTRAP_SERVERS"):
+    with pytest.raises(Fatal, match="is a web server, not Kafka: check CQRS_BOOTSTRAP_SERVERS"):
         async with open_commands(new_settings(stack, bootstrap_servers=elasticsearch)):
             pass
     assert time.monotonic() - started < 15

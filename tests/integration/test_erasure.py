@@ -204,7 +204,7 @@ async def test_older_events_do_not_bring_the_user_back(
     views.start()
     await dispatch(deployed, register("carla"))  # behind the others on one of the partitions
     await check(deployed)  # which waits until the view has read everything
-    begun = views.log_text[logged:].count("going on at position 0")
+    begun = views.log_text[logged:].count("continuing at position 0")
     assert begun == deployed.settings.partitions
     assert await document_of(deployed, "anna") == TOMBSTONE
     assert await shown_by(deployed, "anna") == set()

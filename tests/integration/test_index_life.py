@@ -241,5 +241,7 @@ async def test_missing_topics_are_named(deploy: Deploy) -> None:
 
 async def test_rolling_back_needs_a_former_index(deploy: Deploy) -> None:
     settings = deploy(partitions=1).settings
-    with pytest.raises(Fatal, match="there is no former index of user-views to go back to"):
+    with pytest.raises(
+        Fatal, match="nothing to roll back to: no other index of user-views was served"
+    ):
         await roll_back(settings, USER_VIEWS, timeout=0, progress=no_progress)

@@ -333,7 +333,7 @@ def test_a_forged_token_is_one_line(deployed: Deployment, token: str) -> None:
     for query in (["get", "a"], ["search", "email", "a"], ["active"]):
         done = cqrs(deployed.settings, *query, "--at-least", token)
         assert (done.returncode, done.stdout) == (2, "")
-        assert re.fullmatch("cqrs: this is no token: .*\n", done.stderr)
+        assert re.fullmatch("cqrs: invalid token: .*\n", done.stderr)
 
 
 def register_from_shell(user: str) -> list[str]:

@@ -100,7 +100,7 @@ def kafka_settings(stack: EmbeddedStack, case: str, foreign: Path) -> tuple[Sett
         ),
         "a port of Elasticsearch": (
             {**own, "bootstrap_servers": stack.elasticsearch_url.removeprefix("https://")},
-            "is no Kafka but a web server: check CQRS_BOOTSTRAP_SERVERS",
+            "is a web server, not Kafka: check CQRS_BOOTSTRAP_SERVERS",
         ),
     }
     settings, line = cases[case]

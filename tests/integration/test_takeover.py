@@ -53,7 +53,7 @@ async def test_partitions_stay_where_their_state_is(deploy: Deploy) -> None:
 def taken_over(worker: WorkerProcess) -> list[int]:
     """The partitions that a worker has started, in this order; one that it keeps starts once."""
     return [
-        int(number) for number in re.findall(r"\[(\d+)\]: going on at position", worker.log_text)
+        int(number) for number in re.findall(r"\[(\d+)\]: continuing at position", worker.log_text)
     ]
 
 

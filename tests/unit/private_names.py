@@ -87,19 +87,11 @@ _USES: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "streams/kafka/aiokafka_patches.py": {
-        "aiokafka.client:AIOKafkaClient": "annotates what it changes",
         "aiokafka.client:AIOKafkaClient._retry_backoff": (
             "sets how often brokers are asked about a topic that they do not know"
         ),
         "aiokafka.client:AIOKafkaClient._get_conn": (
-            "waits in it before a broker that cannot be reached is tried again, and changes what "
-            "its connections send"
-        ),
-        "aiokafka.conn:AIOKafkaConnection.send": (
-            "forbids in it that asking about a topic creates it"
-        ),
-        "aiokafka.protocol.metadata:MetadataRequest._allow_auto_topic_creation": (
-            "forbids by it that asking about a topic creates it"
+            "waits in it before a broker that cannot be reached is tried again"
         ),
         "aiokafka.consumer.consumer:AIOKafkaConsumer._fetcher": "lets it read within bounds",
         "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": (
@@ -233,6 +225,27 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.protocol.types:String": "defines the formats with it",
         "aiokafka.protocol.types:TaggedFields": "defines the formats with it",
     },
+    "streams/kafka/connections.py": {
+        "aiokafka.client:AIOKafkaClient": "lets it connect by another function",
+        "aiokafka.client:AIOKafkaClient._get_conn": (
+            "lets it find our function under the name create_conn"
+        ),
+        "aiokafka.client:create_conn": "is found by clients under this name",
+        "aiokafka.conn:AIOKafkaConnection": "is what it changes",
+        "aiokafka.conn:AIOKafkaConnection.close": "closes one that is broken",
+        "aiokafka.conn:AIOKafkaConnection.connect": "connects as aiokafka's clients do",
+        "aiokafka.conn:AIOKafkaConnection.host": "names the broker",
+        "aiokafka.conn:AIOKafkaConnection.port": "names the broker",
+        "aiokafka.conn:AIOKafkaConnection.send": (
+            "forbids in it that asking about a topic creates it, and raises another error"
+        ),
+        "aiokafka.conn:AIOKafkaConnection._send_sasl_token": "raises another error",
+        "aiokafka.conn:AIOKafkaConnection._writer": "asks it whether the connection is broken",
+        "aiokafka.conn:CloseReason.CONNECTION_BROKEN": "closes a connection that is broken",
+        "aiokafka.protocol.metadata:MetadataRequest._allow_auto_topic_creation": (
+            "forbids by it that asking about a topic creates it"
+        ),
+    },
     "streams/kafka/permissions.py": {
         "aiokafka.client:AIOKafkaClient.get_random_node": "asks any broker",
         "aiokafka.admin.client:AIOKafkaAdminClient._client": (
@@ -240,7 +253,6 @@ _USES: Mapping[str, Mapping[str, str]] = {
         ),
     },
     "streams/kafka/refusal.py": {
-        "aiokafka.conn:create_conn": "connects as aiokafka's clients do, to see the reason",
         "aiokafka.protocol.metadata:MetadataRequest": "asks what every client asks first",
     },
     "streams/kafka/topic_ids.py": {

@@ -95,7 +95,7 @@ def test_a_file_is_read_when_a_client_is_created(secret_file: Path) -> None:
     [
         (b"", "is empty"),
         (b"\n", "is empty"),
-        (b"\xff", "it is no text"),
+        (b"\xff", "it is not text"),
         (b"hunter2\nhunter3\n", "it is more than one line"),
     ],
 )

@@ -22,7 +22,7 @@ def test_what_is_made_from_the_code_is_up_to_date(path: Path) -> None:
 
 
 def test_what_pages_have_of_the_code_is_found() -> None:
-    assert {path.name for path in pages()} == {"messages.md", "settings.md"}
+    assert {path.name for path in pages()} == {"cli.md", "messages.md", "settings.md", "topics.md"}
 
 
 def test_every_code_of_a_rejection_is_there() -> None:

@@ -99,7 +99,7 @@ class _Cut:
         for worker, length in self._workers.items():
             await wait_until(
                 lambda worker=worker, length=length: (  # type: ignore[misc]
-                    "going on at position" in worker.log_text[length:]
+                    "continuing at position" in worker.log_text[length:]
                 ),
                 timeout=90,
                 what=f"the {worker.role} worker that was cut off gets partitions again",

@@ -33,7 +33,7 @@ _TIMEOUT_S = 300.0
 async def replace_master_key(run: Run) -> None:
     """Kill `cqrs keys rotate` again and again while it writes, and workers with it.
 
-    Half of the users exist before. While keys are wrapped anew the others register, and every
+    Half of the users exist before. While keys are wrapped again the others register, and every
     third of the first half is erased. Then the former master key is taken away.
     """
     users, kills, rate = run.pick((1_600, 4, 150.0), (40_000, 20, 400.0))
@@ -69,7 +69,7 @@ async def replace_master_key(run: Run) -> None:
                     ended = process.poll() is not None
                     return ended or await _left(new, deployed) < before
 
-                await wait_until(has_written, timeout=_TIMEOUT_S, what="keys are wrapped anew")
+                await wait_until(has_written, timeout=_TIMEOUT_S, what="keys are wrapped again")
                 if number % 2:
                     victim = run.rng.choice(deployed.workers)
                     victim.kill()
@@ -97,7 +97,7 @@ async def replace_master_key(run: Run) -> None:
     run.result.figures |= {
         "users": report.aggregates,
         "erased": len(erased),
-        "keys wrapped anew": sum(one.replaced for one in wrapped),
+        "keys wrapped again": sum(one.replaced for one in wrapped),
         "left after the last kill": left,
         "destroyed keys that came back": 0,
     }

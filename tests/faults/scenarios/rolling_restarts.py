@@ -15,7 +15,7 @@ async def restart_all_nodes(run: Run) -> None:
 
 async def _restart_all(found: SearchNodes) -> None:
     run, nodes = found.run, found.cluster.nodes
-    rounds = run.pick(1, 5)
+    rounds = run.pick(1, 2)
     for number in range(rounds * len(nodes)):
         node = nodes[number % len(nodes)]
         run.say(number, rounds * len(nodes))

@@ -73,7 +73,7 @@ async def _wake_one(run: Run, deployed: Deployment, traffic: Traffic, point: Poi
             what="the zombie logs that it was fenced",
         )
     await wait_until(
-        lambda: "going on at position" in zombie.log_text[before:],
+        lambda: "continuing at position" in zombie.log_text[before:],
         what="the zombie gets partitions again",
     )
     await traffic.until_deciding()

@@ -114,6 +114,18 @@ def test_secrets_that_are_there_stay(secrets: Path) -> None:
     assert {path: path.read_bytes() for path in secrets.iterdir()} == before
 
 
+def test_a_secret_that_an_older_version_did_not_make_is_added(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("of the older version")
+    make(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.pem", "control-key"]
+    assert (tmp_path / "ca.pem").read_text() == "of the older version"
+
+
+def test_who_obeys_control_records_has_their_key_and_who_may_sign_them() -> None:
+    having = {name for name in ours() if "control-key" in services()[name]["secrets"]}
+    assert having == {"command-worker", "topics", "operator"}  # `topics` is of the operator, too
+
+
 def test_the_certificate_is_for_the_names_of_the_servers(secrets: Path) -> None:
     context = ssl.create_default_context(cafile=secrets / "ca.pem")
     context.load_cert_chain(secrets / "server.pem")  # that key and certificate belong together

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,11 @@ from deploy.supervisor import ROLES as WORKERS
 from streams.aggregate import TopicNames
 from streams.settings import Settings
 from streams.worker.process import STOP_DEADLINE_S
+from tests.harness.command_line import ROOT
 from tests.harness.shipped import KUBERNETES, documents, image_environment, resources, settings_of
+
+DOCS = (ROOT / "docs" / "deploy.md").read_text()
+MAKES_A_SECRET = r"create secret generic (\S+) \\\n +--from-literal (\w+)=\"\$\((.*)\)\""
 
 BASE = KUBERNETES / "base"
 OVERLAYS = KUBERNETES / "overlays"
@@ -89,6 +96,52 @@ def test_every_volume_is_mounted_and_the_other_way_round(workload: dict[str, Any
     claims = workload["spec"].get("volumeClaimTemplates", [])
     volumes |= {name_of(claim) for claim in claims}
     assert volumes == {one["name"] for one in container_of(workload)["volumeMounts"]}
+
+
+def test_workers_that_obey_control_records_have_their_key_and_no_others() -> None:
+    having = [name_of(one) for one in workloads() if "CQRS_CONTROL_KEY_FILE" in environment_of(one)]
+    assert having == ["cqrs-command-worker"]
+
+
+def secrets_of(workload: dict[str, Any]) -> dict[str, str]:
+    """The folder of each secret that it has, by name."""
+    volumes = {one["name"]: one.get("secret") for one in pod_of(workload)["volumes"]}
+    return {
+        volumes[mount["name"]]["secretName"]: mount["mountPath"]
+        for mount in container_of(workload)["volumeMounts"]
+        if volumes.get(mount["name"])
+    }
+
+
+def test_docs_name_every_secret() -> None:
+    named = {name for workload in workloads() for name in secrets_of(workload)}
+    assert {name for name in named if f"`{name}`" not in DOCS} == set()
+
+
+@pytest.mark.parametrize(
+    ("secret", "setting"),
+    [("cqrs-master-key", "master_key"), ("cqrs-control-key", "control_key")],
+)
+def test_the_command_of_the_docs_makes_a_secret_that_is_one(
+    secret: str, setting: str, tmp_path: Path
+) -> None:
+    (name, key, command), *_ = [
+        found for found in re.findall(MAKES_A_SECRET, DOCS) if found[0] == secret
+    ]
+    done = subprocess.run(
+        ["bash", "-c", f'cqrs() {{ {sys.executable} -m deploy.cli "$@"; }}; {command}'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    made = tmp_path / key
+    made.write_text(done.stdout.rstrip("\n"))  # as $(...) does
+    worker = workers()[0]
+    file = environment_of(worker)[f"CQRS_{setting.upper()}_FILE"]
+    assert file == f"{secrets_of(worker)[name]}/{key}"
+    found = Settings.model_validate({f"{setting}_file": made}).secret(setting)
+    assert found == made.read_text()
 
 
 def test_there_is_a_workload_of_each_role() -> None:

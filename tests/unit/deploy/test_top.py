@@ -406,9 +406,9 @@ class TestTargets:
         ("text", "targets", "problem"),
         [
             ('[{"targets": ["a:1", "b:2"]}, {"targets": ["c:3"]}]', ["a:1", "b:2", "c:3"], ""),
-            ("{", [], "is no list of targets"),
-            ("[1]", [], "is no list of targets"),
-            ("[{}]", [], "is no list of targets"),
+            ("{", [], "is not a list of targets"),
+            ("[1]", [], "is not a list of targets"),
+            ("[{}]", [], "is not a list of targets"),
         ],
     )
     def test_of_a_list(self, text: str, targets: list[str], problem: str, tmp_path: Path) -> None:

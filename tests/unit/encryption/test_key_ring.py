@@ -1,4 +1,4 @@
-"""A ring that was away for longer than tombstones are kept uses no key that was destroyed."""
+"""A ring misses no key, and uses none that was destroyed while it was away."""
 
 from __future__ import annotations
 
@@ -25,13 +25,17 @@ MAX_GAP_S = 600.0
 
 
 class Log:
-    """A partition of the keys topic; each offset has a record, or was compacted."""
+    """A partition of the keys topic; each offset has a record, a marker, or was compacted."""
 
     def __init__(self) -> None:
         self.records: list[Record | None] = []
 
     def write(self, key: bytes, value: bytes | None) -> None:
         self.records.append(Record(TOPIC, 0, len(self.records), 0, key, value))
+
+    def commit(self) -> None:
+        """Write the marker of a transaction, which is no record."""
+        self.records.append(None)
 
     def compact(self) -> None:
         """Leave the last record of each key; tombstones, which are old enough, go as well."""
@@ -65,15 +69,21 @@ class Consumer:
     async def seek_to_beginning(self, _tp: TopicPartition) -> None:
         self._position = 0
 
+    def seek(self, _tp: TopicPartition, offset: int) -> None:
+        self._position = offset
+
     def resume(self, _tp: TopicPartition) -> None: ...
 
     def pause(self, _tp: TopicPartition) -> None: ...
 
-    async def getmany(self, tp: TopicPartition, **_options: Any) -> dict[TopicPartition, Any]:
+    async def getmany(
+        self, tp: TopicPartition, *, max_records: int, **_options: Any
+    ) -> dict[TopicPartition, Any]:
         await asyncio.sleep(0)
         self.on_read()
-        found = [one for one in self._log.records[self._position :] if one is not None]
-        self._position = len(self._log.records)
+        rest = self._log.records[self._position :]
+        found = [one for one in rest if one is not None][:max_records]
+        self._position = found[-1].offset + 1 if found else len(self._log.records)
         self.records_read += len(found)
         return {tp: found}
 
@@ -119,6 +129,24 @@ def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     clocks = Clocks()
     monkeypatch.setattr(key_ring, "time", clocks)
     return clocks
+
+
+async def test_a_key_that_comes_while_others_are_read_is_not_missed(clocks: Clocks) -> None:
+    """A fetch hands out as many records as it may, also such after what was to be read."""
+    setup = Setup()
+    assert await setup.has(b"anna")
+    for name in (b"cleo", b"dora"):
+        setup.log.write(name, PartitionKeys(MASTER).make(name))
+        setup.log.commit()
+
+    def write_another() -> None:
+        setup.committed.on_read = lambda: None
+        setup.log.write(b"emil", PartitionKeys(MASTER).make(b"emil"))
+        setup.log.commit()
+
+    setup.committed.on_read = write_another
+    assert await setup.has(b"dora")
+    assert await setup.has(b"emil")
 
 
 @pytest.mark.parametrize("clock", ["running_s", "wall_s"])

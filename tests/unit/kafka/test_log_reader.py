@@ -1,7 +1,9 @@
-"""Reading a log that does not get on."""
+"""Reading a log up to an offset, also one that does not get on."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -33,3 +35,38 @@ async def test_without_records_before_the_end_it_times_out(monkeypatch: pytest.M
 
 async def test_at_the_end_no_record_is_waited_for() -> None:
     assert [records async for records in read_to(SilentConsumer(), PARTITION, end=3)] == []
+
+
+@dataclass(frozen=True)
+class Record:
+    offset: int
+
+
+class Consumer:
+    """Of a log in which each record is a transaction, so that every second offset is a marker."""
+
+    def __init__(self, records: int) -> None:
+        self._log = [Record(2 * number) for number in range(records)]
+        self._position = 0
+
+    async def position(self, _partition: TopicPartition) -> int:
+        return self._position
+
+    def seek(self, _partition: TopicPartition, offset: int) -> None:
+        self._position = offset
+
+    async def getmany(
+        self, partition: TopicPartition, *, max_records: int, **_options: Any
+    ) -> Mapping[TopicPartition, list[Record]]:
+        found = [one for one in self._log if one.offset >= self._position][:max_records]
+        self._position = found[-1].offset + 1
+        return {partition: found}
+
+
+async def test_no_record_after_the_end_is_consumed() -> None:
+    consumer = Consumer(records=100)
+    seen = []
+    for end in (6, 20, 21, 100, 199):
+        async for records in read_to(consumer, PARTITION, end):
+            seen += [one.offset for one in records]
+        assert seen == list(range(0, end, 2))

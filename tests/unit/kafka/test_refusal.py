@@ -75,7 +75,7 @@ async def test_certificates(
     ("answer", "line"),
     [
         (TLS_ALERT, "the listener of Kafka at {} wants TLS: check CQRS_KAFKA_SECURITY=plaintext"),
-        (HTTP, "{} is no Kafka but a web server: check CQRS_BOOTSTRAP_SERVERS"),
+        (HTTP, "{} is a web server, not Kafka: check CQRS_BOOTSTRAP_SERVERS"),
     ],
 )
 async def test_servers_that_answer_otherwise(answer: bytes, line: str) -> None:

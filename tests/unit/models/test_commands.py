@@ -67,13 +67,13 @@ def test_refuses_a_field_that_it_does_not_know() -> None:
     error = refused(wire_register(frist_name="Anna"))
     assert (error.code, str(error)) == (
         "invalid-field",
-        "frist_name: is no field of RegisterUser",
+        "frist_name: is not a field of RegisterUser",
     )
 
 
 def test_shows_no_name_of_a_field_that_may_be_a_value() -> None:
     error = refused(wire_register(**{"anna@example.org": True}))
-    assert str(error) == "(a name not shown here): is no field of RegisterUser"
+    assert str(error) == "(a name not shown here): is not a field of RegisterUser"
 
 
 def test_understands_the_type_names_of_the_specification() -> None:
@@ -133,7 +133,7 @@ def test_the_reason_names_what_is_wrong(data: object, code: str, reason: str) ->
 
 def test_the_reason_is_bounded() -> None:
     error = refused(wire_register(a=1, b=2, c=3, d=4, e=5, f=6, g=7))
-    assert str(error).endswith("e: is no field of RegisterUser; and 2 more")
+    assert str(error).endswith("e: is not a field of RegisterUser; and 2 more")
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def test_a_number_is_no_day(number: object) -> None:
 
 def test_other_events_have_no_document() -> None:
     assert document_id(record(UserDeactivated())) is None
-    with pytest.raises(Fatal, match="UserDeactivated is no registration"):
+    with pytest.raises(Fatal, match="UserDeactivated is not a registration"):
         count(None, record(UserDeactivated()))
 
 

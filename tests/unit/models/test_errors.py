@@ -33,7 +33,7 @@ ALL = [
     InvalidCommand(["email: is missing", "id: must be a UUID"]),
     InvalidSettings(["CQRS_PARTITIONS is not valid: it must be a whole number"]),
     QueryError("limit must be a whole number"),
-    InvalidToken("this is no token"),
+    InvalidToken("invalid token"),
     ViewBehind("the view is 5 commands behind"),
     NoSuchView("Elasticsearch has no index user-views: start the view worker"),
 ]

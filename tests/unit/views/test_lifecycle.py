@@ -216,7 +216,7 @@ def test_a_worker(situation: Situation, expected: list[Action]) -> None:
 
 def test_a_worker_waits_for_a_closed_index_instead_of_making_another_one() -> None:
     action = one(given(index(4, **CLOSED)), Work())
-    assert action == Wait("view-v4 is closed: open it, or delete it to begin anew")
+    assert action == Wait("view-v4 is closed: open it, or delete it to start again")
 
 
 def test_a_worker_says_that_no_query_is_answered() -> None:
@@ -360,7 +360,7 @@ def test_rolling_back() -> None:
     back = RollBack(target=FORMER.key)
     assert one(given(SERVING, index(2, followed=True, served=True)), back) == Done(SERVING)
     assert "was deleted meanwhile" in refusal(given(NEXT_SERVING), back)
-    assert "there is no former index of users" in refusal(given(SERVING), RollBack())
+    assert "nothing to roll back to: no other index of users" in refusal(given(SERVING), RollBack())
     closed = given(but(FORMER, **CLOSED), NEXT_SERVING)
     assert "view-v1 is closed: open it" in refusal(closed, RollBack())
     behind = given(but(FORMER, checkpoints=progress(9, 10), wanted={}), NEXT_SERVING)

@@ -1,0 +1,141 @@
+"""Connections to brokers: what is sent on one that has just broken, and what asks about topics."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+import uvloop
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import AIOKafkaConnection
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.admin import ApiVersionResponse_v0
+from aiokafka.protocol.metadata import MetadataRequest, MetadataResponse_v1
+
+from deploy.embedded.ports import HOST
+from streams.kafka.clients import new_consumer, new_producer
+from streams.kafka.connections import create_connection
+from streams.settings import Settings
+
+_API_VERSIONS, _METADATA = 18, 3
+
+
+@pytest.mark.parametrize("new_client", [new_consumer, new_producer])
+@pytest.mark.parametrize("brokers", [1, 0])
+def test_sending_on_a_connection_that_was_just_reset_is_an_outage(
+    new_client: Any, brokers: int
+) -> None:
+    """Also on the first connection, which is kept while there is no other broker."""
+
+    async def scenario() -> None:
+        async with fake_broker(brokers) as port:
+            owner = new_client(Settings(bootstrap_servers=f"{HOST}:{port}"))
+            client: AIOKafkaClient = owner._client if new_client is new_consumer else owner.client
+            await client.bootstrap()
+            try:
+                connection = await client._get_conn(1 if brokers else "bootstrap")
+                await reset(connection)
+                with pytest.raises(KafkaConnectionError, match="broken"):
+                    connection.send(MetadataRequest([]))
+                assert not connection.connected()
+            finally:
+                await owner.stop()
+
+    run_on_uvloop(scenario())
+
+
+def test_a_token_on_a_connection_that_was_just_reset_is_an_outage() -> None:
+    async def scenario() -> None:
+        async with fake_broker(0) as port:
+            connection = await create_connection(HOST, port)
+            await reset(connection)
+            with pytest.raises(KafkaConnectionError, match="broken"):
+                connection._send_sasl_token(b"token")
+
+    run_on_uvloop(scenario())
+
+
+@pytest.mark.parametrize("sending", ["send", "_send_sasl_token"])
+def test_any_other_error_is_not_taken_for_an_outage(
+    sending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a defect")
+
+    async def scenario() -> None:
+        async with fake_broker(0) as port:
+            connection = await create_connection(HOST, port)
+            try:
+                monkeypatch.setattr(AIOKafkaConnection, sending, fail)
+                with pytest.raises(RuntimeError, match="a defect"):
+                    getattr(connection, sending)(b"")
+                assert connection.connected()
+            finally:
+                connection.close()
+
+    run_on_uvloop(scenario())
+
+
+async def test_no_request_creates_a_topic() -> None:
+    async with fake_broker(0) as port:
+        connection = await create_connection(HOST, port)
+        request = MetadataRequest(["missing"])
+        assert request._allow_auto_topic_creation is None
+        await connection.send(request)
+        assert request._allow_auto_topic_creation is False
+        connection.close()
+
+
+def run_on_uvloop(scenario: Any) -> None:
+    """Run it on the event loop that workers run on."""
+    loop = uvloop.new_event_loop()
+    try:
+        loop.run_until_complete(scenario)
+        loop.run_until_complete(asyncio.sleep(0))  # in which closed connections are let go
+    finally:
+        loop.close()
+
+
+async def reset(connection: Any) -> None:
+    """Let the transport be closed, and return before the task that reads from it knows."""
+    connection._writer.transport.abort()
+    await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def fake_broker(brokers: int) -> AsyncIterator[int]:
+    """Serve what a client asks first, and say that this is the one broker, or that there is none.
+
+    Yields its port.
+    """
+    connections: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        known: Sequence[tuple[Any, ...]] = [(1, HOST, port, None)] * brokers
+        responses = {
+            _API_VERSIONS: ApiVersionResponse_v0(0, [(_API_VERSIONS, 0, 0), (_METADATA, 1, 1)]),
+            _METADATA: MetadataResponse_v1(known, 1, []),
+        }
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                (size,) = struct.unpack(">i", await reader.readexactly(4))
+                kind, _, number = struct.unpack_from(">hhi", await reader.readexactly(size))
+                response = struct.pack(">i", number) + responses[kind].encode()
+                writer.write(struct.pack(">i", len(response)) + response)
+        writer.close()
+
+    server = await asyncio.start_server(serve, HOST, 0)
+    port = server.sockets[0].getsockname()[1]
+    try:
+        yield port
+    finally:
+        server.close()
+        await server.wait_closed()
+        await asyncio.gather(*connections)
