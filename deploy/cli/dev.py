@@ -33,7 +33,8 @@ _WHAT_TO_TRY = """
 Everything is ready; Ctrl-C ends it and keeps the data. Try in another terminal:
 
     eval "$({cqrs} env)"
-    {cqrs} send register --id anna --email anna@example.org --first-name Anna --last-name Muster
+    {cqrs} send register --id anna --email anna@example.org \\
+        --first-name Anna --last-name Muster
     {cqrs} search email nna@EX
     {cqrs} history anna
     {cqrs} status

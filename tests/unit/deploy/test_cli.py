@@ -227,9 +227,13 @@ def test_sigterm_ends_a_command_that_is_the_first_process_of_a_container() -> No
         ("active --limt 3", "No such option: --limt: did you mean --limit? See `cqrs active -"),
         (
             "views status user-view",
-            "one of 'user-views', 'daily-registrations': did you mean user-",
+            "cqrs: 'user-view' is not one of user-views, daily-registrations: did you mean user-",
         ),
         ("tail deads", "did you mean dead? See `cqrs tail --help`"),
+        (
+            "worker",
+            "cqrs: Missing argument: one of commands, views, registrations. See `cqrs worker -",
+        ),
         ("active --limit x", "See `cqrs active --help`"),
         ("send register", "Missing option '--email'. See `cqrs send register --help`"),
         ("get", "Missing argument 'ID'. See `cqrs get --help`"),
