@@ -14,6 +14,7 @@ from aiokafka.errors import KafkaTimeoutError
 
 from deploy.cli.main import COMMANDS, main
 from deploy.cli.stack import Tail
+from deploy.embedded.shared_files import alone
 from models.errors import Fatal, InvalidCommand, InvalidSettings, QueryError, Rejected
 from streams.encryption.keys import master_keys
 from streams.settings import Settings
@@ -162,6 +163,15 @@ def test_a_reader_that_has_enough_is_no_error(
 def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fly") == 2
     assert "No such command 'fly'" in capsys.readouterr().err
+
+
+def test_a_second_cqrs_dev_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CQRS_STACK_HOME", str(tmp_path))
+    with alone(tmp_path / ".dev.lock", "it is free"):
+        assert run("dev") == 75
+    assert capsys.readouterr().err.startswith(f"cqrs: `cqrs dev` runs already in {tmp_path}: ")
 
 
 def test_a_log_is_followed_by_whole_lines_and_over_a_rotation(tmp_path: Path) -> None:
