@@ -52,7 +52,7 @@ async function dispatch(command) {
 async function outcomeOf(command, partition, ends) {
   await consumer.subscribe({ topic: outcomes });
   return new Promise((resolve, reject) => {
-    consumer.on(consumer.events.CRASH, ({ payload }) => reject(payload.error));
+    consumer.on(consumer.events.CRASH, ({ payload }) => payload.restart || reject(payload.error));
     consumer
       .run({
         autoCommit: false,
