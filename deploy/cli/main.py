@@ -217,8 +217,11 @@ def _wrong_usage(error: click.UsageError) -> str:
         meant = _elsewhere(given)
     elif isinstance(error, click.BadParameter) and error.param is not None:
         choice, (_, _, reason) = error.param.type, line.partition(": '")
-        if isinstance(choice, click.Choice) and reason:
+        if isinstance(choice, click.Choice):
             given, known = reason.split("'")[0], [*map(str, choice.choices)]
+            if isinstance(error.param, click.Argument):
+                wrong = f"'{given}' is not" if given else "Missing argument:"
+                line = f"{wrong} one of {', '.join(known)}"
     meant = meant or get_close_matches(given, known, 1)
     suggestion = f": did you mean {meant[0]}?" if meant else "."
     return f"{line}{suggestion} See `{context.command_path} --help`"

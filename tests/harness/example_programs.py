@@ -79,7 +79,7 @@ async def check_outcomes(program: ExampleProgram, deployed: Deployment) -> None:
     assert done.returncode == 1
 
     done = program.run(deployed.settings, "berta", "no address")
-    assert "email: " in done.stderr, done
+    assert "must be an email address" in done.stderr, done
     assert done.returncode == 1
 
 

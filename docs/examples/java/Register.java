@@ -17,6 +17,7 @@ import java.util.UUID;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.ProducerRecord;
+import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
@@ -34,7 +35,7 @@ public final class Register {
         var id = arguments.length > 2 ? arguments[2] : UUID.randomUUID().toString();
         try {
             new Register().run(arguments[0], arguments[1], id);
-        } catch (IllegalStateException problem) {
+        } catch (IllegalStateException | KafkaException problem) {
             System.err.println(problem.getMessage());
             System.exit(1);
         }

@@ -2,9 +2,10 @@
 // node register.js USER EMAIL [COMMAND_ID]
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import { CompressionCodecs, CompressionTypes, Kafka, Partitioners, logLevel } from "kafkajs";
+import kafkajs from "kafkajs";
 import { ZSTDDecoder } from "zstddec/stream";
 
+const { CompressionCodecs, CompressionTypes, Kafka, Partitioners, logLevel } = kafkajs;
 const [user, email, commandId = randomUUID()] = process.argv.slice(2);
 const env = process.env;
 const namespace = env.CQRS_NAMESPACE ?? "";
@@ -51,7 +52,7 @@ async function dispatch(command) {
 async function outcomeOf(command, partition, ends) {
   await consumer.subscribe({ topic: outcomes });
   return new Promise((resolve, reject) => {
-    consumer.on(consumer.events.CRASH, ({ payload }) => reject(payload.error));
+    consumer.on(consumer.events.CRASH, ({ payload }) => payload.restart || reject(payload.error));
     consumer
       .run({
         autoCommit: false,

@@ -9,6 +9,8 @@ import asyncio
 import sys
 from uuid import UUID, uuid4
 
+from pydantic import ValidationError
+
 from agents.client import open_commands, open_queries
 from deploy.environment import load_settings
 from models.commands import RegisterUser
@@ -58,5 +60,5 @@ async def main(user: str, email: str, command_id: UUID) -> None:
 
 try:
     asyncio.run(main(sys.argv[1], sys.argv[2], UUID(sys.argv[3]) if sys.argv[3:] else uuid4()))
-except CqrsError as problem:
+except (CqrsError, ValidationError) as problem:  # the latter: a field is not valid
     sys.exit(f"{type(problem).__name__}: {problem}")

@@ -18,6 +18,7 @@ from deploy.cli.follow import _Following
 from deploy.cli.main import COMMANDS, main
 from deploy.cli.output import Form
 from deploy.cli.stack import Tail
+from deploy.embedded.shared_files import alone
 from models.errors import Fatal, InvalidCommand, InvalidSettings, QueryError, Rejected
 from streams.encryption.keys import master_keys
 from streams.settings import Settings
@@ -168,6 +169,15 @@ def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str])
     assert "No such command 'fly'" in capsys.readouterr().err
 
 
+def test_a_second_cqrs_dev_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CQRS_STACK_HOME", str(tmp_path))
+    with alone(tmp_path / ".dev.lock", "it is free"):
+        assert run("dev") == 75
+    assert capsys.readouterr().err.startswith(f"cqrs: `cqrs dev` runs already in {tmp_path}: ")
+
+
 def test_a_log_is_followed_by_whole_lines_and_over_a_rotation(tmp_path: Path) -> None:
     log = tmp_path / "kafka.log"
     tail = Tail(log, "kafka ")
@@ -231,6 +241,10 @@ def test_sigterm_ends_a_command_that_is_the_first_process_of_a_container() -> No
         ("active --limt 3", "No such option: --limt: did you mean --limit? See `cqrs active -"),
         ("views status user-view", "did you mean user-views?"),
         ("tail deads", "did you mean dead? See `cqrs tail --help`"),
+        (
+            "worker",
+            "cqrs: Missing argument: one of commands, views, registrations. See `cqrs worker -",
+        ),
         ("active --limit x", "See `cqrs active --help`"),
         ("send register", "Missing option '--email'. See `cqrs send register --help`"),
         ("get", "Missing argument 'ID'. See `cqrs get --help`"),
