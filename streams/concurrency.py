@@ -19,7 +19,6 @@ class Coalesced(Generic[T]):
     Each caller gets a run that began after its call. However many callers wait, at most one run is
     active and one is due after it. There is no background task: one of the callers runs the action
     for all, and if that one is cancelled or fails, the next one does.
-
     """
 
     def __init__(
