@@ -19,15 +19,22 @@ class Coalesced(Generic[T]):
     Each caller gets a run that began after its call. However many callers wait, at most one run is
     active and one is due after it. There is no background task: one of the callers runs the action
     for all, and if that one is cancelled or fails, the next one does.
-
-    After a run comes a rest that is as long as the run was. So what is cheap is done often, and a
-    server that is slow, because it has much to do, gets half of the time for its other work.
     """
 
-    def __init__(self, action: Callable[[], Awaitable[T]], *, min_interval: float) -> None:
-        """Share `action`; its runs begin at least `min_interval` seconds apart, or later."""
+    def __init__(
+        self, action: Callable[[], Awaitable[T]], *, min_interval: float, rests: bool = False
+    ) -> None:
+        """Share an action.
+
+        Args:
+            action: The action.
+            min_interval: Least number of seconds from the beginning of one run to the next one.
+            rests: Whether a rest follows each run that is as long as the run was. So a server that
+                is slow, because it has much to do, gets half of the time for its other work.
+        """
         self._action = action
         self._min_interval = min_interval
+        self._rests = rests
         self._lock = asyncio.Lock()
         self._begun = 0
         self._done = 0
@@ -45,8 +52,9 @@ class Coalesced(Generic[T]):
                 self._begun += 1
                 self._result = await self._action()
                 self._done = self._begun
-                ended = time.monotonic()
-                self._due = max(self._due, ended + min(ended - began, _MAX_REST_S))
+                if self._rests:
+                    ended = time.monotonic()
+                    self._due = max(self._due, ended + min(ended - began, _MAX_REST_S))
             return self._result
 
 

@@ -30,10 +30,11 @@ from streams.views.store import ViewStore, noting_nodes
 
 R = TypeVar("R")
 
-# Minimum interval between two reads of the checkpoints, and between two refreshes, in this process,
-# if they are fast: after each one comes a rest of the same length (`Coalesced`).
+# Minimum interval between two reads of the checkpoints, and between two refreshes, in this process.
+# A refresh costs Elasticsearch several times as much as anything else that a query needs, so after
+# each one comes a rest of the same length, too: a busy server has more queries wait for each.
 _READ_INTERVAL_S = 0.005
-_REFRESH_INTERVAL_S = 0.01
+_REFRESH_INTERVAL_S = 0.02
 
 # How long a refresh is remembered, so that a session's token costs one refresh, not one per query.
 # Short, because an index may be deleted and created again under the same name.
@@ -65,7 +66,7 @@ class ReadYourWrites:
         self._topic = topic
         self._partitions = partitions
         self._checkpoints = Coalesced(self._read_checkpoints, min_interval=_READ_INTERVAL_S)
-        self._refresh = Coalesced(self._refresh_now, min_interval=_REFRESH_INTERVAL_S)
+        self._refresh = Coalesced(self._refresh_now, min_interval=_REFRESH_INTERVAL_S, rests=True)
         self._last_read: IndexCheckpoints | None = None
         self._refreshed: IndexCheckpoints | None = None
         self._refreshed_at = 0.0
