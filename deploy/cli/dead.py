@@ -97,7 +97,7 @@ def list_(users: tuple[str, ...], codes: tuple[str, ...], since: Any, form: Form
 def show(
     ctx: click.Context, users: tuple[str, ...], codes: tuple[str, ...], since: Any, form: Form
 ) -> None:
-    """Show the parked commands and dead letters of these users, with what is in them.
+    """Show parked commands and dead letters of these users, in full.
 
     Encrypted fields are decrypted if CQRS_MASTER_KEY is set. Exit code 1 if there are none.
     """
@@ -133,7 +133,7 @@ def replay(
     rate: float | None,
     yes: bool,
 ) -> None:
-    """Decide parked commands in order, and send dead letters to the command topic again.
+    """Decide parked commands in order, or send dead letters again.
 
     Parked commands of a user are decided until one fails again; that one and those behind it stay.
     Needs CQRS_CONTROL_KEY, as the workers have it.
@@ -220,9 +220,9 @@ def drop(
 @_filters
 @output_option(forms=("ndjson", "json"))
 def export(users: tuple[str, ...], codes: tuple[str, ...], since: Any, form: Form) -> None:
-    """Write parked commands and dead letters with their contents, one JSON object per line.
+    """Write parked commands and dead letters with their contents.
 
-    With -o json, or --json, it is one array.
+    It is one JSON object per line; with -o json, or --json, one array.
 
     What is encrypted is decrypted if CQRS_MASTER_KEY is set: keep the file as you keep that.
     """

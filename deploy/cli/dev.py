@@ -17,6 +17,7 @@ import click
 from agents.users import USERS
 from deploy.cli.terminal import examples
 from deploy.colour import painted
+from deploy.embedded.shared_files import alone
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
 from deploy.environment import child_environment, settings_on
@@ -33,7 +34,8 @@ _WHAT_TO_TRY = """
 Everything is ready; Ctrl-C ends it and keeps the data. Try in another terminal:
 
     eval "$({cqrs} env)"
-    {cqrs} send register --id anna --email anna@example.org --first-name Anna --last-name Muster
+    {cqrs} send register --id anna --email anna@example.org \\
+        --first-name Anna --last-name Muster
     {cqrs} search email nna@EX
     {cqrs} history anna
     {cqrs} status
@@ -55,7 +57,13 @@ def dev() -> None:
     """
     stack = EmbeddedStack()
     stack.encrypt()
-    with stack.borrowed(TerminalProgress()) as address:
+    runs_already = (
+        f"`cqrs dev` runs already in {stack.home}: use its terminal, or end it there with Ctrl-C"
+    )
+    with (
+        alone(stack.home / ".dev.lock", runs_already),
+        stack.borrowed(TerminalProgress()) as address,
+    ):
         _say("kafka", f"ready at {address.bootstrap_servers}")
         _say("elasticsearch", f"ready at {address.elasticsearch_url}")
         operator = settings_on(stack, "operator")

@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+from click.exceptions import NoArgsIsHelpError
 from click.shell_completion import CompletionItem
 
 from deploy.cli.exit_codes import ExitCode
@@ -139,7 +140,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code (`ExitCode`).
 
     Whatever fails is one line on standard error, with `--json` a JSON object with the field
-    `error`. With `CQRS_DEBUG=1` the traceback comes first.
+    `error`. With `CQRS_DEBUG=1` the traceback comes first. A group without a command shows its help
+    there.
     """
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, _end_first_process)
@@ -160,6 +162,9 @@ def _report(error: Exception, *, as_json: bool) -> ExitCode:
     """Print the line of a failure, and return the exit code."""
     if os.environ.get("CQRS_DEBUG"):
         traceback.print_exception(error)
+    if isinstance(error, NoArgsIsHelpError):
+        error.show()
+        return ExitCode.WRONG_INPUT
     code, line = _explained(error)
     click.echo(json.dumps({"error": line}) if as_json else f"cqrs: {line}", err=True)
     return code
@@ -203,18 +208,35 @@ def _wrong_usage(error: click.UsageError) -> str:
     if context is None:
         return line
     given, known = "", list[str]()
+    meant: Sequence[str] = ()
     if isinstance(error, click.NoSuchOption):
         given, line = error.option_name, f"No such option: {error.option_name}"
         known = [name for one in context.command.get_params(context) for name in one.opts]
     elif line.startswith("No such command") and isinstance(context.command, click.Group):
         given, known = line.split("'")[1], context.command.list_commands(context)
+        meant = _elsewhere(given)
     elif isinstance(error, click.BadParameter) and error.param is not None:
         choice, (_, _, reason) = error.param.type, line.partition(": '")
-        if isinstance(choice, click.Choice) and reason:
+        if isinstance(choice, click.Choice):
             given, known = reason.split("'")[0], [*map(str, choice.choices)]
-    meant = get_close_matches(given, known, 1)
+            if isinstance(error.param, click.Argument):
+                wrong = f"'{given}' is not" if given else "Missing argument:"
+                line = f"{wrong} one of {', '.join(known)}"
+    meant = meant or get_close_matches(given, known, 1)
     suggestion = f": did you mean {meant[0]}?" if meant else "."
     return f"{line}{suggestion} See `{context.command_path} --help`"
+
+
+def _elsewhere(name: str) -> Sequence[str]:
+    """Return the first command of this name, in whichever group it is, as it is typed."""
+    context = click.Context(cqrs)
+    for path in installed_commands():
+        command = cqrs.get_command(context, path)
+        if path == name:
+            return [f"`cqrs {path}`"]
+        if isinstance(command, click.Group) and name in command.list_commands(context):
+            return [f"`cqrs {path} {name}`"]
+    return ()
 
 
 def _one_line(error: Exception) -> str:

@@ -90,7 +90,7 @@ def create(form: Form) -> None:
 )
 @_CLUSTER
 def acls(role: SecuredRole, principal: str, form: RightsForm, cluster: str) -> None:
-    """Print the rights that a role needs in CQRS_NAMESPACE, and no more."""
+    """Print the rights that a role needs, and no more."""
     if not principal.startswith("User:"):
         raise click.UsageError("a principal begins with User:")
     click.echo(format_acls(role, principal, form, read_settings(), cluster))
@@ -103,9 +103,10 @@ def acls(role: SecuredRole, principal: str, form: RightsForm, cluster: str) -> N
 )
 @_CLUSTER
 def manifest(cluster: str) -> None:
-    """Print the topics of CQRS_NAMESPACE as KafkaTopics of Strimzi, for `kubectl apply`.
+    """Print the topics as KafkaTopics of Strimzi.
 
-    They are what `cqrs topics create` creates, for clusters whose topics Strimzi manages.
+    They are for `kubectl apply`, on clusters whose topics Strimzi manages; `cqrs topics create`
+    creates the same.
     """
     click.echo(topic_manifests(read_settings(), cluster))
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from models.errors import Fatal
+
 
 def write_atomically(path: Path, text: str, *, mode: int = 0o666) -> None:
     """Write `text` so that readers see the old file or the new one, never a part of it.
@@ -31,4 +33,19 @@ def locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def alone(path: Path, otherwise: str) -> Iterator[None]:
+    """Hold an exclusive lock on a file during the block; do not wait for it.
+
+    Raises:
+        Fatal: another process holds it. `otherwise` is the line that says so.
+    """
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Fatal(otherwise) from None
         yield

@@ -230,7 +230,7 @@ def _transport_failure(error: TransportError, where: str) -> CqrsError:
     if isinstance(error, ConnectionFailed):
         if isinstance(error.__context__, ClientConnectorError) and _refuses(error.__context__):
             return Transient(
-                f"Elasticsearch at {where} cannot be reached: start it (`cqrs up` starts a local "
+                f"Elasticsearch at {where} cannot be reached: start it (`cqrs dev` starts a local "
                 "one) or set CQRS_ELASTICSEARCH_URL"
             )
         reason = _line(error.message)

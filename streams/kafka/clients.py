@@ -24,6 +24,7 @@ from streams.kafka.aiokafka_patches import (
 )
 from streams.kafka.connections import use_own_connections
 from streams.kafka.refusal import Refused, Unreachable, refusal
+from streams.kafka.sasl import sasl_options
 from streams.settings import Settings
 from streams.tls import tls_context
 
@@ -70,9 +71,7 @@ def connection_options(settings: Settings) -> dict[str, Any]:
             settings.secret("kafka_key_password"),
         )
     if settings.kafka_security.startswith("sasl_"):
-        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
-        options["sasl_plain_username"] = settings.kafka_username
-        options["sasl_plain_password"] = settings.secret("kafka_password")
+        options |= sasl_options(settings)
     return options
 
 
@@ -251,7 +250,7 @@ def _tasks_of(producer: AIOKafkaProducer) -> set[asyncio.Task[Any]]:
 async def not_connected(settings: Settings) -> Fatal:
     """Build the one-line error for brokers that a client could not connect to: the true reason."""
     return await refusal(settings, connection_options(settings)) or Unreachable(
-        f"Kafka does not answer at {settings.bootstrap_servers}: start it (`cqrs up` starts a "
+        f"Kafka does not answer at {settings.bootstrap_servers}: start it (`cqrs dev` starts a "
         "local one) or set CQRS_BOOTSTRAP_SERVERS"
     )
 

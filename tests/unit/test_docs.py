@@ -17,7 +17,12 @@ from streams.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("models", "streams", "agents", "deploy", "benchmarks", "tests")
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob(".github/**/*.md")])
+PAGES = sorted(
+    page
+    for pattern in ("*.md", "docs/**/*.md", ".github/**/*.md")
+    for page in ROOT.glob(pattern)
+    if "node_modules" not in page.parts
+)
 # The others also tell of earlier code, and of other projects'.
 ABOUT_THE_CODE = [
     ROOT / "README.md",

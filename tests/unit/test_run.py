@@ -53,6 +53,13 @@ def test_with_a_cdpath(checkout: Path) -> None:
     assert (done.stdout, done.stderr) == ("--version\n", "")
 
 
+@pytest.mark.parametrize("word", ["search", "--version"])
+def test_a_command_of_cqrs_is_told_apart(checkout: Path, word: str) -> None:
+    done = subprocess.run([checkout / "run", word], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"`./run cqrs {word}`" in done.stderr
+
+
 @pytest.fixture
 def pythons(checkout: Path, tmp_path: Path) -> Path:
     """A folder that is the whole PATH, without a Python yet; the checkout has to be set up."""
@@ -93,6 +100,14 @@ def test_the_fastest_python_is_taken(
     assert done.returncode == 1
     assert f"with {pythons / 'python3.13'} (once" in done.stderr
     assert ("without optimisation" in done.stderr) is is_warned
+
+
+def test_an_environment_that_is_made_again_has_a_reason(checkout: Path, pythons: Path) -> None:
+    add_python(pythons, "python3", "echo 9.90 optimised $0")
+    (checkout / ".venv" / "packages.stamp").write_text(f"{checkout} of another lock\n")
+    assert "again, since requirements.lock has changed" in set_up(checkout, pythons).stderr
+    (checkout / ".venv" / "packages.stamp").write_text("/elsewhere of another lock\n")
+    assert "again, since it was made for another folder" in set_up(checkout, pythons).stderr
 
 
 def test_no_python_can_be_used(checkout: Path, pythons: Path) -> None:

@@ -18,6 +18,7 @@ from deploy.cli.follow import _Following
 from deploy.cli.main import COMMANDS, main
 from deploy.cli.output import Form
 from deploy.cli.stack import Tail
+from deploy.embedded.shared_files import alone
 from models.errors import Fatal, InvalidCommand, InvalidSettings, QueryError, Rejected
 from streams.encryption.keys import master_keys
 from streams.settings import Settings
@@ -49,6 +50,26 @@ def test_help_names_every_command_with_its_line(capsys: pytest.CaptureFixture[st
     shown = " ".join(capsys.readouterr().out.split())
     for name, (_, text) in COMMANDS.items():
         assert f"{name} {text}" in shown
+
+
+@pytest.mark.parametrize("group", ["", "topics", "search"])
+def test_a_group_without_a_command_shows_its_help(
+    capsys: pytest.CaptureFixture[str], group: str
+) -> None:
+    assert run(*group.split()) == 2
+    shown = capsys.readouterr().err
+    assert run(*group.split(), "--help") == 0
+    assert shown == capsys.readouterr().out
+
+
+def test_no_line_of_help_is_cut(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    groups = {path[:-1] for path, _ in leaves()}
+    for group in sorted(groups):
+        run(*group, "--help")
+        assert "...\n" not in capsys.readouterr().out.replace("[ARGS]...\n", ""), group
 
 
 def test_help_imports_no_command() -> None:
@@ -148,6 +169,15 @@ def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str])
     assert "No such command 'fly'" in capsys.readouterr().err
 
 
+def test_a_second_cqrs_dev_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CQRS_STACK_HOME", str(tmp_path))
+    with alone(tmp_path / ".dev.lock", "it is free"):
+        assert run("dev") == 75
+    assert capsys.readouterr().err.startswith(f"cqrs: `cqrs dev` runs already in {tmp_path}: ")
+
+
 def test_a_log_is_followed_by_whole_lines_and_over_a_rotation(tmp_path: Path) -> None:
     log = tmp_path / "kafka.log"
     tail = Tail(log, "kafka ")
@@ -209,15 +239,21 @@ def test_sigterm_ends_a_command_that_is_the_first_process_of_a_container() -> No
         ("serach email a", "No such command 'serach': did you mean search? See `cqrs --help`"),
         ("search emial a", "No such command 'emial': did you mean email? See `cqrs search --help`"),
         ("active --limt 3", "No such option: --limt: did you mean --limit? See `cqrs active -"),
-        (
-            "views status user-view",
-            "one of 'user-views', 'daily-registrations': did you mean user-",
-        ),
+        ("views status user-view", "did you mean user-views?"),
         ("tail deads", "did you mean dead? See `cqrs tail --help`"),
+        (
+            "worker",
+            "cqrs: Missing argument: one of commands, views, registrations. See `cqrs worker -",
+        ),
         ("active --limit x", "See `cqrs active --help`"),
         ("send register", "Missing option '--email'. See `cqrs send register --help`"),
         ("get", "Missing argument 'ID'. See `cqrs get --help`"),
         ("fly", "No such command 'fly'. See `cqrs --help`"),
+        (
+            "send erase",
+            "No such command 'erase': did you mean `cqrs erase`? See `cqrs send --help`",
+        ),
+        ("register", "No such command 'register': did you mean `cqrs send register`? See `cqrs -"),
     ],
 )
 def test_wrong_usage_is_one_line_that_says_what_was_meant(
