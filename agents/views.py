@@ -9,4 +9,10 @@ from agents.daily_registrations import DAILY_REGISTRATIONS
 from agents.user_views import USER_VIEWS
 from streams.views.projection import View
 
-VIEWS: Mapping[str, View[Any]] = {view.name: view for view in (USER_VIEWS, DAILY_REGISTRATIONS)}
+VIEWS: Mapping[str, View[Any]] = {
+    view.name: view
+    for view in (
+        USER_VIEWS,
+        DAILY_REGISTRATIONS,
+    )
+}

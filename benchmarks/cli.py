@@ -57,7 +57,10 @@ def _command(benchmark: Benchmark) -> click.Command:
     )
     def measure(rounds: int, size: SizeName, seed: int, file: Path | None) -> None:
         need(*benchmark.needs)
-        with EmbeddedStack.temporary(TerminalProgress()) as stack, progress_bar() as progress:
+        with (
+            EmbeddedStack.temporary(TerminalProgress(), compiler="optimising") as stack,
+            progress_bar() as progress,
+        ):
             measuring = run(
                 benchmark,
                 stack,

@@ -1,20 +1,29 @@
-"""How many commands one worker process decides per second, from a backlog on four partitions."""
+"""How many commands a worker decides per second, from a backlog on four partitions."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import orjson
+from aiokafka.admin import AIOKafkaAdminClient
 from pydantic import SecretStr
 
 from agents.users import COMMAND_WORKER
 from benchmarks.peers.extra import QUIXSTREAMS
 from benchmarks.peers.kafka_streams import java_command
-from benchmarks.rig.backlog import backlog, new_deployment, rate, read_committed, send
+from benchmarks.rig.backlog import (
+    backlog,
+    new_deployment,
+    rate,
+    read_committed,
+    send,
+    send_at_once,
+)
 from benchmarks.rig.process import RunningContestant, contestant
 from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
 from benchmarks.rig.target import Target
@@ -24,13 +33,15 @@ from models.errors import Fatal
 from streams.aggregate import TopicNames
 from streams.encryption.keys import new_master_key
 from streams.kafka.clients import admin_client, cluster_id
-from streams.kafka.groups import committed_positions
-from streams.kafka.log_reader import open_logs
+from streams.kafka.groups import committed_positions, describe_group
+from streams.kafka.partitioner import partition_of
 from streams.kafka.topics import partitions_of
 from streams.settings import Settings
 
 COMMANDS_PER_SECOND = "commands/s"
 CPU_PER_COMMAND = "CPU µs/command"
+OUR_TWO = "cqrs-streams, two processes"
+STREAMS_TWO = "Kafka Streams, two threads"
 _TIMEOUT_S = 600.0
 
 
@@ -39,6 +50,9 @@ class Worker(NamedTuple):
 
     command: list[str]
     group: str
+    processes: int = 1
+    members: int = 1
+    """Of the group, when all processes have joined it."""
 
 
 class Sample(NamedTuple):
@@ -65,6 +79,11 @@ def our_worker(settings: Settings, folder: Path, cluster: str) -> Worker:
     return Worker(command_line(ROLES["commands"]), settings.namespace + COMMAND_WORKER)
 
 
+def our_two_workers(settings: Settings, folder: Path, cluster: str) -> Worker:
+    """Return how to start two of our command workers."""
+    return our_worker(settings, folder, cluster)._replace(processes=2, members=2)
+
+
 def plain_loop(settings: Settings, folder: Path, cluster: str) -> Worker:
     """Return how to start the loop of `peers/plain_loop.py`."""
     command = module_command("benchmarks.peers.plain_loop")
@@ -78,11 +97,12 @@ def faust_agent(settings: Settings, folder: Path, cluster: str) -> Worker:
     return Worker([python, *faust[:2], *datadir, *faust[2:]], f"{settings.namespace}faust-agent")
 
 
-def kafka_streams(settings: Settings, folder: Path, cluster: str) -> Worker:
+def kafka_streams(settings: Settings, folder: Path, cluster: str, *, threads: int = 1) -> Worker:
     """Return how to start the topology of `peers/java/users/Main.java`."""
     where = settings.bootstrap_servers, settings.namespace, str(settings.partitions)
-    command = java_command(folder, "users.Main", *where, cluster, str(folder / settings.namespace))
-    return Worker(command, f"{settings.namespace}streams")
+    state = str(folder / settings.namespace)
+    command = java_command(folder, "users.Main", *where, cluster, state, str(threads))
+    return Worker(command, f"{settings.namespace}streams", members=threads)
 
 
 def quixstreams(settings: Settings, folder: Path, cluster: str) -> Worker:
@@ -137,20 +157,36 @@ async def let_decide(
     *,
     encrypt: bool = False,
 ) -> Decided:
-    """Let a new process decide these records, on new topics; `encrypt` switches encryption on.
+    """Let new processes decide these records, on new topics; `encrypt` switches encryption on.
+
+    The records are there before a process that is alone in its group. Several have joined it before
+    all records become visible at the same time; otherwise the first one would begin alone.
 
     Raises:
-        Fatal: it ended, or did not decide all in time.
+        Fatal: one ended, or they did not decide all in time.
     """
     settings, names = await new_deployment(context)
     if encrypt:
         key = SecretStr(new_master_key())
         settings = settings.model_copy(update={"encrypt_personal_data": True, "master_key": key})
-    await send(settings, names.commands, records)
     worker = new_worker(settings, context.folder, await cluster_id(settings))
-    log = context.folder / f"{worker.group}.log"
-    with contestant(worker.command, settings, log) as process:
-        samples = await _wait_until_decided(settings, names, worker.group, process)
+    if worker.members == 1:
+        await send(settings, names.commands, records)
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(
+                contestant(
+                    worker.command, settings, context.folder / f"{worker.group}-{number}.log"
+                )
+            )
+            for number in range(worker.processes)
+        ]
+        async with admin_client(settings) as admin:
+            group = _Group(admin, worker, processes)
+            if worker.members > 1:
+                await wait_until(group.is_complete, timeout=_TIMEOUT_S, what="all have joined")
+                await send_at_once(settings, names.commands, records)
+            samples = await group.decide(settings, names, records)
     return Decided(settings, names, samples)
 
 
@@ -165,35 +201,57 @@ def cpu_per_command(samples: Sequence[Sample], warm_up: int) -> float:
     return (end.cpu_seconds - begin.cpu_seconds) / (end.commands - begin.commands)
 
 
-async def _wait_until_decided(
-    settings: Settings, names: TopicNames, group: str, process: RunningContestant
-) -> list[Sample]:
-    """Wait until the group has committed the end offsets of the command topic.
+class _Group:
+    """The consumer group of a contestant."""
 
-    This costs the broker almost nothing. Reading the outcomes would compete with the worker.
-    """
-    partitions = partitions_of(settings, names.commands)
-    async with open_logs(settings, partitions) as logs, admin_client(settings) as admin:
-        ends = sum((await logs.end_offsets(partitions)).values())
+    def __init__(
+        self, admin: AIOKafkaAdminClient, worker: Worker, processes: Sequence[RunningContestant]
+    ) -> None:
+        self._admin = admin
+        self._worker = worker
+        self._processes = processes
 
+    async def is_complete(self) -> bool:
+        """Check whether all members have joined and the group is stable."""
+        self._check()
+        group = await describe_group(self._admin, self._worker.group)
+        return group.members == self._worker.members and not group.is_rebalancing
+
+    async def decide(
+        self, settings: Settings, names: TopicNames, records: Sequence[tuple[bytes, bytes]]
+    ) -> list[Sample]:
+        """Wait until the group has committed the ends of these records, the first of their topic.
+
+        This costs the broker almost nothing. Reading the outcomes would compete with the worker.
+        """
+        partitions = partitions_of(settings, names.commands)
+        ends = Counter(partition_of(key, settings.partitions) for key, _ in records)
         samples = [Sample(0, 0.0)]
 
         async def decided() -> bool:
-            process.check()
-            found = await committed_positions(admin, group, partitions)
-            samples.append(Sample(sum(found.values()), process.cpu_seconds()))
-            return samples[-1].commands >= ends
+            self._check()
+            found = await committed_positions(self._admin, self._worker.group, partitions)
+            # A transaction's marker, which some commit and some do not, is behind the records.
+            commands = sum(min(ends[tp.partition], at) for tp, at in found.items())
+            used = sum(process.cpu_seconds() for process in self._processes)
+            samples.append(Sample(commands, used))
+            return commands == len(records)
 
-        await wait_until(decided, timeout=_TIMEOUT_S, what=f"{group} has decided all")
-    return samples
+        await wait_until(decided, timeout=_TIMEOUT_S, what=f"{self._worker.group} has decided all")
+        return samples
+
+    def _check(self) -> None:
+        for process in self._processes:
+            process.check()
 
 
 DECIDING = Benchmark(
     name="deciding",
     about=(
-        "Commands that one worker process decides per second. The backlog has the same seeded "
-        "commands for all contestants, on four partitions: registrations, changes, 5% to be "
-        "rejected, 2% repeated, 0.5% malformed. Every process is new, and so are its topics. "
+        "Commands that a worker decides per second. The backlog has the same seeded commands for "
+        "all contestants, on four partitions: registrations, changes, 5% to be rejected, 2% "
+        "repeated, 0.5% malformed. Every process is new, and so are its topics. Two processes or "
+        "threads share the two cores with the broker: that is what the machine can do. "
         "Counted are the outcomes that a read_committed reader sees, by the broker's timestamps, "
         "after a warm-up in which Java compiles its code. The CPU is that of the process with all "
         "its threads for the same commands, without the broker."
@@ -224,6 +282,16 @@ DECIDING = Benchmark(
             partial(decide, new_worker=kafka_streams, same_outcomes=True),
         ),
         Contestant(
+            OUR_TWO,
+            "Two of our command workers, which share the four partitions.",
+            partial(decide, new_worker=our_two_workers, same_outcomes=True),
+        ),
+        Contestant(
+            STREAMS_TWO,
+            "Kafka Streams with two stream threads in its process.",
+            partial(decide, new_worker=partial(kafka_streams, threads=2), same_outcomes=True),
+        ),
+        Contestant(
             "plain aiokafka loop",
             "The limit in Python: aiokafka and orjson, decisions on a dict, events and outcomes in "
             "one transaction per chunk and partition. No validation beyond what the decision "
@@ -250,6 +318,7 @@ DECIDING = Benchmark(
     ),
     targets=(
         Target(COMMANDS_PER_SECOND, least=1.0, to="Kafka Streams"),
+        Target(COMMANDS_PER_SECOND, least=1.1, of=OUR_TWO, to=STREAMS_TWO),
         Target(COMMANDS_PER_SECOND, least=0.7, to="plain aiokafka loop"),
         Target(COMMANDS_PER_SECOND, least=10, to="ordinary Faust agent"),
     ),

@@ -259,6 +259,12 @@ LATENCY = Benchmark(
         Target("at 5/s, p50 ms", most=12),
         Target("at 5/s, p99 ms", most=40),
         Target("first after idle time, ms", most=40),
+        Target("found by a search, p50 ms", most=30, of="cqrs-streams, until found"),
+        Target(
+            f"found by a search, {_CLIENTS} clients, p50 ms",
+            most=60,
+            of="cqrs-streams, until found",
+        ),
         Target("found by a search, p99 ms", most=400, of="cqrs-streams, until found"),
     ),
 )

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from agents.users import COMMAND_WORKER
 from benchmarks.deciding import COMMANDS_PER_SECOND, CPU_PER_COMMAND
-from benchmarks.rig.backlog import new_deployment, rate, read_committed, send
+from benchmarks.rig.backlog import new_deployment, rate, read_committed, send, send_at_once
 from benchmarks.rig.changelog_history import states, write_changelog
 from benchmarks.rig.process import RunningContestant, contestant
 from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
@@ -24,8 +24,7 @@ from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line
 from deploy.waiting import wait_until
 from streams.aggregate import TopicNames
-from streams.commands.bulk_sender import BulkSender
-from streams.kafka.clients import admin_client, new_producer, started
+from streams.kafka.clients import admin_client
 from streams.kafka.groups import committed_positions, describe_group
 from streams.kafka.partitioner import partition_of
 from streams.kafka.topics import partitions_of
@@ -76,7 +75,7 @@ async def scale(context: BenchContext, *, aggregates: str, workers: int) -> Figu
             await group.decide(len(first))
             records = [next(changes) for _ in range(context.size["commands"])]
             begin = group.sample()
-            await _send_at_once(settings, names.commands, records)
+            await send_at_once(settings, names.commands, records)
             await group.decide(len(first) + len(records))
             end = group.sample()
     outcomes = await read_committed(settings, names.outcomes)
@@ -166,16 +165,6 @@ def _one_for_each(settings: Settings, changes: Iterator[_Record]) -> list[_Recor
         record = next(changes)
         found.setdefault(partition_of(record[0], settings.partitions), record)
     return list(found.values())
-
-
-async def _send_at_once(settings: Settings, topic: str, records: Sequence[_Record]) -> None:
-    """Send records in one transaction, so that the workers see all of them at the same time."""
-    producer = new_producer(settings, transactional_id=f"{settings.namespace}at-once")
-    async with started(producer, settings), producer.transaction():
-        sender = BulkSender(producer, topic, settings.partitions)
-        for key, value in records:
-            await sender.add(key, value)
-        await sender.flush()
 
 
 def _figures(begin: _Sample, end: _Sample, commands: int, per_second: float) -> Figures:

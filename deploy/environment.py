@@ -92,12 +92,14 @@ _READ_AT_IMPORT = re.compile(
 def child_environment(settings: Settings) -> dict[str, str]:
     """Return this process's environment plus `settings`, for a child process that uses them.
 
-    What `settings` do not contain is not set, and variables that could configure a worker's
-    libraries beside the settings are left out. Of a secret from a file, the file's name is passed.
+    Only what was set is passed on, no defaults: the child may be of another version, which refuses
+    variables that it does not know. What `settings` do not contain is not set, and variables that
+    could configure a worker's libraries beside the settings are left out. Of a secret from a file,
+    the file's name is passed.
     """
     variables = {
         variable(name): value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-        for name, value in settings.model_dump(exclude_none=True).items()
+        for name, value in settings.model_dump(exclude_none=True, exclude_unset=True).items()
     }
     known = set(map(variable, Settings.model_fields))
     others = {

@@ -11,7 +11,7 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -71,6 +71,10 @@ async def create_user_topics(settings: Settings) -> None:
     await create_topics(settings, topic_specs(settings, TopicNames.of(settings, USERS.name)))
 
 
+Launcher = Callable[[str], Sequence[str]]
+"""Returns the command that starts one worker of the app in this module."""
+
+
 class WorkerProcess:
     """One `faust worker` process of a role.
 
@@ -80,7 +84,13 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, role: Role, settings: Settings, folder: Path, *, app: str | None = None
+        self,
+        role: Role,
+        settings: Settings,
+        folder: Path,
+        *,
+        app: str | None = None,
+        launcher: Launcher = command_line,
     ) -> None:
         """Prepare a worker; `start` starts it.
 
@@ -89,11 +99,12 @@ class WorkerProcess:
             settings: passed on in its environment.
             folder: where its log is written.
             app: module of another app than the role's own.
+            launcher: starts it, if not as usual; the process must be that of the command itself.
         """
         self.role = role
         self.settings = settings
         self.log = folder / f"{settings.namespace}{role}-{uuid4().hex[:6]}.log"
-        self._app = app or ROLES[role]
+        self._command = launcher(app or ROLES[role])
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -142,7 +153,7 @@ class WorkerProcess:
         assert not self.is_running, "it runs already"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command_line(self._app),
+                self._command,
                 env={**child_environment(self.settings), **extra},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -211,12 +222,21 @@ class Deployment:
     open: ClassVar[list[Deployment]] = []
     """All open deployments; `worker_logs` reads their logs for the report of a failure."""
 
-    def start(self, role: Role, *, app: str | None = None, **extra: str) -> WorkerProcess:
+    def start(
+        self,
+        role: Role,
+        launcher: Launcher = command_line,
+        /,
+        *,
+        app: str | None = None,
+        **extra: str,
+    ) -> WorkerProcess:
         """Start one more worker; it ends with the deployment at the latest.
 
-        `app` is the module of another app than the role's own, `extra` are environment variables.
+        `app` and `launcher` are as for a `WorkerProcess`, `extra` are environment variables.
         """
-        worker = WorkerProcess(role, self.settings_of(role), self.folder, app=app)
+        settings = self.settings_of(role)
+        worker = WorkerProcess(role, settings, self.folder, app=app, launcher=launcher)
         self.workers.append(worker)
         worker.start(**extra)
         return worker

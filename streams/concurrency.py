@@ -9,6 +9,9 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
+# The longest rest after a run that took long: that it did may have been chance.
+_MAX_REST_S = 0.25
+
 
 class Coalesced(Generic[T]):
     """An action whose runs are shared by concurrent callers (request coalescing).
@@ -18,10 +21,20 @@ class Coalesced(Generic[T]):
     for all, and if that one is cancelled or fails, the next one does.
     """
 
-    def __init__(self, action: Callable[[], Awaitable[T]], *, min_interval: float) -> None:
-        """Share `action`; its runs begin at least `min_interval` seconds apart."""
+    def __init__(
+        self, action: Callable[[], Awaitable[T]], *, min_interval: float, rests: bool = False
+    ) -> None:
+        """Share an action.
+
+        Args:
+            action: The action.
+            min_interval: Least number of seconds from the beginning of one run to the next one.
+            rests: Whether a rest follows each run that is as long as the run was. So a server that
+                is slow, because it has much to do, gets half of the time for its other work.
+        """
         self._action = action
         self._min_interval = min_interval
+        self._rests = rests
         self._lock = asyncio.Lock()
         self._begun = 0
         self._done = 0
@@ -34,10 +47,14 @@ class Coalesced(Generic[T]):
         async with self._lock:
             if self._done < wanted:
                 await asyncio.sleep(self._due - time.monotonic())
-                self._due = time.monotonic() + self._min_interval
+                began = time.monotonic()
+                self._due = began + self._min_interval
                 self._begun += 1
                 self._result = await self._action()
                 self._done = self._begun
+                if self._rests:
+                    ended = time.monotonic()
+                    self._due = max(self._due, ended + min(ended - began, _MAX_REST_S))
             return self._result
 
 

@@ -12,7 +12,7 @@ The description of a setting is its meaning in the README's table (`deploy/cli/c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,10 +27,11 @@ from streams.setting_values import Values
 PREFIX = "CQRS_"
 
 Security = Literal["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]
-Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
+Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "GSSAPI"]
 
 _SERVERS = Values("host:port[,host:port]")
 _URLS = Values("a scheme, a host and a port for each node, as in https://es1:9200,https://es2:9200")
+_FUNCTION = Values("module:function")
 _BOOTSTRAP_SERVER = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})", re.ASCII)
 # What only one kind of protocol uses.
 _FOR_TLS = (
@@ -40,7 +41,8 @@ _FOR_TLS = (
     "kafka_key_password",
     "kafka_key_password_file",
 )
-_FOR_SASL = ("kafka_username", "kafka_password", "kafka_password_file", "kafka_sasl_mechanism")
+_FOR_PASSWORDS = ("kafka_username", "kafka_password", "kafka_password_file")
+_FOR_TOKENS = ("kafka_token_provider",)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,12 @@ class ConnectionSettings(BaseModel):
     kafka_username: str | None = Field(None, description="user for SASL")
     kafka_password: SecretStr | None = Field(None, description="the user's password")
     kafka_password_file: Path | None = Field(None, description="file with it")
+    kafka_token_provider: Annotated[str | None, _FUNCTION] = Field(
+        None,
+        description="for OAUTHBEARER: a function without parameters, to be awaited, that returns a "
+        "token",
+        pattern=r"^[\w.]+:\w+$",
+    )
     kafka_ca_file: Path | None = Field(
         None, description="PEM file of the CAs to trust; without it, those of the system"
     )
@@ -211,25 +219,45 @@ class ConnectionSettings(BaseModel):
     def _check_kafka(self) -> Iterator[Contradiction]:
         has_tls = self.kafka_security in {"ssl", "sasl_ssl"}
         has_sasl = self.kafka_security.startswith("sasl_")
-        unused = (() if has_tls else _FOR_TLS) + (() if has_sasl else _FOR_SASL)
-        for name in unused:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                yield Contradiction(
-                    f"{variable(name)} is set and CQRS_KAFKA_SECURITY={self.kafka_security} does "
-                    "not use it: one of the two is wrong",
-                    (name, "kafka_security"),
-                )
-        if has_sasl and not (self.kafka_username and self._has_secret("kafka_password")):
-            yield Contradiction(
-                f"CQRS_KAFKA_SECURITY={self.kafka_security} needs CQRS_KAFKA_USERNAME and "
-                "CQRS_KAFKA_PASSWORD_FILE (or CQRS_KAFKA_PASSWORD)",
-                ("kafka_security", "kafka_username", "kafka_password", "kafka_password_file"),
-            )
+        yield from self._unused("kafka_security", () if has_tls else _FOR_TLS)
+        if has_sasl:
+            yield from self._check_sasl()
+        else:
+            sasl = (*_FOR_PASSWORDS, *_FOR_TOKENS, "kafka_sasl_mechanism")
+            yield from self._unused("kafka_security", sasl)
         if has_tls and self.kafka_cert_file is None:
             for name in ("kafka_key_file", "kafka_key_password", "kafka_key_password_file"):
                 if self._has(name):
                     line = f"{variable(name)} needs CQRS_KAFKA_CERT_FILE"
                     yield Contradiction(line, (name, "kafka_cert_file"))
+
+    def _check_sasl(self) -> Iterator[Contradiction]:
+        mechanism = self.kafka_sasl_mechanism
+        has_password = mechanism not in {"OAUTHBEARER", "GSSAPI"}
+        yield from self._unused("kafka_sasl_mechanism", () if has_password else _FOR_PASSWORDS)
+        if mechanism != "OAUTHBEARER":
+            yield from self._unused("kafka_sasl_mechanism", _FOR_TOKENS)
+        elif self.kafka_token_provider is None:
+            yield Contradiction(
+                "CQRS_KAFKA_SASL_MECHANISM=OAUTHBEARER needs CQRS_KAFKA_TOKEN_PROVIDER",
+                ("kafka_sasl_mechanism", "kafka_token_provider"),
+            )
+        if has_password and not (self.kafka_username and self._has_secret("kafka_password")):
+            yield Contradiction(
+                f"CQRS_KAFKA_SECURITY={self.kafka_security} needs CQRS_KAFKA_USERNAME and "
+                "CQRS_KAFKA_PASSWORD_FILE (or CQRS_KAFKA_PASSWORD)",
+                ("kafka_security", "kafka_username", "kafka_password", "kafka_password_file"),
+            )
+
+    def _unused(self, by: str, names: Iterable[str]) -> Iterator[Contradiction]:
+        """Yield those of these settings that are set, though `by` makes no use of them."""
+        for name in names:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                yield Contradiction(
+                    f"{variable(name)} is set and {variable(by)}={getattr(self, by)} does not use "
+                    "it: one of the two is wrong",
+                    (name, by),
+                )
 
     def _check_elasticsearch(self) -> Iterator[Contradiction]:
         user = ("elasticsearch_username", "elasticsearch_password", "elasticsearch_password_file")

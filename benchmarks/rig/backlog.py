@@ -83,6 +83,18 @@ async def send(settings: Settings, topic: str, records: Iterable[tuple[bytes, by
         await sender.flush()
 
 
+async def send_at_once(
+    settings: Settings, topic: str, records: Iterable[tuple[bytes, bytes]]
+) -> None:
+    """Send records in one transaction, so that workers see all of them at the same time."""
+    producer = new_producer(settings, transactional_id=f"{settings.namespace}at-once")
+    async with started(producer, settings), producer.transaction():
+        sender = BulkSender(producer, topic, settings.partitions)
+        for key, value in records:
+            await sender.add(key, value)
+        await sender.flush()
+
+
 async def read_committed(settings: Settings, topic: str) -> list[Any]:
     """Return all records of a topic that a `read_committed` reader sees, in partition order."""
     partitions = partitions_of(settings, topic)

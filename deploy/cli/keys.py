@@ -13,14 +13,17 @@ from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, output_option, print_table, write
 from deploy.cli.terminal import examples, progress_bar
 from deploy.environment import load_settings
+from models.errors import Fatal
 from streams.aggregate import TopicNames
-from streams.commands.rotate_keys import WrappedKeys, read_wrapped_keys, rotate_keys
+from streams.commands.rotate_keys import Rotated, WrappedKeys, read_wrapped_keys, rotate_keys
 from streams.encryption.keys import new_master_key
 from streams.kafka.rights import command_worker, reader
 from streams.kafka.topics import check_topics, topic_specs
 from streams.worker.process import tune_gc
 
-_COUNTS = ("partition", "current", "second", "unknown", "replaced")
+_COUNTS = ("partition", "current", "second", "unknown", "damaged", "replaced")
+_COLUMNS = ("CQRS_MASTER_KEY", "second one", "neither", "damaged", "replaced, until compaction")
+_SHOWN_IDS = 10  # of users, in a line
 
 
 @click.group()
@@ -74,7 +77,7 @@ def status(ctx: click.Context, form: Form) -> None:
 
     with progress_bar() as progress:
         found = asyncio.run(read())
-    left = sum(one.second + one.unknown for one in found)
+    left = sum(one.second + one.unknown + one.damaged for one in found)
     items = [asdict(one) for one in found]
     document = {"ok": not left, "partitions": items}
     write(form, document, items, _COUNTS, lambda: _print(names.keys, found))
@@ -90,6 +93,9 @@ def rotate(form: Form) -> None:
     Workers may run. One that owns a partition with such keys loses it for a moment, and takes it
     over again. If this is interrupted, run it again: it continues with what is left. Events and
     states stay as they are, for the keys of users do not change.
+
+    A key that is damaged, or of another master key, stays as it is and holds up no other one. Exit
+    code 75 with the ids of these users: the former master key is still needed.
     """
     settings = load_settings()
     names = TopicNames.of(settings, USERS.name)
@@ -97,7 +103,7 @@ def rotate(form: Form) -> None:
 
     rights = command_worker(names, settings.namespace + COMMAND_WORKER)
 
-    async def wrap() -> list[int]:
+    async def wrap() -> list[Rotated]:
         await check_topics(settings, topic_specs(settings, names), rights)
         return [
             await rotate_keys(settings, names, number, COMMAND_WORKER, progress)
@@ -105,22 +111,51 @@ def rotate(form: Form) -> None:
         ]
 
     with progress_bar() as progress:
-        wrapped = asyncio.run(wrap())
-    items = [{"partition": number, "wrapped": count} for number, count in enumerate(wrapped)]
-    line = f"{sum(wrapped):,} keys of users were wrapped again; `cqrs keys status` checks"
-    columns = ("partition", "wrapped")
-    write(form, {"wrapped": wrapped}, items, columns, lambda: click.echo(line))
+        found = asyncio.run(wrap())
+    items = [asdict(one) for one in found]
+    document = {"wrapped": [one.wrapped for one in found], "partitions": items}
+    line = f"{sum(one.wrapped for one in found):,} keys of users were wrapped again"
+    write(form, document, items, ("partition", "wrapped"), lambda: click.echo(line))
+    left = _left(names.keys, found)
+    if left:
+        raise Fatal(f"{'; '.join(left)}; the former master key is still needed")
+
+
+def _left(topic: str, found: Sequence[Rotated]) -> list[str]:
+    """Return what has to be done about the keys that could not be wrapped again."""
+    unknown = [user for one in found for user in one.unknown]
+    damaged = [user for one in found for user in one.damaged]
+    lines = []
+    if unknown:
+        lines.append(
+            "keys of users that neither CQRS_MASTER_KEY nor CQRS_SECOND_MASTER_KEY opens "
+            f"({_shown(unknown)}): set the one that they were wrapped with"
+        )
+    if damaged:
+        lines.append(
+            f"damaged keys of users ({_shown(damaged)}): restore their records on {topic} from a "
+            "backup"
+        )
+    return lines
+
+
+def _shown(users: Sequence[str]) -> str:
+    more = len(users) - _SHOWN_IDS
+    return ", ".join(users[:_SHOWN_IDS]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _print(topic: str, found: Sequence[WrappedKeys]) -> None:
     print_table(
-        (topic, "CQRS_MASTER_KEY", "second one", "neither", "replaced, until compaction"),
+        (topic, *_COLUMNS),
         [
             (
                 one.partition,
-                *(f"{n:,}" for n in (one.current, one.second, one.unknown, one.replaced)),
+                *(
+                    f"{n:,}"
+                    for n in (one.current, one.second, one.unknown, one.damaged, one.replaced)
+                ),
             )
             for one in found
         ],
-        right=("CQRS_MASTER_KEY", "second one", "neither", "replaced, until compaction"),
+        right=_COLUMNS,
     )

@@ -16,7 +16,12 @@ from deploy.cli.output import Form, output_option, write
 from deploy.cli.terminal import as_typed, examples, waiting
 from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
-from models.commands import DeactivateUser, ReactivateUser, RegisterUser, UpdateUserProfile
+from models.commands import (
+    DeactivateUser,
+    ReactivateUser,
+    RegisterUser,
+    UpdateUserProfile,
+)
 from models.errors import InvalidCommand
 from models.messages import Command
 from models.outcomes import (

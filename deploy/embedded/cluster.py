@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from typing_extensions import Self
 
@@ -32,11 +32,24 @@ from deploy.embedded.jars import ensure_jars
 from deploy.embedded.ports import HOST, free_ports
 from deploy.embedded.preconditions import require_disk, require_memory
 from deploy.embedded.processes import ServerProcess, start_together
+from deploy.embedded.secrets import Secrets
 from deploy.embedded.start_progress import Progress
 
-L = TypeVar("L")
+L = TypeVar("L", covariant=True)
 
 _NODES = 3
+
+
+class Place(NamedTuple):
+    """Where a node runs, if not beside this process."""
+
+    address: str = HOST
+    inside: Sequence[str] = ()
+    """Command that runs another one there, in its own process."""
+
+
+class _NewListeners(Protocol[L]):
+    def __call__(self, public: int, internal: int, /, *, host: str) -> L: ...
 
 
 class _Cluster(ABC):
@@ -48,15 +61,20 @@ class _Cluster(ABC):
         heap_mb: int,
         changes: Mapping[str, object],
         proxy_of: Callable[[int], int],
+        places: Sequence[Place],
+        secrets: Secrets | None,
     ) -> None:
         self._homes = homes
+        self._places = places
         self._changes = changes
+        self._secrets = secrets
         ports = free_ports(2 * len(homes))
         self._ports = list(zip(ports[::2], ports[1::2], strict=True))
         self.advertised = [(proxy_of(one), proxy_of(other)) for one, other in self._ports]
         """The ports of each node that others connect to: that for clients, and the nodes' own."""
         self.nodes = tuple(
-            self._node(home, heap_mb, ports) for home, ports in zip(homes, self._ports, strict=True)
+            self._node(home, heap_mb, ports, place)
+            for home, ports, place in zip(homes, self._ports, places, strict=True)
         )
 
     @classmethod
@@ -69,6 +87,8 @@ class _Cluster(ABC):
         heap_mb: int = 0,
         changes: Mapping[str, object] = MappingProxyType({}),
         proxy_of: Callable[[int], int] = lambda port: port,
+        places: Sequence[Place] = (),
+        secrets: Secrets | None = None,
     ) -> Iterator[Self]:
         """Start a new cluster, and remove it at the end of the block.
 
@@ -81,19 +101,24 @@ class _Cluster(ABC):
             changes: settings of the server in place of those that `configure` chooses.
             proxy_of: opens a proxy to a node's port, and returns the port of the proxy: the one
                 that clients and other nodes connect to.
+            places: where each node runs.
+            secrets: of Kafka only: if given, clients and nodes show who they are, over TLS.
 
         Raises:
             Fatal: it could not be started; the message is one line with the reason.
         """
         with ExitStack() as resources:
             homes = [resources.enter_context(temporary.home()) for _ in range(nodes)]
-            cluster = cls(homes, heap_mb, changes, proxy_of)
+            places = places or [Place()] * nodes
+            cluster = cls(homes, heap_mb, changes, proxy_of, places, secrets)
             resources.callback(cluster._kill)
             cluster._start(progress or Progress())
             yield cluster
 
     @abstractmethod
-    def _node(self, home: Path, heap_mb: int, ports: tuple[int, int]) -> ServerProcess:
+    def _node(
+        self, home: Path, heap_mb: int, ports: tuple[int, int], place: Place
+    ) -> ServerProcess:
         """Return a node that is not started yet."""
 
     @abstractmethod
@@ -108,6 +133,22 @@ class _Cluster(ABC):
         with progress.waiting(f"Starting {len(self.nodes)} {self.nodes[0].title} nodes"):
             start_together(self.nodes)
 
+    def _by_home(
+        self, listeners: _NewListeners[L], ports: Sequence[tuple[int, int]]
+    ) -> dict[Path, L]:
+        """Return what each node listens on, with these ports."""
+        return {
+            home: listeners(*pair, host=place.address)
+            for home, pair, place in zip(self._homes, ports, self._places, strict=True)
+        }
+
+    def _addresses(self, scheme: str = "") -> str:
+        """Return the addresses of all nodes for clients, separated by commas."""
+        return ",".join(
+            f"{scheme}{place.address}:{port}"
+            for (port, _), place in zip(self.advertised, self._places, strict=True)
+        )
+
     def _kill(self) -> None:
         """Kill all nodes: their data is removed as well, so a clean shutdown is not needed."""
         for node in self.nodes:
@@ -120,7 +161,7 @@ class EmbeddedCluster(_Cluster):
     @property
     def bootstrap_servers(self) -> str:
         """Addresses of all nodes for Kafka clients: host:port, separated by commas."""
-        return ",".join(f"{HOST}:{broker}" for broker, _ in self.advertised)
+        return self._addresses()
 
     @property
     def controller(self) -> ServerProcess | None:
@@ -136,14 +177,17 @@ class EmbeddedCluster(_Cluster):
         node = self.nodes[id_ - 1]
         return node if node.is_ready else None
 
-    def _node(self, home: Path, heap_mb: int, ports: tuple[int, int]) -> ServerProcess:
-        return ServerProcess("kafka", home, heap_mb=heap_mb or 288)
+    def _node(
+        self, home: Path, heap_mb: int, ports: tuple[int, int], place: Place
+    ) -> ServerProcess:
+        return ServerProcess("kafka", home, heap_mb=heap_mb or 288, inside=place.inside)
 
     def _configure(self) -> None:
         kafka.configure(
-            _by_home(self._homes, self._ports, kafka.Listeners),
-            advertised=_by_home(self._homes, self.advertised, kafka.Listeners),
+            self._by_home(kafka.Listeners, self._ports),
+            advertised=self._by_home(kafka.Listeners, self.advertised),
             changes=self._changes,
+            secrets=self._secrets,
         )
 
 
@@ -153,29 +197,27 @@ class ElasticsearchCluster(_Cluster):
     @property
     def elasticsearch_url(self) -> str:
         """URLs of all nodes for Elasticsearch clients, separated by commas."""
-        return ",".join(f"http://{HOST}:{http}" for http, _ in self.advertised)
+        return self._addresses("http://")
 
     def node_named(self, name: str) -> ServerProcess:
         """Return the node with this name, as Elasticsearch reports it."""
         return self.nodes[elasticsearch.node_names(len(self.nodes)).index(name)]
 
-    def _node(self, home: Path, heap_mb: int, ports: tuple[int, int]) -> ServerProcess:
+    def _node(
+        self, home: Path, heap_mb: int, ports: tuple[int, int], place: Place
+    ) -> ServerProcess:
         return ServerProcess(
             "elasticsearch",
             home,
             heap_mb=heap_mb or 512,
-            healthy=partial(elasticsearch.is_healthy, ports[0]),
+            healthy=partial(elasticsearch.is_healthy, ports[0], host=place.address),
+            inside=place.inside,
         )
 
     def _configure(self) -> None:
+        assert self._secrets is None, "each node would need the files in its own home"
         elasticsearch.configure(
-            _by_home(self._homes, self._ports, elasticsearch.Listeners),
-            advertised=_by_home(self._homes, self.advertised, elasticsearch.Listeners),
+            self._by_home(elasticsearch.Listeners, self._ports),
+            advertised=self._by_home(elasticsearch.Listeners, self.advertised),
             changes=self._changes,
         )
-
-
-def _by_home(
-    homes: Sequence[Path], ports: Sequence[tuple[int, int]], listeners: Callable[[int, int], L]
-) -> dict[Path, L]:
-    return {home: listeners(*pair) for home, pair in zip(homes, ports, strict=True)}

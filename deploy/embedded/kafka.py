@@ -1,4 +1,7 @@
-"""Kafka: broker and controller in one process per node (KRaft), on 127.0.0.1 only."""
+"""Kafka: broker and controller in one process per node (KRaft).
+
+It listens on 127.0.0.1, unless `Listeners` name another host.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,8 @@ class Listeners(NamedTuple):
 
     broker: int
     controller: int  # used by the nodes only
-    certificates: int = 0  # for clients that show a certificate; only of a secured node
+    certificates: int = 0  # of a secured node: for clients that show a certificate, if not 0
+    host: str = HOST
 
 
 def configure(
@@ -47,16 +51,17 @@ def configure(
         secrets: if given, clients authenticate, over TLS, and have the rights that ACLs give them.
     """
     advertised = advertised or nodes
-    controllers = [f"{HOST}:{ports.controller}" for ports in advertised.values()]
+    controllers = [f"{ports.host}:{ports.controller}" for ports in advertised.values()]
     voters = [f"{id_}@{voter}:{_new_id()}" for id_, voter in enumerate(controllers, 1)]
     # with `=`: an id may start with a dash and would be taken for another option
     new = [f"--cluster-id={_new_id()}", f"--initial-controllers={','.join(voters)}"]
     for id_, (home, ports) in enumerate(nodes.items(), 1):
         settings = {"node.id": id_, "controller.quorum.bootstrap.servers": ",".join(controllers)}
-        settings |= _settings(ports, replicas=len(nodes), in_sync=max(1, len(nodes) - 1))
-        settings["advertised.listeners"] = _addresses(advertised[home])
-        if secrets is not None:
-            settings |= _secured(ports, secrets)
+        settings |= _settings(replicas=len(nodes), in_sync=max(1, len(nodes) - 1))
+        settings |= _unsecured() if secrets is None else _secured(secrets)
+        clients = "PLAINTEXT" if secrets is None else "SASL_SSL"
+        settings["listeners"] = _addresses(clients, ports)
+        settings["advertised.listeners"] = _addresses(clients, advertised[home])
         settings |= changes
         text = "".join(f"{name}={value}\n" for name, value in settings.items())
         write_atomically(home / _PROPERTIES, text, mode=0o600)
@@ -100,13 +105,11 @@ def active_controller(home: Path) -> tuple[int, int]:
     return state["leaderEpoch"], state["leaderId"]
 
 
-def _settings(ports: Listeners, *, replicas: int, in_sync: int) -> dict[str, object]:
-    """Return the settings of a node, except those that name the nodes of the cluster."""
+def _settings(*, replicas: int, in_sync: int) -> dict[str, object]:
+    """Return the settings that all nodes have."""
     return {
         "process.roles": "broker,controller",
         "controller.listener.names": "CONTROLLER",
-        "listeners": _addresses(ports),
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "log.dirs": _DATA,  # relative to the working directory, which is the home
         "auto.create.topics.enable": "false",  # it would have the wrong number of partitions
         "delete.topic.enable": "true",
@@ -131,18 +134,17 @@ def _settings(ports: Listeners, *, replicas: int, in_sync: int) -> dict[str, obj
     }
 
 
-def _secured(ports: Listeners, secrets: Secrets) -> dict[str, object]:
-    """Return the settings of a node that differ if it is secured."""
-    listeners = (
-        f"SASL_SSL://{HOST}:{ports.broker},SSL://{HOST}:{ports.certificates},"
-        f"CONTROLLER://{HOST}:{ports.controller}"
-    )
+def _unsecured() -> dict[str, object]:
+    """Return the settings of nodes that everybody may use."""
+    return {"listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"}
+
+
+def _secured(secrets: Secrets) -> dict[str, object]:
+    """Return the settings of nodes to which clients, and nodes, show who they are."""
     security = "org.apache.kafka.common.security"
     admin = f'username="{ADMIN}" password="{secrets.password(ADMIN)}"'
     plain = " ".join(f'user_{name}="{secrets.password(name)}"' for name in PRINCIPALS)
     return {
-        "listeners": listeners,
-        "advertised.listeners": listeners,
         "listener.security.protocol.map": "SASL_SSL:SASL_SSL,SSL:SSL,CONTROLLER:SSL",
         "inter.broker.listener.name": "SASL_SSL",
         "sasl.mechanism.inter.broker.protocol": "SCRAM-SHA-512",
@@ -173,8 +175,10 @@ def _users(secrets: Secrets) -> list[str]:
     ]
 
 
-def _addresses(ports: Listeners) -> str:
-    return f"PLAINTEXT://{HOST}:{ports.broker},CONTROLLER://{HOST}:{ports.controller}"
+def _addresses(clients: str, ports: Listeners) -> str:
+    """Return what a node listens on; `clients` is the protocol of its port for clients."""
+    listeners = {clients: ports.broker, "SSL": ports.certificates, "CONTROLLER": ports.controller}
+    return ",".join(f"{name}://{ports.host}:{port}" for name, port in listeners.items() if port)
 
 
 def _new_id() -> str:

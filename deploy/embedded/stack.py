@@ -28,7 +28,7 @@ from deploy.embedded.jars import ensure_jars
 from deploy.embedded.lockfile import SECURITY
 from deploy.embedded.ports import HOST, Ports, choose_ports, require_free
 from deploy.embedded.preconditions import require_disk, require_memory
-from deploy.embedded.processes import ServerProcess, start_together
+from deploy.embedded.processes import Compiler, ServerProcess, start_together
 from deploy.embedded.secrets import ADMIN, Secrets
 from deploy.embedded.shared_files import locked, write_atomically
 from deploy.embedded.start_progress import Progress
@@ -100,6 +100,7 @@ class EmbeddedStack:
         secure: whether to start it with TLS, authentication and ACLs; a secured stack stays so.
         kafka_heap_mb: heap of Kafka in MiB.
         elasticsearch_heap_mb: heap of Elasticsearch in MiB.
+        compiler: that of both JVMs; the quick one is for all but measurements.
         kafka_jars: key of `ROOTS`, to run an older Kafka.
         elasticsearch_jars: the same for Elasticsearch.
     """
@@ -113,17 +114,21 @@ class EmbeddedStack:
         elasticsearch_port: int | None = None,
         kafka_heap_mb: int = 512,
         elasticsearch_heap_mb: int = 768,
+        compiler: Compiler = "quick",
         kafka_jars: str | None = None,
         elasticsearch_jars: str | None = None,
     ) -> None:
         self.home = (home or default_home()).absolute()
         self.secrets = Secrets(self.home)
         """The files of a secured stack."""
-        self.kafka = ServerProcess("kafka", self.home, heap_mb=kafka_heap_mb, jars=kafka_jars)
+        self.kafka = ServerProcess(
+            "kafka", self.home, heap_mb=kafka_heap_mb, compiler=compiler, jars=kafka_jars
+        )
         self.elasticsearch = ServerProcess(
             "elasticsearch",
             self.home,
             heap_mb=elasticsearch_heap_mb,
+            compiler=compiler,
             jars=elasticsearch_jars,
             healthy=lambda: elasticsearch.is_healthy(
                 self._ports.elasticsearch, self.secrets if self._ports.secure else None
@@ -142,6 +147,7 @@ class EmbeddedStack:
         secure: bool = False,
         kafka_heap_mb: int = 384,
         elasticsearch_heap_mb: int = 512,
+        compiler: Compiler = "quick",
         kafka_jars: str | None = None,
         elasticsearch_jars: str | None = None,
     ) -> Iterator[EmbeddedStack]:
@@ -155,6 +161,7 @@ class EmbeddedStack:
                 secure=secure,
                 kafka_heap_mb=kafka_heap_mb,
                 elasticsearch_heap_mb=elasticsearch_heap_mb,
+                compiler=compiler,
                 kafka_jars=kafka_jars,
                 elasticsearch_jars=elasticsearch_jars,
             )

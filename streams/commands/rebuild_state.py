@@ -207,6 +207,7 @@ async def rebuild_states(
     await _fold_events(settings, TopicPartition(names.events, tp.partition), fold, progress)
     for number, key in enumerate(store):
         if number % MAX_STATES == 0:
+            sealer.clear()
             await asyncio.sleep(0)
         fold.check(key, former(key)[1])
     changes: dict[bytes, bytes] = {}
@@ -214,6 +215,7 @@ async def rebuild_states(
     for number, (key, state, events) in enumerate(fold):
         if number % MAX_STATES == 0:
             progress(f"Writing {names.changelog}[{tp.partition}]", number, len(fold))
+            sealer.clear()
             await asyncio.sleep(0)
         value, _, remembered = former(key)
         new = encode_snapshot(Snapshot(state, events, remembered))

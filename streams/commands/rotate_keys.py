@@ -9,17 +9,18 @@ by that fences this program: its transaction is refused as a whole.
 The partition is first read without fencing anybody. If there is nothing to do nobody is disturbed;
 otherwise only what was written since then is read between fencing and writing, so that a worker
 which takes the partition over again at once does not prevent all progress.
+
+A data key that no master key opens stays as it is and holds up no other one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 
-from models.errors import Fatal
 from streams.aggregate import TopicNames
 from streams.commands.ownership import TakenOver, work_as_owner
 from streams.encryption.keys import MasterKeys, master_keys, no_master_key
@@ -42,9 +43,24 @@ class WrappedKeys:
     second: int
     """Users whose data key is wrapped with CQRS_SECOND_MASTER_KEY."""
     unknown: int
-    """Users whose data key neither of them opens."""
+    """Users whose data key neither of them opens: there is another master key."""
+    damaged: int
+    """Users whose data key names one of them, which does not open it."""
     replaced: int
     """Records of other master keys that do not count any more, until Kafka compacts them away."""
+
+
+@dataclass(frozen=True)
+class Rotated:
+    """What became of the data keys of a partition."""
+
+    partition: int
+    wrapped: int
+    """Number of those that were wrapped anew."""
+    unknown: tuple[str, ...]
+    """Users whose data key neither master key opens; it is as before."""
+    damaged: tuple[str, ...]
+    """Users whose data key is damaged; it is as before."""
 
 
 class KeysLog:
@@ -52,11 +68,14 @@ class KeysLog:
 
     def __init__(self, master: MasterKeys, partition: TopicPartition) -> None:
         self._master = master
+        self._first = MasterKeys(master.first)
+        self._second = None if master.second is None else MasterKeys(master.second)
         self._partition = partition
         self._position = 0
         self._current: set[bytes] = set()
         self._unknown: set[bytes] = set()
-        self._others = 0  # records of other master keys
+        self._damaged: set[bytes] = set()
+        self._others = 0  # records that the first master key does not open
         self.second: dict[bytes, bytes] = {}
         """Data keys that are wrapped with the second master key, by aggregate id."""
 
@@ -78,28 +97,37 @@ class KeysLog:
         """Apply one record; None destroys the data key."""
         self._current.discard(aggregate_id)
         self._unknown.discard(aggregate_id)
+        self._damaged.discard(aggregate_id)
         self.second.pop(aggregate_id, None)
         if wrapped is None:
             return
-        if MasterKeys(self._master.first).opens(aggregate_id, wrapped):
+        if self._first.opens(aggregate_id, wrapped):
             self._current.add(aggregate_id)
             return
         self._others += 1
-        second = self._master.second
-        if second is not None and MasterKeys(second).opens(aggregate_id, wrapped):
+        if self._second is not None and self._second.opens(aggregate_id, wrapped):
             self.second[aggregate_id] = wrapped
+        elif self._master.are_named_by(wrapped):
+            self._damaged.add(aggregate_id)
         else:
             self._unknown.add(aggregate_id)
 
     def summary(self) -> WrappedKeys:
         """Return how the data keys are wrapped."""
-        left = len(self.second) + len(self._unknown)
+        left = len(self.second) + len(self._unknown) + len(self._damaged)
         return WrappedKeys(
             self._partition.partition,
             current=len(self._current),
             second=len(self.second),
             unknown=len(self._unknown),
+            damaged=len(self._damaged),
             replaced=self._others - left,
+        )
+
+    def rotated(self, wrapped: int) -> Rotated:
+        """Return what became of the data keys, of which `wrapped` were wrapped anew."""
+        return Rotated(
+            self._partition.partition, wrapped, _names(self._unknown), _names(self._damaged)
         )
 
 
@@ -128,11 +156,11 @@ async def rotate_keys(
     partition: int,
     worker: str,
     progress: ProgressCallback = no_progress,
-) -> int:
+) -> Rotated:
     """Wrap the data keys of a partition that the second master key wrapped with the first one.
 
     A worker that owns the partition is fenced if there are any, and takes it over again. After an
-    interruption at any point another call wraps what is left.
+    interruption at any point another call wraps what is left. Those that cannot be opened are left.
 
     Args:
         settings: with the address of Kafka, and both master keys.
@@ -141,11 +169,9 @@ async def rotate_keys(
         worker: app id of the command workers, without the namespace.
         progress: receives how far reading and writing are.
 
-    Returns the number of keys that were wrapped anew.
-
     Raises:
-        Fatal: a master key is missing, neither opens one of the data keys (nothing was written), or
-            a worker took the partition over before anything could be written.
+        Fatal: a master key is missing, or a worker took the partition over before anything could be
+            written.
         KafkaError, Transient: reading or writing failed.
     """
     master = _required(settings)
@@ -169,12 +195,6 @@ async def rotate_keys(
                 progress(f"Wrapping {keys.topic}[{partition}]", wrapped, wrapped + len(log.second))
 
         await log.read_on(logs, progress)
-        unknown = log.summary().unknown
-        if unknown:
-            raise Fatal(
-                f"{keys.topic}[{partition}]: neither CQRS_MASTER_KEY nor CQRS_SECOND_MASTER_KEY "
-                f"opens the keys of {unknown} users: set the one that they were wrapped with"
-            )
         while log.second:
             before = wrapped
             try:
@@ -182,11 +202,15 @@ async def rotate_keys(
             except TakenOver:
                 if wrapped == before:
                     raise
-    return wrapped
+        return log.rotated(wrapped)
 
 
 def _wrapped_anew(master: MasterKeys, log: KeysLog, ids: Sequence[bytes]) -> list[OutputRecord]:
     return [OutputRecord(id_, master.wrap(id_, master.unwrap(id_, log.second[id_]))) for id_ in ids]
+
+
+def _names(ids: Iterable[bytes]) -> tuple[str, ...]:
+    return tuple(sorted(one.decode(errors="replace") for one in ids))
 
 
 def _required(settings: Settings) -> MasterKeys:

@@ -180,10 +180,16 @@ class KeyRing:
             self._loaded[tp.partition] = loaded
 
     async def _read_to(self, tp: TopicPartition, end: int, ids: Collection[bytes]) -> None:
-        """Read a loaded partition on, up to offset `end` or until it has all keys of `ids`."""
+        """Read a loaded partition on, up to offset `end` or until it has all keys of `ids`.
+
+        Raises:
+            Transient: `forget` was called meanwhile, so nothing is known of its keys.
+        """
         loaded = self._loaded.get(tp.partition)
         if loaded is None:
-            return  # `forget` was called meanwhile
+            raise Transient(
+                f"{self._topic}[{tp.partition}] was given up while it was asked for keys"
+            )
         async for records in read_to(self._committed, tp, end):
             _apply(loaded.keys, records)
             if not self._missing(tp.partition, ids):

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
 from models.errors import Fatal, PartitionFatal
 from streams.encryption.cipher import (
     KEY_BYTES,
@@ -64,13 +66,18 @@ class MasterKeys:
     second: bytes | None = None
 
     @cached_property
-    def _by_id(self) -> Mapping[bytes, bytes]:
+    def _by_id(self) -> Mapping[bytes, AESGCM]:
         """The master keys by their ids, the first one first."""
-        return {_id_of(one): one for one in (self.first, self.second) if one is not None}
+        return {_id_of(one): AESGCM(one) for one in (self.first, self.second) if one is not None}
+
+    @cached_property
+    def _first(self) -> tuple[bytes, AESGCM]:
+        return next(iter(self._by_id.items()))
 
     def wrap(self, aggregate_id: bytes, data_key: bytes) -> bytes:
         """Encrypt the data key of an aggregate with the first master key."""
-        return next(iter(self._by_id)) + seal(self.first, data_key, aggregate_id)
+        id_, master = self._first
+        return id_ + seal(master, data_key, aggregate_id)
 
     def unwrap(self, aggregate_id: bytes, wrapped: bytes) -> bytes:
         """Decrypt a wrapped data key with the master key that it was wrapped with.
@@ -88,6 +95,10 @@ class MasterKeys:
             with suppress(DecryptionError):
                 return unseal(master, wrapped, aggregate_id)
         raise DecryptionError("no master key opens it")
+
+    def are_named_by(self, wrapped: bytes) -> bool:
+        """Return whether a wrapped data key names one of them; those of older versions do not."""
+        return names_its_master(wrapped) and wrapped[:_MASTER_ID_BYTES] in self._by_id
 
     def opens(self, aggregate_id: bytes, wrapped: bytes) -> bool:
         """Return whether one of the master keys opens a wrapped data key."""
@@ -129,9 +140,9 @@ def master_keys(settings: Settings) -> MasterKeys | None:
 
 
 class PartitionKeys:
-    """Data keys of one partition by aggregate id, kept wrapped and unwrapped at each use.
+    """Data keys of one partition by aggregate id, kept wrapped and unwrapped when asked for.
 
-    Unwrapping takes a microsecond, so no data key has to be kept in memory in the clear.
+    That takes a microsecond, so no data key has to be kept in memory in the clear.
     """
 
     def __init__(
@@ -173,10 +184,11 @@ class PartitionKeys:
         self._log_damage(aggregate_id)
         return None
 
-    def make(self, aggregate_id: bytes) -> bytes:
-        """Create a data key and return it wrapped; `apply` puts it to use."""
+    def make(self, aggregate_id: bytes) -> tuple[bytes, bytes]:
+        """Create a data key; return it wrapped, for `apply` and the topic, and as it is."""
         assert self._master is not None, "nothing is encrypted without a master key"
-        return self._master.wrap(aggregate_id, new_key())
+        data_key = new_key()
+        return self._master.wrap(aggregate_id, data_key), data_key
 
     def _check_master_key(self, master: MasterKeys, wrapped: bytes) -> None:
         """Check that what does not open is damaged, and not of another master key."""

@@ -24,6 +24,9 @@ class PartitionSealer:
     An aggregate gets its data key with its first encrypted event; the event that erases it destroys
     the key. Both take effect before the commit: if the chunk fails, the partition starts again from
     the log, with a new sealer.
+
+    A key is unwrapped once per chunk, and kept until `clear`: a chunk opens a state, and seals the
+    events and the new state, with the same one.
     """
 
     def __init__(self, keys: PartitionKeys | None = None, *, encrypt: bool = False) -> None:
@@ -31,6 +34,7 @@ class PartitionSealer:
         self._keys = keys or PartitionKeys(None)
         self._encrypt = encrypt
         self._changes: dict[bytes, bytes | None] = {}
+        self._unwrapped: dict[bytes, bytes] = {}
 
     def seal_event(self, envelope: EventRecord[Event]) -> bytes:
         """Encode an event for its topic, with its personal fields sealed if that is switched on."""
@@ -51,7 +55,7 @@ class PartitionSealer:
         aggregate_id = plain.key
         if not self._encrypt or aggregate_id is None:
             return plain
-        key = self._keys.get(aggregate_id)
+        key = self._get(aggregate_id)
         if key is None:
             is_lost = aggregate_id in self._keys  # damaged, so it opens nothing
             return withheld_letter(plain) if keyed_elsewhere or is_lost else plain
@@ -59,7 +63,7 @@ class PartitionSealer:
 
     def seal_state(self, aggregate_id: bytes, value: bytes) -> bytes:
         """Seal a state table record, if encryption is on and its aggregate has a data key."""
-        key = self._keys.get(aggregate_id) if self._encrypt else None
+        key = self._get(aggregate_id) if self._encrypt else None
         return value if key is None else seal_state(value, aggregate_id, key)
 
     def open_state(self, aggregate_id: bytes, value: bytes | None) -> bytes | None:
@@ -71,7 +75,7 @@ class PartitionSealer:
         """
         if value is None or not is_sealed_state(value):
             return value
-        return open_state(value, aggregate_id, self._keys.get(aggregate_id))
+        return open_state(value, aggregate_id, self._get(aggregate_id))
 
     def seal_parked(self, aggregate_id: bytes, offset: int, content: bytes) -> bytes:
         """Seal a parked command, if encryption is on and its aggregate has a data key.
@@ -80,7 +84,7 @@ class PartitionSealer:
         """
         if not self._encrypt or is_sealed_state(content):
             return content
-        key = self._keys.get(aggregate_id)
+        key = self._get(aggregate_id)
         return content if key is None else seal_parked(content, aggregate_id, offset, key)
 
     def open_parked(self, aggregate_id: bytes, offset: int, content: bytes) -> bytes:
@@ -89,7 +93,7 @@ class PartitionSealer:
         Raises:
             DecryptionError, Fatal: as `open_state`.
         """
-        return open_parked(content, aggregate_id, offset, self._keys.get(aggregate_id))
+        return open_parked(content, aggregate_id, offset, self._get(aggregate_id))
 
     def changes(self) -> list[OutputRecord]:
         """Return what the keys topic lacks: keys created and destroyed since the last commit."""
@@ -98,20 +102,30 @@ class PartitionSealer:
         ]
 
     def clear(self) -> None:
-        """Forget the changes: they were committed."""
+        """Forget the changes, which were committed, and the keys in the clear."""
         self._changes.clear()
+        self._unwrapped.clear()
+
+    def _get(self, aggregate_id: bytes) -> bytes | None:
+        """Return the data key of an aggregate; as `PartitionKeys.get`."""
+        key = self._unwrapped.get(aggregate_id)
+        if key is None:
+            key = self._keys.get(aggregate_id)
+            if key is not None:
+                self._unwrapped[aggregate_id] = key
+        return key
 
     def _key_of(self, aggregate_id: bytes) -> bytes:
-        key = self._keys.get(aggregate_id)
-        if key is not None:
-            return key
-        wrapped = self._changes[aggregate_id] = self._keys.make(aggregate_id)
-        self._keys.apply(aggregate_id, wrapped)
-        key = self._keys.get(aggregate_id)
-        assert key is not None, "it was just made"
+        """Return the data key of an aggregate, a new one if it has none that can be used."""
+        key = self._get(aggregate_id)
+        if key is None:
+            wrapped, key = self._keys.make(aggregate_id)
+            self._keys.apply(aggregate_id, wrapped)
+            self._changes[aggregate_id], self._unwrapped[aggregate_id] = wrapped, key
         return key
 
     def _destroy(self, aggregate_id: bytes) -> None:
+        self._unwrapped.pop(aggregate_id, None)
         if aggregate_id in self._keys:
             self._changes[aggregate_id] = None
             self._keys.apply(aggregate_id, None)

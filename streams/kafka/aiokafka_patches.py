@@ -13,7 +13,7 @@ from types import FunctionType, MethodType
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.client import CoordinationType
+from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.consumer.fetcher import PartitionRecords
 from aiokafka.errors import KafkaError, NodeNotReadyError
 from aiokafka.producer.sender import (
@@ -179,9 +179,9 @@ def shorten_wait_for_markers(producer: AIOKafkaProducer) -> None:
     sender._do_add_partitions_to_txn = add_partitions
 
 
-def wait_before_reconnecting(producer: AIOKafkaProducer) -> None:
-    """Let this producer wait after each failed attempt to connect to a broker, ever longer."""
-    connect = producer.client._get_conn
+def wait_before_reconnecting(client: AIOKafkaClient) -> None:
+    """Let this client wait after each failed attempt to connect to a broker, ever longer."""
+    connect = client._get_conn
     wait_of: dict[Any, float] = {}
 
     async def connect_with_backoff(node: Any, **kwargs: Any) -> Any:
@@ -194,7 +194,7 @@ def wait_before_reconnecting(producer: AIOKafkaProducer) -> None:
         await asyncio.sleep(wait)
         return None
 
-    producer.client._get_conn = connect_with_backoff
+    client._get_conn = connect_with_backoff
 
 
 def read_within_bounds(consumer: AIOKafkaConsumer) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import async_timeout
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, ProducerClosed
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_after_delay
 from tenacity.wait import wait_fixed
@@ -24,6 +24,7 @@ from streams.kafka.aiokafka_patches import (
 )
 from streams.kafka.connections import use_own_connections
 from streams.kafka.refusal import Refused, Unreachable, refusal
+from streams.kafka.sasl import sasl_options
 from streams.settings import Settings
 from streams.tls import tls_context
 
@@ -70,9 +71,7 @@ def connection_options(settings: Settings) -> dict[str, Any]:
             settings.secret("kafka_key_password"),
         )
     if settings.kafka_security.startswith("sasl_"):
-        options["sasl_mechanism"] = settings.kafka_sasl_mechanism
-        options["sasl_plain_username"] = settings.kafka_username
-        options["sasl_plain_password"] = settings.secret("kafka_password")
+        options |= sasl_options(settings)
     return options
 
 
@@ -97,6 +96,7 @@ def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
         },
     )
     use_own_connections(consumer._client)
+    wait_before_reconnecting(consumer._client)
     return consumer
 
 
@@ -118,7 +118,7 @@ def new_producer(settings: Settings, **options: Any) -> AIOKafkaProducer:
     )
     use_own_connections(producer.client)
     shorten_wait_for_markers(producer)
-    wait_before_reconnecting(producer)
+    wait_before_reconnecting(producer.client)
     return producer
 
 
@@ -209,29 +209,47 @@ async def stop(client: Any) -> None:
     forever for its last batches, and a consumer may raise the CancelledError of a fetch that was
     about to be repeated, as if the caller had been cancelled.
     """
+    flushing = _flushing(client) if isinstance(client, AIOKafkaProducer) else set()
     stopping = asyncio.create_task(client.stop())
     try:
         await asyncio.wait({stopping}, timeout=_STOP_TIMEOUT_S)
     finally:
         if not stopping.done() or stopping.cancelled():
             stopping.cancel()
-            await asyncio.gather(stopping, _disconnect(client), return_exceptions=True)
+            await asyncio.gather(stopping, _disconnect(client, flushing), return_exceptions=True)
     if not stopping.cancelled():
         stopping.result()
 
 
-async def _disconnect(client: Any) -> None:
-    if isinstance(client, AIOKafkaProducer):
-        sending = client._sender.sender_task
-        if sending is not None:
-            sending.cancel()
-        await client.client.close()
-        # What flushes the last records waits for them for ever, whoever else does as well.
-        client._message_accumulator.fail_all(ProducerClosed())
-        if sending is not None:  # it waits for its requests, which have no connection any more
-            await asyncio.wait({sending}, timeout=_STOP_TIMEOUT_S)
-    else:
+def _flushing(producer: AIOKafkaProducer) -> set[asyncio.Task[Any]]:
+    """Return a set that gets the task in which this producer, once it stops, waits for records."""
+    tasks: set[asyncio.Task[Any]] = set()
+    flush = producer._message_accumulator.close
+
+    async def close() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        await flush()
+
+    producer._message_accumulator.close = close
+    return tasks
+
+
+async def _disconnect(client: Any, flushing: set[asyncio.Task[Any]]) -> None:
+    """Close the connections of a client that does not stop, and end its tasks."""
+    if not isinstance(client, AIOKafkaProducer):
         await client._client.close()
+        return
+    sending = client._sender.sender_task
+    left = flushing | (set() if sending is None else {sending})
+    for task in left:
+        task.cancel()
+    await client.client.close()
+    if left:
+        # It waits for its requests. They fail without connections, or have just made another one.
+        await asyncio.wait(left, timeout=_STOP_TIMEOUT_S)
+        await client.client.close()
 
 
 async def not_connected(settings: Settings) -> Fatal:

@@ -1,4 +1,4 @@
-"""Connections to brokers, as all clients make them here: aiokafka's, with two differences.
+"""Connections to brokers, as all clients make them here: aiokafka's, with four differences.
 
 - Asking about a topic creates none. aiokafka allows it in every metadata request: where
   `auto.create.topics.enable` is set, as it is by default, asking about a topic that is missing
@@ -6,27 +6,73 @@
 - Sending on a connection that the broker has just reset fails as any other outage does. On uvloop
   it is a RuntimeError, which aiokafka does not expect anywhere: whatever task sends at that moment
   ended for good, such as the fetcher, and with it the worker.
+- A token that is refused is an error. The broker answers with the reason first, and with an error
+  when that is acknowledged (RFC 7628, section 3.2.3). aiokafka takes the answer for success; later
+  the broker closes the connection, and no client finds out why.
+- A connection is replaced before its session ends, when no answer is awaited on it. A broker ends
+  the session of a token when that expires, and all where it has `connections.max.reauth.ms`: it
+  closes the connection at the next request, which may be the end of a transaction. aiokafka does
+  not authenticate again (KIP-368).
 """
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Awaitable
 from types import FunctionType, MethodType
 from typing import Any, cast
 
 from aiokafka.client import AIOKafkaClient
-from aiokafka.conn import AIOKafkaConnection, CloseReason
+from aiokafka.conn import AIOKafkaConnection, CloseReason, OAuthAuthenticator
 from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.admin import SaslAuthenticateRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
+# Share of a session after which its connection is replaced.
+_USED_SHARE = 0.75
 
-class _Connection(AIOKafkaConnection):  # type: ignore[misc]
+_ACKNOWLEDGED = b"\x01"
+
+
+class Connection(AIOKafkaConnection):  # type: ignore[misc]
+    """A connection to one broker."""
+
+    _replace_at = math.inf
+
+    def connected(self) -> bool:
+        """Whether it can be used. Clients ask before each request, so here it ends if it is due."""
+        if time.monotonic() >= self._replace_at and not self._requests:
+            self.close()
+        return bool(super().connected())
+
     def send(self, request: Any, expect_response: bool = True) -> Any:
+        """Send a request, and return what awaits its response.
+
+        Raises:
+            KafkaConnectionError: The connection is broken.
+        """
         if isinstance(request, MetadataRequest):
             request._allow_auto_topic_creation = False
         try:
-            return super().send(request, expect_response)
+            response = super().send(request, expect_response)
         except RuntimeError as error:
             raise self._broken(error) from error
+        if isinstance(request, SaslAuthenticateRequest):
+            return self._note_session(response)
+        return response
+
+    async def _note_session(self, response: Awaitable[Any]) -> Any:
+        """Note when the session ends, if the broker says it."""
+        found = await response
+        lifetime_ms = getattr(found, "session_lifetime_ms", 0)  # not of brokers before 2.2
+        if lifetime_ms > 0:
+            self._replace_at = time.monotonic() + _USED_SHARE * lifetime_ms / 1000
+        return found
+
+    def authenticator_oauth(self) -> OAuthAuthenticator:
+        """Return what authenticates with a token."""
+        return _TokenAuthenticator(sasl_oauth_token_provider=self._sasl_oauth_token_provider)
 
     def _send_sasl_token(self, payload: Any, expect_response: bool = True) -> Any:
         try:
@@ -49,6 +95,14 @@ class _Connection(AIOKafkaConnection):  # type: ignore[misc]
         return broken
 
 
+class _TokenAuthenticator(OAuthAuthenticator):  # type: ignore[misc]
+    async def step(self, payload: bytes | None) -> tuple[str | bytes, bool] | None:
+        if payload:
+            return _ACKNOWLEDGED, True  # the answer is an error, which aiokafka raises
+        step: tuple[str | bytes, bool] | None = await super().step(payload)
+        return step
+
+
 async def create_connection(host: str, port: int, **options: Any) -> AIOKafkaConnection:
     """Connect to a broker; `options` are those of aiokafka's connections.
 
@@ -56,7 +110,7 @@ async def create_connection(host: str, port: int, **options: Any) -> AIOKafkaCon
         KafkaError: The broker refuses it, or closes the connection.
         OSError: There is none.
     """
-    connection = _Connection(host, port, **options)
+    connection = Connection(host, port, **options)
     await connection.connect()
     return connection
 

@@ -70,6 +70,8 @@ def principal(settings: Settings) -> str:
     """Return who Kafka takes this client for, as far as the settings say it."""
     if settings.kafka_username is not None:
         return f"User:{settings.kafka_username}"
+    if settings.kafka_security.startswith("sasl_"):
+        return f"the user of {settings.kafka_sasl_mechanism}"
     if settings.kafka_cert_file is not None:
         return f"the user of the certificate {settings.kafka_cert_file}"
     return "User:ANONYMOUS"

@@ -24,6 +24,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from models.errors import Fatal
 from streams.kafka.connections import create_connection
+from streams.kafka.sasl import NoTokenError
 from streams.settings import Settings
 
 _TIMEOUT_S = 5.0
@@ -31,6 +32,9 @@ _TIMEOUT_S = 5.0
 # How what is no response of Kafka begins, where the length of the response should be.
 _TLS_ALERT = b"\x15\x03"
 _HTTP = b"HTTP"
+
+# What shows a broker who this client is, where there is no user with a password.
+_SHOWN_BY = {"OAUTHBEARER": "CQRS_KAFKA_TOKEN_PROVIDER", "GSSAPI": "the Kerberos ticket"}
 
 
 class Refused(Fatal):
@@ -91,6 +95,14 @@ def _reason(error: Exception, server: str, settings: Settings) -> Fatal | None:
         return Refused(
             f"{where} refuses TLS with this client: {kind}; check CQRS_KAFKA_CERT_FILE and "
             f"{security}"
+        )
+    if isinstance(error, NoTokenError):
+        return Unreachable(f"no token for {where}: {' '.join(error.args)}; its log may say why")
+    if isinstance(cause, SaslAuthenticationFailed) and settings.kafka_username is None:
+        reason = " ".join(str(cause).split())[:200]
+        return Refused(
+            f"{where} refuses what {settings.kafka_sasl_mechanism} shows it: {reason}; check "
+            f"{_SHOWN_BY[settings.kafka_sasl_mechanism]}"
         )
     if isinstance(cause, SaslAuthenticationFailed | ValueError):  # ValueError: a wrong signature
         return Refused(

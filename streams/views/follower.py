@@ -175,10 +175,12 @@ class ViewFollower(Generic[E]):
                 try:
                     situation, project = await self._look_and_act()
                 except (Transient, KafkaError, NoSuchView) as error:
-                    # The projector logs an outage; a writer notices a deleted index itself.
+                    # A writer notices a deleted index itself.
                     self._waits = isinstance(error, Transient) and not isinstance(
                         error, IndexChanged
                     )
+                    if self._waits:  # the projector logs it only while it has events
+                        self._say(f"the indices cannot be looked at: {error}")
                     continue
                 is_serving = bool(situation.serving)
                 if project is None:

@@ -31,9 +31,10 @@ from streams.views.store import ViewStore, noting_nodes
 R = TypeVar("R")
 
 # Minimum interval between two reads of the checkpoints, and between two refreshes, in this process.
-# A waiting search waits half of the latter on average, and causes at most 20 refreshes per second.
-_READ_INTERVAL_S = 0.01
-_REFRESH_INTERVAL_S = 0.05
+# A refresh costs Elasticsearch several times as much as anything else that a query needs, so after
+# each one comes a rest of the same length, too: a busy server has more queries wait for each.
+_READ_INTERVAL_S = 0.005
+_REFRESH_INTERVAL_S = 0.02
 
 # How long a refresh is remembered, so that a session's token costs one refresh, not one per query.
 # Short, because an index may be deleted and created again under the same name.
@@ -44,8 +45,9 @@ _REFRESH_VALID_S = 1.0
 _FIRST_NODE_INTERVAL_S = 1.0
 _MAX_NODE_INTERVAL_S = 30.0
 
-# Pause of one query between two checks: the first one, and the longest.
-_FIRST_PAUSE_S = 0.005
+# Pause of one query between two checks: a quarter of the time that it has waited, within bounds.
+_PAUSE_PER_WAIT = 0.25
+_MIN_PAUSE_S = 0.005
 _MAX_PAUSE_S = 0.05
 
 
@@ -64,7 +66,7 @@ class ReadYourWrites:
         self._topic = topic
         self._partitions = partitions
         self._checkpoints = Coalesced(self._read_checkpoints, min_interval=_READ_INTERVAL_S)
-        self._refresh = Coalesced(self._refresh_now, min_interval=_REFRESH_INTERVAL_S)
+        self._refresh = Coalesced(self._refresh_now, min_interval=_REFRESH_INTERVAL_S, rests=True)
         self._last_read: IndexCheckpoints | None = None
         self._refreshed: IndexCheckpoints | None = None
         self._refreshed_at = 0.0
@@ -122,7 +124,7 @@ class ReadYourWrites:
         self, check: Callable[[Token], Awaitable[IndexCheckpoints | None]], token: Token
     ) -> IndexCheckpoints:
         """Repeat a check until it succeeds, through outages of Elasticsearch, too."""
-        pause = _FIRST_PAUSE_S
+        began = time.monotonic()
         while True:
             try:
                 serving = await check(token)
@@ -132,8 +134,8 @@ class ReadYourWrites:
                 self._failure = None
                 if serving is not None:
                     return serving
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, _MAX_PAUSE_S)
+            pause = _PAUSE_PER_WAIT * (time.monotonic() - began)
+            await asyncio.sleep(min(max(pause, _MIN_PAUSE_S), _MAX_PAUSE_S))
 
     async def _if_projected(self, token: Token) -> IndexCheckpoints | None:
         """Return the serving index if it has the token's writes."""

@@ -284,10 +284,24 @@ class StreamApp(faust.App):
 
 def _credentials(
     settings: Settings,
-) -> faust.SASLCredentials | faust.SSLCredentials | None:
+) -> (
+    faust.SASLCredentials
+    | faust.OAuthCredentials
+    | faust.GSSAPICredentials
+    | faust.SSLCredentials
+    | None
+):
     """Return the options of `connection_options` as Faust takes them; None for plaintext."""
     options = connection_options(settings)
     context = options.get("ssl_context")
+    if "sasl_oauth_token_provider" in options:
+        return faust.OAuthCredentials(
+            oauth_cb=options["sasl_oauth_token_provider"], ssl_context=context
+        )
+    if "sasl_kerberos_service_name" in options:
+        return faust.GSSAPICredentials(
+            kerberos_service_name=options["sasl_kerberos_service_name"], ssl_context=context
+        )
     if "sasl_mechanism" in options:
         return faust.SASLCredentials(
             username=options["sasl_plain_username"],

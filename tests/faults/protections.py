@@ -10,6 +10,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
+from weakref import WeakSet
 
 import orjson
 from aiokafka import AIOKafkaConsumer
@@ -20,8 +21,10 @@ from deploy.supervisor import Role
 from models.tokens import Token
 from streams.aggregate import TopicNames
 from streams.commands import partition as command_partition
+from streams.commands import rotate_keys
 from streams.commands.parking import ParkedCommands
 from streams.commands.partition import CommandPartition
+from streams.commands.rotate_keys import KeysLog
 from streams.elasticsearch.bulk_writer import BulkWriter
 from streams.elasticsearch.index import Document
 from streams.kafka.clients import admin_client, new_consumer, new_producer, started
@@ -232,6 +235,28 @@ def refresh_after_the_wait(set_: Set) -> None:
     set_(ReadYourWrites, "_if_searchable", ReadYourWrites._if_projected)
 
 
+def reading_after_fencing(set_: Set) -> None:
+    """Rotate the keys that were read before their owner was fenced."""
+    read_on, have_read = KeysLog.read_on, WeakSet[KeysLog]()
+
+    async def read_once(self: KeysLog, *args: Any) -> None:
+        if self not in have_read:
+            have_read.add(self)
+            await read_on(self, *args)
+
+    set_(KeysLog, "read_on", read_once)
+
+
+def fencing_of_the_owner(set_: Set) -> None:
+    """Rotate keys with a producer of one's own, beside that of the partition's owner."""
+    work = vars(rotate_keys)["work_as_owner"]
+
+    async def work_beside(settings: Settings, tp: TP, worker: str, *args: Any) -> Any:
+        return await work(settings, tp, f"{worker}-rotation", *args)
+
+    set_(rotate_keys, "work_as_owner", work_beside)
+
+
 PROTECTIONS: Mapping[str, Callable[[Set], None]] = {
     protection.__name__: protection
     for protection in (
@@ -246,6 +271,8 @@ PROTECTIONS: Mapping[str, Callable[[Set], None]] = {
         commit_after_bulk,
         wait_for_the_view,
         refresh_after_the_wait,
+        reading_after_fencing,
+        fencing_of_the_owner,
     )
 }
 

@@ -48,7 +48,7 @@ _PAGE = 5000  # documents per request
 
 # How soon a node that does not answer is taken for dead, and is no longer waited for; by default
 # after 30 s each.
-_SOON: Mapping[str, object] = {
+SOON: Mapping[str, object] = {
     "cluster.publish.timeout": "3s",
     **{
         f"cluster.fault_detection.{who}_check.{name}": value
@@ -258,7 +258,7 @@ async def _open(run: Run, nodes: int, changes: Mapping[str, object]) -> AsyncIte
     network = run.resources.enter_context(Network.running())
     cluster = run.resources.enter_context(
         ElasticsearchCluster.temporary(
-            nodes=nodes, changes={**run.pick(_SOON, {}), **changes}, proxy_of=network.proxy_to
+            nodes=nodes, changes={**run.pick(SOON, {}), **changes}, proxy_of=network.proxy_to
         )
     )
     servers = StackAddress(run.stack.bootstrap_servers, cluster.elasticsearch_url)

@@ -15,6 +15,8 @@ another protection with the same scenario.
     commit_after_bulk        documents are missing                       here
     wait_for_the_view        a query misses what its client wrote        here
     refresh_after_the_wait   a search misses what its client wrote       wait_for_the_view
+    reading_after_fencing    a destroyed key comes back                  here
+    fencing_of_the_owner     a destroyed key comes back                  reading_after_fencing
 """
 
 from __future__ import annotations
@@ -26,12 +28,16 @@ from functools import partial
 from typing import NamedTuple
 
 import pytest
+from pydantic import SecretStr
 
+from agents.client import open_commands
 from benchmarks.rig.sample_users import registering
 from deploy.embedded.stack import EmbeddedStack
 from deploy.samples.commands import generate
 from deploy.supervisor import Role
 from deploy.waiting import wait_until
+from streams.commands.rotate_keys import read_wrapped_keys
+from streams.encryption.keys import new_master_key
 from streams.kafka.clients import new_producer
 from tests.faults.protections import APPS, PROTECTIONS, VARIABLE
 from tests.faults.scenario import Result, Run, Scenario, play
@@ -41,9 +47,12 @@ from tests.faults.scenarios.reading_writes import write_and_read
 from tests.faults.scenarios.replay import replay_events
 from tests.faults.scenarios.zombies import wake_during_the_takeover
 from tests.harness import defects
+from tests.harness.checks import require
 from tests.harness.crash_points import APPS as CRASHING
 from tests.harness.crash_points import Point
+from tests.harness.erasing_rotation import rotate_and_erase, users_with_a_key
 from tests.harness.traffic import counting, open_traffic, records_of, send
+from tests.harness.users import register
 
 DEFECT = {defects.VARIABLE: "1"}
 
@@ -142,6 +151,30 @@ async def get_a_foreign_store(run: Run) -> None:
     await run.verify(deployed)
 
 
+async def erase_while_rotating(run: Run) -> None:
+    """Users are erased at each moment of a rotation of the master key."""
+    one, other = (SecretStr(new_master_key()) for _ in range(2))
+    deployed = await run.deploy(
+        *("commands", "views"),
+        partitions=1,
+        encrypt_personal_data=True,
+        master_key=one,
+        second_master_key=other,
+    )
+    new = deployed.settings.model_copy(update={"master_key": other, "second_master_key": one})
+    users = [f"user-{number}" for number in range(7)]
+    async with open_commands(deployed.settings) as bus:
+        for user in users:
+            await bus.dispatch(register(user))
+    refused = await rotate_and_erase(new, deployed, users[:5])
+    back = await users_with_a_key(deployed) - set(users[5:])
+    require(not back, f"the destroyed keys of {len(back)} users are back")
+    require(refused > 0, "no transaction was refused")
+    left = (await read_wrapped_keys(new, deployed.names, 0)).second
+    require(not left, f"{left} keys were not wrapped anew")
+    await run.verify(deployed, sent=12)
+
+
 class Revert(NamedTuple):
     """A protection that is taken away."""
 
@@ -193,6 +226,8 @@ REVERTS: Mapping[str, Revert] = {
     ),
     "wait_for_the_view": Revert(write_then_read, r"(by id|search) with their token finds"),
     "refresh_after_the_wait": Revert(write_then_read, r"search with their token finds"),
+    "reading_after_fencing": Revert(erase_while_rotating, r"^the destroyed keys of \d users"),
+    "fencing_of_the_owner": Revert(erase_while_rotating, r"^the destroyed keys of \d users"),
 }
 
 # By protection, the last column of the table above.

@@ -9,7 +9,7 @@ from tests.faults.catalogue import SCENARIOS, SECURED, SMOKE
 from tests.faults.scenario import play
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize(
     "name",
     [

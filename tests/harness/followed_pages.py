@@ -94,24 +94,27 @@ def run_commands(
     """Run the commands of these blocks in one shell, and compare with the outputs.
 
     Raises:
-        AssertionError: a command failed, or printed something else.
-        TimeoutExpired: they took longer than `timeout` seconds.
+        AssertionError: a command failed, printed something else, or took too long: all together get
+            `timeout` seconds.
     """
     runs = [block for block in followed if block.language in ("sh", "text")]
     script = "\n".join(
         _typed(block.text) if block.language == "sh" else f"echo '{_END}'" for block in runs
     )
-    done = subprocess.run(
-        ["bash", "-e", "-o", "pipefail"],
-        input=_PROLOGUE + script,
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            ["bash", "-e", "-o", "pipefail"],
+            input=_PROLOGUE + script,
+            cwd=folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as late:
+        raise AssertionError(f"not done after {timeout:g} s: {late.output!r}") from None
     assert done.returncode == 0, done.stdout
     printed = done.stdout.split(f"{_END}\n")
     outputs = [block.text for block in runs if block.language == "text"]

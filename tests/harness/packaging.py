@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.harness.command_line import ROOT
 
 WORKER_LOCK = ROOT / "deploy" / "worker.lock"
+BUILD_LOCK = ROOT / "deploy" / "build.lock"
 _REQUIREMENT = re.compile(r"^([\w.-]+)==(\S+).*?\n((?: +--hash.*\n)+)", re.MULTILINE)
 
 

@@ -7,6 +7,7 @@ its name. A test compares it with what is made here.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
@@ -25,10 +26,11 @@ from streams.connection_settings import variable
 from streams.kafka.topics import TopicSpec, topic_specs
 from streams.setting_values import allowed
 from streams.settings import CommandVariables, Settings
+from tests.harness.command_tree import Job, run_all
 
 DOCS = Path(__file__).parents[2] / "docs"
 
-_COLUMNS = 80  # of the help of commands
+_HELP_TIMEOUT_S = 120.0  # of all commands together, on a busy machine
 
 _PART = re.compile(
     r"(?P<begin><!-- made from the code: (?P<name>[\w-]+) -->\n)(?P<made>.*?)"
@@ -101,26 +103,26 @@ def _shape(rule: Mapping[str, Any]) -> str:
 
 
 def _command_line() -> str:
-    context = click.Context(cqrs, info_name="cqrs", **cqrs.context_settings)
-    return "\n".join(_help(*one) for one in _commands(context))
+    commands = list(_commands(click.Context(cqrs, info_name="cqrs")))
+    environment = {**os.environ, "COLUMNS": "80"}
+    helps = run_all([Job([*words, "--help"], environment, _HELP_TIMEOUT_S) for words in commands])
+    parts = []
+    for words, shown in zip(commands, helps, strict=True):
+        heading = "###" if len(words) > 1 else "##"
+        text = "\n".join(line.rstrip() for line in shown.out.splitlines())
+        parts.append(f"{heading} {' '.join(['cqrs', *words])}\n\n```text\n{text}\n```\n")
+    return "\n".join(parts)
 
 
-def _commands(context: click.Context) -> Iterator[tuple[click.Context, click.Command]]:
-    """Yield a command and all below it, each with its context."""
+def _commands(context: click.Context) -> Iterator[list[str]]:
+    """Yield the words of a command and of all below it."""
     command = context.command
-    yield context, command
+    yield context.command_path.split()[1:]
     if isinstance(command, click.Group):
         for name in command.list_commands(context):
             child = command.get_command(context, name)
             assert child is not None
             yield from _commands(click.Context(child, info_name=name, parent=context))
-
-
-def _help(context: click.Context, command: click.Command) -> str:
-    context.terminal_width = _COLUMNS
-    lines = [line.rstrip() for line in command.get_help(context).splitlines()]
-    heading = "##" if context.parent is None or context.parent.parent is None else "###"
-    return "\n".join([f"{heading} {context.command_path}", "", "```text", *lines, "```", ""])
 
 
 def _topics() -> str:

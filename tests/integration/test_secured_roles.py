@@ -32,6 +32,7 @@ from streams.settings import Settings
 from streams.views.indices import ViewIndices
 from tests.harness.command_line import ROOT, cqrs
 from tests.harness.deployments import until_processing
+from tests.harness.followed_pages import blocks, run_commands
 from tests.harness.read_side import serve
 from tests.harness.secured import Secured
 from tests.harness.users import register
@@ -70,6 +71,44 @@ async def test_each_role_works_with_exactly_its_rights(secured: Secured) -> None
         ):
             done = cqrs(roles["operator"], *words)
             assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}"
+
+
+@pytest.mark.timeout(600)  # a score of commands, each a process: slow when it is busy
+async def test_the_how_to_for_an_existing_cluster(secured: Secured, tmp_path: Path) -> None:
+    """Its commands, as the operator: with what is there in the place of what its examples name."""
+    roles = await secured.roles()
+    operator = roles["operator"]
+    key_file = tmp_path / "elasticsearch-api-key"
+    key_file.write_text(operator.secret("elasticsearch_api_key") or "")
+    values = {
+        "kafka-1.example.org:9093": operator.bootstrap_servers,
+        "/etc/kafka/ca.pem": operator.kafka_ca_file,
+        "CQRS_KAFKA_USERNAME=operator": f"CQRS_KAFKA_USERNAME={operator.kafka_username}",
+        "/run/secrets/kafka-password": operator.kafka_password_file,
+        "https://es-1.example.org:9200": operator.elasticsearch_url,
+        "/etc/elasticsearch/ca.pem": operator.elasticsearch_ca_file,
+        "/run/secrets/elasticsearch-api-key": key_file,
+        "CQRS_NAMESPACE=shop-": f"CQRS_NAMESPACE={operator.namespace}",
+        "CQRS_PARTITIONS=12": f"CQRS_PARTITIONS={operator.partitions}",
+    }
+    page = ROOT / "docs" / "howto" / "existing-cluster.md"
+    assert all(name in page.read_text() for name in values)
+    steps = []
+    for step in blocks(page):
+        text = step.text
+        for name, value in values.items():
+            text = text.replace(name, str(value))
+        steps.append(replace(step, text=text))
+    environment = {name: value for name, value in os.environ.items() if name[:5] != "CQRS_"}
+    with (
+        secured.worker("commands", roles["command-worker"]) as commands_worker,
+        secured.worker("views", roles["view-worker"]) as view_worker,
+    ):
+        await until_processing(commands_worker)
+        await until_processing(view_worker)
+        await asyncio.to_thread(
+            run_commands, steps, tmp_path, {**environment, "PYTHONPATH": str(ROOT)}, 400
+        )
 
 
 async def line_of_missing(settings: Settings, rights: tuple[Right, ...]) -> str | None:

@@ -7,10 +7,14 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from deploy.supervisor import running
 from deploy.waiting import wait_until
 from tests.harness.command_line import ROOT, cqrs_command
 from tests.harness.followed_pages import apply_changes, blocks, copy_checkout, run_commands
+
+pytestmark = pytest.mark.timeout(600)  # a score of commands, each a process: slow when it is busy
 
 PAGE = ROOT / "docs" / "tutorial.md"
 DEV = "./run cqrs dev\n"
@@ -40,6 +44,6 @@ async def test_a_command_an_event_and_a_view_of_ones_own(tmp_path: Path) -> None
         assert dev.poll() is None, log.read_text()
         followed = [step for step in steps if step.text != DEV]
         assert len(followed) == len(steps) - 1
-        await asyncio.to_thread(run_commands, followed, checkout, environment, 120)
+        await asyncio.to_thread(run_commands, followed, checkout, environment, 400)
         dev.send_signal(signal.SIGINT)
         assert dev.wait(60) == 0, log.read_text()

@@ -7,7 +7,9 @@ commands, nor the outcomes, nor the index, nor the disks of the workers.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -20,6 +22,14 @@ from tests.harness.command_line import cqrs
 from tests.harness.deployments import deployment
 
 pytestmark = [pytest.mark.shipping, pytest.mark.timeout(600)]
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Say how long a step of the rehearsal took; `pytest -rP` shows it."""
+    begin = time.monotonic()
+    yield
+    print(f"{name}: {time.monotonic() - begin:.0f} s")
 
 
 def done(settings: Settings, *words: str, given: bytes = b"") -> str:
@@ -101,19 +111,25 @@ async def test_a_deployment_is_made_again_from_copies_of_three_topics(
         done(lost.settings, "send", "update", "--id", "anna", "--email", "later@example.org")
         copy(lost.settings, settings, names.events, names.keys)
 
-        done(settings, "topics", "adopt", "--all", "--yes")
-        differs = cqrs(settings, "state", "verify", timeout=180)
-        assert differs.returncode == 1, (differs.stdout, differs.stderr)
-        done(settings, "state", "rebuild", "--all")
+        with step("topics adopt"):
+            done(settings, "topics", "adopt", "--all", "--yes")
+        with step("state verify"):
+            differs = cqrs(settings, "state", "verify", timeout=180)
+            assert differs.returncode == 1, (differs.stdout, differs.stderr)
+        with step("state rebuild"):
+            done(settings, "state", "rebuild", "--all")
         done(settings, "state", "verify")
 
-        for role in ("commands", "views"):
-            new.start(role)
-        sent = done(settings, "send", "update", "--id", "anna", "--first-name", "Ann", "--json")
-        outcome = json.loads(sent)
-        assert outcome["status"] == "accepted"
-        await wait_until(lambda: view_adds_up(settings), timeout=120)
+        with step("until a worker decides"):
+            new.start("commands")
+            words = ["send", "update", "--id", "anna", "--first-name", "Ann", "--json"]
+            outcome = json.loads(done(settings, *words))
+            assert outcome["status"] == "accepted"
+        with step("until the view is there"):
+            new.start("views")
+            await wait_until(lambda: view_adds_up(settings), timeout=120)
         search = ["search", "email", "later@example", "--at-least", outcome["token"], "--json"]
         found = done(settings, *search)
         assert '"Ann"' in found
-        done(settings, "verify")
+        with step("verify"):
+            done(settings, "verify")

@@ -163,7 +163,7 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.consumer.consumer:AIOKafkaConsumer._client": (
             "disconnects a consumer that does not stop"
         ),
-        "aiokafka.producer.message_accumulator:MessageAccumulator.fail_all": (
+        "aiokafka.producer.message_accumulator:MessageAccumulator.close": (
             "ends what waits for the records of a producer that does not stop"
         ),
         "aiokafka.producer.producer:AIOKafkaProducer._message_accumulator": (
@@ -232,8 +232,16 @@ _USES: Mapping[str, Mapping[str, str]] = {
         ),
         "aiokafka.client:create_conn": "is found by clients under this name",
         "aiokafka.conn:AIOKafkaConnection": "is what it changes",
-        "aiokafka.conn:AIOKafkaConnection.close": "closes one that is broken",
+        "aiokafka.conn:AIOKafkaConnection._requests": "ends a session when no answer is awaited",
+        "aiokafka.conn:AIOKafkaConnection._sasl_oauth_token_provider": "asks it for a token",
+        "aiokafka.conn:AIOKafkaConnection.authenticator_oauth": (
+            "overrides it: a refusal is acknowledged"
+        ),
+        "aiokafka.conn:AIOKafkaConnection.close": "closes one that is broken, or is to be replaced",
         "aiokafka.conn:AIOKafkaConnection.connect": "connects as aiokafka's clients do",
+        "aiokafka.conn:AIOKafkaConnection.connected": (
+            "overrides it, which clients ask before each request, to end a session there"
+        ),
         "aiokafka.conn:AIOKafkaConnection.host": "names the broker",
         "aiokafka.conn:AIOKafkaConnection.port": "names the broker",
         "aiokafka.conn:AIOKafkaConnection.send": (
@@ -242,6 +250,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.conn:AIOKafkaConnection._send_sasl_token": "raises another error",
         "aiokafka.conn:AIOKafkaConnection._writer": "asks it whether the connection is broken",
         "aiokafka.conn:CloseReason.CONNECTION_BROKEN": "closes a connection that is broken",
+        "aiokafka.conn:OAuthAuthenticator(sasl_oauth_token_provider)": "makes its own",
+        "aiokafka.conn:OAuthAuthenticator.step": "overrides it: a refusal is acknowledged",
+        "aiokafka.protocol.admin:SaslAuthenticateRequest": "tells by it who learns of a session",
         "aiokafka.protocol.metadata:MetadataRequest._allow_auto_topic_creation": (
             "forbids by it that asking about a topic creates it"
         ),
@@ -254,6 +265,10 @@ _USES: Mapping[str, Mapping[str, str]] = {
     },
     "streams/kafka/refusal.py": {
         "aiokafka.protocol.metadata:MetadataRequest": "asks what every client asks first",
+    },
+    "streams/kafka/sasl.py": {
+        "aiokafka.abc:AbstractTokenProvider": "makes of a function what aiokafka asks for tokens",
+        "aiokafka.abc:AbstractTokenProvider.token": "overrides it",
     },
     "streams/kafka/topic_ids.py": {
         "aiokafka.client:AIOKafkaClient.get_random_node": "asks any broker",

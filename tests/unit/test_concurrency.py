@@ -2,9 +2,11 @@
 
 import asyncio
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 
+from streams import concurrency
 from streams.concurrency import Coalesced, gather_or_cancel
 
 
@@ -52,6 +54,28 @@ async def test_runs_keep_the_minimal_interval() -> None:
     for _ in range(4):
         await shared()
     assert all(two - one > 0.045 for one, two in pairwise(begun))
+
+
+async def test_after_a_run_may_come_a_rest_that_is_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many wait, a slow server has half of the time for its other work."""
+    now, begun = 0.0, []
+    durations = [0.001, 0.04, 9.0, 0.0]
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += max(seconds, 0)
+
+    async def action() -> None:
+        nonlocal now
+        begun.append(round(now, 6))
+        now += durations[len(begun) - 1]
+
+    monkeypatch.setattr(concurrency, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(concurrency, "asyncio", SimpleNamespace(sleep=sleep, Lock=asyncio.Lock))
+    shared = Coalesced(action, min_interval=0.01, rests=True)
+    for _ in durations:
+        await shared()
+    assert begun == [0.0, 0.01, 0.09, 9.34]  # the longest rest is a quarter of a second
 
 
 async def test_a_waiting_caller_continues_when_the_running_one_is_cancelled() -> None:

@@ -158,6 +158,24 @@ def test_a_second_master_key_is_another_one_beside_the_first(tmp_path: Path) -> 
             "one of the two is wrong",
         ),
         (
+            {"CQRS_KAFKA_SECURITY": "sasl_ssl", "CQRS_KAFKA_SASL_MECHANISM": "OAUTHBEARER"},
+            "CQRS_KAFKA_SASL_MECHANISM=OAUTHBEARER needs CQRS_KAFKA_TOKEN_PROVIDER",
+        ),
+        (
+            {**SASL, "CQRS_KAFKA_SASL_MECHANISM": "GSSAPI"},
+            "CQRS_KAFKA_USERNAME is set and CQRS_KAFKA_SASL_MECHANISM=GSSAPI does not use it: one "
+            "of the two is wrong",
+        ),
+        (
+            {**SASL, "CQRS_KAFKA_PASSWORD": SECRET, "CQRS_KAFKA_TOKEN_PROVIDER": "acme:token"},
+            "CQRS_KAFKA_TOKEN_PROVIDER is set and CQRS_KAFKA_SASL_MECHANISM=SCRAM-SHA-512 does not "
+            "use it: one of the two is wrong",
+        ),
+        (
+            {"CQRS_KAFKA_TOKEN_PROVIDER": "acme.token"},
+            "CQRS_KAFKA_TOKEN_PROVIDER is not valid: it must be module:function",
+        ),
+        (
             {"CQRS_KAFKA_SECURITY": "ssl", "CQRS_KAFKA_KEY_FILE": "key.pem"},
             "CQRS_KAFKA_KEY_FILE needs CQRS_KAFKA_CERT_FILE",
         ),

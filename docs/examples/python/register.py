@@ -16,7 +16,7 @@ from deploy.environment import load_settings
 from models.commands import RegisterUser
 from models.errors import CqrsError, OutcomeTimeout
 from models.messages import Command
-from models.outcomes import Duplicate, Outcome
+from models.outcomes import Duplicate, FirstParked, Outcome, Parked
 from models.queries import GetUsersByEmail
 from streams.buses import CommandBus
 
@@ -48,6 +48,8 @@ async def main(user: str, email: str, command_id: UUID) -> None:
         outcome = await dispatch(commands, command)
         reply = outcome.of if isinstance(outcome, Duplicate) else outcome
         again = "duplicate, first " if reply is not outcome else ""
+        if isinstance(reply, Parked | FirstParked):
+            sys.exit(f"{again}parked: it waits for an operator, and has an outcome later")
         if reply.status != "accepted":
             sys.exit(f"{again}{reply.status}: {reply.reason} ({reply.code})")
         print(f"{again}accepted: {user} is at version {reply.sequence}")

@@ -26,7 +26,7 @@ _BURST = 1000  # commands
 # How long brokers wait for each other's responses, by default 30 s. So long a broker that has asked
 # the one that is cut off does not ask another one: if that was the controller, all brokers lose
 # their sessions, and nothing can be written meanwhile.
-_SMALL: Mapping[str, object] = dict.fromkeys(
+SOON: Mapping[str, object] = dict.fromkeys(
     ("controller.socket.timeout.ms", "replica.socket.timeout.ms", "request.timeout.ms"), 3000
 )
 
@@ -40,7 +40,7 @@ async def cut_brokers_off(run: Run) -> None:
     partitions get other leaders. When it is reached again it follows them.
     """
     network = run.resources.enter_context(Network.running())
-    changes = run.pick(_SMALL, {})
+    changes = run.pick(SOON, {})
     cluster = run.resources.enter_context(
         EmbeddedCluster.temporary(changes=changes, proxy_of=network.proxy_to)
     )

@@ -66,7 +66,8 @@ async def _fill_the_state(run: Run, disk: SmallDisk) -> None:
 async def _fill_kafka(run: Run, disk: SmallDisk) -> None:
     """Fill a broker's disk: it halts; with space again only it is started again."""
     home = run.resources.enter_context(temporary.home())
-    listeners = kafka.Listeners(*free_ports(2))
+    broker_port, controller_port = free_ports(2)
+    listeners = kafka.Listeners(broker_port, controller_port)
     kafka.configure({home: listeners})
     (home / "data").mkdir()
     (home / "data" / "kafka").symlink_to(disk.path)

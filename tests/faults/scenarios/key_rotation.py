@@ -19,12 +19,11 @@ from models.commands import EraseUser
 from models.messages import to_wire
 from streams.commands.rotate_keys import WrappedKeys, read_wrapped_keys
 from streams.encryption.keys import new_master_key
-from streams.kafka.log_reader import open_logs
-from streams.kafka.topics import partitions_of
 from streams.settings import Settings
 from tests.faults.scenario import Run, Scenario
 from tests.harness.checks import require
 from tests.harness.command_line import ROOT, cqrs
+from tests.harness.erasing_rotation import users_with_a_key
 from tests.harness.traffic import open_traffic, records_of
 
 _TIMEOUT_S = 300.0
@@ -63,7 +62,8 @@ async def replace_master_key(run: Run) -> None:
             before = await _left(new, deployed)
             command = module_command("tests.faults.small_rotation")
             log = deployed.folder / f"rotation-{number}.log"
-            with running(command, child_environment(new), log, cwd=ROOT) as process:
+            environment = {**child_environment(new), "CQRS_DEBUG": "1"}
+            with running(command, environment, log, cwd=ROOT) as process:
 
                 async def has_written(before: int = before) -> bool:
                     ended = process.poll() is not None
@@ -89,10 +89,10 @@ async def replace_master_key(run: Run) -> None:
     report = await run.verify(deployed, sent=users + len(erased))
     wrapped = [await _wrapped(only_new, deployed, number) for number in _numbers(deployed)]
     require(
-        not sum(one.second + one.unknown for one in wrapped),
+        not sum(one.second + one.unknown + one.damaged for one in wrapped),
         "a key is wrapped with the former master key",
     )
-    back = (await _with_key(deployed)).intersection(user.encode() for user in erased)
+    back = (await users_with_a_key(deployed)).intersection(erased)
     require(not back, f"the destroyed keys of {len(back)} users are back")
     run.result.figures |= {
         "users": report.aggregates,
@@ -122,19 +122,6 @@ async def _wrapped(settings: Settings, deployed: Deployment, number: int) -> Wra
 async def _left(settings: Settings, deployed: Deployment) -> int:
     """Return how many keys are still wrapped with the former master key."""
     return sum([(await _wrapped(settings, deployed, one)).second for one in _numbers(deployed)])
-
-
-async def _with_key(deployed: Deployment) -> set[bytes]:
-    """Return the users with a data key."""
-    found: set[bytes] = set()
-    partitions = partitions_of(deployed.settings, deployed.names.keys)
-    async with open_logs(deployed.settings, partitions) as logs:
-        for partition, end in (await logs.end_offsets(partitions)).items():
-            async for records in logs.read(partition, 0, end):
-                for record in records:
-                    change = found.discard if record.value is None else found.add
-                    change(record.key)
-    return found
 
 
 def _registrations(seed: int, users: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

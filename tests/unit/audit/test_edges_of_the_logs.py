@@ -152,7 +152,7 @@ def test_the_states_alone_are_compared_with_their_events(version: int, violation
 
 def test_an_encrypted_state_needs_the_master_key() -> None:
     keys = PartitionKeys(MasterKeys(new_key()))
-    keys.apply(b"anna", keys.make(b"anna"))
+    keys.apply(b"anna", keys.make(b"anna")[0])
     sealer = PartitionSealer(keys, encrypt=True)
     state = sealer.seal_state(b"anna", encode_snapshot(Snapshot(ACTIVE, 1, ())))
     audit = auditing(Report(), position=1)

@@ -25,7 +25,7 @@ TOMBSTONE: Document = {"id": "anna", "version": 3}
 def history(*, gone: bool) -> History:
     """Return Anna's two events, encrypted; her key is still there or gone."""
     written = PartitionKeys(MasterKeys(MASTER))
-    wrapped = written.make(b"anna")
+    wrapped = written.make(b"anna")[0]
     written.apply(b"anna", wrapped)
     left = (
         PartitionKeys(MasterKeys(MASTER))

@@ -237,6 +237,8 @@ def test_the_page_says_which_targets_are_met() -> None:
     page = markdown_of([replace(RESULT, contests=contests)])
     assert (
         "| deciding | commands/s: at least 1 times Kafka Streams | 0.50 | **missed** |\n"
+        "| deciding | cqrs-streams, two processes: commands/s: at least 1.1 times Kafka Streams, "
+        "two threads |  | not measured |\n"
         "| deciding | commands/s: at least 0.7 times plain aiokafka loop |  | not measured |\n"
         "| deciding | commands/s: at least 10 times ordinary Faust agent | 10.00 | met |\n"
     ) in page

@@ -31,6 +31,7 @@ from streams.settings import Settings
 from streams.state.parked import PARKED_PREFIX, Parked, decode_parked
 from streams.state.recovery import Recovered
 from streams.state.store import RESERVED, MemoryStore, Position
+from streams.state.version import StateVersion
 
 NAMES = TopicNames("", "users")
 TOPIC = TP(NAMES.commands, 0)
@@ -106,7 +107,7 @@ class Deciding:
         for records, into in ((NAMES.changelog, store), (NAMES.keys, keys)):
             for one in self.topics[records]:
                 into.apply({one.key or b"": one.value}, into.end + 1)
-        stored = store.position(TOPIC) or Position(0)
+        stored = store.position(TOPIC) or Position(0, state=str(StateVersion.of(USERS)))
         return Recovered(store, replace(stored, partitions=1), keys.records)
 
     def _bus(self, users: Any) -> CommandBus[Sequence[Event]]:

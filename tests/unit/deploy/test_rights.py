@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from agents.views import VIEWS
 from deploy.cli.acls import acls
 from deploy.embedded.secrets import PRINCIPALS
 from deploy.rights import elasticsearch_rights, kafka_rights
@@ -43,7 +44,7 @@ def test_everything_is_in_the_namespace(role: SecuredRole) -> None:
     assert all(right.name.startswith("team-users") for right in kafka_rights(role, SETTINGS))
     rights = elasticsearch_rights(role, SETTINGS)
     if rights is not None:
-        assert rights["indices"][0]["names"] == ["team-user-views*", "team-daily-registrations*"]
+        assert rights["indices"][0]["names"] == [f"team-{view}*" for view in VIEWS]
     assert role in PRINCIPALS
 
 

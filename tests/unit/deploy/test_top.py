@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import AsyncIterator
 from io import StringIO
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from deploy.cli import top as top_module
 from deploy.cli.top import top
 from deploy.scraping import read_targets
 from deploy.top import overview as overview_module
@@ -377,6 +379,26 @@ def test_as_json_it_has_the_same_names() -> None:
     assert found["partitions"][0]["state"] == "parked"
     assert found["commands_per_second"] == {"accepted": 1000, "rejected": 500}
     assert msgspec.json.decode(encode(whole()), type=Overview) == whole()
+
+
+def run_once(monkeypatch: pytest.MonkeyPatch, *options: str) -> str:
+    async def looks(*_: object) -> AsyncIterator[Overview]:
+        for _number in range(2):
+            yield whole()
+
+    monkeypatch.setattr(top_module, "_looks", looks)
+    done = CliRunner().invoke(top, [COMMANDS, "--once", *options])
+    assert done.exit_code == 75, done.output  # a worker does not answer
+    return done.stdout
+
+
+def test_once_is_one_object_or_a_line_for_each_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert json.loads(run_once(monkeypatch, "--json")) == json.loads(encode(whole()))
+    rows = [line.split("\t") for line in run_once(monkeypatch, "-o", "tsv").splitlines()]
+    assert [(row[2], row[4]) for row in rows] == [
+        (str(one.partition), one.state) for one in whole().partitions
+    ]
+    assert "2 of 3 workers answer" in run_once(monkeypatch)
 
 
 class TestTargets:

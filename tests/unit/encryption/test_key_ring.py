@@ -110,9 +110,9 @@ class Setup:
         self.ring = KeyRing(
             cast(Any, self.committed), cast(Any, self.bounds), TOPIC, MASTER, MAX_GAP_S
         )
-        self.wrapped = PartitionKeys(MASTER).make(b"anna")
+        self.wrapped = PartitionKeys(MASTER).make(b"anna")[0]
         self.log.write(b"anna", self.wrapped)
-        self.log.write(b"ben", PartitionKeys(MASTER).make(b"ben"))
+        self.log.write(b"ben", PartitionKeys(MASTER).make(b"ben")[0])
 
     async def has(self, key: bytes) -> bool:
         await self.ring.ensure_loaded(0, [key])
@@ -136,17 +136,32 @@ async def test_a_key_that_comes_while_others_are_read_is_not_missed(clocks: Cloc
     setup = Setup()
     assert await setup.has(b"anna")
     for name in (b"cleo", b"dora"):
-        setup.log.write(name, PartitionKeys(MASTER).make(name))
+        setup.log.write(name, PartitionKeys(MASTER).make(name)[0])
         setup.log.commit()
 
     def write_another() -> None:
         setup.committed.on_read = lambda: None
-        setup.log.write(b"emil", PartitionKeys(MASTER).make(b"emil"))
+        setup.log.write(b"emil", PartitionKeys(MASTER).make(b"emil")[0])
         setup.log.commit()
 
     setup.committed.on_read = write_another
     assert await setup.has(b"dora")
     assert await setup.has(b"emil")
+
+
+async def test_of_a_partition_that_was_given_up_no_key_is_taken_for_destroyed() -> None:
+    """Whoever still asks, such as the feed of another index, is told so."""
+    setup = Setup()
+    assert await setup.has(b"anna")
+    setup.log.write(b"clara", PartitionKeys(MASTER).make(b"clara")[0])
+    async with setup.ring._reading:
+        giving_up = asyncio.create_task(setup.ring.forget(0))
+        await asyncio.sleep(0)  # now it waits in front of the other one
+        asking = asyncio.create_task(setup.has(b"clara"))
+        await wait_until(lambda: setup.bounds.asked == 1)
+    with pytest.raises(Transient, match=r"users\.keys\.v1\[0\] .* given up"):
+        await asking
+    await giving_up
 
 
 @pytest.mark.parametrize("clock", ["running_s", "wall_s"])
@@ -209,7 +224,7 @@ async def test_a_key_that_is_missing_is_looked_for_in_time(clocks: Clocks) -> No
     setup = Setup()
     assert await setup.has(b"anna")
     setup.committed.on_read = lambda: setattr(clocks, "wall_s", clocks.wall_s + MAX_GAP_S + 1)
-    setup.log.write(b"cleo", PartitionKeys(MASTER).make(b"cleo"))
+    setup.log.write(b"cleo", PartitionKeys(MASTER).make(b"cleo")[0])
     with pytest.raises(Transient, match="was not read"):
         await setup.has(b"cleo")
 

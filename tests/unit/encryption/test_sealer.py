@@ -17,6 +17,7 @@ from streams.encryption.cipher import (
     is_sealed_state,
     new_key,
     open_dead_letter,
+    open_event,
     seal_dead_letter,
 )
 from streams.encryption.keys import MasterKeys, PartitionKeys
@@ -36,11 +37,12 @@ from tests.unit.audit.test_partition import line
 from tests.unit.samples import ANNA, record, register, wire_of
 
 ID = b"user-1"
+MASTER = MasterKeys(new_key())
 
 
 @pytest.fixture
 def keys() -> PartitionKeys:
-    return PartitionKeys(MasterKeys(new_key()))
+    return PartitionKeys(MASTER)
 
 
 @pytest.fixture
@@ -87,12 +89,37 @@ def test_the_first_event_makes_the_key_and_no_other(
     sealing: PartitionSealer, keys: PartitionKeys
 ) -> None:
     assert PERSONAL in orjson.loads(write(sealing, ANNA))
-    assert [change.key for change in sealing.changes()] == [ID]
-    key = keys.get(ID)
+    (made,) = sealing.changes()
+    assert made.key == ID
     sealing.clear()
     write(sealing, UserDeactivated(), 2)
     assert sealing.changes() == []
-    assert keys.get(ID) == key
+    opened = orjson.loads(write(PartitionSealer(keys, encrypt=True), ANNA))
+    open_event(opened, ANNA.personal, PartitionKeys(MASTER, {ID: made.value or b""}).get(ID))
+    assert opened == wire_of(record(ANNA))
+
+
+def test_a_key_is_unwrapped_once_per_chunk_and_not_kept_longer(
+    sealing: PartitionSealer, keys: PartitionKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bytes] = []
+
+    def get(aggregate_id: bytes) -> bytes | None:
+        asked.append(aggregate_id)
+        return PartitionKeys.get(keys, aggregate_id)
+
+    write(sealing, ANNA)
+    sealed = sealing.seal_state(ID, b"[]")
+    sealing.clear()
+    monkeypatch.setattr(keys, "get", get)
+    for _ in range(3):
+        assert sealing.open_state(ID, sealed) == b"[]"
+        write(sealing, ANNA, 2)
+        sealing.seal_state(ID, b"[]")
+    assert asked == [ID]
+    sealing.clear()
+    keys.apply(ID, None)
+    assert sealing.seal_state(ID, b"[]") == b"[]"
 
 
 def test_the_event_that_erases_destroys_the_key(
@@ -167,7 +194,7 @@ def test_what_is_no_dead_letter_is_not_sealed() -> None:
 
 def test_a_dead_letter_whose_key_is_damaged_has_no_value() -> None:
     master = new_key()
-    other = PartitionKeys(MasterKeys(master)).make(b"user-2")
+    other = PartitionKeys(MasterKeys(master)).make(b"user-2")[0]
     sealing = PartitionSealer(
         PartitionKeys(MasterKeys(master), {ID: b"?", b"user-2": other}), encrypt=True
     )

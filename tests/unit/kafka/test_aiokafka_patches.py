@@ -211,7 +211,7 @@ async def test_a_broker_that_was_reached_is_tried_soon_again(
         return answers.pop(0) if node == 7 else None
 
     plain.client._get_conn = connect
-    wait_before_reconnecting(plain)
+    wait_before_reconnecting(plain.client)
     for node in (7, 7, 8, 7, 7):
         await plain.client._get_conn(node)
     assert waits == [0.1, 0.2, 0.1, 0.1]

@@ -186,7 +186,8 @@ async def test_while_no_node_shows_anything_new_the_nodes_change_ever_more_rarel
 
     clock = SimpleNamespace(monotonic=seconds, perf_counter=seconds)
     monkeypatch.setattr(read_your_writes, "time", clock)
-    monkeypatch.setattr(read_your_writes, "_FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr(read_your_writes, "_MIN_PAUSE_S", 0.0)
+    monkeypatch.setattr(read_your_writes, "_MAX_PAUSE_S", 0.0)
     await waiting_for(view).once_projected(token("anna", 5), 1000, view.query)
     changes = [place for place, what in enumerate(view.log) if what == "another node"]
     assert [after - before for before, after in pairwise(changes)] == [4, 6, 10, 18]

@@ -13,11 +13,12 @@ import org.apache.kafka.streams.state.Stores;
 /**
  * The command side on Kafka Streams.
  *
- * <p>Arguments: bootstrap servers, prefix of the names, partitions, id of the cluster, folder.
+ * <p>Arguments: bootstrap servers, prefix of the names, partitions, id of the cluster, folder,
+ * number of stream threads.
  *
- * <p>One stream thread, exactly_once_v2, and its state in memory behind the store's cache, so that
- * the changelog gets one record per user and commit. Fetches and batches are as large as ours; what
- * else there is to set is as Kafka Streams has it, the commit every 100 ms too.
+ * <p>exactly_once_v2, and its state in memory behind the store's cache, so that the changelog gets
+ * one record per user and commit. Fetches and batches are as large as ours; what else there is to
+ * set is as Kafka Streams has it, the commit every 100 ms too.
  */
 public final class Main {
     private Main() {}
@@ -30,7 +31,7 @@ public final class Main {
             "bootstrap.servers", arguments[0],
             "state.dir", arguments[4],
             "processing.guarantee", "exactly_once_v2",
-            "num.stream.threads", "1",
+            "num.stream.threads", arguments[5],
             "replication.factor", "1",
             "statestore.cache.max.bytes", String.valueOf(64 << 20),
             "consumer.max.partition.fetch.bytes", String.valueOf(4 << 20),
