@@ -39,11 +39,11 @@ async def upgrade_and_go_back(run: Run) -> None:
 async def _there_and_back(run: Run, older: OlderProgram, order: Sequence[Role]) -> None:
     rounds, burst = run.pick((1, 200), (3, 2_000))
     planned = list(plan(run.pick(100_000, 1_000_000), run.seed, duplicates=0.1))
-    encryption = {"encrypt_personal_data": True, "master_key": new_master_key()}
     deployed = await run.deploy(
         partitions=4,
         state_dir=run.new_folder(),
-        **(encryption if older.encrypts else {}),
+        encrypt_personal_data=older.encrypts,
+        master_key=new_master_key(),
     )
     for role in order:
         for _ in range(_WORKERS):
