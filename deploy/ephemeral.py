@@ -71,6 +71,9 @@ async def create_user_topics(settings: Settings) -> None:
     await create_topics(settings, topic_specs(settings, TopicNames.of(settings, USERS.name)))
 
 
+# What a worker logs when it starts a partition; the second, one of a version before 0.1.0.
+_BEGINS = ("continuing at position", "going on at position")
+
 Launcher = Callable[[str], Sequence[str]]
 """Returns the command that starts one worker of the app in this module."""
 
@@ -143,7 +146,7 @@ class WorkerProcess:
     @property
     def has_begun(self) -> bool:
         """Whether it has started to process a partition, in any of its starts."""
-        return "continuing at position" in self.log_text
+        return any(words in self.log_text for words in _BEGINS)
 
     def start(self, **extra: str) -> None:
         """Start the process, also again after it ended, without waiting for it to work.

@@ -38,6 +38,8 @@ class OlderProgram:
 
     name: str
     root: Path
+    encrypts: bool
+    """Whether it can be relied on with encryption; before 0.1.0, view workers could miss a key."""
     commands: Mapping[str, Sequence[str]]
     """How it starts a worker, by the module of the app."""
 
@@ -59,7 +61,7 @@ def older_programs(folder: Path) -> Iterator[OlderProgram]:
         said = subprocess.check_output([*_in(root), sys.executable, "-c", _COMMANDS], cwd=root)
         commands = json.loads(said)
         assert set(commands) == set(ROLES.values())
-        yield OlderProgram(name, root, commands)
+        yield OlderProgram(name, root, name not in _UNTAGGED, commands)
 
 
 def _in(root: Path) -> Sequence[str]:

@@ -131,7 +131,7 @@ class _Site:
         logs = list(zip(self.workers[name], self.logged.pop(name), strict=True))
 
         def have_partitions() -> bool:
-            return all("going on at position" in one.log_text[length:] for one, length in logs)
+            return all("continuing at position" in one.log_text[length:] for one, length in logs)
 
         await self._until(have_partitions, "workers that were cut off get partitions again")
 

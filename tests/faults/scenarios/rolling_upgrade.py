@@ -42,7 +42,7 @@ async def _there_and_back(run: Run, older: OlderProgram, order: Sequence[Role]) 
     deployed = await run.deploy(
         partitions=4,
         state_dir=run.new_folder(),
-        encrypt_personal_data=True,
+        encrypt_personal_data=older.encrypts,
         master_key=new_master_key(),
     )
     for role in order:
