@@ -95,15 +95,16 @@ class _Collector:
     async def collect(self) -> Facts:
         settings, servers = self._settings, ask_host.tls_servers(self._settings)
         brokers = asyncio.create_task(self._brokers())
+        topics = asyncio.create_task(self._topics(brokers))
         kafka, nodes, privileges, views, certificates, workers = await asyncio.gather(
-            self._kafka(brokers),
+            self._kafka(brokers, topics),
             self._nodes(),
             self._within(
                 ask_elasticsearch.ask_privileges(
                     settings, elasticsearch_rights(self._role, settings), timeout=self._timeout
                 )
             ),
-            asyncio.gather(*(self._view(view, brokers) for view in VIEWS.values())),
+            asyncio.gather(*(self._view(view, brokers, topics) for view in VIEWS.values())),
             asyncio.gather(
                 *(
                     self._within(ask_host.ask_certificate(of, host, port))
@@ -114,13 +115,13 @@ class _Collector:
                 *(self._within(ask_host.ask_worker(address)) for address in self._workers)
             ),
         )
-        topics, rights, groups, logs, key = kafka
+        rights, groups, logs, key = kafka
         return Facts(
             settings=settings,
             now=self._now,
             specs=self._specs,
             brokers=await brokers,
-            topics=topics,
+            topics=await topics,
             rights=rights,
             groups=groups,
             logs=logs,
@@ -142,10 +143,14 @@ class _Collector:
             describe_brokers(self._settings), self._deadline - self._timeout / 2
         )
 
+    async def _topics(self, brokers: Awaitable[Brokers | NotKnown]) -> _Topics | NotKnown:
+        if isinstance(await brokers, NotKnown):
+            return _NO_KAFKA
+        return await self._within(describe_topics(self._settings, self._specs))
+
     async def _kafka(
-        self, brokers: Awaitable[Brokers | NotKnown]
+        self, brokers: Awaitable[Brokers | NotKnown], topics: Awaitable[_Topics | NotKnown]
     ) -> tuple[
-        _Topics | NotKnown,
         Sequence[str] | NotKnown,
         Sequence[WorkerGroup] | NotKnown,
         Logs | NotKnown,
@@ -153,10 +158,8 @@ class _Collector:
     ]:
         settings, groups = self._settings, self._groups
         if isinstance(await brokers, NotKnown):
-            return _NO_KAFKA, _NO_KAFKA, _NO_KAFKA, _NO_KAFKA, _NO_KAFKA
-        topics = asyncio.create_task(self._within(describe_topics(settings, self._specs)))
+            return _NO_KAFKA, _NO_KAFKA, _NO_KAFKA, _NO_KAFKA
         return await asyncio.gather(
-            topics,
             self._within(
                 ask_kafka.ask_rights(
                     settings, self._rights, self._names.all, [name for _, name, _ in groups]
@@ -201,18 +204,28 @@ class _Collector:
         )
 
     async def _view(
-        self, view: View[Any], brokers: Awaitable[Brokers | NotKnown]
+        self,
+        view: View[Any],
+        brokers: Awaitable[Brokers | NotKnown],
+        topics: Awaitable[_Topics | NotKnown],
     ) -> ViewFacts | NotKnown:
         if elasticsearch_rights(self._role, self._settings) is None:
             return _NOT_NEEDED
-        return await self._within(self._ask_view(view, await brokers))
+        return await self._within(self._ask_view(view, await brokers, await topics))
 
-    async def _ask_view(self, view: View[Any], brokers: Brokers | NotKnown) -> ViewFacts:
+    async def _ask_view(
+        self, view: View[Any], brokers: Brokers | NotKnown, topics: _Topics | NotKnown
+    ) -> ViewFacts:
         log = None
         if isinstance(brokers, Brokers):
+            events = self._names.events
+            partitions = self._settings.partitions
+            if not isinstance(topics, NotKnown) and events in topics:
+                # If the settings name more than there are, they are wrong, and not the index.
+                partitions = min(partitions, topics[events].partitions)
             try:
-                topic = await topic_id(self._settings, self._names.events)
-                log = EventLog(brokers.cluster, topic, self._settings.partitions)
+                topic = await topic_id(self._settings, events)
+                log = EventLog(brokers.cluster, topic, partitions)
             except KafkaError:
                 pass  # there is no such topic, or Kafka fails now: other facts say so
         return await ask_elasticsearch.ask_view(self._settings, view, log, timeout=self._timeout)

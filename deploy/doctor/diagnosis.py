@@ -40,7 +40,7 @@ def _all(facts: Facts, role: SecuredRole) -> Iterator[Finding]:
     yield from elasticsearch.judge_nodes(facts.nodes)
     for name, view in facts.views.items():
         yield from elasticsearch.judge_view(name, view, facts.nodes, unused)
-    yield from kafka.judge_groups(settings, facts.groups, unused)
+    yield from kafka.judge_groups(settings, facts.topics, facts.groups, unused)
     yield from host.judge_workers(facts.workers)
     yield from kafka.judge_logs(settings, facts.now, facts.logs, facts.groups, unused)
     yield from host.judge_parked_commands(facts.workers)

@@ -96,14 +96,23 @@ def judge_rights(rights: Sequence[str] | NotKnown, role: str) -> Iterator[Findin
 
 
 def judge_groups(
-    settings: Settings, groups: Sequence[WorkerGroup] | NotKnown, unused: frozenset[str]
+    settings: Settings,
+    topics: Mapping[str, TopicSpec] | NotKnown,
+    groups: Sequence[WorkerGroup] | NotKnown,
+    unused: frozenset[str],
 ) -> Iterator[Finding]:
-    """Yield which workers are missing; those of the roles `unused` are not needed."""
+    """Yield which workers are missing; those of the roles `unused` are not needed.
+
+    A topic that has not as many partitions as the settings say is a problem of its own.
+    """
     if isinstance(groups, NotKnown):
         yield not_known("Workers", "groups", groups)
         return
     for group in groups:
-        missing = sorted(set(range(settings.partitions)) - group.owned)
+        partitions = settings.partitions
+        if not isinstance(topics, NotKnown) and group.topic in topics:
+            partitions = min(partitions, topics[group.topic].partitions)
+        missing = sorted(set(range(partitions)) - group.owned)
         start = f"start one with `cqrs worker {group.role}`"
         if not group.members:
             if group.role in unused:

@@ -122,6 +122,8 @@ class Overview:
     """What needs a person first, then by lag."""
     unowned: tuple[Unowned, ...]
     parked: ParkedCommands
+    dead_letters: Mapping[str, int]
+    """By stage: those that the workers have written since they were started."""
     commands_per_second: Mapping[str, float]
     """By outcome."""
     events_per_second: float | None
@@ -161,6 +163,7 @@ def overview(before: Sequence[Scrape], now: Sequence[Scrape]) -> Overview:
         ),
         unowned=tuple(_unowned([samples for _, samples in answers])),
         parked=parked_commands([samples for _, samples in answers], at),
+        dead_letters=_dead_letters([samples for _, samples in answers]),
         commands_per_second=rates(found, "cqrs_commands_total", "outcome"),
         events_per_second=sum(events.values()) if found else None,
         dead_letters_per_second=rates(found, "cqrs_dead_letters_total", "stage"),
@@ -186,6 +189,14 @@ def parked_commands(answers: Sequence[Samples], now: float) -> ParkedCommands:
         total("cqrs_parked_commands"),
         max(0.0, now - min(since)) if since else None,
     )
+
+
+def _dead_letters(answers: Iterable[Samples]) -> Mapping[str, int]:
+    found: dict[str, int] = defaultdict(int)
+    for samples in answers:
+        for labels, value in samples.of("cqrs_dead_letters_total").items():
+            found[dict(labels)["stage"]] += int(value)
+    return dict(found)
 
 
 def _worker(scrape: Scrape, pair: Pair | None) -> Worker:

@@ -43,6 +43,14 @@ def screen(found: Overview, width: int, height: int | None = None) -> Renderable
     parts += [Text(line, style=COLOURS["late"]) for line in _where_to_look(found.partitions)]
     if found.parked.commands:
         parts.append(Text(_parked(found.parked), style=COLOURS["late"]))
+    parts += [
+        Text(
+            f"dead letters of {stage}: {_count(number)} since its workers were started",
+            COLOURS["bad"],
+        )
+        for stage, number in sorted(found.dead_letters.items())
+        if number
+    ]
     if found.indices:
         parts.append(_indices(found.indices, wide=wide))
     if found.latencies:
@@ -181,9 +189,15 @@ def _unowned(one: Unowned) -> str:
 
 def _parked(found: ParkedCommands) -> str:
     return (
-        f"parked commands: {found.commands:,} of {found.aggregates:,} users, the oldest for "
+        f"parked commands: {found.commands:,}, users: {found.aggregates:,}, the oldest for "
         f"{_seconds(found.oldest_seconds)}: see `cqrs dead list`"
     )
+
+
+def _dead_letters(by_stage: Mapping[str, int]) -> Iterable[str]:
+    for stage, number in sorted(by_stage.items()):
+        if number:
+            yield f"dead letters of {stage}: {number:,} since its workers were started"
 
 
 def _where_to_look(partitions: Iterable[Partition]) -> Iterable[str]:

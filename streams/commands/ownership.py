@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from aiokafka.errors import KafkaError
 from faust.types import TP
-from tenacity import AsyncRetrying, retry_if_exception_type
+from tenacity import AsyncRetrying, retry_if_exception
 from tenacity.stop import stop_after_attempt
 
 from models.errors import Fatal
@@ -35,7 +36,9 @@ async def work_as_owner(
     """Fence the owner of a partition, and work with the producer that owns it then.
 
     A worker that owned the partition takes it over again; the work is repeated if that happens
-    before it has ended.
+    before it has ended. Kafka does not always say so: a broker that is asked to end a transaction
+    while it fences its producer may answer that it does not know what went wrong. So the work is
+    also repeated after any other error of Kafka, but for a missing ACL.
 
     Args:
         settings: with the address of Kafka.
@@ -47,11 +50,12 @@ async def work_as_owner(
     Raises:
         NotAllowed: an ACL is missing.
         TakenOver: at every attempt a worker took the partition over.
+        KafkaError: Kafka failed at the last attempt.
     """
     producer = TransactionalProducer(settings, settings.namespace + worker, tp)
     try:
         async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(Fenced),
+            retry=retry_if_exception(_may_be_fenced),
             stop=stop_after_attempt(_MAX_ATTEMPTS),
             reraise=True,
         ):
@@ -68,3 +72,7 @@ async def work_as_owner(
     finally:
         await producer.close()
     return result
+
+
+def _may_be_fenced(error: BaseException) -> bool:
+    return isinstance(error, Fenced | KafkaError) and not isinstance(error, NOT_ALLOWED)

@@ -209,47 +209,42 @@ async def stop(client: Any) -> None:
     forever for its last batches, and a consumer may raise the CancelledError of a fetch that was
     about to be repeated, as if the caller had been cancelled.
     """
-    flushing = _flushing(client) if isinstance(client, AIOKafkaProducer) else set()
     stopping = asyncio.create_task(client.stop())
     try:
         await asyncio.wait({stopping}, timeout=_STOP_TIMEOUT_S)
     finally:
         if not stopping.done() or stopping.cancelled():
             stopping.cancel()
-            await asyncio.gather(stopping, _disconnect(client, flushing), return_exceptions=True)
+            await asyncio.gather(stopping, _disconnect(client), return_exceptions=True)
     if not stopping.cancelled():
         stopping.result()
 
 
-def _flushing(producer: AIOKafkaProducer) -> set[asyncio.Task[Any]]:
-    """Return a set that gets the task in which this producer, once it stops, waits for records."""
-    tasks: set[asyncio.Task[Any]] = set()
-    flush = producer._message_accumulator.close
-
-    async def close() -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        tasks.add(task)
-        await flush()
-
-    producer._message_accumulator.close = close
-    return tasks
-
-
-async def _disconnect(client: Any, flushing: set[asyncio.Task[Any]]) -> None:
-    """Close the connections of a client that does not stop, and end its tasks."""
+async def _disconnect(client: Any) -> None:
+    """Close the connections of a client that does not stop, and end the tasks of a producer."""
     if not isinstance(client, AIOKafkaProducer):
         await client._client.close()
         return
-    sending = client._sender.sender_task
-    left = flushing | (set() if sending is None else {sending})
-    for task in left:
+    tasks = _tasks_of(client)
+    for task in tasks:
         task.cancel()
     await client.client.close()
-    if left:
-        # It waits for its requests. They fail without connections, or have just made another one.
-        await asyncio.wait(left, timeout=_STOP_TIMEOUT_S)
-        await client.client.close()
+    if tasks:
+        await asyncio.wait(tasks, timeout=_STOP_TIMEOUT_S)
+        await client.client.close()  # one of them may have connected again
+
+
+def _tasks_of(producer: AIOKafkaProducer) -> set[asyncio.Task[Any]]:
+    """Return the tasks that send and flush for a producer; aiokafka keeps only one of them."""
+    owners = (producer._sender, producer._message_accumulator)
+    found = set()
+    for task in asyncio.all_tasks():
+        frame = getattr(task.get_coro(), "cr_frame", None)
+        names = {} if frame is None else frame.f_locals
+        owner = names.get("self", names.get("sender"))
+        if any(owner is one for one in owners):
+            found.add(task)
+    return found
 
 
 async def not_connected(settings: Settings) -> Fatal:

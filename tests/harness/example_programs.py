@@ -69,13 +69,13 @@ async def check_outcomes(program: ExampleProgram, deployed: Deployment) -> None:
 
     done = program.run(deployed.settings, "anna", _EMAIL, command_id)
     assert done.stdout.splitlines() == [sent, accepted, found], done
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
 
     done = program.run(deployed.settings, "anna", _EMAIL, command_id)
     assert done.stdout.splitlines() == [sent, f"duplicate, first {accepted}", found], done
 
     done = program.run(deployed.settings, "anna", _EMAIL)
-    assert done.stderr == "rejected: User already exists (user-exists)\n", done
+    assert "rejected: User already exists (user-exists)\n" in done.stderr, done
     assert done.returncode == 1
 
     done = program.run(deployed.settings, "berta", "no address")

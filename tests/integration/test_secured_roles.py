@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -111,7 +112,7 @@ async def test_the_how_to_for_an_existing_cluster(secured: Secured, tmp_path: Pa
         )
 
 
-async def line_of_missing(settings: Settings, rights: tuple[Right, ...]) -> str | None:
+async def line_of_missing(settings: Settings, rights: Sequence[Right]) -> str | None:
     try:
         await check_rights(settings, rights)
     except Fatal as error:
@@ -123,7 +124,7 @@ async def line_of_missing(settings: Settings, rights: tuple[Right, ...]) -> str 
 async def test_each_right_that_is_missing_is_named(secured: Secured, role: SecuredRole) -> None:
     rights = [right for right in kafka_rights(role, secured.admin) if not right.prefixed]
     settings = await secured.role(role)
-    assert await line_of_missing(settings, tuple(rights)) is None
+    assert await line_of_missing(settings, rights) is None
     for right in rights:
         for operation in right.operations:
             secured.revoke(role, right, operation)
@@ -135,6 +136,18 @@ async def test_each_right_that_is_missing_is_named(secured: Secured, role: Secur
 
             await wait_until(named, what=what)
             await allow(secured.admin, role, [right])
+
+
+async def test_rights_may_be_given_by_prefix(secured: Secured) -> None:
+    namespace = secured.admin.namespace
+    settings = await secured.role(
+        "command-worker",
+        [
+            Right("topic", f"{namespace}users.", ("Read", "Write", "DescribeConfigs"), True),
+            Right("group", f"{namespace}users-", ("Read",), True),
+        ],
+    )
+    assert await line_of_missing(settings, kafka_rights("command-worker", secured.admin)) is None
 
 
 async def test_namespaces_on_one_cluster_are_apart(
@@ -250,6 +263,27 @@ async def test_a_right_that_is_taken_from_a_running_worker(
             await wait_until(ended, timeout=60, what=f"the end without {operation} on {name}")
         line = last_line(worker)
     assert line.startswith(f"error: User:command-worker lacks {operation} on {resource} {name}")
+
+
+@pytest.mark.parametrize(
+    ("resource", "name", "operation"),
+    [("topic", "users.events.v1", "Read"), ("group", "users-views-", "Read")],
+)
+async def test_a_right_that_is_taken_from_a_running_view_worker(
+    secured: Secured, resource: str, name: str, operation: Operation
+) -> None:
+    settings = (await secured.roles())["view-worker"]
+    name = f"{secured.admin.namespace}{name}"
+    (right,) = (
+        right
+        for right in kafka_rights("view-worker", secured.admin)
+        if (right.resource, right.name) == (resource, name)
+    )
+    with secured.worker("views", settings) as worker:
+        await until_processing(worker)
+        secured.revoke("view-worker", right, operation)
+        line = last_line(worker)
+    assert line.startswith(f"error: User:view-worker lacks {operation} on {resource} {name}")
 
 
 @pytest.mark.all_faults  # it restarts Kafka

@@ -163,20 +163,14 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.consumer.consumer:AIOKafkaConsumer._client": (
             "disconnects a consumer that does not stop"
         ),
-        "aiokafka.producer.message_accumulator:MessageAccumulator.close": (
-            "ends what waits for the records of a producer that does not stop"
-        ),
         "aiokafka.producer.producer:AIOKafkaProducer._message_accumulator": (
-            "ends what waits for the records of a producer that does not stop"
+            "finds the tasks of a producer that does not stop"
         ),
         "aiokafka.producer.producer:AIOKafkaProducer._sender": (
-            "ends the task of a producer that does not stop"
+            "finds the tasks of a producer that does not stop"
         ),
         "aiokafka.producer.producer:AIOKafkaProducer.client": (
             "disconnects a producer that does not stop"
-        ),
-        "aiokafka.producer.sender:Sender.sender_task": (
-            "ends the task of a producer that does not stop"
         ),
     },
     "streams/kafka/brokers.py": {

@@ -42,8 +42,9 @@ async function dispatch(command) {
       messages: [{ key: command.aggregateId, value: JSON.stringify(command) }],
     });
     outcome ??= outcomeOf(command, partition, ends); // it comes in the command's partition
-    const timeout = sleep(outcomeTimeout, null, { ref: false });
-    const decided = await Promise.race([outcome, timeout]);
+    const timer = new AbortController();
+    const timeout = sleep(outcomeTimeout, null, { signal: timer.signal });
+    const decided = await Promise.race([outcome, timeout]).finally(() => timer.abort());
     if (decided) return decided;
     console.error("no outcome yet: sending it again");
   }
@@ -128,7 +129,7 @@ try {
   await Promise.all(clients.map((client) => client.connect()));
   await main();
 } catch (error) {
-  console.error(error.message);
+  console.error([error.message, error.cause?.message].filter(Boolean).join(": "));
   process.exitCode = 1;
 } finally {
   await Promise.all(clients.map((client) => client.disconnect()));

@@ -26,7 +26,7 @@ async def kill_brokers(run: Run) -> None:
     """Kill a broker during a burst and start it again, several times; no worker is restarted."""
     kills, kills_of_three = run.pick((1, 2), (5, 10))
     await _keep_killing(run, run.stack, 1, "the only broker", _the_only_one(run, kills))
-    cluster = run.resources.enter_context(EmbeddedCluster.temporary())
+    cluster = run.resources.enter_context(EmbeddedCluster.temporary(secrets=run.secrets))
     servers = StackAddress(cluster.bootstrap_servers, run.stack.elasticsearch_url)
     victims = _one_of_three(run, cluster, kills_of_three)
     await _keep_killing(run, servers, 3, "one of three brokers", victims)

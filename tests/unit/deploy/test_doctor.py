@@ -604,6 +604,14 @@ def test_parked_commands_of_all_workers_are_one_line() -> None:
     assert not any(one.subject == "parked commands" for one in findings(silent))
 
 
+def test_of_partitions_that_are_not_there_no_worker_is_missed() -> None:
+    """The setting is wrong, and its line says so; starting workers would not help."""
+    settings = SETTINGS.model_copy(update={"partitions": 3})
+    specs = topic_specs(settings, NAMES)
+    found = findings(replace(WELL, settings=settings, specs=specs))
+    assert [one.group for one in found if one.status == "problem"] == ["Topics"]
+
+
 def test_without_kafka_an_index_that_is_served_is_no_problem() -> None:
     """How far it is cannot be known then, and it is no fault of the index."""
     unread = replace(INDEX, checkpoints=None)
