@@ -70,7 +70,9 @@ def picture(command: str, output: str, columns: int) -> str:
         color_system="truecolor",
     )
     console.print(Text(f"$ {command}", style="bold"))
-    console.print(Text.from_ansi(output), soft_wrap=True)
+    for line in Text.from_ansi(output).split("\n", allow_blank=True):
+        for part in line.divide(range(columns, len(line), columns)):  # as a terminal breaks it
+            console.print(part, soft_wrap=True)
     return _FONT.sub("", console.export_svg(title=f"{columns} columns", unique_id="terminal"))
 
 
