@@ -49,4 +49,4 @@ SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _AL
 SMOKE = ("F1", "F3", "F9", "F12")
 
 # Those that can be played on secured servers.
-SECURED = ("F1", "V1")
+SECURED = ("F1", "F5", "V1")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
 import pytest
 from pydantic import SecretStr
 
@@ -20,6 +18,7 @@ from streams.kafka.clients import new_producer, started
 from streams.kafka.partitioner import partition_of
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
+from tests.harness.disclosure import lines_with, processes_of
 from tests.harness.elasticsearch_proxy import FaultProxy, Refuse
 from tests.harness.exposition import get
 from tests.harness.read_side import encoded, registered, send_events, view_dead_letters
@@ -85,26 +84,6 @@ async def until_decided(deployed: Deployment, commands: int) -> None:
         return len(await records(deployed, deployed.names.outcomes)) >= commands
 
     await wait_until(decided, what=f"{commands} outcomes")
-
-
-def with_a_mark(texts: Mapping[str, str], secrets: list[str]) -> dict[str, str]:
-    """The lines in which a person or a secret is, by where they are."""
-    found = {}
-    for where, text in texts.items():
-        for line in text.splitlines():
-            if MARK in line.lower() or any(secret in line for secret in secrets):
-                found[where] = line
-    return found
-
-
-def processes_of(workers: list[WorkerProcess]) -> dict[str, str]:
-    """The command lines of workers and their children, as `ps` shows them."""
-    found = {}
-    for worker in workers:
-        process = psutil.Process(worker.pid)
-        for one in (process, *process.children(recursive=True)):
-            found[f"process {one.pid}"] = "\n".join(one.cmdline())
-    return found
 
 
 async def pages_of(workers: list[WorkerProcess]) -> dict[str, str]:
@@ -177,12 +156,12 @@ async def test_nobody_is_named(deploy: Deploy, encrypt: bool) -> None:
     for words in (["verify", "--timeout", "0"], ["views", "status"], ["state", "verify"]):
         done = cqrs(deployed.settings, *words)
         seen[" ".join(words)] = done.stdout + done.stderr
-    assert with_a_mark(seen, [key]) == {}
+    assert lines_with(seen, [MARK, key]) == {}
     letters = await records(deployed, deployed.names.dead_commands)
     assert len(letters) == 13
     if encrypt:
         of_users = [letter for letter in letters if letter.key in (b"anna", b"bert")]
-        assert with_a_mark({"dead letters": "\n".join(map(repr, of_users))}, []) == {}
+        assert lines_with({"dead letters": "\n".join(map(repr, of_users))}, [MARK]) == {}
 
 
 async def _has(letters: Any, number: int) -> bool:

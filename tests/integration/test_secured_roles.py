@@ -33,6 +33,7 @@ from streams.settings import Settings
 from streams.views.indices import ViewIndices
 from tests.harness.command_line import ROOT, cqrs
 from tests.harness.deployments import until_processing
+from tests.harness.disclosure import lines_with, processes_of
 from tests.harness.followed_pages import blocks, run_commands
 from tests.harness.read_side import serve
 from tests.harness.secured import Secured
@@ -53,6 +54,7 @@ async def test_each_role_works_with_exactly_its_rights(secured: Secured) -> None
     ):
         await until_processing(commands_worker)
         await until_processing(view_worker)
+        seen = processes_of((commands_worker, view_worker))
         async with (
             open_commands(roles["client"]) as commands,
             open_queries(roles["client"]) as queries,
@@ -72,6 +74,12 @@ async def test_each_role_works_with_exactly_its_rights(secured: Secured) -> None
         ):
             done = cqrs(roles["operator"], *words)
             assert done.returncode == 0, f"{words}: {done.stderr}{done.stdout}"
+            if words[0] != "tail":  # which shows events
+                seen[" ".join(words)] = done.stdout + done.stderr
+        seen |= {one.role: one.log_text for one in (commands_worker, view_worker)}
+    secrets = [roles[role].secret(name) for role in ROLES for name in Settings.secrets()]
+    person = ["anna@example.org", "Muster"]
+    assert lines_with(seen, [*person, *filter(None, secrets)]) == {}
 
 
 @pytest.mark.timeout(600)  # a score of commands, each a process: slow when it is busy
