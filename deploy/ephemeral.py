@@ -71,8 +71,8 @@ async def create_user_topics(settings: Settings) -> None:
     await create_topics(settings, topic_specs(settings, TopicNames.of(settings, USERS.name)))
 
 
-# What a worker logs when it starts a partition; the second, one of a version before 0.1.0.
-_BEGINS = ("continuing at position", "going on at position")
+# What a worker logs when it starts a partition; the second is a part of what older ones log.
+_BEGINS = ("continuing at position", "on at position")
 
 Launcher = Callable[[str], Sequence[str]]
 """Returns the command that starts one worker of the app in this module."""
