@@ -194,12 +194,6 @@ def _parked(found: ParkedCommands) -> str:
     )
 
 
-def _dead_letters(by_stage: Mapping[str, int]) -> Iterable[str]:
-    for stage, number in sorted(by_stage.items()):
-        if number:
-            yield f"dead letters of {stage}: {number:,} since its workers were started"
-
-
 def _where_to_look(partitions: Iterable[Partition]) -> Iterable[str]:
     targets = sorted({one.worker for one in partitions if one.state in ("parked", "waiting")})
     if targets:

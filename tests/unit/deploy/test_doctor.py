@@ -612,6 +612,19 @@ def test_of_partitions_that_are_not_there_no_worker_is_missed() -> None:
     assert [one.group for one in found if one.status == "problem"] == ["Topics"]
 
 
+@pytest.mark.parametrize(
+    "topics", [SILENT, {name: topic for name, topic in TOPICS.items() if name != NAMES.commands}]
+)
+def test_of_a_topic_that_is_not_known_the_setting_says_how_many_partitions_there_are(
+    topics: Any,
+) -> None:
+    idle = replace(COMMANDS, owned=frozenset({0}))
+    found = findings(replace(WELL, topics=topics, groups=(idle, VIEWS)))
+    assert [one.subject for one in found if one.group == "Workers" and one.status != "ok"] == [
+        "commands"
+    ]
+
+
 def test_without_kafka_an_index_that_is_served_is_no_problem() -> None:
     """How far it is cannot be known then, and it is no fault of the index."""
     unread = replace(INDEX, checkpoints=None)
