@@ -10,6 +10,7 @@ from shutil import rmtree
 from typing import NamedTuple
 
 from aiokafka import AIOKafkaConsumer
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
 from benchmarks.rig.backlog import new_deployment, send
 from benchmarks.rig.changelog_history import states, write_changelog
@@ -17,7 +18,7 @@ from benchmarks.rig.process import contestant
 from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
 from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line
-from deploy.waiting import wait_until
+from deploy.waiting import NotInTime, wait_until
 from models.errors import Fatal
 from streams.aggregate import TopicNames
 from streams.kafka.clients import new_consumer, started
@@ -32,6 +33,11 @@ STORE_WIPED = "s to deciding, local store wiped"
 _VALUE_BYTES = 300
 _WINDOW = 3  # remembered commands in each record
 _TIMEOUT_S = 600.0
+
+# Faust's recovery does not end now and then (its issues 596 and 597). Then it is started again.
+_FAUST_TIMEOUT_S = 30.0
+_FAUST_MIN_RECORDS_PER_S = 1000
+_FAUST_ATTEMPTS = 5
 
 
 class MeasuredStart(NamedTuple):
@@ -74,7 +80,16 @@ async def faust_recovery(context: BenchContext) -> Figures:
     history = [(b"user-%d" % (n % aggregates), values[n % len(values)]) for n in range(records)]
     await send(settings, changelog, history)
     command = command_line("benchmarks.peers.faust_table")
-    start = await measure_start(context, settings, names, command, users=aggregates)
+    timeout = _FAUST_TIMEOUT_S + records / _FAUST_MIN_RECORDS_PER_S
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception_type(NotInTime),
+        stop=stop_after_attempt(_FAUST_ATTEMPTS),
+        reraise=True,
+    ):
+        with attempt:
+            start = await measure_start(
+                context, settings, names, command, users=aggregates, timeout=timeout
+            )
     return {RESTORED: records / start.seconds}
 
 
@@ -85,6 +100,7 @@ async def measure_start(
     command: Sequence[str],
     *,
     users: int | None = None,
+    timeout: float = _TIMEOUT_S,
 ) -> MeasuredStart:
     """Start a process, and measure until it has decided a command of each partition.
 
@@ -94,6 +110,7 @@ async def measure_start(
         names: of its topics.
         command: command line of the process.
         users: for a process whose outcomes are the number of users in its state: the least number.
+        timeout: seconds until it has to have decided them.
 
     Raises:
         Fatal: it ended, did not decide in time, or restored fewer users.
@@ -112,7 +129,7 @@ async def measure_start(
                     last[tp.partition] = records[-1].value
                 return last.keys() == commands.keys()
 
-            await wait_until(decided, timeout=_TIMEOUT_S, what="every partition decides")
+            await wait_until(decided, timeout=timeout, what="every partition decides")
             measured = MeasuredStart(time.perf_counter() - begin, process.memory())
     if users is not None and any(int(restored) < users for restored in last.values()):
         raise Fatal(f"not all of {users} users were restored: {last}")
@@ -166,7 +183,7 @@ RECOVERY = Benchmark(
         Contestant(
             "ordinary Faust table",
             "Faust's own recovery of a table of bytes from a changelog with a tenth of the same "
-            "records, and an agent that replies.",
+            "records, and an agent that replies. Started again if its recovery does not end.",
             faust_recovery,
         ),
     ),
