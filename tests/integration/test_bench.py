@@ -129,5 +129,5 @@ async def test_a_contestant_that_ends_is_an_error_with_its_last_log_lines(
     def broken(*_: object) -> Worker:
         return Worker([sys.executable, "-c", "exit('no partitions for me')"], "broken")
 
-    with pytest.raises(Fatal, match="broken ended with code 1: no partitions for me"):
+    with pytest.raises(Fatal, match="broken-0 ended with code 1: no partitions for me"):
         await let_decide(BenchContext(stack, folder, {}, seed=1), broken, [(b"key", b"value")])

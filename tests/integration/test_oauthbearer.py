@@ -20,7 +20,7 @@ from streams.settings import Settings
 from tests.harness import unsecured_tokens
 from tests.harness.users import register
 
-_LIFETIME_S = 4
+_LIFETIME_S = 5
 _SESSIONS = 8  # that end while work goes on
 _MODULE = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
 _TOKENS = {

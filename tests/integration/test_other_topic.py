@@ -65,7 +65,7 @@ async def test_a_topic_that_was_created_again_while_no_worker_ran(deploy: Deploy
 
         done = cqrs(settings, "topics", "adopt", "--all", "--yes")
         assert done.returncode == 0, done.stderr
-        assert "the position 10 refers to a former topic, the new one begins at 0" in done.stdout
+        assert "the position 10 refers to a former topic, the new one begins at 0" in done.stderr
         assert done.stdout.endswith("[0]: it continues at 0\n")
         assert "nothing to adopt" in cqrs(settings, "topics", "adopt", "0").stdout
         worker.start()

@@ -83,11 +83,11 @@ async def test_a_commit_that_arrives_late_ends_no_later_transaction(
     under_way: list[EndTxnRequest] = []
     send = AIOKafkaConnection.send
 
-    def lose_the_first_end(self: Any, request: Any, **options: Any) -> Any:
+    def lose_the_first_end(self: Any, request: Any, *options: Any) -> Any:
         if isinstance(request, EndTxnRequest) and not under_way:
             under_way.append(request)
             raise KafkaConnectionError("the connection breaks")
-        return send(self, request, **options)
+        return send(self, request, *options)
 
     monkeypatch.setattr(AIOKafkaConnection, "send", lose_the_first_end)
     await owner.start()
