@@ -66,9 +66,9 @@ class ChunkMetrics:
     ) -> None:
         """Count a group of commands with the outcome of each, and their events."""
         self._outcomes.update(zip(map(type, commands), map(type, outcomes), strict=True))
-        self._codes.update(
-            [(type(one), one.code) for one in outcomes if isinstance(one, _WITH_CODE)]
-        )
+        # Most are accepted, which the comparison of types sees in a third of the time.
+        others = [one for one in outcomes if type(one) is not Accepted]
+        self._codes.update([(type(one), one.code) for one in others if isinstance(one, _WITH_CODE)])
         self._events.update(map(type, events))
 
     def end_of(self, step: Literal["decide", "commit", "apply"]) -> None:
