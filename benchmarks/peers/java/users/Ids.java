@@ -12,7 +12,7 @@ import java.util.zip.CRC32;
 final class Ids {
     private static final UUID COMMANDS = UUID.fromString("8a2f5bb1-4c1e-5d0c-9a3b-6f1f6f0c8e57");
     private static final Base64.Encoder BASE64 = Base64.getUrlEncoder().withoutPadding();
-    private static final MessageDigest SHA1 = sha1(); // there is one stream thread
+    private static final ThreadLocal<MessageDigest> SHA1 = ThreadLocal.withInitial(Ids::sha1);
 
     private Ids() {}
 
@@ -45,8 +45,9 @@ final class Ids {
     private static UUID uuid5(UUID namespace, String name) {
         ByteBuffer id = ByteBuffer.allocate(16);
         id.putLong(namespace.getMostSignificantBits()).putLong(namespace.getLeastSignificantBits());
-        SHA1.update(id.array());
-        ByteBuffer hash = ByteBuffer.wrap(SHA1.digest(name.getBytes(StandardCharsets.UTF_8)));
+        MessageDigest sha1 = SHA1.get();
+        sha1.update(id.array());
+        ByteBuffer hash = ByteBuffer.wrap(sha1.digest(name.getBytes(StandardCharsets.UTF_8)));
         long most = hash.getLong() & ~0xF000L | 0x5000L;
         long least = hash.getLong() & 0x3FFFFFFFFFFFFFFFL | 0x8000000000000000L;
         return new UUID(most, least);
