@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import orjson
-from aiokafka.admin import AIOKafkaAdminClient
 from pydantic import SecretStr
 
 from agents.users import COMMAND_WORKER
@@ -24,7 +23,8 @@ from benchmarks.rig.backlog import (
     send,
     send_at_once,
 )
-from benchmarks.rig.process import RunningContestant, contestant
+from benchmarks.rig.group import ContestantGroup
+from benchmarks.rig.process import contestant
 from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
 from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line, module_command
@@ -33,7 +33,6 @@ from models.errors import Fatal
 from streams.aggregate import TopicNames
 from streams.encryption.keys import new_master_key
 from streams.kafka.clients import admin_client, cluster_id
-from streams.kafka.groups import committed_positions, describe_group
 from streams.kafka.partitioner import partition_of
 from streams.kafka.topics import partitions_of
 from streams.settings import Settings
@@ -182,11 +181,14 @@ async def let_decide(
             for number in range(worker.processes)
         ]
         async with admin_client(settings) as admin:
-            group = _Group(admin, worker, processes)
+            partitions = partitions_of(settings, names.commands)
+            group = ContestantGroup(
+                admin, worker.group, partitions, processes, members=worker.members
+            )
             if worker.members > 1:
                 await wait_until(group.is_complete, timeout=_TIMEOUT_S, what="all have joined")
                 await send_at_once(settings, names.commands, records)
-            samples = await group.decide(settings, names, records)
+            samples = await _wait_until_decided(group, records, settings.partitions)
     return Decided(settings, names, samples)
 
 
@@ -201,48 +203,25 @@ def cpu_per_command(samples: Sequence[Sample], warm_up: int) -> float:
     return (end.cpu_seconds - begin.cpu_seconds) / (end.commands - begin.commands)
 
 
-class _Group:
-    """The consumer group of a contestant."""
+async def _wait_until_decided(
+    group: ContestantGroup, records: Sequence[tuple[bytes, bytes]], partitions: int
+) -> list[Sample]:
+    """Wait until the group has committed the ends of these records, the first of their topic.
 
-    def __init__(
-        self, admin: AIOKafkaAdminClient, worker: Worker, processes: Sequence[RunningContestant]
-    ) -> None:
-        self._admin = admin
-        self._worker = worker
-        self._processes = processes
+    Reading the outcomes would compete with the worker.
+    """
+    ends = Counter(partition_of(key, partitions) for key, _ in records)
+    samples = [Sample(0, 0.0)]
 
-    async def is_complete(self) -> bool:
-        """Check whether all members have joined and the group is stable."""
-        self._check()
-        group = await describe_group(self._admin, self._worker.group)
-        return group.members == self._worker.members and not group.is_rebalancing
+    async def decided() -> bool:
+        # A transaction's marker, which some commit and some do not, is behind the records.
+        found = await group.positions()
+        commands = sum(min(ends[tp.partition], at) for tp, at in found.items())
+        samples.append(Sample(commands, sum(group.cpu_seconds())))
+        return commands == len(records)
 
-    async def decide(
-        self, settings: Settings, names: TopicNames, records: Sequence[tuple[bytes, bytes]]
-    ) -> list[Sample]:
-        """Wait until the group has committed the ends of these records, the first of their topic.
-
-        This costs the broker almost nothing. Reading the outcomes would compete with the worker.
-        """
-        partitions = partitions_of(settings, names.commands)
-        ends = Counter(partition_of(key, settings.partitions) for key, _ in records)
-        samples = [Sample(0, 0.0)]
-
-        async def decided() -> bool:
-            self._check()
-            found = await committed_positions(self._admin, self._worker.group, partitions)
-            # A transaction's marker, which some commit and some do not, is behind the records.
-            commands = sum(min(ends[tp.partition], at) for tp, at in found.items())
-            used = sum(process.cpu_seconds() for process in self._processes)
-            samples.append(Sample(commands, used))
-            return commands == len(records)
-
-        await wait_until(decided, timeout=_TIMEOUT_S, what=f"{self._worker.group} has decided all")
-        return samples
-
-    def _check(self) -> None:
-        for process in self._processes:
-            process.check()
+    await wait_until(decided, timeout=_TIMEOUT_S, what="all is decided")
+    return samples
 
 
 DECIDING = Benchmark(

@@ -18,6 +18,7 @@ from agents.users import COMMAND_WORKER
 from benchmarks.deciding import COMMANDS_PER_SECOND, CPU_PER_COMMAND
 from benchmarks.rig.backlog import new_deployment, rate, read_committed, send, send_at_once
 from benchmarks.rig.changelog_history import states, write_changelog
+from benchmarks.rig.group import ContestantGroup
 from benchmarks.rig.process import RunningContestant, contestant
 from benchmarks.rig.runner import BenchContext, Benchmark, Contestant, Figures
 from benchmarks.rig.target import Target
@@ -25,7 +26,6 @@ from deploy.supervisor import ROLES, command_line
 from deploy.waiting import wait_until
 from streams.aggregate import TopicNames
 from streams.kafka.clients import admin_client
-from streams.kafka.groups import committed_positions, describe_group
 from streams.kafka.partitioner import partition_of
 from streams.kafka.topics import partitions_of
 from streams.settings import Settings
@@ -96,8 +96,13 @@ class _Group:
         processes: Sequence[RunningContestant],
     ) -> None:
         self._servers = context.stack.kafka, context.stack.elasticsearch
-        self._name = settings.namespace + COMMAND_WORKER
-        self._partitions = partitions_of(settings, names.commands)
+        self._group = ContestantGroup(
+            admin,
+            settings.namespace + COMMAND_WORKER,
+            partitions_of(settings, names.commands),
+            processes,
+            members=len(processes),
+        )
         self._topics = {
             "commands": names.commands,
             "events": names.events,
@@ -105,20 +110,15 @@ class _Group:
             "changelog": names.changelog,
         }
         self._logs = context.stack.home / "data" / "kafka"
-        self._admin = admin
-        self._processes = processes
 
     async def is_complete(self) -> bool:
         """Check whether all workers have joined and the group is stable."""
-        for process in self._processes:
-            process.check()
-        group = await describe_group(self._admin, self._name)
-        return group.members == len(self._processes) and not group.is_rebalancing
+        return await self._group.is_complete()
 
     def sample(self) -> _Sample:
         """Return what has been used until now."""
         return _Sample(
-            [process.cpu_seconds() for process in self._processes],
+            self._group.cpu_seconds(),
             sum(
                 used.user + used.system
                 for server in self._servers
@@ -135,10 +135,7 @@ class _Group:
         """Wait until the group has committed this number of commands, up to a second afterwards."""
 
         async def decided() -> bool:
-            for process in self._processes:
-                process.check()
-            found = await committed_positions(self._admin, self._name, self._partitions)
-            return sum(found.values()) >= commands
+            return sum((await self._group.positions()).values()) >= commands
 
         await wait_until(decided, timeout=_TIMEOUT_S, what=f"{commands} commands are decided")
 
