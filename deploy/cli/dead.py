@@ -134,6 +134,7 @@ def show(
     shown = failed_contents(found)
     _CONTENTS.write(form, shown, lambda: _print_contents(shown))
     if not (found.parked or found.dead):
+        click.echo("cqrs: none of these users has a parked command or a dead letter", err=True)
         ctx.exit(ExitCode.NO)
 
 
