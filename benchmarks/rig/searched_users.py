@@ -27,7 +27,7 @@ from models.errors import Fatal
 from models.user_view import project
 from streams.buses import QueryBus
 from streams.elasticsearch.connection import connect
-from streams.elasticsearch.index import Document
+from streams.elasticsearch.index import Document, IndexDefinition, in_namespace
 from streams.settings import Settings
 from streams.views.indices import ViewIndices
 from streams.views.read_your_writes import ReadYourWrites
@@ -41,11 +41,12 @@ _CHUNK_DOCUMENTS = 2000
 Search = Callable[[str], Awaitable[Sequence[str]]]
 """Searches for a fragment and returns the ids of the first page."""
 
-_LOWER = {"lower": {"type": "keyword", "normalizer": "lowercase"}}  # for wildcard queries
-_INDEX = replace(
+_LOWER = {"lower": {"type": "keyword", "normalizer": "lowercase"}}
+LOWERED = replace(
     USER_VIEWS.index,
     properties={**USER_VIEWS.index.properties, "email": {"type": "keyword", "fields": _LOWER}},
 )
+"""The view's index with a field for wildcard queries."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,9 @@ class SearchedUsers:
 
 @asynccontextmanager
 async def open_searched_users(
-    context: BenchContext, size_key: str = "users"
+    context: BenchContext,
+    size_key: str = "users",
+    definition: IndexDefinition = USER_VIEWS.index,
 ) -> AsyncIterator[SearchedUsers]:
     """Load all users into a new index, as the view worker would write them.
 
@@ -87,7 +90,7 @@ async def open_searched_users(
     """
     users = context.size[size_key]
     settings, names = await new_deployment(context)
-    index = replace(_INDEX, alias=settings.namespace + _INDEX.alias)
+    index = in_namespace(settings, definition)
     async with connect(settings, timeout=REQUEST_TIMEOUT_S) as client:
         # with our definition, so that a view worker follows it
         indices = ViewIndices(client, index, USER_VIEWS.definition)
