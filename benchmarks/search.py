@@ -221,8 +221,8 @@ SEARCH = Benchmark(
         Contestant(
             "wildcard query",
             "The common way: `*fragment*` on a keyword of the lower-cased address, in an index "
-            "that has it beside all other fields, in the same order. The field type `wildcard` is not part of "
-            "Elasticsearch's core, and the embedded one has only the core.",
+            "that has it beside all other fields, in the same order. The field type `wildcard` is "
+            "not part of Elasticsearch's core, and the embedded one has only the core.",
             wildcard_query,
         ),
         Contestant(
