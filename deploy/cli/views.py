@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -121,8 +122,15 @@ def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
     is_flag=True,
     help="Give up the index that serves queries: it is lost, and the new one need not catch up.",
 )
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    help="Number of processes that load and check; by default one for each core, and two at most.",
+)
 @_SERVED.option
-def rebuild(view: str, timeout: float, abandon_serving: bool, form: Form) -> None:
+def rebuild(
+    view: str, timeout: float, abandon_serving: bool, processes: int | None, form: Form
+) -> None:
     """Build a new index from the first event, then serve that one.
 
     Queries and workers continue with the former index meanwhile. If it is interrupted, run it
@@ -138,6 +146,7 @@ def rebuild(view: str, timeout: float, abandon_serving: bool, form: Form) -> Non
                 timeout=timeout,
                 progress=progress,
                 abandon_serving=abandon_serving,
+                processes=processes or min(2, len(os.sched_getaffinity(0))),
             )
         )
     line = f"{view} is {state.name} now; `cqrs views prune {view}` deletes the former one"

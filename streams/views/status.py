@@ -183,9 +183,9 @@ async def tally_documents(
     """Return the tally of an index's documents for each partition, as of its last refresh."""
     tallies = DocumentTallies(view.projection, partitions)
     done, total = 0, await store.count()
-    async for document in store.scan():
-        tallies.add(document)
-        done += 1
-        if done % 1000 == 0:
+    async with store.point_in_time() as point:
+        async for page in store.pages(point.slice(0, 1)):
+            tallies.add_all(page)
+            done += len(page)
             progress(f"Adding up {store.name}", done, total)
     return tallies.by_partition
