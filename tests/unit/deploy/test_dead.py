@@ -136,7 +136,7 @@ def test_a_replay_says_what_is_left(deciding: Deciding) -> None:
 
 
 def test_what_is_dropped_can_be_sent_again(deciding: Deciding) -> None:
-    assert "what is left waits on" in run("drop", "anna", "--first", "--yes").output
+    assert "the others still wait" in run("drop", "anna", "--first", "--yes").output
     run("drop", "ben", answer="y\n")
     deciding.breaks = lambda _: False
     assert said("replay", "--yes", "--all", code=1)["left"] == 1
