@@ -12,6 +12,7 @@ from statistics import quantiles
 from typing import Any
 
 from deploy.samples.commands import plan
+from deploy.waiting import Turns
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail
 from streams.buses import QueryBus
 from streams.concurrency import gather_or_cancel
@@ -96,36 +97,39 @@ class BackgroundQueries:
         await gather_or_cancel(self._by_id(), self._by_email(), self._active())
 
     async def _by_id(self) -> None:
+        turns = Turns(_QUERY_INTERVAL_S)
         for user in cycle(self._users):
             if self._done.is_set():
                 return
-            found = await self._execute(GetUserById(user))
+            found = await self._execute(GetUserById(user), turns)
             require(found is not None, f"the user {user} was not found by id")
 
     async def _by_email(self) -> None:
+        turns = Turns(_QUERY_INTERVAL_S)
         for user, email in cycle(self._users.items()):
             if self._done.is_set():
                 return
             fragment = email[: email.index("@") + 3].upper()
-            page = await self._execute(GetUsersByEmail(fragment, _MAX_MATCHES))
+            page = await self._execute(GetUsersByEmail(fragment, _MAX_MATCHES), turns)
             found = any(one.id == user for one in page.items)
             require(found, f"the user {user} was not found by the address")
 
     async def _active(self) -> None:
+        turns = Turns(_QUERY_INTERVAL_S)
         while not self._done.is_set():
             left = set(self._users)
             query: GetActiveUsers | None = GetActiveUsers(self._page)
             while query is not None:
-                page = await self._execute(query)
+                page = await self._execute(query, turns)
                 left.difference_update(one.id for one in page.items)
                 query = page.cursor and GetActiveUsers(self._page, cursor=page.cursor)
             require(not left, f"{len(left)} users were not among the active ones")
             self.walks += 1
 
-    async def _execute(self, query: object) -> Any:
+    async def _execute(self, query: object, turns: Turns) -> Any:
+        await anext(turns)
         begin = time.perf_counter()
         ask = partial(self._queries.execute, query)
         found = await (ask() if self._outages is None else self._outages.through(ask))
         self._seconds.append(time.perf_counter() - begin)
-        await asyncio.sleep(_QUERY_INTERVAL_S)
         return found

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
 
 from models.errors import Transient
 
@@ -23,15 +24,14 @@ class Outages:
 
     async def through(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Repeat a query until it does not fail as `Transient`, and return its result."""
-        begin, has_failed = time.monotonic(), False
-        while True:
-            try:
+        begin = time.monotonic()
+        async for attempt in AsyncRetrying(
+            wait=wait_fixed(_PAUSE_S), retry=retry_if_exception_type(Transient)
+        ):
+            with attempt:
                 result = await ask()
-            except Transient:
-                self.failures += 1
-                has_failed = True
-                await asyncio.sleep(_PAUSE_S)
-            else:
-                if has_failed:
-                    self.longest = max(self.longest, time.monotonic() - begin)
-                return result
+        failures = attempt.retry_state.attempt_number - 1
+        if failures:
+            self.failures += failures
+            self.longest = max(self.longest, time.monotonic() - begin)
+        return result

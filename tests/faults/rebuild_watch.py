@@ -10,7 +10,7 @@ from elasticsearch import AsyncElasticsearch
 
 from agents.user_views import USER_VIEWS
 from deploy.ephemeral import Deployment
-from deploy.waiting import wait_until
+from deploy.waiting import Turns, wait_until
 from streams.elasticsearch.connection import translating
 from streams.views.indices import ViewIndices
 from tests.harness.view_position import ViewPositions
@@ -76,7 +76,9 @@ class AliasSwaps:
     async def watch(self, done: asyncio.Event) -> None:
         """Search until `done` is set."""
         before, last_seen = None, 0.0
-        while not done.is_set():
+        async for _ in Turns(_SEARCH_INTERVAL_S):
+            if done.is_set():
+                return
             with translating(self._client):
                 found = await self._client.search(
                     index=self._alias, size=1, source=False, filter_path="hits.hits._index"
@@ -85,7 +87,6 @@ class AliasSwaps:
             if before not in (None, index):
                 self.seconds.append(now - last_seen)
             before, last_seen = index, now
-            await asyncio.sleep(_SEARCH_INTERVAL_S)
 
 
 class ViewLag:

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import psutil  # type: ignore[import-untyped]
 
 from deploy.ephemeral import WorkerProcess
+from deploy.waiting import Turns
 from tests.faults.scenario import Run
 from tests.harness.checks import require
 
@@ -46,9 +47,8 @@ class Memory:
     async def keep_sampling(self) -> None:
         """Sample until the process ends."""
         with suppress(psutil.NoSuchProcess):
-            while True:
+            async for _ in Turns(_SAMPLE_INTERVAL_S):
                 self._samples.append(self._now())
-                await asyncio.sleep(_SAMPLE_INTERVAL_S)
 
     def _now(self) -> int:
         return int(self._process.memory_info().rss >> 20)

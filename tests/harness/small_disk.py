@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
+from deploy.waiting import Turns
 from models.errors import Fatal
 
 _PIECE_BYTES = 4096
@@ -41,8 +42,7 @@ class SmallDisk:
             self._filler.unlink()
 
     async def _keep_filling(self) -> None:
-        while True:
-            await asyncio.sleep(_REFILL_INTERVAL_S)
+        async for _ in Turns(_REFILL_INTERVAL_S):
             self._fill()
 
     def _fill(self) -> None:

@@ -16,7 +16,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from agents.user_audit import verify_users
 from deploy.ephemeral import Deployment
-from deploy.waiting import NotInTime, wait_until
+from deploy.waiting import NotInTime, Turns, wait_until
 from streams.audit.report import Report
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
@@ -157,13 +157,14 @@ class Traffic:
     async def send(self) -> None:
         """Send records when they become due, until none is left."""
         last = time.monotonic()
-        while not self._exhausted:
+        async for _ in Turns(_TICK_S):
+            if self._exhausted:
+                return
             now = time.monotonic()
             self._due += self._rate * (now - last)
             last = now
             while self._due >= 1 and not self._exhausted:
                 await self._send_one()
-            await asyncio.sleep(_TICK_S)
 
     async def _send_one(self) -> None:
         record = next(self._records, None)

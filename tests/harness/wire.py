@@ -1,4 +1,4 @@
-"""What a version writes and reads, and which changes another version may not make to it.
+"""What a version writes, reads and keeps, and what another version may not change of it.
 
 `python -m tests.harness.wire > tests/unit/wire/VERSION.json` notes that of a release. The rules are
 those of `docs/upgrading.md`.
@@ -12,9 +12,13 @@ from typing import Any
 
 from agents.users import USERS
 from deploy.asyncapi import command_channel_schemas, event_channel_schemas
+from models.errors import CqrsError
 from models.schemas import Schema, outcome_schemas
 from streams.aggregate import TopicNames
+from streams.connection_settings import variable
+from streams.settings import CommandVariables, Settings
 from streams.state.version import StateVersion
+from tests.harness.kept import KEPT
 
 Wire = Mapping[str, Any]
 
@@ -29,6 +33,8 @@ def wire() -> Wire:
         "outcomes": outcome_schemas(),
         "state": str(StateVersion.of(USERS)),
         "topics": sorted(TopicNames("", USERS.name).all),
+        "settings": sorted(map(variable, (*Settings.model_fields, *CommandVariables.model_fields))),
+        "kept": {name: one.write(one.value).hex() for name, one in KEPT.items()},
     }
 
 
@@ -44,13 +50,30 @@ def broken(old: Wire, new: Wire) -> Iterator[str]:
             added = set(schema["required"]) - set(old[kind].get(name, schema)["required"])
             if added and kind != "outcomes":
                 yield f"{kind}: {name} needs {', '.join(sorted(added))}, which older ones lack"
-    for topic in set(old["topics"]) - set(new["topics"]):
-        yield f"topics: {topic} is gone"
+    for kind in ("topics", "settings"):
+        for name in sorted(set(old[kind]) - set(new[kind])):
+            yield f"{kind}: {name} is gone"
+    yield from _misread(old["kept"])
     before, now = StateVersion.read(old["state"]), StateVersion.read(new["state"])
     assert before is not None
     assert now is not None
     if now.number < before.number or (now.fields != before.fields and now.number == before.number):
         yield f"state: {now} after {before}: raise `state_version`"
+
+
+def _misread(kept: Mapping[str, str]) -> Iterator[str]:
+    for name, stored in kept.items():
+        example = KEPT.get(name)
+        if example is None:
+            yield f"kept: nothing reads the {name}"
+            continue
+        try:
+            read = example.read(bytes.fromhex(stored))
+        except (ValueError, CqrsError) as error:
+            yield f"kept: the {name} cannot be read: {error}"
+        else:
+            if read != example.value:
+                yield f"kept: the {name} is read as {read}"
 
 
 def _changes(where: str, old: Schema, new: Schema) -> Iterator[str]:

@@ -173,9 +173,17 @@ def anchor_of(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-def test_the_changelog_begins_with_the_version_of_the_project() -> None:
+@pytest.mark.parametrize(
+    ("path", "pattern"),
+    [
+        ("CHANGELOG.md", r"^## \[(\d.*?)\]"),
+        ("deploy/kubernetes/kustomization.yaml", r"^ +newTag: (.+)$"),
+        ("docs/deploy.md", r"cqrs_streams-(.+?)-py3"),
+    ],
+)
+def test_the_version_of_the_project_is_named(path: str, pattern: str) -> None:
     project = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    released = re.search(r"^## \[(\d.*?)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    named = re.search(pattern, (ROOT / path).read_text(), re.MULTILINE)
     assert project is not None
-    assert released is not None
-    assert released[1] == project[1]
+    assert named is not None
+    assert named[1] == project[1]

@@ -48,6 +48,10 @@ def rename_a_topic(new: Any) -> None:
     new["topics"].remove("users.events.v1")
 
 
+def rename_a_setting(new: Any) -> None:
+    new["settings"].remove("CQRS_STATE_DIR")
+
+
 def change_the_state(new: Any) -> None:
     new["state"] = "1.00000000"
 
@@ -66,6 +70,7 @@ def go_back(new: Any) -> None:
         (need_more_of_an_event, "events: UserRegistered needs country, which older ones lack"),
         (leave_out_what_clients_need, "outcomes: Accepted may be without token"),
         (rename_a_topic, "topics: users.events.v1 is gone"),
+        (rename_a_setting, "settings: CQRS_STATE_DIR is gone"),
         (change_the_state, "state: 1.00000000 after 1.03ebc0cf: raise `state_version`"),
         (go_back, "state: 0.00000000 after 1.03ebc0cf: raise `state_version`"),
     ],
@@ -77,6 +82,22 @@ def test_what_it_may_not_change_is_named(change: Callable[[Any], None], line: st
     assert list(broken(old, new)) == [line]
 
 
+@pytest.mark.parametrize(
+    ("name", "stored", "line"),
+    [
+        ("position", b'{"position":17}', "kept: the position is read as Position(offset=17, "),
+        ("position", b'{"offset":17}', "kept: the position cannot be read: "),
+        ("token", b"cursor", "kept: the token cannot be read: invalid token"),
+        ("bookmark", b"", "kept: nothing reads the bookmark"),
+    ],
+)
+def test_what_is_kept_has_to_be_read_as_it_was_written(name: str, stored: bytes, line: str) -> None:
+    old = json.loads(json.dumps(wire()))
+    old["kept"][name] = stored.hex()
+    [found] = broken(old, wire())
+    assert found.startswith(line)
+
+
 def test_what_it_may_change_is_let_through() -> None:
     old = json.loads(json.dumps(wire()))
     new = deepcopy(old)
@@ -86,5 +107,6 @@ def test_what_it_may_change_is_let_through() -> None:
     new["outcomes"]["Later"] = new["outcomes"]["Parked"]
     new["outcomes"]["Accepted"]["properties"]["sequence"]["description"] = "In other words."
     new["topics"].append("users.archive.v1")
+    new["settings"].append("CQRS_ARCHIVE")
     new["state"] = "2.00000000"
     assert list(broken(old, new)) == []

@@ -72,7 +72,7 @@ async def spread_over_hosts(run: Run) -> None:
         open_view_positions(deployed, servers) as view,
     ):
         await traffic.until_deciding()
-        for _ in range(run.pick(1, 3)):
+        for _ in range(run.pick(1, 2)):
             await _there_and_back(site, traffic, view)
         await traffic.finish(timeout=_TIMEOUT_S)
     await run.verify(deployed, sent=traffic.sent, timeout=_TIMEOUT_S)

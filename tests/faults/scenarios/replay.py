@@ -13,6 +13,7 @@ import orjson
 
 from agents.user_views import USER_VIEWS
 from deploy.samples.commands import generate
+from deploy.waiting import Turns
 from models.events import USER_EVENTS, UserEvent
 from models.messages import EventRecord, parse_event
 from streams.concurrency import gather_or_cancel
@@ -108,14 +109,13 @@ class _VersionWatch:
         require(self.read > len(self._versions), "no document was read twice")
 
     async def _keep_reading(self) -> None:
-        while True:
+        async for _ in Turns(_READ_INTERVAL_S):
             documents = await self._store.fetch(self._versions)
             for user, last in self._versions.items():
                 version = documents[user]["version"] if user in documents else 0
                 require(version >= last, f"{user} went back from version {last} to {version}")
                 self._versions[user] = version
             self.read += len(documents)
-            await asyncio.sleep(_READ_INTERVAL_S)
 
 
 async def _history_in_view(view: ViewPositions) -> History:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -68,21 +69,27 @@ async def _there_and_back(run: Run, older: OlderProgram, order: Sequence[Role]) 
     for name in ("accepted", "rejected", "duplicate", "events", "documents"):
         there, due = getattr(report, name), getattr(expected, name)
         require(there == due, f"{there} {name}, {due} were expected")
-    pause = round(max(replacing.waits), 2)
-    run.result.figures[f"{older.name}, {order[0]} first: longest wait of a command s"] = pause
+    for role in order:
+        what = f"{older.name}, {order[0]} first, a {role} worker replaced"
+        run.result.figures |= {
+            f"{what}: longest wait of a command s": round(max(replacing.waits[role]), 2),
+            f"{what}: the view is behind for at most s": round(max(replacing.lags[role]), 2),
+        }
 
 
 @dataclass
 class _Replacing:
-    """Replaces workers under traffic, and measures how long commands wait meanwhile."""
+    """Replaces workers under traffic, and measures how long commands and the view take."""
 
     run: Run
     deployed: Deployment
     traffic: Traffic
     view: ViewPositions
     burst: int
-    waits: list[float] = field(default_factory=list)
+    waits: dict[Role, list[float]] = field(default_factory=lambda: defaultdict(list))
     """For each worker that was replaced: the longest wait of a command, in seconds."""
+    lags: dict[Role, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """For each: how long the view then took to have all events, in seconds."""
 
     async def workers(self, role: Role, launcher: Launcher) -> None:
         """Replace the workers of a role one by one; the new one runs beside the old ones first."""
@@ -93,8 +100,10 @@ class _Replacing:
             await self.deployed.retire(worker)
             self.run.result.faults += 1
             await self.traffic.until_deciding()
+            decided = time.monotonic()
             await self.view.catch_up()
-            self.waits.append(self.traffic.longest_wait(begin))
+            self.waits[role].append(self.traffic.longest_wait(begin))
+            self.lags[role].append(time.monotonic() - decided)
             self.run.say(self.run.result.faults, 0)
 
     async def _start(self, role: Role, launcher: Launcher) -> None:
