@@ -15,8 +15,8 @@ from models.user_view import UserReadModel, is_tombstone
 from streams.aggregate import TopicNames
 from streams.buses import QueryBus
 from streams.elasticsearch.index import REFUSED
-from streams.kafka.topic_ids import topic_id
-from streams.kafka.topics import check_topics, topic_specs
+from streams.kafka.topic_ids import look_up_topic
+from streams.kafka.topics import check_topics, topic_specs, wrong_partitions
 from streams.settings import Settings
 from streams.views.arrivals import read_arrivals
 from streams.views.read_your_writes import ReadYourWrites
@@ -46,7 +46,8 @@ class NewUserHandler:
 
         Raises:
             QueryError: The cursor is none, or of another event topic.
-            Fatal: Kafka does not answer, or the event topic is missing.
+            Fatal: Kafka does not answer, or the event topic is missing or has another number of
+                partitions than the settings say.
             Transient: A server failed, or the view moved to another index: ask again.
         """
         numbers = range(self._settings.partitions)
@@ -71,19 +72,22 @@ class NewUserHandler:
         return Page(items, encode_cursor([topic, positions]))
 
     async def _topic_id(self) -> str:
-        """Return the id of the event topic.
+        """Return the id of the event topic, which must have as many partitions as are read.
 
         Raises:
-            Fatal: Kafka does not answer, or the topic is missing.
+            Fatal: Kafka does not answer, or the topic is missing, or has another number.
             Transient: Kafka failed.
         """
         try:
             async with async_timeout.timeout(_ANSWER_TIMEOUT_S):
-                return await topic_id(self._settings, self._topic)
+                found = await look_up_topic(self._settings, self._topic)
         except (KafkaError, asyncio.TimeoutError) as error:
             specs = topic_specs(self._settings, TopicNames.of(self._settings, USERS.name))
             await check_topics(self._settings, [one for one in specs if one.name == self._topic])
             raise Transient(f"Kafka failed: {type(error).__name__}; ask again") from error
+        if found.partitions != self._settings.partitions:  # users would be missed
+            raise wrong_partitions(self._topic, str(found.partitions), self._settings)
+        return found.id
 
 
 def _positions(cursor: str | None, topic: str, partitions: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
@@ -61,6 +62,16 @@ def load_settings() -> Settings:
         )
     named = from_environment.model_dump(include=from_environment.model_fields_set)
     return Settings.without_environment({**_without(stack.settings, named), **named})
+
+
+def workers_of_dev(settings: Settings) -> list[Path]:
+    """Return the lists of the workers that `cqrs dev` runs, if these settings are of its stack."""
+    from deploy.embedded.stack import EmbeddedStack
+
+    stack = EmbeddedStack()
+    if not stack.runs_in_part or settings.bootstrap_servers != stack.bootstrap_servers:
+        return []
+    return stack.worker_lists
 
 
 def settings_on(stack: EmbeddedStack, principal: str) -> Settings:

@@ -37,8 +37,11 @@ class WorkersStatus:
     """The workers of one role: the members of its consumer group."""
 
     role: str
+    """As in `cqrs worker`."""
     group: str
+    """Its consumer group."""
     workers: int
+    """Number of members of the group."""
     behind: int | None
     """Records that are not processed yet; None if that is said elsewhere, or not known."""
 

@@ -7,36 +7,15 @@ the key is destroyed, each of them is read as the empty string, which is no vali
 from collections.abc import Mapping
 from typing import Any, ClassVar, get_args
 
-import msgspec
 from typing_extensions import Self
 
+from models.messages import EventBase, WithoutPersonalData
 from models.wire import read_optional_text, read_text
 
 _PROFILE = ("email", "firstName", "lastName")
 
 
-class _Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
-    """Base of all events: how they are written."""
-
-
-class _WithoutPersonalData(_Event, frozen=True):
-    """An event without personal data."""
-
-    personal: ClassVar[tuple[str, ...]] = ()
-    erases: ClassVar[bool] = False
-
-    @property
-    def is_shredded(self) -> bool:
-        """Always False: there is nothing to shred."""
-        return False
-
-    @classmethod
-    def from_wire(cls, data: Mapping[str, Any]) -> Self:
-        """Return the event, which has no fields."""
-        return cls()
-
-
-class UserRegistered(_Event, frozen=True):
+class UserRegistered(EventBase, frozen=True):
     """A new user exists, and is active."""
 
     personal: ClassVar[tuple[str, ...]] = _PROFILE
@@ -63,7 +42,7 @@ class UserRegistered(_Event, frozen=True):
         )
 
 
-class UserProfileUpdated(_Event, frozen=True):
+class UserProfileUpdated(EventBase, frozen=True):
     """The fields that are not None have new values, different from the ones before.
 
     After shredding it is unknown which these were: all three are the empty string.
@@ -91,15 +70,15 @@ class UserProfileUpdated(_Event, frozen=True):
         )
 
 
-class UserDeactivated(_WithoutPersonalData, frozen=True):
+class UserDeactivated(WithoutPersonalData, frozen=True):
     """An active user is inactive now."""
 
 
-class UserReactivated(_WithoutPersonalData, frozen=True):
+class UserReactivated(WithoutPersonalData, frozen=True):
     """An inactive user is active again."""
 
 
-class UserErased(_WithoutPersonalData, frozen=True):
+class UserErased(WithoutPersonalData, frozen=True):
     """The user is erased. No event follows."""
 
     erases: ClassVar[bool] = True

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 from typing_extensions import Self
 
-from models.errors import Poison, Rejected
+from models.errors import Poison, PoisonCode, Rejected
 from models.validation import Key, Time, explain, show_name
 from models.wire import (
     read_object,
@@ -157,7 +157,7 @@ def _uuid5(namespace: UUID, name: bytes) -> UUID:
 class Event(Protocol):
     """What happened to one aggregate: domain fields only; the class names the type.
 
-    A `msgspec.Struct` that is written in camelCase, without fields that have their default.
+    Its classes derive from `EventBase`, or from `WithoutPersonalData`, which does the rest.
     """
 
     personal: ClassVar[tuple[str, ...]]
@@ -175,6 +175,31 @@ class Event(Protocol):
     @classmethod
     def from_wire(cls, data: Mapping[str, Any]) -> Self:
         """Return the event with these fields; unknown ones are ignored. Raises Poison."""
+
+
+class EventBase(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
+    """Base of events: how they are written."""
+
+
+class WithoutPersonalData(EventBase, frozen=True):
+    """Base of events without personal data; those of an aggregate of your own, for instance."""
+
+    personal: ClassVar[tuple[str, ...]] = ()
+    erases: ClassVar[bool] = False
+
+    @property
+    def is_shredded(self) -> bool:
+        """Always False: there is nothing to shred."""
+        return False
+
+    @classmethod
+    def from_wire(cls, data: Mapping[str, Any]) -> Self:
+        """Return the event with these fields; unknown ones are ignored. Raises Poison."""
+        try:
+            return msgspec.convert(data, cls)
+        except msgspec.ValidationError as error:
+            code: PoisonCode = "missing-field" if "missing" in str(error) else "invalid-field"
+            raise Poison(code, str(error)) from None
 
 
 E_co = TypeVar("E_co", bound=Event, covariant=True)

@@ -16,7 +16,7 @@ from streams.settings import Settings
 from streams.views.indices import ViewIndices
 
 REQUEST_TIMEOUT_S = 60.0
-WAIT_TIMEOUT_S = 600.0  # for work on all documents
+WAIT_TIMEOUT_S = 1800.0  # for work on all documents
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle, islice
 
 from elasticsearch import AsyncElasticsearch
@@ -27,7 +27,7 @@ from models.errors import Fatal
 from models.user_view import project
 from streams.buses import QueryBus
 from streams.elasticsearch.connection import connect
-from streams.elasticsearch.index import Document
+from streams.elasticsearch.index import Document, IndexDefinition, in_namespace, writes_alias
 from streams.settings import Settings
 from streams.views.indices import ViewIndices
 from streams.views.read_your_writes import ReadYourWrites
@@ -35,17 +35,12 @@ from streams.views.store import ViewStore
 
 KINDS = ("domain", "name", "3-12 characters", "1-2 characters", "full", "upper case", "absent")
 _CHANGED_USERS = 20_000  # at most; they are changed in turn
+_LOADING = {"number_of_replicas": 0, "refresh_interval": -1}  # as ViewIndices.create has it
 _PARALLEL_REQUESTS = 4
 _CHUNK_DOCUMENTS = 2000
 
 Search = Callable[[str], Awaitable[Sequence[str]]]
 """Searches for a fragment and returns the ids of the first page."""
-
-_LOWER = {"lower": {"type": "keyword", "normalizer": "lowercase"}}  # for wildcard queries
-_INDEX = replace(
-    USER_VIEWS.index,
-    properties={**USER_VIEWS.index.properties, "email": {"type": "keyword", "fields": _LOWER}},
-)
 
 
 @dataclass(frozen=True)
@@ -79,20 +74,37 @@ class SearchedUsers:
 
 @asynccontextmanager
 async def open_searched_users(
-    context: BenchContext, size_key: str = "users"
+    context: BenchContext,
+    size_key: str = "users",
+    *,
+    index: IndexDefinition = USER_VIEWS.index,
+    shards: int = 1,
 ) -> AsyncIterator[SearchedUsers]:
     """Load all users into a new index, as the view worker would write them.
 
-    `size_key` is the entry of the benchmark's size that has the number of users.
+    Args:
+        context: Of the benchmark.
+        size_key: Entry of the benchmark's size that has the number of users.
+        index: Definition of the index. A view worker follows it, so it may differ from the view's
+            in how fields are indexed only.
+        shards: Number of its shards. No view worker follows one with several.
     """
     users = context.size[size_key]
     settings, names = await new_deployment(context)
-    index = replace(_INDEX, alias=settings.namespace + _INDEX.alias)
+    index = in_namespace(settings, index)
     async with connect(settings, timeout=REQUEST_TIMEOUT_S) as client:
-        # with our definition, so that a view worker follows it
-        indices = ViewIndices(client, index, USER_VIEWS.definition)
-        await indices.create(1, {}, followed=True)
-        store = ViewStore(client, index, name=f"{index.alias}-v1")
+        name = f"{index.alias}-v1"
+        if shards == 1:
+            indices = ViewIndices(client, index, USER_VIEWS.definition)
+            await indices.create(1, {}, followed=True)
+        else:
+            await client.indices.create(
+                index=name,
+                settings={"index": {**index.settings, "number_of_shards": shards, **_LOADING}},
+                mappings=index.mappings(),
+                aliases={writes_alias(name): {}},
+            )
+        store = ViewStore(client, index, name=name)
         addresses = await _load(store, documents_of(context, users))
         await wait_until_merged(client, store.name)
         stats = await client.indices.stats(index=store.name, metric="store")
@@ -103,7 +115,8 @@ async def open_searched_users(
         rng = random.Random(context.seed)
         warm_up = make_fragments(addresses, context.size["warm-up"], rng)
         fragments = make_fragments(addresses, context.size["fragments"], rng)
-        changed = changes(min(_CHANGED_USERS, len(addresses)), context.seed)
+        del addresses  # some gigabytes of many users
+        changed = changes(min(_CHANGED_USERS, users), context.seed)
         yield SearchedUsers(
             settings, client, store, users, size, queries, warm_up, fragments, changed, {}
         )

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import click
 from pydantic import SecretStr
 
-from deploy.cli.output import Form, output_option, print_table, write
+from deploy.cli.output import Form, Output, print_table
 from deploy.cli.terminal import examples
 from deploy.environment import load_settings
 from streams.connection_settings import variable
@@ -21,7 +21,7 @@ _MASK = "********"
 
 @dataclass(frozen=True)
 class SettingInEffect:
-    """One setting. The names of the fields are keys of `--json`."""
+    """One setting."""
 
     setting: str
     """Its variable."""
@@ -31,8 +31,11 @@ class SettingInEffect:
     """`environment`, `file` (of a secret), `running stack` or `default`."""
 
 
+_OUTPUT = Output(list[SettingInEffect], columns=("setting", "value", "source"))
+
+
 @click.command(epilog=examples("cqrs config", "CQRS_PARTITIONS=12 cqrs config --json"))
-@output_option()
+@_OUTPUT.option
 def config(form: Form) -> None:
     """Show each setting that is in effect here, and where it comes from. Secrets are not shown.
 
@@ -41,8 +44,7 @@ def config(form: Form) -> None:
     """
     named = read_settings().model_fields_set
     found = list(in_effect(load_settings(), named))
-    items = [asdict(one) for one in found]
-    write(form, items, items, ("setting", "value", "source"), lambda: _print(found))
+    _OUTPUT.write(form, found, lambda: _print(found))
 
 
 def in_effect(settings: Settings, named: set[str]) -> Iterator[SettingInEffect]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -12,9 +13,17 @@ import click
 
 from agents.users import COMMAND_WORKER, USERS
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.failed_commands import Filter, items, text, time_of
-from deploy.cli.output import Form, output_option, print_table, write
-from deploy.cli.terminal import examples, progress_bar, read_time
+from deploy.cli.failed_commands import (
+    FailedContents,
+    FailedRecord,
+    Filter,
+    failed_contents,
+    failed_records,
+    text,
+    time_of,
+)
+from deploy.cli.output import Form, Output, print_table
+from deploy.cli.terminal import confirm, examples, progress_bar, read_time
 from deploy.environment import load_settings
 from models.outcomes import Outcome, Unparked
 from streams.aggregate import TopicNames
@@ -51,7 +60,26 @@ def _filters(function: Callable[..., None]) -> Callable[..., None]:
     return function
 
 
-_COLUMNS = ("kind", "user", "partition", "code", "since", "reason")
+@dataclass(frozen=True)
+class Replayed:
+    """Result of replaying or dropping."""
+
+    users: int
+    """Users whose parked commands were replayed or dropped."""
+    ended: int
+    """Parked commands that have their final outcome now."""
+    left: int
+    """Parked commands of these users that still wait."""
+    sent_again: int
+    """Dead letters that were sent again."""
+
+
+_LISTED = Output(
+    list[FailedRecord], columns=("kind", "user", "partition", "code", "since", "reason")
+)
+_CONTENTS = Output(list[FailedContents], forms=("table", "json", "ndjson"))
+_EXPORTED = Output(list[FailedContents], forms=("ndjson", "json"))
+_REPLAYED = Output(Replayed, columns=("users", "ended", "left", "sentAgain"))
 
 _RATE = click.option(
     "--rate",
@@ -72,7 +100,7 @@ def dead() -> None:
 
 @dead.command("list", epilog=examples("cqrs dead list", "cqrs dead list --code decide-failed"))
 @_filters
-@output_option()
+@_LISTED.option
 def list_(users: tuple[str, ...], codes: tuple[str, ...], since: Any, form: Form) -> None:
     """Show who has parked commands or dead letters, and why.
 
@@ -80,8 +108,7 @@ def list_(users: tuple[str, ...], codes: tuple[str, ...], since: Any, form: Form
     again are left out.
     """
     found = _find(load_settings(), Filter(users, codes, since))
-    listed = items(found, with_contents=False)
-    write(form, listed, listed, _COLUMNS, lambda: _print_list(found))
+    _LISTED.write(form, failed_records(found), lambda: _print_list(found))
     waiting = sum(len(one.parked.commands) for one in found.parked)
     click.echo(
         f"{waiting:,} commands of {len(found.parked):,} users are parked, "
@@ -92,7 +119,7 @@ def list_(users: tuple[str, ...], codes: tuple[str, ...], since: Any, form: Form
 
 @dead.command(epilog=examples("cqrs dead show anna", "cqrs dead show anna --json"))
 @_filters
-@output_option(forms=("table", "json", "ndjson"))
+@_CONTENTS.option
 @click.pass_context
 def show(
     ctx: click.Context, users: tuple[str, ...], codes: tuple[str, ...], since: Any, form: Form
@@ -104,8 +131,8 @@ def show(
     if not users:
         raise click.UsageError("give the ID of a user")
     found = _find(load_settings(), Filter(users, codes, since))
-    shown = items(found, with_contents=True)
-    write(form, shown, shown, (), lambda: _print_contents(shown))
+    shown = failed_contents(found)
+    _CONTENTS.write(form, shown, lambda: _print_contents(shown))
     if not (found.parked or found.dead):
         ctx.exit(ExitCode.NO)
 
@@ -118,7 +145,7 @@ def show(
     )
 )
 @_filters
-@output_option()
+@_REPLAYED.option
 @click.option("--all", "all_", is_flag=True, help="Replay everything that the filters take.")
 @_RATE
 @_YES
@@ -154,7 +181,7 @@ def replay(
         f"{len(sendable):,} dead letters again?"
     )
     if (found.parked or sendable) and not yes:
-        click.confirm(question, abort=True, err=True)
+        confirm(question)
 
     def control(one: ParkedAggregate) -> Control:
         return ReplayParked(
@@ -171,7 +198,7 @@ def replay(
     epilog=examples("cqrs dead drop anna --first", "cqrs dead drop --all --code unknown-type --yes")
 )
 @_filters
-@output_option()
+@_REPLAYED.option
 @click.option("--all", "all_", is_flag=True, help="Drop everything that the filters take.")
 @click.option("--first", is_flag=True, help="Drop only the command of each user that failed.")
 @_RATE
@@ -199,7 +226,7 @@ def drop(
     found = _find(settings, Filter(users, codes, since)).parked
     number = len(found) if first else sum(len(one.parked.commands) for one in found)
     if found and not yes:
-        click.confirm(f"Drop {number:,} commands of {len(found):,} users?", abort=True, err=True)
+        confirm(f"Drop {number:,} commands of {len(found):,} users?")
 
     def control(one: ParkedAggregate) -> Control:
         last = one.parked.first if first else one.parked.commands[-1]
@@ -218,7 +245,7 @@ def drop(
     epilog=examples("cqrs dead export > failed.jsonl", "cqrs dead export --code decide-failed")
 )
 @_filters
-@output_option(forms=("ndjson", "json"))
+@_EXPORTED.option
 def export(users: tuple[str, ...], codes: tuple[str, ...], since: Any, form: Form) -> None:
     """Write parked commands and dead letters with their contents.
 
@@ -226,8 +253,8 @@ def export(users: tuple[str, ...], codes: tuple[str, ...], since: Any, form: For
 
     What is encrypted is decrypted if CQRS_MASTER_KEY is set: keep the file as you keep that.
     """
-    found = items(_find(load_settings(), Filter(users, codes, since)), with_contents=True)
-    write(form, found, found, (), lambda: None)
+    found = _find(load_settings(), Filter(users, codes, since))
+    _EXPORTED.write(form, failed_contents(found), lambda: None)
 
 
 def _check_which(users: tuple[str, ...], all_: bool) -> None:
@@ -304,12 +331,12 @@ def _conclude(
     obeyed = {user: one for user, one in outcomes.items() if isinstance(one, Unparked)}
     ended = sum(one.ended for one in obeyed.values())
     left = sum(one.left for one in obeyed.values())
-    said = {"users": len(outcomes), "ended": ended, "left": left, "sentAgain": sent}
+    said = Replayed(len(outcomes), ended, left, sent)
     line = (
         f"{ended:,} parked commands of {len(outcomes):,} users ended, {left:,} are left; "
         f"{sent:,} dead letters were sent again"
     )
-    write(form, said, [said], tuple(said), lambda: click.echo(line))
+    _REPLAYED.write(form, said, lambda: click.echo(line))
     for user, one in outcomes.items():
         if not isinstance(one, Unparked):
             reason = getattr(one, "reason", one.status)
@@ -351,9 +378,9 @@ def _print_list(found: FailedCommands) -> None:
         )
 
 
-def _print_contents(shown: Sequence[Mapping[str, Any]]) -> None:
+def _print_contents(shown: Sequence[FailedContents]) -> None:
     for one in shown:
-        click.echo(f"{one['kind']}  {one['user']}  {one['code']}: {one['reason']}")
-        for command in one["commands"]:
-            value = "(encrypted)" if command["value"] is None else command["value"]
-            click.echo(f"    {command['time']}  offset {command['offset']}  {value}")
+        click.echo(f"{one.kind}  {one.user}  {one.code}: {one.reason}")
+        for command in one.commands:
+            value = "(encrypted)" if command.value is None else command.value
+            click.echo(f"    {command.time}  offset {command.offset}  {value}")

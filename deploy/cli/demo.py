@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import click
+from pydantic.alias_generators import to_camel
 
 from agents.user_views import USER_VIEWS
 from agents.users import USERS
-from deploy.cli.output import Form, output_option, print_table, write
+from deploy.cli.output import Form, Output, print_table
 from deploy.cli.terminal import examples, progress_bar
 from deploy.cli.verify import print_report
 from deploy.colour import marked
@@ -41,8 +43,33 @@ _SettingsOf = Callable[[str], Settings]
 """The settings of a principal; the same ones for all if nothing is secured."""
 
 
+@dataclass(frozen=True)
+class DemoFigures:
+    """Counts of the demo's commands, as `cqrs verify` has them, and times."""
+
+    commands: int
+    accepted: int
+    rejected: int
+    duplicate: int
+    dead_lettered: int
+    events: int
+    documents: int | None
+    commands_per_second: int
+    """Decided, of the 20,000 that were sent at once."""
+    produced_to_outcome_p50_ms: int
+    """Of commands that come one by one afterwards, as the next three."""
+    produced_to_outcome_p99_ms: int
+    produced_to_searchable_p50_ms: int
+    produced_to_searchable_p99_ms: int
+    search_p50_ms: float
+    search_p99_ms: float
+
+
+_OUTPUT = Output(DemoFigures, columns=[to_camel(one.name) for one in fields(DemoFigures)])
+
+
 @click.command(epilog=examples("cqrs demo", "cqrs demo --secure", "cqrs demo --json"))
-@output_option()
+@_OUTPUT.option
 @click.option("--secure", is_flag=True, help="On servers of its own, with TLS, users and rights.")
 def demo(form: Form, secure: bool) -> None:
     """Send 20,000 commands through real servers and workers, search, and check everything.
@@ -67,7 +94,7 @@ def demo(form: Form, secure: bool) -> None:
             except (CqrsError, asyncio.TimeoutError) as error:
                 raise Fatal(f"the demo failed: {error!r}\n{_last_lines(logs)}") from error
     figures = _figures(result)
-    write(form, figures, [figures], tuple(figures), lambda: _print(result))
+    _OUTPUT.write(form, figures, lambda: _print(result, figures))
     result.check()
     if form == "table":
         click.echo(marked("Everything adds up: nothing was lost, doubled or mixed up.", "good"))
@@ -125,41 +152,41 @@ def _last_lines(logs: list[Path]) -> str:
     return "\n".join(line for last in lines for line in last)
 
 
-def _figures(result: DemoResult) -> dict[str, float | int | None]:
+def _figures(result: DemoResult) -> DemoFigures:
     outcomes, searchable, searches = map(
         percentiles, (result.outcomes, result.searchable, result.searches)
     )
     report = result.report
-    return {
-        "commands": report.commands,
-        "accepted": report.accepted,
-        "rejected": report.rejected,
-        "duplicate": report.duplicate,
-        "dead_lettered": report.dead,
-        "events": report.events,
-        "documents": report.documents,
-        "commands_per_second": round(result.decided_per_second),
-        "produced_to_outcome_p50_ms": round(outcomes[0]),
-        "produced_to_outcome_p99_ms": round(outcomes[1]),
-        "produced_to_searchable_p50_ms": round(searchable[0]),
-        "produced_to_searchable_p99_ms": round(searchable[1]),
-        "search_p50_ms": round(searches[0], 1),
-        "search_p99_ms": round(searches[1], 1),
-    }
+    return DemoFigures(
+        commands=report.commands,
+        accepted=report.accepted,
+        rejected=report.rejected,
+        duplicate=report.duplicate,
+        dead_lettered=report.dead,
+        events=report.events,
+        documents=report.documents,
+        commands_per_second=round(result.decided_per_second),
+        produced_to_outcome_p50_ms=round(outcomes[0]),
+        produced_to_outcome_p99_ms=round(outcomes[1]),
+        produced_to_searchable_p50_ms=round(searchable[0]),
+        produced_to_searchable_p99_ms=round(searchable[1]),
+        search_p50_ms=round(searches[0], 1),
+        search_p99_ms=round(searches[1], 1),
+    )
 
 
-def _print(result: DemoResult) -> None:
+def _print(result: DemoResult, found: DemoFigures) -> None:
     rows: list[tuple[object, ...]] = []
-    for query, found in (
+    for query, users in (
         ("by id", (result.by_id,)),
         (f"email has {result.fragment}", result.by_email),
         ("active", result.active),
     ):
-        rows += [(query, *_row(user)) for user in found if user is not None]
+        rows += [(query, *_row(user)) for user in users if user is not None]
     print_table(
         ("query", "id", "name", "email", "active"), rows, droppable=("active", "name", "query")
     )
-    figures = [(name.replace("_", " "), f"{value:,}") for name, value in _figures(result).items()]
+    figures = [(name.replace("_", " "), f"{value:,}") for name, value in asdict(found).items()]
     print_table((f"{COMMANDS:,} commands", ""), figures, right=("",))
     print_report(result.report)
 

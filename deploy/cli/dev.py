@@ -17,10 +17,12 @@ import click
 from agents.users import USERS
 from deploy.cli.terminal import examples
 from deploy.colour import painted
+from deploy.embedded.ports import HOST, free_ports
 from deploy.embedded.shared_files import alone
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
 from deploy.environment import child_environment, settings_on
+from deploy.scraping import listed_targets
 from deploy.supervisor import ROLES, SECURED_ROLES, Child, Supervisor, command_line
 from streams.aggregate import TopicNames
 from streams.encryption.key_ring import check_master_key
@@ -50,6 +52,7 @@ def dev() -> None:
     creates the topics, and runs a worker of each role; one that fails is started again. Lines begin
     with the name of what wrote them. Ctrl-C stops what this command has started, and keeps the
     data. The process id of each worker is in a file in the stack's folder, commands.pid for one.
+    `cqrs top` shows what the workers do.
 
     Personal data is encrypted, with a master key that stays in the stack's folder, unless
     CQRS_ENCRYPT_PERSONAL_DATA or CQRS_MASTER_KEY say something else. These servers are
@@ -68,11 +71,14 @@ def dev() -> None:
         _say("elasticsearch", f"ready at {address.elasticsearch_url}")
         operator = settings_on(stack, "operator")
         asyncio.run(_prepare(operator))
-        children = [
-            Child(role, command_line(app), _environment(stack, SECURED_ROLES[role]))
-            for role, app in ROLES.items()
-        ]
         with ExitStack() as records:
+            children = []
+            for (role, app), port in zip(ROLES.items(), free_ports(len(ROLES)), strict=True):
+                settings = settings_on(stack, SECURED_ROLES[role])
+                own = {"log_format": "json", "health_port": port, "health_host": HOST}
+                settings = settings.model_copy(update=own)
+                records.enter_context(listed_targets(stack.worker_list(role), role, [settings]))
+                children.append(Child(role, command_line(app), child_environment(settings)))
             on_line = _Workers(stack, len(children), records)
             code = asyncio.run(Supervisor(children, partial(_say, "dev"), on_line).run())
         _say("dev", "the workers have stopped; stopping the servers")
@@ -85,11 +91,6 @@ async def _prepare(settings: Settings) -> None:
     created = await create_topics(settings, topic_specs(settings, names))
     _say("topics", f"ready, {settings.partitions} partitions each, {len(created)} created")
     await check_master_key(settings, names)
-
-
-def _environment(stack: EmbeddedStack, principal: str) -> dict[str, str]:
-    settings = settings_on(stack, principal)
-    return child_environment(settings.model_copy(update={"log_format": "json"}))
 
 
 class _Workers:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.output import Form, output_option, write
+from deploy.cli.output import Form, Output
 from deploy.cli.terminal import examples
-from deploy.colour import COLOURS
-from deploy.environment import load_settings
+from deploy.colour import COLOURS, Meaning, marked
+from deploy.doctor.findings import Finding, count
+from deploy.environment import load_settings, workers_of_dev
 from deploy.roles import ROLES, SecuredRole
 
-if TYPE_CHECKING:
-    from deploy.doctor.findings import Finding
-
+_OUTPUT = Output(list[Finding], columns=("group", "subject", "status", "line"))
 # With the start of this program it stays below 10 s.
 _TIMEOUT_S = 6.0
 _WORDS = {"ok": "ok", "problem": "PROBLEM", "unknown": "unknown", "skipped": "-"}
+_SERVERS = (("Kafka", "brokers"), ("Elasticsearch", "nodes"))
 _STYLES = {
     "ok": COLOURS["good"],
     "problem": COLOURS["bad"],
@@ -58,7 +56,7 @@ _STYLES = {
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds after which what was not answered is reported as unknown.",
 )
-@output_option()
+@_OUTPUT.option
 @click.pass_context
 def doctor(
     ctx: click.Context,
@@ -71,7 +69,7 @@ def doctor(
 
     It checks settings, servers, versions, topics, views, workers, progress, open transactions,
     rights, certificates, clocks and disks. Everything is asked at the same time, and what does not
-    answer in time is reported as unknown.
+    answer in time is reported as unknown. The workers of `cqrs dev` are asked, too.
 
     Exit code 0 if all is well, 1 if there is a problem, 75 if there is none as far as is known, and
     something could not be found out.
@@ -80,10 +78,10 @@ def doctor(
     from deploy.doctor.collect import collect
     from deploy.doctor.diagnosis import diagnose
 
-    facts = asyncio.run(collect(settings, role, targets, timeout=timeout))
+    lists = targets or workers_of_dev(settings)
+    facts = asyncio.run(collect(settings, role, lists, timeout=timeout))
     findings = diagnose(facts, role)
-    items = [asdict(one) for one in findings]
-    write(form, items, items, ("group", "subject", "status", "line"), lambda: _print(findings))
+    _OUTPUT.write(form, findings, lambda: _print(findings))
     ctx.exit(exit_code(findings))
 
 
@@ -92,7 +90,7 @@ def exit_code(findings: Iterable[Finding]) -> ExitCode:
     found = {one.status for one in findings}
     if "problem" in found:
         return ExitCode.NO
-    return ExitCode.UNKNOWN if "unknown" in found else ExitCode.OK
+    return ExitCode.OK if found.isdisjoint({"unknown", "unasked"}) else ExitCode.UNKNOWN
 
 
 def _print(findings: Sequence[Finding]) -> None:
@@ -106,6 +104,8 @@ def _print(findings: Sequence[Finding]) -> None:
     table.add_column(overflow="fold")
     group = None
     for one in findings:
+        if one.status == "unasked":
+            continue  # the conclusion says it once
         if one.group != group:
             group = one.group
             table.add_row(Text(group, style="bold"), "", "")
@@ -115,5 +115,28 @@ def _print(findings: Sequence[Finding]) -> None:
         table.add_row(state, Text(one.subject), Text(one.line, style=of_line))
     console = Console(highlight=False)
     console.print(table)
-    counts = [sum(one.status == status for one in findings) for status in ("problem", "unknown")]
-    console.print(f"{counts[0]} problems, {counts[1]} unknown", style="bold")
+    meanings: dict[ExitCode, Meaning] = {ExitCode.OK: "good", ExitCode.NO: "bad"}
+    meaning = meanings.get(exit_code(findings), "late")
+    click.echo(marked(conclusion(findings), meaning))
+
+
+def conclusion(findings: Sequence[Finding]) -> str:
+    """Return the whole in one line."""
+    problems, unknown, unasked = (
+        sum(one.status == status for one in findings)
+        for status in ("problem", "unknown", "unasked")
+    )
+    silent = [
+        name
+        for name, subject in _SERVERS
+        if any(
+            (one.group, one.subject, one.status) == (name, subject, "unknown") for one in findings
+        )
+    ]
+    said = [
+        *([count(problems, "problem")] if problems else ()),
+        *([f"{unknown} unknown"] if unknown else ()),
+        *([f"{unasked} not asked"] if unasked else ()),
+    ]
+    because = f": {' and '.join(silent)} did not answer" if silent else ""
+    return f"{', '.join(said)}{because}" if said else "nothing is wrong"

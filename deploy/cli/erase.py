@@ -3,24 +3,62 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from dataclasses import dataclass
+from datetime import datetime
 
 import click
 from pydantic import ValidationError
 
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.output import Form, output_option, print_table, write
-from deploy.cli.terminal import as_typed, examples, waiting
+from deploy.cli.output import Form, Output, print_table
+from deploy.cli.terminal import as_typed, confirm, examples, waiting
 from deploy.colour import Meaning, Verdict
 from deploy.environment import load_settings
 from models.commands import EraseUser
 from models.errors import InvalidCommand, Rejected
 from models.outcomes import Accepted, Outcome
 from models.validation import explain
-from streams.audit.erasure_report import ErasureFinding, ErasureReport
+from streams.audit.erasure_report import NEVER, ErasureFinding, ErasureReport
 from streams.settings import Settings
 
-_COLUMNS = ("place", "records", "readable", "gone", "goneBy", "note")
+
+@dataclass(frozen=True)
+class ErasedPlace:
+    """A topic or index, and the user's data there."""
+
+    place: str
+    """Name of the topic, index or other place."""
+    records: int
+    """Number of the user's records or documents there."""
+    readable: int
+    """Number of those with personal data that can still be read."""
+    unseen: int
+    """Number of records and indices there that could not be looked at."""
+    gone: bool
+    """Whether everything was looked at, and nothing can be read."""
+    gone_by: datetime | None
+    """When the rest will be gone; None if nothing removes it. Without meaning if all is gone."""
+    note: str
+    """What else matters there, for people."""
+
+
+@dataclass(frozen=True)
+class Erased:
+    """A user who is erased; the last two are null without `--prove`."""
+
+    id: str
+    version: int
+    """Of the tombstone in the view."""
+    ok: bool | None
+    """Whether personal data is gone from every place, or will be by a known date."""
+    places: list[ErasedPlace] | None
+
+
+_OUTPUT = Output(
+    Erased,
+    line=ErasedPlace | Erased,
+    columns=("place", "records", "readable", "gone", "goneBy", "note"),
+)
 
 
 @click.command(epilog=examples("cqrs erase anna --prove", "cqrs erase anna --yes --json"))
@@ -29,7 +67,7 @@ _COLUMNS = ("place", "records", "readable", "gone", "goneBy", "note")
     "--prove", is_flag=True, help="Also check every topic and the index for what is left."
 )
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@output_option()
+@_OUTPUT.option
 @click.option(
     "--timeout",
     default=30.0,
@@ -62,12 +100,12 @@ def erase(
             [as_typed(line, {"aggregate_id": "ID"}) for line in problems]
         ) from None
     if not yes:
-        click.confirm(f"Erase user {user} for good?", abort=True)
+        confirm(f"Erase user {user} for good?")
     settings = load_settings()
     with waiting("Erasing, and looking at what is left" if prove else "Erasing"):
         version, report = asyncio.run(_erase(settings, command, prove, timeout))
-    document = {"id": user, "version": version, **_as_json(report)}
-    items = document.get("places") or [document]
+    places = None if report is None else [_place(one) for one in report.findings]
+    document = Erased(user, version, None if report is None else report.ok, places)
 
     def table() -> None:
         click.echo(f"user {user} is erased, at version {version}")
@@ -79,7 +117,13 @@ def erase(
                     "stays there in plain text"
                 )
 
-    write(form, document, items, _COLUMNS if prove else ("id", "version"), table)
+    _OUTPUT.write(
+        form,
+        document,
+        table,
+        lines=[document] if places is None else places,
+        rows=[(user, version)] if places is None else None,
+    )
     if report is not None and not report.ok:
         left = [place.name for place in report.findings if not place.ok and place.readable]
         unseen = [place.name for place in report.findings if not place.ok and not place.readable]
@@ -117,22 +161,16 @@ def _check(outcome: Outcome) -> None:
     raise Rejected(getattr(outcome, "code", outcome.status), f"{outcome.status}: {reason}")
 
 
-def _as_json(report: ErasureReport | None) -> dict[str, Any]:
-    if report is None:
-        return {}
-    places = [
-        {
-            "place": place.name,
-            "records": place.records,
-            "readable": place.readable,
-            "unseen": place.unseen,
-            "gone": place.gone,
-            "goneBy": place.expires_at.isoformat(),
-            "note": place.note,
-        }
-        for place in report.findings
-    ]
-    return {"ok": report.ok, "places": places}
+def _place(found: ErasureFinding) -> ErasedPlace:
+    return ErasedPlace(
+        place=found.name,
+        records=found.records,
+        readable=found.readable,
+        unseen=found.unseen,
+        gone=found.gone,
+        gone_by=None if found.expires_at == NEVER else found.expires_at.date,
+        note=found.note,
+    )
 
 
 def _meaning(place: ErasureFinding) -> Meaning:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from streams.commands.failed import DeadCommand, FailedCommands, ParkedAggregate
 from streams.commands.send_again import SENT_BY_DEFAULT, can_be_sent, newest
 from streams.state.parked import Content
+
+Text = str | Mapping[str, str] | None
+"""Bytes as JSON can hold them: text, or `{"base64": ...}` if they are not UTF-8; null if none."""
 
 
 @dataclass(frozen=True)
@@ -49,51 +53,124 @@ class Filter:
         )
 
 
-def items(found: FailedCommands, *, with_contents: bool) -> list[dict[str, Any]]:
-    """Return JSON-ready objects: one per user with parked commands, one per dead letter."""
-    parked = [
-        {
-            "kind": "parked",
-            "user": one.aggregate_id,
-            "partition": one.partition,
-            "code": one.parked.failure.code,
-            "reason": one.parked.failure.reason,
-            "attempts": one.parked.failure.attempts,
-            "since": time_of(one.parked.first.timestamp),
-            "commands": [
-                {"offset": waiting.offset, "time": time_of(waiting.timestamp)}
-                | (_contents(content) if with_contents else {})
+@dataclass(frozen=True)
+class Failed:
+    """What the records of a user that failed have in common."""
+
+    kind: Literal["parked", "dead"]
+    """`parked`: commands of a user that wait. `dead`: one dead letter."""
+    user: Text
+    partition: int
+    """Of the command topic."""
+    code: str
+    """Of the failure."""
+    reason: str
+    attempts: int | None
+    """How often it was tried; null of a dead letter."""
+    since: str
+    """Time of the record that failed, RFC 3339."""
+    can_be_sent_again: bool | None
+    """Whether `cqrs dead replay` can send it; null of parked commands, which are replayed."""
+
+
+@dataclass(frozen=True)
+class FailedCommand:
+    """A command that failed, or that waits behind it."""
+
+    offset: int
+    """On the command topic."""
+    time: str
+    """Of its record, RFC 3339."""
+
+
+@dataclass(frozen=True)
+class FailedContent(FailedCommand):
+    """Such a command with its contents."""
+
+    value: Text | None
+    """Null if it is encrypted and cannot be decrypted here, as for the headers."""
+    headers: Mapping[str, Text] | None
+
+
+@dataclass(frozen=True)
+class FailedRecord(Failed):
+    """The parked commands of a user, or a dead letter."""
+
+    commands: list[FailedCommand]
+    """The first one failed; the others wait."""
+
+
+@dataclass(frozen=True)
+class FailedContents(Failed):
+    """The parked commands of a user, or a dead letter, with the contents."""
+
+    commands: list[FailedContent]
+    """The first one failed; the others wait."""
+
+
+def failed_records(found: FailedCommands) -> list[FailedRecord]:
+    """Return what failed, without contents: parked commands by user, then dead letters."""
+    return [
+        FailedRecord(**head, commands=[FailedCommand(offset, at) for offset, at, _ in commands])
+        for head, commands in _failed(found)
+    ]
+
+
+def failed_contents(found: FailedCommands) -> list[FailedContents]:
+    """Return what failed, with contents: parked commands by user, then dead letters."""
+    return [
+        FailedContents(
+            **head,
+            commands=[FailedContent(offset, at, *_texts(one)) for offset, at, one in commands],
+        )
+        for head, commands in _failed(found)
+    ]
+
+
+def _failed(
+    found: FailedCommands,
+) -> Iterator[tuple[dict[str, Any], list[tuple[int, str, Content | None]]]]:
+    """Yield the fields of `Failed`, and the offset, time and content of each command."""
+    for one in found.parked:
+        failure = one.parked.failure
+        yield (
+            {
+                "kind": "parked",
+                "user": one.aggregate_id,
+                "partition": one.partition,
+                "code": failure.code,
+                "reason": failure.reason,
+                "attempts": failure.attempts,
+                "since": time_of(one.parked.first.timestamp),
+                "can_be_sent_again": None,
+            },
+            [
+                (waiting.offset, time_of(waiting.timestamp), content)
                 for waiting, content in zip(one.parked.commands, one.contents, strict=True)
             ],
-        }
-        for one in found.parked
-    ]
-    letters = [
-        {
-            "kind": "dead",
-            "user": text(one.key),
-            "partition": one.partition,
-            "code": one.code,
-            "reason": one.reason,
-            "since": time_of(one.timestamp),
-            "canBeSentAgain": can_be_sent(one),
-            "commands": [
-                {"offset": one.source.offset, "time": time_of(one.timestamp)}
-                | (_contents(Content(one.value or b"", one.headers)) if with_contents else {})
-            ],
-        }
-        for one in found.dead
-    ]
-    return [*parked, *letters]
+        )
+    for letter in found.dead:
+        at = time_of(letter.timestamp)
+        yield (
+            {
+                "kind": "dead",
+                "user": text(letter.key),
+                "partition": letter.partition,
+                "code": letter.code,
+                "reason": letter.reason,
+                "attempts": None,
+                "since": at,
+                "can_be_sent_again": can_be_sent(letter),
+            },
+            [(letter.source.offset, at, Content(letter.value or b"", letter.headers))],
+        )
 
 
-def _contents(content: Content | None) -> dict[str, Any]:
+def _texts(content: Content | None) -> tuple[Any, Any]:
+    """Return value and headers as JSON can hold them."""
     if content is None:
-        return {"value": None}
-    return {
-        "value": text(content.value),
-        "headers": {name: text(value) for name, value in content.headers},
-    }
+        return None, None
+    return text(content.value), {name: text(value) for name, value in content.headers}
 
 
 def text(data: bytes | None) -> Any:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Literal
 from uuid import UUID
 
 import async_timeout
@@ -14,14 +15,13 @@ import click
 from agents.users import USERS
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.outcomes import outcome_line
-from deploy.cli.output import Form, output_option, tsv
+from deploy.cli.output import Form, Output
 from deploy.cli.terminal import examples
 from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
 from models.errors import Transient
 from models.outcomes import Outcome
 from models.queries import GetActiveUsers, GetUserById
-from models.wire import encode
 from streams.audit.following import follow_command
 from streams.audit.trail import Hop
 from streams.settings import Settings
@@ -39,7 +39,38 @@ _NEXT = {
 }
 
 
-_COLUMNS = ("hop", "seconds", "topic", "partition", "offset", "type", "sequence")
+@dataclass(frozen=True)
+class FollowedHop:
+    """A place that the command has come to; what does not apply to it is null."""
+
+    hop: Literal["produced", "parked", "decided", "event", "projected", "searchable"]
+    at: datetime
+    seconds: float
+    """Since the first one."""
+    clock: Literal["of the broker", "of this program"]
+    """Whose time `at` is; that of this program is when it saw it."""
+    topic: str | None = None
+    """With the next two: the place of the record."""
+    partition: int | None = None
+    offset: int | None = None
+    aggregate_id: str | None = None
+    type: str | None = None
+    """Of the command, or of the event."""
+    sequence: int | None = None
+    """Of the event."""
+    outcome: Outcome | None = None
+
+
+_OUTPUT = Output(
+    FollowedHop,
+    columns=("hop", "seconds", "topic", "partition", "offset", "type", "sequence"),
+)
+
+# The query that waits for each of these; None: the user by id.
+_OF_VIEW: tuple[tuple[Literal["projected", "searchable"], GetActiveUsers | None], ...] = (
+    ("projected", None),
+    ("searchable", GetActiveUsers(limit=1)),
+)
 
 
 @click.command(
@@ -65,7 +96,7 @@ _COLUMNS = ("hop", "seconds", "topic", "partition", "offset", "type", "sequence"
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds to wait in all. [default: until Ctrl-C]",
 )
-@output_option()
+@_OUTPUT.option
 @click.pass_context
 def follow(
     ctx: click.Context,
@@ -127,7 +158,7 @@ class _Following:
         async for trail in trails:
             outcome = trail.outcome
             for hop in trail.hops[printed:]:
-                self._print_hop(hop)
+                self._print_record(hop)
             printed = len(trail.hops)
         assert outcome is not None
         self.token = outcome.token
@@ -139,42 +170,41 @@ class _Following:
 
         self.last = "event"
         async with open_queries(self._settings) as queries:
-            for name, query in (
-                ("projected", GetUserById(aggregate_id)),
-                ("searchable", GetActiveUsers(limit=1)),
-            ):
-                await queries.execute(query, at_least=token, timeout=_VIEW_TIMEOUT_S)
-                self._print(name, datetime.now(timezone.utc), "", {"clock": "of this program"})
-                self.last = name
+            for name, query in _OF_VIEW:
+                await queries.execute(
+                    query or GetUserById(aggregate_id), at_least=token, timeout=_VIEW_TIMEOUT_S
+                )
+                at = datetime.now(timezone.utc)
+                self.print_hop(FollowedHop(name, at, self._since_first(at), "of this program"))
 
-    def _print_hop(self, hop: Hop) -> None:
+    def _print_record(self, hop: Hop) -> None:
         source = hop.source
-        details: dict[str, Any] = {
-            "topic": source.topic,
-            "partition": source.partition,
-            "offset": source.offset,
-            "clock": "of the broker",
-            "aggregateId": hop.aggregate_id,
-            "type": hop.type,
-            "sequence": hop.sequence,
-            "outcome": hop.outcome,
-        }
-        self.last = hop.name
+        found = FollowedHop(
+            hop.name,
+            hop.at,
+            self._since_first(hop.at),
+            "of the broker",
+            topic=source.topic,
+            partition=source.partition,
+            offset=source.offset,
+            aggregate_id=hop.aggregate_id,
+            type=hop.type,
+            sequence=hop.sequence,
+            outcome=hop.outcome,
+        )
         place = f"{source.topic}[{source.partition}] offset {source.offset}"
-        self._print(hop.name, hop.at, f"{_described(hop)}  {place}", details)
+        self.print_hop(found, f"{_described(hop)}  {place}")
 
-    def _print(self, name: str, at: datetime, text: str, details: dict[str, Any]) -> None:
+    def _since_first(self, at: datetime) -> float:
         self._began = self._began or at
-        seconds = (at - self._began).total_seconds()
-        hop = {"hop": name, "at": at, "seconds": round(seconds, 3), **details}
-        if self._form == "tsv":
-            click.echo(tsv([hop.get(column) for column in _COLUMNS]))
-            return
-        if self._form != "table":
-            click.echo(encode({key: value for key, value in hop.items() if value is not None}))
-            return
-        clock = at.strftime("%H:%M:%S.%f")[:-3] + "Z"
-        click.echo(f"{clock}  {seconds:+10.3f} s  {name:<10}  {text}".rstrip())
+        return round((at - self._began).total_seconds(), 3)
+
+    def print_hop(self, hop: FollowedHop, text: str = "") -> None:
+        """Print a hop, with what is known of it for people."""
+        self.last = hop.hop
+        clock = hop.at.strftime("%H:%M:%S.%f")[:-3] + "Z"
+        line = f"{clock}  {hop.seconds:+10.3f} s  {hop.hop:<10}  {text}".rstrip()
+        _OUTPUT.write(self._form, hop, lambda: click.echo(line))
 
 
 def _described(hop: Hop) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
@@ -16,15 +17,43 @@ from pydantic.alias_generators import to_camel
 from agents.users import USERS
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.outcomes import outcome_line
-from deploy.cli.output import Form, output_option, write
+from deploy.cli.output import Form, Output
 from deploy.cli.terminal import examples, progress_bar, read_time
 from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
 from models.outcomes import Accepted
 from models.user import User
-from models.wire import encode
-from streams.audit.timeline import Entry, Timeline, read_timeline, state_of
+from streams.audit.timeline import Entry, read_timeline, state_of
 from streams.state.snapshot import Snapshot
+
+
+@dataclass(frozen=True)
+class Read:
+    """Records that had to be read for it, and how long that took."""
+
+    records: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class History:
+    """Everything that happened to one user."""
+
+    id: str
+    partition: int
+    """The partition of the user on each topic."""
+    entries: Sequence[Entry]
+    """By offset."""
+    version: int
+    """Of the state; 0 if there are no events up to then."""
+    state: Mapping[str, Any] | None
+    """The fold of the events up to the version or time that was asked for; None without events."""
+    unreadable: Sequence[str]
+    """Records that cannot be read, with the reason."""
+    read: Read
+
+
+_OUTPUT = Output(History, line=Entry, columns=("offset", "time", "result"))
 
 
 @click.command(
@@ -42,7 +71,7 @@ from streams.state.snapshot import Snapshot
     callback=read_time,
     help="Show the state at this time, such as 2026-11-29T12:00:00Z.",
 )
-@output_option()
+@_OUTPUT.option
 @click.pass_context
 def history(
     ctx: click.Context, user_id: str, version: int | None, at: datetime | None, form: Form
@@ -58,11 +87,15 @@ def history(
         timeline = asyncio.run(read_timeline(load_settings(), USERS, user_id, progress))
     seconds = time.monotonic() - started
     snapshot = state_of(USERS, timeline, version=version, time=at)
-    document = json.loads(_json(timeline, snapshot, seconds))
-    entries = [
-        {**one, "time": entry.time.isoformat(), "result": _outcome(entry)}
-        for entry, one in zip(timeline.entries, document["entries"], strict=True)
-    ]
+    found = History(
+        id=timeline.aggregate_id,
+        partition=timeline.partition,
+        entries=timeline.entries,
+        version=snapshot.version,
+        state=None if snapshot.state is None else _fields(snapshot.state),
+        unreadable=timeline.unreadable,
+        read=Read(timeline.records_read, round(seconds, 3)),
+    )
 
     def table() -> None:
         for entry in timeline.entries:
@@ -74,7 +107,8 @@ def history(
             err=True,
         )
 
-    write(form, document, entries, ("offset", "time", "result"), table)
+    rows = [(one.offset, _shown(one.time), _outcome(one)) for one in timeline.entries]
+    _OUTPUT.write(form, found, table, lines=found.entries, rows=rows)
     for reason in timeline.unreadable:
         click.echo(f"cqrs: not shown: {reason}", err=True)
     if not timeline.entries:
@@ -118,28 +152,6 @@ def _print_state(snapshot: Snapshot[User]) -> None:
 
 def _shown(time_: datetime) -> str:
     return time_.astimezone(timezone.utc).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
-
-
-def _json(timeline: Timeline, snapshot: Snapshot[User], seconds: float) -> bytes:
-    return encode(
-        {
-            "id": timeline.aggregate_id,
-            "partition": timeline.partition,
-            "entries": [
-                {
-                    "offset": entry.offset,
-                    "command": entry.command and asdict(entry.command),
-                    "outcome": entry.outcome,
-                    "events": [event.to_wire() for event in entry.events],
-                }
-                for entry in timeline.entries
-            ],
-            "version": snapshot.version,
-            "state": snapshot.state and _fields(snapshot.state),
-            "unreadable": timeline.unreadable,
-            "read": {"records": timeline.records_read, "seconds": round(seconds, 3)},
-        }
-    )
 
 
 def _fields(state: User) -> dict[str, Any]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 
 import click
 
 from agents.users import COMMAND_WORKER, USERS
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.output import Form, output_option, print_table, write
+from deploy.cli.output import Form, Output, print_table
 from deploy.cli.terminal import examples, progress_bar
 from deploy.environment import load_settings
 from models.errors import Fatal
@@ -21,9 +21,34 @@ from streams.kafka.rights import command_worker, reader
 from streams.kafka.topics import check_topics, topic_specs
 from streams.worker.process import tune_gc
 
-_COUNTS = ("partition", "current", "second", "unknown", "damaged", "replaced")
 _COLUMNS = ("CQRS_MASTER_KEY", "second one", "neither", "damaged", "replaced, until compaction")
 _SHOWN_IDS = 10  # of users, in a line
+
+
+@dataclass(frozen=True)
+class KeysStatus:
+    """With which master key the keys of users are wrapped."""
+
+    ok: bool
+    """Whether all are wrapped with CQRS_MASTER_KEY: no other one is needed."""
+    partitions: list[WrappedKeys]
+
+
+@dataclass(frozen=True)
+class KeysRotated:
+    """Which keys of users were wrapped with the new master key."""
+
+    wrapped: list[int]
+    """How many, by partition."""
+    partitions: list[Rotated]
+
+
+_STATUS = Output(
+    KeysStatus,
+    line=WrappedKeys,
+    columns=("partition", "current", "second", "unknown", "damaged", "replaced"),
+)
+_ROTATED = Output(KeysRotated, line=Rotated, columns=("partition", "wrapped"))
 
 
 @click.group()
@@ -57,7 +82,7 @@ def new(control: bool) -> None:
 
 
 @keys.command(epilog=examples("cqrs keys status", "cqrs keys status --json"))
-@output_option()
+@_STATUS.option
 @click.pass_context
 def status(ctx: click.Context, form: Form) -> None:
     """Show how many keys of users are wrapped with which master key.
@@ -78,14 +103,13 @@ def status(ctx: click.Context, form: Form) -> None:
     with progress_bar() as progress:
         found = asyncio.run(read())
     left = sum(one.second + one.unknown + one.damaged for one in found)
-    items = [asdict(one) for one in found]
-    document = {"ok": not left, "partitions": items}
-    write(form, document, items, _COUNTS, lambda: _print(names.keys, found))
+    document = KeysStatus(not left, found)
+    _STATUS.write(form, document, lambda: _print(names.keys, found), lines=found)
     ctx.exit(ExitCode.NO if left else ExitCode.OK)
 
 
 @keys.command(epilog=examples("cqrs keys rotate", "cqrs keys rotate --json"))
-@output_option()
+@_ROTATED.option
 def rotate(form: Form) -> None:
     """Wrap the keys of users with the new master key.
 
@@ -112,10 +136,9 @@ def rotate(form: Form) -> None:
 
     with progress_bar() as progress:
         found = asyncio.run(wrap())
-    items = [asdict(one) for one in found]
-    document = {"wrapped": [one.wrapped for one in found], "partitions": items}
+    document = KeysRotated([one.wrapped for one in found], found)
     line = f"{sum(one.wrapped for one in found):,} keys of users were wrapped again"
-    write(form, document, items, ("partition", "wrapped"), lambda: click.echo(line))
+    _ROTATED.write(form, document, lambda: click.echo(line), lines=found)
     left = _left(names.keys, found)
     if left:
         raise Fatal(f"{'; '.join(left)}; the former master key is still needed")

@@ -3,13 +3,17 @@
 `-o table` is for people: boxes on a terminal, plain columns in a pipe. `-o json` is one value, `-o
 ndjson` an object per line, `-o tsv` the columns of the table without a header. `--json` is short
 for `-o json`.
+
+What programs read has a type, which each command declares (`Output`); `docs/reference/outputs.md`
+is made from these.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeVar
 
@@ -25,28 +29,55 @@ _BORDERS = 4  # columns of a terminal that the left and right edge of a table ta
 _PADDING = 3  # between two columns
 
 
-def output_option(
-    *, in_pipes: Form | None = None, forms: Sequence[Form] = FORMS
-) -> Callable[[_C], _C]:
-    """Add `-o` and `--json` to a command, which gets the `Form` as its argument `form`.
+class Output:
+    """What a command prints for programs: types, and the columns of TSV.
 
-    Args:
-        forms: those that the command has; the first one is the default.
-        in_pipes: the default if the output goes to a file or another program.
+    Fields of these types are named in camelCase in JSON, and their docstrings are the reference. A
+    dataclass may name properties that belong to its JSON as well, in `json_properties`.
     """
-    default = forms[0]
 
-    def chosen(_context: click.Context, _option: click.Parameter, value: Form | None) -> Form:
-        return value or (default if in_pipes is None or sys.stdout.isatty() else in_pipes)
+    def __init__(
+        self,
+        document: Any,
+        *,
+        line: Any = None,
+        columns: Sequence[str] = (),
+        forms: Sequence[Form] = FORMS,
+        in_pipes: Form | None = None,
+    ) -> None:
+        """Declare what a command prints.
 
-    def add(function: _C) -> _C:
+        Args:
+            document: type of what `-o json` prints.
+            line: type of a line of `-o ndjson`; without it, that of an item of a list, or else
+                `document`.
+            columns: of `-o tsv`.
+            forms: those that the command has; the first one is the default.
+            in_pipes: the default if the output goes to a file or another program.
+        """
+        self.document = document
+        self.line = line
+        self.columns = tuple(columns)
+        self.forms = tuple(forms)
+        self.in_pipes = in_pipes
+
+    def option(self, function: _C) -> _C:
+        """Add `-o` and `--json` to a command, which gets the `Form` as its argument `form`."""
+        default = self.forms[0]
+
+        def chosen(_context: click.Context, _option: click.Parameter, value: Form | None) -> Form:
+            in_pipes = self.in_pipes or default
+            return value or (default if sys.stdout.isatty() else in_pipes)
+
         function = click.option(
             "-o",
             "--output",
             "form",
-            type=click.Choice(forms),
+            cls=OutputOption,
+            output=self,
+            type=click.Choice(self.forms),
             callback=chosen,
-            help=f"Form of the output.  [default: {default}; in pipes {in_pipes or default}]",
+            help=f"Form of the output.  [default: {default}; in pipes {self.in_pipes or default}]",
         )(function)
         return click.option(
             "--json",
@@ -57,7 +88,49 @@ def output_option(
             help="Short for -o json.",
         )(function)
 
-    return add
+    def write(
+        self,
+        form: Form,
+        document: object,
+        table: Callable[[], None],
+        *,
+        lines: Iterable[object] | None = None,
+        rows: Iterable[Sequence[object]] | None = None,
+    ) -> None:
+        """Write a result in a form.
+
+        Args:
+            form: which one.
+            document: all of it, for JSON.
+            table: prints it for people.
+            lines: the objects of NDJSON; without them, the items of a list, or else `document`.
+            rows: the cells of TSV; without them, the columns of each line.
+        """
+        if form == "table":
+            table()
+        elif form == "json":
+            click.echo(json_line(document))
+        elif form == "tsv" and rows is not None:
+            for row in rows:
+                click.echo(tsv(row))
+        else:
+            if lines is None:
+                lines = document if isinstance(document, (list, tuple)) else [document]
+            for line in lines:
+                click.echo(json_line(line) if form == "ndjson" else self.tsv_line(line))
+
+    def tsv_line(self, line: object) -> str:
+        """Return the columns of an object as a line of TSV; what it does not have is empty."""
+        item = plain(line)
+        return tsv([item.get(one) for one in self.columns])
+
+
+class OutputOption(click.Option):
+    """`-o` of a command, with what the command declares of its output."""
+
+    def __init__(self, *names: Any, output: Output, **options: Any) -> None:
+        super().__init__(*names, **options)
+        self.output = output
 
 
 def _json_for_short(context: click.Context, _option: click.Parameter, value: bool) -> None:
@@ -71,33 +144,31 @@ def wants_json(words: Sequence[str]) -> bool:
     return not {"--json", "-ojson", "-ondjson"}.isdisjoint(text.split("\0"))
 
 
-def write(
-    form: Form,
-    document: object,
-    items: Sequence[Mapping[str, Any]],
-    columns: Sequence[str],
-    table: Callable[[], None],
-) -> None:
-    """Write a result in a form.
-
-    Args:
-        form: which one.
-        document: all of it, for JSON.
-        items: the objects that it consists of, one a line for NDJSON and TSV.
-        columns: their fields in TSV, in this order.
-        table: prints it for people.
-    """
-    if form == "table":
-        table()
-    elif form == "json":
-        click.echo(_json(document))
-    else:
-        for item in items:
-            click.echo(_json(item) if form == "ndjson" else tsv([item[one] for one in columns]))
+def json_line(value: object) -> str:
+    """Return a value as a line of JSON."""
+    return json.dumps(plain(value), ensure_ascii=False)
 
 
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: fields in camelCase, times in RFC 3339, events as sent."""
+    from msgspec import to_builtins
+    from pydantic import BaseModel
+    from pydantic.alias_generators import to_camel
+
+    from models.messages import EventRecord
+
+    if isinstance(value, EventRecord):
+        return plain(value.to_wire())
+    if is_dataclass(value):
+        names = [one.name for one in fields(value)] + [*getattr(value, "json_properties", ())]
+        return {to_camel(name): plain(getattr(value, name)) for name in names}
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    return to_builtins(value, enc_hook=str)
 
 
 def tsv(cells: Sequence[object]) -> str:

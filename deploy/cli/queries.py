@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ from pydantic.alias_generators import to_camel
 
 from agents.client import open_queries, pages_by_email
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.output import Form, cell, output_option, print_table, write
+from deploy.cli.output import Form, Output, cell, print_table
 from deploy.cli.terminal import as_typed, examples
 from deploy.cli.terminal import waiting as showing
 from deploy.environment import load_settings
@@ -34,6 +35,20 @@ _ARGUMENTS = {"user_id": "ID", "email": "FRAGMENT", "first_day": "--from", "last
 
 _COLUMNS = ("id", "email", "firstName", "lastName", "isActive", "registeredAt")
 _NAME_COLUMNS = 14
+
+
+@dataclass(frozen=True)
+class UserPage:
+    """A page of users."""
+
+    items: Sequence[UserReadModel]
+    cursor: str | None
+    """For `--cursor`: where the next page begins. None if there is no other page, or if the
+    command has no cursor."""
+
+
+_USER = Output(UserReadModel, columns=_COLUMNS)
+_PAGE = Output(UserPage, line=UserReadModel, columns=_COLUMNS, in_pipes="tsv")
 
 _LIMIT = click.option(
     "--limit",
@@ -69,7 +84,7 @@ def waiting_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.command(epilog=examples("cqrs get anna", "cqrs get anna --json --at-least TOKEN"))
 @click.argument("user_id", metavar="ID")
 @waiting_options
-@output_option()
+@_USER.option
 @click.pass_context
 def get(ctx: click.Context, /, user_id: str, form: Form, **waiting: Any) -> None:
     """Show one user, active or not; exit code 1 if there is no such user."""
@@ -79,8 +94,7 @@ def get(ctx: click.Context, /, user_id: str, form: Form, **waiting: Any) -> None
     if user is None:
         click.echo(f"cqrs: no user has the id {user_id}", err=True)
         ctx.exit(ExitCode.NO)
-    item = user.model_dump(mode="json")
-    write(form, item, [item], _COLUMNS, lambda: _print_user(user))
+    _USER.write(form, user, lambda: _print_user(user))
 
 
 @click.group()
@@ -99,7 +113,7 @@ def search() -> None:
 @waiting_options
 @click.option("--cursor", help="Show the next page: the cursor that the last page ended with.")
 @click.option("--all", "everything", is_flag=True, help="Show all pages.")
-@output_option(in_pipes="tsv")
+@_PAGE.option
 def email(
     fragment: str,
     limit: int,
@@ -136,7 +150,7 @@ def email(
 @click.option(
     "--offset", default=0, show_default=True, type=click.IntRange(0), help="Users to skip."
 )
-@output_option(in_pipes="tsv")
+@_PAGE.option
 def active(limit: int, offset: int, form: Form, **waiting: Any) -> None:
     """List the active users in the order of their registration."""
     page = execute(GetActiveUsers(limit, offset), waiting)
@@ -150,7 +164,7 @@ def active(limit: int, offset: int, form: Form, **waiting: Any) -> None:
 @_LIMIT
 @waiting_options
 @click.option("--cursor", help="Show who has come since: the cursor that the last page ended with.")
-@output_option(in_pipes="tsv")
+@_PAGE.option
 def new(limit: int, cursor: str | None, form: Form, **waiting: Any) -> None:
     """List users in the order in which they arrived, for an export that continues later.
 
@@ -188,8 +202,8 @@ def _print_user(user: UserReadModel) -> None:
 
 def _print_page(page: Page[UserReadModel], form: Form, more: str) -> None:
     """Print a page; `more` are the options that show the next one, if there is one."""
-    items = [user.model_dump(mode="json") for user in page.items]
-    write(form, {"items": items, "cursor": page.cursor}, items, _COLUMNS, lambda: _table_of(page))
+    document = UserPage(page.items, page.cursor)
+    _PAGE.write(form, document, lambda: _table_of(page), lines=page.items)
     if form == "json":
         return
     count = len(page.items)

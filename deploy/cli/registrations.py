@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from deploy.cli.output import Form, output_option, print_table, write
+from deploy.cli.output import Form, Output, print_table
 from deploy.cli.queries import execute, naming_arguments, waiting_options
 from deploy.cli.terminal import examples
 from models.daily_registrations import DailyRegistrations
@@ -17,6 +17,7 @@ from models.queries import GetDailyRegistrations
 _DEFAULT_DAYS = 30
 _COLUMNS = ("day", "source", "registrations")
 _DAY = click.DateTime(["%Y-%m-%d"])
+_OUTPUT = Output(list[DailyRegistrations], columns=_COLUMNS, in_pipes="tsv")
 
 
 @click.command(
@@ -31,7 +32,7 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 @click.option("--to", "last", type=_DAY, metavar="DAY", help="Last day. [default: today]")
 @click.option("--source", help="Count only this registration source.")
 @waiting_options
-@output_option(in_pipes="tsv")
+@_OUTPUT.option
 def registrations(
     first: datetime | None,
     last: datetime | None,
@@ -48,8 +49,7 @@ def registrations(
     with naming_arguments():
         query = GetDailyRegistrations(first_day, last_day, source)
     found: Sequence[DailyRegistrations] = execute(query, waiting)
-    items = [one.model_dump(mode="json") for one in found]
-    write(form, items, items, _COLUMNS, lambda: _table_of(found))
+    _OUTPUT.write(form, found, lambda: _table_of(found))
     if form != "json":
         total = sum(one.registrations for one in found)
         line = f"{total:,} registrations from {query.first_day} to {query.last_day}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 from uuid import uuid4
@@ -12,7 +11,8 @@ import click
 from pydantic import ValidationError
 
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.output import Form, output_option, write
+from deploy.cli.output import Form, Output, plain
+from deploy.cli.send_file import SENT, send_lines
 from deploy.cli.terminal import as_typed, examples, waiting
 from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
@@ -34,10 +34,9 @@ from models.outcomes import (
 )
 from models.queries import GetActiveUsers
 from models.validation import explain
-from models.wire import encode
 from streams.buses import DEFAULT_WAIT_S
 
-_COLUMNS = ("status", "aggregateId", "sequence", "token", "code", "reason")
+_OUTCOME = Output(Outcome, columns=("status", "aggregateId", "sequence", "token", "code", "reason"))
 
 # Fields of commands whose options have other names.
 _OPTIONS = {"aggregate_id": "--id", "registration_source": "--source"}
@@ -58,7 +57,7 @@ _OPTIONS = {"aggregate_id": "--id", "registration_source": "--source"}
     type=click.File("rb"),
     help="Send this file: JSON, one command per line; - reads standard input.",
 )
-@output_option()
+@SENT.option
 @click.pass_context
 def send(ctx: click.Context, source: BinaryIO | None, form: Form) -> None:
     """Send one command and show its outcome, or send a file of commands.
@@ -69,8 +68,6 @@ def send(ctx: click.Context, source: BinaryIO | None, form: Form) -> None:
     if ctx.invoked_subcommand is None:
         if source is None:
             raise click.UsageError("give a command, or --from FILE")
-        from deploy.cli.send_file import send_lines
-
         ctx.exit(send_lines(source, form))
     elif source is not None:
         raise click.UsageError("give either a command or --from FILE, not both")
@@ -79,7 +76,7 @@ def send(ctx: click.Context, source: BinaryIO | None, form: Form) -> None:
 def _common(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options that every command has."""
     for option in (
-        output_option(),
+        _OUTCOME.option,
         click.option(
             "--timeout",
             type=click.FloatRange(min=0, min_open=True),
@@ -185,12 +182,11 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
         raise _as_typed(error.problems) from None
     token = outcome.token
     form: Form = common["form"]
-    document = json.loads(encode(outcome))
-    item = {**dict.fromkeys(_COLUMNS), **document, "token": token}
+    row = [({**plain(outcome), "token": token}).get(one) for one in _OUTCOME.columns]
     is_error = token is None
     told = marked(_describe(outcome), OF_OUTCOMES[outcome.status], err=is_error)
     line = f"cqrs: {told}" if is_error else told
-    write(form, document, [item], _COLUMNS, lambda: click.echo(line, err=is_error))
+    _OUTCOME.write(form, outcome, lambda: click.echo(line, err=is_error), rows=[row])
     if token is None:
         waits = isinstance(outcome, Parked)
         raise click.exceptions.Exit(ExitCode.UNKNOWN if waits else ExitCode.NO)

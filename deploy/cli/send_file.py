@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from dataclasses import asdict, dataclass
-from typing import BinaryIO
+from dataclasses import dataclass
+from typing import BinaryIO, ClassVar
 
 import click
 
 from agents.users import USERS
 from deploy.cli.line_reader import LineSplitter, read_available
-from deploy.cli.output import Form, write
+from deploy.cli.output import Form, Output
 from deploy.cli.terminal import progress_bar
 from deploy.environment import load_settings
 from models.errors import InvalidCommand
@@ -27,12 +27,18 @@ from streams.settings import Settings
 
 @dataclass
 class Summary:
-    """Counts of the lines of a file; as a dict it is part of what is printed for programs."""
+    """Counts of the lines of a file."""
+
+    json_properties: ClassVar[tuple[str, ...]] = ("per_second",)
 
     lines: int = 0
+    """Number of lines that were read."""
     sent: int = 0
+    """Commands that Kafka has."""
     refused: int = 0
+    """Lines that are not valid commands: they were not sent."""
     seconds: float = 0.0
+    """How long it took."""
 
     @property
     def per_second(self) -> int:
@@ -40,17 +46,19 @@ class Summary:
         return round(self.sent / self.seconds) if self.seconds else 0
 
 
+SENT = Output(Summary, columns=("lines", "sent", "refused", "seconds", "perSecond"))
+
+
 def send_lines(source: BinaryIO, form: Form) -> int:
     """Send the lines of a file, print a summary and return the exit code: 1 if any was refused."""
     with progress_bar() as progress:
         summary = asyncio.run(_send(load_settings(), source, progress))
-    found = {**asdict(summary), "perSecond": summary.per_second}
     refused = f", {summary.refused:,} lines refused" if summary.refused else ""
     line = (
         f"sent {summary.sent:,} commands in {summary.seconds:.1f} s "
         f"({summary.per_second:,}/s){refused}"
     )
-    write(form, found, [found], tuple(found), lambda: click.echo(line))
+    SENT.write(form, summary, lambda: click.echo(line))
     return 1 if summary.refused else 0
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import click
 
-from deploy.cli.output import Form, output_option, write
+from deploy.cli.output import Form, Output
 from deploy.cli.terminal import examples
 from deploy.embedded.processes import SERVERS
 from deploy.embedded.stack import EmbeddedStack
@@ -21,6 +23,32 @@ _POLL_INTERVAL_S = 0.3
 _PORT = click.IntRange(0, 65535)
 
 
+@dataclass(frozen=True)
+class RunningStack:
+    """Servers that run now."""
+
+    bootstrap_servers: str
+    """Address of Kafka: host:port."""
+    elasticsearch_url: str
+    home: Path
+    """Folder with the data and everything else of the stack."""
+
+
+@dataclass(frozen=True)
+class StoppedStack:
+    """Servers that do not run any more."""
+
+    home: Path
+    """Folder with the data and everything else of the stack."""
+    state: Literal["stopped"]
+    has_data: bool
+    """Whether the folder exists."""
+
+
+_RUNNING = Output(RunningStack, columns=("bootstrapServers", "elasticsearchUrl", "home"))
+_STOPPED = Output(StoppedStack, columns=("home", "state", "hasData"))
+
+
 @click.command(epilog=examples("cqrs up", "cqrs up --kafka-port 9092 --elasticsearch-port 9200"))
 @click.option("--kafka-port", type=_PORT, help="Port of Kafka; 0 chooses a free one.")
 @click.option(
@@ -29,7 +57,7 @@ _PORT = click.IntRange(0, 65535)
 @click.option(
     "--secure", is_flag=True, help="With TLS, passwords and rights; it stays so until it is purged."
 )
-@output_option()
+@_RUNNING.option
 def up(kafka_port: int | None, elasticsearch_port: int | None, secure: bool, form: Form) -> None:
     """Start the embedded Kafka and Elasticsearch, and leave them running.
 
@@ -43,11 +71,7 @@ def up(kafka_port: int | None, elasticsearch_port: int | None, secure: bool, for
         kafka_port=kafka_port, elasticsearch_port=elasticsearch_port, secure=secure
     )
     address = stack.up(TerminalProgress())
-    found = {
-        "bootstrapServers": address.bootstrap_servers,
-        "elasticsearchUrl": address.elasticsearch_url,
-        "home": str(stack.home),
-    }
+    found = RunningStack(address.bootstrap_servers, address.elasticsearch_url, stack.home)
 
     def table() -> None:
         click.echo(f"Kafka          {address.bootstrap_servers}")
@@ -58,12 +82,12 @@ def up(kafka_port: int | None, elasticsearch_port: int | None, secure: bool, for
                 click.echo(f'{role:<15}eval "$(cqrs env --role {role})"')
         click.echo("`cqrs status` says what to do next")
 
-    write(form, found, [found], tuple(found), table)
+    _RUNNING.write(form, found, table)
 
 
 @click.command(epilog=examples("cqrs down", "cqrs down --purge"))
 @click.option("--purge", is_flag=True, help="Also remove the data, the logs and the chosen ports.")
-@output_option()
+@_STOPPED.option
 def down(purge: bool, form: Form) -> None:
     """Stop the embedded Kafka and Elasticsearch; the data is kept unless you purge it."""
     stack = EmbeddedStack()
@@ -71,8 +95,8 @@ def down(purge: bool, form: Form) -> None:
     if stack.home.exists():
         stack.down(purge)
         line = "stopped, and all data removed" if purge else "stopped, the data is kept"
-    found = {"home": str(stack.home), "state": "stopped", "hasData": stack.home.exists()}
-    write(form, found, [found], tuple(found), lambda: click.echo(line))
+    found = StoppedStack(stack.home, "stopped", stack.home.exists())
+    _STOPPED.write(form, found, lambda: click.echo(line))
 
 
 @click.command(epilog=examples("cqrs logs", "cqrs logs kafka --lines 100 --follow"))

@@ -3,23 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
+from dataclasses import dataclass
 
 import click
 
 from agents.users import COMMAND_WORKER, USERS
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.output import Form, output_option, write
+from deploy.cli.output import Form, Output
 from deploy.cli.terminal import examples, progress_bar
 from deploy.colour import marked
 from deploy.environment import load_settings
 from streams.aggregate import TopicNames
 from streams.audit.states import verify_states
-from streams.commands.rebuild_state import rebuild_partition
+from streams.commands.rebuild_state import RebuiltStates, rebuild_partition
 from streams.kafka.rights import command_worker
 from streams.kafka.topics import check_topics, topic_specs
 from streams.settings import Settings
 from streams.worker.process import tune_gc
+
+
+@dataclass(frozen=True)
+class StateCheck:
+    """Whether the states are the fold of their events."""
+
+    ok: bool
+    aggregates: int
+    """Number of users whose state was compared."""
+    events: int
+    violations: int
+    """Number of states that differ, and of other faults."""
+    first: str | None
+    """The first of these, in one line; null if there is none."""
+
+
+_CHECKED = Output(StateCheck, columns=("ok", "aggregates", "events", "violations", "first"))
+_REBUILT = Output(list[RebuiltStates], columns=("partition", "aggregates", "events", "changed"))
 
 
 @click.group()
@@ -33,7 +51,7 @@ def state() -> None:
 
 @state.command(epilog=examples("cqrs state verify", "cqrs state verify --partition 2 --json"))
 @click.option("--partition", type=click.IntRange(min=0), help="Check only this partition.")
-@output_option()
+@_CHECKED.option
 @click.pass_context
 def verify(ctx: click.Context, partition: int | None, form: Form) -> None:
     """Fold the events and compare the result with the state.
@@ -47,17 +65,13 @@ def verify(ctx: click.Context, partition: int | None, form: Form) -> None:
     with progress_bar() as progress:
         report = asyncio.run(verify_states(settings, USERS, numbers, progress))
     violations = sum(finding.violations for finding in report.findings.values())
-    result = {
-        "ok": report.ok,
-        "aggregates": report.aggregates,
-        "events": report.events,
-        "violations": violations,
-        "first": report.first_violation,
-    }
+    result = StateCheck(
+        report.ok, report.aggregates, report.events, violations, report.first_violation
+    )
     shown = "all states are the fold of their events" if report.ok else f"{violations} differ"
     line = f"{report.aggregates:,} aggregates, {report.events:,} events: {shown}"
     told = marked(line, "good" if report.ok else "bad")
-    write(form, result, [result], tuple(result), lambda: click.echo(told))
+    _CHECKED.write(form, result, lambda: click.echo(told))
     if not report.ok:
         click.echo(f"cqrs: {report.first_violation}", err=True)
         ctx.exit(ExitCode.NO)
@@ -66,7 +80,7 @@ def verify(ctx: click.Context, partition: int | None, form: Form) -> None:
 @state.command(epilog=examples("cqrs state rebuild 2", "cqrs state rebuild --all --json"))
 @click.argument("partition", type=click.IntRange(min=0), required=False)
 @click.option("--all", "all_", is_flag=True, help="Rebuild all partitions, one after the other.")
-@output_option()
+@_REBUILT.option
 def rebuild(partition: int | None, all_: bool, form: Form) -> None:
     """Rebuild the state of PARTITION from its events.
 
@@ -93,9 +107,7 @@ def rebuild(partition: int | None, all_: bool, form: Form) -> None:
         f"{one.events:,} events, {one.changed:,} were different"
         for one in rebuilt
     ]
-    items = [asdict(one) for one in rebuilt]
-    columns = ("partition", "aggregates", "events", "changed")
-    write(form, items, items, columns, lambda: click.echo("\n".join(lines)))
+    _REBUILT.write(form, rebuilt, lambda: click.echo("\n".join(lines)))
 
 
 def _numbers(settings: Settings, partition: int | None) -> range:

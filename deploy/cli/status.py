@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import click
 
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.output import Form, output_option, print_table, write
+from deploy.cli.output import Form, Output, print_table
 from deploy.cli.terminal import examples, waiting
 from deploy.colour import Verdict, marked
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.status import ServerStatus
 from deploy.environment import load_settings
-from deploy.overview import Overview, check_servers, look
+from deploy.overview import Overview, WorkersStatus, check_servers, look
 from models.errors import CqrsError
 from streams.settings import read_settings
 from streams.views.status import IndexStatus
@@ -24,10 +25,40 @@ _ADDRESSES = {"bootstrap_servers", "elasticsearch_url"}
 _LABEL_COLUMNS = 10
 
 
+@dataclass(frozen=True)
+class Status:
+    """How the whole is. A part that could not be looked at is null; `troubles` say why."""
+
+    home: Path
+    """Folder of the stack of `cqrs dev` or `cqrs up`, also if other servers are meant."""
+    running: bool
+    """Whether both servers run."""
+    servers: Sequence[ServerStatus]
+    topics: int | None
+    """Number of topics that exist, of those that are needed."""
+    missing_topics: Sequence[str]
+    workers: Sequence[WorkersStatus] | None
+    dead_letters: Mapping[str, int] | None
+    """Number of dead letters, by topic. Transaction markers count, so there may be fewer."""
+    views: Mapping[str, Sequence[IndexStatus]] | None
+    """The indices of each view, by its name."""
+    troubles: Sequence[str]
+    """What could not be found out, and why."""
+    next: Sequence[str]
+    """What to do next, one line each; empty if all is well."""
+
+
+_OUTPUT = Output(
+    Status,
+    line=ServerStatus,
+    columns=("name", "state", "pid", "address", "memoryMb", "dataMb"),
+)
+
+
 @click.command(
     epilog=examples("cqrs status", "cqrs status --json | jq .next", "cqrs status -o tsv")
 )
-@output_option()
+@_OUTPUT.option
 @click.pass_context
 def status(ctx: click.Context, form: Form) -> None:
     """Show the whole: servers, topics, workers, dead letters, views, and what to do next.
@@ -38,14 +69,19 @@ def status(ctx: click.Context, form: Form) -> None:
     stack = EmbeddedStack()
     with waiting("Asking the servers"):
         found = asyncio.run(_look(stack))
-    document = {
-        "home": stack.home,
-        "running": found.running,
-        **asdict(found),
-        "next": found.next_steps,
-    }
-    servers = document["servers"]
-    write(form, document, servers, tuple(servers[0]), lambda: _print(stack, found))
+    document = Status(
+        home=stack.home,
+        running=found.running,
+        servers=found.servers,
+        topics=found.topics,
+        missing_topics=found.missing_topics,
+        workers=found.workers,
+        dead_letters=found.dead_letters,
+        views=found.views,
+        troubles=found.troubles,
+        next=found.next_steps,
+    )
+    _OUTPUT.write(form, document, lambda: _print(stack, found), lines=found.servers)
     ctx.exit(ExitCode.OK if found.running else ExitCode.NOT_RUNNING)
 
 

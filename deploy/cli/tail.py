@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import click
@@ -13,13 +14,15 @@ from msgspec.structs import replace
 from pydantic.alias_generators import to_camel
 
 from agents.users import USERS
-from deploy.cli.failed_commands import text
-from deploy.cli.output import Form, output_option
+from deploy.cli.failed_commands import Text, text
+from deploy.cli.output import Form, Output, json_line
 from deploy.cli.terminal import examples
 from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
 from models.errors import Poison
-from models.messages import EventRecord
+from models.events import UserEvent
+from models.messages import EventRecord, Source
+from models.outcomes import Outcome
 from streams.aggregate import TopicNames
 from streams.encryption.cipher import may_be_sealed, open_dead_letter
 from streams.encryption.events import open_personal
@@ -46,6 +49,39 @@ _ENVELOPE = {to_camel(name) for name in EventRecord.__struct_fields__} | {"type"
 Kind = Literal["events", "outcomes", "dead"]
 
 
+@dataclass(frozen=True)
+class DeadLetterRecord:
+    """A dead letter of the command topic."""
+
+    code: str | None
+    """Why it could not be decided, as for the reason."""
+    reason: str | None
+    source: Source
+    """Place of the command."""
+    encrypted: bool
+    """Whether the value is encrypted still: its key or the master key is missing."""
+    key: Text
+    value: Text
+
+
+@dataclass(frozen=True)
+class UnreadableRecord:
+    """A record that is not what belongs on its topic."""
+
+    unreadable: str
+    """Why."""
+    source: Source
+    """Its place."""
+    key: Text
+    value: Text
+
+
+_OUTPUT = Output(
+    EventRecord[UserEvent] | Outcome | DeadLetterRecord | UnreadableRecord,
+    forms=("table", "json", "ndjson"),
+)
+
+
 @click.command(
     epilog=examples("cqrs tail outcomes", "cqrs tail events --from-beginning --limit 10 --json")
 )
@@ -54,7 +90,7 @@ Kind = Literal["events", "outcomes", "dead"]
     "--from-beginning", is_flag=True, help="Show existing records first, not only new ones."
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many records.")
-@output_option(forms=("table", "json", "ndjson"))
+@_OUTPUT.option
 def tail(kind: Kind, from_beginning: bool, limit: int | None, form: Form) -> None:
     """Show events, outcomes or dead letters as they arrive, until Ctrl-C.
 
@@ -101,19 +137,8 @@ async def _line(kind: Kind, record: Record, ring: KeyRing | None, *, as_json: bo
         value = text(record.value)
         if not as_json:
             return f"{place} cannot be read: {reason}: {value!r}"
-        return json.dumps(
-            {
-                "unreadable": reason,
-                "source": {
-                    "topic": record.topic,
-                    "partition": record.partition,
-                    "offset": record.offset,
-                },
-                "key": text(record.key),
-                "value": value,
-            },
-            ensure_ascii=False,
-        )
+        source = Source(record.topic, record.partition, record.offset)
+        return json_line(UnreadableRecord(reason, source, text(record.key), value))
 
 
 async def _records(settings: Settings, topic: str, from_beginning: bool) -> AsyncIterator[Record]:
@@ -186,30 +211,30 @@ def _outcome(record: Any) -> str:
 
 def _dead(record: Any) -> str:
     dead_letter = _dead_letter(record)
-    source, code, reason = (dead_letter[name] for name in ("source", "code", "reason"))
-    value = "(encrypted)" if dead_letter["encrypted"] else repr(dead_letter["value"])
+    source = dead_letter.source
+    value = "(encrypted)" if dead_letter.encrypted else repr(dead_letter.value)
     if WITHHELD in dict(record.headers):
         value = "(left out: the key of its user is not in this partition)"
     return (
-        f"{source['topic']}[{source['partition']}] offset {source['offset']}  {code}: {reason}  "
-        f"{value}"
+        f"{source.topic}[{source.partition}] offset {source.offset}  {dead_letter.code}: "
+        f"{dead_letter.reason}  {value}"
     )
 
 
-def _dead_letter(record: Any) -> dict[str, Any]:
+def _dead_letter(record: Any) -> DeadLetterRecord:
     headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
-    return {
-        "code": headers.get(CODE),
-        "reason": headers.get(REASON),
-        "source": {
-            "topic": headers.get(SOURCE_TOPIC),
-            "partition": int(headers.get(SOURCE_PARTITION, -1)),
-            "offset": int(headers.get(SOURCE_OFFSET, -1)),
-        },
-        "encrypted": is_sealed(record.headers),  # still: its key or the master key is missing
-        "key": text(record.key),
-        "value": text(record.value),
-    }
+    return DeadLetterRecord(
+        code=headers.get(CODE),
+        reason=headers.get(REASON),
+        source=Source(
+            headers.get(SOURCE_TOPIC, ""),
+            int(headers.get(SOURCE_PARTITION, -1)),
+            int(headers.get(SOURCE_OFFSET, -1)),
+        ),
+        encrypted=is_sealed(record.headers),
+        key=text(record.key),
+        value=text(record.value),
+    )
 
 
 def _value(record: Any) -> str:
@@ -220,5 +245,5 @@ def _value(record: Any) -> str:
 _SHOW: dict[Kind, tuple[Callable[[Any], str], Callable[[Any], str]]] = {
     "events": (_event, _value),
     "outcomes": (_outcome, _value),
-    "dead": (_dead, lambda record: json.dumps(_dead_letter(record), ensure_ascii=False)),
+    "dead": (_dead, lambda record: json_line(_dead_letter(record))),
 }

@@ -72,6 +72,19 @@ def waiting(text: str) -> Iterator[None]:
         spinner.stop()
 
 
+def confirm(question: str) -> None:
+    """Ask a question on standard error. Raises click.Abort unless the answer is yes.
+
+    What is said then begins a line of its own, also if nobody could answer.
+    """
+    try:
+        click.confirm(question, abort=True, err=True)
+    except click.Abort as error:
+        if error.__context__ is not None:  # Ctrl-C, or the end of the input: nobody pressed Enter
+            click.echo(err=True)
+        raise
+
+
 def _say(line: str) -> None:
     click.echo(line, err=True)
 

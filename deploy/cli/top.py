@@ -14,24 +14,27 @@ import aiohttp
 import click
 
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.output import Form, output_option, tsv
+from deploy.cli.output import Form, Output, json_line
 from deploy.cli.terminal import examples
+from deploy.environment import load_settings, workers_of_dev
 from deploy.scraping import read_targets
 from deploy.top.overview import Overview, overview
 from deploy.top.scrapes import Scrape, parse
-from models.wire import encode
 
 _TIMEOUT_S = 2.0  # of one worker's answer: a worker whose event loop is blocked gives none
 
-
-_COLUMNS = (
-    *("group", "topic", "partition", "worker", "state"),
-    *("position", "end", "lag_records", "lag_seconds", "per_second"),
+_OUTPUT = Output(
+    Overview,
+    columns=(
+        *("group", "topic", "partition", "worker", "state"),
+        *("position", "end", "lagRecords", "lagSeconds", "perSecond"),
+    ),
 )
 
 
 @click.command(
     epilog=examples(
+        "cqrs top",
         "cqrs top 127.0.0.1:9100 127.0.0.1:9110",
         "cqrs top --targets commands.json --targets views.json",
         "cqrs top 127.0.0.1:9100 --once --json",
@@ -58,7 +61,7 @@ _COLUMNS = (
     help="Seconds between two looks; rates and times are of what happens between them.",
 )
 @click.option("--once", is_flag=True, help="Look twice, print what is seen, and end.")
-@output_option()
+@_OUTPUT.option
 @click.pass_context
 def top(
     ctx: click.Context,
@@ -71,14 +74,19 @@ def top(
     """Show rates, lag, times, partitions and rebuilds, from the metrics of the workers.
 
     A worker serves its metrics if it has CQRS_HEALTH_PORT. Name each one, or the lists that
-    `cqrs worker --targets` keeps. Workers that do not answer are shown, too.
+    `cqrs worker --targets` keeps; without names it shows the workers of `cqrs dev`. Workers that do
+    not answer are shown, too.
     Nothing but the workers is asked: it works while Kafka or Elasticsearch is away. Ctrl-C ends it.
 
     With --once the exit code is 75 if a worker does not answer. JSON is one object for each look,
     TSV the partitions of each.
     """
     if not workers and not lists:
-        raise click.UsageError("say which workers: HOST:PORT for each, or --targets FILE")
+        lists = tuple(workers_of_dev(load_settings()))
+    if not workers and not lists:
+        raise click.UsageError(
+            "`cqrs dev` does not run: say which workers: HOST:PORT for each, or --targets FILE"
+        )
     looks = _looks(workers, lists, interval)
     if once:
         ctx.exit(asyncio.run(_once(looks, form)))
@@ -115,11 +123,11 @@ async def _live(looks: AsyncIterator[Overview], form: Form) -> None:
 
 def _print(found: Overview, form: Form) -> None:
     if form in ("json", "ndjson"):
-        click.echo(encode(found))
+        click.echo(json_line(found))
         return
     if form == "tsv":
         for one in found.partitions:
-            click.echo(tsv([getattr(one, name) for name in _COLUMNS]))
+            click.echo(_OUTPUT.tsv_line(one))
         return
     from rich.console import Console
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from typing import Literal
 
 import click
 
@@ -10,8 +12,8 @@ from agents.users import COMMAND_WORKER, USERS
 from deploy.cli.acls import FORMS
 from deploy.cli.acls import Form as RightsForm
 from deploy.cli.acls import acls as format_acls
-from deploy.cli.output import Form, output_option, print_table, write
-from deploy.cli.terminal import examples, waiting
+from deploy.cli.output import Form, Output, print_table
+from deploy.cli.terminal import confirm, examples, waiting
 from deploy.cli.topic_manifests import topic_manifests
 from deploy.environment import load_settings
 from deploy.roles import ROLES, SecuredRole
@@ -21,6 +23,47 @@ from streams.commands import skip_expired as expired
 from streams.kafka.rights import command_worker
 from streams.kafka.topics import check_topics, create_topics, topic_specs
 from streams.settings import Settings, read_settings
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic that is there now."""
+
+    topic: str
+    partitions: int
+    cleanup: str
+    """Its `cleanup.policy`: `delete` or `compact`."""
+    state: Literal["created", "exists"]
+    """Whether this command created it."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Commands of a partition that were given up."""
+
+    topic: str
+    partition: int
+    given_up: int
+    """Number of commands that expired undecided; 0 if there are none."""
+    position: int
+    """Offset at which workers continue."""
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """Whether a partition's position was moved to the new topic."""
+
+    topic: str
+    partition: int
+    adopted: bool
+    """False if there was nothing to adopt."""
+    position: int | None
+    """Offset at which workers continue; null if nothing was adopted."""
+
+
+_CREATED = Output(list[Topic], columns=("topic", "partitions", "cleanup", "state"))
+_SKIPPED = Output(Skipped, columns=("topic", "partition", "givenUp", "position"))
+_ADOPTED = Output(list[Adopted], columns=("topic", "partition", "adopted", "position"))
 
 _CLUSTER = click.option(
     "--cluster", default="kafka", show_default=True, help="Name of the Kafka resource of Strimzi."
@@ -37,7 +80,7 @@ def topics() -> None:
         "cqrs topics create", "CQRS_PARTITIONS=12 CQRS_REPLICATION_FACTOR=3 cqrs topics create"
     )
 )
-@output_option()
+@_CREATED.option
 def create(form: Form) -> None:
     """Create missing topics, and check the existing ones.
 
@@ -48,23 +91,24 @@ def create(form: Form) -> None:
     specs = topic_specs(settings, TopicNames.of(settings, USERS.name))
     with waiting("Creating topics"):
         created = asyncio.run(create_topics(settings, specs))
-    items = [
-        {
-            "topic": spec.name,
-            "partitions": spec.partitions,
-            "cleanup": spec.configs["cleanup.policy"],
-            "state": "created" if spec.name in created else "exists",
-        }
+    found = [
+        Topic(
+            spec.name,
+            spec.partitions,
+            spec.configs["cleanup.policy"],
+            "created" if spec.name in created else "exists",
+        )
         for spec in specs
     ]
-    columns = ("topic", "partitions", "cleanup", "state")
-    rows = [tuple(item.values()) for item in items]
-    write(
+    _CREATED.write(
         form,
-        items,
-        items,
-        columns,
-        lambda: print_table(columns, rows, right=("partitions",), droppable=("cleanup",)),
+        found,
+        lambda: print_table(
+            _CREATED.columns,
+            [(one.topic, one.partitions, one.cleanup, one.state) for one in found],
+            right=("partitions",),
+            droppable=("cleanup",),
+        ),
     )
     for line in asyncio.run(check_topics(settings, specs)):
         click.echo(f"warning: {line}", err=True)
@@ -116,7 +160,7 @@ def manifest(cluster: str) -> None:
 )
 @click.argument("partition", type=click.IntRange(min=0))
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@output_option()
+@_SKIPPED.option
 def skip_expired(partition: int, yes: bool, form: Form) -> None:
     """Give up commands of PARTITION that expired undecided.
 
@@ -134,23 +178,19 @@ def skip_expired(partition: int, yes: bool, form: Form) -> None:
             err=True,
         )
         if not yes:
-            click.confirm("Give them up?", abort=True, err=True)
+            confirm("Give them up?")
         found = asyncio.run(expired.skip_expired(settings, names, partition, COMMAND_WORKER))
         line = f"{where}: {found.count} commands given up; it continues at {found.begin}"
-    item = {
-        "topic": names.commands,
-        "partition": partition,
-        "givenUp": found.count,
-        "position": found.begin if found.count else found.position,
-    }
-    write(form, item, [item], tuple(item), lambda: click.echo(line))
+    position = found.begin if found.count else found.position
+    done = Skipped(names.commands, partition, found.count, position)
+    _SKIPPED.write(form, done, lambda: click.echo(line))
 
 
 @topics.command(epilog=examples("cqrs topics adopt 2", "cqrs topics adopt --all --yes --json"))
 @click.argument("partition", type=click.IntRange(min=0), required=False)
 @click.option("--all", "all_", is_flag=True, help="Adopt all partitions.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@output_option()
+@_ADOPTED.option
 def adopt(partition: int | None, all_: bool, yes: bool, form: Form) -> None:
     """Decide the commands of a topic that was created again.
 
@@ -173,28 +213,22 @@ def adopt(partition: int | None, all_: bool, yes: bool, form: Form) -> None:
                 err=True,
             )
     if any(found.values()) and not yes:
-        click.confirm("Decide the new commands from there?", abort=True, err=True)
-    items = []
+        confirm("Decide the new commands from there?")
+    adopted = []
     for number, former in found.items():
         done = former and asyncio.run(adopting.adopt_topic(settings, names, number, COMMAND_WORKER))
-        items.append(
-            {
-                "topic": names.commands,
-                "partition": number,
-                "adopted": done is not None,
-                "position": None if done is None else done.begin,
-            }
-        )
+        position = None if done is None else done.begin
+        adopted.append(Adopted(names.commands, number, done is not None, position))
     lines = [
-        f"{one['topic']}[{one['partition']}]: "
+        f"{one.topic}[{one.partition}]: "
         + (
-            f"it continues at {one['position']}"
-            if one["adopted"]
+            f"it continues at {one.position}"
+            if one.adopted
             else "its position refers to this topic; there is nothing to adopt"
         )
-        for one in items
+        for one in adopted
     ]
-    write(form, items, items, tuple(items[0]), lambda: click.echo("\n".join(lines)))
+    _ADOPTED.write(form, adopted, lambda: click.echo("\n".join(lines)))
 
 
 def _checked(partition: int | None) -> tuple[Settings, TopicNames]:

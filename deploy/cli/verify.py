@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict
 
 import click
 
 from agents.user_audit import verify_users
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.output import Form, output_option, print_table, write
+from deploy.cli.output import Form, Output, print_table
 from deploy.cli.terminal import examples, progress_bar
 from deploy.cli.views import print_indices
 from deploy.colour import Verdict, marked
 from deploy.environment import load_settings
-from streams.audit.report import Report
+from streams.audit.report import InvariantResult, Report
 
-_COLUMNS = ("invariant", "checked", "violations")
+_OUTPUT = Output(Report, line=InvariantResult, columns=("name", "checked", "violations"))
 
 
 @click.command(epilog=examples("cqrs verify", "cqrs verify --json | jq .findings.I4"))
-@output_option()
+@_OUTPUT.option
 @click.option(
     "--timeout",
     default=60.0,
@@ -37,9 +36,7 @@ def verify(ctx: click.Context, form: Form, timeout: float) -> None:
     """
     with progress_bar() as progress:
         report = asyncio.run(verify_users(load_settings(), timeout=timeout, progress=progress))
-    found = asdict(report)
-    findings = [{"invariant": name, **one} for name, one in found["findings"].items()]
-    write(form, {"ok": report.ok, **found}, findings, _COLUMNS, lambda: print_report(report))
+    _OUTPUT.write(form, report, lambda: print_report(report), lines=report.findings.values())
     if not report.ok:
         click.echo(f"cqrs: {marked(report.first_violation or '', 'bad', err=True)}", err=True)
         ctx.exit(ExitCode.NO)

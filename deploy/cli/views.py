@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 
 import click
 
 from agents.views import VIEWS
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.output import Form, output_option, print_table, write
-from deploy.cli.terminal import examples, progress_bar
+from deploy.cli.output import Form, Output, print_table
+from deploy.cli.terminal import confirm, examples, progress_bar
 from deploy.colour import Verdict
 from deploy.environment import load_settings
 from streams.views import cutover
@@ -19,7 +20,37 @@ from streams.views import rebuild as rebuilding
 from streams.views.status import IndexStatus, status_of
 from streams.worker.process import tune_gc
 
-_COLUMNS = ("name", "state", "documents", "behind", "seconds", "complete", "trouble")
+
+@dataclass(frozen=True)
+class ServedIndex:
+    """Which index serves the queries of a view now."""
+
+    view: str
+    index: str
+
+
+@dataclass(frozen=True)
+class PrunedIndices:
+    """Which indices of a view were deleted."""
+
+    view: str
+    deleted: list[str]
+
+
+@dataclass(frozen=True)
+class PrunedIndex:
+    """An index of a view that was deleted."""
+
+    view: str
+    deleted: str
+
+
+_INDICES = Output(
+    list[IndexStatus],
+    columns=("name", "state", "documents", "behind", "seconds", "complete", "trouble"),
+)
+_SERVED = Output(ServedIndex, columns=("view", "index"))
+_PRUNED = Output(PrunedIndices, line=PrunedIndex, columns=("deleted",))
 
 _ADDS_UP: Mapping[bool | None, Verdict] = {
     True: Verdict("yes", "good"),
@@ -52,7 +83,7 @@ def views() -> None:
 @click.option(
     "--check", is_flag=True, help="Read all documents, and check that they add up to the events."
 )
-@output_option()
+@_INDICES.option
 @click.pass_context
 def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
     """Show a view's indices, and how far they are behind the events.
@@ -65,8 +96,7 @@ def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
         indices = asyncio.run(
             status_of(load_settings(), VIEWS[view], check=check, progress=progress)
         )
-    items = [asdict(index) for index in indices]
-    write(form, items, items, _COLUMNS, lambda: _print(view, indices))
+    _INDICES.write(form, indices, lambda: _print(view, indices))
     wrong = any(
         index.complete is False or (index.state == "serving" and index.trouble) for index in indices
     )
@@ -92,8 +122,15 @@ def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
     is_flag=True,
     help="Give up the index that serves queries: it is lost, and the new one need not catch up.",
 )
-@output_option()
-def rebuild(view: str, timeout: float, abandon_serving: bool, form: Form) -> None:
+@click.option(
+    "--processes",
+    type=click.IntRange(1, 256),
+    help="Number of processes that load and check; by default one for each core, and two at most.",
+)
+@_SERVED.option
+def rebuild(
+    view: str, timeout: float, abandon_serving: bool, processes: int | None, form: Form
+) -> None:
     """Build a new index from the first event, then serve that one.
 
     Queries and workers continue with the former index meanwhile. If it is interrupted, run it
@@ -109,6 +146,7 @@ def rebuild(view: str, timeout: float, abandon_serving: bool, form: Form) -> Non
                 timeout=timeout,
                 progress=progress,
                 abandon_serving=abandon_serving,
+                processes=processes or min(2, len(os.sched_getaffinity(0))),
             )
         )
     line = f"{view} is {state.name} now; `cqrs views prune {view}` deletes the former one"
@@ -118,7 +156,7 @@ def rebuild(view: str, timeout: float, abandon_serving: bool, form: Form) -> Non
 @views.command(epilog=examples("cqrs views rollback"))
 @_VIEW
 @_TIMEOUT
-@output_option()
+@_SERVED.option
 def rollback(view: str, timeout: float, form: Form) -> None:
     """Serve the index again that was served before the last rebuild."""
     with progress_bar() as progress:
@@ -131,7 +169,7 @@ def rollback(view: str, timeout: float, form: Form) -> None:
 @views.command(epilog=examples("cqrs views prune", "cqrs views prune user-views --yes"))
 @_VIEW
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@output_option()
+@_PRUNED.option
 def prune(view: str, yes: bool, form: Form) -> None:
     """Delete indices that are not served: former and unfinished ones.
 
@@ -141,17 +179,19 @@ def prune(view: str, yes: bool, form: Form) -> None:
     names = asyncio.run(cutover.prunable(settings, VIEWS[view]))
     if names:
         if not yes:
-            click.confirm(f"Delete {', '.join(names)}?", abort=True, err=True)
+            confirm(f"Delete {', '.join(names)}?")
         asyncio.run(cutover.prune(settings, VIEWS[view], names))
     line = f"deleted {', '.join(names)}" if names else "nothing to delete"
-    items = [{"view": view, "deleted": name} for name in names]
-    document = {"view": view, "deleted": names}
-    write(form, document, items, ("deleted",), lambda: click.echo(f"{view}: {line}"))
+    _PRUNED.write(
+        form,
+        PrunedIndices(view, list(names)),
+        lambda: click.echo(f"{view}: {line}"),
+        lines=[PrunedIndex(view, name) for name in names],
+    )
 
 
 def _write_served(form: Form, view: str, index: str, line: str) -> None:
-    found = {"view": view, "index": index}
-    write(form, found, [found], tuple(found), lambda: click.echo(line))
+    _SERVED.write(form, ServedIndex(view, index), lambda: click.echo(line))
 
 
 def _print(view: str, indices: Sequence[IndexStatus]) -> None:

@@ -33,8 +33,8 @@ from streams.views.situation import EventLog
 
 T = TypeVar("T")
 
-_NO_KAFKA = NotKnown("not asked: there is no connection to Kafka")
-_NO_ELASTICSEARCH = NotKnown("not asked: there is no connection to Elasticsearch")
+_NO_KAFKA = NotKnown("not asked: there is no connection to Kafka", "unasked")
+_NO_ELASTICSEARCH = NotKnown("not asked: there is no connection to Elasticsearch", "unasked")
 _NOT_NEEDED = NotKnown("not needed by this role", "hidden")
 _Topics = Mapping[str, TopicSpec]
 
@@ -173,7 +173,7 @@ class _Collector:
     async def _logs(self, topics: Awaitable[_Topics | NotKnown]) -> Logs | NotKnown:
         existing = await topics
         if isinstance(existing, NotKnown):
-            return NotKnown("not asked: the topics are not known")
+            return NotKnown("not asked: the topics are not known", "unasked")
         partitions = [
             TopicPartition(topic.name, number)
             for topic in existing.values()
@@ -181,7 +181,7 @@ class _Collector:
             for number in range(topic.partitions)
         ]
         if not partitions:
-            return NotKnown("not asked: there are no topics")
+            return NotKnown("not asked: there are no topics", "unasked")
         return await self._within(
             ask_kafka.ask_logs(
                 self._settings,

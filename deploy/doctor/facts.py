@@ -22,9 +22,10 @@ class NotKnown:
     """What could not be found out, and why, in one line."""
 
     why: str
-    kind: Literal["silent", "refused", "hidden"] = "silent"
-    """`silent`: nobody answered in time. `refused`: a server said what a person has to mend.
-    `hidden`: these credentials may not see it, which is no mistake."""
+    kind: Literal["silent", "unasked", "refused", "hidden"] = "silent"
+    """`silent`: nobody answered in time. `unasked`: it follows from something else that is not
+    known. `refused`: a server said what a person has to mend. `hidden`: these credentials may not
+    see it, which is not a mistake."""
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,29 @@ from typing import Literal
 
 from deploy.doctor.facts import NotKnown
 
-Status = Literal["ok", "problem", "unknown", "skipped"]
-"""`unknown`: it could not be found out. `skipped`: there was no need or no way to ask."""
+Status = Literal["ok", "problem", "unknown", "unasked", "skipped"]
 
-_STATUS_OF: dict[str, Status] = {"silent": "unknown", "refused": "problem", "hidden": "skipped"}
+_STATUS_OF: dict[str, Status] = {
+    "silent": "unknown",
+    "unasked": "unasked",
+    "refused": "problem",
+    "hidden": "skipped",
+}
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is so, or what is wrong and what to do. The names of the fields are keys of `--json`."""
+    """A fact, or a problem and its remedy."""
 
     group: str
+    """What it is about: `Kafka`, `Topics`, `Workers` and so on."""
     subject: str
+    """Which one: a topic, a role, a setting and so on."""
     status: Status
+    """`unknown`: it could not be found out. `unasked`: it was not asked for, since something else
+    is not known. `skipped`: there was no need or no way to ask."""
     line: str
+    """What was found, and what to do."""
 
 
 def count(number: int, noun: str) -> str:

@@ -93,6 +93,11 @@ def _reason(error: Exception) -> str:
     """Return the reason in one line, without the nested objects that requests prints."""
     import requests
 
+    if isinstance(error, requests.exceptions.SSLError):
+        return (
+            "the certificate of the Maven repository is not trusted here: if your network has a "
+            "certificate authority of its own, set REQUESTS_CA_BUNDLE to its file"
+        )
     if isinstance(error, requests.ConnectionError | requests.Timeout):
         return "no connection to the Maven repository, which only the first start needs"
     if isinstance(error, requests.RequestException):

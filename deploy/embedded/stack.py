@@ -39,7 +39,7 @@ from streams.private_folders import ensure_private
 from streams.settings import Settings, read_folder, read_settings
 
 _CONTENT = (
-    *("data", "logs", "config", "tmp", "snapshots"),
+    *("data", "logs", "config", "tmp", "snapshots", "workers"),
     *("stack.json", "kafka.json", "elasticsearch.json"),
 )
 
@@ -214,6 +214,17 @@ class EmbeddedStack:
     def runs_in_part(self) -> bool:
         """Whether one of the servers runs and has recorded that it is ready, or both do."""
         return any(server.is_ready for server in self._servers)
+
+    def worker_list(self, role: str) -> Path:
+        """Return the file that lists the workers of a role (`deploy/scraping.py`), if any run."""
+        folder = self.home / "workers"
+        folder.mkdir(exist_ok=True)
+        return folder / f"{role}.json"
+
+    @property
+    def worker_lists(self) -> list[Path]:
+        """The lists of the workers that run on this stack."""
+        return sorted((self.home / "workers").glob("*.json"))
 
     def encrypt(self) -> None:
         """Encrypt personal data from now on, with a master key that is kept in the home.

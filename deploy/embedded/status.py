@@ -13,13 +13,18 @@ from deploy.embedded.processes import ServerProcess
 
 @dataclass(frozen=True)
 class ServerStatus:
-    """State of one server of a stack."""
+    """State of one server."""
 
     name: str
-    state: str  # running, starting or stopped
+    """`kafka` or `elasticsearch`."""
+    state: str
+    """`running`, `starting` or `stopped`; of a server elsewhere `running` or `does not answer`."""
     pid: int | None
-    address: str | None  # also if it does not run; None before the first start
+    """Its process; None if it does not run, or runs elsewhere."""
+    address: str | None
+    """Also if it does not run; None before the first start."""
     memory_mb: int
+    """In MiB, as the next one; 0 if it is not known."""
     data_mb: int
 
 

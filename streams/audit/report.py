@@ -1,14 +1,14 @@
 """Report of `verify`: the invariants, how much was checked of each, and the first violation.
 
 The invariants have the numbers of the design. I6 (one owner per email) is not checked, because
-nothing enforces it yet. The names of the fields are keys in `cqrs verify --json`.
+nothing enforces it yet. `cqrs verify --json` prints the fields, in camelCase.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from models.errors import Fatal
 from streams.views.status import IndexStatus
@@ -36,8 +36,11 @@ class InvariantResult:
     """Result of checking one invariant; `says` is the invariant itself."""
 
     name: str
+    """Its number, such as `I4`."""
     says: str
+    """What has to hold."""
     checked: int = 0
+    """How many commands, events, states or documents were looked at."""
     violations: int = 0
     lost: int = 0
     """Number of violations where something is missing."""
@@ -66,7 +69,9 @@ class CheckedRange:
 
     partition: int
     start: int
+    """The first offset."""
     end: int
+    """The first offset that is not part of it."""
 
 
 @dataclass
@@ -77,26 +82,41 @@ class Report:
     exist.
     """
 
+    json_properties: ClassVar[tuple[str, ...]] = ("ok",)
+
     commands: int = 0
+    """Commands in the checked ranges, as the next six."""
     accepted: int = 0
     rejected: int = 0
     duplicate: int = 0
     dead: int = 0
-    parked: int = 0  # that wait at the end of the checked ranges
-    controls: int = 0  # records that replayed or dropped parked commands
+    """Those that are dead letters."""
+    parked: int = 0
+    """Those that wait at the end of the checked ranges."""
+    controls: int = 0
+    """Records that replayed or dropped parked commands."""
     events: int = 0
+    """All that exist."""
     aggregates: int = 0
-    documents: int | None = None  # None if the view was not checked
-    known_missing: int = 0  # documents that were refused, or whose id no document can have
-    lag: int = 0  # offsets of the command topic after the checked ranges, at the end of the check
-    seconds: float = 0.0  # that the check took, with waiting for the workers
-    indices: list[IndexStatus] = field(default_factory=list)  # of the view, if it was checked
+    """Those that have events: the users."""
+    documents: int | None = None
+    """Documents of the view; None if the view was not checked."""
+    known_missing: int = 0
+    """Documents that were refused, or whose id no document can have."""
+    lag: int = 0
+    """Offsets of the command topic after the checked ranges, at the end of the check."""
+    seconds: float = 0.0
+    """How long the check took, with waiting for the workers."""
+    indices: list[IndexStatus] = field(default_factory=list)
+    """Indices of the view, if it was checked."""
     ranges: list[CheckedRange] = field(default_factory=list)
+    """What retention has left of the commands, by partition."""
     findings: dict[str, InvariantResult] = field(
         default_factory=lambda: {
             name: InvariantResult(name, says) for name, says in INVARIANTS.items()
         }
     )
+    """What was found of each invariant, by its number."""
 
     @property
     def ok(self) -> bool:

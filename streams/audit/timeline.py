@@ -40,10 +40,12 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class CommandRecord:
-    """A record on the command topic; `type` and `id` are None if they cannot be read."""
+    """A record on the command topic."""
 
     time: datetime
+    """Time of its record: when the broker got it."""
     type: str | None
+    """None if it cannot be read, as for the id."""
     id: UUID | None
 
 

@@ -56,7 +56,7 @@ _FETCH_WAIT_MS = 20
 
 @dataclass(frozen=True)
 class RebuiltStates:
-    """What rebuilding a partition did."""
+    """Result of rebuilding a partition."""
 
     partition: int
     events: int

@@ -52,11 +52,11 @@ class WrappedKeys:
 
 @dataclass(frozen=True)
 class Rotated:
-    """What became of the data keys of a partition."""
+    """Result for the data keys of a partition."""
 
     partition: int
     wrapped: int
-    """Number of those that were wrapped anew."""
+    """Number of those that were wrapped again."""
     unknown: tuple[str, ...]
     """Users whose data key neither master key opens; it is as before."""
     damaged: tuple[str, ...]

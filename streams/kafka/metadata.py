@@ -117,6 +117,8 @@ class TopicMetadata:
     """32 hex digits; it changes when a topic is deleted and created again."""
     allowed: int
     """Operations that this client may do: a bit for each, at the operation's code."""
+    partitions: int
+    """How many it has."""
 
 
 class _GroupsRequestStruct(RequestStruct):  # type: ignore[misc]
@@ -171,7 +173,7 @@ async def topic_metadata(
     """
     response = await client.send(node, _MetadataRequest(list(topics), with_rights=with_rights))
     found = {}
-    for error, name, (high, low), _internal, _partitions, allowed, _tags in response.topics:
+    for error, name, (high, low), _internal, partitions, allowed, _tags in response.topics:
         id_ = high.to_bytes(8, "big", signed=True) + low.to_bytes(8, "big", signed=True)
-        found[name] = TopicMetadata(error, id_.hex(), allowed)
+        found[name] = TopicMetadata(error, id_.hex(), allowed, len(partitions))
     return found

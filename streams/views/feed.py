@@ -50,8 +50,8 @@ class Feed(Generic[E]):
         self._reader = reader
         self._writers = writers
 
-    async def load(self, ends: Mapping[int, int], report: Callable[[], None]) -> None:
-        """Project the events up to these positions, and call `report` after every step.
+    async def load(self, ends: Mapping[int, int], report: Callable[[int], None]) -> None:
+        """Project the events up to these positions; call `report` when a partition has got on.
 
         Raises:
             IndexChanged: Another process writes to the index.
@@ -62,9 +62,9 @@ class Feed(Generic[E]):
 
     async def follow(self) -> None:
         """Project all events, for ever; raises as `load` does."""
-        await self._run(None, lambda: None)
+        await self._run(None, lambda _: None)
 
-    async def _run(self, ends: Mapping[int, int] | None, report: Callable[[], None]) -> None:
+    async def _run(self, ends: Mapping[int, int] | None, report: Callable[[int], None]) -> None:
         # The partitions run at the same time: one is read while Elasticsearch indexes another.
         async with self._consumer() as consumer:
             await gather_or_cancel(
@@ -100,17 +100,17 @@ class Feed(Generic[E]):
         consumer: AIOKafkaConsumer,
         number: int,
         end: int | None,
-        report: Callable[[], None],
+        report: Callable[[int], None],
     ) -> None:
         writer = self._writers[number]
-        report()
+        report(number)
         while end is None or writer.checkpoint.position < end:
             found = await consumer.getmany(
                 TopicPartition(self._topic, number), timeout_ms=_FETCH_WAIT_MS
             )
             for records in found.values():
                 await self._project(writer, records)
-            report()
+            report(number)
 
     async def _project(self, writer: PartitionWriter[E], records: list[Record]) -> None:
         events, sources = await writer.dead_letters.decode(self._reader, records)

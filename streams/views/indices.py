@@ -40,6 +40,7 @@ _FIXED_SETTINGS: Mapping[str, Any] = {
 }
 _LOADING_SETTINGS: Mapping[str, Any] = {
     "number_of_replicas": 0,
+    "auto_expand_replicas": "false",  # it would overrule the number
     "refresh_interval": "-1",
 }
 

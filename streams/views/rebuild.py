@@ -14,7 +14,8 @@ does, this one waits or gives up, and shows nothing that is not complete.
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar
 
 from aiokafka.errors import KafkaError
 from elasticsearch import AsyncElasticsearch
@@ -22,28 +23,26 @@ from elasticsearch import AsyncElasticsearch
 from models.errors import Fatal, Transient
 from models.messages import Event
 from streams.aggregate import TopicNames
+from streams.concurrency import gather_or_cancel
 from streams.elasticsearch.connection import connected
-from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import last_positions
 from streams.progress import ProgressCallback
 from streams.settings import Settings
 from streams.views import lifecycle
 from streams.views.checkpoint import IndexChanged
 from streams.views.cutover import Cutover
-from streams.views.dead_letters import ViewDeadLetters
-from streams.views.event_reader import open_event_reader
-from streams.views.feed import Feed
+from streams.views.helpers import Helper, Report, Work, open_helpers
 from streams.views.indices import ViewIndices
 from streams.views.lifecycle import Create, Follow
+from streams.views.loading import load_partitions, tally_slice
 from streams.views.projection import View
-from streams.views.projector import Projector
 from streams.views.situation import EventLog, IndexState
 from streams.views.source import event_log, has_workers
-from streams.views.status import tally_documents
 from streams.views.store import ViewStore
-from streams.views.writer import PartitionWriter
+from streams.views.tally import total
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 
 _REQUEST_TIMEOUT_S = 60.0
 
@@ -58,12 +57,14 @@ class Rebuild(Generic[E]):
         view: View[E],
         log: EventLog,
         progress: ProgressCallback,
+        processes: int,
     ) -> None:
         """Prepare a rebuild; the arguments are those of `rebuild`, and the event topic."""
         self._settings = settings
         self._view = view
         self._log = log
         self._progress = progress
+        self._processes = min(processes, log.partitions)
         self._names = TopicNames.of(settings, view.aggregate)
         self._indices = ViewIndices.from_settings(settings, client, view)
         self._has_workers = False
@@ -88,10 +89,12 @@ class Rebuild(Generic[E]):
         """
         store = self._indices.store(state.name)
         try:
-            await self._load(store)
-            await self._indices.finish_loading(state.name)
-            await self._check(store)
-            await self._load(store)  # events of the meantime, so that little is left to the workers
+            async with open_helpers(self._processes - 1) as helpers:
+                await self._load(store, helpers)
+                await self._indices.finish_loading(state.name)
+                await self._check(store, helpers)
+                # events of the meantime, so that little is left to the workers
+                await self._load(store, helpers)
             if await event_log(self._settings, self._view) != self._log:
                 raise Fatal(
                     f"{self._names.events} was deleted and created again while {state.name} was "
@@ -109,33 +112,27 @@ class Rebuild(Generic[E]):
         self._has_workers = self._has_workers or await has_workers(self._settings, self._view)
         return self._has_workers
 
-    async def _load(self, store: ViewStore) -> None:
+    async def _load(self, store: ViewStore, helpers: Sequence[Helper]) -> None:
         """Project all events from the checkpoints to the ends that the partitions have now."""
-        projector = Projector(
-            store,
-            self._view,
-            cached_documents=self._settings.view_cache_documents,
+        ends = await last_positions(self._settings, self._names.events)
+        reached: dict[int, int] = {}
+
+        def report(number: int, position: int) -> None:
+            reached[number] = min(position, ends[number])
+            self._progress("Projecting events", sum(reached.values()), sum(ends.values()))
+
+        shares = [
+            {number: ends[number] for number in range(share, self._log.partitions, self._processes)}
+            for share in range(self._processes)
+        ]
+        await _at_once(
+            load_partitions,
+            [(self._settings, self._view, store.name, self._log, share) for share in shares],
+            helpers,
+            report,
         )
-        async with (
-            started(new_producer(self._settings), self._settings) as producer,
-            open_event_reader(self._settings, self._names, self._view.events) as reader,
-        ):
-            dead_letters = ViewDeadLetters(producer, self._names.dead_views, self._view.name)
-            writers = {
-                number: PartitionWriter(
-                    store, projector, self._view.projection, dead_letters, number, self._log
-                )
-                for number in range(self._log.partitions)
-            }
-            ends = await last_positions(self._settings, self._names.events)
 
-            def report() -> None:
-                done = sum(min(writers[one].checkpoint.position, end) for one, end in ends.items())
-                self._progress("Projecting events", done, sum(ends.values()))
-
-            await Feed(self._settings, self._names.events, reader, writers).load(ends, report)
-
-    async def _check(self, store: ViewStore) -> None:
+    async def _check(self, store: ViewStore, helpers: Sequence[Helper]) -> None:
         """Compare the documents of the index, which nothing else writes to, with its checkpoints.
 
         Raises:
@@ -144,20 +141,59 @@ class Rebuild(Generic[E]):
         """
         partitions = range(self._log.partitions)
         before = (await store.checkpoints(partitions)).checkpoints
-        tallies = await tally_documents(self._view, store, len(partitions), self._progress)
+        documents = await store.count()
+        done: dict[int, int] = {}
+
+        def report(number: int, read: int) -> None:
+            done[number] = read
+            self._progress(f"Adding up {store.name}", sum(done.values()), documents)
+
+        async with store.point_in_time() as point:
+            found = await _at_once(
+                tally_slice,
+                [
+                    (
+                        self._settings,
+                        self._view,
+                        store.name,
+                        len(partitions),
+                        point.slice(one, self._processes),
+                    )
+                    for one in range(self._processes)
+                ],
+                helpers,
+                report,
+            )
         checkpoints = (await store.checkpoints(partitions)).checkpoints
         if checkpoints != before:
             raise IndexChanged(f"another process has projected into {store.name}")
-        for number, found in enumerate(tallies):
-            expected = checkpoints[number].tally
-            if found != expected:
+        for number, tallies in enumerate(zip(*found, strict=True)):
+            sum_of_slices, expected = total(tallies), checkpoints[number].tally
+            if sum_of_slices != expected:
                 raise Fatal(
                     f"{store.name} is not complete: of partition {number} its documents contain "
-                    f"{found.events} events (checksum {found.checksum:016x}) where it was given "
-                    f"{expected.events} ({expected.checksum:016x}); something else writes to it, "
-                    f"or Elasticsearch has lost some: delete it (`cqrs views prune "
+                    f"{sum_of_slices.events} events (checksum {sum_of_slices.checksum:016x}) where "
+                    f"it was given {expected.events} ({expected.checksum:016x}); something else "
+                    f"writes to it, or Elasticsearch has lost some: delete it (`cqrs views prune "
                     f"{self._view.name}`), then rebuild again"
                 )
+
+
+async def _at_once(
+    work: Work[T],
+    shares: Sequence[tuple[Any, ...]],
+    helpers: Sequence[Helper],
+    report: Report,
+) -> list[T]:
+    """Do the work with the arguments of each share: the first one here, the others by helpers."""
+    first, *others = shares
+    return await gather_or_cancel(
+        work(*first, report=report),
+        *(
+            helper.run(work, *share, report=report)
+            for helper, share in zip(helpers, others, strict=True)
+        ),
+    )
 
 
 async def rebuild(
@@ -167,6 +203,7 @@ async def rebuild(
     timeout: float,
     progress: ProgressCallback,
     abandon_serving: bool = False,
+    processes: int = 1,
 ) -> IndexState:
     """Rebuild a view, as the module describes.
 
@@ -176,6 +213,8 @@ async def rebuild(
         timeout: Seconds that the workers get to take over the new index.
         progress: Receives how far loading, checking and catching up are.
         abandon_serving: Whether the index that serves queries is lost: it is not waited for.
+        processes: Number of processes that load and check, this one included; at most one for each
+            partition.
 
     Returns:
         The index that serves queries now.
@@ -188,7 +227,7 @@ async def rebuild(
     log = await event_log(settings, view)
     try:
         async with connected(settings, timeout=_REQUEST_TIMEOUT_S) as client:
-            building = Rebuild(settings, client, view, log, progress)
+            building = Rebuild(settings, client, view, log, progress, processes)
             return await building.run(timeout=timeout, abandon_serving=abandon_serving)
     except KafkaError as error:
         raise Transient(

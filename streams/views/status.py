@@ -28,33 +28,29 @@ _REQUEST_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class IndexStatus:
-    """Status of one index. The names of the fields are keys in `cqrs views status --json`.
-
-    Attributes:
-        name: Name of the index.
-        state: `serving`, `followed` or `building`, see `views/situation.py`; `foreign` for an index
-            of another name that is in the view's way.
-        trouble: What is wrong with it, and what to do; None if nothing is.
-        of_this_program: Whether it has this program's definition of the view.
-        positions: Its position in each partition of the event topic; empty if it cannot be read,
-            and what follows is None then.
-        behind: Number of offsets of the event topic that it has not reached yet. Transaction
-            markers have offsets too, so there may be fewer events.
-        seconds: Age of the oldest event that it does not have yet; 0.0 if it has all.
-        documents: Number of its documents, as of the last refresh.
-        complete: Whether the tally of its documents is that of its checkpoints; None if that was
-            not checked or cannot be known, because a chunk was or is only partly projected.
-    """
+    """Status of one index of a view."""
 
     name: str
     state: str
+    """`serving`, `followed` or `building`; `foreign` for an index of another name that is in the
+    view's way."""
     trouble: str | None
+    """What is wrong with it, and what to do; None if nothing is."""
     of_this_program: bool
+    """Whether it has this program's definition of the view."""
     positions: Mapping[int, int]
+    """Its position in each partition of the event topic; empty if it cannot be read, and what
+    follows is None then."""
     behind: int | None
+    """Number of offsets of the event topic that it has not reached yet. Transaction markers have
+    offsets, too, so there may be fewer events."""
     seconds: float | None
+    """Age of the oldest event that it does not have yet; 0.0 if it has all."""
     documents: int | None
+    """Number of its documents, as of the last refresh."""
     complete: bool | None
+    """Whether the tally of its documents is that of its checkpoints; None if that was not checked
+    or cannot be known, because a chunk was or is only partly projected."""
 
 
 async def status_of(
@@ -187,9 +183,9 @@ async def tally_documents(
     """Return the tally of an index's documents for each partition, as of its last refresh."""
     tallies = DocumentTallies(view.projection, partitions)
     done, total = 0, await store.count()
-    async for document in store.scan():
-        tallies.add(document)
-        done += 1
-        if done % 1000 == 0:
+    async with store.point_in_time() as point:
+        async for page in store.pages(point.slice(0, 1)):
+            tallies.add_all(page)
+            done += len(page)
             progress(f"Adding up {store.name}", done, total)
     return tallies.by_partition

@@ -55,6 +55,7 @@ from streams.views.checkpoint import (
 from streams.views.projection import View
 
 _PAGE_DOCUMENTS = 2000  # per request; also the buckets of one page of an aggregation
+_KEEP_ALIVE = "2m"  # of a point in time, between two requests
 
 # What is wanted of a document that is read by id.
 _ITEM = ",".join(
@@ -95,6 +96,27 @@ class Hit(NamedTuple):
 
     document: Document
     sort_values: list[Any]
+
+
+class Slice(NamedTuple):
+    """One of `of` parts of the documents as they were at a point in time; each is in one part."""
+
+    point: str
+    """Elasticsearch's id for that point."""
+    number: int = 0
+    of: int = 1
+
+
+class PointInTime:
+    """What an index had at one moment; `ViewStore.point_in_time` opens and closes it."""
+
+    def __init__(self, point: str) -> None:
+        self.id = point
+        """Elasticsearch may give it another one; only the last one has to be closed."""
+
+    def slice(self, number: int, of: int) -> Slice:
+        """Return one of `of` parts, from 0 on."""
+        return Slice(self.id, number, of)
 
 
 class ViewStore:
@@ -333,31 +355,51 @@ class ViewStore:
 
         They are as of one moment: the last refresh before the first is read.
         """
+        async with self.point_in_time() as point:
+            async for page in self._pages(point):
+                for document in page:
+                    yield document
+
+    @asynccontextmanager
+    async def point_in_time(self) -> AsyncIterator[PointInTime]:
+        """Keep the documents of this moment, as of the last refresh, for the time of the block."""
         with translating(self._client):
-            opened = await self._client.open_point_in_time(index=self.name, keep_alive="2m")
-            point = opened["id"]
-            try:
-                after = None
-                while True:
-                    response = await self._client.search(
-                        pit={"id": point, "keep_alive": "2m"},
-                        size=_PAGE_DOCUMENTS,
-                        sort=["_shard_doc"],
-                        search_after=after,
-                        track_total_hits=False,
-                        allow_partial_search_results=False,
-                    )
-                    self._check_one_index(response)
-                    point = response["pit_id"]  # it may change; only the last one has to be closed
-                    hits = response["hits"]["hits"]
-                    for hit in hits:
-                        if CHECKPOINT not in hit["_source"]:
-                            yield hit["_source"]
-                    if len(hits) < _PAGE_DOCUMENTS:
-                        return
-                    after = hits[-1]["sort"]
-            finally:
-                await self._client.close_point_in_time(id=point)
+            opened = await self._client.open_point_in_time(index=self.name, keep_alive=_KEEP_ALIVE)
+        point = PointInTime(opened["id"])
+        try:
+            yield point
+        finally:
+            with translating(self._client):
+                await self._client.close_point_in_time(id=point.id)
+
+    def pages(self, part: Slice) -> AsyncIterator[list[Document]]:
+        """Yield every document of a slice, stand-ins included, in no order, many at a time."""
+        return self._pages(PointInTime(part.point), part)
+
+    async def _pages(
+        self, point: PointInTime, part: Slice | None = None
+    ) -> AsyncIterator[list[Document]]:
+        after = None
+        while True:
+            with translating(self._client):
+                response = await self._client.search(
+                    pit={"id": point.id, "keep_alive": _KEEP_ALIVE},
+                    slice=None
+                    if part is None or part.of == 1
+                    else {"id": part.number, "max": part.of},
+                    size=_PAGE_DOCUMENTS,
+                    sort=["_shard_doc"],
+                    search_after=after,
+                    track_total_hits=False,
+                    allow_partial_search_results=False,
+                )
+            self._check_one_index(response)
+            point.id = response["pit_id"]
+            hits = response["hits"]["hits"]
+            yield [hit["_source"] for hit in hits if CHECKPOINT not in hit["_source"]]
+            if len(hits) < _PAGE_DOCUMENTS:
+                return
+            after = hits[-1]["sort"]
 
     async def count(self, query: Mapping[str, Any] | None = None) -> int:
         """Return how many documents match, as of the last refresh, stand-ins included.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from typing import Generic, NamedTuple, TypeVar
 
@@ -37,6 +37,12 @@ class Tally(NamedTuple):
 NO_EVENTS = Tally()
 
 
+def total(tallies: Iterable[Tally]) -> Tally:
+    """Return the sum of tallies of different documents."""
+    events, checksums = zip(NO_EVENTS, *tallies, strict=True)
+    return Tally(sum(events), sum(checksums) % _MODULUS)
+
+
 def _hash(key: str) -> int:
     encoded = key.encode("utf-8", "surrogatepass")
     return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "big")
@@ -47,11 +53,23 @@ class DocumentTallies(Generic[E]):
 
     def __init__(self, projection: Projection[E], partitions: int) -> None:
         self._projection = projection
-        self.by_partition = [NO_EVENTS] * partitions
+        self._events = [0] * partitions
+        self._checksums = [0] * partitions
 
-    def add(self, found: Document) -> None:
-        """Add one document; a stand-in counts as the document that it stands for."""
-        document = found.get(REFUSED, found)
-        number = self._projection.partition(document, len(self.by_partition))
-        events = self._projection.events_in(document)
-        self.by_partition[number] = self.by_partition[number].plus(document["id"], events)
+    @property
+    def by_partition(self) -> list[Tally]:
+        """The tallies so far."""
+        return [
+            Tally(events, checksum % _MODULUS)
+            for events, checksum in zip(self._events, self._checksums, strict=True)
+        ]
+
+    def add_all(self, documents: Iterable[Document]) -> None:
+        """Add documents; a stand-in counts as the document that it stands for."""
+        partition_of, events_in = self._projection.partition, self._projection.events_in
+        partitions = len(self._events)
+        for found in documents:
+            document = found.get(REFUSED, found)
+            number, events = partition_of(document, partitions), events_in(document)
+            self._events[number] += events
+            self._checksums[number] += events * _hash(document["id"])

@@ -21,6 +21,7 @@ from tests.faults.scenarios.hostile_records import F22
 from tests.faults.scenarios.key_rotation import V4
 from tests.faults.scenarios.kills import F1
 from tests.faults.scenarios.local_stores import F12
+from tests.faults.scenarios.lost_primaries import V5
 from tests.faults.scenarios.many_hosts import F27
 from tests.faults.scenarios.missing_replicas import F15
 from tests.faults.scenarios.more_partitions import F18
@@ -40,7 +41,7 @@ from tests.faults.scenarios.zombies import F3
 
 _ALL = (
     *(F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15, F16, F17, F18),
-    *(F20, F21, F22, F23, F24, F26, F27, V1, V2, V3, V4, V6, V7, V8),
+    *(F20, F21, F22, F23, F24, F26, F27, V1, V2, V3, V4, V5, V6, V7, V8),
 )
 
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

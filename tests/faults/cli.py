@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from deploy.cli.output import Form, output_option, write
+from deploy.cli.output import Form, Output
 from deploy.cli.terminal import examples, progress_bar
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
@@ -17,7 +16,7 @@ from tests.faults.catalogue import SCENARIOS, SECURED
 from tests.faults.report import Results, markdown_of, tables_of
 from tests.faults.scenario import Result, Scale, Scenario, play
 
-_COLUMNS = ("scenario", "scale", "seed", "ok", "failure")
+_OUTPUT = Output(list[Result], columns=("scenario", "scale", "seed", "ok", "failure"))
 _LIST = "\b\nScenarios:\n" + "\n".join(f"  {one.name:4}{one.title}" for one in SCENARIOS.values())
 
 
@@ -62,7 +61,7 @@ _LIST = "\b\nScenarios:\n" + "\n".join(f"  {one.name:4}{one.title}" for one in S
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write a page in Markdown there.",
 )
-@output_option()
+@_OUTPUT.option
 @click.pass_context
 def faults(
     ctx: click.Context,
@@ -91,8 +90,7 @@ def faults(
     ]
     if report is not None:
         report.write_text(markdown_of([one for one in results.all if one.scale == scale]))
-    items = [asdict(result) for result in played]
-    write(form, items, items, _COLUMNS, lambda: _print(played))
+    _OUTPUT.write(form, played, lambda: _print(played))
     for result in played:
         if not result.ok:
             click.echo(f"cqrs: {result.scenario} failed: {result.failure}", err=True)

@@ -135,11 +135,15 @@ class SearchNodes:
         ]
         return sum(one["max_seq_no"] - one["global_checkpoint"] for one in numbers)
 
-    async def has_master(self, node: ServerProcess) -> bool:
-        """Return whether this node knows which one is elected; not for long if it is cut off."""
+    async def sees_all(self, node: ServerProcess) -> bool:
+        """Return whether this node knows of all nodes, and which of them is elected.
+
+        It does not for long if it is cut off.
+        """
         async with self.client_of(node) as client:
-            found = await client.cluster.state(metric="master_node", local=True)
-        return found.get("master_node") is not None
+            found = await client.cluster.state(metric="master_node,nodes", local=True)
+        is_complete = len(found["nodes"]) == len(self.cluster.nodes)
+        return is_complete and found.get("master_node") is not None
 
     async def until_green(self) -> None:
         """Wait until all nodes and all copies are there."""

@@ -26,6 +26,7 @@ from streams.connection_settings import variable
 from streams.kafka.topics import TopicSpec, topic_specs
 from streams.setting_values import allowed
 from streams.settings import CommandVariables, Settings
+from tests.harness import outputs
 from tests.harness.command_tree import Job, run_all
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -157,6 +158,7 @@ MADE: Mapping[str, Callable[[], str]] = {
     "commands": lambda: _schemas(command_channel_schemas()),
     "events": lambda: _schemas(event_channel_schemas()),
     "outcomes": lambda: _schemas(outcome_schemas()),
+    "outputs": outputs.tables,
 }
 
 

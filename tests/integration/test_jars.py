@@ -9,6 +9,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import requests
 
 from deploy.embedded import jars, lockfile, maven
 from deploy.embedded.jars import ensure_jars, jar_folder
@@ -112,6 +113,11 @@ def test_offline_without_the_jars_is_one_line(
     assert str(failed.value).endswith(
         ": no connection to the Maven repository, which only the first start needs"
     )
+
+
+def test_an_authority_of_the_network_is_said() -> None:
+    error = requests.exceptions.SSLError("certificate verify failed: self-signed certificate")
+    assert "set REQUESTS_CA_BUNDLE" in maven._reason(error)
 
 
 def test_several_starts_at_once_download_each_jar_once(repository: Repository) -> None:

@@ -11,7 +11,7 @@ import pytest
 from agents.client import open_commands, open_queries
 from agents.user_views import USER_VIEWS
 from models.commands import EraseUser, RegisterUser
-from models.errors import QueryError
+from models.errors import Fatal, QueryError
 from models.queries import GetActiveUsers, GetNewUsers
 from streams.progress import no_progress
 from streams.views.rebuild import rebuild
@@ -78,3 +78,9 @@ async def test_whoever_registers_late_is_on_a_later_page(deploy: Deploy) -> None
             text = base64.urlsafe_b64encode(json.dumps(forged).encode()).decode()
             with pytest.raises(QueryError, match=line):
                 await bus.execute(GetNewUsers(cursor=text))
+
+    for partitions in (1, 3):  # some users would be missed, or looked for where nothing is
+        settings = deployed.settings.model_copy(update={"partitions": partitions})
+        async with open_queries(settings) as bus:
+            with pytest.raises(Fatal, match=f"has 2 partitions, CQRS_PARTITIONS says {partitions}"):
+                await bus.execute(GetNewUsers())

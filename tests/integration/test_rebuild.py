@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from itertools import islice
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 from aiokafka.admin import RecordsToDelete
 from aiokafka.structs import TopicPartition
@@ -192,33 +195,73 @@ async def test_a_changed_program_needs_a_rebuild_and_runs_beside_the_old_one(
     assert all(user.last_name == user.last_name.upper() for user in users)
 
 
-async def test_a_killed_rebuild_resumes_where_it_was(deploy: Deploy) -> None:
-    deployed = deploy("commands", "views")
-    await fill(deployed, 6000)
-    killed = await asyncio.create_subprocess_exec(
-        *cqrs_command("views", "rebuild"),
-        cwd=ROOT,
-        env={**child_environment(deployed.settings), "CQRS_BULK_DOCUMENTS": "10"},
-        stderr=subprocess.DEVNULL,
-    )
+class RunningRebuild:
+    """A `cqrs views rebuild` by two processes, in small requests."""
 
-    async def has_some() -> bool:
+    def __init__(self, deployed: Deployment, process: asyncio.subprocess.Process) -> None:
+        self._deployed = deployed
+        self.process = process
+
+    async def has_begun(self) -> bool:
+        """Whether both processes have written something: there are two partitions."""
         try:
             found = await status_of(
-                deployed.settings, USER_VIEWS, check=False, progress=no_progress
+                self._deployed.settings, USER_VIEWS, check=False, progress=no_progress
             )
         except Transient:  # the index is just being made
             return False
-        return len(found) == 2 and any(found[1].positions.values())
+        return len(found) == 2 and all(found[1].positions.values())
 
+    def helper(self) -> psutil.Process:
+        """Return the process that it has started."""
+        [found] = [
+            one
+            for one in psutil.Process(self.process.pid).children()
+            if "spawn_main" in " ".join(one.cmdline())
+        ]
+        return found
+
+
+@asynccontextmanager
+async def rebuilding(deployed: Deployment) -> AsyncIterator[RunningRebuild]:
+    """A rebuild that has begun; it ends with the block, with all its processes."""
+    process = await asyncio.create_subprocess_exec(
+        *cqrs_command("views", "rebuild", "--processes", "2"),
+        cwd=ROOT,
+        env={**child_environment(deployed.settings), "CQRS_BULK_DOCUMENTS": "5"},
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     try:
-        await wait_until(has_some)
+        running = RunningRebuild(deployed, process)
+        await wait_until(running.has_begun)
+        yield running
     finally:
-        killed.kill()
-        await killed.wait()
+        with suppress(ProcessLookupError):
+            process.kill()
+        # every process has the standard error, which ends with the last of them
+        await process.communicate()
+
+
+async def test_a_killed_rebuild_resumes_where_it_was(deploy: Deploy) -> None:
+    deployed = deploy("commands", "views")
+    await fill(deployed, 6000)
+    async with rebuilding(deployed) as killed:
+        killed.process.kill()
+        await killed.process.communicate()
     assert await states(deployed) == {1: "serving", 2: "building"}
     reached = sum((await status(deployed))[1].positions.values())
-    done = cqrs(deployed.settings, "views", "rebuild", timeout=120)
+    async with rebuilding(deployed) as interrupted:
+        os.killpg(interrupted.process.pid, signal.SIGINT)
+        _, said = await interrupted.process.communicate()
+        assert (interrupted.process.returncode, said) == (130, b"cqrs: interrupted\n")
+    async with rebuilding(deployed) as bereft:
+        bereft.helper().kill()
+        _, said = await bereft.process.communicate()
+        assert bereft.process.returncode == 75
+        assert b"cqrs: a helper process ended (SIGKILL): run this again" in said
+    assert await states(deployed) == {1: "serving", 2: "building"}
+    done = cqrs(deployed.settings, "views", "rebuild", "--processes", "2", timeout=120)
     assert (done.returncode, done.stderr) == (0, "")
     assert "user-views-v2 now" in done.stdout
     assert reached > 0

@@ -99,8 +99,54 @@ async def test_an_index_is_refreshed_once_it_serves(settings: Settings) -> None:
 
 
 async def refresh_interval(client: AsyncElasticsearch, name: str) -> str:
-    found = await client.indices.get_settings(index=name, name="index.refresh_interval")
-    return str(found[name]["settings"]["index"]["refresh_interval"])
+    return (await index_settings(client, name))["refresh_interval"]
+
+
+async def index_settings(client: AsyncElasticsearch, name: str) -> dict[str, str]:
+    found = await client.indices.get_settings(index=name)
+    return dict(found[name]["settings"]["index"])
+
+
+async def test_an_index_template_decides_nothing_that_has_to_hold(settings: Settings) -> None:
+    """Such as an organisation has for all indices. The replicas are those of our setting."""
+    name = f"{settings.namespace}user-views-v1"
+    chosen = settings.model_copy(update={"view_replicas": 2})
+    async with connect(settings, timeout=30) as client:
+        await client.indices.put_index_template(
+            name=settings.namespace,
+            index_patterns=[f"{settings.namespace}*"],
+            template={
+                "settings": {
+                    "number_of_shards": 3,
+                    "auto_expand_replicas": "0-all",
+                    "refresh_interval": "30s",
+                    "default_pipeline": "not-there",
+                    "final_pipeline": "not-there",
+                }
+            },
+        )
+        try:
+            indices = ViewIndices.from_settings(chosen, client, USER_VIEWS)
+            await indices.create(1, {}, followed=True)
+            assert await fates(indices.store(name), user("a")) == [WriteStatus.WRITTEN]
+            loading = await index_settings(client, name)
+            assert (loading["number_of_shards"], loading["number_of_replicas"]) == ("1", "0")
+            await serve(indices, 1)
+            serving = await index_settings(client, name)
+            assert (serving["refresh_interval"], serving["number_of_replicas"]) == ("1s", "2")
+        finally:
+            await client.indices.delete_index_template(name=settings.namespace)
+
+
+async def test_the_replicas_that_an_operator_chooses_stay(settings: Settings) -> None:
+    name = f"{settings.namespace}user-views-v1"
+    async with user_views(settings), connect(settings, timeout=30) as client:
+        chosen = {"number_of_replicas": 2, "auto_expand_replicas": "false"}
+        await client.indices.put_settings(index=name, settings=chosen)
+        indices = ViewIndices.from_settings(settings, client, USER_VIEWS)
+        await follow(indices, 1)
+        await serve(indices, 1)
+        assert (await index_settings(client, name))["number_of_replicas"] == "2"
 
 
 async def test_the_alias_moves_at_once(settings: Settings, store: ViewStore) -> None:

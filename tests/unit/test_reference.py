@@ -12,6 +12,7 @@ from models.errors import PoisonCode
 from tests.harness.reference import DOCS, pages, renewed
 
 ROOMS = ("models", "streams", "agents")
+PAGES = {"cli.md", "messages.md", "outputs.md", "settings.md", "topics.md"}
 MESSAGES = (DOCS / "reference" / "messages.md").read_text()
 
 
@@ -22,7 +23,7 @@ def test_what_is_made_from_the_code_is_up_to_date(path: Path) -> None:
 
 
 def test_what_pages_have_of_the_code_is_found() -> None:
-    assert {path.name for path in pages()} == {"cli.md", "messages.md", "settings.md", "topics.md"}
+    assert {path.name for path in pages()} == PAGES
 
 
 def test_every_code_of_a_rejection_is_there() -> None:

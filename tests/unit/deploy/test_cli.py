@@ -14,7 +14,7 @@ import click
 import pytest
 from aiokafka.errors import KafkaTimeoutError
 
-from deploy.cli.follow import _Following
+from deploy.cli.follow import FollowedHop, _Following
 from deploy.cli.main import COMMANDS, main
 from deploy.cli.output import Form
 from deploy.cli.stack import Tail
@@ -153,7 +153,9 @@ def test_a_question_that_nobody_can_answer(
 ) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert run("erase", "anna") == 2
-    assert capfd.readouterr().err.endswith("cqrs: nobody can be asked here: add --yes\n")
+    question, line = capfd.readouterr().err.splitlines()
+    assert question.startswith("Erase user anna for good?")
+    assert line == "cqrs: nobody can be asked here: add --yes"
 
 
 def test_a_reader_that_has_enough_is_no_error(
@@ -364,7 +366,8 @@ def test_a_stack_that_is_not_there_is_stopped(
 def test_a_hop_is_a_line_in_each_form(capsys: pytest.CaptureFixture[str]) -> None:
     at = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
     for form in get_args(Form):
-        _Following(Settings(), form)._print("event", at, "#1", {"topic": "t", "sequence": None})
+        hop = FollowedHop("event", at, 0.0, "of the broker", topic="t")
+        _Following(Settings(), form).print_hop(hop, "#1")
     table, as_json, ndjson, as_tsv = capsys.readouterr().out.splitlines()
     assert table == "12:00:00.000Z      +0.000 s  event       #1"
     assert (
@@ -374,7 +377,9 @@ def test_a_hop_is_a_line_in_each_form(capsys: pytest.CaptureFixture[str]) -> Non
             "hop": "event",
             "at": "2026-11-29T12:00:00Z",
             "seconds": 0.0,
+            "clock": "of the broker",
             "topic": "t",
+            **dict.fromkeys(("partition", "offset", "aggregateId", "type", "sequence", "outcome")),
         }
     )
     assert as_tsv == "event\t0.0\tt\t\t\t\t"

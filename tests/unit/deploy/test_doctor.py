@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from deploy.cli.doctor import exit_code
+from deploy.cli.doctor import conclusion, exit_code
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.main import main
 from deploy.doctor import ask_host
@@ -44,6 +44,7 @@ from streams.kafka.topics import TopicSpec, topic_specs
 from streams.settings import Settings
 from streams.views.checkpoint import Checkpoint
 from streams.views.situation import EventLog, IndexState, Situation
+from tests.harness.outputs import misfits
 
 NOW = 1_800_000_000.0
 DAY = 24 * 3600.0
@@ -570,6 +571,17 @@ def test_what_nobody_answers_is_unknown() -> None:
     assert exit_code(found) == ExitCode.UNKNOWN
 
 
+def test_the_conclusion_says_which_server_has_to_be_started() -> None:
+    unasked = NotKnown("not asked", "unasked")
+    gone = replace(WELL, brokers=SILENT, topics=unasked, rights=unasked, groups=unasked)
+    found = findings(gone)
+    assert exit_code(found) == ExitCode.UNKNOWN
+    assert conclusion(found) == "1 unknown, 3 not asked: Kafka did not answer"
+    wrong = findings(replace(WELL, rights=["one", "two"]))
+    assert conclusion(wrong) == "2 problems"
+    assert conclusion([one for one in wrong if one.status == "ok"]) == "nothing is wrong"
+
+
 def test_groups_that_may_not_be_seen_leave_the_rest() -> None:
     found = findings(replace(WELL, groups=NotKnown("lacks Describe", "refused")))
     assert [one.line for one in found if one.status != "ok"] == ["lacks Describe"]
@@ -786,9 +798,14 @@ def test_servers_that_accept_and_never_answer(
     assert ended.value.code == ExitCode.UNKNOWN
     shown = capsys.readouterr().out
     if as_json:
-        unknown = [one["group"] for one in json.loads(shown) if one["status"] == "unknown"]
-        assert {"Kafka", "Topics", "Workers", "Progress", "Elasticsearch", "Views"} < set(unknown)
+        assert misfits("doctor", "json", shown) == []
+        status_of = {one["group"]: one["status"] for one in json.loads(shown)}
+        assert (status_of["Kafka"], status_of["Elasticsearch"]) == ("unknown", "unknown")
+        not_asked = ("Topics", "Progress", "Views")
+        assert {status_of[group] for group in not_asked} == {"unasked"}
     else:
         assert max(map(len, shown.splitlines())) <= 80
         assert "no answer within 0.5 s" in shown
-        assert "0 problems, " in shown
+        assert "connection to" not in shown  # what was not asked is said once, at the end
+        last = shown.splitlines()[-1]
+        assert last == "2 unknown, 8 not asked: Kafka and Elasticsearch did not answer"

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from deploy.embedded import stack
 from deploy.embedded.ports import Ports
 from deploy.embedded.stack import EmbeddedStack, StackAddress
-from deploy.environment import child_environment, load_settings, settings_on
+from deploy.environment import child_environment, load_settings, settings_on, workers_of_dev
 from models.errors import Fatal, InvalidSettings
 from streams.encryption.keys import master_keys, new_master_key
 from streams.settings import Settings
@@ -84,6 +84,25 @@ def test_a_complete_environment_needs_no_stack(monkeypatch: pytest.MonkeyPatch) 
     os.environ["CQRS_BOOTSTRAP_SERVERS"] = "kafka:9092"
     os.environ["CQRS_ELASTICSEARCH_URL"] = "http://search:9200"
     assert load_settings().elasticsearch_url == "http://search:9200"
+
+
+def test_the_workers_of_cqrs_dev_are_those_of_its_stack(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    os.environ["CQRS_STACK_HOME"] = str(tmp_path)
+    dev = EmbeddedStack()
+    assert workers_of_dev(Settings()) == []
+    Ports(kafka=1111, controller=1, elasticsearch=2222).write(tmp_path / "stack.json")
+    paths = [dev.worker_list("commands"), dev.worker_list("views")]
+    for path in paths:
+        path.write_text("[]")
+    ours = Settings(bootstrap_servers="127.0.0.1:1111")
+    assert workers_of_dev(ours) == []  # it does not run
+    monkeypatch.setattr(EmbeddedStack, "runs_in_part", True)
+    assert workers_of_dev(ours) == paths
+    assert workers_of_dev(Settings()) == []  # of other servers
+    dev.down(purge=True)
+    assert dev.worker_lists == []
 
 
 def test_a_secured_stack_has_to_be_chosen_by_role(monkeypatch: pytest.MonkeyPatch) -> None:

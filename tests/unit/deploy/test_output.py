@@ -4,31 +4,67 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import ClassVar
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from deploy.cli import terminal
-from deploy.cli.output import Form, output_option, print_table, wants_json, write
+from deploy.cli.output import Form, Output, print_table, wants_json
 from deploy.cli.terminal import as_typed
 from deploy.embedded.start_progress import _megabytes
 from deploy.progress import seldom, ticking
 
-ITEMS = [
-    {"id": "anna", "name": "Anna\tLi", "active": True, "at": None},
-    {"id": "[berta]", "name": "Ünal", "active": False, "at": None},
+
+@dataclass(frozen=True)
+class Item:
+    json_properties: ClassVar[tuple[str, ...]] = ("is_odd",)
+
+    id: str
+    full_name: str
+    active: bool
+    at: datetime | None = None
+
+    @property
+    def is_odd(self) -> bool:
+        return "[" in self.id
+
+
+@dataclass(frozen=True)
+class Listing:
+    items: list[Item]
+    by_id: Mapping[int, Path]
+
+
+AT = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)
+ITEMS = [Item("anna", "Anna\tLi", True), Item("[berta]", "Ünal", False, AT)]
+LISTING = Listing(ITEMS, {7: Path("/tmp")})
+AS_JSON = [
+    {"id": "anna", "fullName": "Anna\tLi", "active": True, "at": None, "isOdd": False},
+    {
+        "id": "[berta]",
+        "fullName": "Ünal",
+        "active": False,
+        "at": "2026-11-29T12:00:00Z",
+        "isOdd": True,
+    },
 ]
+COLUMNS = ("id", "fullName", "active", "at")
+OUTPUT = Output(Listing, line=Item, columns=COLUMNS, in_pipes="tsv")
 ID = "user-35bf992dc9e9c616-5b1f-4c59-9f0b"
 EMAIL = "a.very.long.address@mail.example.org"
 
 
 @click.command()
-@output_option(in_pipes="tsv")
+@OUTPUT.option
 def listing(form: Form) -> None:
-    columns = ("id", "name", "active", "at")
-    rows = [tuple(item.values()) for item in ITEMS]
-    write(form, {"items": ITEMS}, ITEMS, columns, lambda: print_table(columns, rows))
+    rows = [(one.id, one.full_name, one.active, one.at) for one in ITEMS]
+    OUTPUT.write(form, LISTING, lambda: print_table(COLUMNS, rows), lines=ITEMS)
 
 
 def shown(*arguments: str) -> str:
@@ -37,14 +73,15 @@ def shown(*arguments: str) -> str:
     return done.output
 
 
-TSV = "anna\tAnna Li\tyes\t\n[berta]\tÜnal\tno\t\n"
+TSV = "anna\tAnna Li\tyes\t\n[berta]\tÜnal\tno\t2026-11-29T12:00:00Z\n"
 
 
 def test_the_forms() -> None:
     assert shown() == shown("-o", "tsv") == TSV
-    assert json.loads(shown("--json")) == json.loads(shown("-o", "json")) == {"items": ITEMS}
-    assert [json.loads(line) for line in shown("-o", "ndjson").splitlines()] == ITEMS
-    assert shown("-o", "table").splitlines()[0].split() == ["id", "name", "active", "at"]
+    document = {"items": AS_JSON, "byId": {"7": "/tmp"}}
+    assert json.loads(shown("--json")) == json.loads(shown("-o", "json")) == document
+    assert [json.loads(line) for line in shown("-o", "ndjson").splitlines()] == AS_JSON
+    assert shown("-o", "table").splitlines()[0].split() == list(COLUMNS)
     assert "Ünal" in shown("--json")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from models.errors import Fatal
 from tests.faults.catalogue import SCENARIOS
 from tests.faults.report import Results, markdown_of
 from tests.faults.scenario import Result
+from tests.harness.outputs import misfits
 
 PASSED = Result(
     scenario="F1",
@@ -81,7 +82,10 @@ def test_a_scenario_that_has_passed_is_shown_and_not_run_again(kept: Path) -> No
 
 
 def test_json(kept: Path) -> None:
-    assert json.loads(asked(kept, "--json").output) == [asdict(PASSED)]
+    printed = asked(kept, "--json").output
+    assert misfits("faults", "json", printed) == []
+    (found,) = json.loads(printed)
+    assert (found["scenario"], found["localStore"]) == (PASSED.scenario, False)
 
 
 def test_the_report_has_all_results_of_the_scale(kept: Path, tmp_path: Path) -> None:

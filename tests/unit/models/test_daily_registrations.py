@@ -164,8 +164,7 @@ def test_the_documents_add_up_to_the_events(history: list[Record]) -> None:
     documents: dict[str, Document] = {}
     project(documents, history)
     tallies = DocumentTallies(PROJECTION, PARTITIONS)
-    for document in documents.values():
-        tallies.add(document)
+    tallies.add_all(documents.values())
     assert tallies.by_partition == expected
 
 

@@ -2,6 +2,7 @@ from datetime import timezone
 from typing import Any
 from uuid import UUID, uuid5
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,14 @@ from models.events import (
     UserReactivated,
     UserRegistered,
 )
-from models.messages import EventRecord, Source, event_id, indexed_event_id, parse_event
+from models.messages import (
+    EventRecord,
+    Source,
+    WithoutPersonalData,
+    event_id,
+    indexed_event_id,
+    parse_event,
+)
 from models.wire import encode
 from tests.unit.samples import ANNA, COMMAND_ID, keys, record, times, wire_of
 
@@ -214,3 +222,27 @@ def test_event_ids_never_change() -> None:
 def test_event_ids_are_uuids_of_version_5(command_id: UUID, user: str, sequence: int) -> None:
     assert event_id(command_id, user, sequence) == uuid5(command_id, f"{user}/{sequence}")
     assert indexed_event_id(command_id, sequence) == uuid5(command_id, str(sequence))
+
+
+class Redeemed(WithoutPersonalData, frozen=True):
+    """An event of another aggregate, with a field."""
+
+    in_cents: int
+
+
+def test_events_of_other_aggregates_need_only_their_fields() -> None:
+    assert Redeemed.personal == ()
+    assert not Redeemed.erases
+    assert not Redeemed(5).is_shredded
+    assert msgspec.to_builtins(Redeemed(5)) == {"inCents": 5}
+    assert Redeemed.from_wire({"type": "Redeemed", "inCents": 5}) == Redeemed(5)
+
+
+@pytest.mark.parametrize(
+    ("data", "code"), [({}, "missing-field"), ({"inCents": "five"}, "invalid-field")]
+)
+def test_their_fields_are_checked(data: dict[str, Any], code: str) -> None:
+    with pytest.raises(Poison, match="inCents") as raised:
+        Redeemed.from_wire(data)
+    assert raised.value.code == code
+    assert "five" not in str(raised.value)

@@ -7,12 +7,13 @@ not at all, and only if the aliases that it names are there. Nobody may ever rea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import settings
+import pytest
+from hypothesis import Phase, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
@@ -22,6 +23,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from streams.views import lifecycle
 from streams.views.checkpoint import Checkpoint
 from streams.views.lifecycle import (
     Action,
@@ -421,6 +423,23 @@ def test_nobody_ever_reads_half_a_view() -> None:
     run_state_machine_as_test(
         Lifecycle, settings=settings(max_examples=250, stateful_step_count=50, deadline=None)
     )
+
+
+@pytest.mark.parametrize(
+    ("decision", "wrong"),
+    [
+        ("is_complete", lambda _: True),
+        ("partitions_behind", lambda *_: 0),
+        ("why_foreign", lambda *_: None),
+    ],
+)
+def test_a_fault_in_what_is_decided_is_found(
+    monkeypatch: pytest.MonkeyPatch, decision: str, wrong: Callable[..., object]
+) -> None:
+    """With any of them people read less than there was, or never get all of it again."""
+    monkeypatch.setattr(lifecycle, decision, wrong)
+    with pytest.raises(AssertionError):
+        run(max_examples=1000, phases=[Phase.generate], derandomize=True, database=None)
 
 
 def run(**changes: Any) -> None:

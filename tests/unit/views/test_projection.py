@@ -80,8 +80,7 @@ def documents_of(events: list[str]) -> dict[str, Document]:
 
 def tally_of(documents: list[Any]) -> Tally:
     tallies = DocumentTallies(USER_VIEWS.projection, 1)
-    for document in documents:
-        tallies.add(document)
+    tallies.add_all(documents)
     return tallies.by_partition[0]
 
 

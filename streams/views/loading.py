@@ -1,0 +1,95 @@
+"""What several processes do at once to build an index: load partitions, add up slices.
+
+Each function has connections of its own and needs nothing of the process that it runs in, so a
+helper can run it as well (`views/helpers.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from models.messages import Event
+from streams.aggregate import TopicNames
+from streams.elasticsearch.connection import connected
+from streams.kafka.clients import new_producer, started
+from streams.settings import Settings
+from streams.views.dead_letters import ViewDeadLetters
+from streams.views.event_reader import open_event_reader
+from streams.views.feed import Feed
+from streams.views.helpers import Report
+from streams.views.indices import ViewIndices
+from streams.views.projection import View
+from streams.views.projector import Projector
+from streams.views.situation import EventLog
+from streams.views.store import Slice
+from streams.views.tally import DocumentTallies, Tally
+from streams.views.writer import PartitionWriter
+
+E = TypeVar("E", bound=Event)
+
+REQUEST_TIMEOUT_S = 60.0
+
+
+async def load_partitions(
+    settings: Settings,
+    view: View[E],
+    index: str,
+    log: EventLog,
+    ends: Mapping[int, int],
+    *,
+    report: Report,
+) -> None:
+    """Project the events of some partitions into an index, from its checkpoints to these ends.
+
+    Args:
+        settings: Contain the addresses of the servers.
+        view: The view.
+        index: Name of the index; nobody else projects these partitions into it.
+        log: The event topic.
+        ends: The positions to reach, by partition.
+        report: Is told the position of each partition.
+
+    Raises:
+        IndexChanged: Somebody else does.
+        Fatal, Transient, KafkaError: As `Feed.load` does.
+    """
+    names = TopicNames.of(settings, view.aggregate)
+    async with (
+        connected(settings, timeout=REQUEST_TIMEOUT_S) as client,
+        started(new_producer(settings), settings) as producer,
+        open_event_reader(settings, names, view.events) as reader,
+    ):
+        store = ViewIndices.from_settings(settings, client, view).store(index)
+        share = settings.view_cache_documents * len(ends) // log.partitions
+        projector = Projector(store, view, cached_documents=share)
+        dead_letters = ViewDeadLetters(producer, names.dead_views, view.name)
+        writers = {
+            number: PartitionWriter(store, projector, view.projection, dead_letters, number, log)
+            for number in ends
+        }
+
+        def report_position(number: int) -> None:
+            report(number, writers[number].checkpoint.position)
+
+        await Feed(settings, names.events, reader, writers).load(ends, report_position)
+
+
+async def tally_slice(
+    settings: Settings, view: View[E], index: str, partitions: int, slice_: Slice, *, report: Report
+) -> Sequence[Tally]:
+    """Return the tallies of a slice of the documents of an index, by partition.
+
+    `report` is told how many documents of the slice were read.
+
+    Raises:
+        Fatal, Transient: Elasticsearch refuses, or failed.
+    """
+    tallies, read = DocumentTallies(view.projection, partitions), 0
+    async with connected(settings, timeout=REQUEST_TIMEOUT_S) as client:
+        store = ViewIndices.from_settings(settings, client, view).store(index)
+        async for page in store.pages(slice_):
+            tallies.add_all(page)
+            read += len(page)
+            report(slice_.number, read)
+    return tallies.by_partition
