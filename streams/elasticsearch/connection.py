@@ -284,7 +284,10 @@ def _why(error: ApiError) -> str:
 
 
 def _not_elasticsearch(where: str) -> Fatal:
-    return Fatal(f"The server at {where} is not Elasticsearch: check CQRS_ELASTICSEARCH_URL")
+    return Fatal(
+        f"The server at {where} is not Elasticsearch (OpenSearch does not do instead): check "
+        "CQRS_ELASTICSEARCH_URL"
+    )
 
 
 def _line(text: object) -> str:
