@@ -27,6 +27,7 @@ def cqrs(
 
     Raises:
         TimeoutExpired: it did not end within `timeout` seconds.
+        AssertionError: what it printed as JSON is not of the type that the command declares.
     """
     done = subprocess.run(
         cqrs_command(*arguments),
@@ -37,6 +38,11 @@ def cqrs(
         timeout=timeout,
         check=False,
     )
+    if done.stdout and "--json" in arguments:
+        from tests.harness import outputs
+
+        name = outputs.name_of(arguments)
+        assert outputs.misfits(name, "json", done.stdout.decode()) == [], name
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )
