@@ -13,6 +13,7 @@ import psutil  # type: ignore[import-untyped]
 from deploy.environment import child_environment
 from deploy.supervisor import Role, running
 from streams.settings import Settings
+from tests.harness import outputs
 
 ROOT = Path(__file__).parents[2]
 """The checkout."""
@@ -39,8 +40,6 @@ def cqrs(
         check=False,
     )
     if done.stdout and "--json" in arguments:
-        from tests.harness import outputs
-
         name = outputs.name_of(arguments)
         assert outputs.misfits(name, "json", done.stdout.decode()) == [], name
     return subprocess.CompletedProcess(

@@ -53,7 +53,10 @@ async def test_the_first_look_of_the_readme(tmp_path: Path) -> None:
             for line in [
                 *others,
                 ADDRESS,
-                *(f"{CQRS} {words}" for words in ("get anna", "status", "top --once", "doctor")),
+                f"{CQRS} get anna",
+                f"{CQRS} status",
+                f"until {CQRS} top --once; do true; done",  # a worker may be slow to answer
+                f"until {CQRS} doctor --timeout 60; do true; done",
             ]
         ]
         done = await asyncio.to_thread(

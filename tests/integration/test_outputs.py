@@ -24,10 +24,10 @@ from tests.integration.erasure import encrypted
 # Each only reads, or finds nothing to change; {id} is that of a command of anna.
 READING = (
     *("active", "config", "dead drop --all --yes", "dead export", "dead list", "dead replay --all"),
-    *("dead show anna", "doctor", "follow {id} --aggregate anna", "get anna", "history anna"),
-    *("keys rotate", "keys status", "new", "search email anna", "search email anna --all"),
-    *("state verify", "status", "tail events --from-beginning --limit 2"),
-    *("tail outcomes --from-beginning --limit 2", "topics adopt --all", "topics create"),
+    *("dead show anna", "doctor --timeout 60", "follow {id} --aggregate anna --since 60"),
+    *("get anna", "history anna", "keys rotate", "keys status", "new", "search email anna"),
+    *("state verify", "status", "tail events --from-beginning --limit 1"),
+    *("tail outcomes --from-beginning --limit 1", "topics adopt --all", "topics create"),
     *("topics skip-expired 0", "verify", "views prune", "views status --check"),
 )
 CHANGING = (
@@ -38,14 +38,15 @@ CHANGING = (
         "send deactivate --id ben",
         "send reactivate --id ben",
     ),
-    *("send --from {file}", "views rebuild", "views rollback", "views prune --yes"),
-    *("state rebuild --all", "erase anna --yes --prove", "erase ben --yes"),
+    *("send --from {file}", "views rebuild --timeout 110", "views rollback --timeout 110"),
+    *("views prune --yes", "erase anna --yes --prove --timeout 110", "erase ben --yes"),
 )
 ELSEWHERE: Mapping[str, str] = {
     "demo": "tests/integration/test_demo.py",
     "down": "tests/integration/test_embedded_stack.py",
     "faults": "tests/unit/faults/test_report.py",
     "registrations": "tests/integration/test_daily_registrations.py",
+    "state rebuild": "tests/integration/test_state_versions.py",
     "top": "tests/integration/test_watching.py",
     "up": "tests/integration/test_embedded_stack.py",
 }
@@ -87,7 +88,6 @@ async def test_each_form_is_as_declared(deploy: Deploy, tmp_path: Path) -> None:
         **others,
         **child_environment(deployed.settings),
         "CQRS_STACK_HOME": str(tmp_path),
-        "CQRS_CONTROL_KEY": "A" * 43 + "=",
     }
 
     async def run(lines: Sequence[str], *forms: str) -> None:
