@@ -125,6 +125,13 @@ async def test_they_are_given_views_and_settings(view: View[Any]) -> None:
     assert found == (settings.secret("control_key"), view.definition, log)
 
 
+async def test_a_function_of_no_module_is_a_line() -> None:
+    async with open_helpers(1) as [helper]:
+        with pytest.raises(Fatal, match=r"not lambdas; or run this with --processes 1"):
+            await helper.run(double, lambda: 1, report=Reports())
+        assert await helper.run(double, 1, report=Reports()) == 2
+
+
 @pytest.mark.parametrize(
     "error",
     [IndexChanged("c"), SequenceGap("d"), NoSuchView("e"), KafkaConnectionError("x"), KafkaError()],
