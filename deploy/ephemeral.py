@@ -259,8 +259,8 @@ class Deployment:
         Raises:
             Fatal: it did not end in time, or not with code 0.
         """
-        self.workers.remove(worker)
         code = await asyncio.to_thread(worker.terminate)
+        self.workers.remove(worker)  # not before: its log belongs to the report of a failure
         if code:
             raise Fatal(f"a {worker.role} worker ended with code {code} when it was stopped")
 

@@ -1,4 +1,4 @@
-"""Connections to brokers, as all clients make them here: aiokafka's, with four differences.
+"""Connections to brokers, as all clients make them here: aiokafka's, with five differences.
 
 - Asking about a topic creates none. aiokafka allows it in every metadata request: where
   `auto.create.topics.enable` is set, as it is by default, asking about a topic that is missing
@@ -9,6 +9,9 @@
 - A token that is refused is an error. The broker answers with the reason first, and with an error
   when that is acknowledged (RFC 7628, section 3.2.3). aiokafka takes the answer for success; later
   the broker closes the connection, and no client finds out why.
+- A host that is gone without a word (power, network) ends the connection after 10 s. aiokafka waits
+  as long as a request may take, and a slow broker is given long. Nobody looks meanwhile for the
+  next leader of a partition, or the next coordinator of a group.
 - A connection is replaced before its session ends, when no answer is awaited on it. A broker ends
   the session of a token when that expires, and all where it has `connections.max.reauth.ms`: it
   closes the connection at the next request, which may be the end of a transaction. aiokafka does
@@ -18,6 +21,8 @@
 from __future__ import annotations
 
 import math
+import socket
+import sys
 import time
 from collections.abc import Awaitable
 from types import FunctionType, MethodType
@@ -33,6 +38,12 @@ from aiokafka.protocol.metadata import MetadataRequest
 _USED_SHARE = 0.75
 
 _ACKNOWLEDGED = b"\x01"
+
+# After this time the system gives up a host that acknowledges nothing, not even probes of an idle
+# connection. The host does that, not the broker, which may be busy.
+_HOST_TIMEOUT_S = 10
+_PROBE_AFTER_S = 5
+_PROBE_INTERVAL_S = 1
 
 
 class Connection(AIOKafkaConnection):  # type: ignore[misc]
@@ -74,6 +85,12 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc]
         """Return what authenticates with a token."""
         return _TokenAuthenticator(sasl_oauth_token_provider=self._sasl_oauth_token_provider)
 
+    def _create_reader_task(self) -> Any:
+        """Do so, first of all on a new connection."""
+        if sys.platform == "linux":
+            _give_up_lost_hosts(self._writer.get_extra_info("socket"))
+        return super()._create_reader_task()
+
     def _send_sasl_token(self, payload: Any, expect_response: bool = True) -> Any:
         try:
             return super()._send_sasl_token(payload, expect_response)
@@ -101,6 +118,17 @@ class _TokenAuthenticator(OAuthAuthenticator):  # type: ignore[misc]
             return _ACKNOWLEDGED, True  # the answer is an error, which aiokafka raises
         step: tuple[str | bytes, bool] | None = await super().step(payload)
         return step
+
+
+def _give_up_lost_hosts(end: Any) -> None:
+    """Let the system end the connection of this socket when its host is gone."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (
+        (socket.TCP_USER_TIMEOUT, 1000 * _HOST_TIMEOUT_S),
+        (socket.TCP_KEEPIDLE, _PROBE_AFTER_S),
+        (socket.TCP_KEEPINTVL, _PROBE_INTERVAL_S),
+    ):
+        end.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def create_connection(host: str, port: int, **options: Any) -> AIOKafkaConnection:

@@ -12,6 +12,7 @@ replace a document with an older version.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -39,6 +40,10 @@ T = TypeVar("T")
 
 _BACKOFF = wait_random_exponential(multiplier=0.1, max=5)  # in seconds, with full jitter
 _LOG_INTERVAL_S = 60.0
+
+# An answer that takes longer is waited for. A request that gets none takes its timeout on each node
+# that is asked, which together may be longer than a worker may make no progress.
+_PATIENCE_S = 5.0
 _NEW: Document = {}
 
 
@@ -90,11 +95,11 @@ class Projector(Generic[E]):
         self._caches: dict[int, dict[str, Document]] = {}
         self._down_since: float | None = None
         self._next_log_at = 0.0
-        self._waiting: set[object] = set()  # requests that have failed and are repeated
+        self._waiting: set[object] = set()  # requests that have failed, or have no answer yet
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a request to Elasticsearch has failed and is being repeated."""
+        """Whether a request to Elasticsearch has failed and is repeated, or is not answered."""
         return self._down_since is not None
 
     async def project(
@@ -245,26 +250,34 @@ class Projector(Generic[E]):
     async def retry_until_answered(self, request: Callable[..., Awaitable[T]], *args: object) -> T:
         """Repeat a request until Elasticsearch answers it, and return its result.
 
-        Logs that projecting waits, once a minute that it still does, and that it continues when no
-        request waits any more: meanwhile requests of other partitions may succeed.
+        Logs that projecting waits, when a request fails or has no answer for 5 s, once a minute
+        that it still does, and that it continues when no request waits any more: meanwhile requests
+        of other partitions may succeed.
         """
         ticket = object()
 
-        def wait(attempt: RetryCallState) -> None:
+        def wait(why: object) -> None:
+            self._waiting.add(ticket)
+            self._log_waiting(why)
+
+        def repeat(attempt: RetryCallState) -> None:
             failure = attempt.outcome.exception() if attempt.outcome else None
             clear_traceback(failure)
-            self._waiting.add(ticket)
             metrics.VIEW_RETRIES.labels(self._store.name).inc()
-            self._log_waiting(failure)
+            wait(failure)
 
         retrying = AsyncRetrying(
-            retry=retry_if_exception(_may_pass), wait=_BACKOFF, before_sleep=wait
+            retry=retry_if_exception(_may_pass), wait=_BACKOFF, before_sleep=repeat
+        )
+        unanswered = asyncio.get_running_loop().call_later(
+            _PATIENCE_S, wait, f"Elasticsearch has not answered for {_PATIENCE_S:g} s"
         )
         try:
             async for attempt in retrying:
                 with attempt:
                     result = await request(*args)
         finally:
+            unanswered.cancel()
             self._waiting.discard(ticket)
         if self._down_since is not None and not self._waiting:
             logger.info(
@@ -275,7 +288,7 @@ class Projector(Generic[E]):
             self._down_since = None
         return result
 
-    def _log_waiting(self, failure: BaseException | None) -> None:
+    def _log_waiting(self, why: object) -> None:
         now = time.monotonic()
         if self._down_since is None:
             self._down_since = now
@@ -283,7 +296,7 @@ class Projector(Generic[E]):
             return
         logger.warning(
             "Projecting waits: %s (for %.0f s)",
-            failure,
+            why,
             now - self._down_since,
             extra=about("view-waits", index=self._store.name),
         )

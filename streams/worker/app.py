@@ -46,6 +46,10 @@ logger = logging.getLogger(__name__)
 REBALANCE_TIMEOUT_S = 30.0
 SETTLE_TIMEOUT_S = REBALANCE_TIMEOUT_S / 2
 
+# How long the consumer waits for an answer, as the other clients do; in Faust it is 90 s. Whoever
+# joins a group has the answer after the rebalance.
+_REQUEST_TIMEOUT_S = REBALANCE_TIMEOUT_S + 10
+
 # When the worker stops: how long the running chunks may take to finish, and then the last commit.
 STOP_TIMEOUT_S = 3.0
 _LAST_COMMIT_TIMEOUT_S = 1.0
@@ -85,6 +89,7 @@ class StreamApp(faust.App):
             broker_session_timeout=settings.session_timeout,
             broker_heartbeat_interval=HEARTBEAT_INTERVAL_S,
             broker_rebalance_timeout=REBALANCE_TIMEOUT_S,
+            broker_request_timeout=max(_REQUEST_TIMEOUT_S, settings.session_timeout),
             # Only fetches count as polls, and a worker may fetch nothing for hours: an idle
             # standby, or a view while Elasticsearch is down. It would leave the group for good.
             broker_max_poll_interval=10 * 365 * 24 * 3600.0,

@@ -7,13 +7,17 @@ import errno
 import os
 import socket
 import sys
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from deploy.waiting import wait_until
+from streams.kafka.connections import create_connection
 from tests.harness.command_line import ROOT
+from tests.harness.fake_broker import fake_broker
 from tests.harness.hosts import Host, open_hosts
 
 pytestmark = pytest.mark.all_faults
@@ -71,6 +75,26 @@ def test_they_reach_nothing_else_and_this_process_is_where_it_was() -> None:
             socket.create_connection(server.getsockname(), timeout=30)
         assert network_of(os.getpid()) == before
         assert set(socket.if_nameindex()) == devices
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("is_asked", [True, False])
+async def test_a_client_of_kafka_notices_that_a_host_is_gone(is_asked: bool) -> None:
+    """Nothing says so: whatever is sent there is lost. It waits for no request's time to end."""
+    with open_hosts("broker", "client") as hosts, listening(hosts["broker"]) as server:
+        async with fake_broker(1, server) as port:
+            with hosts["client"].entered():
+                connection = await create_connection(
+                    hosts["broker"].address, port, request_timeout_ms=3_600_000
+                )
+            hosts["broker"].unplug()
+            with closing(connection):
+                if is_asked:
+                    with pytest.raises(KafkaConnectionError):
+                        await connection.send(MetadataRequest([]))
+                else:
+                    await wait_until(lambda: not connection.connected(), timeout=120)
+            hosts["broker"].plug_in()
 
 
 async def test_nothing_is_left_behind_by_who_is_killed() -> None:

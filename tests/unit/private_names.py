@@ -231,6 +231,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.conn:AIOKafkaConnection.authenticator_oauth": (
             "overrides it: a refusal is acknowledged"
         ),
+        "aiokafka.conn:AIOKafkaConnection._create_reader_task": (
+            "overrides it, which is called before anything is sent, to set options of the socket"
+        ),
         "aiokafka.conn:AIOKafkaConnection.close": "closes one that is broken, or is to be replaced",
         "aiokafka.conn:AIOKafkaConnection.connect": "connects as aiokafka's clients do",
         "aiokafka.conn:AIOKafkaConnection.connected": (

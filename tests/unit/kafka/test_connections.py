@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import struct
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+import socket
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -13,15 +12,13 @@ import uvloop
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.errors import KafkaConnectionError
-from aiokafka.protocol.admin import ApiVersionResponse_v0
-from aiokafka.protocol.metadata import MetadataRequest, MetadataResponse_v1
+from aiokafka.protocol.metadata import MetadataRequest
 
 from deploy.embedded.ports import HOST
 from streams.kafka.clients import new_consumer, new_producer
 from streams.kafka.connections import create_connection
 from streams.settings import Settings
-
-_API_VERSIONS, _METADATA = 18, 3
+from tests.harness.fake_broker import fake_broker
 
 
 @pytest.mark.parametrize("new_client", [new_consumer, new_producer])
@@ -90,6 +87,22 @@ async def test_no_request_creates_a_topic() -> None:
         connection.close()
 
 
+def test_the_system_ends_a_connection_to_a_host_that_is_gone() -> None:
+    """On both event loops; `tests/faults/test_hosts.py` takes a host away."""
+
+    async def scenario() -> None:
+        async with fake_broker(0) as port:
+            connection = await create_connection(HOST, port)
+            with closing(connection):
+                end = connection._writer.get_extra_info("socket")
+                assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
+                assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 5
+
+    asyncio.run(scenario())
+    run_on_uvloop(scenario())
+
+
 def run_on_uvloop(scenario: Any) -> None:
     """Run it on the event loop that workers run on."""
     loop = uvloop.new_event_loop()
@@ -104,38 +117,3 @@ async def reset(connection: Any) -> None:
     """Let the transport be closed, and return before the task that reads from it knows."""
     connection._writer.transport.abort()
     await asyncio.sleep(0)
-
-
-@asynccontextmanager
-async def fake_broker(brokers: int) -> AsyncIterator[int]:
-    """Serve what a client asks first, and say that this is the one broker, or that there is none.
-
-    Yields its port.
-    """
-    connections: set[asyncio.Task[None]] = set()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connections.add(task)
-        known: Sequence[tuple[Any, ...]] = [(1, HOST, port, None)] * brokers
-        responses = {
-            _API_VERSIONS: ApiVersionResponse_v0(0, [(_API_VERSIONS, 0, 0), (_METADATA, 1, 1)]),
-            _METADATA: MetadataResponse_v1(known, 1, []),
-        }
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                (size,) = struct.unpack(">i", await reader.readexactly(4))
-                kind, _, number = struct.unpack_from(">hhi", await reader.readexactly(size))
-                response = struct.pack(">i", number) + responses[kind].encode()
-                writer.write(struct.pack(">i", len(response)) + response)
-        writer.close()
-
-    server = await asyncio.start_server(serve, HOST, 0)
-    port = server.sockets[0].getsockname()[1]
-    try:
-        yield port
-    finally:
-        server.close()
-        await server.wait_closed()
-        await asyncio.gather(*connections)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from typing import cast
 
 import pytest
 
 from agents.user_views import USER_VIEWS
+from deploy.waiting import wait_until
 from models.errors import PartitionFatal, Transient
 from models.events import UserDeactivated, UserEvent, UserReactivated
 from models.messages import EventRecord
 from streams.elasticsearch.bulk_writer import WRITTEN, WriteResult, WriteStatus
 from streams.elasticsearch.index import REFUSED, Document
+from streams.views import projector as projector_module
 from streams.views.checkpoint import Checkpoint
 from streams.views.projector import Projected, Projector, Refused, _PendingWrites
 from streams.views.store import ViewStore
@@ -165,6 +168,20 @@ async def test_many_documents_may_all_be_refused_for_one_reason() -> None:
     events = [one for number in range(12) for one in history(f"user-{number}")]
     projected = await projector(Refusing()).project(0, events, bury)
     assert (projected.refused, len(buried)) == (36, 12)
+
+
+async def test_it_waits_also_for_an_answer_that_does_not_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A request may take longer than the watchdog: as long on each node that is asked."""
+    monkeypatch.setattr(projector_module, "_PATIENCE_S", 0.0)
+    projector = Projector(cast(ViewStore, Store()), USER_VIEWS)
+    answer = asyncio.get_running_loop().create_future()
+    asking = asyncio.create_task(projector.retry_until_answered(lambda: answer))
+    await wait_until(lambda: projector.is_waiting)
+    answer.set_result("an answer")
+    assert await asking == "an answer"
+    assert not projector.is_waiting
 
 
 async def test_a_refused_stand_in_is_never_passed_over() -> None:
