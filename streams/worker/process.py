@@ -1,7 +1,7 @@
 """A worker's process: how it starts, how it stops, and what its exit code means.
 
     0    it was asked to stop (SIGTERM or SIGINT) and has stopped in order
-    1    it could not continue: the last line says why; or it was asked to stop, and some code let no
+    1    it could not continue: the last line says why; or it was asked to stop and some code let no
          other run: the last lines say where
     124  it was asked to stop and did not in time: it exited as it was
     143  it was asked to stop a second time, and exited at once
