@@ -124,7 +124,7 @@ REBUILDING = Benchmark(
             "`cqrs views rebuild` from the start of its process to its end, while the former index "
             "is served and a view worker runs: it reads and checks the events, builds the "
             "documents, checks the sums of the index, hands the index over to the worker and moves "
-            "the alias.",
+            "the alias. Two processes share the work, as by default.",
             our_rebuild,
         ),
         Contestant(
@@ -135,5 +135,5 @@ REBUILDING = Benchmark(
             plain_loop,
         ),
     ),
-    targets=(Target(SECONDS, most=1.2, to="plain bulk loop"),),
+    targets=(Target(SECONDS, most=1.4, to="plain bulk loop"),),
 )

@@ -22,7 +22,7 @@ from streams.elasticsearch.connection import connected
 from streams.kafka.clients import admin_client
 from streams.kafka.groups import committed_positions
 from streams.kafka.log_reader import open_logs
-from streams.kafka.topics import describe_topics, partitions_of, topic_specs
+from streams.kafka.topics import describe_topics, partitions_of, topic_faults, topic_specs
 from streams.progress import no_progress
 from streams.settings import Settings
 from streams.views.status import IndexStatus, status_of
@@ -68,10 +68,11 @@ class Overview:
     def next_steps(self) -> list[str]:
         """What to do next, one line each; empty if all is well."""
         if not self.running:
+            missing = [server.name for server in self.servers if server.state != "running"]
             return [
                 *self.troubles,
-                "start the servers (`cqrs dev` or `cqrs up`), or set CQRS_BOOTSTRAP_SERVERS and "
-                "CQRS_ELASTICSEARCH_URL",
+                f"start {' and '.join(missing)} (`cqrs dev` or `cqrs up`), or set "
+                "CQRS_BOOTSTRAP_SERVERS and CQRS_ELASTICSEARCH_URL",
             ]
         steps = list(self.troubles)
         if self.missing_topics:
@@ -133,10 +134,12 @@ async def look(settings: Settings, servers: Sequence[ServerStatus]) -> Overview:
 
     specs = topic_specs(settings, TopicNames.of(settings, USERS.name))
     found = await attempt(describe_topics(settings, specs))
-    if found is None or len(found) < len(specs):
-        missing = [spec.name for spec in specs if found is not None and spec.name not in found]
-        topics = None if found is None else len(found)
-        return Overview(servers, topics, missing, troubles=troubles)
+    if found is None:
+        return Overview(servers, troubles=troubles)
+    missing = [spec.name for spec in specs if spec.name not in found]
+    faults = [] if missing else list(map(str, topic_faults(settings, specs, found)))
+    if missing or faults:
+        return Overview(servers, len(found), missing, troubles=faults)
     workers = await attempt(_workers(settings))
     dead = await attempt(_dead_letters(settings))
     views: dict[str, Sequence[IndexStatus]] = {}

@@ -134,6 +134,7 @@ def show(
     shown = failed_contents(found)
     _CONTENTS.write(form, shown, lambda: _print_contents(shown))
     if not (found.parked or found.dead):
+        click.echo("cqrs: none of these users has a parked command or a dead letter", err=True)
         ctx.exit(ExitCode.NO)
 
 
@@ -251,7 +252,7 @@ def export(users: tuple[str, ...], codes: tuple[str, ...], since: Any, form: For
 
     It is one JSON object per line; with -o json, or --json, one array.
 
-    What is encrypted is decrypted if CQRS_MASTER_KEY is set: keep the file as you keep that.
+    Encrypted contents are decrypted if CQRS_MASTER_KEY is set: keep the file as you keep the key.
     """
     found = _find(load_settings(), Filter(users, codes, since))
     _EXPORTED.write(form, failed_contents(found), lambda: None)
@@ -344,7 +345,7 @@ def _conclude(
         elif one.left and not leaves_some:
             click.echo(f"cqrs: {user}: {one.left} still wait, {one.code}: {one.reason}", err=True)
     if left and leaves_some and form == "table":
-        click.echo("what is left waits on: see `cqrs dead list`, then `cqrs dead replay`", err=True)
+        click.echo("the others still wait: see `cqrs dead list`, then `cqrs dead replay`", err=True)
     refused = any(one.code == "parked-changed" for one in obeyed.values())
     if len(obeyed) < len(outcomes) or (left and not leaves_some) or refused:
         ctx.exit(ExitCode.NO)

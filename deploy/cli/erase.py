@@ -113,8 +113,8 @@ def erase(
             _print(report)
             if not settings.encrypt_personal_data:
                 click.echo(
-                    "CQRS_ENCRYPT_PERSONAL_DATA is off: what was written to events and states "
-                    "stays there in plain text"
+                    "CQRS_ENCRYPT_PERSONAL_DATA is off: events and states keep personal data in "
+                    "plain text"
                 )
 
     _OUTPUT.write(

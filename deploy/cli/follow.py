@@ -41,7 +41,7 @@ _NEXT = {
 
 @dataclass(frozen=True)
 class FollowedHop:
-    """A place that the command has come to; what does not apply to it is null."""
+    """A place that the command has come to; fields that do not apply are null."""
 
     hop: Literal["produced", "parked", "decided", "event", "projected", "searchable"]
     at: datetime

@@ -181,4 +181,5 @@ def _print(topic: str, found: Sequence[WrappedKeys]) -> None:
             for one in found
         ],
         right=_COLUMNS,
+        prose=_COLUMNS,
     )

@@ -208,13 +208,13 @@ def _wrong_usage(error: click.UsageError) -> str:
     if context is None:
         return line
     given, known = "", list[str]()
-    meant: Sequence[str] = ()
+    meant, otherwise = list[str](), list[str]()
     if isinstance(error, click.NoSuchOption):
         given, line = error.option_name, f"No such option: {error.option_name}"
         known = [name for one in context.command.get_params(context) for name in one.opts]
     elif line.startswith("No such command") and isinstance(context.command, click.Group):
         given, known = line.split("'")[1], context.command.list_commands(context)
-        meant = _elsewhere(given)
+        meant, otherwise = _elsewhere(given), _only_one(context, known)
     elif isinstance(error, click.BadParameter) and error.param is not None:
         choice, (_, _, reason) = error.param.type, line.partition(": '")
         if isinstance(choice, click.Choice):
@@ -222,12 +222,17 @@ def _wrong_usage(error: click.UsageError) -> str:
             if isinstance(error.param, click.Argument):
                 wrong = f"'{given}' is not" if given else "Missing argument:"
                 line = f"{wrong} one of {', '.join(known)}"
-    meant = meant or get_close_matches(given, known, 1)
+    meant = meant or get_close_matches(given, known, 1) or otherwise
     suggestion = f": did you mean {meant[0]}?" if meant else "."
     return f"{line}{suggestion} See `{context.command_path} --help`"
 
 
-def _elsewhere(name: str) -> Sequence[str]:
+def _only_one(context: click.Context, names: Sequence[str]) -> list[str]:
+    """Return the command of a group that has no other one, as it is typed."""
+    return [f"`{context.command_path} {names[0]}`"] if len(names) == 1 else []
+
+
+def _elsewhere(name: str) -> list[str]:
     """Return the first command of this name, in whichever group it is, as it is typed."""
     context = click.Context(cqrs)
     for path in installed_commands():
@@ -236,7 +241,7 @@ def _elsewhere(name: str) -> Sequence[str]:
             return [f"`cqrs {path}`"]
         if isinstance(command, click.Group) and name in command.list_commands(context):
             return [f"`cqrs {path} {name}`"]
-    return ()
+    return []
 
 
 def _one_line(error: Exception) -> str:

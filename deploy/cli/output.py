@@ -27,6 +27,7 @@ FORMS: tuple[Form, ...] = ("table", "json", "ndjson", "tsv")
 _C = TypeVar("_C", bound=Callable[..., Any])
 _BORDERS = 4  # columns of a terminal that the left and right edge of a table take
 _PADDING = 3  # between two columns
+_PROSE_COLUMNS = 20  # that a column of prose should have
 
 
 class Output:
@@ -221,10 +222,13 @@ def print_table(
     if console.is_terminal:
         leaving = iter(droppable)
         while (
-            needed := _needed([20 if one in prose else width_of[one] for one in shown])
-        ) > console.width and (left_out := next(leaving, None)):
+            _needed([_PROSE_COLUMNS if one in prose else width_of[one] for one in shown])
+            > console.width
+        ) and (left_out := next(leaving, None)):
             shown.remove(left_out)
-        console.width = max(console.width, needed)
+        for header in prose:  # it may be narrower before the table is too wide
+            width_of[header] = max(len(word) for word in header.split())
+        console.width = max(console.width, _needed([width_of[one] for one in shown]))
     else:
         console.width = _needed([width_of[one] for one in shown])
     table = Table(box=HEAVY_HEAD if console.is_terminal else None, pad_edge=console.is_terminal)

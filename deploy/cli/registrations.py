@@ -16,7 +16,15 @@ from models.queries import GetDailyRegistrations
 
 _DEFAULT_DAYS = 30
 _COLUMNS = ("day", "source", "registrations")
-_DAY = click.DateTime(["%Y-%m-%d"])
+
+
+def _read_day(_ctx: click.Context, _option: click.Parameter, value: str | None) -> date | None:
+    try:
+        return None if value is None else date.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter("write it like 2026-01-31") from None
+
+
 _OUTPUT = Output(list[DailyRegistrations], columns=_COLUMNS, in_pipes="tsv")
 
 
@@ -27,15 +35,19 @@ _OUTPUT = Output(list[DailyRegistrations], columns=_COLUMNS, in_pipes="tsv")
     )
 )
 @click.option(
-    "--from", "first", type=_DAY, metavar="DAY", help="First day. [default: 29 days before --to]"
+    "--from",
+    "first",
+    metavar="DAY",
+    callback=_read_day,
+    help="First day. [default: 29 days before --to]",
 )
-@click.option("--to", "last", type=_DAY, metavar="DAY", help="Last day. [default: today]")
+@click.option("--to", "last", metavar="DAY", callback=_read_day, help="Last day. [default: today]")
 @click.option("--source", help="Count only this registration source.")
 @waiting_options
 @_OUTPUT.option
 def registrations(
-    first: datetime | None,
-    last: datetime | None,
+    first: date | None,
+    last: date | None,
     source: str | None,
     form: Form,
     **waiting: Any,
@@ -44,8 +56,8 @@ def registrations(
 
     Days are in UTC, written as 2026-01-31. The view needs a worker: `cqrs worker registrations`.
     """
-    last_day = (last or datetime.now(timezone.utc)).date()
-    first_day = first.date() if first else _days_before(last_day, _DEFAULT_DAYS - 1)
+    last_day = last or datetime.now(timezone.utc).date()
+    first_day = first or _days_before(last_day, _DEFAULT_DAYS - 1)
     with naming_arguments():
         query = GetDailyRegistrations(first_day, last_day, source)
     found: Sequence[DailyRegistrations] = execute(query, waiting)

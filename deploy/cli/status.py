@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,37 +121,42 @@ def _print(stack: EmbeddedStack, found: Overview) -> None:
         right=("pid", "memory", "data"),
         droppable=("data", "memory"),
     )
-    for label, line in _lines(found):
-        click.echo(f"{label:<{_LABEL_COLUMNS}}{line}")
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    for label, line, is_late in _lines(found):
+        # Indented, and no word is broken: commands and variables are copied.
+        text = textwrap.fill(
+            line,
+            max(width - _LABEL_COLUMNS - len("! "), 20),
+            subsequent_indent=" " * (_LABEL_COLUMNS + len("! ")),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        click.echo(f"{label:<{_LABEL_COLUMNS}}{marked(text, 'late') if is_late else text}")
 
 
-def _lines(found: Overview) -> Iterator[tuple[str, str]]:
-    """Yield what is known beside the servers: a label and a line for each."""
+def _lines(found: Overview) -> Iterator[tuple[str, str, bool]]:
+    """Yield what is known beside the servers: a label, a line, and whether somebody has to look."""
     if found.topics is not None:
         missing = f", {len(found.missing_topics)} missing" if found.missing_topics else ""
-        yield "topics", f"{found.topics}{missing}"
+        yield "topics", f"{found.topics}{missing}", bool(missing)
     label = "workers"
     for one in found.workers or ():
         behind = "" if one.behind is None else f", {one.behind:,} commands behind"
-        yield label, _late(f"{one.role}: {one.workers or 'none'}{behind}", bool(one.behind))
+        yield label, f"{one.role}: {one.workers or 'none'}{behind}", bool(one.behind)
         label = ""
     label = "views"
     for view, indices in (found.views or {}).items():
-        yield label, f"{view}: {', '.join(map(_index, indices)) or 'no index yet'}"
+        yield label, f"{view}: {', '.join(map(_index, indices)) or 'no index yet'}", False
         label = ""
     if found.dead_letters is not None:
         label = "dead"
         for topic, count in found.dead_letters.items():
-            yield label, _late(f"{topic}: {count or 'none'}", bool(count))
+            yield label, f"{topic}: {count or 'none'}", bool(count)
             label = ""
     label = "next"
     for step in found.next_steps:
-        yield label, marked(step, "late")
+        yield label, step, True
         label = ""
-
-
-def _late(line: str, is_late: bool) -> str:
-    return marked(line, "late") if is_late else line
 
 
 def _index(index: IndexStatus) -> str:

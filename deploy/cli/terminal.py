@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -75,12 +76,12 @@ def waiting(text: str) -> Iterator[None]:
 def confirm(question: str) -> None:
     """Ask a question on standard error. Raises click.Abort unless the answer is yes.
 
-    What is said then begins a line of its own, also if nobody could answer.
+    Whatever is said then begins a line of its own, also if nobody pressed Enter at a terminal.
     """
     try:
         click.confirm(question, abort=True, err=True)
     except click.Abort as error:
-        if error.__context__ is not None:  # Ctrl-C, or the end of the input: nobody pressed Enter
+        if error.__context__ is not None or not sys.stdin.isatty():  # Ctrl-C, or a pipe
             click.echo(err=True)
         raise
 

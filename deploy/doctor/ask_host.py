@@ -103,4 +103,4 @@ async def ask_worker(address: str) -> WorkerState | NotKnown:
     except (aiohttp.ClientError, OSError):
         return NotKnown("nobody answers: is its process there? The end of its log says why not")
     except (ValueError, KeyError, TypeError):
-        return NotKnown("what answers there is no worker of this project")
+        return NotKnown("a worker of this project does not answer there: something else does")

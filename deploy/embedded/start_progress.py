@@ -46,8 +46,10 @@ class TerminalProgress(Progress):
     def downloading(self, text: str, total: int) -> Iterator[Callable[[int], None]]:
         """Show a bar with the size so far and the remaining time."""
         from rich.progress import BarColumn, DownloadColumn, TimeRemainingColumn
+        from rich.table import Column
 
-        columns = BarColumn(), DownloadColumn(), TimeRemainingColumn()
+        size = DownloadColumn(table_column=Column(no_wrap=True, min_width=len("999.9/999.9 MB")))
+        columns = BarColumn(bar_width=None), size, TimeRemainingColumn(compact=True)
         with self._shown(text, total, *columns) as advance:
             yield advance
 

@@ -153,13 +153,13 @@ class CommandPartition(Generic[S]):
                 group = records[start : start + _GROUP_SIZE]
                 commands, decisions = await self._decider.decide(group)
                 outputs = self._conclusions.conclude(group, commands, decisions, measured)
+                self._repository.end_group()
                 events.extend(outputs.events)
                 outcomes.extend(outputs.outcomes)
                 dead.extend(outputs.dead)
                 if self._limit is not None:
                     failed += sum(map(is_failure, decisions))
-        changes = self._repository.staged()
-        changes.update(self._parked.staged())
+        changes = {**self._repository.staged(), **self._parked.staged()}
         former = self._position
         recent = self._checked_window(former, len(records), failed)
         self._position = replace(former, offset=position, recent=recent)

@@ -24,6 +24,7 @@ class EventSourcedRepository(Generic[S]):
     """The aggregates of one partition.
 
     What is saved stays staged, invisible in the table, until the chunk's transaction is committed.
+    It is encoded group by group, while it is in the CPU's caches.
     """
 
     def __init__(
@@ -33,7 +34,9 @@ class EventSourcedRepository(Generic[S]):
         self._aggregate = aggregate
         self._store = store
         self._sealer = sealer or PartitionSealer()
-        self._staged: dict[str, Snapshot[S]] = {}
+        self._group: dict[str, Snapshot[S]] = {}
+        self._chunk: dict[str, Snapshot[S]] = {}
+        self._records: dict[bytes, bytes] = {}
 
     def load(self, aggregate_id: str) -> S | None:
         """Return the aggregate's state, a fold of its events; None if it does not exist."""
@@ -60,7 +63,7 @@ class EventSourcedRepository(Generic[S]):
             Poison: the record of its state cannot be read. Nothing is staged, so it stays as it is.
             Fatal: the master key is missing or another one.
         """
-        snapshot = self._staged.get(aggregate_id)
+        snapshot = self._group.get(aggregate_id) or self._chunk.get(aggregate_id)
         if snapshot is None:
             key = aggregate_id.encode()
             stored = self._store.get(key)
@@ -69,28 +72,37 @@ class EventSourcedRepository(Generic[S]):
                 snapshot = decode_snapshot(self._aggregate, value)
             except ValueError as error:
                 raise _unreadable(aggregate_id, error) from None
-            self._staged[aggregate_id] = snapshot
+            self._group[aggregate_id] = snapshot
         return snapshot
 
     def put(self, aggregate_id: str, snapshot: Snapshot[S]) -> None:
         """Stage this snapshot; one that `get` returned takes back what was staged since."""
-        self._staged[aggregate_id] = snapshot
+        self._group[aggregate_id] = snapshot
 
     def remember(self, aggregate_id: str, reply: Remembered) -> None:
         """Add a reply to the aggregate's dedupe window."""
         self.put(aggregate_id, self.get(aggregate_id).remembering(reply))
 
+    def end_group(self) -> None:
+        """Encode what the group has loaded or saved, if it exists; its events are sealed by now."""
+        for aggregate_id, snapshot in self._group.items():
+            if snapshot.version > 0:
+                key = aggregate_id.encode()
+                self._records[key] = self._sealer.seal_state(key, encode_snapshot(snapshot))
+        self._chunk.update(self._group)
+        self._group.clear()
+        self._sealer.end_group()
+
     def staged(self) -> dict[bytes, bytes]:
         """Return the new records of the state table: all aggregates that exist and were loaded."""
-        return {
-            key: self._sealer.seal_state(key, encode_snapshot(snapshot))
-            for key, snapshot in ((id_.encode(), one) for id_, one in self._staged.items())
-            if snapshot.version > 0
-        }
+        self.end_group()
+        return self._records
 
     def clear(self) -> None:
         """Drop what is staged: it is in the table now."""
-        self._staged.clear()
+        self._group.clear()
+        self._chunk.clear()
+        self._records = {}
 
 
 def _unreadable(aggregate_id: str, error: ValueError) -> Poison:

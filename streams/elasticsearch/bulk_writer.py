@@ -183,8 +183,10 @@ def _status_of(status: int, kind: str, reason: str) -> WriteStatus:
 
 def is_possible_id(key: str) -> bool:
     """Check whether Elasticsearch accepts this as the id of a document."""
+    if key.isascii():
+        return 0 < len(key) <= _MAX_ID_BYTES
     try:
-        return 0 < len(key) <= _MAX_ID_BYTES and len(key.encode()) <= _MAX_ID_BYTES
+        return len(key) <= _MAX_ID_BYTES and len(key.encode()) <= _MAX_ID_BYTES
     except UnicodeEncodeError:  # half a surrogate pair
         return False
 

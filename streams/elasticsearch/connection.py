@@ -26,7 +26,7 @@ from elastic_transport import (
 )
 from elastic_transport import ConnectionError as ConnectionFailed
 from elasticsearch import ApiError, AsyncElasticsearch, SerializationError
-from elasticsearch.serializer import OrjsonSerializer
+from elasticsearch.serializer import NdjsonSerializer, OrjsonSerializer
 
 from models.errors import CqrsError, Fatal, NoSuchView, Transient
 from streams.settings import Settings
@@ -50,6 +50,13 @@ class _Json(OrjsonSerializer):
             return super().loads(data)
         except SerializationError:
             return data.decode(errors="replace")
+
+
+class _Lines(NdjsonSerializer):
+    """Sends a body that is made already as it is, where the original copies it twice."""
+
+    def dumps(self, data: Any) -> bytes:
+        return data if isinstance(data, bytes) else super().dumps(data)
 
 
 class OneNodeAtATime(NodeSelector):
@@ -131,7 +138,11 @@ def connect(settings: Settings, *, timeout: float) -> AsyncElasticsearch:
         max_retries=len(urls) - 1,
         retry_on_timeout=True,
         retry_on_status=_NODE_FAILED,
-        serializers={"application/json": _Json(), "application/*": _Json()},
+        serializers={
+            "application/json": _Json(),
+            "application/*": _Json(),
+            _Lines.mimetype: _Lines(),
+        },
         **options,
     )
     # It warns about every failed attempt; callers that retry log a failure once.
@@ -284,7 +295,10 @@ def _why(error: ApiError) -> str:
 
 
 def _not_elasticsearch(where: str) -> Fatal:
-    return Fatal(f"The server at {where} is not Elasticsearch: check CQRS_ELASTICSEARCH_URL")
+    return Fatal(
+        f"The server at {where} is not Elasticsearch (OpenSearch does not do instead): check "
+        "CQRS_ELASTICSEARCH_URL"
+    )
 
 
 def _line(text: object) -> str:

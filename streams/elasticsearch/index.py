@@ -23,6 +23,10 @@ CHECKPOINT = "progress"
 """Field that only checkpoint documents have; see `views/checkpoint.py`."""
 
 
+def _as_it_is(document: Document) -> Document:
+    return document
+
+
 @dataclass(frozen=True)
 class IndexDefinition:
     """Definition of a view's index.
@@ -40,7 +44,7 @@ class IndexDefinition:
     properties: Mapping[str, Any]
     search_only: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    to_source: Callable[[Document], Document] = lambda document: document
+    to_source: Callable[[Document], Document] = _as_it_is
 
     def mappings(self) -> dict[str, Any]:
         """Return the mapping of all fields, those of stand-ins and checkpoints included."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -17,7 +18,7 @@ from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from models.errors import Transient
+from models.errors import Fatal, Transient
 from streams.worker.process import tune_gc
 
 T = TypeVar("T")
@@ -54,6 +55,7 @@ class Helper:
         If this is cancelled, the process is killed.
 
         Raises:
+            Fatal: An argument cannot be pickled.
             Transient: The process was killed.
             Exception: What `work` raises.
         """
@@ -68,7 +70,7 @@ class Helper:
         loop, readable = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._connection.fileno(), readable.set)
         try:
-            self._connection.send(request)
+            self._send(request)
             while True:
                 while self._connection.poll():
                     message: _Message = self._connection.recv()
@@ -88,6 +90,15 @@ class Helper:
             ) from None
         finally:
             loop.remove_reader(self._connection.fileno())
+
+    def _send(self, request: tuple[Any, ...]) -> None:
+        try:
+            self._connection.send(request)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise Fatal(
+                f"another process cannot be given all it needs: {error}. Functions of a view have "
+                "to be those of a module, not lambdas; or run this with --processes 1"
+            ) from None
 
     def end(self) -> None:
         """Kill the process."""

@@ -13,6 +13,7 @@ import psutil  # type: ignore[import-untyped]
 from deploy.environment import child_environment
 from deploy.supervisor import Role, running
 from streams.settings import Settings
+from tests.harness import outputs
 
 ROOT = Path(__file__).parents[2]
 """The checkout."""
@@ -27,6 +28,7 @@ def cqrs(
 
     Raises:
         TimeoutExpired: it did not end within `timeout` seconds.
+        AssertionError: what it printed as JSON is not of the type that the command declares.
     """
     done = subprocess.run(
         cqrs_command(*arguments),
@@ -37,6 +39,9 @@ def cqrs(
         timeout=timeout,
         check=False,
     )
+    if done.stdout and "--json" in arguments:
+        name = outputs.name_of(arguments)
+        assert outputs.misfits(name, "json", done.stdout.decode()) == [], name
     return subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
     )

@@ -29,8 +29,8 @@ from typing import NoReturn
 import click
 
 from deploy.cli.main import COMMANDS, cqrs, main
-from tests.harness.command_line import ROOT
 
+_ROOT = Path(__file__).parents[2]
 _AT_ONCE = 40  # nearly all of them wait
 
 
@@ -78,7 +78,7 @@ def run_all(jobs: Sequence[Job]) -> list[Done]:
         file.flush()
         ended = subprocess.run(
             [sys.executable, "-m", "tests.harness.command_tree", file.name],
-            cwd=ROOT,
+            cwd=_ROOT,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             check=True,

@@ -14,6 +14,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import date, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from uuid import UUID
@@ -48,7 +49,8 @@ _OURS = ("models", "streams", "agents", "deploy", "tests")
 _OUTCOMES = frozenset(get_args(Outcome))
 
 
-def outputs() -> dict[str, Output]:
+@cache
+def outputs() -> Mapping[str, Output]:
     """Return what each command declares, by its words without `cqrs`."""
     return {
         " ".join(path): option.output
@@ -58,16 +60,29 @@ def outputs() -> dict[str, Output]:
     }
 
 
+def name_of(arguments: Sequence[str]) -> str:
+    """Return the command that is meant by the words of a command line."""
+    possible = (" ".join(arguments[:count]) for count in range(len(arguments), 0, -1))
+    return next(name for name in possible if name in outputs())
+
+
 def misfits(name: str, form: Form, printed: str) -> list[str]:
-    """Return what does not fit of what a command printed with `-o json` or `-o ndjson`."""
-    output = outputs()[name]
-    document = [printed] if form == "json" else printed.splitlines()
-    schema = schema_of(output.document if form == "json" else _line(output))
-    validator = jsonschema.Draft202012Validator(schema)
+    """Return what is not as the command declares of what it printed, but as a table.
+
+    Some commands print several lines as `json`, too: each is a line of `ndjson`.
+    """
+    output, lines = outputs()[name], printed.splitlines()
+    if form == "tsv":
+        width = len(output.columns)
+        return [line for line in lines if len(line.split("\t")) != width]
+    is_whole = form == "json" and len(lines) == 1
+    validator = jsonschema.Draft202012Validator(
+        schema_of(output.document if is_whole else _line(output))
+    )
     return [
         f"{'.'.join(map(str, error.absolute_path)) or 'the whole'}: {error.message}"
-        for one in document
-        for error in validator.iter_errors(json.loads(one))
+        for line in lines
+        for error in validator.iter_errors(json.loads(line))
     ]
 
 

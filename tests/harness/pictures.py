@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
+import click
 from rich.console import Console
 from rich.text import Text
 
@@ -34,7 +35,8 @@ FOLDER = ROOT / "docs" / "pictures"
 
 _COLUMNS = (80, 200)
 _LINES = 50
-_COMMANDS = 20_000
+_COMMANDS = 300_000  # enough to be busy while two pictures of it are taken
+_BUSY = re.compile(r"^commands +[1-9]", re.MULTILINE)
 _FONT = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)  # it would be loaded from another host
 
 
@@ -136,6 +138,9 @@ def main() -> None:
                 sending.wait()
             for columns in _COLUMNS:
                 output = on_terminal(shlex.split(line), columns, environment)
+                while file == "top" and not _BUSY.search(click.unstyle(output)):
+                    assert sending.poll() is None, "it was sent before anything was decided"
+                    output = on_terminal(shlex.split(line), columns, environment)
                 path = FOLDER / f"{file}-{columns}.svg"
                 path.write_text(picture(f"cqrs {line}", output, columns))
                 print(path.relative_to(ROOT), file=sys.stderr)

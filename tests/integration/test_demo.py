@@ -7,8 +7,11 @@ from dataclasses import replace
 import pytest
 
 from deploy import demo
+from deploy.cli.demo import _figures
+from deploy.cli.output import json_line
 from models.errors import Fatal
 from tests.conftest import Deploy
+from tests.harness.outputs import misfits
 
 
 async def test_the_demo_adds_up(deploy: Deploy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,6 +33,8 @@ async def test_the_demo_adds_up(deploy: Deploy, monkeypatch: pytest.MonkeyPatch)
     assert result.by_email
     assert result.active
     assert {"Deciding commands", "Projecting events", "Searching"} <= steps
+
+    assert misfits("demo", "json", json_line(_figures(result))) == []
 
     result.expected = replace(result.expected, accepted=result.expected.accepted + 1)
     with pytest.raises(Fatal, match="^it does not add up: "):

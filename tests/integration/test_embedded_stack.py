@@ -22,6 +22,7 @@ from elasticsearch import Elasticsearch
 from deploy.embedded import temporary_homes as temporary
 from deploy.embedded.stack import EmbeddedStack, StackAddress, running_address
 from models.errors import Fatal
+from tests.harness.outputs import misfits
 from tests.integration.server_processes import eventually, python, servers_of
 
 OFFLINE = {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}
@@ -139,13 +140,14 @@ def test_a_stack_lives_on_its_own_keeps_its_data_and_goes_with_purge(home: Path)
 
     # Without a network, as the session's stack has the jars already; two starts make one stack.
     with ThreadPoolExecutor(2) as pool:
-        started = list(pool.map(lambda _: cqrs(home, "up"), range(2)))
+        started = list(pool.map(lambda _: cqrs(home, "up", "--json"), range(2)))
     assert [start.returncode for start in started] == [0, 0], started[0].stderr + started[1].stderr
     before = servers_of(home)
     assert len(before) == 2
     address = running_address(home)
     assert address is not None
     for start in started:
+        assert misfits("up", "json", start.stdout) == []
         assert address.bootstrap_servers in start.stdout
         assert address.elasticsearch_url in start.stdout
     create_topic(address, "kept")
@@ -165,7 +167,8 @@ def test_a_stack_lives_on_its_own_keeps_its_data_and_goes_with_purge(home: Path)
     assert other.returncode == 75
     assert other.stderr.startswith("cqrs: kafka runs already, on port ")
 
-    assert cqrs(home, "down").returncode == 0
+    down = cqrs(home, "down", "--json")
+    assert (down.returncode, misfits("down", "json", down.stdout)) == (0, [])
     assert servers_of(home) == []
     assert running_address(home) is None
     assert cqrs(home, "status").returncode == 3

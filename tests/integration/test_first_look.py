@@ -49,7 +49,15 @@ async def test_the_first_look_of_the_readme(tmp_path: Path) -> None:
         family = psutil.Process(dev.pid).children(recursive=True)
         assert len(family) == 5  # two servers and three workers
         script = [
-            f"set -v\n{line}" for line in [*others, ADDRESS, f"{CQRS} get anna", f"{CQRS} status"]
+            f"set -v\n{line}"
+            for line in [
+                *others,
+                ADDRESS,
+                f"{CQRS} get anna",
+                f"{CQRS} status",
+                f"until {CQRS} top --once; do true; done",  # a worker may be slow to answer
+                f"until {CQRS} doctor --timeout 60; do true; done",
+            ]
         ]
         done = await asyncio.to_thread(
             subprocess.run,
@@ -76,6 +84,8 @@ async def test_the_first_look_of_the_readme(tmp_path: Path) -> None:
             "topics    7\nworkers   commands: 1, ",
             "          views: 1\n",
             "user-views: user-views-v1 serving, ",
+            "3 of 3 workers answer",
+            "nothing is wrong",
         ):
             assert shown in done.stdout, told
         assert "commands was ended by SIGKILL; starting it again" in log.read_text()

@@ -448,12 +448,14 @@ async def answering(settings: Settings, **answer: Any) -> AsyncIterator[ViewStor
         await runner.cleanup()
 
 
-@pytest.mark.parametrize("status", [200, 404, 405])
+@pytest.mark.parametrize("status", [200, 404, 405, 406])
 @pytest.mark.parametrize(
     ("content_type", "text"),
     [
         ("text/html", "<h1>hello</h1>"),
         ("application/json", '{"error": {"message": "no such page"}}'),
+        # OpenSearch, of the type of a request's body
+        ("application/json", '{"error": "Content-Type header [] is not supported", "status": 406}'),
         ("application/octet-stream", ""),
     ],
 )
@@ -464,7 +466,7 @@ async def test_another_server_is_an_error(
         for request in ("indices", "bulk", "search"):
             error = await failure(store, request)
             assert type(error) is Fatal
-            assert "is not Elasticsearch" in str(error)
+            assert "is not Elasticsearch (OpenSearch does not do instead): check" in str(error)
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from models.commands import RegisterUser, UpdateUserProfile
 from tests.conftest import Deploy
 from tests.harness.command_line import ROOT, cqrs, cqrs_command
 from tests.harness.deployments import deployment
+from tests.harness.outputs import misfits
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +101,9 @@ class TestTop:
             )
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
-        assert found["commands_per_second"]["accepted"] > 0
-        assert found["events_per_second"] > 0
-        assert found["transactions_per_second"]["committed"] > 0
+        assert found["commandsPerSecond"]["accepted"] > 0
+        assert found["eventsPerSecond"] > 0
+        assert found["transactionsPerSecond"]["committed"] > 0
         assert [one["problem"] for one in found["workers"]] == [None, None]
         assert {(one["worker"], one["topic"], one["partition"]) for one in found["partitions"]} == {
             (worker, topic, number)
@@ -144,6 +145,7 @@ class TestFollow:
             async with open_commands(deployed.settings) as commands:
                 outcome = await commands.dispatch(command)
             output, _ = await asyncio.to_thread(process.communicate)
+        assert misfits("follow", "json", output) == []
         hops = [json.loads(line) for line in output.splitlines()]
         assert [hop["hop"] for hop in hops] == [
             "produced",

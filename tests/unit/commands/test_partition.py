@@ -28,6 +28,7 @@ from streams import tracing
 from streams.buses import CommandBus
 from streams.commands import partition as command_partition
 from streams.commands.partition import CommandPartition
+from streams.encryption.cipher import is_sealed_state
 from streams.encryption.keys import new_master_key
 from streams.kafka.dead_letters import SEALED, WITHHELD
 from streams.kafka.partitioner import partition_of
@@ -188,6 +189,26 @@ def test_a_dead_letter_is_sealed_if_the_user_is_erased_later_in_the_chunk() -> N
     assert sealed == [True, False]
     keys = [(one.key, one.value) for one in topics[NAMES.keys]]
     assert keys == [(b"u", None)]
+
+
+@pytest.mark.parametrize("size", [1, 64])
+def test_states_are_sealed_unless_the_user_is_erased_later_in_the_chunk(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_partition, "_GROUP_SIZE", size)
+    other = record(2, b"v", orjson.dumps(wire_register(aggregateId="v", id=None)))
+    topics = written(
+        [[register(0), command(1, "DeactivateUser"), other, command(3, "EraseUser")]],
+        encrypt_personal_data=True,
+        master_key=SecretStr(new_master_key()),
+    )
+    states = {
+        one.key: is_sealed_state(one.value)
+        for one in topics[NAMES.changelog]
+        if one.key in (b"u", b"v")
+    }
+    assert states == {b"u": False, b"v": True}
+    assert len(topics[NAMES.changelog]) == 3  # one of each user, and the position
 
 
 @pytest.mark.parametrize("value", [b"{}", orjson.dumps(wire_register(aggregateId="u", id=None))])

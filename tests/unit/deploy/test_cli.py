@@ -148,14 +148,22 @@ def test_it_was_interrupted_or_not_confirmed(
     assert capfd.readouterr().err.strip() == f"cqrs: {line}"
 
 
-def test_a_question_that_nobody_can_answer(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("answer", "code", "line"),
+    [("", 2, "nobody can be asked here: add --yes"), ("n\n", 1, "nothing was changed")],
+)
+def test_a_question_in_a_pipe(
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    code: int,
+    line: str,
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    assert run("erase", "anna") == 2
-    question, line = capfd.readouterr().err.splitlines()
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    assert run("erase", "anna") == code
+    question, last = capfd.readouterr().err.splitlines()
     assert question.startswith("Erase user anna for good?")
-    assert line == "cqrs: nobody can be asked here: add --yes"
+    assert last == f"cqrs: {line}"
 
 
 def test_a_reader_that_has_enough_is_no_error(
@@ -242,6 +250,11 @@ def test_sigterm_ends_a_command_that_is_the_first_process_of_a_container() -> No
         ("search emial a", "No such command 'emial': did you mean email? See `cqrs search --help`"),
         ("active --limt 3", "No such option: --limt: did you mean --limit? See `cqrs active -"),
         ("views status user-view", "did you mean user-views?"),
+        ("search anna", "No such command 'anna': did you mean `cqrs search email`? See `cqrs sea"),
+        (
+            "registrations --from 1.1.2026",
+            "Invalid value for '--from': write it like 2026-01-31. See `cqrs registrations --help`",
+        ),
         ("tail deads", "did you mean dead? See `cqrs tail --help`"),
         (
             "worker",

@@ -16,6 +16,7 @@ from deploy.cli import dead as command_line
 from models.errors import Fatal
 from models.outcomes import Outcome, parse_outcome
 from streams.commands.control import Control, encode_control
+from tests.harness.outputs import misfits
 from tests.unit.commands.deciding import NAMES, Deciding
 from tests.unit.commands.test_parked import in_order, register, send, update
 from tests.unit.commands.test_send_again import Connect, connect
@@ -78,7 +79,9 @@ def run(*words: str, code: int = 0, answer: str | None = None) -> Result:
 
 
 def said(*words: str, code: int = 0) -> Any:
-    return json.loads(run(*words, "--json", code=code).stdout)
+    printed = run(*words, "--json", code=code).stdout
+    assert misfits(f"dead {words[0]}", "json", printed) == []
+    return json.loads(printed)
 
 
 def test_list_shows_who_waits_and_why(deciding: Deciding) -> None:
@@ -87,7 +90,9 @@ def test_list_shows_who_waits_and_why(deciding: Deciding) -> None:
     assert first.rstrip().endswith("ZeroDivisionError (tried 1 times)")
     assert lines[2].split()[:3] == ["dead", "cid", "1"]
     assert lines[-1] == "5 commands of 3 users are parked, 1 dead letters"
-    rows = [line.split("\t") for line in run("list", "-o", "tsv").stdout.splitlines()]
+    as_tsv = run("list", "-o", "tsv").stdout
+    assert misfits("dead list", "tsv", as_tsv) == []
+    rows = [line.split("\t") for line in as_tsv.splitlines()]
     assert [row[1] for row in rows] == ["anna", "ben", "dan", "cid"]
     assert rows[0][3] == "decide-failed"
     assert [one["user"] for one in said("list", "--code", "unknown-type")] == ["dan"]
@@ -101,8 +106,12 @@ def test_show_and_export_have_the_contents(deciding: Deciding) -> None:
     (shown,) = said("show", "cid")
     assert "base64" in shown["commands"][0]["value"]
     run("show", code=2)
-    run("show", "nobody", code=1)
-    lines = [json.loads(line) for line in run("export").output.splitlines()]
+    assert run("show", "nobody", code=1).stderr == (
+        "cqrs: none of these users has a parked command or a dead letter\n"
+    )
+    exported = run("export").output
+    assert misfits("dead export", "ndjson", exported) == []
+    lines = [json.loads(line) for line in exported.splitlines()]
     assert [line["kind"] for line in lines] == ["parked", "parked", "parked", "dead"]
     assert said("export") == lines
 
@@ -127,7 +136,7 @@ def test_a_replay_says_what_is_left(deciding: Deciding) -> None:
 
 
 def test_what_is_dropped_can_be_sent_again(deciding: Deciding) -> None:
-    assert "what is left waits on" in run("drop", "anna", "--first", "--yes").output
+    assert "the others still wait" in run("drop", "anna", "--first", "--yes").output
     run("drop", "ben", answer="y\n")
     deciding.breaks = lambda _: False
     assert said("replay", "--yes", "--all", code=1)["left"] == 1

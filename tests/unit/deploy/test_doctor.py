@@ -769,7 +769,7 @@ cqrs_parked_commands{topic="t",partition="1"} 5
 async def test_what_is_no_worker() -> None:
     async with serving("[]") as address:
         found = await ask_worker(address)
-    assert found == NotKnown("what answers there is no worker of this project")
+    assert found == NotKnown("a worker of this project does not answer there: something else does")
 
 
 async def test_a_worker_that_is_not_there_or_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from deploy.cli import terminal
 from deploy.cli.output import Form, Output, print_table, wants_json
 from deploy.cli.terminal import as_typed
-from deploy.embedded.start_progress import _megabytes
+from deploy.embedded.start_progress import TerminalProgress, _megabytes
 from deploy.progress import seldom, ticking
 
 
@@ -133,6 +133,33 @@ def test_ids_and_addresses_are_whole_at_any_width(
     assert ("Anna Muster" in "".join(lines)) is (columns == 200)
     if columns >= 110:
         assert max(map(len, lines)) <= columns
+
+
+def test_what_may_be_broken_is_broken_before_the_table_is_too_wide(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_terminal(monkeypatch, 80)
+    place = "CQRS_STATE_DIR of command workers"
+    print_table(
+        ("place", "records", "readable", "personal data is"),
+        [(place, 1, 1, "gone by 2026-11-29 14:51 UTC")],
+        prose=("personal data is",),
+    )
+    lines = [click.unstyle(line) for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    assert place in "".join(lines)
+
+
+def test_a_download_takes_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_a_terminal(monkeypatch, 80)
+    text = "Downloading the jars of elasticsearch and kafka"
+    with TerminalProgress().downloading(text, 90 << 20) as advance:
+        advance(90 << 20)
+    lines = click.unstyle(capsys.readouterr().err).replace("\r", "\n").split("\n")
+    assert any("94.4/94.4 MB" in line for line in lines)
+    assert "MB" not in {line.strip() for line in lines}
 
 
 def test_a_pipe_gets_no_boxes_and_whole_lines(

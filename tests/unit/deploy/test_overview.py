@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pytest
 
+from deploy import overview
 from deploy.embedded.status import ServerStatus
-from deploy.overview import Overview, WorkersStatus
+from deploy.overview import Overview, WorkersStatus, look
+from streams.aggregate import TopicNames
+from streams.kafka.topics import TopicSpec, topic_specs
+from streams.settings import Settings
 from streams.views.status import IndexStatus
 
 RUNNING = [ServerStatus(name, "running", 1, "", 0, 0) for name in ("kafka", "elasticsearch")]
@@ -19,7 +26,7 @@ ONE = [WorkersStatus("commands", "c", 0, 7), WorkersStatus("views", "v", 1, None
 @pytest.mark.parametrize(
     ("found", "steps"),
     [
-        (Overview(STOPPED), ["start the servers (`cqrs dev` or `cqrs up`), or set CQRS_BOOTSTRAP"]),
+        (Overview(STOPPED), ["start kafka and elasticsearch (`cqrs dev` or `cqrs up`), or set"]),
         (Overview(RUNNING, 0, ["a", "b"]), ["create the topics: `cqrs topics create`"]),
         (Overview(RUNNING, 7, (), ONE), ["start a worker: `cqrs worker commands`"]),
         (Overview(RUNNING, 7, (), ALL, {"x.commands.dead.v1": 0}, {"user-views": [SERVING]}), []),
@@ -41,3 +48,20 @@ def test_what_to_do_next(found: Overview, steps: list[str]) -> None:
     assert len(found.next_steps) == len(steps)
     for shown, begins in zip(found.next_steps, steps, strict=True):
         assert shown.startswith(begins)
+
+
+async def test_topics_that_differ_are_said_once_and_nothing_else_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Asking on would wait for partitions that do not exist."""
+    specs = topic_specs(Settings(partitions=4), TopicNames("", "users"))
+
+    async def existing(*_: object) -> Mapping[str, TopicSpec]:
+        kept = {"retention.bytes": "-1"}
+        return {spec.name: replace(spec, configs={**kept, **spec.configs}) for spec in specs}
+
+    monkeypatch.setattr(overview, "describe_topics", existing)
+    found = await look(Settings(partitions=9), RUNNING)
+    (step,) = found.next_steps
+    assert "has 4 partitions, CQRS_PARTITIONS says 9" in step
+    assert (found.topics, found.workers, found.views) == (len(specs), None, None)

@@ -7,7 +7,7 @@ from typing import Any, cast
 import orjson
 import pytest
 
-from streams.elasticsearch.bulk_writer import BulkWriter, WriteStatus
+from streams.elasticsearch.bulk_writer import BulkWriter, WriteStatus, is_possible_id
 from streams.elasticsearch.index import IndexDefinition
 from tests.unit.elasticsearch.answers import client_that_answers
 
@@ -61,3 +61,19 @@ async def test_the_same_version_is_written_again() -> None:
     (sent,) = cast(list[bytes], client.sent)
     action = orjson.loads(sent.splitlines()[0])["index"]
     assert action == {"_id": "anna", "version": 3, "version_type": "external_gte"}
+
+
+@pytest.mark.parametrize(
+    ("key", "possible"),
+    [
+        ("anna", True),
+        ("a" * 512, True),
+        ("é" * 256, True),
+        ("", False),
+        ("a" * 513, False),
+        ("é" * 257, False),
+        ("\ud800", False),
+    ],
+)
+def test_ids_that_elasticsearch_accepts(key: str, possible: bool) -> None:
+    assert is_possible_id(key) is possible

@@ -95,6 +95,25 @@ def nodes_answer(monkeypatch: pytest.MonkeyPatch, *answers: int | str) -> list[s
     return asked
 
 
+async def test_a_body_that_is_made_is_sent_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of a bulk request costs as much as encoding it."""
+    sent: list[object] = []
+    nodes_answer(monkeypatch, 200)
+    answer = AiohttpHttpNode.perform_request
+
+    async def perform_request(self: AiohttpHttpNode, *arguments: Any, **named: Any) -> Any:
+        sent.append(named["body"])
+        return await answer(self, *arguments, **named)
+
+    monkeypatch.setattr(AiohttpHttpNode, "perform_request", perform_request)
+    made: Any = b'{"index":{}}\n{}\n'
+    async with connect(THREE, timeout=1) as client:
+        await client.bulk(operations=made)
+        await client.bulk(operations=[{"index": {}}, {}])
+    assert sent[0] is made
+    assert sent[1] == made
+
+
 NODE = NodeConfig("https", "es", 9200)
 
 

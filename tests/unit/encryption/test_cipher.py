@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ from streams.encryption.events import open_personal, read_event
 from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.records import Record
+from tests.harness.command_line import ROOT
 from tests.unit.audit.test_partition import line
 from tests.unit.samples import ANNA, record, wire_of
 
@@ -46,6 +49,25 @@ def test_sealed_data_opens_in_its_own_place(data: bytes, place: bytes) -> None:
 @given(data=st.binary(), place=st.binary())
 def test_the_same_data_is_sealed_differently_each_time(data: bytes, place: bytes) -> None:
     assert seal(KEY, data, place) != seal(KEY, data, place)
+
+
+FORK = """
+import os, sys
+from streams.encryption.cipher import seal
+
+seal(bytes(32), b"", b"")  # so that there are nonces to be had
+fork = os.fork()
+for _ in range(100):
+    os.write(1, seal(bytes(32), b"", b""))
+os._exit(os.waitpid(fork, 0)[1] if fork else 0)
+"""
+
+
+def test_no_nonce_is_used_twice_also_by_a_process_that_was_forked() -> None:
+    command = [sys.executable, "-c", FORK]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
+    sealed = [done.stdout[at : at + 28] for at in range(0, len(done.stdout), 28)]
+    assert len({one[:12] for one in sealed}) == len(sealed) == 200
 
 
 @given(data=st.binary(), place=st.binary(), other=st.binary())

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import signal
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaConnectionError, KafkaError
+from pydantic import SecretStr
 
-from models.errors import Fatal, Transient
+from agents.views import VIEWS
+from models.errors import Fatal, NoSuchView, Transient
+from streams.encryption.keys import new_master_key
+from streams.settings import Settings
+from streams.views.checkpoint import IndexChanged
 from streams.views.helpers import Report, open_helpers
+from streams.views.projection import View
+from streams.views.projector import SequenceGap
+from streams.views.situation import EventLog
 from tests.harness.command_line import ROOT
 
 PROGRAM = """
@@ -30,6 +41,12 @@ async def double(number: int, *, report: Report) -> int:
     report(number, 1)
     report(number, 2)
     return 2 * number
+
+
+async def describe(
+    settings: Settings, view: View[Any], log: EventLog, *, report: Report
+) -> tuple[str | None, str, EventLog]:
+    return settings.secret("control_key"), view.definition, log
 
 
 async def refuse(error: Exception, *, report: Report) -> None:
@@ -97,6 +114,31 @@ async def test_they_end_with_the_block_whatever_they_do() -> None:
         assert await asyncio.gather(working, return_exceptions=True)
     with pytest.raises(ProcessLookupError):
         os.kill(pids[0], 0)
+
+
+@pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
+async def test_they_are_given_views_and_settings(view: View[Any]) -> None:
+    settings = Settings(partitions=7, control_key=SecretStr(new_master_key()))
+    log = EventLog("cluster", "topic", 7)
+    async with open_helpers(1) as [helper]:
+        found = await helper.run(describe, settings, view, log, report=Reports())
+    assert found == (settings.secret("control_key"), view.definition, log)
+
+
+async def test_a_function_of_no_module_is_a_line() -> None:
+    async with open_helpers(1) as [helper]:
+        with pytest.raises(Fatal, match=r"not lambdas; or run this with --processes 1"):
+            await helper.run(double, lambda: 1, report=Reports())
+        assert await helper.run(double, 1, report=Reports()) == 2
+
+
+@pytest.mark.parametrize(
+    "error",
+    [IndexChanged("c"), SequenceGap("d"), NoSuchView("e"), KafkaConnectionError("x"), KafkaError()],
+)
+def test_errors_of_the_servers_can_be_handed_over(error: Exception) -> None:
+    handed_over = pickle.loads(pickle.dumps(error))
+    assert (type(handed_over), str(handed_over)) == (type(error), str(error))
 
 
 def test_they_end_when_their_parent_is_killed() -> None:

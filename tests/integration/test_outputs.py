@@ -1,0 +1,108 @@
+"""What commands print for programs is what they declare, in every form.
+
+The harness checks each `--json` of all other tests as well (`tests/harness/command_line.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from uuid import uuid4
+
+from agents.client import open_commands, open_queries
+from deploy.environment import child_environment
+from models.commands import RegisterUser
+from models.queries import GetActiveUsers
+from tests.conftest import Deploy
+from tests.harness.command_tree import Done, Job, run_all
+from tests.harness.outputs import misfits, name_of, outputs
+from tests.integration.erasure import encrypted
+
+# Each only reads, or finds nothing to change; {id} is that of a command of anna.
+READING = (
+    *("active", "config", "dead drop --all --yes", "dead export", "dead list", "dead replay --all"),
+    *("dead show anna", "doctor --timeout 60", "follow {id} --aggregate anna --since 60"),
+    *("get anna", "history anna", "keys rotate", "keys status", "new", "search email anna"),
+    *("state verify", "status", "tail events --from-beginning --limit 1"),
+    *("tail outcomes --from-beginning --limit 1", "topics adopt --all", "topics create"),
+    *("topics skip-expired 0", "verify", "views prune", "views status --check"),
+)
+CHANGING = (
+    *("send register --id ben --email b@example.org --first-name B --last-name B",),
+    *("send register --id ben --email b@example.org --first-name B --last-name B",),
+    *(
+        "send update --id ben --last-name Bo",
+        "send deactivate --id ben",
+        "send reactivate --id ben",
+    ),
+    *("send --from {file}", "views rebuild --timeout 110", "views rollback --timeout 110"),
+    *("views prune --yes", "erase anna --yes --prove --timeout 110", "erase ben --yes"),
+)
+ELSEWHERE: Mapping[str, str] = {
+    "demo": "tests/integration/test_demo.py",
+    "down": "tests/integration/test_embedded_stack.py",
+    "faults": "tests/unit/faults/test_report.py",
+    "registrations": "tests/integration/test_daily_registrations.py",
+    "state rebuild": "tests/integration/test_state_versions.py",
+    "top": "tests/integration/test_watching.py",
+    "up": "tests/integration/test_embedded_stack.py",
+}
+FORMS = ("json", "ndjson", "tsv")
+
+
+def check(done: Done) -> None:
+    """That it printed something that fits, or nothing because there is nothing."""
+    form = done.arguments[-1]
+    told = f"{' '.join(done.arguments)} ended with {done.code}: {done.out}{done.err}"
+    assert done.code in (0, 1), told
+    assert done.out or form != "json", told
+    assert misfits(name_of(done.arguments), form, done.out) == [], told  # type: ignore[arg-type]
+
+
+def test_every_command_is_run() -> None:
+    run = {name_of(line.split()) for line in (*READING, *CHANGING)}
+    assert run | ELSEWHERE.keys() == outputs().keys()
+    assert run.isdisjoint(ELSEWHERE)
+
+
+async def test_each_form_is_as_declared(deploy: Deploy, tmp_path: Path) -> None:
+    deployed = deploy("commands", "views", partitions=1, **encrypted())
+    register = RegisterUser(
+        aggregate_id="anna",
+        email="anna@example.org",
+        first_name="Anna",
+        last_name="Li",
+        registration_source="web",
+    )
+    async with open_commands(deployed.settings) as commands:
+        outcome = await commands.dispatch(register)
+    async with open_queries(deployed.settings) as queries:
+        await queries.execute(GetActiveUsers(), at_least=outcome.token, timeout=60)
+    file = tmp_path / "commands.ndjson"
+    file.write_text(f'{{"type": "EraseUser", "aggregateId": "{uuid4()}"}}\nno command\n')
+    others = {name: value for name, value in os.environ.items() if name[:5] != "CQRS_"}
+    environment = {
+        **others,
+        **child_environment(deployed.settings),
+        "CQRS_STACK_HOME": str(tmp_path),
+    }
+
+    async def run(lines: Sequence[str], *forms: str) -> None:
+        jobs = [
+            Job(
+                [*line.format(id=register.id, file=file).split(), "-o", form],
+                environment,
+                timeout=120,
+            )
+            for line, form in product(lines, forms)
+            if not (form == "tsv" and not outputs()[name_of(line.split())].columns)
+        ]
+        for done in await asyncio.to_thread(run_all, jobs):
+            check(done)
+
+    await run(READING, *FORMS)
+    for line in CHANGING:
+        await run([line], "json")
