@@ -124,13 +124,15 @@ def _print(stack: EmbeddedStack, found: Overview) -> None:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
     for label, line, is_late in _lines(found):
         # Indented, and no word is broken: commands and variables are copied.
+        indent = _LABEL_COLUMNS + (len("! ") if is_late else 0)
         text = textwrap.fill(
             line,
-            max(width - _LABEL_COLUMNS - len("! "), 20),
-            subsequent_indent=" " * (_LABEL_COLUMNS + len("! ")),
+            max(width - indent, 20) + indent,
+            initial_indent=" " * indent,
+            subsequent_indent=" " * indent,
             break_long_words=False,
             break_on_hyphens=False,
-        )
+        ).lstrip()
         click.echo(f"{label:<{_LABEL_COLUMNS}}{marked(text, 'late') if is_late else text}")
 
 
