@@ -50,6 +50,8 @@ _PROBE_INTERVAL_S = 1
 class Connection(AIOKafkaConnection):  # type: ignore[misc]
     """A connection to one broker."""
 
+    _request_timeout: float  # in seconds
+
     _replace_at = math.inf
 
     def connected(self) -> bool:
