@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 from elasticsearch import AsyncElasticsearch
@@ -69,13 +70,13 @@ async def _open_served_view(context: BenchContext) -> AsyncIterator[_View]:
             yield view
 
 
-async def our_rebuild(context: BenchContext) -> Figures:
+async def our_rebuild(context: BenchContext, processes: int = 2) -> Figures:
     """Measure `cqrs views rebuild`, from the start of its process to its end."""
     view = await context.once(_open_served_view)
     settings, users = view.settings, context.size["users"]
     former = await view.serving()
     log = context.folder / f"{settings.namespace}rebuild.log"
-    command = [*module_command("deploy.cli"), "views", "rebuild"]
+    command = [*module_command("deploy.cli"), "views", "rebuild", "--processes", str(processes)]
     begin = time.perf_counter()
     with contestant(command, settings, log) as process:
         cpu_seconds = await process.finished(timeout=WAIT_TIMEOUT_S)
@@ -126,6 +127,11 @@ REBUILDING = Benchmark(
             "documents, checks the sums of the index, hands the index over to the worker and moves "
             "the alias. Two processes share the work, as by default.",
             our_rebuild,
+        ),
+        Contestant(
+            "cqrs-streams, one process",
+            "The same with `--processes 1`.",
+            partial(our_rebuild, processes=1),
         ),
         Contestant(
             "plain bulk loop",

@@ -40,7 +40,7 @@ _RUN_APP = Path(__file__).with_name("run_app.py")
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 # Until a stopping worker is killed. It exits by itself after 9 s (`STOP_DEADLINE_S`), unless it is
-# suspended or completely blocked.
+# suspended.
 _STOP_TIMEOUT_S = 12
 
 # Between the end of a worker and its next start. After a run that was longer than the last of these

@@ -219,6 +219,7 @@ def print_table(
     }
     console = Console(highlight=False)
     shown = list(headers)
+    has_box = False
     if console.is_terminal:
         leaving = iter(droppable)
         while (
@@ -226,12 +227,16 @@ def print_table(
             > console.width
         ) and (left_out := next(leaving, None)):
             shown.remove(left_out)
-        for header in prose:  # it may be narrower before the table is too wide
-            width_of[header] = max(len(word) for word in header.split())
-        console.width = max(console.width, _needed([width_of[one] for one in shown]))
+        for number, header in enumerate(headers):
+            if header in prose:  # no word is broken, but the table may get narrower than planned
+                words = " ".join([header, *(row[number] for row in cells)]).split()
+                width_of[header] = min(_PROSE_COLUMNS, max(map(len, words)))
+        needed = _needed([width_of[one] for one in shown])
+        has_box = needed <= console.width  # the terminal would break a wider one
+        console.width = max(console.width, needed)
     else:
         console.width = _needed([width_of[one] for one in shown])
-    table = Table(box=HEAVY_HEAD if console.is_terminal else None, pad_edge=console.is_terminal)
+    table = Table(box=HEAVY_HEAD if has_box else None, pad_edge=has_box)
     for header in shown:
         is_prose = header in prose and console.is_terminal
         table.add_column(

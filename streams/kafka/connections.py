@@ -9,7 +9,8 @@
 - A token that is refused is an error. The broker answers with the reason first, and with an error
   when that is acknowledged (RFC 7628, section 3.2.3). aiokafka takes the answer for success; later
   the broker closes the connection, and no client finds out why.
-- A host that is gone without a word (power, network) ends the connection after 10 s. aiokafka waits
+- A host that is gone without a word (power, network) is given up after 10 s: one that is connected,
+  and one that does not answer who connects, where systems try for two minutes. aiokafka waits
   as long as a request may take, and a slow broker is given long. Nobody looks meanwhile for the
   next leader of a partition, or the next coordinator of a group.
 - A connection is replaced before its session ends, when no answer is awaited on it. A broker ends
@@ -39,7 +40,7 @@ _USED_SHARE = 0.75
 
 _ACKNOWLEDGED = b"\x01"
 
-# After this time the system gives up a host that acknowledges nothing, not even probes of an idle
+# After this time a host is given up that acknowledges nothing, not even probes of an idle
 # connection. The host does that, not the broker, which may be busy.
 _HOST_TIMEOUT_S = 10
 _PROBE_AFTER_S = 5
@@ -48,6 +49,8 @@ _PROBE_INTERVAL_S = 1
 
 class Connection(AIOKafkaConnection):  # type: ignore[misc]
     """A connection to one broker."""
+
+    _request_timeout: float  # in seconds
 
     _replace_at = math.inf
 
@@ -85,8 +88,15 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc]
         """Return what authenticates with a token."""
         return _TokenAuthenticator(sasl_oauth_token_provider=self._sasl_oauth_token_provider)
 
+    async def connect(self) -> Any:
+        """Connect: the host has 10 s to answer, and from then on each request has its time."""
+        self._answer_timeout = self._request_timeout
+        self._request_timeout = min(_HOST_TIMEOUT_S, self._answer_timeout)
+        return await super().connect()
+
     def _create_reader_task(self) -> Any:
         """Do so, first of all on a new connection."""
+        self._request_timeout = self._answer_timeout
         if sys.platform == "linux":
             _give_up_lost_hosts(self._writer.get_extra_info("socket"))
         return super()._create_reader_task()

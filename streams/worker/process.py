@@ -1,7 +1,8 @@
 """A worker's process: how it starts, how it stops, and what its exit code means.
 
     0    it was asked to stop (SIGTERM or SIGINT) and has stopped in order
-    1    it could not continue: the last line says why
+    1    it could not continue: the last line says why; or it was asked to stop and some code let no
+         other run: the last lines say where
     124  it was asked to stop and did not in time: it exited as it was
     143  it was asked to stop a second time, and exited at once
 
@@ -12,6 +13,7 @@ of the partition or by the broker, and done again.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
@@ -35,6 +37,10 @@ from streams.worker.logs import end_log, last_line, log_defect
 # A worker that was asked to stop exits after this time, whatever blocks it. The steps of stopping
 # have limits of their own, which together are shorter; see `StreamApp.on_stop`.
 STOP_DEADLINE_S = 9.0
+
+# How much later it exits if not even the thread that waits for the deadline runs: before the
+# supervisor kills it, and with time for that thread on a busy machine.
+_BLOCKED_S = 2.0
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 _EXIT_TOO_LATE = 124  # as timeout(1) returns
@@ -147,6 +153,9 @@ class StreamWorker(faust.Worker):
         that does not respond, delays nothing.
         """
         signal.sigwait(_SIGNALS)
+        # Takes no thread of Python's: also if code of a library lets none run, or the interpreter
+        # is ending. It writes where each thread is.
+        faulthandler.dump_traceback_later(STOP_DEADLINE_S + _BLOCKED_S, exit=True, file=2)
         with suppress(RuntimeError):  # the loop is closed: the process is about to end
             self.loop.call_soon_threadsafe(self._on_sigterm)
         again = signal.sigtimedwait(_SIGNALS, STOP_DEADLINE_S)

@@ -254,7 +254,7 @@ async def test_a_killed_rebuild_resumes_where_it_was(deploy: Deploy) -> None:
     async with rebuilding(deployed) as interrupted:
         os.killpg(interrupted.process.pid, signal.SIGINT)
         _, said = await interrupted.process.communicate()
-        assert (interrupted.process.returncode, said) == (130, b"cqrs: interrupted\n")
+        assert (interrupted.process.returncode, said.strip()) == (130, b"cqrs: interrupted")
     async with rebuilding(deployed) as bereft:
         bereft.helper().kill()
         _, said = await bereft.process.communicate()

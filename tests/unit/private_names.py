@@ -235,6 +235,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
             "overrides it, which is called before anything is sent, to set options of the socket"
         ),
         "aiokafka.conn:AIOKafkaConnection.close": "closes one that is broken, or is to be replaced",
+        "aiokafka.conn:AIOKafkaConnection._request_timeout": (
+            "changes it while it connects: requests have longer"
+        ),
         "aiokafka.conn:AIOKafkaConnection.connect": "connects as aiokafka's clients do",
         "aiokafka.conn:AIOKafkaConnection.connected": (
             "overrides it, which clients ask before each request, to end a session there"

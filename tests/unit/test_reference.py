@@ -9,6 +9,8 @@ from typing import get_args
 import pytest
 
 from models.errors import PoisonCode
+from tests.harness.command_tree import leaves
+from tests.harness.outputs import outputs
 from tests.harness.reference import DOCS, pages, renewed
 
 ROOMS = ("models", "streams", "agents")
@@ -24,6 +26,15 @@ def test_what_is_made_from_the_code_is_up_to_date(path: Path) -> None:
 
 def test_what_pages_have_of_the_code_is_found() -> None:
     assert {path.name for path in pages()} == PAGES
+
+
+def test_every_command_that_prints_for_programs_says_what() -> None:
+    has_forms = {
+        " ".join(path)
+        for path, command in leaves()
+        if any("-o" in one.opts for one in command.params)
+    }
+    assert has_forms == outputs().keys()
 
 
 def test_every_code_of_a_rejection_is_there() -> None:

@@ -131,6 +131,7 @@ def test_ids_and_addresses_are_whole_at_any_width(
     lines = [click.unstyle(line) for line in table(capsys)]
     assert any(ID in line and EMAIL in line for line in lines)
     assert ("Anna Muster" in "".join(lines)) is (columns == 200)
+    assert any("━" in line for line in lines) is (columns >= 110)
     if columns >= 110:
         assert max(map(len, lines)) <= columns
 

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from deploy.embedded.ports import HOST
+from streams.kafka import connections
 from streams.kafka.clients import new_consumer, new_producer
 from streams.kafka.connections import create_connection
 from streams.settings import Settings
@@ -101,6 +102,24 @@ def test_the_system_ends_a_connection_to_a_host_that_is_gone() -> None:
 
     asyncio.run(scenario())
     run_on_uvloop(scenario())
+
+
+async def test_a_host_that_does_not_answer_a_connection_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However long a request may take."""
+    monkeypatch.setattr(connections, "_HOST_TIMEOUT_S", 0.1)
+    with socket.create_server((HOST, 0), backlog=0) as server:
+        address = server.getsockname()
+        only = socket.create_connection(address)  # the system answers no other one
+        with only, pytest.raises(asyncio.TimeoutError):
+            await create_connection(*address, request_timeout_ms=3_600_000)
+
+
+async def test_a_broker_that_has_been_reached_may_take_as_long_as_a_request_may() -> None:
+    async with fake_broker(0) as port:
+        with closing(await create_connection(HOST, port, request_timeout_ms=3_600_000)) as opened:
+            assert opened._request_timeout == 3600
 
 
 def run_on_uvloop(scenario: Any) -> None:

@@ -95,6 +95,47 @@ def test_the_reason_is_the_last_line_after_those_that_were_held_back() -> None:
     assert done.stderr.splitlines()[-1] == "error: do this"
 
 
+_HOLDS_THE_INTERPRETER = """
+import ctypes
+import os
+import signal
+import threading
+from types import SimpleNamespace
+
+import faust
+
+from streams.worker import process
+
+asked = threading.Event()
+
+
+def never_let_another_thread_run(_):
+    os.kill(os.getpid(), signal.SIGTERM)
+    asked.wait()
+    ctypes.PyDLL(None).pause()
+
+
+process.STOP_DEADLINE_S = process._BLOCKED_S = 0.1
+faust.Worker.execute_from_commandline = never_let_another_thread_run
+worker = process.StreamWorker.__new__(process.StreamWorker)
+worker.loop = SimpleNamespace(call_soon_threadsafe=lambda _: asked.set())
+worker.app = SimpleNamespace(failure=None)
+worker.execute_from_commandline()
+"""
+
+
+def test_it_leaves_also_if_code_of_a_library_lets_no_other_code_run() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _HOLDS_THE_INTERPRETER],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "in never_let_another_thread_run" in done.stderr
+
+
 def test_a_worker_may_open_as_many_files_as_the_system_allows() -> None:
     """The usual limit is less than the connections of a worker that takes all partitions over."""
     raised = subprocess.run(
