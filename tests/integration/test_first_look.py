@@ -11,10 +11,13 @@ import sys
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
+import pytest
 
 from deploy.supervisor import running
 from deploy.waiting import wait_until
 from tests.harness.command_line import ROOT
+
+pytestmark = pytest.mark.timeout(600)  # a score of commands, each a process: slow when it is busy
 
 CQRS = f"{sys.executable} -m deploy.cli"
 # Read from the environment alone, as any other program does.

@@ -55,6 +55,7 @@ async def _there_and_back(run: Run, older: OlderProgram, order: Sequence[Role]) 
         open_view_positions(deployed, run.stack) as view,
     ):
         await traffic.until_deciding()
+        await view.catch_up()  # its first index is loaded
         replacing = _Replacing(run, deployed, traffic, view, burst)
         for _ in range(rounds):
             for role in order:
