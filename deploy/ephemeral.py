@@ -260,9 +260,9 @@ class Deployment:
             Fatal: it did not end in time, or not with code 0.
         """
         code = await asyncio.to_thread(worker.terminate)
-        self.workers.remove(worker)  # not before: its log belongs to the report of a failure
         if code:
             raise Fatal(f"a {worker.role} worker ended with code {code} when it was stopped")
+        self.workers.remove(worker)  # not before: its log belongs to the report of a failure
 
     def of(self, role: Role) -> list[WorkerProcess]:
         """Return the workers of one role."""
