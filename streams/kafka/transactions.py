@@ -202,6 +202,7 @@ class TransactionalProducer:
     ) -> Mapping[str, int]:
         await producer.begin_transaction()
         ended = producer._txn_manager.wait_for_transaction_end()
+        ended.add_done_callback(retrieve)
         checking: asyncio.Future[None] | None = None
         try:
             acknowledgements = []

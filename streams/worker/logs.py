@@ -145,10 +145,16 @@ class CountingHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not b
         super().__init__()
         self._remembered: dict[tuple[str, int, str], _Repeated] = {}  # the oldest first
         self._timer: threading.Timer | None = None
+        self._is_closed = False
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the line, or count it; called with the handler's lock."""
-        if record.levelno < logging.WARNING and not record.name.startswith("aiokafka"):
+        """Write the line, or count it; called with the handler's lock.
+
+        After `close` every line is written: the interpreter may be ending, which lets no new thread
+        run, and whoever starts a timer then waits for it for ever.
+        """
+        is_news = record.levelno < logging.WARNING and not record.name.startswith("aiokafka")
+        if is_news or self._is_closed:
             super().emit(record)
             return
         key = (record.name, record.levelno, record.getMessage())
@@ -168,6 +174,7 @@ class CountingHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not b
     def close(self) -> None:
         """Write what was only counted so far."""
         with self._guard():
+            self._is_closed = True
             if self._timer is not None:
                 self._timer.cancel()
             self._write_due(float("inf"))

@@ -239,6 +239,37 @@ def calls() -> Iterator[tuple[str, ast.Call]]:
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", node
 
 
+_AT_THE_END = """
+import logging
+import logging.config
+
+from streams.worker.logs import logging_config
+
+logging.config.dictConfig(logging_config("INFO"))
+
+
+class Late:
+    def __del__(self, log=logging.getLogger("asyncio")):
+        log.error("nobody looked")
+
+
+late = [Late(), Late()]
+"""
+
+
+def test_what_is_repeated_while_the_interpreter_ends_does_not_hold_it_up() -> None:
+    """It lets no new thread run, so whoever starts one waits for ever."""
+    done = subprocess.run(
+        [sys.executable, "-c", _AT_THE_END],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stderr.count("nobody looked") == 2
+
+
 def test_every_line_has_an_event_and_every_event_is_documented() -> None:
     used = {"defect", "worker-failed"}
     for where, call in calls():
