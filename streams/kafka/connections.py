@@ -26,6 +26,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable
+from contextlib import suppress
 from types import FunctionType, MethodType
 from typing import Any, cast
 
@@ -132,13 +133,14 @@ class _TokenAuthenticator(OAuthAuthenticator):  # type: ignore[misc]
 
 def _give_up_lost_hosts(end: Any) -> None:
     """Let the system end the connection of this socket when its host is gone."""
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, value in (
-        (socket.TCP_USER_TIMEOUT, 1000 * _HOST_TIMEOUT_S),
-        (socket.TCP_KEEPIDLE, _PROBE_AFTER_S),
-        (socket.TCP_KEEPINTVL, _PROBE_INTERVAL_S),
-    ):
-        end.setsockopt(socket.IPPROTO_TCP, option, value)
+    with suppress(OSError):  # it has ended already: whoever reads from it finds that out
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in (
+            (socket.TCP_USER_TIMEOUT, 1000 * _HOST_TIMEOUT_S),
+            (socket.TCP_KEEPIDLE, _PROBE_AFTER_S),
+            (socket.TCP_KEEPINTVL, _PROBE_INTERVAL_S),
+        ):
+            end.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def create_connection(host: str, port: int, **options: Any) -> AIOKafkaConnection:

@@ -69,16 +69,16 @@ def name_of(arguments: Sequence[str]) -> str:
 def misfits(name: str, form: Form, printed: str) -> list[str]:
     """Return what is not as the command declares of what it printed, but as a table.
 
-    Some commands print several lines as `json`, too: each is a line of `ndjson`.
+    Some commands print lines of `ndjson` as `json`, too, also only one.
     """
     output, lines = outputs()[name], printed.splitlines()
     if form == "tsv":
         width = len(output.columns)
         return [line for line in lines if len(line.split("\t")) != width]
-    is_whole = form == "json" and len(lines) == 1
-    validator = jsonschema.Draft202012Validator(
-        schema_of(output.document if is_whole else _line(output))
-    )
+    schema = schema_of(_line(output))
+    if form == "json" and len(lines) == 1:
+        schema = {"anyOf": [schema_of(output.document), schema]}
+    validator = jsonschema.Draft202012Validator(schema)
     return [
         f"{'.'.join(map(str, error.absolute_path)) or 'the whole'}: {error.message}"
         for line in lines
@@ -103,7 +103,7 @@ def schema_of(shape: Any) -> Schema:
         return {"type": "array", "items": schema_of(arguments[0])}
     if _is_mapping(origin):
         return {"type": "object", "additionalProperties": schema_of(arguments[1])}
-    properties = {name: schema_of(one) for name, one, _ in _fields(shape)}
+    properties = {name: schema_of(one) for name, one in _types(shape)}
     return {
         "type": "object",
         "properties": properties,
@@ -194,25 +194,38 @@ def _table(shape: type) -> str:
     return "\n".join([f"### {shape.__name__}", "", about, "", *head, *rows, ""])
 
 
+def _types(shape: type) -> Iterator[tuple[str, Any]]:
+    """Yield name and type of each field of a class, as JSON has them."""
+    hints = get_type_hints(shape)
+    for name in _names(shape):
+        yield to_camel(name), hints[name]
+    for name in _properties(shape):
+        yield to_camel(name), get_type_hints(getattr(shape, name).fget)["return"]
+
+
+def _names(shape: type) -> Sequence[str]:
+    if is_dataclass(shape):
+        return [one.name for one in fields(shape)]
+    if issubclass(shape, BaseModel):
+        return [*shape.model_fields]
+    assert issubclass(shape, msgspec.Struct), shape
+    return [*shape.__struct_fields__]
+
+
+def _properties(shape: type) -> Sequence[str]:
+    return getattr(shape, "json_properties", ())
+
+
 def _fields(shape: type) -> Iterator[tuple[str, Any, str]]:
     """Yield name, type and meaning of each field of a class."""
-    if is_dataclass(shape):
-        names = [one.name for one in fields(shape)]
-    elif issubclass(shape, BaseModel):
-        names = [*shape.model_fields]
-    else:
-        assert issubclass(shape, msgspec.Struct), shape
-        names = [*shape.__struct_fields__]
     meanings: dict[str, str] = {}
     for one in reversed(shape.__mro__[:-1]):
         if one.__module__.partition(".")[0] in _OURS:
             meanings |= _docstrings(one)
-    hints = get_type_hints(shape)
-    for name in names:
-        yield to_camel(name), hints[name], _as_json(meanings.get(name, ""))
-    for name in getattr(shape, "json_properties", ()):
-        found = getattr(shape, name)
-        yield to_camel(name), get_type_hints(found.fget)["return"], _as_json(str(found.__doc__))
+    meanings |= {name: str(getattr(shape, name).__doc__) for name in _properties(shape)}
+    found = {to_camel(name): _as_json(meaning) for name, meaning in meanings.items()}
+    for name, kind in _types(shape):
+        yield name, kind, found.get(name, "")
 
 
 def _as_json(text: str) -> str:
