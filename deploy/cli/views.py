@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -124,13 +123,13 @@ def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
 )
 @click.option(
     "--processes",
+    default=1,
+    show_default=True,
     type=click.IntRange(1, 256),
-    help="Number of processes that load and check; by default one for each core, and two at most.",
+    help="Number of processes that load and check. More are quicker only where cores are free.",
 )
 @_SERVED.option
-def rebuild(
-    view: str, timeout: float, abandon_serving: bool, processes: int | None, form: Form
-) -> None:
+def rebuild(view: str, timeout: float, abandon_serving: bool, processes: int, form: Form) -> None:
     """Build a new index from the first event, then serve that one.
 
     Queries and workers continue with the former index meanwhile. If it is interrupted, run it
@@ -146,7 +145,7 @@ def rebuild(
                 timeout=timeout,
                 progress=progress,
                 abandon_serving=abandon_serving,
-                processes=processes or min(2, len(os.sched_getaffinity(0))),
+                processes=processes,
             )
         )
     line = f"{view} is {state.name} now; `cqrs views prune {view}` deletes the former one"
