@@ -47,9 +47,7 @@ class Helper:
         self._process.start()
         there.close()
 
-    async def run(
-        self, work: Callable[..., Coroutine[Any, Any, T]], *args: Any, report: Report
-    ) -> T:
+    async def run(self, work: Work[T], *args: Any, report: Report) -> T:
         """Run `work(*args, report=...)` in the process; function and arguments are pickled.
 
         If this is cancelled, the process is killed.

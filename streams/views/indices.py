@@ -38,7 +38,7 @@ _FIXED_SETTINGS: Mapping[str, Any] = {
     "default_pipeline": "_none",
     "final_pipeline": "_none",
 }
-_LOADING_SETTINGS: Mapping[str, Any] = {
+LOADING_SETTINGS: Mapping[str, Any] = {
     "number_of_replicas": 0,
     "auto_expand_replicas": "false",  # it would overrule the number
     "refresh_interval": "-1",
@@ -184,7 +184,7 @@ class ViewIndices:
         if log is not None:
             meta |= {"partitions": log.partitions, "topic": log.topic_id}
         aliases = [writes_alias(name), identity, *([self._followed] if followed else [])]
-        fixed = {**_FIXED_SETTINGS, **_LOADING_SETTINGS}
+        fixed = {**_FIXED_SETTINGS, **LOADING_SETTINGS}
         with translating(self._client):
             try:
                 await self._client.indices.create(
@@ -338,7 +338,7 @@ class ViewIndices:
             served=self._served in aliases,
             writable=writes_alias(name) in aliases and identity in (None, *aliases),
             closed=settings.get("verified_before_close") == "true",
-            loading=settings.get("refresh_interval") == _LOADING_SETTINGS["refresh_interval"],
+            loading=settings.get("refresh_interval") == LOADING_SETTINGS["refresh_interval"],
         )
 
 

@@ -1,4 +1,4 @@
-"""What several processes do at once to build an index: load partitions, add up slices.
+"""What several processes do at once to build an index: load partitions, add up documents.
 
 Each function has connections of its own and needs nothing of the process that it runs in, so a
 helper can run it as well (`views/helpers.py`).
@@ -6,7 +6,8 @@ helper can run it as well (`views/helpers.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import TypeVar
 
 from models.messages import Event
@@ -22,8 +23,9 @@ from streams.views.indices import ViewIndices
 from streams.views.projection import View
 from streams.views.projector import Projector
 from streams.views.situation import EventLog
-from streams.views.store import Slice
-from streams.views.tally import DocumentTallies, Tally
+from streams.views.status import tally_documents
+from streams.views.store import PointInTime
+from streams.views.tally import Tally
 from streams.views.writer import PartitionWriter
 
 E = TypeVar("E", bound=Event)
@@ -75,21 +77,22 @@ async def load_partitions(
         await Feed(settings, names.events, reader, writers).load(ends, report_position)
 
 
-async def tally_slice(
-    settings: Settings, view: View[E], index: str, partitions: int, slice_: Slice, *, report: Report
-) -> Sequence[Tally]:
-    """Return the tallies of a slice of the documents of an index, by partition.
+async def tally_part(
+    settings: Settings,
+    view: View[E],
+    index: str,
+    partitions: int,
+    point: PointInTime,
+    *,
+    report: Report,
+) -> list[Tally]:
+    """Return the tallies of a part of the documents of an index, by partition.
 
-    `report` is told how many documents of the slice were read.
+    `report` is told how many documents of the part were read.
 
     Raises:
         Fatal, Transient: Elasticsearch refuses, or failed.
     """
-    tallies, read = DocumentTallies(view.projection, partitions), 0
     async with connected(settings, timeout=REQUEST_TIMEOUT_S) as client:
         store = ViewIndices.from_settings(settings, client, view).store(index)
-        async for page in store.pages(slice_):
-            tallies.add_all(page)
-            read += len(page)
-            report(slice_.number, read)
-    return tallies.by_partition
+        return await tally_documents(view, store, partitions, point, partial(report, point.number))

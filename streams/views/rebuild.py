@@ -34,7 +34,7 @@ from streams.views.cutover import Cutover
 from streams.views.helpers import Helper, Report, Work, open_helpers
 from streams.views.indices import ViewIndices
 from streams.views.lifecycle import Create, Follow
-from streams.views.loading import load_partitions, tally_slice
+from streams.views.loading import REQUEST_TIMEOUT_S, load_partitions, tally_part
 from streams.views.projection import View
 from streams.views.situation import EventLog, IndexState
 from streams.views.source import event_log, has_workers
@@ -43,8 +43,6 @@ from streams.views.tally import total
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
-
-_REQUEST_TIMEOUT_S = 60.0
 
 
 class Rebuild(Generic[E]):
@@ -150,14 +148,14 @@ class Rebuild(Generic[E]):
 
         async with store.point_in_time() as point:
             found = await _at_once(
-                tally_slice,
+                tally_part,
                 [
                     (
                         self._settings,
                         self._view,
                         store.name,
                         len(partitions),
-                        point.slice(one, self._processes),
+                        point.part(one, self._processes),
                     )
                     for one in range(self._processes)
                 ],
@@ -226,7 +224,7 @@ async def rebuild(
     """
     log = await event_log(settings, view)
     try:
-        async with connected(settings, timeout=_REQUEST_TIMEOUT_S) as client:
+        async with connected(settings, timeout=REQUEST_TIMEOUT_S) as client:
             building = Rebuild(settings, client, view, log, progress, processes)
             return await building.run(timeout=timeout, abandon_serving=abandon_serving)
     except KafkaError as error:

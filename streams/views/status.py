@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from streams.views.indices import ViewIndices
 from streams.views.projection import View
 from streams.views.situation import IndexState, Situation, trouble
 from streams.views.source import event_log
-from streams.views.store import ViewStore
+from streams.views.store import PointInTime, ViewStore
 from streams.views.tally import DocumentTallies, Tally
 
 _REQUEST_TIMEOUT_S = 60.0
@@ -159,7 +159,13 @@ async def _is_complete(
 ) -> bool | None:
     """Return whether the documents have the tally of the checkpoints; None if it is not known."""
     await store.refresh()
-    tallies = await tally_documents(view, store, len(before), progress)
+    total = await store.count()
+
+    def report(read: int) -> None:
+        progress(f"Adding up {store.name}", read, total)
+
+    async with store.point_in_time() as point:
+        tallies = await tally_documents(view, store, len(before), point, report)
     after = (await store.checkpoints(before)).checkpoints
     if after != before:
         return None
@@ -178,14 +184,19 @@ async def _is_complete(
 
 
 async def tally_documents(
-    view: View[Any], store: ViewStore, partitions: int, progress: ProgressCallback
+    view: View[Any],
+    store: ViewStore,
+    partitions: int,
+    point: PointInTime,
+    report: Callable[[int], None],
 ) -> list[Tally]:
-    """Return the tally of an index's documents for each partition, as of its last refresh."""
-    tallies = DocumentTallies(view.projection, partitions)
-    done, total = 0, await store.count()
-    async with store.point_in_time() as point:
-        async for page in store.pages(point.slice(0, 1)):
-            tallies.add_all(page)
-            done += len(page)
-            progress(f"Adding up {store.name}", done, total)
+    """Return the tally of the documents of a point in time, or of a part, for each partition.
+
+    `report` is told how many documents were read.
+    """
+    tallies, read = DocumentTallies(view.projection, partitions), 0
+    async for page in store.pages(point):
+        tallies.add_all(page)
+        read += len(page)
+        report(read)
     return tallies.by_partition

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, NoReturn
 
 from elastic_transport import NodeConfig, ObjectApiResponse
@@ -98,25 +98,21 @@ class Hit(NamedTuple):
     sort_values: list[Any]
 
 
-class Slice(NamedTuple):
-    """One of `of` parts of the documents as they were at a point in time; each is in one part."""
+@dataclass
+class PointInTime:
+    """The documents of an index at one moment, or one of `of` parts of them, from number 0 on.
 
-    point: str
-    """Elasticsearch's id for that point."""
+    Each document is in one part. `ViewStore.point_in_time` opens and closes it.
+    """
+
+    id: str
+    """Elasticsearch may give it another one; only the last one has to be closed."""
     number: int = 0
     of: int = 1
 
-
-class PointInTime:
-    """What an index had at one moment; `ViewStore.point_in_time` opens and closes it."""
-
-    def __init__(self, point: str) -> None:
-        self.id = point
-        """Elasticsearch may give it another one; only the last one has to be closed."""
-
-    def slice(self, number: int, of: int) -> Slice:
-        """Return one of `of` parts, from 0 on."""
-        return Slice(self.id, number, of)
+    def part(self, number: int, of: int) -> PointInTime:
+        """Return a part, which may be read in another process; the only one is the whole."""
+        return self if of == 1 else replace(self, number=number, of=of)
 
 
 class ViewStore:
@@ -356,7 +352,7 @@ class ViewStore:
         They are as of one moment: the last refresh before the first is read.
         """
         async with self.point_in_time() as point:
-            async for page in self._pages(point):
+            async for page in self.pages(point):
                 for document in page:
                     yield document
 
@@ -372,21 +368,18 @@ class ViewStore:
             with translating(self._client):
                 await self._client.close_point_in_time(id=point.id)
 
-    def pages(self, part: Slice) -> AsyncIterator[list[Document]]:
-        """Yield every document of a slice, stand-ins included, in no order, many at a time."""
-        return self._pages(PointInTime(part.point), part)
+    async def pages(self, point: PointInTime) -> AsyncIterator[list[Document]]:
+        """Yield every document, or those of a part, in no order, many at a time.
 
-    async def _pages(
-        self, point: PointInTime, part: Slice | None = None
-    ) -> AsyncIterator[list[Document]]:
+        Stand-ins are included.
+        """
+        part = None if point.of == 1 else {"id": point.number, "max": point.of}
         after = None
         while True:
             with translating(self._client):
                 response = await self._client.search(
                     pit={"id": point.id, "keep_alive": _KEEP_ALIVE},
-                    slice=None
-                    if part is None or part.of == 1
-                    else {"id": part.number, "max": part.of},
+                    slice=part,
                     size=_PAGE_DOCUMENTS,
                     sort=["_shard_doc"],
                     search_after=after,
