@@ -29,13 +29,12 @@ from streams.buses import QueryBus
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import Document, IndexDefinition, in_namespace, writes_alias
 from streams.settings import Settings
-from streams.views.indices import ViewIndices
+from streams.views.indices import LOADING_SETTINGS, ViewIndices
 from streams.views.read_your_writes import ReadYourWrites
 from streams.views.store import ViewStore
 
 KINDS = ("domain", "name", "3-12 characters", "1-2 characters", "full", "upper case", "absent")
 _CHANGED_USERS = 20_000  # at most; they are changed in turn
-_LOADING = {"number_of_replicas": 0, "refresh_interval": -1}  # as ViewIndices.create has it
 _PARALLEL_REQUESTS = 4
 _CHUNK_DOCUMENTS = 2000
 
@@ -100,7 +99,9 @@ async def open_searched_users(
         else:
             await client.indices.create(
                 index=name,
-                settings={"index": {**index.settings, "number_of_shards": shards, **_LOADING}},
+                settings={
+                    "index": {**index.settings, "number_of_shards": shards, **LOADING_SETTINGS}
+                },
                 mappings=index.mappings(),
                 aliases={writes_alias(name): {}},
             )

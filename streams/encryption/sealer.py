@@ -111,7 +111,7 @@ class PartitionSealer:
     def clear(self) -> None:
         """Forget the changes, which were committed, and the keys in the clear."""
         self._changes.clear()
-        self._prepared.clear()
+        self.end_group()
 
     def _get(self, aggregate_id: bytes) -> AESGCM | None:
         """Return the data key of an aggregate; as `PartitionKeys.get`."""
