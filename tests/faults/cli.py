@@ -10,6 +10,7 @@ import click
 
 from deploy.cli.output import Form, Output
 from deploy.cli.terminal import examples, progress_bar
+from deploy.embedded.processes import Compiler
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
 from tests.faults.catalogue import SCENARIOS, SECURED
@@ -115,8 +116,10 @@ def _play(
     earlier = results.passed(scenario.name, scale, seed, local_store, secure)
     if earlier is not None:
         return earlier
+    # In a short run the servers would spend most of it compiling.
+    compiler: Compiler = "optimising" if scale == "full" else "quick"
     with (
-        EmbeddedStack.temporary(TerminalProgress(), secure=secure) as stack,
+        EmbeddedStack.temporary(TerminalProgress(), secure=secure, compiler=compiler) as stack,
         progress_bar() as progress,
     ):
         playing = play(
