@@ -100,7 +100,7 @@ class EmbeddedStack:
         secure: whether to start it with TLS, authentication and ACLs; a secured stack stays so.
         kafka_heap_mb: heap of Kafka in MiB.
         elasticsearch_heap_mb: heap of Elasticsearch in MiB.
-        compiler: that of both JVMs; the quick one is for all but measurements.
+        compiler: that of both JVMs; the quick one is for all but measurements and long runs.
         kafka_jars: key of `ROOTS`, to run an older Kafka.
         elasticsearch_jars: the same for Elasticsearch.
     """
