@@ -79,7 +79,11 @@ class ChunkConsumer(driver.Consumer):
         return self._active_partitions
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
-        """Yield a message per fetched chunk."""
+        """Yield a message per fetched chunk, also if a rebalance has begun meanwhile.
+
+        The rebalance may have sought before the chunk was taken, so nothing would read it again.
+        Faust passes it on when the rebalance is over, and its driver knows what of it is due.
+        """
         if not self.flow_active:
             await self.wait(self.can_resume_flow)  # type: ignore[arg-type] # as in Faust
         if not self.active_partitions:
@@ -88,8 +92,8 @@ class ChunkConsumer(driver.Consumer):
             return
         chunks = await self._thread.getmany(self.active_partitions, FETCH_WAIT_S)
         for chunk in chunks:
-            if self.should_stop or not self.flow_active:
-                return  # this leaves a gap; the rebalance that stopped the flow seeks back
+            if self.should_stop:
+                return
             yield chunk.tp, self._chunk_message(chunk)
 
     async def _drain_messages(self, fetcher: ServiceT) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from models.user import User
 from streams.buses import CommandBus
 from streams.commands.repository import EventSourcedRepository
 from streams.commands.wiring import add_aggregate
+from streams.worker import transport
 from streams.worker.app import StreamApp
 from streams.worker.chunks import Chunk
 from streams.worker.process import worker_settings
@@ -55,6 +57,9 @@ def bus(users: EventSourcedRepository[User]) -> CommandBus[Sequence[Event]]:
     return bus
 
 
+if DEFECT == "a command comes before a rebalance ends":
+    transport.FETCH_WAIT_S = 60.0  # so that a read is under way
+
 app = StreamApp(COMMAND_WORKER, worker_settings())
 commands = add_aggregate(app, USERS, bus)
 
@@ -71,6 +76,26 @@ async def decide(chunks: StreamT[Chunk]) -> None:
         app.partitions.submit(chunk)
 
 
+def read_before_the_rebalance_ends(thread: Any) -> None:
+    """Let the next rebalance seek, and then wait until the read that is under way has a chunk."""
+    consumer, drain, taken = app._chunk_consumer, thread._drain, threading.Event()
+    seek = consumer.perform_seek
+
+    def observed_drain(*arguments: Any) -> list[Chunk]:
+        chunks: list[Chunk] = drain(*arguments)
+        if chunks:
+            taken.set()
+        return chunks
+
+    async def seek_and_wait() -> None:
+        await seek()
+        logging.getLogger("agents").info("has sought")
+        await wait_until(taken.is_set)
+
+    thread._drain = observed_drain
+    consumer.perform_seek = seek_and_wait  # type: ignore[method-assign]
+
+
 @app.task  # type: ignore[untyped-decorator]
 async def break_the_consumer() -> None:
     """From outside, once it has partitions."""
@@ -82,6 +107,9 @@ async def break_the_consumer() -> None:
         thread.thread_loop.call_soon_threadsafe(
             thread._consumer._coordinator._coordination_task.cancel
         )
+    if DEFECT == "a command comes before a rebalance ends":
+        read_before_the_rebalance_ends(thread)
+        await app.rejoin()
     if DEFECT == "a rebalance does not end":
         app.partitions.revoke = never  # type: ignore[method-assign]
         await app.rejoin()

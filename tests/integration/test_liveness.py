@@ -77,6 +77,16 @@ async def test_a_consumer_that_no_longer_fetches_ends_the_worker(
     assert worker.log_text.splitlines()[-1].startswith(f"error: {line}")
 
 
+async def test_a_command_that_comes_before_a_rebalance_ends_is_decided(deploy: Deploy) -> None:
+    """It is read after the rebalance has sought, and nothing comes after it."""
+    deployed = deploy(partitions=1)
+    worker = start_defective(deployed, "a command comes before a rebalance ends")
+    await wait_until(lambda: "has sought" in worker.log_text)
+    async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
+        await send(producer, deployed, generate(1))
+        await outcomes.reach(1)
+
+
 async def test_aborted_records_at_the_end_are_no_work(deploy: Deploy) -> None:
     """Nor are the markers after the events; and a worker without a partition is a standby."""
     deployed = deploy("commands", "commands", "views", partitions=1, stall_timeout=STALL)

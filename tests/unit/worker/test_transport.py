@@ -24,6 +24,7 @@ from streams.kafka.records import Record
 from streams.kafka.transactions import Batches, OutputRecord
 from streams.settings import Settings
 from streams.worker import fetcher
+from streams.worker.chunks import Chunk
 from streams.worker.transport import ChunkConsumer, RebalanceHook
 
 ONE, TWO = TP("things", 0), TP("things", 1)
@@ -90,6 +91,33 @@ async def test_a_resumed_partition_wakes_the_waiting_reader() -> None:
     consumer.resume_partitions({ONE, TWO})
     await asyncio.wait_for(reading, 5)
     assert consumer.active_partitions == {ONE}
+
+
+class Rebalancing(ChunkConsumer):
+    """A consumer without Faust around it; a rebalance stops its flow while a read is under way."""
+
+    def __init__(self, chunk: Chunk) -> None:
+        self.flow_active = True
+        self._active_partitions = {ONE}
+        self._paused_partitions = set()
+        self._thread = cast(Any, SimpleNamespace(getmany=self._fetch))
+        self._chunk = chunk
+        self.app = cast(Any, SimpleNamespace(consumer_generation_id=1))
+
+    @property
+    def should_stop(self) -> bool:
+        return False
+
+    async def _fetch(self, *_: Any) -> list[Chunk]:
+        self.flow_active = False
+        return [self._chunk]
+
+
+async def test_what_is_read_during_a_rebalance_is_passed_on() -> None:
+    """The rebalance may have sought before it was read, so it would not be read again."""
+    chunk = Chunk(ONE, [Record(*ONE, 0, 1_763_899_200_123, None, b"{}", ())], 0, 1)
+    passed: list[object] = [message.value async for _, message in Rebalancing(chunk).getmany(1)]
+    assert passed == [chunk]
 
 
 async def test_only_positions_that_have_changed_are_committed() -> None:
