@@ -21,11 +21,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import socket
 import sys
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import FunctionType, MethodType
 from typing import Any, cast
@@ -158,12 +159,37 @@ async def create_connection(host: str, port: int, **options: Any) -> AIOKafkaCon
 def use_own_connections(client: AIOKafkaClient) -> None:
     """Let this client connect by `create_connection`.
 
-    Its methods stay aiokafka's: they only find another function under the name `create_conn`.
+    Its methods stay aiokafka's: they only find another function under the name `create_conn`. What
+    `bootstrap` has opened is closed if it is cancelled.
     """
-    for name in ("_get_conn", "bootstrap"):
-        method = cast("MethodType", getattr(client, name))
-        function = cast("FunctionType", method.__func__)
-        names = {**function.__globals__, "create_conn": create_connection}
-        other = FunctionType(function.__code__, names, function.__name__)
-        other.__kwdefaults__ = function.__kwdefaults__
-        setattr(client, name, MethodType(other, client))
+    made: list[AIOKafkaConnection] = []
+
+    async def create(host: str, port: int, **options: Any) -> AIOKafkaConnection:
+        connection = await create_connection(host, port, **options)
+        made.append(connection)
+        return connection
+
+    bootstrap = _finding(client.bootstrap, create)
+
+    async def bootstrap_or_close() -> None:
+        """Close what aiokafka forgets if it is cancelled while it asks for the brokers."""
+        try:
+            await bootstrap()
+        except asyncio.CancelledError:
+            for connection in made:
+                connection.close()
+            raise
+        finally:
+            made.clear()
+
+    client._get_conn = _finding(client._get_conn, create_connection)
+    client.bootstrap = bootstrap_or_close
+
+
+def _finding(method: MethodType, create: Callable[..., Any]) -> MethodType:
+    """Return the method, which finds this function under the name `create_conn`."""
+    function = cast("FunctionType", method.__func__)
+    names = {**function.__globals__, "create_conn": create}
+    other = FunctionType(function.__code__, names, function.__name__)
+    other.__kwdefaults__ = function.__kwdefaults__
+    return MethodType(other, method.__self__)

@@ -17,7 +17,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 from deploy.embedded.ports import HOST
 from streams.kafka import connections
 from streams.kafka.clients import new_consumer, new_producer
-from streams.kafka.connections import create_connection
+from streams.kafka.connections import Connection, create_connection, use_own_connections
 from streams.settings import Settings
 from tests.harness.fake_broker import fake_broker
 
@@ -120,6 +120,30 @@ async def test_a_broker_that_has_been_reached_may_take_as_long_as_a_request_may(
     async with fake_broker(0) as port:
         with closing(await create_connection(HOST, port, request_timeout_ms=3_600_000)) as opened:
             assert opened._request_timeout == 3600
+
+
+async def test_who_is_cancelled_while_it_asks_for_the_brokers_closes_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
+    send = Connection.send
+
+    def send_and_wait(self: Connection, request: Any, expect_response: bool = True) -> Any:
+        if isinstance(request, MetadataRequest):
+            asked.set_result(self)
+            return asyncio.get_running_loop().create_future()  # no answer
+        return send(self, request, expect_response)
+
+    monkeypatch.setattr(Connection, "send", send_and_wait)
+    async with fake_broker(1) as port:
+        client = AIOKafkaClient(bootstrap_servers=f"{HOST}:{port}")
+        use_own_connections(client)
+        starting = asyncio.ensure_future(client.bootstrap())
+        connection = await asked
+        assert connection.connected()
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        assert not connection.connected()
 
 
 def run_on_uvloop(scenario: Any) -> None:
