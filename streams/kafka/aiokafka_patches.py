@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient, CoordinationType
@@ -204,15 +205,19 @@ def read_within_bounds(consumer: AIOKafkaConsumer) -> None:
     method stays aiokafka's: it only finds other classes under the names of those that it uses.
     """
     fetcher = consumer._fetcher
-    method = type(fetcher)._proc_fetch_request
-    names = {
-        **method.__globals__,
-        "MemoryRecords": BoundedRecords,
-        "PartitionRecords": _PartitionRecords,
-    }
-    fetcher._proc_fetch_request = MethodType(
-        FunctionType(method.__code__, names, method.__name__), fetcher
+    fetcher._proc_fetch_request = finding(
+        fetcher._proc_fetch_request,
+        {"MemoryRecords": BoundedRecords, "PartitionRecords": _PartitionRecords},
     )
+
+
+def finding(method: MethodType, names: Mapping[str, Any]) -> MethodType:
+    """Return the method, which finds these functions and classes in place of its module's."""
+    function = cast("FunctionType", method.__func__)
+    other = FunctionType(function.__code__, {**function.__globals__, **names}, function.__name__)
+    other.__defaults__ = function.__defaults__
+    other.__kwdefaults__ = function.__kwdefaults__
+    return MethodType(other, method.__self__)
 
 
 class _PartitionRecords(PartitionRecords):  # type: ignore[misc]

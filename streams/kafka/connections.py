@@ -1,4 +1,4 @@
-"""Connections to brokers, as all clients make them here: aiokafka's, with five differences.
+"""Connections to brokers, as all clients make them here: aiokafka's, with six differences.
 
 - Asking about a topic creates none. aiokafka allows it in every metadata request: where
   `auto.create.topics.enable` is set, as it is by default, asking about a topic that is missing
@@ -17,6 +17,7 @@
   the session of a token when that expires, and all where it has `connections.max.reauth.ms`: it
   closes the connection at the next request, which may be the end of a transaction. aiokafka does
   not authenticate again (KIP-368).
+- Who is cancelled while it asks for the brokers closes its first connection. aiokafka forgets it.
 """
 
 from __future__ import annotations
@@ -26,16 +27,17 @@ import math
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from contextlib import suppress
-from types import FunctionType, MethodType
-from typing import Any, cast
+from typing import Any
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection, CloseReason, OAuthAuthenticator
 from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.admin import SaslAuthenticateRequest
 from aiokafka.protocol.metadata import MetadataRequest
+
+from streams.kafka.aiokafka_patches import finding
 
 # Share of a session after which its connection is replaced.
 _USED_SHARE = 0.75
@@ -159,37 +161,23 @@ async def create_connection(host: str, port: int, **options: Any) -> AIOKafkaCon
 def use_own_connections(client: AIOKafkaClient) -> None:
     """Let this client connect by `create_connection`.
 
-    Its methods stay aiokafka's: they only find another function under the name `create_conn`. What
-    `bootstrap` has opened is closed if it is cancelled.
+    Its methods stay aiokafka's: they only find another function under the name `create_conn`.
     """
-    made: list[AIOKafkaConnection] = []
-
-    async def create(host: str, port: int, **options: Any) -> AIOKafkaConnection:
-        connection = await create_connection(host, port, **options)
-        made.append(connection)
-        return connection
-
-    bootstrap = _finding(client.bootstrap, create)
+    bootstrap = client.bootstrap
 
     async def bootstrap_or_close() -> None:
-        """Close what aiokafka forgets if it is cancelled while it asks for the brokers."""
+        made: list[AIOKafkaConnection] = []
+
+        async def create(host: str, port: int, **options: Any) -> AIOKafkaConnection:
+            made.append(await create_connection(host, port, **options))
+            return made[-1]
+
         try:
-            await bootstrap()
+            await finding(bootstrap, {"create_conn": create})()
         except asyncio.CancelledError:
             for connection in made:
                 connection.close()
             raise
-        finally:
-            made.clear()
 
-    client._get_conn = _finding(client._get_conn, create_connection)
     client.bootstrap = bootstrap_or_close
-
-
-def _finding(method: MethodType, create: Callable[..., Any]) -> MethodType:
-    """Return the method, which finds this function under the name `create_conn`."""
-    function = cast("FunctionType", method.__func__)
-    names = {**function.__globals__, "create_conn": create}
-    other = FunctionType(function.__code__, names, function.__name__)
-    other.__kwdefaults__ = function.__kwdefaults__
-    return MethodType(other, method.__self__)
+    client._get_conn = finding(client._get_conn, {"create_conn": create_connection})
