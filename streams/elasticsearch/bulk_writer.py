@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import NamedTuple
 
@@ -77,12 +77,12 @@ class BulkWriter:
         self._max_documents = max_documents
 
     async def write(
-        self, documents: Sequence[Document], *, only_try: bool = False
+        self, documents: Iterable[Document], *, only_try: bool = False
     ) -> list[WriteResult]:
         """Write documents; see `ViewStore.bulk_index`.
 
         Args:
-            documents: Are written whole.
+            documents: Are written whole, and taken when they are about to be encoded.
             only_try: Write nothing: what would have been written is STALE.
 
         Returns:
@@ -92,7 +92,7 @@ class BulkWriter:
             NoSuchView: The index does not exist.
             Fatal, Transient: A request failed; any of the documents may have been written.
         """
-        results = [WRITTEN] * len(documents)
+        results: list[WriteResult] = []
         requests: list[asyncio.Task[None]] = []
         try:
             for places, body in self._requests(documents, results, only_try=only_try):
@@ -109,11 +109,12 @@ class BulkWriter:
         return results
 
     def _requests(
-        self, documents: Sequence[Document], results: list[WriteResult], *, only_try: bool
+        self, documents: Iterable[Document], results: list[WriteResult], *, only_try: bool
     ) -> Iterable[tuple[list[int], bytes]]:
         """Yield bodies of bounded size, each with the places of its documents in `documents`.
 
-        A document that cannot be encoded is left out; its result is set to REFUSED.
+        Appends a result for each document: REFUSED for one that cannot be encoded, which is left
+        out, and WRITTEN for any other one.
         """
         places: list[int] = []
         lines: list[bytes] = []
@@ -122,8 +123,9 @@ class BulkWriter:
             try:
                 item = self._lines(document, only_try=only_try)
             except (ValueError, TypeError) as error:  # of `to_source` and orjson
-                results[place] = WriteResult(WriteStatus.REFUSED, f"cannot be encoded: {error}")
+                results.append(WriteResult(WriteStatus.REFUSED, f"cannot be encoded: {error}"))
                 continue
+            results.append(WRITTEN)
             full = len(places) == self._max_documents or size + len(item) > _MAX_BODY_BYTES
             if places and full:
                 yield places, b"".join(lines)

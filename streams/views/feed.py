@@ -24,6 +24,9 @@ from streams.views.writer import PartitionWriter
 
 E = TypeVar("E", bound=Event)
 
+MAX_CHUNK_RECORDS = 16_000
+"""A chunk's documents should be written within seconds; a compressed fetch has 60,000 events."""
+
 _FETCH_WAIT_MS = 1000
 
 
@@ -79,7 +82,7 @@ class Feed(Generic[E]):
     @asynccontextmanager
     async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
         """Open a consumer at the positions of the writers, which it starts."""
-        unstarted = new_consumer(self._settings, max_poll_records=None)
+        unstarted = new_consumer(self._settings, max_poll_records=MAX_CHUNK_RECORDS)
         async with started(unstarted, self._settings) as consumer:
             partitions = [TopicPartition(self._topic, number) for number in self._writers]
             consumer.assign(partitions)

@@ -353,9 +353,7 @@ class _PendingWrites:
             await self._send_pending()
 
     async def _send_pending(self) -> None:
-        results = await self._store.bulk_index(
-            [self._with_tally(document) for document in self._pending.values()]
-        )
+        results = await self._store.bulk_index(map(self._with_tally, self._pending.values()))
         sent, self._pending = self._pending, {}
         outdated: list[str] = []
         retry_reason = ""

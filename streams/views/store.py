@@ -128,7 +128,7 @@ class ViewStore:
         self._target = writes_alias(self.name)
         self._writer = BulkWriter(client, index, self._target, max_documents=bulk_documents)
 
-    async def bulk_index(self, documents: Sequence[Document]) -> list[WriteResult]:
+    async def bulk_index(self, documents: Iterable[Document]) -> list[WriteResult]:
         """Write whole documents.
 
         If this raises or is cancelled, any of them may have been written, on some copies of the

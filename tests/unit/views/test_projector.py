@@ -45,7 +45,7 @@ class Store:
     ) -> dict[str, Document]:
         return {key: self.documents[key] for key in ids if key in self.documents}
 
-    async def bulk_index(self, documents: Sequence[Document]) -> list[WriteResult]:
+    async def bulk_index(self, documents: Iterable[Document]) -> list[WriteResult]:
         return [self._write(document) for document in documents]
 
     async def refuses(self, _documents: Sequence[Document]) -> str | None:
@@ -210,9 +210,10 @@ async def test_only_documents_without_a_final_result_are_sent_again() -> None:
     sent: list[list[str]] = []
 
     class Overloaded:
-        async def bulk_index(self, documents: Sequence[Document]) -> list[WriteResult]:
-            sent.append([document["id"] for document in documents])
-            return [results[document["id"]].pop(0) for document in documents]
+        async def bulk_index(self, documents: Iterable[Document]) -> list[WriteResult]:
+            keys = [document["id"] for document in documents]
+            sent.append(keys)
+            return [results[key].pop(0) for key in keys]
 
         async def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
             return {key: {"id": key, "version": 2} for key in ids}
