@@ -31,11 +31,11 @@ class RegistrationQueryHandler:
         if query.source is not None:
             wanted.append({"term": {"source": query.source}})
         sums = await self._store.sums(
-            {"bool": {"filter": wanted}}, by=("day", "source"), of=("registrations",)
+            {"bool": {"filter": wanted}}, by=("day", "source"), of="registrations"
         )
         return tuple(
             DailyRegistrations(
                 day=day_at(group["day"]), source=group["source"], registrations=registrations
             )
-            for group, (registrations,) in sums
+            for group, registrations in sums
         )

@@ -23,6 +23,7 @@ from streams.kafka.clients import admin_client
 from streams.kafka.groups import committed_positions
 from streams.kafka.log_reader import open_logs
 from streams.kafka.topics import describe_topics, partitions_of, topic_faults, topic_specs
+from streams.progress import no_progress
 from streams.settings import Settings
 from streams.views.status import IndexStatus, status_of
 
@@ -143,7 +144,7 @@ async def look(settings: Settings, servers: Sequence[ServerStatus]) -> Overview:
     dead = await attempt(_dead_letters(settings))
     views: dict[str, Sequence[IndexStatus]] = {}
     for name, view in VIEWS.items():
-        indices = await attempt(status_of(settings, view, check=False))
+        indices = await attempt(status_of(settings, view, check=False, progress=no_progress))
         if indices is not None:
             views[name] = indices
     return Overview(servers, len(found), (), workers, dead, views, troubles)

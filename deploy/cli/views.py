@@ -79,7 +79,9 @@ def views() -> None:
 
 @views.command(epilog=examples("cqrs views status", "cqrs views status user-views --check --json"))
 @_VIEW
-@click.option("--check", is_flag=True, help="Check that the documents add up to the events.")
+@click.option(
+    "--check", is_flag=True, help="Read all documents, and check that they add up to the events."
+)
 @_INDICES.option
 @click.pass_context
 def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
@@ -89,7 +91,10 @@ def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
     an index whose documents do not add up to its events; 75 if --check could not find that out of
     all of the view's indices, as when workers write to one all the time.
     """
-    indices = asyncio.run(status_of(load_settings(), VIEWS[view], check=check))
+    with progress_bar() as progress:
+        indices = asyncio.run(
+            status_of(load_settings(), VIEWS[view], check=check, progress=progress)
+        )
     _INDICES.write(form, indices, lambda: _print(view, indices))
     wrong = any(
         index.complete is False or (index.state == "serving" and index.trouble) for index in indices
@@ -121,7 +126,7 @@ def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
     default=1,
     show_default=True,
     type=click.IntRange(1, 256),
-    help="Number of processes that load. More are quicker only where cores are free.",
+    help="Number of processes that load and check. More are quicker only where cores are free.",
 )
 @_SERVED.option
 def rebuild(view: str, timeout: float, abandon_serving: bool, processes: int, form: Form) -> None:

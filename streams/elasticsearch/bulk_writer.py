@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -77,12 +77,12 @@ class BulkWriter:
         self._max_documents = max_documents
 
     async def write(
-        self, documents: Iterable[Document], *, only_try: bool = False
+        self, documents: Sequence[Document], *, only_try: bool = False
     ) -> list[WriteResult]:
         """Write documents; see `ViewStore.bulk_index`.
 
         Args:
-            documents: Are written whole, and taken when they are about to be encoded.
+            documents: Are written whole.
             only_try: Write nothing: what would have been written is STALE.
 
         Returns:
@@ -92,7 +92,7 @@ class BulkWriter:
             NoSuchView: The index does not exist.
             Fatal, Transient: A request failed; any of the documents may have been written.
         """
-        results: list[WriteResult] = []
+        results = [WRITTEN] * len(documents)
         requests: list[asyncio.Task[None]] = []
         try:
             for places, body in self._requests(documents, results, only_try=only_try):
@@ -109,12 +109,11 @@ class BulkWriter:
         return results
 
     def _requests(
-        self, documents: Iterable[Document], results: list[WriteResult], *, only_try: bool
+        self, documents: Sequence[Document], results: list[WriteResult], *, only_try: bool
     ) -> Iterable[tuple[list[int], bytes]]:
         """Yield bodies of bounded size, each with the places of its documents in `documents`.
 
-        Appends a result for each document: REFUSED for one that cannot be encoded, which is left
-        out, and WRITTEN for any other one.
+        A document that cannot be encoded is left out; its result is set to REFUSED.
         """
         places: list[int] = []
         lines: list[bytes] = []
@@ -123,9 +122,8 @@ class BulkWriter:
             try:
                 item = self._lines(document, only_try=only_try)
             except (ValueError, TypeError) as error:  # of `to_source` and orjson
-                results.append(WriteResult(WriteStatus.REFUSED, f"cannot be encoded: {error}"))
+                results[place] = WriteResult(WriteStatus.REFUSED, f"cannot be encoded: {error}")
                 continue
-            results.append(WRITTEN)
             full = len(places) == self._max_documents or size + len(item) > _MAX_BODY_BYTES
             if places and full:
                 yield places, b"".join(lines)

@@ -19,9 +19,6 @@ Document = dict[str, Any]
 REFUSED = "refused"
 """Field of a stand-in that holds the document which Elasticsearch refused; see `views/store.py`."""
 
-TALLY = "tally"
-"""Field that says what a document adds to the tally of its index; see `views/tally.py`."""
-
 CHECKPOINT = "progress"
 """Field that only checkpoint documents have; see `views/checkpoint.py`."""
 
@@ -51,15 +48,12 @@ class IndexDefinition:
 
     def mappings(self) -> dict[str, Any]:
         """Return the mapping of all fields, those of stand-ins and checkpoints included."""
-        summed = {"type": "long", "index": False}
-        tally = dict.fromkeys(("partition", "events", "checksum"), summed)
         return {
             "dynamic": "strict",
-            "_source": {"excludes": [*self.search_only, TALLY]},
+            "_source": {"excludes": list(self.search_only)},
             "properties": {
                 "id": {"type": "keyword"},
                 "version": {"type": "long"},
-                TALLY: {"properties": tally},
                 REFUSED: {"type": "object", "enabled": False},
                 CHECKPOINT: {"type": "object", "enabled": False},
                 **self.properties,

@@ -1,12 +1,13 @@
-"""Loads partitions of the event topic into an index, as several processes do it at once.
+"""What several processes do at once to build an index: load partitions, add up documents.
 
-It has connections of its own and needs nothing of the process that it runs in, so a helper can run
-it as well (`views/helpers.py`).
+Each function has connections of its own and needs nothing of the process that it runs in, so a
+helper can run it as well (`views/helpers.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TypeVar
 
 from models.messages import Event
@@ -22,6 +23,9 @@ from streams.views.indices import ViewIndices
 from streams.views.projection import View
 from streams.views.projector import Projector
 from streams.views.situation import EventLog
+from streams.views.status import tally_documents
+from streams.views.store import PointInTime
+from streams.views.tally import Tally
 from streams.views.writer import PartitionWriter
 
 E = TypeVar("E", bound=Event)
@@ -71,3 +75,24 @@ async def load_partitions(
             report(number, writers[number].checkpoint.position)
 
         await Feed(settings, names.events, reader, writers).load(ends, report_position)
+
+
+async def tally_part(
+    settings: Settings,
+    view: View[E],
+    index: str,
+    partitions: int,
+    point: PointInTime,
+    *,
+    report: Report,
+) -> list[Tally]:
+    """Return the tallies of a part of the documents of an index, by partition.
+
+    `report` is told how many documents of the part were read.
+
+    Raises:
+        Fatal, Transient: Elasticsearch refuses, or failed.
+    """
+    async with connected(settings, timeout=REQUEST_TIMEOUT_S) as client:
+        store = ViewIndices.from_settings(settings, client, view).store(index)
+        return await tally_documents(view, store, partitions, point, partial(report, point.number))

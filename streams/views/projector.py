@@ -27,12 +27,11 @@ from models.messages import Event, EventRecord
 from streams import metrics
 from streams.elasticsearch.bulk_writer import WRITTEN, WriteStatus, is_possible_id
 from streams.elasticsearch.connection import clear_traceback
-from streams.elasticsearch.index import REFUSED, TALLY, Document
+from streams.elasticsearch.index import REFUSED, Document
 from streams.logs import about
 from streams.views.checkpoint import NOTHING, Checkpoint, IndexChanged
 from streams.views.projection import View
 from streams.views.store import ViewStore
-from streams.views.tally import tally_fields
 
 logger = logging.getLogger(__name__)
 
@@ -132,15 +131,15 @@ class Projector(Generic[E]):
         keys = list(map(self._projection.key, records))
         documents = await self._load(partition, since, keys, records)
         due_events = self._fold(documents, keys, records)
-        writes = self._writes(partition, {key: documents[key] for key in due_events})
+        writes = _PendingWrites(self._store, {key: documents[key] for key in due_events})
         await self.retry_until_answered(writes.send)
         if writes.refused:
             await self._check_index()
             await on_refused(
                 [Refused(tuple(due_events[key]), reason) for key, reason in writes.refused.items()]
             )
-            stand_ins = self._writes(
-                partition, {key: _stand_in(documents[key]) for key in writes.refused}
+            stand_ins = _PendingWrites(
+                self._store, {key: _stand_in(documents[key]) for key in writes.refused}
             )
             await self.retry_until_answered(stand_ins.send)
             impossible = {key for key in stand_ins.refused if not is_possible_id(key)}
@@ -237,15 +236,6 @@ class Projector(Generic[E]):
             due_events.setdefault(key, []).append(record)
         return due_events
 
-    def _writes(self, partition: int, documents: dict[str, Document]) -> _PendingWrites:
-        events_in = self._projection.events_in
-
-        def with_tally(document: Document) -> Document:
-            events = events_in(document.get(REFUSED, document))
-            return {**document, TALLY: tally_fields(partition, document["id"], events)}
-
-        return _PendingWrites(self._store, documents, with_tally)
-
     def _keep(self, cache: dict[str, Document], documents: dict[str, Document]) -> None:
         for key, document in documents.items():
             cache.pop(key, None)
@@ -330,15 +320,9 @@ class _PendingWrites:
     `refused` the ids and reasons of those that it refuses for good.
     """
 
-    def __init__(
-        self,
-        store: ViewStore,
-        documents: dict[str, Document],
-        with_tally: Callable[[Document], Document],
-    ) -> None:
+    def __init__(self, store: ViewStore, documents: dict[str, Document]) -> None:
         self._store = store
         self._pending = documents
-        self._with_tally = with_tally
         self.stale: set[str] = set()
         self.refused: dict[str, str] = {}
 
@@ -353,7 +337,7 @@ class _PendingWrites:
             await self._send_pending()
 
     async def _send_pending(self) -> None:
-        results = await self._store.bulk_index(map(self._with_tally, self._pending.values()))
+        results = await self._store.bulk_index(list(self._pending.values()))
         sent, self._pending = self._pending, {}
         outdated: list[str] = []
         retry_reason = ""

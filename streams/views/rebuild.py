@@ -15,7 +15,7 @@ does, this one waits or gives up, and shows nothing that is not complete.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from aiokafka.errors import KafkaError
 from elasticsearch import AsyncElasticsearch
@@ -29,19 +29,20 @@ from streams.kafka.log_reader import last_positions
 from streams.progress import ProgressCallback
 from streams.settings import Settings
 from streams.views import lifecycle
-from streams.views.checkpoint import NOTHING, IndexChanged
+from streams.views.checkpoint import IndexChanged
 from streams.views.cutover import Cutover
-from streams.views.helpers import Helper, open_helpers
+from streams.views.helpers import Helper, Report, Work, open_helpers
 from streams.views.indices import ViewIndices
 from streams.views.lifecycle import Create, Follow
-from streams.views.loading import REQUEST_TIMEOUT_S, load_partitions
+from streams.views.loading import REQUEST_TIMEOUT_S, load_partitions, tally_part
 from streams.views.projection import View
 from streams.views.situation import EventLog, IndexState
 from streams.views.source import event_log, has_workers
-from streams.views.status import wrong_tallies
-from streams.views.store import NOBODYS, ViewStore
+from streams.views.store import ViewStore
+from streams.views.tally import total
 
 E = TypeVar("E", bound=Event)
+T = TypeVar("T")
 
 
 class Rebuild(Generic[E]):
@@ -89,7 +90,7 @@ class Rebuild(Generic[E]):
             async with open_helpers(self._processes - 1) as helpers:
                 await self._load(store, helpers)
                 await self._indices.finish_loading(state.name)
-                await self._check(store)
+                await self._check(store, helpers)
                 # events of the meantime, so that little is left to the workers
                 await self._load(store, helpers)
             if await event_log(self._settings, self._view) != self._log:
@@ -122,19 +123,14 @@ class Rebuild(Generic[E]):
             {number: ends[number] for number in range(share, self._log.partitions, self._processes)}
             for share in range(self._processes)
         ]
-        # the first share here, the others by helpers
-        first, *others = (
-            (self._settings, self._view, store.name, self._log, share) for share in shares
-        )
-        await gather_or_cancel(
-            load_partitions(*first, report=report),
-            *(
-                helper.run(load_partitions, *share, report=report)
-                for helper, share in zip(helpers, others, strict=True)
-            ),
+        await _at_once(
+            load_partitions,
+            [(self._settings, self._view, store.name, self._log, share) for share in shares],
+            helpers,
+            report,
         )
 
-    async def _check(self, store: ViewStore) -> None:
+    async def _check(self, store: ViewStore, helpers: Sequence[Helper]) -> None:
         """Compare the documents of the index, which nothing else writes to, with its checkpoints.
 
         Raises:
@@ -143,23 +139,59 @@ class Rebuild(Generic[E]):
         """
         partitions = range(self._log.partitions)
         before = (await store.checkpoints(partitions)).checkpoints
-        tallies = await store.tallies()
+        documents = await store.count()
+        done: dict[int, int] = {}
+
+        def report(number: int, read: int) -> None:
+            done[number] = read
+            self._progress(f"Adding up {store.name}", sum(done.values()), documents)
+
+        async with store.point_in_time() as point:
+            found = await _at_once(
+                tally_part,
+                [
+                    (
+                        self._settings,
+                        self._view,
+                        store.name,
+                        len(partitions),
+                        point.part(one, self._processes),
+                    )
+                    for one in range(self._processes)
+                ],
+                helpers,
+                report,
+            )
         checkpoints = (await store.checkpoints(partitions)).checkpoints
         if checkpoints != before:
             raise IndexChanged(f"another process has projected into {store.name}")
-        for number, found in wrong_tallies(tallies, checkpoints).items():
-            given = checkpoints.get(number, NOTHING).tally
-            what = (
-                f"{found.events} of its documents are of something else"
-                if number == NOBODYS
-                else f"of partition {number} its documents contain {found.events} events (checksum "
-                f"{found.checksum:06x}) where it was given {given.events} ({given.checksum:06x})"
-            )
-            raise Fatal(
-                f"{store.name} is not complete: {what}; something else writes to it, or "
-                f"Elasticsearch has lost some: delete it (`cqrs views prune {self._view.name}`), "
-                "then rebuild again"
-            )
+        for number, tallies in enumerate(zip(*found, strict=True)):
+            sum_of_slices, expected = total(tallies), checkpoints[number].tally
+            if sum_of_slices != expected:
+                raise Fatal(
+                    f"{store.name} is not complete: of partition {number} its documents contain "
+                    f"{sum_of_slices.events} events (checksum {sum_of_slices.checksum:016x}) where "
+                    f"it was given {expected.events} ({expected.checksum:016x}); something else "
+                    f"writes to it, or Elasticsearch has lost some: delete it (`cqrs views prune "
+                    f"{self._view.name}`), then rebuild again"
+                )
+
+
+async def _at_once(
+    work: Work[T],
+    shares: Sequence[tuple[Any, ...]],
+    helpers: Sequence[Helper],
+    report: Report,
+) -> list[T]:
+    """Do the work with the arguments of each share: the first one here, the others by helpers."""
+    first, *others = shares
+    return await gather_or_cancel(
+        work(*first, report=report),
+        *(
+            helper.run(work, *share, report=report)
+            for helper, share in zip(helpers, others, strict=True)
+        ),
+    )
 
 
 async def rebuild(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,14 +13,15 @@ from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connected
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.topics import partitions_of
+from streams.progress import ProgressCallback
 from streams.settings import Settings
-from streams.views.checkpoint import NOTHING, Checkpoint
+from streams.views.checkpoint import Checkpoint
 from streams.views.indices import ViewIndices
 from streams.views.projection import View
 from streams.views.situation import IndexState, Situation, trouble
 from streams.views.source import event_log
-from streams.views.store import NOBODYS, ViewStore
-from streams.views.tally import NO_EVENTS, Tally
+from streams.views.store import PointInTime, ViewStore
+from streams.views.tally import DocumentTallies, Tally
 
 _REQUEST_TIMEOUT_S = 60.0
 
@@ -49,17 +50,19 @@ class IndexStatus:
     """Number of its documents, as of the last refresh."""
     complete: bool | None
     """Whether the tally of its documents is that of its checkpoints; None if that was not checked
-    or cannot be known: a chunk was or is only partly projected, or an older program has made the
-    index, whose documents do not say what they add."""
+    or cannot be known, because a chunk was or is only partly projected."""
 
 
-async def status_of(settings: Settings, view: View[Any], *, check: bool) -> list[IndexStatus]:
+async def status_of(
+    settings: Settings, view: View[Any], *, check: bool, progress: ProgressCallback
+) -> list[IndexStatus]:
     """Return the status of all indices of a view, the oldest first.
 
     Args:
         settings: Contains the addresses of the servers.
         view: The view.
-        check: Whether to compare the tally of all documents with the checkpoints.
+        check: Whether to read all documents and compare their tally with the checkpoints.
+        progress: Receives how far that is.
 
     Raises:
         Fatal: Kafka does not answer at the start, or a server refuses a request.
@@ -75,7 +78,7 @@ async def status_of(settings: Settings, view: View[Any], *, check: bool) -> list
         ends = await logs.readable_ends(partitions)
         situation = await indices.look(log)
         found = [
-            await _status(indices, situation, state, logs, ends, check=check)
+            await _status(view, indices, situation, state, logs, ends, progress if check else None)
             for state in situation.indices
         ]
         strangers = {
@@ -88,15 +91,15 @@ async def status_of(settings: Settings, view: View[Any], *, check: bool) -> list
 
 
 async def _status(
+    view: View[Any],
     indices: ViewIndices,
     situation: Situation,
     state: IndexState,
     logs: LogReader,
     ends: Mapping[TopicPartition, int],
-    *,
-    check: bool,
+    check_progress: ProgressCallback | None,
 ) -> IndexStatus:
-    """Return the status of one index."""
+    """Return the status of one index; check its documents only with a `check_progress`."""
     status = IndexStatus(
         name=state.name,
         state=state.state,
@@ -121,10 +124,8 @@ async def _status(
         if end > checkpoints[tp.partition].position
     }
     complete = None
-    if check:
-        complete = await _is_complete(
-            store, checkpoints, logs, ends, of_this_program=status.of_this_program
-        )
+    if check_progress is not None:
+        complete = await _is_complete(view, store, checkpoints, logs, ends, check_progress)
     return replace(
         status,
         positions={number: one.position for number, one in checkpoints.items()},
@@ -149,44 +150,53 @@ async def _age(logs: LogReader, partition: TopicPartition, position: int) -> flo
 
 
 async def _is_complete(
+    view: View[Any],
     store: ViewStore,
     before: Mapping[int, Checkpoint],
     logs: LogReader,
     partitions: Collection[TopicPartition],
-    *,
-    of_this_program: bool,
+    progress: ProgressCallback,
 ) -> bool | None:
     """Return whether the documents have the tally of the checkpoints; None if it is not known."""
     await store.refresh()
-    tallies = await store.tallies()
+    total = await store.count()
+
+    def report(read: int) -> None:
+        progress(f"Adding up {store.name}", read, total)
+
+    async with store.point_in_time() as point:
+        tallies = await tally_documents(view, store, len(before), point, report)
     after = (await store.checkpoints(before)).checkpoints
-    if after != before or (NOBODYS in tallies and not of_this_program):
+    if after != before:
         return None
-    wrong = wrong_tallies(tallies, after)
+    wrong = {number for number, found in enumerate(tallies) if found != after[number].tally}
     if not wrong:
         return True
     # A chunk's documents are written before its checkpoint. So if a worker is in between, or was
     # killed there, the documents contain more events; but only if there are events to come.
     ends = {tp.partition: end for tp, end in (await logs.readable_ends(partitions)).items()}
     is_wrong = any(
-        number not in after
-        or ends[number] <= after[number].position
-        or found.events < after[number].tally.events
-        for number, found in wrong.items()
+        ends[number] <= after[number].position
+        or tallies[number].events < after[number].tally.events
+        for number in wrong
     )
     return False if is_wrong else None
 
 
-def wrong_tallies(
-    tallies: Mapping[int, Tally], checkpoints: Mapping[int, Checkpoint]
-) -> dict[int, Tally]:
-    """Return the tallies of an index (`ViewStore.tallies`) that are not those of its checkpoints.
+async def tally_documents(
+    view: View[Any],
+    store: ViewStore,
+    partitions: int,
+    point: PointInTime,
+    report: Callable[[int], None],
+) -> list[Tally]:
+    """Return the tally of the documents of a point in time, or of a part, for each partition.
 
-    What only one of both has counts as well.
+    `report` is told how many documents were read.
     """
-    found = {number: tallies.get(number, NO_EVENTS) for number in {*tallies, *checkpoints}}
-    return {
-        number: tally
-        for number, tally in sorted(found.items())
-        if tally != checkpoints.get(number, NOTHING).tally
-    }
+    tallies, read = DocumentTallies(view.projection, partitions), 0
+    async for page in store.pages(point):
+        tallies.add_all(page)
+        read += len(page)
+        report(read)
+    return tallies.by_partition

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, NoReturn
 
 from elastic_transport import NodeConfig, ObjectApiResponse
@@ -38,7 +38,6 @@ from streams.elasticsearch.connection import (
 from streams.elasticsearch.index import (
     CHECKPOINT,
     REFUSED,
-    TALLY,
     Document,
     IndexDefinition,
     in_namespace,
@@ -54,16 +53,9 @@ from streams.views.checkpoint import (
     read_checkpoint,
 )
 from streams.views.projection import View
-from streams.views.tally import Tally, tally_of_sums
 
 _PAGE_DOCUMENTS = 2000  # per request; also the buckets of one page of an aggregation
 _KEEP_ALIVE = "2m"  # of a point in time, between two requests
-_DOCUMENTS = {"exists": {"field": "id"}}  # checkpoint documents have no id
-
-_PARTITION = f"{TALLY}.partition"
-_SUMMED = [f"{TALLY}.{field}" for field in ("events", "checksum")]
-NOBODYS = -1
-"""Instead of a partition's number: see `ViewStore.tallies`."""
 
 # What is wanted of a document that is read by id.
 _ITEM = ",".join(
@@ -106,6 +98,23 @@ class Hit(NamedTuple):
     sort_values: list[Any]
 
 
+@dataclass
+class PointInTime:
+    """The documents of an index at one moment, or one of `of` parts of them, from number 0 on.
+
+    Each document is in one part. `ViewStore.point_in_time` opens and closes it.
+    """
+
+    id: str
+    """Elasticsearch may give it another one; only the last one has to be closed."""
+    number: int = 0
+    of: int = 1
+
+    def part(self, number: int, of: int) -> PointInTime:
+        """Return a part, which may be read in another process; the only one is the whole."""
+        return self if of == 1 else replace(self, number=number, of=of)
+
+
 class ViewStore:
     """Reads and writes the documents of one view.
 
@@ -128,7 +137,7 @@ class ViewStore:
         self._target = writes_alias(self.name)
         self._writer = BulkWriter(client, index, self._target, max_documents=bulk_documents)
 
-    async def bulk_index(self, documents: Iterable[Document]) -> list[WriteResult]:
+    async def bulk_index(self, documents: Sequence[Document]) -> list[WriteResult]:
         """Write whole documents.
 
         If this raises or is cancelled, any of them may have been written, on some copies of the
@@ -296,24 +305,24 @@ class ViewStore:
         return [Hit(hit.get("_source", {}), hit["sort"]) for hit in hits]
 
     async def sums(
-        self, query: Mapping[str, Any], *, by: Sequence[str], of: Sequence[str]
-    ) -> list[tuple[dict[str, Any], list[int]]]:
-        """Sum integer fields over the documents that match a query, grouped by other fields.
+        self, query: Mapping[str, Any], *, by: Sequence[str], of: str
+    ) -> list[tuple[dict[str, Any], int]]:
+        """Sum an integer field over the documents that match a query, grouped by other fields.
 
         Args:
             query: In Elasticsearch's query language.
-            by: Fields to group by; a document without one of them is left out.
-            of: Fields to sum; a sum is exact below 2^53.
+            by: Fields to group by.
+            of: Field to sum.
 
         Returns:
-            The values of the `by` fields and the sums for each group, sorted by those values; texts
+            The values of the `by` fields and the sum for each group, sorted by those values; texts
             by their code points.
         """
         groups: dict[str, Any] = {
             "size": _PAGE_DOCUMENTS,
             "sources": [{field: {"terms": {"field": field}}} for field in by],
         }
-        sums: list[tuple[dict[str, Any], list[int]]] = []
+        sums: list[tuple[dict[str, Any], int]] = []
         while True:
             with translating(self._client):
                 response = await self._client.search(
@@ -323,7 +332,7 @@ class ViewStore:
                     aggregations={
                         "groups": {
                             "composite": groups,
-                            "aggregations": {field: {"sum": {"field": field}} for field in of},
+                            "aggregations": {"sum": {"sum": {"field": of}}},
                         }
                     },
                     track_total_hits=False,
@@ -332,59 +341,58 @@ class ViewStore:
             note_node(response.meta.node)
             self._check_one_index(response)
             found = response["aggregations"]["groups"]
-            sums.extend(
-                (one["key"], [round(one[field]["value"]) for field in of])
-                for one in found["buckets"]
-            )
+            sums.extend((one["key"], round(one["sum"]["value"])) for one in found["buckets"])
             if "after_key" not in found:
                 return sums
             groups["after"] = found["after_key"]
-
-    async def tallies(self) -> dict[int, Tally]:
-        """Return the tally of the documents of each partition that has any, as of the last refresh.
-
-        Stand-ins are included. A document without fields for the tally counts as one event of the
-        partition `NOBODYS`: something else than a projector has written it.
-        """
-        found = await self.sums(_DOCUMENTS, by=[_PARTITION], of=_SUMMED)
-        tallies = {group[_PARTITION]: tally_of_sums(*sums) for group, sums in found}
-        strange = {"bool": {"filter": _DOCUMENTS, "must_not": {"exists": {"field": _PARTITION}}}}
-        if number := await self.count(strange):
-            tallies[NOBODYS] = Tally(number)
-        return tallies
 
     async def scan(self) -> AsyncIterator[Document]:
         """Yield every document, stand-ins included, in no order.
 
         They are as of one moment: the last refresh before the first is read.
         """
+        async with self.point_in_time() as point:
+            async for page in self.pages(point):
+                for document in page:
+                    yield document
+
+    @asynccontextmanager
+    async def point_in_time(self) -> AsyncIterator[PointInTime]:
+        """Keep the documents of this moment, as of the last refresh, for the time of the block."""
         with translating(self._client):
             opened = await self._client.open_point_in_time(index=self.name, keep_alive=_KEEP_ALIVE)
-        point = opened["id"]  # Elasticsearch may give it another one: the last one is to be closed
-        after = None
+        point = PointInTime(opened["id"])
         try:
-            while True:
-                with translating(self._client):
-                    response = await self._client.search(
-                        pit={"id": point, "keep_alive": _KEEP_ALIVE},
-                        size=_PAGE_DOCUMENTS,
-                        sort=["_shard_doc"],
-                        search_after=after,
-                        track_total_hits=False,
-                        allow_partial_search_results=False,
-                    )
-                self._check_one_index(response)
-                point = response["pit_id"]
-                hits = response["hits"]["hits"]
-                for hit in hits:
-                    if CHECKPOINT not in hit["_source"]:
-                        yield hit["_source"]
-                if len(hits) < _PAGE_DOCUMENTS:
-                    return
-                after = hits[-1]["sort"]
+            yield point
         finally:
             with translating(self._client):
-                await self._client.close_point_in_time(id=point)
+                await self._client.close_point_in_time(id=point.id)
+
+    async def pages(self, point: PointInTime) -> AsyncIterator[list[Document]]:
+        """Yield every document, or those of a part, in no order, many at a time.
+
+        Stand-ins are included.
+        """
+        part = None if point.of == 1 else {"id": point.number, "max": point.of}
+        after = None
+        while True:
+            with translating(self._client):
+                response = await self._client.search(
+                    pit={"id": point.id, "keep_alive": _KEEP_ALIVE},
+                    slice=part,
+                    size=_PAGE_DOCUMENTS,
+                    sort=["_shard_doc"],
+                    search_after=after,
+                    track_total_hits=False,
+                    allow_partial_search_results=False,
+                )
+            self._check_one_index(response)
+            point.id = response["pit_id"]
+            hits = response["hits"]["hits"]
+            yield [hit["_source"] for hit in hits if CHECKPOINT not in hit["_source"]]
+            if len(hits) < _PAGE_DOCUMENTS:
+                return
+            after = hits[-1]["sort"]
 
     async def count(self, query: Mapping[str, Any] | None = None) -> int:
         """Return how many documents match, as of the last refresh, stand-ins included.
@@ -392,7 +400,7 @@ class ViewStore:
         Raises:
             Transient: Not all shards could be counted.
         """
-        wanted = query or _DOCUMENTS
+        wanted = query or {"exists": {"field": "id"}}  # checkpoint documents have no id
         with translating(self._client):
             response = await self._client.count(index=self.name, query=wanted)
         if response["_shards"]["failed"]:

@@ -1,32 +1,33 @@
-"""Tallies: sums over events, and over the documents made of them, that have to be equal.
-
-Each document says what it adds (`tally_fields`), so Elasticsearch sums them without reading any.
-"""
+"""Tallies: sums over events, and over the documents made of them, that have to be equal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Generic, NamedTuple, TypeVar
 
-from murmurhash2 import murmurhash3
+from models.messages import Event
+from streams.elasticsearch.index import REFUSED, Document
+from streams.views.projection import Projection
 
-# Elasticsearch sums in floating point, which is exact below 2^53, and a shard has less than 2^31
-# documents: so a document's checksum has 22 bits.
-_MODULUS = 1 << 22
-_SEED = 0
+E = TypeVar("E", bound=Event)
+
+_MODULUS = 1 << 64
 
 
 class Tally(NamedTuple):
-    """Sum over events, which is also the sum over the documents made of them.
+    """Sum over events, which can also be computed from the documents made of them.
 
-    `events` is their number. `checksum` is the sum, modulo 2^22, of a hash of the document's id for
-    each event. If documents are missing, extra or of another version, one of both differs: the
-    checksum tells, but for one case in four million, if there are as many events too few as too
-    many.
+    `events` is their number. `checksum` is the sum, modulo 2^64, of a hash of the document's id for
+    each event: it differs if a document is missing, extra, or of another version.
     """
 
     events: int = 0
     checksum: int = 0
+
+    def plus(self, key: str, events: int) -> Tally:
+        """Add this number of events of one document."""
+        return Tally(self.events + events, (self.checksum + events * _hash(key)) % _MODULUS)
 
     def plus_each(self, keys: Sequence[str]) -> Tally:
         """Add one event for each of these document ids, which may repeat."""
@@ -36,17 +37,39 @@ class Tally(NamedTuple):
 NO_EVENTS = Tally()
 
 
-def tally_fields(partition: int, key: str, events: int) -> dict[str, int]:
-    """Return the fields of a document that is made of this number of events of a partition."""
-    checksum = events * _hash(key) % _MODULUS
-    return {"partition": partition, "events": events, "checksum": checksum}
-
-
-def tally_of_sums(events: int, checksum: int) -> Tally:
-    """Return the tally of documents from the sums of these fields."""
-    return Tally(events, checksum % _MODULUS)
+def total(tallies: Iterable[Tally]) -> Tally:
+    """Return the sum of tallies of different documents."""
+    events, checksums = zip(NO_EVENTS, *tallies, strict=True)
+    return Tally(sum(events), sum(checksums) % _MODULUS)
 
 
 def _hash(key: str) -> int:
-    hashed: int = murmurhash3(key.encode("utf-8", "surrogatepass"), _SEED)
-    return hashed
+    encoded = key.encode("utf-8", "surrogatepass")
+    return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "big")
+
+
+class DocumentTallies(Generic[E]):
+    """Tallies of an index's documents, by partition of the event topic."""
+
+    def __init__(self, projection: Projection[E], partitions: int) -> None:
+        self._projection = projection
+        self._events = [0] * partitions
+        self._checksums = [0] * partitions
+
+    @property
+    def by_partition(self) -> list[Tally]:
+        """The tallies so far."""
+        return [
+            Tally(events, checksum % _MODULUS)
+            for events, checksum in zip(self._events, self._checksums, strict=True)
+        ]
+
+    def add_all(self, documents: Iterable[Document]) -> None:
+        """Add documents; a stand-in counts as the document that it stands for."""
+        partition_of, events_in = self._projection.partition, self._projection.events_in
+        partitions = len(self._events)
+        for found in documents:
+            document = found.get(REFUSED, found)
+            number, events = partition_of(document, partitions), events_in(document)
+            self._events[number] += events
+            self._checksums[number] += events * _hash(document["id"])

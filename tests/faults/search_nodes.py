@@ -27,6 +27,7 @@ from models.errors import NoSuchView, Transient
 from streams.buses import QueryBus
 from streams.concurrency import gather_or_cancel
 from streams.elasticsearch.connection import connect, translating
+from streams.progress import no_progress
 from streams.views.status import status_of
 from tests.faults.background_queries import BackgroundQueries, commands_around
 from tests.faults.outages import Outages
@@ -217,7 +218,9 @@ class SearchNodes:
         for other in copies[1:]:
             differ = [key for key in copies[0] | other if copies[0].get(key) != other.get(key)]
             require(not differ, f"copies of the index differ in {len(differ)} documents: {differ}")
-        (status,) = await status_of(self.deployed.settings, USER_VIEWS, check=True)
+        (status,) = await status_of(
+            self.deployed.settings, USER_VIEWS, check=True, progress=no_progress
+        )
         require(status.complete is True, f"the documents do not add up: {status}")
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
-from deploy.supervisor import ROLES, Role
+from deploy.supervisor import ROLES
 from models.errors import Fatal
 from tests.harness.command_line import ROOT
 
@@ -40,10 +40,6 @@ class OlderProgram:
     root: Path
     encrypts: bool
     """Whether it can be relied on with encryption; before 0.1.0, view workers could miss a key."""
-    replaceable: Sequence[Role]
-    """Roles whose workers can run beside those of this version. Documents from before 0.1.0 do not
-    say what they add to the tally, so its view needs a rebuild (`tests/integration/test_rebuild.py`
-    does that)."""
     commands: Mapping[str, Sequence[str]]
     """How it starts a worker, by the module of the app."""
 
@@ -65,9 +61,7 @@ def older_programs(folder: Path) -> Iterator[OlderProgram]:
         said = subprocess.check_output([*_in(root), sys.executable, "-c", _COMMANDS], cwd=root)
         commands = json.loads(said)
         assert set(commands) == set(ROLES.values())
-        tagged = name not in _UNTAGGED
-        roles: Sequence[Role] = ("commands", "views") if tagged else ("commands",)
-        yield OlderProgram(name, root, tagged, roles, commands)
+        yield OlderProgram(name, root, name not in _UNTAGGED, commands)
 
 
 def _in(root: Path) -> Sequence[str]:

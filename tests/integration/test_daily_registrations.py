@@ -109,7 +109,7 @@ async def has_all(deployed: Deployment, view: View[Any] = DAILY_REGISTRATIONS) -
 
     async def complete() -> bool:
         try:
-            found = await status_of(deployed.settings, view, check=True)
+            found = await status_of(deployed.settings, view, check=True, progress=no_progress)
         except Transient:  # the index is just being made
             return False
         assert all(one.complete is not False for one in found)
@@ -171,7 +171,7 @@ async def test_one_view_is_rebuilt_beside_the_other(deploy: Deploy) -> None:
         await has_all(deployed, view)
     assert (await verify_users(deployed.settings)).first_violation is None
     assert await counted(deployed) == await expected(deployed)
-    users = await status_of(deployed.settings, USER_VIEWS, check=False)
+    users = await status_of(deployed.settings, USER_VIEWS, check=False, progress=no_progress)
     assert [one.state for one in users] == ["serving"]
     for worker in deployed.workers:
         assert worker.is_running

@@ -67,7 +67,9 @@ class View:
         return {state.number: state.state for state in await self.indices.all()}
 
     async def status(self) -> list[IndexStatus]:
-        return await status_of(self.deployed.settings, USER_VIEWS, check=False)
+        return await status_of(
+            self.deployed.settings, USER_VIEWS, check=False, progress=no_progress
+        )
 
     async def rebuild(self, *, timeout: float = 60, abandon_serving: bool = False) -> IndexState:
         return await rebuilding.rebuild(
@@ -199,7 +201,7 @@ async def test_the_number_of_partitions_is_that_of_the_topics(deploy: Deploy) ->
 def asking_everything(settings: Settings) -> list[Coroutine[Any, Any, object]]:
     """What the commands do that read the event topic."""
     return [
-        status_of(settings, USER_VIEWS, check=False),
+        status_of(settings, USER_VIEWS, check=False, progress=no_progress),
         rebuilding.rebuild(settings, USER_VIEWS, timeout=0, progress=no_progress),
         roll_back(settings, USER_VIEWS, timeout=0, progress=no_progress),
     ]

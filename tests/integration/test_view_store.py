@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,12 +16,12 @@ from deploy.ephemeral import Servers
 from models.errors import CqrsError, Fatal, NoSuchView, Transient
 from streams.elasticsearch.bulk_writer import WriteStatus
 from streams.elasticsearch.connection import connect
-from streams.elasticsearch.index import REFUSED, TALLY, Document
+from streams.elasticsearch.index import REFUSED, Document
 from streams.settings import Settings
 from streams.views.checkpoint import Checkpoint, IndexChanged
 from streams.views.indices import ViewIndices
-from streams.views.store import NOBODYS, ViewStore, open_view_store
-from streams.views.tally import NO_EVENTS, Tally, tally_fields
+from streams.views.store import ViewStore, open_view_store
+from streams.views.tally import Tally
 from tests.harness.elasticsearch_proxy import Cut, Fault, FaultProxy, Refuse, Stall
 from tests.harness.read_side import delete_view, follow, namespace, serve, user_views
 
@@ -335,32 +334,6 @@ async def test_scan_yields_every_document_once(store: ViewStore) -> None:
     assert await store.count({"term": {"isActive": True}}) == 2100
 
 
-async def test_the_tallies_of_documents_by_partition(store: ViewStore) -> None:
-    versions = {0: {"a": 1, "b": 7}, 2: {f"c-{n}": 1 + n % 3 for n in range(2100)}}
-    expected = {
-        number: NO_EVENTS.plus_each(list(Counter(documents).elements()))
-        for number, documents in versions.items()
-    }
-    assert await store.tallies() == {}
-    for number, documents in versions.items():
-        await store.save_checkpoint(number, Checkpoint(7))  # is no document
-        await store.bulk_index(
-            [
-                {**user(key, version), TALLY: tally_fields(number, key, version)}
-                for key, version in documents.items()
-            ]
-        )
-    await store.refresh()
-    assert await store.tallies() == expected
-    assert await store.get("a") == user("a"), "they are not read back"
-
-    stand_in = {"id": "a", "version": 2, REFUSED: user("a", 2), TALLY: tally_fields(0, "a", 2)}
-    await store.bulk_index([stand_in, user("nobody's"), user("nobody's either")])
-    await store.refresh()
-    expected[0] = expected[0].plus_each(["a"])
-    assert await store.tallies() == {**expected, NOBODYS: Tally(2)}
-
-
 # What can be wrong with Elasticsearch
 
 
@@ -371,7 +344,6 @@ async def failure(store: ViewStore, request: str) -> CqrsError:
         "fetch": lambda: store.fetch(["a"]),
         "search": lambda: store.search({"match_all": {}}, sort=ORDER, limit=1),
         "scan": lambda: anext(store.scan()),
-        "tallies": store.tallies,
         "count": store.count,
         "refresh": store.refresh,
         "first look": lambda: indices.look(None, starting=True),

@@ -21,6 +21,7 @@ from deploy.supervisor import die_with
 from deploy.waiting import wait_until
 from streams.concurrency import gather_or_cancel
 from streams.elasticsearch.connection import connect
+from streams.progress import no_progress
 from streams.views.status import status_of
 from streams.views.store import open_view_store
 from tests.faults.background_queries import BackgroundQueries, commands_around
@@ -121,7 +122,7 @@ async def _all_add_up(deployed: Deployment) -> None:
     """Wait until both indices have all events, and their checksums match."""
 
     async def complete() -> bool:
-        found = await status_of(deployed.settings, USER_VIEWS, check=True)
+        found = await status_of(deployed.settings, USER_VIEWS, check=True, progress=no_progress)
         return len(found) == 2 and all(one.complete and not one.behind for one in found)
 
     await wait_until(complete, timeout=_TIMEOUT_S, what="all indices add up")

@@ -14,12 +14,11 @@ from models.errors import PartitionFatal, Transient
 from models.events import UserDeactivated, UserEvent, UserReactivated
 from models.messages import EventRecord
 from streams.elasticsearch.bulk_writer import WRITTEN, WriteResult, WriteStatus
-from streams.elasticsearch.index import REFUSED, TALLY, Document
+from streams.elasticsearch.index import REFUSED, Document
 from streams.views import projector as projector_module
 from streams.views.checkpoint import Checkpoint
 from streams.views.projector import Projected, Projector, Refused, _PendingWrites
 from streams.views.store import ViewStore
-from streams.views.tally import tally_fields
 from tests.unit.samples import ANNA, record
 
 STALE = WriteResult(WriteStatus.STALE)
@@ -35,7 +34,6 @@ class Store:
         self.documents: dict[str, Document] = {}
         self.acknowledged: dict[str, int] = {}
         """Versions that all copies of the index are known to have."""
-        self.tallied: dict[str, dict[str, int]] = {}
 
     async def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
         return {key: self.documents[key] for key in ids if key in self.documents}
@@ -45,7 +43,7 @@ class Store:
     ) -> dict[str, Document]:
         return {key: self.documents[key] for key in ids if key in self.documents}
 
-    async def bulk_index(self, documents: Iterable[Document]) -> list[WriteResult]:
+    async def bulk_index(self, documents: Sequence[Document]) -> list[WriteResult]:
         return [self._write(document) for document in documents]
 
     async def refuses(self, _documents: Sequence[Document]) -> str | None:
@@ -57,8 +55,7 @@ class Store:
             return WriteResult(WriteStatus.REFUSED, f"refused {key}")
         if key in self.documents and self.documents[key]["version"] > document["version"]:
             return STALE
-        self.documents[key] = {name: document[name] for name in document if name != TALLY}
-        self.tallied[key] = document[TALLY]
+        self.documents[key] = document
         self.acknowledged[key] = document["version"]
         return WRITTEN
 
@@ -96,8 +93,6 @@ async def test_the_new_events_of_a_refused_document_are_handed_over_in_order() -
     assert store.documents["anna"]["version"] == 3
     assert store.documents["anna"][REFUSED]["isActive"] is True
     assert store.documents["ben"]["version"] == 2
-    # a stand-in counts as what it stands for
-    assert store.tallied == {"anna": tally_fields(0, "anna", 3), "ben": tally_fields(0, "ben", 2)}
 
 
 async def test_events_of_a_document_that_is_stored_already_count_as_skipped() -> None:
@@ -210,16 +205,15 @@ async def test_only_documents_without_a_final_result_are_sent_again() -> None:
     sent: list[list[str]] = []
 
     class Overloaded:
-        async def bulk_index(self, documents: Iterable[Document]) -> list[WriteResult]:
-            keys = [document["id"] for document in documents]
-            sent.append(keys)
-            return [results[key].pop(0) for key in keys]
+        async def bulk_index(self, documents: Sequence[Document]) -> list[WriteResult]:
+            sent.append([document["id"] for document in documents])
+            return [results[document["id"]].pop(0) for document in documents]
 
         async def fetch(self, ids: Iterable[str]) -> dict[str, Document]:
             return {key: {"id": key, "version": 2} for key in ids}
 
     documents: dict[str, Document] = {key: {"id": key, "version": 1} for key in results}
-    writes = _PendingWrites(cast(ViewStore, Overloaded()), documents, lambda document: document)
+    writes = _PendingWrites(cast(ViewStore, Overloaded()), documents)
     with pytest.raises(Transient, match="too busy"):
         await writes.send()
     await writes.send()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -18,6 +19,7 @@ from elasticsearch import AsyncElasticsearch
 from agents.user_views import USER_VIEWS
 from models.errors import Fatal, NoSuchView, Transient
 from streams.elasticsearch.connection import OneNodeAtATime
+from streams.elasticsearch.index import Document
 from streams.views.checkpoint import Checkpoint, IndexChanged
 from streams.views.store import ViewStore, noting_nodes
 
@@ -96,7 +98,19 @@ async def test_a_refresh_of_some_shards_is_none() -> None:
         await store(indices=indices).refresh()
 
 
-async def test_a_scan_goes_on_with_the_point_in_time_of_the_last_answer() -> None:
+async def _scan(reading: ViewStore) -> list[Document]:
+    return [document async for document in reading.scan()]
+
+
+async def _read_the_only_part(reading: ViewStore) -> list[Document]:
+    async with reading.point_in_time() as point:
+        return [one async for page in reading.pages(point.part(0, 1)) for one in page]
+
+
+@pytest.mark.parametrize("read", [_scan, _read_the_only_part])
+async def test_a_scan_goes_on_with_the_point_in_time_of_the_last_answer(
+    read: Callable[[ViewStore], Awaitable[list[Document]]],
+) -> None:
     """Elasticsearch may give another id for the same point; the last one has to be closed."""
     used: list[str] = []
 
@@ -116,7 +130,7 @@ async def test_a_scan_goes_on_with_the_point_in_time_of_the_last_answer() -> Non
     scanning = store(
         open_point_in_time=answer({"id": "point-0"}), search=search, close_point_in_time=close
     )
-    assert len([document async for document in scanning.scan()]) == 2003
+    assert len(await read(scanning)) == 2003
     assert used == ["point-0", "point-1", "close point-2"]
 
 
