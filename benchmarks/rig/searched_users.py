@@ -108,7 +108,9 @@ async def open_searched_users(
         store = ViewStore(client, index, name=name)
         addresses = await _load(store, documents_of(context, users))
         await wait_until_merged(client, store.name)
-        await client.indices.flush(index=store.name)  # deletes what was merged into others
+        # What was merged into others is deleted when neither a search nor a commit has it any more.
+        await store.refresh()
+        await client.indices.flush(index=store.name)
         stats = await client.indices.stats(index=store.name, metric="store")
         size = int(stats["_all"]["primaries"]["store"]["size_in_bytes"])
         queries = QueryBus()
