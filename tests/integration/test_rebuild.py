@@ -30,14 +30,13 @@ from streams.elasticsearch.connection import connect
 from streams.kafka.clients import admin_client
 from streams.progress import no_progress
 from streams.views.cutover import prune, roll_back
-from streams.views.feed import MAX_CHUNK_RECORDS, Feed
+from streams.views.feed import Feed
 from streams.views.indices import ViewIndices
 from streams.views.projection import View
 from streams.views.projector import Projector
 from streams.views.rebuild import rebuild
 from streams.views.situation import IndexState
 from streams.views.status import IndexStatus, status_of
-from streams.views.writer import PartitionWriter
 from tests.conftest import Deploy
 from tests.harness.command_line import ROOT, cqrs, cqrs_command
 from tests.harness.read_side import (
@@ -316,31 +315,6 @@ async def test_an_index_that_does_not_add_up_is_never_read(
         await made_anew(deployed)
     assert await states(deployed) == {1: "serving", 2: "building"}
     assert [one.complete for one in await status(deployed)] == [True, False]
-
-
-async def test_a_rebuild_takes_a_bounded_number_of_events_at_a_time(
-    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many a compressed fetch contains."""
-    deployed = deploy("views", partitions=1)
-    await send_events(
-        deployed,
-        *(
-            (f"u-{n}", encoded(deployed, f"u-{n}", 1, registered(f"u-{n}@example.org")))
-            for n in range(MAX_CHUNK_RECORDS + 2000)
-        ),
-    )
-    sizes: list[int] = []
-    project = Feed._project
-
-    async def noting(self: Feed[Any], writer: PartitionWriter[Any], records: list[Any]) -> None:
-        sizes.append(len(records))
-        await project(self, writer, records)
-
-    monkeypatch.setattr(Feed, "_project", noting)
-    await made_anew(deployed)
-    assert sum(sizes) == MAX_CHUNK_RECORDS + 2000
-    assert max(sizes) <= MAX_CHUNK_RECORDS
 
 
 async def test_when_a_partition_fails_the_others_stop(
