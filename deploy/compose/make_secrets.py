@@ -1,9 +1,9 @@
 """Make the certificates, passwords and keys of `deploy/compose.yaml`, each in a file of its own.
 
 `docker compose run --rm secrets` runs it once, in the image. A second run adds what an older
-version did not make, and changes nothing: what is there is used by the servers' data. The folder is
-for its owner alone; the files in it can be read by any user id, because those of the containers
-differ.
+version did not make. To renew certificates and passwords, remove `ca.pem` before it. Keys always
+stay: what is stored cannot be read without them. The folder is for its owner alone; the files in it
+can be read by any user id, because those of the containers differ.
 """
 
 from __future__ import annotations
@@ -35,25 +35,41 @@ _ADMIN = "admin"
 _HOSTS = ("kafka", "elasticsearch", "localhost")
 _VALID_FOR = datetime.timedelta(days=825)
 _ITERATIONS = 10_000  # of the hash that Elasticsearch calls pbkdf2
+_SIGNS_CERTIFICATES = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 def make_secrets(folder: Path) -> None:
-    """Write all files into this folder; what is there already stays as it is."""
+    """Write all files into this folder; without `ca.pem` all are new, except keys."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if not (folder / "control-key").exists():  # a folder that an older version made lacks it
-        _write(folder, "control-key", new_master_key())
+    _keep(folder, "control-key", new_master_key())  # a folder that an older version made lacks it
     if (folder / "ca.pem").exists():
         return
+    _keep(folder, "master-key", new_master_key())
+    _keep(folder, "grafana-password", secrets.token_urlsafe(24))  # Grafana's database has it
     principals = {f"cqrs-{role}": secrets.token_urlsafe(24) for role in ROLES}
     files = {
         **_certificates(),
         **{f"{name}-password": password for name, password in principals.items()},
         **_kafka(principals),
         **_elasticsearch(principals),
-        "grafana-password": secrets.token_urlsafe(24),
-        "master-key": new_master_key(),
     }
     for name, content in sorted(files.items(), key=lambda file: file[0] == "ca.pem"):  # it is last
+        _write(folder, name, content)
+
+
+def _keep(folder: Path, name: str, content: str) -> None:
+    """Write a file that is not there."""
+    if not (folder / name).exists():
         _write(folder, name, content)
 
 
@@ -109,18 +125,19 @@ def _hashed(password: str) -> str:
 def _certificates() -> Mapping[str, str]:
     """Return a CA's certificate, and certificate and key of the servers, which it has signed.
 
-    Its own key is nowhere: to renew anything, remove the folder and make all of it again.
+    Its own key is nowhere: to renew one, both are made again.
     """
     ca_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name, server_name = _name("cqrs-streams CA"), _name("server")
     ca = (
-        _certificate(ca_name, ca_name, ca_key.public_key())
+        _certificate(ca_name, ca_key.public_key(), ca_name, ca_key.public_key())
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_SIGNS_CERTIFICATES, critical=True)
         .sign(ca_key, hashes.SHA256())
     )
     addresses = [*map(x509.DNSName, _HOSTS), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
     server = (
-        _certificate(server_name, ca_name, server_key.public_key())
+        _certificate(server_name, server_key.public_key(), ca_name, ca_key.public_key())
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
         .sign(ca_key, hashes.SHA256())
@@ -146,14 +163,22 @@ def _name(common_name: str) -> x509.Name:
 
 
 def _certificate(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    issuer: x509.Name,
+    issuer_key: ec.EllipticCurvePublicKey,
 ) -> x509.CertificateBuilder:
+    """Return what all certificates have; since 3.13 Python insists on the ids of both keys."""
     now = datetime.datetime.now(datetime.timezone.utc)
+    id_of_key = x509.SubjectKeyIdentifier.from_public_key(key)
+    id_of_issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
+        .add_extension(id_of_key, critical=False)
+        .add_extension(id_of_issuer, critical=False)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(hours=1))
         .not_valid_after(now + _VALID_FOR)

@@ -18,6 +18,7 @@ from tests.harness.shipped import DEPLOY, documents, image_environment, settings
 
 FILE = DEPLOY / "compose.yaml"
 SECRETS = "compose/secrets/"
+PUBLIC = {"kafka-acls", "users_roles"}
 
 
 def services() -> dict[str, dict[str, Any]]:
@@ -121,6 +122,18 @@ def test_a_secret_that_an_older_version_did_not_make_is_added(tmp_path: Path) ->
     assert (tmp_path / "ca.pem").read_text() == "of the older version"
 
 
+def test_certificates_and_passwords_are_renewed_and_keys_stay(tmp_path: Path) -> None:
+    """A new master key would make the personal data unreadable."""
+    make(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "ca.pem").unlink()
+    make(tmp_path)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert after.keys() == before.keys()
+    same = {name for name, content in after.items() if content == before[name]}
+    assert same == {"control-key", "grafana-password", "master-key", "roles.yml", *PUBLIC}
+
+
 def test_who_obeys_control_records_has_their_key_and_who_may_sign_them() -> None:
     having = {name for name in ours() if "control-key" in services()[name]["secrets"]}
     assert having == {"command-worker", "topics", "operator"}  # `topics` is of the operator, too
@@ -128,6 +141,7 @@ def test_who_obeys_control_records_has_their_key_and_who_may_sign_them() -> None
 
 def test_the_certificate_is_for_the_names_of_the_servers(secrets: Path) -> None:
     context = ssl.create_default_context(cafile=secrets / "ca.pem")
+    context.verify_flags |= ssl.VERIFY_X509_STRICT  # the default since Python 3.13
     context.load_cert_chain(secrets / "server.pem")  # that key and certificate belong together
     servers = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     servers.load_cert_chain(secrets / "server.crt", secrets / "server.key")
