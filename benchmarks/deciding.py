@@ -96,11 +96,22 @@ def faust_agent(settings: Settings, folder: Path, cluster: str) -> Worker:
     return Worker([python, *faust[:2], *datadir, *faust[2:]], f"{settings.namespace}faust-agent")
 
 
-def kafka_streams(settings: Settings, folder: Path, cluster: str, *, threads: int = 1) -> Worker:
-    """Return how to start the topology of `peers/java/users/Main.java`."""
+def kafka_streams(
+    settings: Settings,
+    folder: Path,
+    cluster: str,
+    *,
+    threads: int = 1,
+    compression: str | None = None,
+) -> Worker:
+    """Return how to start the topology of `peers/java/users/Main.java`.
+
+    It compresses as the settings say, like our worker, unless `compression` says otherwise.
+    """
+    codec = compression or settings.compression
     where = settings.bootstrap_servers, settings.namespace, str(settings.partitions)
     state = str(folder / settings.namespace)
-    command = java_command(folder, "users.Main", *where, cluster, state, str(threads))
+    command = java_command(folder, "users.Main", *where, cluster, state, str(threads), codec)
     return Worker(command, f"{settings.namespace}streams", members=threads)
 
 
@@ -142,10 +153,11 @@ async def decide(
         statuses = Counter(orjson.loads(one.value)["status"] for one in outcomes)
         if statuses != commands.statuses:
             raise Fatal(f"the outcomes were {statuses} instead of {commands.statuses}")
-    warm_up = int(context.size["warm-up"] * share)
+    warm_up, cool_down = (int(context.size[name] * share) for name in ("warm-up", "cool-down"))
+    times = sorted(one.timestamp / 1000 for one in outcomes)
     return {
-        COMMANDS_PER_SECOND: rate(sorted(one.timestamp / 1000 for one in outcomes), warm_up),
-        CPU_PER_COMMAND: cpu_per_command(decided.samples, warm_up) * 1e6,
+        COMMANDS_PER_SECOND: rate(times, warm_up, cool_down),
+        CPU_PER_COMMAND: cpu_per_command(decided.samples, warm_up, cool_down) * 1e6,
     }
 
 
@@ -192,14 +204,20 @@ async def let_decide(
     return Decided(settings, names, samples)
 
 
-def cpu_per_command(samples: Sequence[Sample], warm_up: int) -> float:
-    """Return the CPU seconds per command after the warm-up.
+def cpu_per_command(samples: Sequence[Sample], warm_up: int, cool_down: int) -> float:
+    """Return the CPU seconds per command between the warm-up and the cool-down.
 
-    If that was too short for the system's clock, return those of all commands.
+    Both are in the middle of the work, when about as many commands are decided and not committed.
+    At the end there are none: to the end, that CPU would be missing. If the time between the two
+    was too short for the system's clock, return the CPU seconds of all commands.
     """
-    begin, end = next(one for one in samples if one.commands >= warm_up), samples[-1]
+    last = samples[-1]
+    begin, end = (
+        next(one for one in samples if one.commands >= bound)
+        for bound in (warm_up, last.commands - cool_down)
+    )
     if begin.cpu_seconds == end.cpu_seconds:
-        begin = Sample(0, 0.0)
+        begin, end = Sample(0, 0.0), last
     return (end.cpu_seconds - begin.cpu_seconds) / (end.commands - begin.commands)
 
 
@@ -232,12 +250,13 @@ DECIDING = Benchmark(
         "repeated, 0.5% malformed. Every process is new, and so are its topics. Two processes or "
         "threads share the two cores with the broker: that is what the machine can do. "
         "Counted are the outcomes that a read_committed reader sees, by the broker's timestamps, "
-        "after a warm-up in which Java compiles its code. The CPU is that of the process with all "
-        "its threads for the same commands, without the broker."
+        "after a warm-up in which Java compiles its code, and before the last tenth, in which "
+        "partitions end one by one. The CPU is that of the process with all its threads for the "
+        "same commands, without the broker."
     ),
     sizes={
-        "small": {"commands": 60_000, "warm-up": 20_000},
-        "full": {"commands": 200_000, "warm-up": 80_000},
+        "small": {"commands": 60_000, "warm-up": 20_000, "cool-down": 10_000},
+        "full": {"commands": 400_000, "warm-up": 80_000, "cool-down": 40_000},
     },
     contestants=(
         Contestant(
@@ -257,8 +276,17 @@ DECIDING = Benchmark(
             "The same decisions in Java, checked to reach the same outcomes: validation, dedupe, "
             "events, outcomes with tokens, dead letters, changelog. exactly_once_v2, one stream "
             "thread, state in memory, a commit every 100 ms (its default), batches as large as "
-            "ours.",
+            "ours and compressed in the same way.",
             partial(decide, new_worker=kafka_streams, same_outcomes=True),
+        ),
+        Contestant(
+            "Kafka Streams, not compressing",
+            "The same, but what it writes takes five times the bytes.",
+            partial(
+                decide,
+                new_worker=partial(kafka_streams, compression="none"),
+                same_outcomes=True,
+            ),
         ),
         Contestant(
             OUR_TWO,

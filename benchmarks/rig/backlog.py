@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from itertools import islice
 from typing import Any, NamedTuple
 
 import orjson
@@ -107,12 +107,12 @@ async def read_committed(settings: Settings, topic: str) -> list[Any]:
         ]
 
 
-def rate(times: Sequence[float], warm_up: int) -> float:
-    """Return outcomes per second after the first `warm_up`; `times` are sorted, in seconds.
+def rate(times: Sequence[float], warm_up: int, cool_down: int = 0) -> float:
+    """Return outcomes per second after the first `warm_up` and before the last `cool_down`.
 
-    The broker gives many outcomes the same time. Those with the time at which the warm-up ends are
-    not counted.
+    `times` are sorted, in seconds. The broker gives many outcomes the same time. Those with the
+    time at which the warm-up ends are not counted, those with the time of the last one all are.
     """
-    begin, end = times[warm_up], times[-1]
-    counted = sum(1 for time in islice(times, warm_up, None) if time > begin)
+    begin, end = times[warm_up], times[-1 - cool_down]
+    counted = bisect_right(times, end) - bisect_right(times, begin)
     return counted / (end - begin) if counted else float(len(times))

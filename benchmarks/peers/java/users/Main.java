@@ -14,11 +14,11 @@ import org.apache.kafka.streams.state.Stores;
  * The command side on Kafka Streams.
  *
  * <p>Arguments: bootstrap servers, prefix of the names, partitions, id of the cluster, folder,
- * number of stream threads.
+ * number of stream threads, codec of what is written.
  *
  * <p>exactly_once_v2, and its state in memory behind the store's cache, so that the changelog gets
- * one record per user and commit. Fetches and batches are as large as ours; what else there is to
- * set is as Kafka Streams has it, the commit every 100 ms too.
+ * one record per user and commit. Fetches and batches are as large as ours and compressed in the
+ * same way; what else there is to set is as Kafka Streams has it, the commit every 100 ms too.
  */
 public final class Main {
     private Main() {}
@@ -37,6 +37,7 @@ public final class Main {
             "consumer.max.partition.fetch.bytes", String.valueOf(4 << 20),
             "consumer.max.poll.records", "2000",
             "producer.batch.size", String.valueOf(512 << 10)));
+        config.put("producer.compression.type", arguments[6]);
         KafkaStreams streams = new KafkaStreams(
             topology(prefix, Integer.parseInt(arguments[2]), arguments[3]), config);
         streams.setUncaughtExceptionHandler(error -> {
