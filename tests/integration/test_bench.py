@@ -28,7 +28,7 @@ from models.tokens import Token
 from streams.kafka.dead_letters import CODE
 
 TINY = {
-    "deciding": {"commands": 2000, "warm-up": 200, "cool-down": 200},
+    "deciding": {"commands": 2000, "warm-up": 200},
     "latency": {
         "commands": 10_000,
         "warm-up": 1000,
