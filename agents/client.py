@@ -28,7 +28,7 @@ from streams.buses import QueryBus
 from streams.commands.client import KafkaCommandBus
 from streams.settings import Settings
 from streams.views.read_your_writes import ReadYourWrites
-from streams.views.store import open_view_store
+from streams.views.reader import open_view
 
 _REQUEST_TIMEOUT_S = 10.0  # of one request to Elasticsearch; a search takes milliseconds
 
@@ -65,8 +65,8 @@ async def open_queries(settings: Settings) -> AsyncIterator[QueryBus]:
         Fatal: The settings contain no valid address of Elasticsearch.
     """
     async with (
-        open_view_store(settings, USER_VIEWS, timeout=_REQUEST_TIMEOUT_S) as users,
-        open_view_store(settings, DAILY_REGISTRATIONS, timeout=_REQUEST_TIMEOUT_S) as registrations,
+        open_view(settings, USER_VIEWS, timeout=_REQUEST_TIMEOUT_S) as users,
+        open_view(settings, DAILY_REGISTRATIONS, timeout=_REQUEST_TIMEOUT_S) as registrations,
     ):
         queries = QueryBus()
         commands = TopicNames.of(settings, USERS.name).commands

@@ -8,7 +8,7 @@ from models.daily_registrations import DailyRegistrations, day_at
 from models.queries import GetDailyRegistrations
 from streams.buses import QueryBus
 from streams.views.read_your_writes import ReadYourWrites
-from streams.views.store import ViewStore
+from streams.views.reader import ViewReader
 
 
 class RegistrationQueryHandler:
@@ -17,8 +17,8 @@ class RegistrationQueryHandler:
     It counts a registration within a second of its projection; with a token it waits for that.
     """
 
-    def __init__(self, store: ViewStore) -> None:
-        self._store = store
+    def __init__(self, view: ViewReader) -> None:
+        self._view = view
 
     def register_at(self, queries: QueryBus, waiting: ReadYourWrites) -> None:
         """Register this handler at the bus."""
@@ -30,7 +30,7 @@ class RegistrationQueryHandler:
         wanted: list[dict[str, Any]] = [{"range": {"day": days}}]
         if query.source is not None:
             wanted.append({"term": {"source": query.source}})
-        sums = await self._store.sums(
+        sums = await self._view.sums(
             {"bool": {"filter": wanted}}, by=("day", "source"), of="registrations"
         )
         return tuple(

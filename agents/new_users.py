@@ -19,8 +19,9 @@ from streams.kafka.topic_ids import look_up_topic
 from streams.kafka.topics import check_topics, topic_specs, wrong_partitions
 from streams.settings import Settings
 from streams.views.arrivals import read_arrivals
+from streams.views.asked_nodes import noting_nodes
 from streams.views.read_your_writes import ReadYourWrites
-from streams.views.store import ViewStore, noting_nodes
+from streams.views.reader import ViewReader
 
 _ANSWER_TIMEOUT_S = 5.0  # of Kafka, when it is asked which topic that is
 
@@ -32,9 +33,9 @@ class NewUserHandler:
     it needs no refresh. With a token it waits for its write.
     """
 
-    def __init__(self, settings: Settings, store: ViewStore) -> None:
+    def __init__(self, settings: Settings, view: ViewReader) -> None:
         self._settings = settings
-        self._store = store
+        self._view = view
         self._topic = TopicNames.of(settings, USERS.name).events
 
     def register_at(self, queries: QueryBus, waiting: ReadYourWrites) -> None:
@@ -54,13 +55,13 @@ class NewUserHandler:
         topic = await self._topic_id()
         begins = _positions(query.cursor, topic, len(numbers))
         with noting_nodes() as nodes:
-            serving = await self._store.checkpoints(numbers)
+            serving = await self._view.checkpoints(numbers)
             ends = {number: one.position for number, one in serving.checkpoints.items()}
             ids, positions = await read_arrivals(
                 self._settings, self._topic, begins, ends, limit=query.limit
             )
-            documents = await self._store.fetch(ids)
-            after = await self._store.checkpoints(numbers)
+            documents = await self._view.fetch(ids)
+            after = await self._view.checkpoints(numbers)
         if after.name != serving.name or len(nodes) > 1:
             raise Transient("The view moved to another index or node meanwhile: ask again")
         users = (documents[id_] for id_ in ids if id_ in documents)

@@ -16,7 +16,7 @@ from streams.audit.report import Report
 from streams.audit.verify import verify
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
-from streams.views.store import open_view_store
+from streams.views.reader import open_view
 
 _POLL_INTERVAL_S = 0.1
 _REQUEST_TIMEOUT_S = 10.0
@@ -44,7 +44,7 @@ async def wait_for_tombstone(settings: Settings, user_id: str, *, timeout: float
         Fatal: it is not after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
-    async with open_view_store(settings, USER_VIEWS, timeout=_REQUEST_TIMEOUT_S) as store:
+    async with open_view(settings, USER_VIEWS, timeout=_REQUEST_TIMEOUT_S) as store:
         while True:
             document = None
             with suppress(Transient):

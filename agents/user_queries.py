@@ -16,7 +16,7 @@ from models.user_view import UserReadModel, is_tombstone
 from streams.buses import QueryBus
 from streams.elasticsearch.substring import fragment_query
 from streams.views.read_your_writes import ReadYourWrites
-from streams.views.store import ViewStore
+from streams.views.reader import ViewReader
 
 _ACTIVE: Mapping[str, Any] = {"term": {"isActive": True}}
 
@@ -33,8 +33,8 @@ class UserQueryHandler:
     With a token, all three wait for its write.
     """
 
-    def __init__(self, store: ViewStore) -> None:
-        self._store = store
+    def __init__(self, view: ViewReader) -> None:
+        self._view = view
 
     def register_at(self, queries: QueryBus, waiting: ReadYourWrites) -> None:
         """Register the handlers of all three at the bus."""
@@ -44,7 +44,7 @@ class UserQueryHandler:
 
     async def get_by_id(self, query: GetUserById) -> UserReadModel | None:
         """Return the user, active or not; None if there is none, or the user was erased."""
-        document = await self._store.get(query.user_id)
+        document = await self._view.get(query.user_id)
         if document is None or is_tombstone(document):
             return None
         return UserReadModel.model_validate(document)
@@ -64,7 +64,7 @@ class UserQueryHandler:
         remaining = query.offset
         while remaining:
             step = min(remaining, MAX_LIMIT)
-            skipped = await self._store.search(
+            skipped = await self._view.search(
                 _ACTIVE, sort=ORDER, limit=step, after=after, sort_values_only=True
             )
             if len(skipped) < step:
@@ -77,7 +77,7 @@ class UserQueryHandler:
         self, wanted: Mapping[str, Any], limit: int, after: Sequence[Any] | None
     ) -> Page[UserReadModel]:
         # One more than asked for, to see whether there is a next page
-        hits = await self._store.search(wanted, sort=ORDER, limit=limit + 1, after=after)
+        hits = await self._view.search(wanted, sort=ORDER, limit=limit + 1, after=after)
         items = tuple(UserReadModel.model_validate(hit.document) for hit in hits[:limit])
         return Page(
             items, encode_cursor(hits[limit - 1].sort_values) if len(hits) > limit else None

@@ -34,7 +34,7 @@ from streams.kafka.clients import new_consumer, new_producer
 from streams.kafka.topics import partitions_of
 from streams.progress import ProgressCallback
 from streams.settings import Settings
-from streams.views.store import open_view_store
+from streams.views.reader import open_view
 
 SEED = 2026
 COMMANDS = 20_000
@@ -150,7 +150,7 @@ async def _wait_until_projected(
 ) -> None:
     """Wait until the view contains this number of documents."""
     deadline = time.monotonic() + _STEP_TIMEOUT_S
-    async with open_view_store(settings, USER_VIEWS, timeout=10) as store:
+    async with open_view(settings, USER_VIEWS, timeout=10) as store:
         count = 0
         while count < documents:
             with suppress(Fatal):  # the view worker may not have created the index yet

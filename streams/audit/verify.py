@@ -41,8 +41,8 @@ from streams.state.recovery import last_position
 from streams.state.store import Position
 from streams.state.version import StateVersion, check_version
 from streams.views.projection import View
+from streams.views.reader import ViewReader, open_view
 from streams.views.status import status_of
-from streams.views.store import ViewStore, open_view_store
 
 S = TypeVar("S")
 
@@ -130,9 +130,7 @@ class _Verification(Generic[S]):
             found = None
             if view is not None:
                 found = resources.enter_context(ViewRecords(view, len(numbers), buckets))
-                async with open_view_store(
-                    self._settings, view, timeout=_REQUEST_TIMEOUT_S
-                ) as store:
+                async with open_view(self._settings, view, timeout=_REQUEST_TIMEOUT_S) as store:
                     await self._wait_for_view(store, view_ends, deadline)
                     await self._read_view(store, found, view)
             for number in numbers:
@@ -176,7 +174,7 @@ class _Verification(Generic[S]):
         check_partitions(tp, stored, (), self._settings.partitions)
 
     async def _wait_for_view(
-        self, store: ViewStore, ends: Mapping[TopicPartition, int], deadline: float
+        self, store: ViewReader, ends: Mapping[TopicPartition, int], deadline: float
     ) -> None:
         """Wait until the serving index exists and has passed the last events before `ends`."""
         last = {tp.partition: await self._logs.last_record(tp, end) for tp, end in ends.items()}
@@ -219,7 +217,7 @@ class _Verification(Generic[S]):
                 raise NotCaughtUp(message(left))
             await asyncio.sleep(_POLL_INTERVAL_S)
 
-    async def _read_view(self, store: ViewStore, found: ViewRecords, view: View[Any]) -> None:
+    async def _read_view(self, store: ViewReader, found: ViewRecords, view: View[Any]) -> None:
         """Read all documents of the view, and the keys of its dead letters."""
         await store.refresh()
         documents, total = 0, await store.count()

@@ -22,9 +22,9 @@ from streams.views.helpers import Report
 from streams.views.indices import ViewIndices
 from streams.views.projection import View
 from streams.views.projector import Projector
+from streams.views.reader import PointInTime
 from streams.views.situation import EventLog
 from streams.views.status import tally_documents
-from streams.views.store import PointInTime
 from streams.views.tally import Tally
 from streams.views.writer import PartitionWriter
 

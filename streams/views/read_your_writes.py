@@ -1,8 +1,8 @@
 """Read your writes: a query with a token waits until the view shows the token's writes.
 
-The checkpoints of the index tell how far the view is (`ViewStore.checkpoints`), before any refresh.
-That is enough for reading a document by its id. A search sees only what was written before a
-refresh, so it also needs one that began after the checkpoints had passed the token. All queries
+The checkpoints of the index tell how far the view is (`ViewReader.checkpoints`), before any
+refresh. That is enough for reading a document by its id. A search sees only what was written before
+a refresh, so it also needs one that began after the checkpoints had passed the token. All queries
 that wait in this process share the reads and refreshes; without waiting queries there are none.
 
 All of that has to be answered by one node of Elasticsearch: another one may be cut off, and then it
@@ -25,8 +25,9 @@ from models.tokens import Point, Token
 from streams import metrics
 from streams.concurrency import Coalesced
 from streams.kafka.partitioner import partition_of
+from streams.views.asked_nodes import noting_nodes
 from streams.views.checkpoint import IndexCheckpoints
-from streams.views.store import ViewStore, noting_nodes
+from streams.views.reader import ViewReader
 
 R = TypeVar("R")
 
@@ -54,15 +55,15 @@ _MAX_PAUSE_S = 0.05
 class ReadYourWrites:
     """Lets queries of one view wait for tokens; see `QueryBus.register`."""
 
-    def __init__(self, store: ViewStore, topic: str, partitions: int) -> None:
+    def __init__(self, view: ViewReader, topic: str, partitions: int) -> None:
         """Create it for one view.
 
         Args:
-            store: The view.
+            view: The view.
             topic: Topic of the commands whose events the view shows.
             partitions: Number of partitions of that topic.
         """
-        self._store = store
+        self._view = view
         self._topic = topic
         self._partitions = partitions
         self._checkpoints = Coalesced(self._read_checkpoints, min_interval=_READ_INTERVAL_S)
@@ -166,7 +167,7 @@ class ReadYourWrites:
         )
 
     async def _read_checkpoints(self) -> IndexCheckpoints:
-        found = await self._store.checkpoints(range(self._partitions))
+        found = await self._view.checkpoints(range(self._partitions))
         self._read_at = time.monotonic()
         if self._last_read is None or self._last_read.checkpoints != found.checkpoints:
             self._changed_at, self._node_interval = self._read_at, _FIRST_NODE_INTERVAL_S
@@ -182,13 +183,13 @@ class ReadYourWrites:
         if self._read_at - self._changed_at > self._node_interval:
             self._changed_at = self._read_at
             self._node_interval = min(2 * self._node_interval, _MAX_NODE_INTERVAL_S)
-            self._store.ask_another_node(self._store.node)
+            self._view.ask_another_node(self._view.node)
 
     async def _refresh_now(self) -> NodeConfig | None:
         """Refresh, and return the node that was asked."""
         before, began = self._last_read, time.monotonic()
         with noting_nodes() as nodes:
-            await self._store.refresh()
+            await self._view.refresh()
         node = next(iter(nodes), None)
         if before is not None and before.node == node:
             self._refreshed, self._refreshed_at = before, began

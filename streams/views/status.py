@@ -18,9 +18,9 @@ from streams.settings import Settings
 from streams.views.checkpoint import Checkpoint
 from streams.views.indices import ViewIndices
 from streams.views.projection import View
+from streams.views.reader import PointInTime, ViewReader
 from streams.views.situation import IndexState, Situation, trouble
 from streams.views.source import event_log
-from streams.views.store import PointInTime, ViewStore
 from streams.views.tally import DocumentTallies, Tally
 
 _REQUEST_TIMEOUT_S = 60.0
@@ -151,7 +151,7 @@ async def _age(logs: LogReader, partition: TopicPartition, position: int) -> flo
 
 async def _is_complete(
     view: View[Any],
-    store: ViewStore,
+    store: ViewReader,
     before: Mapping[int, Checkpoint],
     logs: LogReader,
     partitions: Collection[TopicPartition],
@@ -185,7 +185,7 @@ async def _is_complete(
 
 async def tally_documents(
     view: View[Any],
-    store: ViewStore,
+    store: ViewReader,
     partitions: int,
     point: PointInTime,
     report: Callable[[int], None],

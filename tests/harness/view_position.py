@@ -13,10 +13,9 @@ from deploy.ephemeral import Deployment, Servers
 from deploy.waiting import wait_until
 from models.errors import NoSuchView
 from streams.elasticsearch.connection import connect, translating
-from streams.elasticsearch.index import in_namespace
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.topics import partitions_of
-from streams.views.store import ViewStore
+from streams.views.reader import ViewReader
 
 Positions = Mapping[TopicPartition, int]
 
@@ -35,7 +34,7 @@ class ViewPositions:
     ) -> None:
         self.logs = logs
         self._alias = deployed.settings.namespace + USER_VIEWS.name
-        self._store = ViewStore(client, in_namespace(deployed.settings, USER_VIEWS.index))
+        self._store = ViewReader(client, self._alias)
         self._partitions = _partitions(deployed)
         self._client = client
 

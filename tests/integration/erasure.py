@@ -23,7 +23,7 @@ from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import open_logs
 from streams.kafka.partitioner import partition_of
 from streams.kafka.topics import partitions_of
-from streams.views.store import open_view_store
+from streams.views.reader import open_view
 
 ZSOFIA = {"email": "ZsaZsa@example.org", "first_name": "Zsófia", "last_name": "Győr"}
 PERSONAL = tuple(text.encode() for text in ("zsazsa", "Zsófia", "Győr"))
@@ -88,7 +88,7 @@ async def topics_with(deployed: Deployment, *texts: bytes) -> set[str]:
 
 async def document_of(deployed: Deployment, user: str) -> Document | None:
     """The user's document as it is now, tombstone or not."""
-    async with open_view_store(deployed.settings, USER_VIEWS, timeout=10) as store:
+    async with open_view(deployed.settings, USER_VIEWS, timeout=10) as store:
         return (await store.fetch([user])).get(user)
 
 
@@ -107,7 +107,7 @@ async def until_projected(deployed: Deployment, user: str, version: int) -> Docu
 
 async def shown_by(deployed: Deployment, user: str) -> set[str]:
     """The queries that show the user, once everything written is searchable."""
-    async with open_view_store(deployed.settings, USER_VIEWS, timeout=10) as store:
+    async with open_view(deployed.settings, USER_VIEWS, timeout=10) as store:
         await store.refresh()
     async with open_queries(deployed.settings) as queries:
         by_id = await queries.execute(GetUserById(user))

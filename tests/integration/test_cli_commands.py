@@ -23,7 +23,7 @@ from deploy.ephemeral import Deployment, new_settings
 from deploy.waiting import wait_until
 from streams.kafka.clients import new_producer, started
 from streams.settings import Settings
-from streams.views.store import open_view_store
+from streams.views.reader import open_view
 from tests.conftest import Deploy
 from tests.harness.command_line import ROOT, cqrs, cqrs_command
 from tests.harness.deployments import deployment, run_apart
@@ -349,7 +349,7 @@ class TestGenerateAndVerify:
 async def lose_a_document(settings: Settings) -> None:
     from streams.elasticsearch.connection import connect
 
-    async with open_view_store(settings, USER_VIEWS, timeout=10) as store:
+    async with open_view(settings, USER_VIEWS, timeout=10) as store:
         some = await anext(store.scan())
     client = connect(settings, timeout=10)
     await client.delete(index=settings.namespace + USER_VIEWS.name, id=some["id"], refresh=True)

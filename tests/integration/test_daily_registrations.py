@@ -34,9 +34,9 @@ from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import open_logs
 from streams.progress import no_progress
 from streams.views.projection import View
+from streams.views.reader import open_view
 from streams.views.rebuild import rebuild
 from streams.views.status import status_of
-from streams.views.store import open_view_store
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
 from tests.harness.read_side import (
@@ -121,7 +121,7 @@ async def has_all(deployed: Deployment, view: View[Any] = DAILY_REGISTRATIONS) -
 
 async def projected(deployed: Deployment) -> int:
     """How far the index is that people read."""
-    async with open_view_store(deployed.settings, DAILY_REGISTRATIONS, timeout=30) as store:
+    async with open_view(deployed.settings, DAILY_REGISTRATIONS, timeout=30) as store:
         try:
             found = (await store.checkpoints(range(deployed.settings.partitions))).checkpoints
         except NoSuchView:
@@ -297,7 +297,7 @@ async def test_verify_reads_the_dead_letters_of_its_own_view(deploy: Deploy) -> 
     )
     await has_all(deployed, USER_VIEWS)
     async with (
-        open_view_store(deployed.settings, USER_VIEWS, timeout=30) as store,
+        open_view(deployed.settings, USER_VIEWS, timeout=30) as store,
         connect(deployed.settings, timeout=30) as client,
         started(new_producer(deployed.settings), deployed.settings) as producer,
         admin_client(deployed.settings) as admin,

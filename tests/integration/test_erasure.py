@@ -32,8 +32,8 @@ from streams.kafka.clients import admin_client, new_producer
 from streams.kafka.topics import topic_specs
 from streams.progress import no_progress
 from streams.views.checkpoint import checkpoint_id
+from streams.views.reader import open_view
 from streams.views.rebuild import rebuild
-from streams.views.store import open_view_store
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
 from tests.harness.crash_points import APPS, Point
@@ -254,7 +254,7 @@ def wire_erasure(user: str) -> dict[str, Any]:
 
 async def shown_still(deployed: Deployment, users: list[str]) -> list[str]:
     """The users whose document is more than a tombstone."""
-    async with open_view_store(deployed.settings, USER_VIEWS, timeout=10) as store:
+    async with open_view(deployed.settings, USER_VIEWS, timeout=10) as store:
         documents = await store.fetch(users)
     return [user for user in users if documents[user].keys() != {"id", "version"}]
 

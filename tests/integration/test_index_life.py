@@ -20,10 +20,10 @@ from streams.settings import Settings
 from streams.views import rebuild as rebuilding
 from streams.views.cutover import prunable, prune, roll_back
 from streams.views.indices import ViewIndices
+from streams.views.reader import open_view
 from streams.views.situation import IndexState
 from streams.views.source import event_log
 from streams.views.status import IndexStatus, status_of
-from streams.views.store import open_view_store
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
 from tests.harness.read_side import encoded, registered, send_events, view_dead_letters
@@ -53,7 +53,7 @@ class View:
         """Wait until queries find every user, once."""
 
         async def found() -> bool:
-            async with open_view_store(self.deployed.settings, USER_VIEWS, timeout=30) as store:
+            async with open_view(self.deployed.settings, USER_VIEWS, timeout=30) as store:
                 try:
                     await store.refresh()
                     hits = await store.search({"exists": {"field": "id"}}, sort=["id"], limit=1000)

@@ -31,7 +31,7 @@ from streams.commands.client import KafkaCommandBus
 from streams.elasticsearch.connection import connect
 from streams.kafka.partitioner import partition_of
 from streams.views.read_your_writes import ReadYourWrites
-from streams.views.store import open_view_store
+from streams.views.reader import open_view
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
 from tests.harness.deployments import deployment, run_apart
@@ -250,7 +250,7 @@ async def test_a_result_of_an_index_that_is_behind_is_not_used(deploy: Deploy) -
         open_commands(deployed.settings) as commands,
         open_queries(deployed.settings) as queries,
         index_of(deployed) as (client, alias),
-        open_view_store(deployed.settings, USER_VIEWS, timeout=30) as store,
+        open_view(deployed.settings, USER_VIEWS, timeout=30) as store,
     ):
         register = registration()
         token = await accepted(commands, register)

@@ -16,7 +16,7 @@ from streams.buses import QueryBus
 from streams.elasticsearch.connection import connect
 from streams.settings import Settings
 from streams.views.projector import Projector
-from streams.views.store import open_view_store
+from streams.views.reader import open_view
 from tests.harness.read_side import namespace, none_refused, record, registered, user_views
 
 
@@ -44,7 +44,7 @@ async def queries(settings: Settings) -> AsyncIterator[QueryBus]:
 
 
 async def test_query_handler_and_query_bus(settings: Settings) -> None:
-    async with open_view_store(settings, USER_VIEWS, timeout=30) as store:
+    async with open_view(settings, USER_VIEWS, timeout=30) as store:
         bus = QueryBus()
         bus.register(GetUserById, UserQueryHandler(store).get_by_id)
         assert (await bus.execute(GetUserById("anna"))).id == "anna"
@@ -99,7 +99,7 @@ async def test_user_read_model(settings: Settings, queries: QueryBus) -> None:
 async def test_user_query_handler(settings: Settings) -> None:
     """All three, from the alias `user-views`."""
     assert USER_VIEWS.name == "user-views"
-    async with open_view_store(settings, USER_VIEWS, timeout=30) as store:
+    async with open_view(settings, USER_VIEWS, timeout=30) as store:
         handler = UserQueryHandler(store)
         user = await handler.get_by_id(GetUserById("anna"))
         assert user is not None

@@ -20,7 +20,8 @@ from streams.elasticsearch.index import REFUSED, Document
 from streams.settings import Settings
 from streams.views.checkpoint import Checkpoint, IndexChanged
 from streams.views.indices import ViewIndices
-from streams.views.store import ViewStore, open_view_store
+from streams.views.reader import ViewReader, open_view
+from streams.views.store import ViewStore
 from streams.views.tally import Tally
 from tests.harness.elasticsearch_proxy import Cut, Fault, FaultProxy, Refuse, Stall
 from tests.harness.read_side import delete_view, follow, namespace, serve, user_views
@@ -337,15 +338,16 @@ async def test_scan_yields_every_document_once(store: ViewStore) -> None:
 # What can be wrong with Elasticsearch
 
 
-async def failure(store: ViewStore, request: str) -> CqrsError:
-    indices = ViewIndices(store._client, USER_VIEWS.index, "")
+async def failure(view: ViewReader, request: str) -> CqrsError:
+    indices = ViewIndices(view._client, USER_VIEWS.index, "")
+    store = ViewStore(view._client, USER_VIEWS.index, name=view.name)
     requests: dict[str, Any] = {
         "bulk": lambda: store.bulk_index([user("a")]),
-        "fetch": lambda: store.fetch(["a"]),
-        "search": lambda: store.search({"match_all": {}}, sort=ORDER, limit=1),
-        "scan": lambda: anext(store.scan()),
-        "count": store.count,
-        "refresh": store.refresh,
+        "fetch": lambda: view.fetch(["a"]),
+        "search": lambda: view.search({"match_all": {}}, sort=ORDER, limit=1),
+        "scan": lambda: anext(view.scan()),
+        "count": view.count,
+        "refresh": view.refresh,
         "first look": lambda: indices.look(None, starting=True),
         "indices": lambda: indices.look(None),
     }
@@ -357,7 +359,7 @@ async def failure(store: ViewStore, request: str) -> CqrsError:
 
 @pytest.mark.parametrize("request_", ["fetch", "search", "scan", "count", "refresh"])
 async def test_a_missing_index_is_an_error(settings: Settings, request_: str) -> None:
-    async with open_view_store(settings, USER_VIEWS, timeout=30) as store:
+    async with open_view(settings, USER_VIEWS, timeout=30) as store:
         error = await failure(store, request_)
     assert type(error) is NoSuchView
     assert str(error) == (
@@ -373,7 +375,7 @@ async def test_overload_and_gateway_errors_are_transient(
 ) -> None:
     proxy.switch(Refuse(status))
     behind = settings.model_copy(update={"elasticsearch_url": proxy.url})
-    async with open_view_store(behind, USER_VIEWS, timeout=30) as behind_proxy:
+    async with open_view(behind, USER_VIEWS, timeout=30) as behind_proxy:
         error = await failure(behind_proxy, request_)
     assert type(error) is Transient
     assert f"answered {status}" in str(error)
@@ -385,7 +387,7 @@ async def test_a_connection_that_breaks_or_hangs_is_transient(
 ) -> None:
     proxy.switch(fault)
     behind = settings.model_copy(update={"elasticsearch_url": proxy.url})
-    async with open_view_store(behind, USER_VIEWS, timeout=1) as behind_proxy:
+    async with open_view(behind, USER_VIEWS, timeout=1) as behind_proxy:
         assert type(await failure(behind_proxy, "bulk")) is Transient
         assert type(await failure(behind_proxy, "search")) is Transient
         proxy.switch(None)
@@ -394,7 +396,7 @@ async def test_a_connection_that_breaks_or_hangs_is_transient(
 
 async def test_a_refused_connection_is_transient(settings: Settings) -> None:
     nowhere = settings.model_copy(update={"elasticsearch_url": "http://127.0.0.1:1"})
-    async with open_view_store(nowhere, USER_VIEWS, timeout=5) as store:
+    async with open_view(nowhere, USER_VIEWS, timeout=5) as store:
         for request in ("indices", "bulk", "search"):
             error = await failure(store, request)
             assert type(error) is Transient
@@ -405,7 +407,7 @@ async def test_an_unknown_host_is_an_error_at_the_start_and_an_outage_later(
     settings: Settings,
 ) -> None:
     nowhere = settings.model_copy(update={"elasticsearch_url": "http://nowhere.invalid:9200"})
-    async with open_view_store(nowhere, USER_VIEWS, timeout=5) as store:
+    async with open_view(nowhere, USER_VIEWS, timeout=5) as store:
         error = await failure(store, "first look")
         assert type(error) is Fatal
         assert "http://nowhere.invalid:9200 is not known" in str(error)
@@ -419,7 +421,7 @@ async def test_wrong_credentials_are_an_error(
 ) -> None:
     proxy.switch(Refuse(status))
     url = proxy.url.replace("http://", "http://anna:s3cret@")
-    async with open_view_store(
+    async with open_view(
         settings.model_copy(update={"elasticsearch_url": url}), USER_VIEWS, timeout=30
     ) as store:
         for request in ("indices", "bulk", "search"):
@@ -430,8 +432,8 @@ async def test_wrong_credentials_are_an_error(
 
 
 @asynccontextmanager
-async def answering(settings: Settings, **answer: Any) -> AsyncIterator[ViewStore]:
-    """A store on a server that has only this answer."""
+async def answering(settings: Settings, **answer: Any) -> AsyncIterator[ViewReader]:
+    """A view on a server that has only this answer."""
 
     async def handle(_: web.BaseRequest) -> web.Response:
         return web.Response(**answer)
@@ -442,8 +444,8 @@ async def answering(settings: Settings, **answer: Any) -> AsyncIterator[ViewStor
     host, port = runner.addresses[0][:2]
     other = settings.model_copy(update={"elasticsearch_url": f"http://{host}:{port}"})
     try:
-        async with open_view_store(other, USER_VIEWS, timeout=5) as store:
-            yield store
+        async with open_view(other, USER_VIEWS, timeout=5) as view:
+            yield view
     finally:
         await runner.cleanup()
 

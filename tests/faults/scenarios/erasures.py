@@ -28,7 +28,7 @@ from streams.elasticsearch.connection import connect
 from streams.encryption.keys import new_master_key
 from streams.views.checkpoint import checkpoint_id
 from streams.views.indices import ViewIndices
-from streams.views.store import ViewStore
+from streams.views.reader import ViewReader
 from tests.faults.scenario import Run, Scenario
 from tests.harness.checks import require
 from tests.harness.traffic import open_traffic, records_of
@@ -121,10 +121,10 @@ async def _until_deletes_are_forgotten(
 
 
 async def _seen(
-    store: ViewStore, queries: QueryBus, erased: Mapping[str, str], kept: Mapping[str, str]
+    view: ViewReader, queries: QueryBus, erased: Mapping[str, str], kept: Mapping[str, str]
 ) -> Mapping[str, int]:
     """Run every query for all users; return the versions of the erased users' documents."""
-    await store.refresh()
+    await view.refresh()
     for user, address in erased.items():
         require(await queries.execute(GetUserById(user)) is None, f"{user} is found by id")
         found = await queries.execute(GetUsersByEmail(address))
@@ -139,7 +139,7 @@ async def _seen(
         cursor = page.cursor
         if cursor is None:
             break
-    documents = await store.fetch(erased)
+    documents = await view.fetch(erased)
     for user in erased:
         names = documents.get(user, {}).keys()
         require(names == {"id", "version"}, f"the document of {user} has {', '.join(names)}")

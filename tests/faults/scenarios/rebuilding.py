@@ -22,8 +22,8 @@ from deploy.waiting import wait_until
 from streams.concurrency import gather_or_cancel
 from streams.elasticsearch.connection import connect
 from streams.progress import no_progress
+from streams.views.reader import open_view
 from streams.views.status import status_of
-from streams.views.store import open_view_store
 from tests.faults.background_queries import BackgroundQueries, commands_around
 from tests.faults.rebuild_watch import AliasSwaps, IndexLoading, ViewLag
 from tests.faults.scenario import Run, Scenario
@@ -89,7 +89,7 @@ async def rebuild_under_load(run: Run) -> None:
 
 
 async def _refresh(deployed: Deployment) -> None:
-    async with open_view_store(deployed.settings, USER_VIEWS, timeout=_REQUEST_TIMEOUT_S) as store:
+    async with open_view(deployed.settings, USER_VIEWS, timeout=_REQUEST_TIMEOUT_S) as store:
         await store.refresh()
 
 

@@ -20,6 +20,7 @@ from streams.concurrency import gather_or_cancel
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import in_namespace
 from streams.views.projector import Projector
+from streams.views.reader import ViewReader
 from streams.views.store import ViewStore
 from tests.faults.scenario import Run, Scenario
 from tests.harness.checks import Failed, require
@@ -55,7 +56,7 @@ async def replay_events(run: Run) -> None:
         connect(deployed.settings, timeout=_REQUEST_TIMEOUT_S) as client,
     ):
         index = in_namespace(deployed.settings, USER_VIEWS.index)
-        read = ViewStore(client, index)
+        read = ViewReader(client, index.alias)
         traffic.burst(events)
         await traffic.wait_for_decided(events, timeout=300)
         history = await _history_in_view(view)
@@ -85,8 +86,8 @@ async def replay_events(run: Run) -> None:
 class _VersionWatch:
     """Reads the documents of some users repeatedly."""
 
-    def __init__(self, store: ViewStore, users: Sequence[str]) -> None:
-        self._store = store
+    def __init__(self, view: ViewReader, users: Sequence[str]) -> None:
+        self._view = view
         self._versions = dict.fromkeys(users, 1)
         self.read = 0
         """Number of versions that were read."""
@@ -110,7 +111,7 @@ class _VersionWatch:
 
     async def _keep_reading(self) -> None:
         async for _ in Turns(_READ_INTERVAL_S):
-            documents = await self._store.fetch(self._versions)
+            documents = await self._view.fetch(self._versions)
             for user, last in self._versions.items():
                 version = documents[user]["version"] if user in documents else 0
                 require(version >= last, f"{user} went back from version {last} to {version}")

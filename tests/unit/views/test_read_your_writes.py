@@ -15,9 +15,10 @@ from models.errors import InvalidToken, NoSuchView, Transient, ViewBehind
 from models.tokens import Point, Token
 from streams.kafka.partitioner import partition_of
 from streams.views import read_your_writes
+from streams.views.asked_nodes import note_node
 from streams.views.checkpoint import Checkpoint, IndexCheckpoints
 from streams.views.read_your_writes import ReadYourWrites
-from streams.views.store import ViewStore, note_node
+from streams.views.reader import ViewReader
 
 TOPIC = "users.commands.v1"
 PARTITIONS = 2
@@ -75,7 +76,7 @@ def at(
 
 
 def waiting_for(view: View) -> ReadYourWrites:
-    return ReadYourWrites(cast(ViewStore, view), TOPIC, PARTITIONS)
+    return ReadYourWrites(cast(ViewReader, view), TOPIC, PARTITIONS)
 
 
 NOTHING = IndexCheckpoints("v1", {0: Checkpoint(), 1: Checkpoint()}, NODE)

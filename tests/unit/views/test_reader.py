@@ -20,17 +20,18 @@ from agents.user_views import USER_VIEWS
 from models.errors import Fatal, NoSuchView, Transient
 from streams.elasticsearch.connection import OneNodeAtATime
 from streams.elasticsearch.index import Document
+from streams.views.asked_nodes import noting_nodes
 from streams.views.checkpoint import Checkpoint, IndexChanged
-from streams.views.store import ViewStore, noting_nodes
+from streams.views.reader import ViewReader
 
 NODES = [NodeConfig("http", name, 9200) for name in ("a", "b")]
 META = ApiResponseMeta(200, "1.1", HttpHeaders(), 0.0, NODES[0])
 SHARDS = {"total": 2, "successful": 1, "failed": 1}
 
 
-def store(**answers: Any) -> ViewStore:
-    """Return a store whose client has these methods."""
-    return ViewStore(cast(AsyncElasticsearch, SimpleNamespace(**answers)), USER_VIEWS.index)
+def store(**answers: Any) -> ViewReader:
+    """Return a reader whose client has these methods."""
+    return ViewReader(cast(AsyncElasticsearch, SimpleNamespace(**answers)), USER_VIEWS.index.alias)
 
 
 def answer(value: Any) -> Any:
@@ -98,18 +99,18 @@ async def test_a_refresh_of_some_shards_is_none() -> None:
         await store(indices=indices).refresh()
 
 
-async def _scan(reading: ViewStore) -> list[Document]:
+async def _scan(reading: ViewReader) -> list[Document]:
     return [document async for document in reading.scan()]
 
 
-async def _read_the_only_part(reading: ViewStore) -> list[Document]:
+async def _read_the_only_part(reading: ViewReader) -> list[Document]:
     async with reading.point_in_time() as point:
         return [one async for page in reading.pages(point.part(0, 1)) for one in page]
 
 
 @pytest.mark.parametrize("read", [_scan, _read_the_only_part])
 async def test_a_scan_goes_on_with_the_point_in_time_of_the_last_answer(
-    read: Callable[[ViewStore], Awaitable[list[Document]]],
+    read: Callable[[ViewReader], Awaitable[list[Document]]],
 ) -> None:
     """Elasticsearch may give another id for the same point; the last one has to be closed."""
     used: list[str] = []
@@ -143,4 +144,4 @@ async def test_no_search_is_answered_from_two_indices() -> None:
     with pytest.raises(Fatal, match="its documents may be found twice"):
         await store(**both).search({"match_all": {}}, sort=["id"], limit=1)
     client = cast(AsyncElasticsearch, SimpleNamespace(**both))
-    assert await ViewStore(client, USER_VIEWS.index, name="user-views-v1").count() == 7
+    assert await ViewReader(client, "user-views-v1", is_alias=False).count() == 7
