@@ -29,7 +29,7 @@ _CORE = {
     *("test_any_producer.py", "test_client.py", "test_erasure.py", "test_group_offsets.py"),
     *("test_index_life.py", "test_new_users.py", "test_read_your_writes.py", "test_rebuild.py"),
     *("test_state_versions.py", "test_takeover.py", "test_user_queries.py", "test_verify.py"),
-    *("test_view_store.py", "test_worker_start.py"),
+    *("test_view_failures.py", "test_view_index.py", "test_view_store.py", "test_worker_start.py"),
 }
 
 
