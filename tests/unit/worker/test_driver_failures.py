@@ -1,0 +1,237 @@
+"""What a driver does when its partition fails: it tries again, parks it, or ends the worker."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from faust.types import TP
+
+from models.errors import Fatal, PartitionFatal
+from streams.kafka.transactions import Fenced
+from streams.worker import driver as partition_driver
+from streams.worker.driver import PartitionDriver
+from streams.worker.partition import PartitionStatus
+from streams.worker.partitions import Partitions
+from tests.unit.worker.driving import TOPIC, FakePartition, FakeWorker, chunk, idle, new_driver
+
+
+async def test_a_defect_parks_the_partition_in_the_end(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    def fail() -> None:
+        raise KeyError("nobody thought of this")
+
+    partition.before_commit = fail
+    for _ in range(5):
+        assert driver.status.parked is None
+        driver.submit(chunk(10, 12))
+        await idle(driver)
+    assert "the chunk at position 10 failed 5 times: KeyError" in str(driver.status.parked)
+    assert worker.failure is None
+    await driver.close()
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No time passes between two attempts."""
+    sleep = asyncio.sleep
+    monkeypatch.setattr(
+        partition_driver,
+        "asyncio",
+        SimpleNamespace(**{**vars(asyncio), "sleep": lambda _: sleep(0)}),
+    )
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_an_outage_of_any_length_is_waited_for(
+    worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    partition, failures = FakePartition(position=10), iter(range(2000))
+
+    async def start() -> int:
+        if next(failures, None) is not None:
+            raise ConnectionError("away")
+        return 10
+
+    monkeypatch.setattr(partition, "start", start)
+    driver = new_driver(worker, partition)
+    driver.start()
+    await idle(driver)
+    assert worker.failure is None
+    assert driver.status == PartitionStatus(10, 2000, is_waiting=False)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_failures_of_an_outage_are_no_defects(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    errors = iter([*[ConnectionError("away")] * 4, *[KeyError("nobody thought of this")] * 4])
+
+    def fail() -> None:
+        for error in errors:
+            raise error
+
+    partition.before_commit = fail
+    for _ in range(8):
+        driver.submit(chunk(10, 12))
+        await idle(driver)
+    assert worker.failure is None
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert partition.processed == [10, 11]
+
+
+async def test_a_failed_chunk_starts_the_partition_again_and_nothing_passes_it(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    def fail_once() -> None:
+        partition.before_commit = lambda: None
+        raise ConnectionError("gone")
+
+    partition.before_commit = fail_once
+    driver.submit(chunk(10, 12))
+    driver.submit(chunk(12, 14))
+    await idle(driver)
+    assert partition.processed == []
+    assert partition.starts == 2
+    assert worker.sought == [10, 10]
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert partition.processed == [10, 11]
+
+
+async def test_fenced_gives_the_partition_up_and_rejoins(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    def be_fenced() -> None:
+        raise Fenced
+
+    partition.before_commit = be_fenced
+    driver.submit(chunk(10, 12))
+    driver.submit(chunk(12, 14))
+    await idle(driver)
+    assert driver.lost
+    assert partition.closed == 1
+    assert worker.rejoined == 1
+    assert partition.processed == []
+
+
+async def test_fatal_stops_the_worker(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    def fail() -> None:
+        raise Fatal("do this")
+
+    partition.before_commit = fail
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert str(worker.failure) == "do this"
+    assert driver.lost
+
+
+async def test_a_refusal_by_kafka_ends_the_worker_at_the_first_failure(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    def fail() -> None:
+        raise ConnectionError("gone")
+
+    partition.before_commit = fail
+    worker.refused = Fatal("the password is wrong")
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert worker.failure is worker.refused
+    assert driver.lost
+
+
+def cannot_continue(partition: FakePartition) -> None:
+    def fail() -> None:
+        raise PartitionFatal("do this")
+
+    partition.before_commit = fail
+
+
+async def test_what_stops_one_partition_parks_it(
+    worker: FakeWorker, partition: FakePartition
+) -> None:
+    parked: list[PartitionFatal] = []
+    driver = new_driver(worker, partition, parked.append)
+    driver.start()
+    await idle(driver)
+    cannot_continue(partition)
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert driver.status == PartitionStatus(None, 0, is_waiting=False, parked="do this")
+    assert (driver.lost, worker.paused, partition.closed) == (True, True, 1)
+    assert worker.failure is None
+    assert [str(error) for error in parked] == ["do this"]
+    await driver.close()
+
+
+async def test_a_parked_partition_is_tried_again(
+    driver: PartitionDriver, partition: FakePartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(partition_driver, "_PARKED_RETRY_S", 0)
+    cannot_continue(partition)
+    partition.start_gate.clear()
+    partition.begun.clear()
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    await partition.begun.wait()
+    assert driver.status == PartitionStatus(None, 0, is_waiting=True, parked="do this")
+    partition.start_gate.set()
+    await idle(driver)
+    assert driver.status == PartitionStatus(10)
+
+
+async def test_only_when_all_partitions_are_parked_the_worker_ends(worker: FakeWorker) -> None:
+    made: dict[TP, FakePartition] = {}
+
+    def make(tp: TP) -> FakePartition:
+        made[tp] = FakePartition()
+        return made[tp]
+
+    other = TP(TOPIC.topic, 1)
+    partitions = Partitions(worker, settle_timeout=1, max_records=4)
+    partitions.handle(TOPIC.topic, make)
+    await partitions.assign({TOPIC, other})
+    drivers = partitions._drivers
+    await asyncio.gather(*map(idle, drivers.values()))
+    cannot_continue(made[TOPIC])
+    partitions.submit(chunk(0, 2))
+    await idle(drivers[TOPIC])
+    assert worker.failure is None
+    assert partitions.positions() == {other: 0}
+
+    await partitions.assign({TOPIC, other})
+    await idle(drivers[TOPIC])
+    assert partitions.positions() == {TOPIC: 0, other: 0}  # a rebalance tries it again
+
+    partitions.submit(chunk(0, 2))
+    await idle(drivers[TOPIC])
+    cannot_continue(made[other])
+    partitions.submit(replace(chunk(0, 2), tp=other))
+    await idle(drivers[other])
+    assert str(worker.failure) == "do this"
+    await partitions.close()
+
+
+async def test_an_error_of_the_driver_itself_stops_the_worker(
+    driver: PartitionDriver,
+    worker: FakeWorker,
+    partition: FakePartition,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def be_fenced() -> None:
+        raise Fenced
+
+    async def rejoin() -> None:
+        raise KeyError("nobody thought of this")
+
+    partition.before_commit = be_fenced
+    monkeypatch.setattr(worker, "rejoin", rejoin)
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert "[0]: its driver raised KeyError; this is a defect" in str(worker.failure)
