@@ -45,7 +45,7 @@ from streams.kafka.records import Record
 from streams.state.snapshot import decode_snapshot
 from streams.views.checkpoint import read_checkpoint
 from streams.views.event_reader import EventReader
-from tests.unit.audit.test_partition import NAMES
+from tests.unit.audit.histories import NAMES
 from tests.unit.samples import ANNA, record, wire_of, wire_register
 
 pytestmark = pytest.mark.timeout(1800)  # at full size, on a busy machine

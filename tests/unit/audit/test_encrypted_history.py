@@ -15,7 +15,7 @@ from streams.encryption.cipher import new_key
 from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.state.snapshot import Snapshot
-from tests.unit.audit.test_partition import History
+from tests.unit.audit.histories import History
 from tests.unit.samples import ANNA
 
 MASTER = new_key()

@@ -34,7 +34,7 @@ from streams.state.parked import (
     parked_key,
 )
 from streams.state.snapshot import Snapshot, encode_snapshot
-from tests.unit.audit.test_partition import line
+from tests.unit.audit.histories import line
 from tests.unit.samples import ACTIVE, ANNA, ERASED, record
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000

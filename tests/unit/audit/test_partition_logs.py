@@ -29,16 +29,12 @@ from streams.kafka.log_reader import LogReader
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.state.store import Position, encode_position, position_key
-from tests.unit.audit.test_partition import (
-    NAMES,
-    NUMBER,
-    History,
+from tests.unit.audit.histories import NAMES, NUMBER, History, dead_letter, line
+from tests.unit.audit.tampering import (
     a_command_has_no_outcome,
     a_command_has_two_outcomes,
     a_dead_letter_is_missing,
     an_event_is_missing,
-    dead_letter,
-    line,
 )
 from tests.unit.samples import ANNA
 

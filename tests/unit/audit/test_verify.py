@@ -21,7 +21,7 @@ from streams.kafka.records import Record
 from streams.progress import no_progress
 from streams.settings import Settings
 from streams.state.store import Position, encode_position, position_key
-from tests.unit.audit.test_partition import line
+from tests.unit.audit.histories import line
 
 NAMES = TopicNames("", "users")
 SETTINGS = Settings(partitions=3)

@@ -33,7 +33,7 @@ from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.records import Record
 from tests.harness.command_line import ROOT
-from tests.unit.audit.test_partition import line
+from tests.unit.audit.histories import line
 from tests.unit.samples import ANNA, record, wire_of
 
 MASTER = new_key()

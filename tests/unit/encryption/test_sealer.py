@@ -33,7 +33,7 @@ from streams.kafka.dead_letters import (
 )
 from streams.kafka.transactions import OutputRecord
 from streams.state.store import MemoryStore
-from tests.unit.audit.test_partition import line
+from tests.unit.audit.histories import line
 from tests.unit.samples import ANNA, record, register, wire_of
 
 ID = b"user-1"
