@@ -62,7 +62,7 @@ WITHOUT_SERVERS = {
     *("completion", "config", "down", "env", "generate", "keys new", "logs", "schema", "status"),
     *("top", "topics acls", "topics manifest"),
 }
-# What does not answer is what they report: tests/unit/deploy/test_doctor.py.
+# What does not answer is what they report: tests/unit/deploy/test_doctor_unknown.py.
 REPORTS = {"doctor"}
 OWN_SERVERS = {"bench", "demo", "dev", "faults", "up"}
 
