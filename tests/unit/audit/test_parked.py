@@ -13,7 +13,7 @@ from streams.kafka.records import Record
 from streams.kafka.transactions import OutputRecord
 from streams.state.parked import PARKED_PREFIX, encode_parked
 from tests.unit.commands.deciding import NAMES, Deciding, Written
-from tests.unit.commands.test_parked import drop, in_order, register, replay, send, update
+from tests.unit.commands.parked_commands import drop, in_order, register, replay, send, update
 
 
 @pytest.fixture(autouse=True)

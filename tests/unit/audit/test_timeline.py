@@ -23,7 +23,7 @@ from streams.audit.timeline import Entry, Timeline, entries_of, state_of
 from streams.commands import partition as command_partition
 from streams.state.snapshot import NO_SNAPSHOT
 from tests.unit.commands.deciding import Written
-from tests.unit.commands.test_parked import in_order, register, replay, send, update
+from tests.unit.commands.parked_commands import in_order, register, replay, send, update
 from tests.unit.samples import ANNA
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=timezone.utc)

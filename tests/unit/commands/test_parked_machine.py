@@ -21,15 +21,16 @@ from models.commands import USER_COMMANDS
 from models.errors import Rejected
 from models.messages import Command
 from models.user import User, decide, evolve
-from streams.commands import partition as command_partition
 from streams.commands.control import Control, DropParked, ReplayParked, encode_control
 from streams.state.snapshot import DEDUPE_WINDOW
-from tests.unit.commands.deciding import NAMES, Deciding, Written
+from tests.unit.commands.deciding import NAMES, Deciding
 from tests.unit.samples import COMMAND_ID, NOON, wire_register
 
 USERS = ["u", "v"]
 KINDS = ["RegisterUser", "UpdateUserProfile", "DeactivateUser", "ReactivateUser", "EraseUser"]
 KEY = bytes(32)
+
+pytestmark = pytest.mark.usefixtures("without_servers")
 
 
 class Model:
@@ -205,11 +206,6 @@ class ParkedMachine(RuleBasedStateMachine):
             assert bool(events) == (state is not None)
             sources = [one["source"]["offset"] for one in self.deciding.events()]
             assert sources == sorted(sources)
-
-
-@pytest.fixture(autouse=True)
-def without_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_partition, "TransactionalProducer", Written)
 
 
 TestParked = ParkedMachine.TestCase

@@ -27,7 +27,7 @@ from streams.kafka.records import Record
 from streams.kafka.transactions import Fenced, OutputRecord
 from streams.state.parked import PARKED_PREFIX
 from tests.unit.commands.deciding import NAMES, Deciding, Written
-from tests.unit.commands.test_parked import drop, in_order, register, send, update
+from tests.unit.commands.parked_commands import drop, in_order, register, send, update
 
 
 class Logs:

@@ -18,7 +18,7 @@ from models.outcomes import Outcome, parse_outcome
 from streams.commands.control import Control, encode_control
 from tests.harness.outputs import misfits
 from tests.unit.commands.deciding import NAMES, Deciding
-from tests.unit.commands.test_parked import in_order, register, send, update
+from tests.unit.commands.parked_commands import in_order, register, send, update
 from tests.unit.commands.test_send_again import Connect, connect
 
 __all__ = ["connect"]  # a fixture
