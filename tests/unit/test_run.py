@@ -79,9 +79,9 @@ def add_python(folder: Path, name: str, probed: str) -> Path:
     return python
 
 
-def set_up(checkout: Path, folder: Path) -> subprocess.CompletedProcess[str]:
+def set_up(checkout: Path, folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [folder / "bash", checkout / "run", "cqrs"],
+        [folder / "bash", checkout / "run", *(words or ["cqrs"])],
         capture_output=True,
         text=True,
         env={"PATH": str(folder)},
@@ -100,6 +100,34 @@ def test_the_fastest_python_is_taken(
     assert done.returncode == 1
     assert f"with {pythons / 'python3.13'} (once" in done.stderr
     assert ("without optimisation" in done.stderr) is is_warned
+
+
+def test_the_tests_run_on_a_python_that_was_asked_for(checkout: Path, pythons: Path) -> None:
+    """In an environment of its own, whichever is faster."""
+    add_python(pythons, "python3.11", "echo 9.90 optimised $0")
+    python = add_python(pythons, "python3.13", "echo 20.10 optimised $0")
+    done = set_up(checkout, pythons, "test", "--python", "3.13", "tests/unit")
+    assert f"Setting up .venv-3.13 with {python} (once" in done.stderr
+    assert done.stderr.endswith(f"in {checkout}/.venv-3.13\n")
+
+
+@pytest.mark.parametrize("word", ["", "13", "3.9", "-v"])
+def test_a_python_that_cannot_be_asked_for(checkout: Path, pythons: Path, word: str) -> None:
+    add_python(pythons, "python3.11", "echo 9.90 optimised $0")
+    done = set_up(checkout, pythons, "test", "--python", *filter(None, [word]))
+    assert (done.returncode, done.stderr) == (
+        2,
+        "run: --python takes a version from 3.10 on, such as 3.13\n",
+    )
+
+
+def test_a_python_that_was_asked_for_is_not_there(checkout: Path, pythons: Path) -> None:
+    add_python(pythons, "python3", "echo 9.90 optimised $0")
+    done = set_up(checkout, pythons, "test", "--python", "3.13")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "run: Python 3.10 or newer is needed, but there is no python3.13\n",
+    )
 
 
 def test_an_environment_that_is_made_again_has_a_reason(checkout: Path, pythons: Path) -> None:
