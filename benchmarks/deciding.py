@@ -17,6 +17,7 @@ from benchmarks.peers.extra import QUIXSTREAMS
 from benchmarks.peers.kafka_streams import java_command
 from benchmarks.rig.backlog import (
     backlog,
+    end_of_count,
     new_deployment,
     rate,
     read_committed,
@@ -153,11 +154,10 @@ async def decide(
         statuses = Counter(orjson.loads(one.value)["status"] for one in outcomes)
         if statuses != commands.statuses:
             raise Fatal(f"the outcomes were {statuses} instead of {commands.statuses}")
-    warm_up, cool_down = int(context.size["warm-up"] * share), len(records) // 10
-    times = sorted(one.timestamp / 1000 for one in outcomes)
+    warm_up = int(context.size["warm-up"] * share)
     return {
-        COMMANDS_PER_SECOND: rate(times, warm_up, cool_down),
-        CPU_PER_COMMAND: cpu_per_command(decided.samples, warm_up, cool_down) * 1e6,
+        COMMANDS_PER_SECOND: rate(sorted(one.timestamp / 1000 for one in outcomes), warm_up),
+        CPU_PER_COMMAND: cpu_per_command(decided.samples, warm_up) * 1e6,
     }
 
 
@@ -204,8 +204,8 @@ async def let_decide(
     return Decided(settings, names, samples)
 
 
-def cpu_per_command(samples: Sequence[Sample], warm_up: int, cool_down: int) -> float:
-    """Return the CPU seconds per command between the warm-up and the cool-down.
+def cpu_per_command(samples: Sequence[Sample], warm_up: int) -> float:
+    """Return the CPU seconds per command after the warm-up and before the last tenth.
 
     Both are in the middle of the work, when about as many commands are decided and not committed.
     At the end there are none: to the end, that CPU would be missing. If the time between the two
@@ -214,7 +214,7 @@ def cpu_per_command(samples: Sequence[Sample], warm_up: int, cool_down: int) -> 
     last = samples[-1]
     begin, end = (
         next(one for one in samples if one.commands >= bound)
-        for bound in (warm_up, last.commands - cool_down)
+        for bound in (warm_up, end_of_count(last.commands))
     )
     if begin.cpu_seconds == end.cpu_seconds:
         begin, end = Sample(0, 0.0), last

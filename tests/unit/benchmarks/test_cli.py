@@ -102,42 +102,33 @@ def test_each_figure_is_shown_with_its_ratio_to_ours() -> None:
     ]
 
 
-def test_a_rate_leaves_out_the_warm_up() -> None:
+def test_a_rate_leaves_out_the_warm_up_and_the_last_tenth() -> None:
     slow_begin = [0.0, 10.0, 10.0]
-    steady = [10.0 + n / 100 for n in range(1, 101)]
-    assert rate([*slow_begin, *steady], warm_up=2) == pytest.approx(100)
+    steady = [10.0 + n / 100 for n in range(1, 178)]
+    slow_end = [20.0 + n for n in range(20)]
+    assert rate([*slow_begin, *steady, *slow_end], warm_up=2) == pytest.approx(100)
 
 
-def test_a_rate_counts_what_came_after_the_batch_that_ends_the_warm_up() -> None:
-    assert rate([0.0, 1.0, 1.0, 1.0, 2.0, 2.0, 3.0], warm_up=1) == pytest.approx(3 / 2)
+def test_a_rate_counts_what_came_between_two_batches_and_all_of_the_last_one() -> None:
+    batches = [0.0, 1.0, 1.0, 1.0, *[2.0] * 5, *[3.0] * 2]
+    assert rate(batches, warm_up=1) == pytest.approx(7 / 2)
 
 
-def test_a_rate_leaves_out_the_cool_down() -> None:
-    steady = [n / 100 for n in range(101)]
-    slow_end = [2.0, 3.0]
-    assert rate([*steady, *slow_end], warm_up=0, cool_down=2) == pytest.approx(100)
-
-
-def test_a_rate_counts_all_of_the_batch_that_begins_the_cool_down() -> None:
-    assert rate([0.0, 1.0, 2.0, 2.0, 2.0, 3.0], warm_up=0, cool_down=3) == pytest.approx(4 / 2)
-
-
-def test_cpu_is_counted_between_the_warm_up_and_the_cool_down() -> None:
-    samples = [Sample(0, 0.0), Sample(50, 9.0), Sample(120, 10.0), Sample(220, 12.0)]
-    samples = [*samples, Sample(250, 12.1)]
-    assert cpu_per_command(samples, warm_up=100, cool_down=30) == pytest.approx(2 / 100)
-    assert cpu_per_command(samples, warm_up=100, cool_down=50) == pytest.approx(2 / 100)
+def test_cpu_is_counted_after_the_warm_up_and_before_the_last_tenth() -> None:
+    begin = [Sample(0, 0.0), Sample(50, 9.0)]
+    samples = [*begin, Sample(120, 10.0), Sample(230, 12.0), Sample(250, 12.1)]
+    assert cpu_per_command(samples, warm_up=100) == pytest.approx(2 / 110)
     # less than the samples or the clock of the system show
-    assert cpu_per_command(samples, warm_up=200, cool_down=40) == pytest.approx(12.1 / 250)
-    unseen = [*samples[:3], Sample(220, 10.0), Sample(250, 12.1)]
-    assert cpu_per_command(unseen, warm_up=100, cool_down=30) == pytest.approx(12.1 / 250)
+    assert cpu_per_command(samples, warm_up=200) == pytest.approx(12.1 / 250)
+    unseen = [*begin, Sample(120, 10.0), Sample(230, 10.0), Sample(250, 12.1)]
+    assert cpu_per_command(unseen, warm_up=100) == pytest.approx(12.1 / 250)
 
 
 def test_work_that_is_not_committed_yet_costs_no_less_cpu() -> None:
     """100 commands are decided and not committed, except at the end; each takes 1 s."""
     steady = [Sample(committed, committed + 100.0) for committed in range(0, 1000, 50)]
     samples = [Sample(0, 0.0), *steady, Sample(1000, 1000.0)]
-    assert cpu_per_command(samples, warm_up=200, cool_down=200) == pytest.approx(1)
+    assert cpu_per_command(samples, warm_up=200) == pytest.approx(1)
 
 
 def test_the_backlog_is_the_same_for_the_same_seed_and_counts_its_answers() -> None:
