@@ -22,7 +22,7 @@ from streams.settings import Settings
 from streams.views.projector import Projected, Projector, Refused, SequenceGap
 from streams.views.store import ViewStore
 from tests.harness.elasticsearch_proxy import Cut, Fault, FaultProxy, Refuse, Stall
-from tests.harness.read_side import Record, namespace, none_refused, record, registered, user_views
+from tests.harness.read_side import Record, none_refused, record, registered, user_views
 
 # A surname that Elasticsearch refuses for good: a keyword may not have more than 32,766 bytes
 IMMENSE = "x" * 33_000
@@ -32,12 +32,6 @@ IMMENSE = "x" * 33_000
 async def proxy(stack: Servers) -> AsyncIterator[FaultProxy]:
     async with FaultProxy(stack.elasticsearch_url, random.Random(1)).serving() as proxy:
         yield proxy
-
-
-@pytest.fixture
-async def settings(stack: Servers) -> AsyncIterator[Settings]:
-    async with namespace(stack) as settings:
-        yield settings
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import random
 import re
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +14,6 @@ import pytest
 from agents.client import all_users_by_email, open_queries
 from agents.user_queries import UserQueryHandler
 from agents.user_views import EMAIL_FRAGMENTS, USER_VIEWS
-from deploy.ephemeral import Servers
 from models.errors import Fatal, QueryError, Transient
 from models.queries import GetActiveUsers, GetUserById, GetUsersByEmail, Page
 from models.user_view import UserReadModel
@@ -26,19 +25,6 @@ from streams.settings import Settings
 from streams.views.read_your_writes import ReadYourWrites
 from streams.views.store import ViewStore
 from tests.harness.command_line import ROOT
-from tests.harness.read_side import namespace, user_views
-
-
-@pytest.fixture
-async def settings(stack: Servers) -> AsyncIterator[Settings]:
-    async with namespace(stack) as settings:
-        yield settings
-
-
-@pytest.fixture
-async def store(settings: Settings) -> AsyncIterator[ViewStore]:
-    async with user_views(settings) as store:
-        yield store
 
 
 @pytest.fixture

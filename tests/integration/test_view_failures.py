@@ -16,19 +16,6 @@ from streams.views.indices import ViewIndices
 from streams.views.reader import ViewReader, open_view
 from streams.views.store import ViewStore
 from tests.harness.elasticsearch_proxy import Cut, Fault, FaultProxy, Refuse, Stall
-from tests.harness.read_side import namespace, user_views
-
-
-@pytest.fixture
-async def settings(stack: Servers) -> AsyncIterator[Settings]:
-    async with namespace(stack) as settings:
-        yield settings
-
-
-@pytest.fixture
-async def store(settings: Settings) -> AsyncIterator[ViewStore]:
-    async with user_views(settings) as store:
-        yield store
 
 
 @pytest.fixture

@@ -1,32 +1,17 @@
 """How an index of a view is created and served, on the real Elasticsearch."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
-import pytest
 from elasticsearch import AsyncElasticsearch
 
 from agents.user_views import ORDER, USER_VIEWS
-from deploy.ephemeral import Servers
 from streams.elasticsearch.bulk_writer import WRITTEN
 from streams.elasticsearch.connection import connect
 from streams.settings import Settings
 from streams.views.indices import ViewIndices
 from streams.views.store import ViewStore
-from tests.harness.read_side import follow, namespace, serve, user_views
-
-
-@pytest.fixture
-async def settings(stack: Servers) -> AsyncIterator[Settings]:
-    async with namespace(stack) as settings:
-        yield settings
-
-
-@pytest.fixture
-async def store(settings: Settings) -> AsyncIterator[ViewStore]:
-    async with user_views(settings) as store:
-        yield store
+from tests.harness.read_side import follow, serve, user_views
 
 
 async def test_only_one_of_several_workers_creates_the_index(settings: Settings) -> None:

@@ -1,13 +1,11 @@
 """The documents and checkpoints of a view on the real Elasticsearch."""
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from agents.user_views import ORDER, USER_VIEWS
-from deploy.ephemeral import Servers
 from models.errors import NoSuchView
 from streams.elasticsearch.bulk_writer import WriteStatus
 from streams.elasticsearch.connection import connect
@@ -17,19 +15,7 @@ from streams.views.checkpoint import Checkpoint, IndexChanged
 from streams.views.indices import ViewIndices
 from streams.views.store import ViewStore
 from streams.views.tally import Tally
-from tests.harness.read_side import delete_view, namespace, user_views
-
-
-@pytest.fixture
-async def settings(stack: Servers) -> AsyncIterator[Settings]:
-    async with namespace(stack) as settings:
-        yield settings
-
-
-@pytest.fixture
-async def store(settings: Settings) -> AsyncIterator[ViewStore]:
-    async with user_views(settings) as store:
-        yield store
+from tests.harness.read_side import delete_view, user_views
 
 
 def user(key: str, version: int = 1, **fields: Any) -> Document:
