@@ -146,7 +146,13 @@ class RocksDBStore(StateStore):
         return sum(1 for _ in self)
 
     def approximate_len(self) -> int:
-        """Return RocksDB's estimate; it has a few more keys than there are aggregates."""
+        """Return RocksDB's estimate; it has a few more keys than there are aggregates.
+
+        A store that has failed has none. Its partition is not the only one that asks: whichever is
+        the last to start logs what all of them have.
+        """
+        if not self._open:
+            return 0
         return self._db.property_int_value("rocksdb.estimate-num-keys") or 0
 
     def close(self) -> None:

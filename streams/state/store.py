@@ -100,7 +100,7 @@ class StateStore(ABC):
 
     @abstractmethod
     def approximate_len(self) -> int:
-        """Return about how many aggregates it has, in a microsecond."""
+        """Return about how many aggregates it has, in a microsecond; none if it cannot be used."""
 
     @abstractmethod
     def close(self) -> None:
