@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from traceback import clear_frames
 from typing import Any
 
 import elasticsearch
@@ -197,14 +196,14 @@ def translating(client: AsyncElasticsearch, *, starting: bool = False) -> Iterat
 
 
 def clear_traceback(error: BaseException | None) -> None:
-    """Clear the frames in the tracebacks of an error and of its causes, before a retry.
+    """Remove the tracebacks of an error and of its causes, before a retry.
 
-    They keep the body of the request (up to 1 MiB) in reference cycles: the error is a variable in
-    a frame of its own traceback. Only garbage collection frees those, and it rarely runs in a
-    worker that waits.
+    Their frames keep the body of the request (up to 1 MiB) in reference cycles: the error is a
+    variable in a frame of its own traceback, or since Python 3.13 in one that called such a frame.
+    Only garbage collection frees those, and it rarely runs in a worker that waits.
     """
     while error is not None:
-        clear_frames(error.__traceback__)
+        error.__traceback__ = None
         error = error.__context__
 
 
