@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,19 @@ def test_the_fastest_python_is_taken(
     assert done.returncode == 1
     assert f"with {pythons / 'python3.13'} (once" in done.stderr
     assert ("without optimisation" in done.stderr) is is_warned
+
+
+def test_an_environment_is_built_like_the_python_that_it_was_made_with(tmp_path: Path) -> None:
+    """An active environment is the first in the PATH."""
+    probe = RUN.read_text().partition("PROBE='")[2].partition("'\n")[0]
+    venv.create(tmp_path / "environment", symlinks=True)
+    name = f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    found = [
+        subprocess.run([prefix / name, "-c", probe], capture_output=True, text=True, check=True)
+        for prefix in (Path(sys.base_prefix), tmp_path / "environment")
+    ]
+    built = [one.stdout.split()[1] for one in found]
+    assert built[0] == built[1]
 
 
 def test_the_tests_run_on_a_python_that_was_asked_for(checkout: Path, pythons: Path) -> None:
