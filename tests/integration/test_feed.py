@@ -7,16 +7,18 @@ from typing import Any
 import pytest
 
 from agents.user_views import USER_VIEWS
+from deploy.embedded.stack import EmbeddedStack
 from streams.progress import no_progress
 from streams.views.feed import MAX_CHUNK_RECORDS, Feed
 from streams.views.rebuild import rebuild
 from streams.views.writer import PartitionWriter
 from tests.conftest import Deploy
 from tests.harness.read_side import encoded, registered, send_events
+from tests.harness.view_position import open_view_positions
 
 
 async def test_a_rebuild_takes_a_bounded_number_of_events_at_a_time(
-    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+    deploy: Deploy, stack: EmbeddedStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many a compressed fetch contains."""
     deployed = deploy("views", partitions=1)
@@ -27,6 +29,8 @@ async def test_a_rebuild_takes_a_bounded_number_of_events_at_a_time(
             for n in range(MAX_CHUNK_RECORDS + 2000)
         ),
     )
+    async with open_view_positions(deployed, stack) as view:
+        await view.catch_up()  # so that the worker does not load the index of the rebuild
     sizes: list[int] = []
     project = Feed._project
 
