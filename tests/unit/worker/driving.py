@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from faust.types import TP
 
@@ -11,6 +11,7 @@ from models.errors import Fatal, PartitionFatal
 from streams.kafka.records import Record
 from streams.worker.chunks import Chunk
 from streams.worker.driver import PartitionDriver
+from streams.worker.partitions import Partitions
 
 TOPIC = TP("things.commands.v1", 0)
 
@@ -114,3 +115,16 @@ def new_driver(
     return PartitionDriver(
         TOPIC, partition, worker, max_records=4, on_parked=on_parked, on_started=lambda: None
     )
+
+
+def partitions_of(worker: FakeWorker) -> tuple[Partitions, Mapping[TP, FakePartition]]:
+    """A worker's partitions of the topic, without any yet, and those that it gets later."""
+    made: dict[TP, FakePartition] = {}
+
+    def make(tp: TP) -> FakePartition:
+        made[tp] = FakePartition()
+        return made[tp]
+
+    partitions = Partitions(worker, settle_timeout=1, max_records=4)
+    partitions.handle(TOPIC.topic, make)
+    return partitions, made

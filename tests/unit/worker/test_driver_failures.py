@@ -14,8 +14,15 @@ from streams.kafka.transactions import Fenced
 from streams.worker import driver as partition_driver
 from streams.worker.driver import PartitionDriver
 from streams.worker.partition import PartitionStatus
-from streams.worker.partitions import Partitions
-from tests.unit.worker.driving import TOPIC, FakePartition, FakeWorker, chunk, idle, new_driver
+from tests.unit.worker.driving import (
+    TOPIC,
+    FakePartition,
+    FakeWorker,
+    chunk,
+    idle,
+    new_driver,
+    partitions_of,
+)
 
 
 async def test_a_defect_parks_the_partition_in_the_end(
@@ -187,15 +194,8 @@ async def test_a_parked_partition_is_tried_again(
 
 
 async def test_only_when_all_partitions_are_parked_the_worker_ends(worker: FakeWorker) -> None:
-    made: dict[TP, FakePartition] = {}
-
-    def make(tp: TP) -> FakePartition:
-        made[tp] = FakePartition()
-        return made[tp]
-
+    partitions, made = partitions_of(worker)
     other = TP(TOPIC.topic, 1)
-    partitions = Partitions(worker, settle_timeout=1, max_records=4)
-    partitions.handle(TOPIC.topic, make)
     await partitions.assign({TOPIC, other})
     drivers = partitions._drivers
     await asyncio.gather(*map(idle, drivers.values()))

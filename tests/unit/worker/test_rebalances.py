@@ -10,7 +10,7 @@ from faust.types import TP
 from models.errors import PartitionFatal
 from streams.worker.driver import PartitionDriver
 from streams.worker.partitions import Partitions
-from tests.unit.worker.driving import TOPIC, FakePartition, FakeWorker, chunk, idle
+from tests.unit.worker.driving import TOPIC, FakePartition, FakeWorker, chunk, idle, partitions_of
 
 
 async def test_starts_at_the_position_of_its_partition(
@@ -55,15 +55,8 @@ async def test_a_chunk_that_does_not_finish_is_abandoned_and_the_partition_start
 
 
 async def test_partitions_that_went_elsewhere_are_closed(worker: FakeWorker) -> None:
-    made: dict[TP, FakePartition] = {}
-
-    def make(tp: TP) -> FakePartition:
-        made[tp] = FakePartition()
-        return made[tp]
-
+    partitions, made = partitions_of(worker)
     other = TP(TOPIC.topic, 1)
-    partitions = Partitions(worker, settle_timeout=1, max_records=4)
-    partitions.handle(TOPIC.topic, make)
     await partitions.assign({TOPIC, other})
     await partitions.revoke({TOPIC, other})
     await partitions.assign({other})
