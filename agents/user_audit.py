@@ -44,11 +44,11 @@ async def wait_for_tombstone(settings: Settings, user_id: str, *, timeout: float
         Fatal: it is not after `timeout` seconds.
     """
     deadline = time.monotonic() + timeout
-    async with open_view(settings, USER_VIEWS, timeout=_REQUEST_TIMEOUT_S) as store:
+    async with open_view(settings, USER_VIEWS, timeout=_REQUEST_TIMEOUT_S) as view:
         while True:
             document = None
             with suppress(Transient):
-                document = (await store.fetch([user_id])).get(user_id)
+                document = (await view.fetch([user_id])).get(user_id)
             if document is not None and is_tombstone(document):
                 return int(document["version"])
             if time.monotonic() > deadline:

@@ -150,11 +150,11 @@ async def _wait_until_projected(
 ) -> None:
     """Wait until the view contains this number of documents."""
     deadline = time.monotonic() + _STEP_TIMEOUT_S
-    async with open_view(settings, USER_VIEWS, timeout=10) as store:
+    async with open_view(settings, USER_VIEWS, timeout=10) as view:
         count = 0
         while count < documents:
             with suppress(Fatal):  # the view worker may not have created the index yet
-                count = await store.count()
+                count = await view.count()
                 progress("Projecting events", count, documents)
             if time.monotonic() > deadline:
                 raise Transient(f"the view was not complete within {_STEP_TIMEOUT_S} s")

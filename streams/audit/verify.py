@@ -130,9 +130,9 @@ class _Verification(Generic[S]):
             found = None
             if view is not None:
                 found = resources.enter_context(ViewRecords(view, len(numbers), buckets))
-                async with open_view(self._settings, view, timeout=_REQUEST_TIMEOUT_S) as store:
-                    await self._wait_for_view(store, view_ends, deadline)
-                    await self._read_view(store, found, view)
+                async with open_view(self._settings, view, timeout=_REQUEST_TIMEOUT_S) as reader:
+                    await self._wait_for_view(reader, view_ends, deadline)
+                    await self._read_view(reader, found, view)
             for number in numbers:
                 view_end = view_ends[TopicPartition(self._names.events, number)]
                 await self._check_partition(number, found, view_end, buckets)
@@ -174,7 +174,7 @@ class _Verification(Generic[S]):
         check_partitions(tp, stored, (), self._settings.partitions)
 
     async def _wait_for_view(
-        self, store: ViewReader, ends: Mapping[TopicPartition, int], deadline: float
+        self, reader: ViewReader, ends: Mapping[TopicPartition, int], deadline: float
     ) -> None:
         """Wait until the serving index exists and has passed the last events before `ends`."""
         last = {tp.partition: await self._logs.last_record(tp, end) for tp, end in ends.items()}
@@ -182,7 +182,7 @@ class _Verification(Generic[S]):
 
         async def missing() -> int:
             try:
-                found = (await store.checkpoints(wanted)).checkpoints
+                found = (await reader.checkpoints(wanted)).checkpoints
             except NoSuchView:  # not complete yet
                 if not any(wanted.values()) and time.monotonic() > deadline:
                     raise
@@ -217,11 +217,11 @@ class _Verification(Generic[S]):
                 raise NotCaughtUp(message(left))
             await asyncio.sleep(_POLL_INTERVAL_S)
 
-    async def _read_view(self, store: ViewReader, found: ViewRecords, view: View[Any]) -> None:
+    async def _read_view(self, reader: ViewReader, found: ViewRecords, view: View[Any]) -> None:
         """Read all documents of the view, and the keys of its dead letters."""
-        await store.refresh()
-        documents, total = 0, await store.count()
-        async for document in store.scan():
+        await reader.refresh()
+        documents, total = 0, await reader.count()
+        async for document in reader.scan():
             found.add_document(document)
             documents += 1
             if documents % 1000 == 0:

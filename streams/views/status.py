@@ -151,22 +151,22 @@ async def _age(logs: LogReader, partition: TopicPartition, position: int) -> flo
 
 async def _is_complete(
     view: View[Any],
-    store: ViewReader,
+    reader: ViewReader,
     before: Mapping[int, Checkpoint],
     logs: LogReader,
     partitions: Collection[TopicPartition],
     progress: ProgressCallback,
 ) -> bool | None:
     """Return whether the documents have the tally of the checkpoints; None if it is not known."""
-    await store.refresh()
-    total = await store.count()
+    await reader.refresh()
+    total = await reader.count()
 
     def report(read: int) -> None:
-        progress(f"Adding up {store.name}", read, total)
+        progress(f"Adding up {reader.name}", read, total)
 
-    async with store.point_in_time() as point:
-        tallies = await tally_documents(view, store, len(before), point, report)
-    after = (await store.checkpoints(before)).checkpoints
+    async with reader.point_in_time() as point:
+        tallies = await tally_documents(view, reader, len(before), point, report)
+    after = (await reader.checkpoints(before)).checkpoints
     if after != before:
         return None
     wrong = {number for number, found in enumerate(tallies) if found != after[number].tally}
@@ -185,7 +185,7 @@ async def _is_complete(
 
 async def tally_documents(
     view: View[Any],
-    store: ViewReader,
+    reader: ViewReader,
     partitions: int,
     point: PointInTime,
     report: Callable[[int], None],
@@ -195,7 +195,7 @@ async def tally_documents(
     `report` is told how many documents were read.
     """
     tallies, read = DocumentTallies(view.projection, partitions), 0
-    async for page in store.pages(point):
+    async for page in reader.pages(point):
         tallies.add_all(page)
         read += len(page)
         report(read)
