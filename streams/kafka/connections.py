@@ -1,4 +1,4 @@
-"""Connections to brokers, as all clients make them here: aiokafka's, with six differences.
+"""Connections to brokers, as all clients make them here: aiokafka's, with seven differences.
 
 - Asking about a topic creates none. aiokafka allows it in every metadata request: where
   `auto.create.topics.enable` is set, as it is by default, asking about a topic that is missing
@@ -18,6 +18,8 @@
   closes the connection at the next request, which may be the end of a transaction. aiokafka does
   not authenticate again (KIP-368).
 - Who is cancelled while it asks for the brokers closes its first connection. aiokafka forgets it.
+- A connection that nobody awaits the end of ends at once. With TLS, aiokafka's wait for the answer
+  to their last word, and are never closed if the event loop ends before that.
 """
 
 from __future__ import annotations
@@ -87,6 +89,17 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc]
         if lifetime_ms > 0:
             self._replace_at = time.monotonic() + _USED_SHARE * lifetime_ms / 1000
         return found
+
+    def close(self, reason: CloseReason | None = None, exc: Exception | None = None) -> Any:
+        """Close it, and return what awaits its end.
+
+        Only a client that is stopped awaits that, for what it has not sent yet.
+        """
+        writer = self._writer
+        closed = super().close(reason, exc)
+        if writer is not None and reason is not CloseReason.SHUTDOWN:
+            writer.transport.abort()
+        return closed
 
     def authenticator_oauth(self) -> OAuthAuthenticator:
         """Return what authenticates with a token."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
@@ -18,10 +19,13 @@ _API_VERSIONS, _METADATA = 18, 3
 
 
 @asynccontextmanager
-async def fake_broker(brokers: int, listening: socket.socket | None = None) -> AsyncIterator[int]:
+async def fake_broker(
+    brokers: int, listening: socket.socket | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[int]:
     """Serve what a client asks first, and say that this is the one broker, or that there is none.
 
-    Yields its port. It listens there with a socket of its own, unless one is given.
+    Yields its port. It listens there with a socket of its own, unless one is given; with TLS if a
+    context is.
     """
     connections: set[asyncio.Task[None]] = set()
     end = listening or socket.create_server((HOST, 0))
@@ -43,7 +47,7 @@ async def fake_broker(brokers: int, listening: socket.socket | None = None) -> A
                 response = struct.pack(">i", number) + responses[kind].encode()
                 writer.write(struct.pack(">i", len(response)) + response)
 
-    server = await asyncio.start_server(serve, sock=end)
+    server = await asyncio.start_server(serve, sock=end, ssl=tls)
     try:
         yield port
     finally:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from contextlib import closing
 from typing import Any
 
 import pytest
+import trustme
 import uvloop
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
@@ -95,7 +97,7 @@ def test_the_system_ends_a_connection_to_a_host_that_is_gone() -> None:
         async with fake_broker(0) as port:
             connection = await create_connection(HOST, port)
             with closing(connection):
-                end = connection._writer.get_extra_info("socket")
+                end = end_of(connection)
                 assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
                 assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
                 assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 5
@@ -144,6 +146,26 @@ async def test_who_is_cancelled_while_it_asks_for_the_brokers_closes_its_connect
         starting.cancel()
         await asyncio.gather(starting, return_exceptions=True)
         assert not connection.connected()
+
+
+async def test_a_connection_with_tls_that_is_closed_ends_at_once() -> None:
+    """It does not wait for the answer of the broker, which the event loop may not live to see."""
+    ca, trusted = trustme.CA(), ssl.create_default_context()
+    ca.configure_trust(trusted)
+    shown = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert(HOST).configure_cert(shown)
+    async with fake_broker(0, tls=shown) as port:
+        options = {"security_protocol": "SSL", "ssl_context": trusted}
+        connection = await create_connection(HOST, port, **options)
+        end = end_of(connection)
+        connection.close()
+        await asyncio.sleep(0)  # in which closed connections are let go
+        assert end.fileno() == -1
+
+
+def end_of(connection: Connection) -> Any:
+    """Return the socket of a connection."""
+    return connection._writer.get_extra_info("socket")
 
 
 def run_on_uvloop(scenario: Any) -> None:
