@@ -50,7 +50,7 @@ class IndexStatus:
     """Number of its documents, as of the last refresh."""
     complete: bool | None
     """Whether the tally of its documents is that of its checkpoints; None if that was not checked
-    or cannot be known, because a chunk was or is only partly projected."""
+    or is not known, because a chunk was only partly projected."""
 
 
 async def status_of(
@@ -125,7 +125,7 @@ async def _status(
     }
     complete = None
     if check_progress is not None:
-        complete = await _is_complete(view, store, checkpoints, logs, ends, check_progress)
+        complete = await _is_complete(view, store, logs, ends, check_progress)
     return replace(
         status,
         positions={number: one.position for number, one in checkpoints.items()},
@@ -152,35 +152,46 @@ async def _age(logs: LogReader, partition: TopicPartition, position: int) -> flo
 async def _is_complete(
     view: View[Any],
     reader: ViewReader,
-    before: Mapping[int, Checkpoint],
     logs: LogReader,
     partitions: Collection[TopicPartition],
     progress: ProgressCallback,
 ) -> bool | None:
     """Return whether the documents have the tally of the checkpoints; None if it is not known."""
+    numbers = [tp.partition for tp in partitions]
+    before = (await reader.checkpoints(numbers)).checkpoints
     await reader.refresh()
-    total = await reader.count()
-
-    def report(read: int) -> None:
-        progress(f"Adding up {reader.name}", read, total)
-
     async with reader.point_in_time() as point:
-        tallies = await tally_documents(view, reader, len(before), point, report)
-    after = (await reader.checkpoints(before)).checkpoints
-    if after != before:
-        return None
-    wrong = {number for number, found in enumerate(tallies) if found != after[number].tally}
-    if not wrong:
+        after = (await reader.checkpoints(numbers)).checkpoints
+        total = await reader.count()
+
+        def report(read: int) -> None:
+            progress(f"Adding up {reader.name}", read, total)
+
+        tallies = await tally_documents(view, reader, len(numbers), point, report)
+    ends = {tp.partition: end for tp, end in (await logs.readable_ends(partitions)).items()}
+    verdicts = {
+        adds_up(tallies[number], before[number], after[number], ends[number]) for number in numbers
+    }
+    return False if False in verdicts else None if None in verdicts else True
+
+
+def adds_up(found: Tally, before: Checkpoint, after: Checkpoint, end: int) -> bool | None:
+    """Return whether documents of a partition add up to its checkpoint; None if it is not known.
+
+    Args:
+        found: The tally of the documents of one moment.
+        before: The checkpoint before that moment.
+        after: The checkpoint after it.
+        end: Position after the last event that exists.
+    """
+    if found in (before.tally, after.tally):
         return True
+    if before.tally != after.tally:  # a worker was writing
+        return None
     # A chunk's documents are written before its checkpoint. So if a worker is in between, or was
     # killed there, the documents contain more events; but only if there are events to come.
-    ends = {tp.partition: end for tp, end in (await logs.readable_ends(partitions)).items()}
-    is_wrong = any(
-        ends[number] <= after[number].position
-        or tallies[number].events < after[number].tally.events
-        for number in wrong
-    )
-    return False if is_wrong else None
+    is_between = found.events >= after.tally.events and after.position < end
+    return None if is_between else False
 
 
 async def tally_documents(

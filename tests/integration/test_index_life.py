@@ -20,7 +20,7 @@ from streams.settings import Settings
 from streams.views import rebuild as rebuilding
 from streams.views.cutover import prunable, prune, roll_back
 from streams.views.indices import ViewIndices
-from streams.views.reader import open_view
+from streams.views.reader import ViewReader, open_view
 from streams.views.situation import IndexState
 from streams.views.source import event_log
 from streams.views.status import IndexStatus, status_of
@@ -66,9 +66,9 @@ class View:
     async def states(self) -> dict[int, str]:
         return {state.number: state.state for state in await self.indices.all()}
 
-    async def status(self) -> list[IndexStatus]:
+    async def status(self, *, check: bool = False) -> list[IndexStatus]:
         return await status_of(
-            self.deployed.settings, USER_VIEWS, check=False, progress=no_progress
+            self.deployed.settings, USER_VIEWS, check=check, progress=no_progress
         )
 
     async def rebuild(self, *, timeout: float = 60, abandon_serving: bool = False) -> IndexState:
@@ -93,6 +93,26 @@ class View:
 async def view_of(deployed: Deployment) -> AsyncIterator[View]:
     async with connect(deployed.settings, timeout=30) as client:
         yield View(deployed, client)
+
+
+async def test_an_index_adds_up_while_a_worker_writes_to_it(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with view_of(deploy("views", partitions=1)) as view:
+        await view.register()
+        await view.has_all()
+        refresh = ViewReader.refresh
+
+        async def refresh_later(self: ViewReader) -> None:
+            monkeypatch.setattr(ViewReader, "refresh", refresh)
+            await view.register()
+            await view.has_all()
+            await refresh(self)
+
+        monkeypatch.setattr(ViewReader, "refresh", refresh_later)
+        (index,) = await view.status(check=True)
+        assert index.complete is True
+        assert view.users == 10
 
 
 async def test_indices_that_are_closed_ill_and_lost(deploy: Deploy) -> None:
