@@ -12,7 +12,7 @@ from benchmarks.rebuilding import REBUILDING
 from benchmarks.recovery import RECOVERY
 from benchmarks.rig.runner import Benchmark
 from benchmarks.scaling import SCALING
-from benchmarks.search import SEARCH
+from benchmarks.search import SEARCH, SEARCH_MANY
 from benchmarks.starting import STARTING
 
 BENCHMARKS: Mapping[str, Benchmark] = {
@@ -23,6 +23,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
         PROJECTING,
         REBUILDING,
         SEARCH,
+        SEARCH_MANY,
         LATENCY,
         RECOVERY,
         MEMORY,

@@ -74,7 +74,6 @@ class SearchedUsers:
 @asynccontextmanager
 async def open_searched_users(
     context: BenchContext,
-    size_key: str = "users",
     *,
     index: IndexDefinition = USER_VIEWS.index,
     shards: int = 1,
@@ -83,12 +82,11 @@ async def open_searched_users(
 
     Args:
         context: Of the benchmark.
-        size_key: Entry of the benchmark's size that has the number of users.
         index: Definition of the index. A view worker follows it, so it may differ from the view's
             in how fields are indexed only.
         shards: Number of its shards. No view worker follows one with several.
     """
-    users = context.size[size_key]
+    users = context.size["users"]
     settings, names = await new_deployment(context)
     index = in_namespace(settings, index)
     async with connect(settings, timeout=REQUEST_TIMEOUT_S) as client:
@@ -119,7 +117,7 @@ async def open_searched_users(
         rng = random.Random(context.seed)
         warm_up = make_fragments(addresses, context.size["warm-up"], rng)
         fragments = make_fragments(addresses, context.size["fragments"], rng)
-        del addresses  # some gigabytes of many users
+        del addresses  # some gigabytes if there are many
         changed = changes(min(_CHANGED_USERS, users), context.seed)
         yield SearchedUsers(
             settings, client, store, users, size, queries, warm_up, fragments, changed, {}

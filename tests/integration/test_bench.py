@@ -51,7 +51,8 @@ TINY = {
     "rebuilding": {"users": 2000},
     "recovery": {"records": 3000, "aggregates": 1000},
     "scaling": {"aggregates": 200, "many aggregates": 400, "commands": 8000, "warm-up": 500},
-    "search": {"users": 2000, "many users": 3000, "fragments": 14, "warm-up": 7},
+    "search": {"users": 2000, "fragments": 14, "warm-up": 7},
+    "search-many": {"users": 3000, "fragments": 14, "warm-up": 7},
     "starting": {"calls": 1},
 }
 
