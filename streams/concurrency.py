@@ -67,6 +67,13 @@ def retrieve(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
+async def cancel(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel tasks, and wait until they have ended; what they raise is not raised here."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 async def gather_or_cancel(*work: Coroutine[Any, Any, T]) -> list[T]:
     """Run these concurrently and return their results in order; the first error cancels the rest.
 
@@ -76,6 +83,4 @@ async def gather_or_cancel(*work: Coroutine[Any, Any, T]) -> list[T]:
     try:
         return await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*tasks)

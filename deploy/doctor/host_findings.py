@@ -47,6 +47,12 @@ def _contradictions(settings: Settings) -> Iterator[str]:
             f"CQRS_STALL_TIMEOUT={settings.stall_timeout:g} is not longer than a rebalance may "
             f"take ({REBALANCE_TIMEOUT_S:g} s), so a worker may end during one: raise it"
         )
+    if settings.stall_timeout <= settings.transaction_timeout:
+        yield (
+            f"CQRS_STALL_TIMEOUT={settings.stall_timeout:g} is not longer than "
+            f"CQRS_TRANSACTION_TIMEOUT={settings.transaction_timeout:g}, so a worker may end while "
+            "it waits for a commit: raise the first one"
+        )
     if settings.outcome_timeout <= settings.session_timeout:
         yield (
             f"CQRS_OUTCOME_TIMEOUT={settings.outcome_timeout:g} is not longer than "

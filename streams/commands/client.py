@@ -30,6 +30,7 @@ from streams import metrics, tracing
 from streams.aggregate import Aggregate, TopicNames
 from streams.buses import CommandBus
 from streams.commands.control import Control, encode_control
+from streams.concurrency import cancel
 from streams.kafka import rights
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
@@ -41,6 +42,7 @@ from streams.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+_CLOSED = "this command bus was closed: open one, and send the command again with the same id"
 _READ_BACKOFF_S = 1.0  # after Kafka failed while outcomes were read
 
 
@@ -132,7 +134,7 @@ class KafkaCommandBus(CommandBus[Outcome]):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Disconnect. Commands that are being sent are sent; their outcomes are not awaited."""
+        """Disconnect. Commands that are being sent are sent; who awaits their outcomes fails."""
         await self._resources.aclose()
 
     async def _send(self, command: Command) -> Outcome:
@@ -180,6 +182,8 @@ class KafkaCommandBus(CommandBus[Outcome]):
         self._pending[record.key].append(pending)
         try:
             async with async_timeout.timeout(self._settings.outcome_timeout):
+                if self._reading.cancelled():
+                    raise Transient(_CLOSED)
                 if self._reading.done():
                     self._reading.result()  # raises what ended it
                 with tracing.sending(self._names.commands) as headers:
@@ -261,5 +265,5 @@ class KafkaCommandBus(CommandBus[Outcome]):
                 return
 
     async def _stop_reading(self) -> None:
-        self._reading.cancel()
-        await asyncio.gather(self._reading, return_exceptions=True)
+        await cancel(self._reading)
+        self._fail_pending(Transient(_CLOSED))

@@ -11,6 +11,7 @@ import orjson
 from elasticsearch import AsyncElasticsearch
 
 from models.errors import Fatal
+from streams.concurrency import cancel
 from streams.elasticsearch.connection import missing_index, translating
 from streams.elasticsearch.index import REFUSED, Document, IndexDefinition
 
@@ -103,9 +104,7 @@ class BulkWriter:
             for request in requests:
                 await request
         finally:
-            for request in requests:
-                request.cancel()
-            await asyncio.gather(*requests, return_exceptions=True)
+            await cancel(*requests)
         return results
 
     def _requests(

@@ -37,6 +37,8 @@ _PASSING_STATUSES = frozenset({408, 429})
 _FIRST_ANSWER_S = 5.0
 _INDEX_CLOSED = "index_closed_exception"  # a 400, but it passes when a person opens the index
 
+_LOST_CONTEXT = "search_context_missing_exception"  # of a point in time, or a scroll
+
 # In the reason of a 401 whose API key was not refused: the index with the keys is not there.
 _LOOKUP_FAILED = "encountered a failure"
 
@@ -278,6 +280,11 @@ def _api_failure(error: ApiError, where: str) -> CqrsError:
         return Fatal(
             f"Elasticsearch at {where} does not understand the requests of this version: "
             f"Elasticsearch {_CLIENT_MAJOR} is needed"
+        )
+    if _LOST_CONTEXT in str(error.body):  # also as the cause of another error
+        return Transient(
+            f"Elasticsearch at {where} has lost the documents that were being read, as when a node "
+            "starts again: run this again"
         )
     if kind == "index_not_found_exception":
         return missing_index(error.body["error"].get("index", ""))

@@ -15,6 +15,7 @@ from aiokafka.structs import TopicPartition
 
 from models.errors import Fatal, Transient
 from streams.aggregate import TopicNames
+from streams.concurrency import cancel
 from streams.encryption.cipher import DecryptionError
 from streams.encryption.keys import (
     WRONG_MASTER_KEY,
@@ -269,5 +270,4 @@ async def open_key_ring(settings: Settings, names: TopicNames) -> AsyncIterator[
         try:
             yield ring
         finally:
-            following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
+            await cancel(following)

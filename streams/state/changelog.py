@@ -16,14 +16,14 @@ from aiokafka.structs import TopicPartition
 from models.errors import PartitionFatal
 from streams.kafka.log_reader import read_to
 from streams.logs import about
-from streams.state.store import StateStore
+from streams.state.store import UNREADABLE_KEY, StateStore
 
 logger = logging.getLogger(__name__)
 
 
 async def restore(
     consumer: AIOKafkaConsumer, changelog: TopicPartition, store: StateStore, end: int
-) -> int:
+) -> None:
     """Apply to a store what it lacks of its changelog, up to offset ``end``.
 
     ``consumer`` is assigned the changelog and reads committed records. To take a partition over,
@@ -31,10 +31,8 @@ async def restore(
     stable offset, which this consumer takes for the end, is before the first record of any open
     transaction, also of another program, and before all that was committed after it.
 
-    Returns:
-        The offset after the last record that could not be read, and is left out; 0 if there was
-        none. Somebody else wrote it. Its key may be that of a state: compaction has then removed
-        that one.
+    A record that cannot be read is left out, and the store remembers it (`unreadable_to`). Somebody
+    else wrote it. Its key may be that of a state: compaction has then removed that one.
 
     Raises:
         PartitionFatal: a record has no key, so something else writes to the changelog.
@@ -50,13 +48,13 @@ async def restore(
             extra=about("state-waits", changelog),
         )
     consumer.seek(changelog, store.end)
-    unreadable_to = 0
     async for records in read_to(consumer, changelog, end):
         readable = readable_records(changelog, records)
+        changes = {record.key: record.value for record in readable}
         if len(readable) < len(records):
-            unreadable_to = 1 + max(one.offset for one in records if one.unreadable is not None)
-        store.apply({record.key: record.value for record in readable}, records[-1].offset + 1)
-    return unreadable_to
+            last = max(one.offset for one in records if one.unreadable is not None)
+            changes[UNREADABLE_KEY] = b"%d" % (last + 1)
+        store.apply(changes, records[-1].offset + 1)
 
 
 def readable_records(changelog: TopicPartition, records: Sequence[Any]) -> Sequence[Any]:

@@ -83,7 +83,7 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         ends = await written_ends(settings, [changelog, keys])
         state = await _open_store(settings, consumer, changelog, ends[changelog])
         restored_from = state.end
-        unreadable_to = await restore(consumer, changelog, state, ends[changelog])
+        await restore(consumer, changelog, state, ends[changelog])
         wrapped = MemoryStore()
         # Of a key that is missing only its aggregate notices.
         await restore(consumer, keys, wrapped, ends[keys])
@@ -103,12 +103,12 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         else:
             end = await _end_at_least(consumer, source, stored.offset)
             check_bounds(tp, stored, begin, end)
-        is_incomplete = unreadable_to > stored.complete_from
+        is_incomplete = state.unreadable_to > stored.complete_from
         position = replace(
             stored,
             topic_id=input_id,
             partitions=settings.partitions,
-            complete_from=max(unreadable_to, stored.complete_from),
+            complete_from=max(state.unreadable_to, stored.complete_from),
         )
         await stop(consumer)
     except BaseException:  # also a cancellation while the consumer stops

@@ -24,7 +24,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 import orjson
 from faust.types import TP
@@ -111,14 +111,10 @@ class RocksDBStore(StateStore):
 
         Raises Transient: see the class.
         """
-        try:
-            items: Iterator[tuple[Any, Any]] = self._db.items(from_key=prefix)
-            for key, value in items:
-                if not key.startswith(prefix):
-                    return
-                yield key, value
-        except Exception as error:
-            self._remove_and_raise(error)
+        for key, value in self._items(prefix):
+            if not key.startswith(prefix):
+                return
+            yield key, value
 
     def apply(self, changes: Mapping[bytes, bytes | None], end: int) -> None:
         """Apply records of the changelog, all or nothing; None deletes a key, `end` is exclusive.
@@ -139,7 +135,24 @@ class RocksDBStore(StateStore):
         self._end = end
 
     def __iter__(self) -> Iterator[bytes]:
-        yield from self._db.keys(from_key=_FIRST_ID)
+        """Iterate over the ids. Raises Transient: see the class."""
+        return (key for key, _ in self._items(_FIRST_ID))
+
+    def _items(self, first: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over keys and values from this key on. Raises Transient: see the class.
+
+        Not `Rdict.items`: at what cannot be read it ends as if there were no more.
+        """
+        try:
+            items = self._db.iter()
+            items.seek(first)
+            while items.valid():
+                key, value = items.key(), items.value()
+                items.next()
+                yield key, value
+            items.status()  # raises why it ended, if that is not the last key
+        except Exception as error:
+            self._remove_and_raise(error)
 
     def __len__(self) -> int:
         """Count the ids one by one: RocksDB itself has only an estimate."""

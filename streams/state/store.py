@@ -19,6 +19,10 @@ def position_key(tp: TP) -> bytes:
     return RESERVED + f"position {tp.topic} {tp.partition}".encode()
 
 
+UNREADABLE_KEY = RESERVED + b"unreadable"
+"""A store's own key, in no changelog: see `StateStore.unreadable_to`."""
+
+
 class Position(msgspec.Struct, frozen=True, omit_defaults=True):
     """The next offset to read of an input partition, its topic, and the version of the state."""
 
@@ -82,6 +86,14 @@ class StateStore(ABC):
     @abstractmethod
     def reserved(self, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Iterate over the reserved keys that begin with this, which begins with `RESERVED`."""
+
+    @property
+    def unreadable_to(self) -> int:
+        """Offset after the last record of the changelog that could not be read; 0 if there is none.
+
+        It stays with what was restored: who opens the store again does not see that record.
+        """
+        return max((int(value) for _, value in self.reserved(UNREADABLE_KEY)), default=0)
 
     @abstractmethod
     def apply(self, changes: Mapping[bytes, bytes | None], end: int) -> None:

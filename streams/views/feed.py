@@ -6,6 +6,7 @@ beside the serving one: so whatever is wrong with that index holds up nobody who
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
@@ -13,7 +14,7 @@ from typing import Generic, TypeVar
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from models.errors import Fatal
+from models.errors import Fatal, Transient
 from models.messages import Event
 from streams.concurrency import gather_or_cancel
 from streams.kafka.clients import new_consumer, started
@@ -28,6 +29,9 @@ MAX_CHUNK_RECORDS = 16_000
 """A chunk's documents should be written within seconds; a compressed fetch has 60,000 events."""
 
 _FETCH_WAIT_MS = 1000
+
+# Time without an event, before the end of a log, after which loading fails; as in `read_to`.
+_SILENCE_TIMEOUT_S = 60.0
 
 
 class Feed(Generic[E]):
@@ -59,7 +63,7 @@ class Feed(Generic[E]):
         Raises:
             IndexChanged: Another process writes to the index.
             Fatal: The first events are gone, or as `PartitionWriter.write` raises.
-            KafkaError, Transient: A server failed.
+            KafkaError, Transient: A server failed, or no event came for 60 s.
         """
         await self._run(ends, report)
 
@@ -107,6 +111,7 @@ class Feed(Generic[E]):
     ) -> None:
         writer = self._writers[number]
         report(number)
+        heard = time.monotonic()
         while end is None or writer.checkpoint.position < end:
             found = await consumer.getmany(
                 TopicPartition(self._topic, number), timeout_ms=_FETCH_WAIT_MS
@@ -114,6 +119,14 @@ class Feed(Generic[E]):
             for records in found.values():
                 await self._project(writer, records)
             report(number)
+            if found:
+                heard = time.monotonic()
+            elif end is not None and time.monotonic() - heard > _SILENCE_TIMEOUT_S:
+                raise Transient(
+                    f"{self._topic}[{number}]: nothing came after position "
+                    f"{writer.checkpoint.position} for {_SILENCE_TIMEOUT_S:g} s: a broker may be "
+                    "away, or a transaction open; run this again, it continues from there"
+                )
 
     async def _project(self, writer: PartitionWriter[E], records: list[Record]) -> None:
         events, sources = await writer.dead_letters.decode(self._reader, records)

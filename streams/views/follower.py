@@ -19,6 +19,7 @@ from elasticsearch import AsyncElasticsearch
 from models.errors import CqrsError, Fatal, NoSuchView, Transient
 from models.messages import Event
 from streams import metrics
+from streams.concurrency import cancel
 from streams.logs import about
 from streams.settings import Settings
 from streams.views.checkpoint import IndexChanged
@@ -336,8 +337,7 @@ class ViewFollower(Generic[E]):
     async def _stop_feed(self, key: Key) -> None:
         feeding = self._feeds.pop(key, None)
         if feeding is not None:
-            feeding.task.cancel()
-            await asyncio.gather(feeding.task, return_exceptions=True)
+            await cancel(feeding.task)
 
     async def _feed(self, state: IndexState, partitions: Collection[int]) -> None:
         """Feed an index for ever; whatever is wrong with it is said, and tried again."""
@@ -351,7 +351,8 @@ class ViewFollower(Generic[E]):
             try:
                 await Feed(self._settings, self._topic, self._reader, writers).follow()
             except (CqrsError, KafkaError, OSError) as error:
-                self._say(f"{state.name} is not kept up to date, trying again: {error or error!r}")
+                why = str(error) or repr(error)
+                self._say(f"{state.name} is not kept up to date, trying again: {why}")
             except Exception as error:
                 log_defect(f"feeding {state.name}", error)
             if time.monotonic() - begun > _MAX_FEED_RETRY_S:

@@ -22,6 +22,7 @@ from streams.views.situation import (
     are_of_different_topics,
     is_complete,
     is_of_another_cluster,
+    is_of_another_topic,
     partitions_behind,
     why_foreign,
 )
@@ -270,18 +271,36 @@ def _rebuild(situation: Situation, asked: Rebuild) -> list[Action]:
 
 def _roll_back(situation: Situation, asked: RollBack) -> list[Action]:
     """Plan for `cqrs views rollback`."""
-    if asked.target is not None:
-        target = situation.find(asked.target)
-        return [_cut_over(situation, target) if target else _deleted(asked.target)]
-    former = [one for one in situation.indices if one.served and not one.serving]
-    if not former:
+    target = situation.find(asked.target) if asked.target else _former(situation)
+    if target is None:
         return [
-            Refuse(f"nothing to roll back to: no other index of {situation.view} was served before")
+            _deleted(asked.target)
+            if asked.target
+            else Refuse(
+                f"nothing to roll back to: no other index of {situation.view} was served before"
+            )
+        ]
+    if is_of_another_cluster(situation, target):
+        return [_other_cluster(target)]
+    if is_of_another_topic(situation, target) and any(
+        are_of_different_topics(one, target) for one in situation.serving
+    ):
+        return [
+            Refuse(
+                f"{target.name} has the events of a topic that was deleted and created again: no "
+                "worker keeps it up to date, so queries would find what was there then for ever"
+            )
         ]
     for one in situation.serving:
-        if one.closed or one.checkpoints is None:
+        if not asked.target and (one.closed or one.checkpoints is None):
             return [Refuse(_cannot_be_compared(situation, one))]
-    return [_cut_over(situation, former[-1])]
+    return [_cut_over(situation, target)]
+
+
+def _former(situation: Situation) -> IndexState | None:
+    """Return the newest index that was served before; None if there is none."""
+    former = [one for one in situation.indices if one.served and not one.serving]
+    return former[-1] if former else None
 
 
 def _cut_over(situation: Situation, target: IndexState, *, abandon: bool = False) -> Action:

@@ -100,7 +100,7 @@ class Projector(Generic[E]):
     @property
     def is_waiting(self) -> bool:
         """Whether a request to Elasticsearch has failed and is repeated, or is not answered."""
-        return self._down_since is not None
+        return bool(self._waiting)
 
     async def project(
         self,
@@ -255,6 +255,7 @@ class Projector(Generic[E]):
         of other partitions may succeed.
         """
         ticket = object()
+        waited_since = None
 
         def wait(why: object) -> None:
             self._waiting.add(ticket)
@@ -276,16 +277,17 @@ class Projector(Generic[E]):
             async for attempt in retrying:
                 with attempt:
                     result = await request(*args)
-        finally:
+        finally:  # also if it is given up, as when the partition moves
             unanswered.cancel()
             self._waiting.discard(ticket)
-        if self._down_since is not None and not self._waiting:
+            if not self._waiting:
+                waited_since, self._down_since = self._down_since, None
+        if waited_since is not None:
             logger.info(
                 "Projecting continues after %.1f s",
-                time.monotonic() - self._down_since,
+                time.monotonic() - waited_since,
                 extra=about("view-continues", index=self._store.name),
             )
-            self._down_since = None
         return result
 
     def _log_waiting(self, why: object) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, NoReturn
 from elastic_transport import NodeConfig, ObjectApiResponse
 from elasticsearch import AsyncElasticsearch
 
-from models.errors import Fatal, PartitionFatal, Transient
+from models.errors import CqrsError, Fatal, PartitionFatal, Transient
 from streams.elasticsearch.bulk_writer import is_possible_id
 from streams.elasticsearch.connection import (
     ask_another_node,
@@ -239,14 +239,17 @@ class ViewReader:
 
     @asynccontextmanager
     async def point_in_time(self) -> AsyncIterator[PointInTime]:
-        """Keep the documents of this moment, as of the last refresh, for the time of the block."""
+        """Keep the documents of this moment, as of the last refresh, for the time of the block.
+
+        A node that ends takes them along: `pages` raises `Transient` then.
+        """
         with translating(self._client):
             opened = await self._client.open_point_in_time(index=self.name, keep_alive=_KEEP_ALIVE)
         point = PointInTime(opened["id"])
         try:
             yield point
         finally:
-            with translating(self._client):
+            with suppress(CqrsError), translating(self._client):  # it would end by itself
                 await self._client.close_point_in_time(id=point.id)
 
     async def pages(self, point: PointInTime) -> AsyncIterator[list[Document]]:

@@ -83,7 +83,7 @@ class Rebuild(Generic[E]):
         If a worker follows it already, it is not loaded on.
 
         Raises:
-            Fatal: Another rebuild is loading it.
+            Fatal: Another rebuild is loading it, or Elasticsearch has answered of an old copy.
         """
         store = self._indices.store(state.name)
         try:
@@ -99,11 +99,12 @@ class Rebuild(Generic[E]):
                     "loaded: run this again"
                 )
             await self._indices.carry_out(Follow(state))
-        except IndexChanged:
+        except IndexChanged as error:
             found = (await self._indices.look(None)).find(state.key)
             if found is not None and not found.followed:
                 raise Fatal(
-                    f"another rebuild is at work on {state.name}: wait until it has ended"
+                    f"{error}: if another rebuild is at work on {state.name}, wait until it has "
+                    "ended; else run this again"
                 ) from None
 
     async def _is_followed_by_workers(self) -> bool:

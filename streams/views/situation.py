@@ -163,7 +163,7 @@ def why_foreign(situation: Situation, index: IndexState) -> str | None:
         return f"it has {index.shards} shards: its checkpoints hold for one shard only"
     if log is not None and made not in (None, log.partitions):
         return f"it was made of {made} partitions of the event topic, which has {log.partitions}"
-    if _is_of_another_topic(situation, index):
+    if is_of_another_topic(situation, index):
         return "it has the events of a topic that was deleted and created again"
     return None
 
@@ -191,7 +191,8 @@ def trouble(situation: Situation, index: IndexState) -> str | None:
     return None
 
 
-def _is_of_another_topic(situation: Situation, index: IndexState) -> bool:
+def is_of_another_topic(situation: Situation, index: IndexState) -> bool:
+    """Return whether events in an index are of a topic that was deleted and created again."""
     return situation.log is not None and bool(_topics(index) - {situation.log.topic_id})
 
 

@@ -73,6 +73,8 @@ class ViewStore(ViewReader):
     async def save_checkpoint(self, partition: int, checkpoint: Checkpoint) -> Checkpoint:
         """Store a checkpoint, after Elasticsearch has acknowledged all documents before it.
 
+        If this raises `Transient`, it may have been stored: save the same one again.
+
         Returns:
             The checkpoint with its new revision.
 
@@ -95,6 +97,9 @@ class ViewStore(ViewReader):
                 **condition,
             )
         if response.meta.status == 409:
+            stored = (await self.checkpoints([partition])).checkpoints[partition]
+            if replace(stored, revision=revision) == checkpoint:  # the answer to that was lost
+                return stored
             raise IndexChanged(f"another process has changed the checkpoint of {self.name}")
         if response.meta.status == 400:  # a closed index, a missing pipeline: a person mends it
             kind = response.body.get("error", {}).get("type", "no reason given")

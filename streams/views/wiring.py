@@ -10,12 +10,14 @@ from typing import Any, Generic, TypeVar
 from aiokafka.errors import KafkaError
 from faust.types import TP, TopicT
 
-from models.errors import Fatal
+from models.errors import Fatal, Transient
 from models.messages import Event
 from streams.aggregate import TopicNames
+from streams.concurrency import cancel
 from streams.elasticsearch.connection import connect
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import last_positions
+from streams.kafka.refusal import Unreachable
 from streams.kafka.rights import view_worker
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import topic_specs
@@ -74,7 +76,7 @@ class _ViewWorker(Generic[E]):
             self._last_positions,
         )
         watching = asyncio.create_task(_watch(app, self._follower.watch(self._restart)))
-        resources.callback(watching.cancel)
+        resources.push_async_callback(cancel, watching)  # it uses all of the above until its end
 
     def new_partition(self, tp: TP) -> ViewPartition[E]:
         """Create the processor of one partition; call `open` first."""
@@ -94,7 +96,10 @@ class _ViewWorker(Generic[E]):
         return EventLog(self._app.cluster, found, settings.partitions)
 
     async def _last_positions(self) -> Mapping[int, int]:
-        return await last_positions(self._app.settings, self.names.events)
+        try:
+            return await last_positions(self._app.settings, self.names.events)
+        except Unreachable as error:  # an outage: a worker waits for its end
+            raise Transient(str(error)) from error
 
     async def _restart(self, partitions: Collection[int]) -> None:
         await self._app.partitions.restart(TP(self.names.events, number) for number in partitions)

@@ -31,6 +31,7 @@ from faust.types import TP
 
 from models.errors import Fatal, PartitionFatal, Transient
 from streams import metrics, tracing
+from streams.concurrency import cancel
 from streams.kafka.transactions import Fenced
 from streams.logs import about
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
@@ -144,8 +145,7 @@ class PartitionDriver:
         self._cancel_retry()
         self._forget()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancel(self._task)
 
     async def close(self) -> None:
         """Cancel what runs and give the partition up."""

@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 from datetime import datetime, timezone
+from math import inf
 from traceback import format_tb
 from typing import Any, Literal
 
@@ -116,14 +117,15 @@ class _ExpectedFilter(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._without_coordinator_since: float | None = None
+        self._coordinator_gone_at = self._coordinator_missed_at = -inf
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the line is written."""
         if record.name.startswith("aiokafka") and _NO_COORDINATOR in record.getMessage():
-            if self._without_coordinator_since is None:
-                self._without_coordinator_since = record.created
-            return record.created - self._without_coordinator_since > _NO_COORDINATOR_S
+            if record.created - self._coordinator_missed_at > _NO_COORDINATOR_S:
+                self._coordinator_gone_at = record.created  # it was there in between
+            self._coordinator_missed_at = record.created
+            return record.created - self._coordinator_gone_at > _NO_COORDINATOR_S
         is_of_sender = record.name.startswith("aiokafka.producer")
         return not (is_of_sender and not refusal_is_news.get() and _EXPECTED in record.getMessage())
 

@@ -60,9 +60,9 @@ class Partitions:
         self._new_partition[topic] = new_partition
 
     def submit(self, chunk: Chunk) -> None:
-        """Pass a chunk to its driver; drop it if its partition is not assigned here."""
+        """Pass a chunk to its driver; drop it if its partition is not here, or after `settle`."""
         driver = self._drivers.get(chunk.tp)
-        if driver is not None:
+        if driver is not None and not self._closed:
             driver.submit(chunk)
 
     async def revoke(self, revoked: Collection[TP]) -> None:

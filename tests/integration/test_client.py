@@ -12,8 +12,9 @@ import pytest
 from agents.client import open_commands
 from deploy.embedded.stack import EmbeddedStack
 from deploy.ephemeral import Deployment, new_settings
+from deploy.waiting import wait_until
 from models.commands import DeactivateUser, RegisterUser, UpdateUserProfile
-from models.errors import Fatal, InvalidCommand, NoCommandHandler, OutcomeTimeout
+from models.errors import Fatal, InvalidCommand, NoCommandHandler, OutcomeTimeout, Transient
 from models.messages import Command
 from models.outcomes import Accepted, Duplicate, FirstAcceptance, FirstRejection, Rejection
 from models.tokens import Token
@@ -146,6 +147,16 @@ async def test_without_a_worker_it_times_out_and_the_command_is_decided_later(
         assert isinstance(again, Duplicate)
         assert isinstance(again.of, FirstAcceptance)
         assert again.of.sequence == 1
+
+
+async def test_who_waits_when_a_bus_is_closed_is_told_so(deploy: Deploy) -> None:
+    """Whoever uses it afterwards, too: it is not the caller that was cancelled."""
+    async with open_commands(deploy().settings) as commands:
+        waiting = asyncio.create_task(commands.dispatch(registration()))
+        await wait_until(lambda: bool(commands._pending))
+    for late in (waiting, commands.dispatch(registration())):
+        with pytest.raises(Transient, match="this command bus was closed"):
+            await late
 
 
 async def test_without_a_broker_it_fails_soon_with_one_line(stack: EmbeddedStack) -> None:

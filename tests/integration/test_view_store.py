@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from agents.user_views import ORDER, USER_VIEWS
-from models.errors import NoSuchView
+from models.errors import NoSuchView, Transient
 from streams.elasticsearch.bulk_writer import WriteStatus
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import REFUSED, Document
@@ -47,6 +47,24 @@ async def test_an_index_has_its_checkpoints(store: ViewStore) -> None:
     assert found.checkpoints == {0: Checkpoint(), 1: saved}
     assert await store.count() == 0
     assert [document async for document in store.scan()] == []
+
+
+async def test_a_checkpoint_whose_answer_was_lost_is_saved_again(store: ViewStore) -> None:
+    first = Checkpoint(7, 5, 2, "cluster", Tally(3, 4))
+    saved = await store.save_checkpoint(0, first)
+    assert await store.save_checkpoint(0, first) == saved
+    second = replace(saved, position=9)
+    saved = await store.save_checkpoint(0, second)
+    assert await store.save_checkpoint(0, second) == saved
+    assert (await store.checkpoints([0])).checkpoints == {0: saved}
+
+
+async def test_documents_that_are_lost_while_they_are_read(store: ViewStore) -> None:
+    """As when a node ends: whoever reads them may begin again, and closing them is no error."""
+    async with store.point_in_time() as point:
+        await store._client.close_point_in_time(id=point.id)
+        with pytest.raises(Transient, match="has lost the documents that were being read"):
+            await anext(store.pages(point))
 
 
 async def test_a_checkpoint_is_saved_only_over_the_one_that_was_read(store: ViewStore) -> None:

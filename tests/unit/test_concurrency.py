@@ -1,7 +1,6 @@
 """One run for all who wait; several coroutines as one."""
 
 import asyncio
-from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -44,20 +43,17 @@ async def test_callers_during_a_run_share_the_next_one() -> None:
     assert action.begun == 2
 
 
-async def test_runs_keep_the_minimal_interval() -> None:
-    begun = []
-
-    async def action() -> None:
-        begun.append(asyncio.get_running_loop().time())
-
-    shared = Coalesced(action, min_interval=0.05)
-    for _ in range(4):
-        await shared()
-    assert all(two - one > 0.045 for one, two in pairwise(begun))
-
-
-async def test_after_a_run_may_come_a_rest_that_is_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many wait, a slow server has half of the time for its other work."""
+@pytest.mark.parametrize(
+    ("rests", "expected"),
+    [
+        (False, [0.0, 0.01, 0.05, 9.05]),
+        # A slow server has half of the time for its other work; at most a quarter of a second.
+        (True, [0.0, 0.01, 0.09, 9.34]),
+    ],
+)
+async def test_runs_keep_the_minimal_interval_and_may_rest_after_each(
+    monkeypatch: pytest.MonkeyPatch, rests: bool, expected: list[float]
+) -> None:
     now, begun = 0.0, []
     durations = [0.001, 0.04, 9.0, 0.0]
 
@@ -72,10 +68,10 @@ async def test_after_a_run_may_come_a_rest_that_is_as_long(monkeypatch: pytest.M
 
     monkeypatch.setattr(concurrency, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(concurrency, "asyncio", SimpleNamespace(sleep=sleep, Lock=asyncio.Lock))
-    shared = Coalesced(action, min_interval=0.01, rests=True)
+    shared = Coalesced(action, min_interval=0.01, rests=rests)
     for _ in durations:
         await shared()
-    assert begun == [0.0, 0.01, 0.09, 9.34]  # the longest rest is a quarter of a second
+    assert begun == expected
 
 
 async def test_a_waiting_caller_continues_when_the_running_one_is_cancelled() -> None:

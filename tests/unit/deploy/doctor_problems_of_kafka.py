@@ -29,6 +29,12 @@ KAFKA_PROBLEMS: list[tuple[str, dict[str, Any], str, str]] = [
         "CQRS_STALL_TIMEOUT=30 is not longer than a rebalance may take (30 s)",
     ),
     (
+        "a stall that is shorter than a transaction",
+        {"settings": Settings(partitions=2, stall_timeout=40, transaction_timeout=45)},
+        "Settings",
+        "CQRS_STALL_TIMEOUT=40 is not longer than CQRS_TRANSACTION_TIMEOUT=45, so a worker may end",
+    ),
+    (
         "clients that give up too early",
         {"settings": Settings(partitions=2, outcome_timeout=10)},
         "Settings",

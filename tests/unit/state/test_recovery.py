@@ -56,8 +56,8 @@ async def test_a_start_that_is_cancelled_while_its_consumer_stops_closes_the_sto
     async def open_store(*_: object) -> Stored:
         return stored
 
-    async def nothing_to_restore(*_: object) -> int:
-        return 0
+    async def nothing_to_restore(*_: object) -> None:
+        pass
 
     async def stop(_: object) -> None:
         if not stopping.is_set():

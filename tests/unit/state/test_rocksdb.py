@@ -196,6 +196,19 @@ def test_a_damage_that_is_found_when_it_is_read(folder: Path, reopen: Reopen) ->
     assert (state.end, len(state)) == (0, 0)
 
 
+def test_a_damage_that_is_found_when_all_are_read(folder: Path, reopen: Reopen) -> None:
+    state = reopen()
+    state.apply({b"user-%d" % n: os.urandom(500) for n in range(1000)}, 3)
+    state.close()
+    [file] = (folder / "0").glob("*.sst")
+    content = bytearray(file.read_bytes())
+    content[20_000:200_000] = bytes(180_000)
+    file.write_bytes(content)
+    with pytest.raises(Transient, match="local store failed and was removed: Corruption"):
+        list(reopen())
+    assert not (folder / "0").exists()
+
+
 def fill(state: StateStore) -> None:
     """More than the memory takes."""
     for n in range(1000):

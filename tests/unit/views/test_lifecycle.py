@@ -378,6 +378,18 @@ def test_two_indices_of_a_former_topic_are_compared() -> None:
     assert one(given(level, serving), RollBack()) == Serve(level, ("view-v2",))
 
 
+def test_nobody_rolls_back_to_an_index_that_no_worker_keeps_up_to_date() -> None:
+    """The event topic was created again, and the view rebuilt from it."""
+    for target in (None, FORMER.key):
+        back = RollBack(target=target)
+        former = but(FORMER, topic="former", checkpoints=progress(9, 9, topic="former"))
+        line = refusal(given(former, NEXT_SERVING), back)
+        assert line.startswith("view-v1 has the events of a topic that was deleted and created")
+        elsewhere = but(FORMER, checkpoints=progress(10, 10, cluster="another"))
+        line = refusal(given(elsewhere, NEXT_SERVING), back)
+        assert line.startswith("view-v1 has the events of another Kafka cluster")
+
+
 # Deleting
 
 

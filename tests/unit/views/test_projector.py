@@ -184,6 +184,20 @@ async def test_it_waits_also_for_an_answer_that_does_not_come(
     assert not projector.is_waiting
 
 
+async def test_a_request_that_is_given_up_is_not_waited_for() -> None:
+    """Its partition moves to another worker during an outage."""
+    projector = Projector(cast(ViewStore, Store()), USER_VIEWS)
+
+    async def fail() -> None:
+        raise Transient("Elasticsearch is away")
+
+    asking = asyncio.create_task(projector.retry_until_answered(fail))
+    await wait_until(lambda: projector.is_waiting)
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    assert not projector.is_waiting
+
+
 async def test_a_refused_stand_in_is_never_passed_over() -> None:
     async def bury(refused: Sequence[Refused]) -> None:
         assert refused

@@ -35,6 +35,25 @@ async def test_a_rebalance_lets_the_chunk_at_work_finish(
     assert driver.position == 12
 
 
+async def test_a_worker_that_stops_begins_no_other_chunk(worker: FakeWorker) -> None:
+    """Chunks arrive until Faust stops the consumer, which is after the running ones have ended."""
+    partition = FakePartition()
+    partitions = Partitions(worker, settle_timeout=30, max_records=4)
+    partitions.handle(TOPIC.topic, lambda tp: partition)
+    await partitions.assign({TOPIC})
+    await idle(partitions._drivers[TOPIC])
+    partition.gate.clear()
+    partitions.submit(chunk(0, 2))
+    await partition.entered.wait()
+    settling = asyncio.create_task(partitions.settle(timeout=30))
+    await asyncio.sleep(0)
+    partitions.submit(chunk(2, 4))
+    partition.gate.set()
+    await settling
+    assert partition.processed == [0, 1]
+    assert partitions.positions() == {TOPIC: 2}
+
+
 async def test_a_chunk_that_does_not_finish_is_abandoned_and_the_partition_starts_again(
     worker: FakeWorker,
 ) -> None:
