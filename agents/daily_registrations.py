@@ -31,7 +31,7 @@ class RegistrationsProjection(Projection[UserEvent]):
         return daily_registrations.document_id(record)
 
     def version(self, record: EventRecord[UserEvent]) -> int:
-        """Return the version, which follows from the offset of the command."""
+        """Return the version, which follows from the offset of the event."""
         return daily_registrations.document_version(record)
 
     def fold(self, document: Document | None, record: EventRecord[UserEvent]) -> Document:

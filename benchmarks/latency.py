@@ -20,7 +20,7 @@ from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line
 from deploy.waiting import wait_until
 from models.commands import RegisterUser
-from models.errors import Fatal, NoSuchView
+from models.errors import Fatal, NoSuchView, ViewBehind
 from models.outcomes import Accepted
 from models.queries import GetUserById, GetUsersByEmail
 from streams.aggregate import TopicNames
@@ -148,8 +148,8 @@ async def until_found(context: BenchContext) -> Figures:
     decisions = context.folder / f"{settings.namespace}commands.log"
     views = context.folder / f"{settings.namespace}views.log"
     with (
-        contestant(command_line(ROLES["commands"]), settings, decisions),
-        contestant(command_line(ROLES["views"]), settings, views),
+        contestant(command_line(ROLES["commands"]), settings, decisions) as deciding,
+        contestant(command_line(ROLES["views"]), settings, views) as projecting,
     ):
         async with open_commands(settings) as commands, open_queries(settings) as queries:
 
@@ -162,8 +162,13 @@ async def until_found(context: BenchContext) -> Figures:
             await wait_until(is_served, timeout=_TIMEOUT_S, what="the view exists")
             finding = _Finding(commands, queries)
             await finding.run(_CLIENTS * 4, clients=_CLIENTS)  # warm up
-            alone = await finding.run(context.size["found"], clients=1)
-            together = await finding.run(context.size["found"], clients=_CLIENTS)
+            try:
+                alone = await finding.run(context.size["found"], clients=1)
+                together = await finding.run(context.size["found"], clients=_CLIENTS)
+            except ViewBehind:
+                for worker in (deciding, projecting):
+                    worker.check()
+                raise
     return {
         **_percentiles("found by a search", alone),
         **_percentiles(f"found by a search, {_CLIENTS} clients", together),

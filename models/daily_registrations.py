@@ -46,8 +46,11 @@ def document_id(record: EventRecord[UserEvent]) -> str | None:
 
 
 def document_version(record: EventRecord[UserEvent]) -> int:
-    """Return a version that grows with every registration: their commands are in one partition."""
-    return record.source.offset + 1
+    """Return a version that grows with every registration: their events are in one partition.
+
+    Not by the offset of the command: a command topic that is created again begins at 0.
+    """
+    return record.offset + 1
 
 
 def count(document: Mapping[str, Any] | None, record: EventRecord[UserEvent]) -> dict[str, Any]:
@@ -103,6 +106,7 @@ EXAMPLES: tuple[EventRecord[UserEvent], ...] = tuple(
         causation_id=None,
         source=Source("users.commands.v1", 0, offset),
         event=event,
+        offset=2 * offset,  # each transaction ends with a marker, which has an offset, too
     )
     for offset, (at, event) in enumerate(_HISTORY)
 )

@@ -14,18 +14,18 @@ from models.wire import Whole
 E = TypeVar("E", bound=Event)
 
 
-def event_decoder(types: Mapping[str, type[E]]) -> Callable[[bytes], EventRecord[E] | None]:
+def event_decoder(types: Mapping[str, type[E]]) -> Callable[[bytes, int], EventRecord[E] | None]:
     """Return a decoder of events of these types, which takes a third of the time of `parse_event`.
 
-    From what this project writes, it returns the same event as `parse_event`. For anything else it
-    returns None: JSON that is wrong or sealed, or that has unknown fields. `parse_event` decides
-    which.
+    It takes the value of a record, and its offset. From what this project writes, it returns the
+    same event as `parse_event`. For anything else it returns None: JSON that is wrong or sealed, or
+    that has unknown fields. `parse_event` decides which.
     """
     builders = {wire_struct(event_type): _builder(event_type) for event_type in types.values()}
     wanted = (_Untyped, *builders)
     decode: Any = msgspec.json.Decoder(Union[wanted]).decode  # noqa: UP007 - of a tuple
 
-    def read(value: bytes) -> EventRecord[E] | None:
+    def read(value: bytes, offset: int) -> EventRecord[E] | None:
         try:
             flat = decode(value)
         except (ValueError, RecursionError):  # of msgspec, or of UTF-8 that is invalid
@@ -44,6 +44,7 @@ def event_decoder(types: Mapping[str, type[E]]) -> Callable[[bytes], EventRecord
             causation_id=flat.causationId,
             source=Source(place.topic, place.partition, place.offset),
             event=build(flat),
+            offset=offset,
         )
 
     return read

@@ -218,6 +218,8 @@ class EventRecord(msgspec.Struct, Generic[E_co], frozen=True, kw_only=True):
     causation_id: str | None
     source: Source
     event: E_co
+    offset: int = -1
+    """Its offset on the event topic; -1 if it was not read from there."""
 
     @property
     def type(self) -> str:
@@ -244,8 +246,8 @@ class EventRecord(msgspec.Struct, Generic[E_co], frozen=True, kw_only=True):
         return data
 
 
-def parse_event(data: object, types: Mapping[str, type[E]]) -> EventRecord[E]:
-    """Parse a decoded JSON value as an event of one of `types`.
+def parse_event(data: object, types: Mapping[str, type[E]], *, offset: int = -1) -> EventRecord[E]:
+    """Parse a decoded JSON value as an event of one of `types`, read at this offset.
 
     Raises:
         Poison: it is not an object, has another type or version, or a field that is not valid.
@@ -270,6 +272,7 @@ def parse_event(data: object, types: Mapping[str, type[E]]) -> EventRecord[E]:
         causation_id=read_optional_text(data, "causationId"),
         source=Source.from_wire(read_object(data, "source")),
         event=event_type.from_wire(data),
+        offset=offset,
     )
 
 

@@ -110,7 +110,7 @@ class PartitionAudit(Generic[S]):
             try:
                 data = _object_in(record)
                 open_personal(data, self._aggregate.events, self._keys)
-                event = parse_event(data, self._aggregate.events)
+                event = parse_event(data, self._aggregate.events, offset=record.offset)
             except Poison as error:
                 finding.violated(f"{_at(record)} cannot be read: {error}")
                 continue

@@ -26,7 +26,8 @@ class EventDecoder(Generic[E]):
 
     def decode_plain(self, record: Record) -> EventRecord[E] | None:
         """Decode a valid event without sealed fields; return None for any other record."""
-        event = None if record.value is None else self._decode_plain(record.value)
+        value = record.value
+        event = None if value is None else self._decode_plain(value, record.offset)
         return event if event is not None and event.aggregate_id.encode() == record.key else None
 
     def decode(self, record: Record, keys: PartitionKeys | None) -> EventRecord[E]:
@@ -63,7 +64,7 @@ def read_event(
         raise Poison("malformed-json", "the value is not JSON") from None
     if isinstance(data, dict):
         open_personal(data, types, keys)
-    event = parse_event(data, types)
+    event = parse_event(data, types, offset=record.offset)
     if record.key != event.aggregate_id.encode():
         raise Poison("key-mismatch", "the record's key must be the event's aggregate id")
     return event

@@ -11,6 +11,8 @@ from typing import Any
 import async_timeout
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.client import AIOKafkaClient
+from aiokafka.conn import CloseReason
 from aiokafka.errors import KafkaConnectionError, NodeNotReadyError
 from tenacity import AsyncRetrying, retry_if_exception_type
 from tenacity.stop import stop_after_delay
@@ -22,7 +24,7 @@ from streams.kafka.aiokafka_patches import (
     shorten_wait_for_markers,
     wait_before_reconnecting,
 )
-from streams.kafka.connections import use_own_connections
+from streams.kafka.connections import Connection, use_own_connections
 from streams.kafka.refusal import Refused, Unreachable, refusal
 from streams.kafka.sasl import sasl_options
 from streams.settings import Settings
@@ -223,15 +225,24 @@ async def stop(client: Any) -> None:
 async def _disconnect(client: Any) -> None:
     """Close the connections of a client that does not stop, and end the tasks of a producer."""
     if not isinstance(client, AIOKafkaProducer):
-        await client._client.close()
+        await _close(client._client)
         return
     tasks = _tasks_of(client)
     for task in tasks:
         task.cancel()
-    await client.client.close()
+    await _close(client.client)
     if tasks:
         await asyncio.wait(tasks, timeout=_STOP_TIMEOUT_S)
-        await client.client.close()  # one of them may have connected again
+        await _close(client.client)  # one of them may have connected again
+
+
+async def _close(client: AIOKafkaClient) -> None:
+    """Close a client's connections now. It may have been cancelled while it awaited their ends."""
+    for node in client._conns:
+        connection: Connection = client._conns[node]
+        connection.close(CloseReason.SHUTDOWN)  # first: else it is taken for one that broke
+        connection.abort()
+    await asyncio.gather(client.close(), return_exceptions=True)
 
 
 def _tasks_of(producer: AIOKafkaProducer) -> set[asyncio.Task[Any]]:

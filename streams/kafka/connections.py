@@ -59,6 +59,7 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc]
     _request_timeout: float  # in seconds
 
     _replace_at = math.inf
+    _transport: asyncio.Transport | None = None
 
     def connected(self) -> bool:
         """Whether it can be used. Clients ask before each request, so here it ends if it is due."""
@@ -95,11 +96,15 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc]
 
         Only a client that is stopped awaits that, for what it has not sent yet.
         """
-        writer = self._writer
-        closed = super().close(reason, exc)
-        if writer is not None and reason is not CloseReason.SHUTDOWN:
-            writer.transport.abort()
-        return closed
+        if reason is not CloseReason.SHUTDOWN:
+            self.abort()
+        return super().close(reason, exc)
+
+    def abort(self) -> None:
+        """End it now, also if its end is awaited: a broker may not answer."""
+        if self._transport is not None:
+            with suppress(AttributeError):  # of asyncio, with TLS, if both sides have closed it
+                self._transport.abort()
 
     def authenticator_oauth(self) -> OAuthAuthenticator:
         """Return what authenticates with a token."""
@@ -114,6 +119,7 @@ class Connection(AIOKafkaConnection):  # type: ignore[misc]
     def _create_reader_task(self) -> Any:
         """Do so, first of all on a new connection."""
         self._request_timeout = self._answer_timeout
+        self._transport = self._writer.transport
         if sys.platform == "linux":
             _give_up_lost_hosts(self._writer.get_extra_info("socket"))
         return super()._create_reader_task()

@@ -29,6 +29,7 @@ async def tls_front(port: int, certificate: trustme.LeafCert, ca_file: Path) -> 
     certificate.configure_cert(shown)
     trusted = ssl.create_default_context(cafile=ca_file)
     serving: set[asyncio.Task[None]] = set()
+    writers: list[StreamWriter] = []
 
     async def serve(reader: StreamReader, writer: StreamWriter) -> None:
         task = asyncio.current_task()
@@ -36,6 +37,7 @@ async def tls_front(port: int, certificate: trustme.LeafCert, ca_file: Path) -> 
         serving.add(task)
         with suppress(asyncio.CancelledError, OSError):
             there = await asyncio.open_connection(HOST, port, ssl=trusted)
+            writers.extend([writer, there[1]])
             ways = [
                 asyncio.create_task(_pass_on(reader, there[1])),
                 asyncio.create_task(_pass_on(there[0], writer)),
@@ -58,6 +60,8 @@ async def tls_front(port: int, certificate: trustme.LeafCert, ca_file: Path) -> 
         for task in serving:
             task.cancel()
         await asyncio.gather(*serving, return_exceptions=True)
+        # With TLS, one that is closed waits for an answer.
+        await asyncio.gather(*(one.wait_closed() for one in writers), return_exceptions=True)
 
 
 async def _pass_on(reader: StreamReader, writer: StreamWriter) -> None:

@@ -10,6 +10,7 @@ from aiokafka.admin import NewTopic
 
 from deploy.embedded.cluster import EmbeddedCluster
 from deploy.ephemeral import WorkerProcess
+from deploy.waiting import wait_until
 from streams.aggregate import TopicNames
 from streams.kafka.clients import admin_client, new_consumer, new_producer, started
 from streams.kafka.topics import topic_specs
@@ -68,4 +69,9 @@ async def test_a_producer_and_a_consumer_create_no_topic(broker: EmbeddedCluster
             await client.force_metadata_update()
     async with admin_client(settings) as admin:  # a broker creates topics one after the other
         await admin.create_topics([NewTopic("deleted-last", 1, 1)])
+
+    async def is_known() -> bool:
+        return "deleted-last" in await topics_of(settings)
+
+    await wait_until(is_known)
     assert await topics_of(settings) == ["deleted-last"]

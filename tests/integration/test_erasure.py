@@ -305,7 +305,8 @@ async def test_an_index_that_could_not_be_looked_at_is_not_called_gone(deploy: D
         settings, segments = await shape(client, alias)
         assert "index_closed_exception" in said["places"]["user-views-v1"]["note"]
         shown = cqrs(deployed.settings, "erase", "anna", "--yes", "--prove")
-        assert shown.stderr == (f"cqrs: personal data of anna may be in {former}, NOT looked at\n")
+        last = shown.stderr.splitlines()[-1]
+        assert last == f"cqrs: personal data of anna may be in {former}, NOT looked at"
         settings_after, segments_after = await shape(client, alias)
         assert settings_after == settings
         assert segments <= segments_after, "what the worker writes meanwhile adds segments"
@@ -330,7 +331,8 @@ async def shape(client: AsyncElasticsearch, alias: str) -> tuple[Any, set[str]]:
 async def test_erasing_an_unknown_user_is_rejected(deploy: Deploy) -> None:
     deployed = deploy("commands", "views")
     done = cqrs(deployed.settings, "erase", "nobody", "--yes")
-    assert (done.returncode, done.stderr) == (1, "cqrs: rejected: User not found\n")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == "cqrs: rejected: User not found"
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,9 @@ class View:
 
         await wait_until(found, timeout=60)
 
+    async def is_level(self) -> bool:
+        return all(index.behind == 0 for index in await self.status())
+
     async def states(self) -> dict[int, str]:
         return {state.number: state.state for state in await self.indices.all()}
 
@@ -107,6 +110,7 @@ async def test_an_index_adds_up_while_a_worker_writes_to_it(
             monkeypatch.setattr(ViewReader, "refresh", refresh)
             await view.register()
             await view.has_all()
+            await wait_until(view.is_level)  # a checkpoint follows the documents
             await refresh(self)
 
         monkeypatch.setattr(ViewReader, "refresh", refresh_later)

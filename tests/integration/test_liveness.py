@@ -16,6 +16,8 @@ from tests.harness.deployments import suspended, until_processing
 from tests.harness.traffic import check, counting, send
 
 STALL = 3.0  # seconds
+# For what is no stall: a rebalance, and a request that is not known yet to be waited for.
+PATIENT_STALL = 8.0
 
 
 def start_defective(deployed: Deployment, defect: str) -> WorkerProcess:
@@ -89,7 +91,7 @@ async def test_a_command_that_comes_before_a_rebalance_ends_is_decided(deploy: D
 
 async def test_aborted_records_at_the_end_are_no_work(deploy: Deploy) -> None:
     """Nor are the markers after the events; and a worker without a partition is a standby."""
-    deployed = deploy("commands", "commands", "views", partitions=1, stall_timeout=STALL)
+    deployed = deploy("commands", "commands", "views", partitions=1, stall_timeout=PATIENT_STALL)
     settings, topic = deployed.settings, deployed.names.commands
     async with (
         counting(deployed) as outcomes,
@@ -110,7 +112,7 @@ async def test_aborted_records_at_the_end_are_no_work(deploy: Deploy) -> None:
             return bool((await reader.end_offsets([commands]))[commands] == 22)
 
         await wait_until(all_is_ended)
-        keeps_running(deployed.workers[0], 2 * STALL)
+        keeps_running(deployed.workers[0], 2 * PATIENT_STALL)
         assert all(worker.is_running for worker in deployed.workers)
         async with producer.transaction():
             await send(producer, deployed, generate(5, seed=3))
@@ -119,7 +121,7 @@ async def test_aborted_records_at_the_end_are_no_work(deploy: Deploy) -> None:
 
 
 async def test_a_view_waits_for_elasticsearch(stack: EmbeddedStack, deploy: Deploy) -> None:
-    deployed = deploy("commands", "views", partitions=1, stall_timeout=STALL)
+    deployed = deploy("commands", "views", partitions=1, stall_timeout=PATIENT_STALL)
     views = deployed.workers[1]
     await until_processing(views)
     async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
@@ -128,7 +130,7 @@ async def test_a_view_waits_for_elasticsearch(stack: EmbeddedStack, deploy: Depl
             await send(producer, deployed, generate(100))
             await outcomes.reach(100)
             await wait_until(lambda: "Projecting waits" in views.log_text)
-            keeps_running(views, 2 * STALL)
+            keeps_running(views, 2 * PATIENT_STALL)
         finally:
             stack.elasticsearch.start()
     await check(deployed)

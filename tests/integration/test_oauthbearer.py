@@ -20,8 +20,8 @@ from streams.settings import Settings
 from tests.harness import unsecured_tokens
 from tests.harness.users import register
 
-_LIFETIME_S = 5
-_SESSIONS = 8  # that end while work goes on
+_LIFETIME_S = 10
+_SESSIONS = 4  # that end while work goes on
 _MODULE = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
 _TOKENS = {
     "sasl.enabled.mechanisms": "SCRAM-SHA-512,OAUTHBEARER",

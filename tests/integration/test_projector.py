@@ -19,6 +19,7 @@ from models.user_view import project
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import REFUSED, Document, in_namespace, writes_alias
 from streams.settings import Settings
+from streams.views.indices import ViewIndices
 from streams.views.projector import Projected, Projector, Refused, SequenceGap
 from streams.views.store import ViewStore
 from tests.harness.elasticsearch_proxy import Cut, Fault, FaultProxy, Refuse, Stall
@@ -269,9 +270,10 @@ async def test_failed_requests_are_not_kept(
     """An outage may be long, and a request large: not one of them waits for garbage collection."""
     through = settings.model_copy(update={"elasticsearch_url": proxy.url})
     async with (
-        user_views(through),
-        user_views(through, timeout=0.5) as impatient,
+        user_views(settings) as store,
+        connect(through, timeout=2) as client,
     ):
+        impatient = ViewIndices.from_settings(through, client, USER_VIEWS).store(store.name)
         large = [
             record(f"user-{number}", 1, registered("anna@example.org", "x" * 10_000))
             for number in range(300)

@@ -128,11 +128,20 @@ async def line_of_missing(settings: Settings, rights: Sequence[Right]) -> str | 
     return None
 
 
+async def until_allowed(settings: Settings, rights: Sequence[Right]) -> None:
+    """A broker hears of rights that are given from the controller, a moment later."""
+
+    async def are_allowed() -> bool:
+        return await line_of_missing(settings, rights) is None
+
+    await wait_until(are_allowed)
+
+
 @pytest.mark.parametrize("role", ["command-worker", "view-worker", "client"])
 async def test_each_right_that_is_missing_is_named(secured: Secured, role: SecuredRole) -> None:
     rights = [right for right in kafka_rights(role, secured.admin) if not right.prefixed]
     settings = await secured.role(role)
-    assert await line_of_missing(settings, rights) is None
+    await until_allowed(settings, rights)
     for right in rights:
         for operation in right.operations:
             secured.revoke(role, right, operation)
@@ -155,7 +164,7 @@ async def test_rights_may_be_given_by_prefix(secured: Secured) -> None:
             Right("group", f"{namespace}users-", ("Read",), True),
         ],
     )
-    assert await line_of_missing(settings, kafka_rights("command-worker", secured.admin)) is None
+    await until_allowed(settings, kafka_rights("command-worker", secured.admin))
 
 
 async def test_namespaces_on_one_cluster_are_apart(

@@ -110,7 +110,9 @@ async def test_a_view_worker_waits_for_the_security_index(
                     async with open_queries(roles["client"]) as queries:
                         await queries.execute(GetUsersByEmail("berta@"))
         async with open_queries(roles["client"]) as queries:
-            page = await queries.execute(GetUsersByEmail("berta@"), at_least=outcome.token)
+            page = await queries.execute(
+                GetUsersByEmail("berta@"), at_least=outcome.token, timeout=60
+            )
             assert [user.id for user in page.items] == ["berta"]
         assert worker.is_running
         assert "Projecting continues" in worker.log_text

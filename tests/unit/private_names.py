@@ -157,8 +157,10 @@ _USES: Mapping[str, Mapping[str, str]] = {
             "overrides it: what is fetched afterwards is read within bounds"
         ),
         "aiokafka.admin.client:AIOKafkaAdminClient._client": "checks whether it knows a broker",
+        "aiokafka.client:AIOKafkaClient._conns": "disconnects a client that does not stop",
         "aiokafka.client:AIOKafkaClient.close": "disconnects a client that does not stop",
         "aiokafka.client:AIOKafkaClient.cluster": "checks whether an admin client knows a broker",
+        "aiokafka.conn:CloseReason.SHUTDOWN": "disconnects a client that does not stop",
         "aiokafka.cluster:ClusterMetadata.brokers": "checks whether an admin client knows a broker",
         "aiokafka.consumer.consumer:AIOKafkaConsumer._client": (
             "disconnects a consumer that does not stop"
@@ -250,6 +252,7 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.conn:AIOKafkaConnection._send_sasl_token": "raises another error",
         "aiokafka.conn:AIOKafkaConnection._writer": "asks it whether the connection is broken",
         "aiokafka.conn:CloseReason.CONNECTION_BROKEN": "closes a connection that is broken",
+        "aiokafka.conn:CloseReason.SHUTDOWN": "tells by it that the end of a connection is awaited",
         "aiokafka.conn:OAuthAuthenticator(sasl_oauth_token_provider)": "makes its own",
         "aiokafka.conn:OAuthAuthenticator.step": "overrides it: a refusal is acknowledged",
         "aiokafka.protocol.admin:SaslAuthenticateRequest": "tells by it who learns of a session",

@@ -131,7 +131,7 @@ def test_a_command_or_a_poison(found: Record) -> None:
 @given(records)
 @example(DEEP)
 def test_an_event_or_a_poison(found: Record) -> None:
-    fast = None if found.value is None else event_decoder(USER_EVENTS)(found.value)
+    fast = None if found.value is None else event_decoder(USER_EVENTS)(found.value, found.offset)
     try:
         event = read_event(found, USER_EVENTS, PartitionKeys(MasterKeys(KEY)))
     except Poison:

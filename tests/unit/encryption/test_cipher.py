@@ -166,7 +166,7 @@ def test_an_event_is_readable_until_its_key_is_gone_and_shredded_afterwards() ->
     def read(keys: PartitionKeys | None) -> list[EventRecord[Any]]:
         return [read_event(line, USER_EVENTS, keys) for line in lines]
 
-    assert read(keys) == [record(ANNA, 1), record(UPDATED, 2)]
+    assert read(keys) == [record(ANNA, 1, offset=0), record(UPDATED, 2, offset=0)]
     assert not any(event.event.is_shredded for event in read(keys))
     keys.apply(b"user-1", None)
     shredded = read(keys)
@@ -188,7 +188,7 @@ def test_an_event_whose_key_does_not_open_it_is_poison() -> None:
 
 def test_a_plain_event_needs_no_keys() -> None:
     line = written(ANNA, 1, PartitionSealer())
-    assert read_event(line, USER_EVENTS, None) == record(ANNA)
+    assert read_event(line, USER_EVENTS, None) == record(ANNA, offset=0)
     open_personal(data := wire_of(record(ANNA)), USER_EVENTS, None)
     assert data == wire_of(record(ANNA))
 

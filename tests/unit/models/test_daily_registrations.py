@@ -25,10 +25,15 @@ PROJECTION = DAILY_REGISTRATIONS.projection
 
 
 def registered(
-    source: str = "web", at: datetime = NOON, partition: int = 0, offset: int = 7
+    source: str = "web",
+    at: datetime = NOON,
+    partition: int = 0,
+    offset: int = 7,
+    command_offset: int = 3,
 ) -> Record:
     event = UserRegistered("anna@example.org", "Anna", "Müller", source)
-    return record(event, timestamp=at, source=Source("users.commands.v1", partition, offset))
+    command = Source("users.commands.v1", partition, command_offset)
+    return record(event, timestamp=at, source=command, offset=offset)
 
 
 def test_a_registration_makes_the_document_of_its_day_source_and_partition() -> None:
@@ -106,7 +111,10 @@ def test_a_source_cannot_be_taken_for_the_hash_of_another() -> None:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Record]:
-    """The events of all partitions, each in its order."""
+    """The events of all partitions, each in its order.
+
+    Their commands are in any: a command topic that is created again begins at 0.
+    """
     offsets = [0] * PARTITIONS
     history = []
     for _ in range(draw(st.integers(0, 30))):
@@ -114,10 +122,14 @@ def histories(draw: st.DrawFn) -> list[Record]:
         offsets[partition] += draw(st.integers(1, 3))
         at = NOON + timedelta(hours=draw(st.integers(0, 48)))
         one = registered(
-            draw(st.sampled_from(["web", "#", "例"])), at, partition, offsets[partition]
+            draw(st.sampled_from(["web", "#", "例"])),
+            at,
+            partition,
+            offsets[partition],
+            draw(st.integers(0, 99)),
         )
         if draw(st.booleans()):
-            one = record(UserDeactivated(), 2, source=one.source)
+            one = record(UserDeactivated(), 2, source=one.source, offset=one.offset)
         history.append(one)
     return history
 

@@ -30,7 +30,12 @@ from models.messages import (
 from models.wire import encode
 from tests.unit.samples import ANNA, COMMAND_ID, keys, record, times, wire_of
 
-decode = event_decoder(USER_EVENTS)
+decode_at = event_decoder(USER_EVENTS)
+
+
+def decode(value: bytes) -> EventRecord[UserEvent] | None:
+    return decode_at(value, -1)
+
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 events: st.SearchStrategy[UserEvent] = st.one_of(
@@ -161,16 +166,16 @@ def test_the_fast_path_decodes_no_invalid_event(at: int, cut: int, put: bytes, m
 @pytest.mark.parametrize("value", [b"", b"null", b"[]", b"{}", b"5", b'{"type":"UserErased"}'])
 def test_the_fast_path_leaves_other_data_to_the_checked_one(value: bytes) -> None:
     assert decode(value) is None
-    assert event_decoder({"UserErased": UserErased})(value) is None
+    assert event_decoder({"UserErased": UserErased})(value, -1) is None
 
 
 def test_an_aggregate_may_have_one_type_of_events() -> None:
     erased = record(UserErased())
     decode_one = event_decoder({"UserErased": UserErased})
-    assert decode_one(encode(erased.to_wire())) == erased
+    assert decode_one(encode(erased.to_wire()), -1) == erased
     untyped = {name: value for name, value in wire_of(erased).items() if name != "type"}
-    assert decode_one(orjson.dumps(untyped)) is None
-    assert decode_one(encode(record(ANNA).to_wire())) is None
+    assert decode_one(orjson.dumps(untyped), -1) is None
+    assert decode_one(encode(record(ANNA).to_wire()), -1) is None
 
 
 def test_an_unknown_field_is_ignored() -> None:

@@ -31,14 +31,14 @@ def test_null_is_no_command_where_no_type_has_a_fast_path() -> None:
 def test_only_an_event_with_its_time_in_utc_is_decoded_at_once(timestamp: str) -> None:
     decode = event_decoder(USER_EVENTS)
     event = wire_of(record(ANNA))
-    assert decode(orjson.dumps(event)) == record(ANNA)
-    assert decode(orjson.dumps({**event, "timestamp": timestamp})) is None
+    assert decode(orjson.dumps(event), -1) == record(ANNA)
+    assert decode(orjson.dumps({**event, "timestamp": timestamp}), -1) is None
 
 
 def test_an_event_with_an_empty_type_is_not_decoded() -> None:
     decode = event_decoder(USER_EVENTS)
-    assert decode(orjson.dumps({**wire_of(record(ANNA)), "type": ""})) is None
-    assert decode(b'{"type":""}') is None
+    assert decode(orjson.dumps({**wire_of(record(ANNA)), "type": ""}), -1) is None
+    assert decode(b'{"type":""}', -1) is None
 
 
 def test_a_reason_names_five_problems_and_counts_the_rest() -> None:

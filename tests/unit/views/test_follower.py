@@ -12,8 +12,10 @@ import pytest
 
 from agents.user_views import USER_VIEWS
 from models.errors import Fatal, Transient
+from streams.kafka.refusal import Unreachable
 from streams.settings import Settings
 from streams.views import follower as following
+from streams.views import wiring
 from streams.views.checkpoint import Checkpoint, IndexChanged
 from streams.views.follower import ViewFollower
 from streams.views.situation import EventLog, Situation
@@ -91,3 +93,15 @@ async def test_what_is_refused_ends_the_worker(
     follower = follow(Indices(Situation("v", "views", "v", "this", LOG, is_index=True)))
     with pytest.raises(Fatal, match="an index is called v"):
         await follower.watch(no_restart)
+
+
+async def test_an_index_is_made_when_kafka_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its positions are asked for with new connections; that none is taken ends no worker."""
+
+    async def away(*_: object) -> None:
+        raise Unreachable("Kafka does not answer")
+
+    monkeypatch.setattr(wiring, "last_positions", away)
+    app = cast(Any, SimpleNamespace(settings=Settings()))
+    with pytest.raises(Transient, match="Kafka does not answer"):
+        await wiring._ViewWorker(app, USER_VIEWS)._last_positions()
