@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -98,7 +99,8 @@ class KeyRing:
         self._master = master
         self._max_gap_s = max_gap_s
         self._loaded: dict[int, _Loaded] = {}
-        self._reading = asyncio.Lock()
+        # One for each partition: a broker that is away holds up no other.
+        self._reading: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     def of(self, partition: int) -> PartitionKeys:
         """Return the data keys of a partition that were read so far."""
@@ -118,19 +120,17 @@ class KeyRing:
         if not ids:
             return
         if self._is_outdated(partition):
-            async with self._reading:
-                if self._is_outdated(partition):
-                    await self._catch_up([partition])
+            await self._catch_up(partition, anew=True)
         if self._missing(partition, ids):
             tp = TopicPartition(self._topic, partition)
             end = (await self._bounds.end_offsets([tp]))[tp]
-            async with self._reading:
+            async with self._reading[partition]:
                 await self._read_to(tp, end, ids)
             self._check_gap(tp, self._loaded.get(partition))
 
     async def forget(self, partition: int) -> None:
         """Drop the keys of a partition that another process reads from now on."""
-        async with self._reading:
+        async with self._reading[partition]:
             if self._loaded.pop(partition, None) is not None:
                 self._committed.pause(TopicPartition(self._topic, partition))
 
@@ -138,9 +138,9 @@ class KeyRing:
         """Read new records forever: a destroyed key has to go even if nobody asks for it."""
         while True:
             await asyncio.sleep(_FOLLOW_INTERVAL_S)
-            with suppress(KafkaError, Transient):  # `ensure_loaded` raises it
-                async with self._reading:
-                    await self._catch_up(tuple(self._loaded))
+            for partition in tuple(self._loaded):
+                with suppress(KafkaError, Transient):  # `ensure_loaded` raises it
+                    await self._catch_up(partition, anew=False)
 
     def _is_outdated(self, partition: int) -> bool:
         """Whether the partition was not read yet, or a tombstone may have been missed."""
@@ -160,25 +160,29 @@ class KeyRing:
         keys = self.of(partition)
         return not all(key in keys for key in ids)
 
-    async def _catch_up(self, partitions: Collection[int]) -> None:
-        """Read partitions up to their last stable offsets; outdated ones from the beginning.
+    async def _catch_up(self, partition: int, *, anew: bool) -> None:
+        """Read a partition up to its last stable offset; an outdated one from the beginning.
 
-        Nothing behind that offset is compacted, so no tombstone can be missing there.
+        Nothing behind that offset is compacted, so no tombstone can be missing there. One that is
+        not loaded, or no longer, is only read if `anew`.
         """
-        tps = [TopicPartition(self._topic, partition) for partition in partitions]
+        tp = TopicPartition(self._topic, partition)
         asked = Moment.now()
-        ends = await self._committed.end_offsets(tps) if tps else {}
-        for tp, end in ends.items():
-            loaded = self._loaded.get(tp.partition)
-            if loaded is None or self._is_outdated(tp.partition):
+        # Without the lock: aiokafka asks for as long as a partition has no leader.
+        end = (await self._committed.end_offsets([tp]))[tp]
+        async with self._reading[partition]:
+            loaded = self._loaded.get(partition)
+            if loaded is None and not anew:
+                return
+            if loaded is None or self._is_outdated(partition):
                 loaded = _Loaded(PartitionKeys(self._master), asked)
                 self._committed.resume(tp)
                 await self._committed.seek_to_beginning(tp)
             async for records in read_to(self._committed, tp, end):
                 _apply(loaded.keys, records)
             self._check_gap(tp, loaded)
-            loaded.complete_at = asked
-            self._loaded[tp.partition] = loaded
+            loaded.complete_at = max(loaded.complete_at, asked)
+            self._loaded[partition] = loaded
 
     async def _read_to(self, tp: TopicPartition, end: int, ids: Collection[bytes]) -> None:
         """Read a loaded partition on, up to offset `end` or until it has all keys of `ids`.

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import async_timeout
 import pytest
 from aiokafka.errors import KafkaTimeoutError
 from aiokafka.structs import TopicPartition
@@ -53,11 +54,14 @@ class Consumer:
         self._log = log
         self._position = 0
         self.is_away = False
+        self.leaderless: int | None = None
         self.asked = self.refusals = self.records_read = 0
         self.on_read: Callable[[], None] = lambda: None
 
     async def end_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         self.asked += 1
+        if self.leaderless in {tp.partition for tp in tps}:
+            await asyncio.Event().wait()  # aiokafka asks until it has one
         if self.is_away:
             self.refusals += 1
             raise KafkaTimeoutError
@@ -154,7 +158,7 @@ async def test_of_a_partition_that_was_given_up_no_key_is_taken_for_destroyed() 
     setup = Setup()
     assert await setup.has(b"anna")
     setup.log.write(b"clara", PartitionKeys(MASTER).make(b"clara")[0])
-    async with setup.ring._reading:
+    async with setup.ring._reading[0]:
         giving_up = asyncio.create_task(setup.ring.forget(0))
         await asyncio.sleep(0)  # now it waits in front of the other one
         asking = asyncio.create_task(setup.has(b"clara"))
@@ -236,3 +240,21 @@ async def following(ring: KeyRing) -> AsyncIterator[None]:
     assert not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_partition_without_a_leader_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor is it kept from moving to another worker, which a rebalance and a stop wait for."""
+    monkeypatch.setattr(key_ring, "_FOLLOW_INTERVAL_S", 0.0)
+    setup = Setup()
+    ring = setup.ring
+    await ring.ensure_loaded(0, [b"anna"])
+    setup.committed.leaderless = 0
+    asked = setup.committed.asked
+    async with following(ring), async_timeout.timeout(30):
+        await wait_until(lambda: setup.committed.asked > asked)
+        await ring.ensure_loaded(1, [b"anna"])
+        await ring.forget(0)
+    assert b"anna" in ring.of(1)
+    assert b"anna" not in ring.of(0)
