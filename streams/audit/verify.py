@@ -29,9 +29,9 @@ from streams.audit.partition_logs import PartitionLogs, Shelf, count_buckets
 from streams.audit.report import CheckedRange, NotCaughtUp, Report
 from streams.audit.view_records import ViewRecords
 from streams.encryption.keys import master_keys
+from streams.kafka import rights
 from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import LogReader, open_logs
-from streams.kafka.rights import reader
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import check_topics, partitions_of, topic_specs
 from streams.progress import ProgressCallback, no_progress
@@ -76,7 +76,7 @@ async def verify(
     """
     names = TopicNames.of(settings, aggregate.name)
     specs = topic_specs(settings, names)
-    await check_topics(settings, specs, reader(names))
+    await check_topics(settings, specs, rights.reader(names))
     partitions = [
         TopicPartition(spec.name, number) for spec in specs for number in range(spec.partitions)
     ]

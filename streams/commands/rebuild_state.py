@@ -66,7 +66,7 @@ class RebuiltStates:
     """Number of aggregates whose former record was another one."""
 
 
-class StateFold(Generic[S]):
+class PartitionFold(Generic[S]):
     """Fold of the events of a partition: state and version of each aggregate."""
 
     def __init__(self, aggregate: Aggregate[S], keys: PartitionKeys) -> None:
@@ -203,7 +203,7 @@ async def rebuild_states(
         offsets = await producer.commit({names.changelog: batches})
         store.apply(changes, offsets[names.changelog] + len(changes))
 
-    fold = StateFold(aggregate, keys)
+    fold = PartitionFold(aggregate, keys)
     await _fold_events(settings, TopicPartition(names.events, tp.partition), fold, progress)
     for number, key in enumerate(store):
         if number % MAX_STATES == 0:
@@ -276,7 +276,7 @@ async def rebuild_partition(
 
 
 async def _fold_events(
-    settings: Settings, events: TopicPartition, fold: StateFold[S], progress: ProgressCallback
+    settings: Settings, events: TopicPartition, fold: PartitionFold[S], progress: ProgressCallback
 ) -> None:
     """Fold a partition of the event topic up to its end, also after open transactions.
 

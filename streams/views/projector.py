@@ -51,14 +51,14 @@ class SequenceGap(PartitionFatal):
     """Events between a document's version and the next event are missing; the partition stops."""
 
 
-class Refused(NamedTuple):
+class RefusedEvents(NamedTuple):
     """The new events of one document that Elasticsearch refuses for good."""
 
     records: tuple[EventRecord[Any], ...]
     reason: str
 
 
-OnRefused = Callable[[Sequence[Refused]], Awaitable[None]]
+OnRefused = Callable[[Sequence[RefusedEvents]], Awaitable[None]]
 
 
 class Projected(NamedTuple):
@@ -136,7 +136,10 @@ class Projector(Generic[E]):
         if writes.refused:
             await self._check_index()
             await on_refused(
-                [Refused(tuple(due_events[key]), reason) for key, reason in writes.refused.items()]
+                [
+                    RefusedEvents(tuple(due_events[key]), reason)
+                    for key, reason in writes.refused.items()
+                ]
             )
             stand_ins = _PendingWrites(
                 self._store, {key: _stand_in(documents[key]) for key in writes.refused}

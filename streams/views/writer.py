@@ -20,7 +20,7 @@ from streams.kafka.records import Record
 from streams.views.checkpoint import Checkpoint, IndexChanged
 from streams.views.dead_letters import ViewDeadLetters
 from streams.views.projection import Projection
-from streams.views.projector import Projector, Refused
+from streams.views.projector import Projector, RefusedEvents
 from streams.views.situation import EventLog
 from streams.views.store import ViewStore
 from streams.views.tally import Tally
@@ -116,7 +116,7 @@ class PartitionWriter(Generic[E]):
             return
         records = events[bisect_left(sources, before.position, key=_offset) :]
 
-        async def write_dead_letters(refused: Sequence[Refused]) -> None:
+        async def write_dead_letters(refused: Sequence[RefusedEvents]) -> None:
             source_of = {
                 (event.aggregate_id, event.sequence): source
                 for event, source in zip(events, sources, strict=True)

@@ -23,7 +23,7 @@ from streams.kafka.log_reader import open_logs
 from streams.settings import Settings
 from streams.views.indices import ViewIndices
 from streams.views.lifecycle import Follow, Serve
-from streams.views.projector import Refused
+from streams.views.projector import RefusedEvents
 from streams.views.store import ViewStore
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=timezone.utc)
@@ -83,7 +83,7 @@ async def view_dead_letters(deployed: Deployment) -> list[tuple[bytes | None, by
         ]
 
 
-async def none_refused(refused: Sequence[Refused]) -> None:
+async def none_refused(refused: Sequence[RefusedEvents]) -> None:
     """Fail: for projectors of which Elasticsearch must refuse no document."""
     raise AssertionError(refused)
 

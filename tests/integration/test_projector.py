@@ -20,7 +20,7 @@ from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import REFUSED, Document, in_namespace, writes_alias
 from streams.settings import Settings
 from streams.views.indices import ViewIndices
-from streams.views.projector import Projected, Projector, Refused, SequenceGap
+from streams.views.projector import Projected, Projector, RefusedEvents, SequenceGap
 from streams.views.store import ViewStore
 from tests.harness.elasticsearch_proxy import Cut, Fault, FaultProxy, Refuse, Stall
 from tests.harness.read_side import Record, none_refused, record, registered, user_views
@@ -321,7 +321,7 @@ async def test_a_lost_index_stops_the_projector(settings: Settings, store: ViewS
 class Letters(list[tuple[Record, ...]]):
     """The events that were buried, a document's together."""
 
-    async def bury(self, refused: Sequence[Refused]) -> None:
+    async def bury(self, refused: Sequence[RefusedEvents]) -> None:
         self.extend(one.records for one in refused)
         self.reason = refused[-1].reason
 
@@ -403,7 +403,7 @@ async def test_no_stand_in_is_written_before_the_dead_letter(store: ViewStore) -
     projecting = projector(store)
     await projecting.project(0, RENAMED[:1], none_refused)
 
-    async def fail(refused: Sequence[Refused]) -> None:
+    async def fail(refused: Sequence[RefusedEvents]) -> None:
         raise KafkaConnectionError
 
     for _ in range(2):  # also by what it remembers

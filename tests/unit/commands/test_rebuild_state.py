@@ -15,7 +15,7 @@ from models.events import UserDeactivated, UserErased, UserEvent, UserRegistered
 from models.messages import EventRecord, Source
 from models.user import User, evolve
 from models.wire import encode
-from streams.commands.rebuild_state import StateFold
+from streams.commands.rebuild_state import PartitionFold
 from streams.encryption.cipher import seal_event
 from streams.encryption.keys import MasterKeys, PartitionKeys
 from streams.kafka.records import Record
@@ -48,8 +48,8 @@ def raw(key: bytes, value: bytes) -> Record:
     return Record("users.events.v1", 0, 7, 0, key, value)
 
 
-def fold_of(records: Sequence[Record], keys: PartitionKeys | None = None) -> StateFold[User]:
-    fold = StateFold(USERS, keys or PartitionKeys(None))
+def fold_of(records: Sequence[Record], keys: PartitionKeys | None = None) -> PartitionFold[User]:
+    fold = PartitionFold(USERS, keys or PartitionKeys(None))
     fold.add(records)
     return fold
 

@@ -17,7 +17,7 @@ from streams.elasticsearch.bulk_writer import WRITTEN, WriteResult, WriteStatus
 from streams.elasticsearch.index import REFUSED, Document
 from streams.views import projector as projector_module
 from streams.views.checkpoint import Checkpoint
-from streams.views.projector import Projected, Projector, Refused, _PendingWrites
+from streams.views.projector import Projected, Projector, RefusedEvents, _PendingWrites
 from streams.views.store import ViewStore
 from tests.unit.samples import ANNA, record
 
@@ -72,23 +72,23 @@ def projector(store: Store) -> Projector[UserEvent]:
 async def test_the_new_events_of_a_refused_document_are_handed_over_in_order() -> None:
     store = Store(refuses=("anna",))
     anna, ben = history("anna"), history("ben")
-    handed_over: list[Refused] = []
+    handed_over: list[RefusedEvents] = []
     stored_before: dict[str, Document] = {}
 
-    async def on_refused(refused: Sequence[Refused]) -> None:
+    async def on_refused(refused: Sequence[RefusedEvents]) -> None:
         handed_over.extend(refused)
         stored_before.update(store.documents)
 
     projecting = projector(store)
     first = await projecting.project(0, anna[:1], on_refused)
     assert first == Projected(written=0, skipped=0, refused=1)
-    assert handed_over == [Refused((anna[0],), "refused anna")]
+    assert handed_over == [RefusedEvents((anna[0],), "refused anna")]
 
     handed_over.clear()
     chunk = [anna[0], ben[0], anna[1], ben[1], anna[2]]  # the first one was projected before
     again = await projecting.project(0, chunk, on_refused)
     assert again == Projected(written=2, skipped=1, refused=2)
-    assert handed_over == [Refused((anna[1], anna[2]), "refused anna")]
+    assert handed_over == [RefusedEvents((anna[1], anna[2]), "refused anna")]
     assert stored_before["anna"]["version"] == 1  # the stand-in is written afterwards
     assert store.documents["anna"]["version"] == 3
     assert store.documents["anna"][REFUSED]["isActive"] is True
@@ -98,7 +98,7 @@ async def test_the_new_events_of_a_refused_document_are_handed_over_in_order() -
 async def test_events_of_a_document_that_is_stored_already_count_as_skipped() -> None:
     store = Store()
 
-    async def none_refused(refused: Sequence[Refused]) -> None:
+    async def none_refused(refused: Sequence[RefusedEvents]) -> None:
         raise AssertionError(refused)
 
     await projector(store).project(0, history("anna"), none_refused)
@@ -148,7 +148,7 @@ class Refusing(Store):
         return WriteResult(WriteStatus.REFUSED, "400 document_parsing_exception: no")
 
 
-async def never_buried(refused: Sequence[Refused]) -> None:
+async def never_buried(refused: Sequence[RefusedEvents]) -> None:
     raise AssertionError(refused)
 
 
@@ -160,9 +160,9 @@ async def test_nothing_is_buried_if_the_index_refuses_what_it_is_for(users: int)
 
 
 async def test_many_documents_may_all_be_refused_for_one_reason() -> None:
-    buried: list[Refused] = []
+    buried: list[RefusedEvents] = []
 
-    async def bury(refused: Sequence[Refused]) -> None:
+    async def bury(refused: Sequence[RefusedEvents]) -> None:
         buried.extend(refused)
 
     events = [one for number in range(12) for one in history(f"user-{number}")]
@@ -199,7 +199,7 @@ async def test_a_request_that_is_given_up_is_not_waited_for() -> None:
 
 
 async def test_a_refused_stand_in_is_never_passed_over() -> None:
-    async def bury(refused: Sequence[Refused]) -> None:
+    async def bury(refused: Sequence[RefusedEvents]) -> None:
         assert refused
 
     with pytest.raises(PartitionFatal, match="refuses anna and also what stands for it"):
