@@ -108,10 +108,7 @@ class Settings(ConnectionSettings, BaseSettings):
         10.0, ge=3.0, le=60.0, description="seconds until a dead worker's partitions move"
     )
     transaction_timeout: float = Field(
-        15.0,
-        ge=2.0,
-        le=45.0,
-        description="seconds until the broker aborts a dead worker's transaction",
+        15.0, ge=2.0, description="seconds until the broker aborts a dead worker's transaction"
     )
     stall_timeout: float = Field(
         60.0,

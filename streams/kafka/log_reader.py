@@ -16,8 +16,7 @@ from streams.kafka.topics import partitions_of
 from streams.settings import Settings
 
 # Time without progress, before the end of a log, after which reading it fails. It has to be longer
-# than a transaction may stay open (`CQRS_TRANSACTION_TIMEOUT`, at most 45 s): what follows that is
-# hidden.
+# than a transaction may stay open (`CQRS_TRANSACTION_TIMEOUT`): what follows that is hidden.
 _STALL_TIMEOUT_S = 60.0
 
 # Most records that are yielded at a time.
