@@ -315,7 +315,7 @@ async def test_a_timeout_is_one_line_and_prints_the_token(
     deployed: Deployment, queries: QueryBus
 ) -> None:
     async with suspended_view(deployed):
-        wait = [*register_from_shell("cli-4"), "--wait", "--timeout", "10"]
+        wait = [*register_from_shell("cli-4"), "--wait", "--timeout", "5"]
         sent = await asyncio.to_thread(cqrs, deployed.settings, *wait)
         assert sent.returncode == 75
         assert re.fullmatch("cqrs: The write succeeded, but .* behind .*\n", sent.stderr)
