@@ -178,7 +178,13 @@ def test_a_torn_store_has_no_wrong_values(
     assert reopen().get(b"anna") == b"4"
 
 
-def test_a_damage_that_is_found_when_it_is_read(folder: Path, reopen: Reopen) -> None:
+@pytest.mark.parametrize(
+    "read", [lambda state: [state.get(b"user-%d" % n) for n in range(1000)], list]
+)
+def test_a_damage_that_is_found_when_it_is_read(
+    folder: Path, reopen: Reopen, read: Callable[[StateStore], object]
+) -> None:
+    """RocksDB's own iterators end there as if there were no more."""
     state = reopen()
     state.apply({b"user-%d" % n: os.urandom(500) for n in range(1000)}, 3)
     state.close()
@@ -189,24 +195,11 @@ def test_a_damage_that_is_found_when_it_is_read(folder: Path, reopen: Reopen) ->
     state = reopen()
     assert state.end == 3
     with pytest.raises(Transient, match="local store failed and was removed: Corruption"):
-        [state.get(b"user-%d" % n) for n in range(1000)]
+        read(state)
     assert not (folder / "0").exists()
     assert state.approximate_len() == 0  # other partitions ask, before this one starts again
     state = reopen()
     assert (state.end, len(state)) == (0, 0)
-
-
-def test_a_damage_that_is_found_when_all_are_read(folder: Path, reopen: Reopen) -> None:
-    state = reopen()
-    state.apply({b"user-%d" % n: os.urandom(500) for n in range(1000)}, 3)
-    state.close()
-    [file] = (folder / "0").glob("*.sst")
-    content = bytearray(file.read_bytes())
-    content[20_000:200_000] = bytes(180_000)
-    file.write_bytes(content)
-    with pytest.raises(Transient, match="local store failed and was removed: Corruption"):
-        list(reopen())
-    assert not (folder / "0").exists()
 
 
 def fill(state: StateStore) -> None:

@@ -37,11 +37,10 @@ async def test_a_rebalance_lets_the_chunk_at_work_finish(
 
 async def test_a_worker_that_stops_begins_no_other_chunk(worker: FakeWorker) -> None:
     """Chunks arrive until Faust stops the consumer, which is after the running ones have ended."""
-    partition = FakePartition()
-    partitions = Partitions(worker, settle_timeout=30, max_records=4)
-    partitions.handle(TOPIC.topic, lambda tp: partition)
+    partitions, made = partitions_of(worker)
     await partitions.assign({TOPIC})
     await idle(partitions._drivers[TOPIC])
+    partition = made[TOPIC]
     partition.gate.clear()
     partitions.submit(chunk(0, 2))
     await partition.entered.wait()
