@@ -45,7 +45,8 @@ async def test_a_worker_that_stops_begins_no_other_chunk(worker: FakeWorker) -> 
     partitions.submit(chunk(0, 2))
     await partition.entered.wait()
     settling = asyncio.create_task(partitions.settle(timeout=30))
-    await asyncio.sleep(0)
+    for _ in range(5):  # until it waits for the running chunk
+        await asyncio.sleep(0)
     partitions.submit(chunk(2, 4))
     partition.gate.set()
     await settling
