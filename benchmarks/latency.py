@@ -27,6 +27,7 @@ from streams.aggregate import TopicNames
 from streams.buses import QueryBus
 from streams.commands.bulk_sender import BulkSender
 from streams.commands.client import KafkaCommandBus
+from streams.concurrency import cancel
 from streams.kafka.clients import new_consumer, new_producer, started
 from streams.kafka.partitioner import partition_of
 from streams.kafka.topics import partitions_of
@@ -112,8 +113,7 @@ async def _open(
         try:
             yield commands
         finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+            await cancel(listening)
 
 
 async def until_decided(context: BenchContext) -> Figures:

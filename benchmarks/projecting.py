@@ -29,6 +29,7 @@ from benchmarks.rig.target import Target
 from deploy.supervisor import ROLES, command_line, module_command
 from deploy.waiting import wait_until
 from streams.aggregate import TopicNames
+from streams.concurrency import cancel
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import Document, writes_alias
 from streams.settings import Settings
@@ -140,8 +141,7 @@ async def _measured(
     try:
         return await _rate(context, settings, client, check, time.process_time)
     finally:
-        writing.cancel()
-        await asyncio.gather(writing, return_exceptions=True)
+        await cancel(writing)
 
 
 async def _rate(

@@ -103,12 +103,13 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         else:
             end = await _end_at_least(consumer, source, stored.offset)
             check_bounds(tp, stored, begin, end)
-        is_incomplete = state.unreadable_to > stored.complete_from
+        unreadable_to = state.unreadable_to
+        is_incomplete = unreadable_to > stored.complete_from
         position = replace(
             stored,
             topic_id=input_id,
             partitions=settings.partitions,
-            complete_from=max(state.unreadable_to, stored.complete_from),
+            complete_from=max(unreadable_to, stored.complete_from),
         )
         await stop(consumer)
     except BaseException:  # also a cancellation while the consumer stops

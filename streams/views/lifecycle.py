@@ -272,13 +272,11 @@ def _rebuild(situation: Situation, asked: Rebuild) -> list[Action]:
 def _roll_back(situation: Situation, asked: RollBack) -> list[Action]:
     """Plan for `cqrs views rollback`."""
     target = situation.find(asked.target) if asked.target else _former(situation)
+    if target is None and asked.target:
+        return [_deleted(asked.target)]
     if target is None:
         return [
-            _deleted(asked.target)
-            if asked.target
-            else Refuse(
-                f"nothing to roll back to: no other index of {situation.view} was served before"
-            )
+            Refuse(f"nothing to roll back to: no other index of {situation.view} was served before")
         ]
     if is_of_another_cluster(situation, target):
         return [_other_cluster(target)]
@@ -291,8 +289,8 @@ def _roll_back(situation: Situation, asked: RollBack) -> list[Action]:
                 "worker keeps it up to date, so queries would find what was there then for ever"
             )
         ]
-    for one in situation.serving:
-        if not asked.target and (one.closed or one.checkpoints is None):
+    for one in () if asked.target else situation.serving:
+        if one.closed or one.checkpoints is None:
             return [Refuse(_cannot_be_compared(situation, one))]
     return [_cut_over(situation, target)]
 
