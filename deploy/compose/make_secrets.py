@@ -111,7 +111,8 @@ def _elasticsearch(principals: Mapping[str, str]) -> Mapping[str, str]:
     return {
         "users": "".join(f"{name}:{_hashed(principals[name])}\n" for name in names),
         "users_roles": "".join(f"{name}:{name}\n" for name in names),
-        "roles.yml": json.dumps({name: rights[name] for name in names}, indent=1),
+        # Elasticsearch cuts the file into roles at each line that begins without white space.
+        "roles.yml": "".join(f"{name}: {json.dumps(rights[name])}\n" for name in names),
     }
 
 

@@ -48,6 +48,10 @@ for line in (secrets / "users").read_text().splitlines():
     for password in (right, "wrong"):
         word, digest = secure(JArray(JChar)(password)), JArray(JChar)(hashed)
         print(user, hasher.verifyHash(word, digest))
+store = JClass("org.elasticsearch.xpack.security.authz.store.FileRolesStore")
+path = JClass("java.nio.file.Path").of(str(secrets / "roles.yml"))
+log = JClass("org.apache.logging.log4j.LogManager").getLogger("roles")
+print(*sorted(store.parseFileForRoleNames(path, log)))
 """
 
 
@@ -70,9 +74,11 @@ def test_kafka_reads_its_configuration(secrets: Path) -> None:
     assert in_a_jvm(KAFKA, secrets) == ["1@kafka:29093"]
 
 
-def test_elasticsearch_knows_the_passwords(secrets: Path) -> None:
-    assert in_a_jvm(ELASTICSEARCH, secrets) == [
+def test_elasticsearch_knows_the_passwords_and_roles(secrets: Path) -> None:
+    *passwords, roles = in_a_jvm(ELASTICSEARCH, secrets)
+    assert passwords == [
         f"cqrs-{role} {is_right}"
         for role in ("view-worker", "client", "operator")
         for is_right in (True, False)
     ]
+    assert roles.split() == ["cqrs-client", "cqrs-operator", "cqrs-view-worker"]
