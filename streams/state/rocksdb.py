@@ -190,6 +190,7 @@ class RocksDBStore(StateStore):
         if not self._open:
             raise error  # the files may belong to another process now
         self._close_db()
+        _say_removed(self._folder, str(error))
         self._folder.remove_files()
         self._folder.release()
         raise Transient(
@@ -219,18 +220,22 @@ def open_rocksdb_store(path: Path, identity: Identity, begin: int, end: int) -> 
             try:
                 return _reopen(folder, identity, begin, end)
             except _Unusable as why:
-                metrics.STORES_DISCARDED.inc()
-                logger.warning(
-                    "%s: this local store is removed, and the state is read from the beginning "
-                    "of the changelog: %s",
-                    folder.files,
-                    why,
-                    extra=about("store-removed"),
-                )
+                _say_removed(folder, str(why))
         return _create(folder, identity)
     except BaseException:
         folder.release()
         raise
+
+
+def _say_removed(folder: _LockedFolder, why: str) -> None:
+    metrics.STORES_DISCARDED.inc()
+    logger.warning(
+        "%s: this local store is removed, and the state is read from the beginning of the "
+        "changelog: %s",
+        folder.files,
+        why,
+        extra=about("store-removed"),
+    )
 
 
 class _Unusable(Exception):  # noqa: N818 - a reason, no error

@@ -51,7 +51,9 @@ def evaluate(expression: promql.Expr, history: History, now: float) -> Vector | 
         case promql.VectorSelector():
             return {
                 labels: samples[-1][1]
-                for labels, samples in _select(expression, history, now, _LOOKBACK_S).items()
+                for labels, samples in _select(
+                    expression, history, now - _offset_s(expression), _LOOKBACK_S
+                ).items()
             }
         case promql.AggregateExpr():
             return _aggregate(expression, _vector(expression.expr, history, now))
@@ -85,6 +87,10 @@ def _select(
             if within:
                 found[labels] = within
     return found
+
+
+def _offset_s(selector: promql.VectorSelector) -> float:
+    return float(selector.offset.total_seconds()) if selector.offset else 0.0
 
 
 def _matches(matcher: Any, value: str) -> bool:

@@ -179,7 +179,7 @@ def firing(rule: dict[str, Any], history: History, at_minute: int) -> list[dict[
         results = {frozenset(pair for pair in one if pair[0] != "__name__") for one in found}
         since = {one: since.get(one, minute) for one in results}
     return [
-        alert(rule, dict(result))
+        alert(rule, dict(sorted(result)))
         for result, began in since.items()
         if at_minute - began >= patience
     ]
@@ -201,8 +201,9 @@ def test_alerts_fire_when_they_should(test: dict[str, Any]) -> None:
     history = history_of(test)
     for expected in test["alert_rule_test"]:
         (rule,) = (one for one in rules() if one["alert"] == expected["alertname"])
-        found = firing(rule, history, minutes(expected["eval_time"]))
-        assert found == expected.get("exp_alerts", []), (rule["alert"], expected["eval_time"])
+        found = sorted(firing(rule, history, minutes(expected["eval_time"])), key=repr)
+        due = sorted(expected.get("exp_alerts", []), key=repr)
+        assert found == due, (rule["alert"], expected["eval_time"])
 
 
 def test_each_alert_fires_in_a_history_and_not_in_another() -> None:
