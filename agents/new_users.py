@@ -56,6 +56,11 @@ class NewUserHandler:
         begins = _positions(query.cursor, topic, len(numbers))
         with noting_nodes() as nodes:
             serving = await self._view.checkpoints(numbers)
+            if any(one.topic not in ("", topic) for one in serving.checkpoints.values()):
+                raise Transient(
+                    "The view has the events of a topic that was deleted: ask again when it is "
+                    "rebuilt (cqrs views rebuild)"
+                )
             ends = {number: one.position for number, one in serving.checkpoints.items()}
             ids, positions = await read_arrivals(
                 self._settings, self._topic, begins, ends, limit=query.limit

@@ -14,6 +14,7 @@ from streams.audit.erasure import check_erasure
 from streams.audit.erasure_report import ErasureReport
 from streams.audit.report import Report
 from streams.audit.verify import verify
+from streams.elasticsearch.index import REFUSED
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
 from streams.views.reader import open_view
@@ -49,7 +50,7 @@ async def wait_for_tombstone(settings: Settings, user_id: str, *, timeout: float
             document = None
             with suppress(Transient):
                 document = (await view.fetch([user_id])).get(user_id)
-            if document is not None and is_tombstone(document):
+            if document is not None and REFUSED not in document and is_tombstone(document):
                 return int(document["version"])
             if time.monotonic() > deadline:
                 raise Fatal(

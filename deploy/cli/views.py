@@ -80,14 +80,17 @@ def views() -> None:
 @views.command(epilog=examples("cqrs views status", "cqrs views status user-views --check --json"))
 @_VIEW
 @click.option(
-    "--check", is_flag=True, help="Read all documents, and check that they add up to the events."
+    "--check",
+    is_flag=True,
+    help="Read all documents that a program of this version wrote, and check that they add up to "
+    "the events.",
 )
 @_INDICES.option
 @click.pass_context
 def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
     """Show a view's indices, and how far they are behind the events.
 
-    Exit code 1 if queries cannot be answered from the index that serves them, or if --check finds
+    Exit code 1 if no index serves queries, or the one that does cannot, or if --check finds
     an index whose documents do not add up to its events; 75 if --check could not find that out of
     all of the view's indices, as when workers write to one all the time.
     """
@@ -96,13 +99,11 @@ def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
             status_of(load_settings(), VIEWS[view], check=check, progress=progress)
         )
     _INDICES.write(form, indices, lambda: _print(view, indices))
-    wrong = any(
-        index.complete is False or (index.state == "serving" and index.trouble) for index in indices
-    )
-    if wrong:
+    serving = [index for index in indices if index.state == "serving" and not index.trouble]
+    if not serving or any(index.complete is False for index in indices):
         ctx.exit(ExitCode.NO)
     unknown = [
-        one.name for one in indices if check and one.complete is None and one.state != "foreign"
+        one.name for one in indices if check and one.complete is None and one.of_this_program
     ]
     if unknown:
         click.echo(

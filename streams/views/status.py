@@ -50,7 +50,7 @@ class IndexStatus:
     """Number of its documents, as of the last refresh."""
     complete: bool | None
     """Whether the tally of its documents is that of its checkpoints; None if that was not checked
-    or is not known, because a chunk was only partly projected."""
+    or is not known: a chunk was only partly projected, or another program wrote the documents."""
 
 
 async def status_of(
@@ -124,13 +124,15 @@ async def _status(
         if end > checkpoints[tp.partition].position
     }
     complete = None
-    if check_progress is not None:
+    if check_progress is not None and status.of_this_program:
         complete = await _is_complete(view, store, logs, ends, check_progress)
     return replace(
         status,
         positions={number: one.position for number, one in checkpoints.items()},
         behind=sum(missing.values()),
-        seconds=max([await _age(logs, tp, ends[tp] - left) for tp, left in missing.items()] or [0]),
+        seconds=max(
+            [await _age(logs, tp, ends[tp] - left, ends[tp]) for tp, left in missing.items()] or [0]
+        ),
         documents=await store.count(),
         complete=complete,
     )
@@ -141,9 +143,9 @@ def _foreign(name: str, trouble: str) -> IndexStatus:
     return IndexStatus(name, "foreign", trouble, False, {}, None, None, None, None)
 
 
-async def _age(logs: LogReader, partition: TopicPartition, position: int) -> float:
-    """Return the age in seconds of the first record at or after a position; 0.0 without one."""
-    async for records in logs.read(partition, position, position + 100):
+async def _age(logs: LogReader, partition: TopicPartition, position: int, end: int) -> float:
+    """Return the age in seconds of the first record from a position on; 0.0 without one."""
+    async for records in logs.read(partition, position, end):
         written_ms: int = records[0].timestamp
         return max(0.0, time.time() - written_ms / 1000)
     return 0.0

@@ -25,7 +25,8 @@ SOUND = IndexStatus(
 )
 CHANGED = replace(SOUND, complete=None)
 ILL = replace(CHANGED, name="user-views-v2", state="followed", trouble="cannot be read")
-FOREIGN = replace(ILL, name="copy", state="foreign")
+FOREIGN = replace(ILL, name="copy", state="foreign", of_this_program=False)
+FORMER = replace(ILL, trouble=None, of_this_program=False)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,9 @@ FOREIGN = replace(ILL, name="copy", state="foreign")
         ([CHANGED], ["--check"], ExitCode.UNKNOWN),
         ([SOUND, ILL], ["--check"], ExitCode.UNKNOWN),
         ([SOUND, FOREIGN], ["--check"], ExitCode.OK),
+        ([SOUND, FORMER], ["--check"], ExitCode.OK),
+        ([], [], ExitCode.NO),
+        ([replace(SOUND, state="followed")], [], ExitCode.NO),
         ([CHANGED], [], ExitCode.OK),
         ([SOUND, ILL], [], ExitCode.OK),
     ],
@@ -51,6 +55,6 @@ def test_an_index_that_could_not_be_checked_is_not_called_sound(
     monkeypatch.setattr(views, "status_of", status_of)
     done = CliRunner().invoke(views.views, ["status", "user-views", *options])
     assert done.exit_code == code
-    unknown = [one.name for one in indices if one.complete is None and one.state != "foreign"]
+    unknown = [one.name for one in indices if one.complete is None and one.of_this_program]
     said = f"could not be found out of {', '.join(unknown)}" in done.stderr
     assert said is (code == ExitCode.UNKNOWN)
