@@ -42,7 +42,7 @@ class StoppedStack:
     """Folder with the data and everything else of the stack."""
     state: Literal["stopped"]
     has_data: bool
-    """Whether the folder exists."""
+    """Whether what the servers stored is still there."""
 
 
 _RUNNING = Output(RunningStack, columns=("bootstrapServers", "elasticsearchUrl", "home"))
@@ -95,7 +95,7 @@ def down(purge: bool, form: Form) -> None:
     if stack.home.exists():
         stack.down(purge)
         line = "stopped, and all data removed" if purge else "stopped, the data is kept"
-    found = StoppedStack(stack.home, "stopped", stack.home.exists())
+    found = StoppedStack(stack.home, "stopped", (stack.home / "data").exists())
     _STOPPED.write(form, found, lambda: click.echo(line))
 
 

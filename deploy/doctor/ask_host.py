@@ -85,7 +85,7 @@ async def ask_worker(address: str) -> WorkerState | NotKnown:
     try:
         async with aiohttp.ClientSession(timeout=timeout) as session:
             async with session.get(f"http://{address}/ready") as response:
-                body = await response.json()
+                body = await response.json(content_type=None)
             async with session.get(f"http://{address}/metrics") as response:
                 samples = parse(await response.text())
         return WorkerState(

@@ -14,6 +14,7 @@ import select
 import signal
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import cast
 
@@ -43,7 +44,9 @@ def main(
         close = _START[server](home, jars)
     except BaseException as error:
         record.write("failed", reason=_reason(error))
-        raise
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # the threads of a server that has half started would keep it alive
     terminated = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: terminated.set())
     record.write("ready")
@@ -81,10 +84,13 @@ def _start_jvm(server: str, jars: Path, heap_mb: int, compiler: Compiler) -> Non
 def _die_with(parent: int) -> None:
     """End this process when the parent has ended without releasing it."""
     stdin = sys.stdin.fileno()
-    while os.getppid() == parent:  # a fork of the parent may still hold the pipe's other end
-        if select.select([stdin], [], [], _PARENT_CHECK_INTERVAL_S)[0]:
+    while True:
+        has_ended = os.getppid() != parent  # a fork of it may still hold the pipe's other end
+        if select.select([stdin], [], [], 0 if has_ended else _PARENT_CHECK_INTERVAL_S)[0]:
             if os.read(stdin, 1) == RELEASE:
                 return
+            break
+        if has_ended:
             break
     os.kill(os.getpid(), signal.SIGKILL)  # cannot be delayed; both servers recover from it
 
