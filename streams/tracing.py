@@ -50,7 +50,7 @@ _DB_OPERATION = "db.operation.name"
 _DB_COLLECTION = "db.collection.name"
 _ERROR = "error.type"
 
-_HEADER = "traceparent"
+HEADER = "traceparent"
 # W3C Trace Context: version, trace id, span id, flags; what came with another form is not passed on
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
@@ -170,7 +170,7 @@ def context_headers(record: _Record) -> Headers:
     Without `tracestate`: that may be any text.
     """
     for name, value in record.headers:
-        if name == _HEADER and value is not None and _TRACEPARENT.fullmatch(value):
+        if name == HEADER and value is not None and _TRACEPARENT.fullmatch(value):
             return [(name, value)]
     return ()
 
@@ -184,7 +184,7 @@ def _sending(tracer: Tracer, topic: str) -> Iterator[Headers]:
         context = get_current_span().get_span_context()
         if context.is_valid:
             ids = f"{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
-            yield [(_HEADER, f"00-{ids}".encode())]
+            yield [(HEADER, f"00-{ids}".encode())]
         else:  # the program has no provider
             yield ()
 

@@ -114,6 +114,9 @@ async def _check_index(client: AsyncElasticsearch, name: str, aggregate_id: str)
     if document["found"]:
         finding.records = 1
         finding.readable = int(not document["_source"].keys() <= {"id", "version"})
+    if finding.readable:
+        finding.note = "if no worker follows this index, delete it (`cqrs views prune`)"
+        return finding
     deleted = stats["_all"]["total"].get("docs", {}).get("deleted", 0)
     if stats["_shards"]["failed"]:
         finding.note = "how many replaced documents its files hold is not known"

@@ -15,13 +15,14 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 from aiokafka.structs import TopicPartition
-from msgspec.structs import replace
 from pydantic.alias_generators import to_snake
 
 from models.messages import Event
+from streams import tracing
 from streams.aggregate import Aggregate, TopicNames
 from streams.audit.erasure_report import NEVER, ErasureFinding, ErasureReport, Expiry
 from streams.audit.mentions import mentions
+from streams.commands.control import CONTROL_FIELDS
 from streams.encryption.cipher import (
     PERSONAL,
     DecryptionError,
@@ -33,7 +34,7 @@ from streams.encryption.cipher import (
 )
 from streams.encryption.keys import master_keys, no_master_key
 from streams.kafka.clients import new_producer, started
-from streams.kafka.dead_letters import is_sealed
+from streams.kafka.dead_letters import Headers, is_sealed, split_headers
 from streams.kafka.log_reader import LogReader
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
@@ -48,6 +49,9 @@ S = TypeVar("S")
 # retention check every 5 minutes.
 _SLACK = timedelta(minutes=6)
 _LONGEST_DELAY_MS = 10_000 * DAY_MS  # a longer one counts as never
+
+# How the names of headers begin that are this project's, and carry no personal data.
+_OWN_HEADERS = "cqrs-"
 
 # Key of a record without a value, which belongs to no aggregate. Written to a compacted topic, it
 # makes Kafka roll the segment: the active segment is never compacted, and only a write ends it.
@@ -98,7 +102,13 @@ class PersonalDataSearch(Generic[S]):
         self._is_parked = False
         self._erased_at: int | None = None  # sequence of the event that erased the aggregate
         personal = {name for event in aggregate.events.values() for name in event.personal}
-        self._personal = personal | {to_snake(name) for name in personal}
+        # Names of fields that are known to be none: a producer may have called an email anything.
+        fields = {
+            field.alias or name
+            for command in aggregate.commands.values()
+            for name, field in command.model_fields.items()
+        } - personal
+        self._impersonal = {"type", *CONTROL_FIELDS, *fields, *map(to_snake, fields)}
 
     async def run(self) -> ErasureReport:
         """Search all topics and report the findings.
@@ -234,17 +244,18 @@ class PersonalDataSearch(Generic[S]):
         finding.expires_at = max(expiries, default=NEVER)
 
     def _in_event(self, record: Record) -> _PersonalData:
-        data = _object_in(record)
+        data = _object_in(record.value)
         if data is None:
             return _PersonalData.PLAIN
         event: type[Event] | None = self._aggregate.events.get(str(data.get("type")))
         if event is not None and event.erases:
             sequence = data.get("sequence")
             self._erased_at = sequence if isinstance(sequence, int) else self._erased_at
-        personal = () if event is None else event.personal
         if PERSONAL in data:
+            personal = () if event is None else event.personal
             return self._if_opened(lambda key: open_event(dict(data), personal, key))
-        readable = any(data.get(name) for name in personal)
+        # Of one of another program nobody knows what its fields are.
+        readable = event is None or any(data.get(name) for name in event.personal)
         return _PersonalData.PLAIN if readable else _PersonalData.NONE
 
     def _in_state(self, record: Record) -> _PersonalData:
@@ -273,8 +284,8 @@ class PersonalDataSearch(Generic[S]):
                 opened = self._if_opened(partial(open_parked, content, self._key, offset))
                 found = opened if found is _PersonalData.NONE else found
             else:
-                value = decode_content(content).value
-                plain = self._in_command(replace(record, value=value))
+                command = decode_content(content)
+                plain = self._in_plain(command.value, command.headers)
                 found = plain if plain is _PersonalData.PLAIN else found
         return found
 
@@ -282,14 +293,19 @@ class PersonalDataSearch(Generic[S]):
         value = record.value
         if value is not None and is_sealed(record.headers):
             return self._if_opened(lambda key: open_dead_letter(value, record.key or b"", key))
-        return self._in_command(record)
+        return self._in_plain(value, split_headers(record.headers)[0])
 
     def _in_command(self, record: Record) -> _PersonalData:
-        """Find personal data in a command; a value that is not an object may be anything."""
-        data = _object_in(record)
-        if data is None:
-            return _PersonalData.PLAIN if record.value else _PersonalData.NONE
-        return _PersonalData.PLAIN if self._personal & data.keys() else _PersonalData.NONE
+        return self._in_plain(record.value, record.headers)
+
+    def _in_plain(self, value: bytes | None, headers: Headers) -> _PersonalData:
+        """Find personal data in what a producer wrote: all that is not known to be none."""
+        data = _object_in(value)
+        is_known = not value if data is None else data.keys() <= self._impersonal
+        is_known = is_known and all(
+            name == tracing.HEADER or name.startswith(_OWN_HEADERS) for name, _ in headers
+        )
+        return _PersonalData.NONE if is_known else _PersonalData.PLAIN
 
     def _if_opened(self, open_with: Callable[[bytes], object]) -> _PersonalData:
         """Return SEALED if one of the keys opens the data, else NONE."""
@@ -340,9 +356,9 @@ class PersonalDataSearch(Generic[S]):
         return Expiry(written + timedelta(milliseconds=sum(milliseconds)))
 
 
-def _object_in(record: Record) -> dict[str, Any] | None:
+def _object_in(value: bytes | None) -> dict[str, Any] | None:
     try:
-        data = orjson.loads(record.value or b"")
+        data = orjson.loads(value or b"")
     except orjson.JSONDecodeError:
         return None
     return data if isinstance(data, dict) else None

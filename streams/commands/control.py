@@ -48,6 +48,9 @@ class DropParked(Control, frozen=True, kw_only=True, tag="DropParked"):
     through: int
 
 
+CONTROL_FIELDS: Final = tuple(field.encode_name for field in msgspec.structs.fields(DropParked))
+"""Names of the fields of all control records, but for their type."""
+
 _decode: Any = msgspec.json.Decoder(ReplayParked | DropParked).decode
 _NAMES = [b"ReplayParked", b"DropParked"]
 

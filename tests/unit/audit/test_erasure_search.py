@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, cast
 
+import orjson
 import pytest
 from aiokafka.structs import TopicPartition
 from pydantic import SecretStr
@@ -19,6 +20,7 @@ from streams.audit.erasure_report import NEVER, ErasureReport, Expiry
 from streams.audit.erasure_search import PersonalDataSearch
 from streams.encryption.keys import PartitionKeys, master_keys, new_master_key
 from streams.encryption.sealer import PartitionSealer
+from streams.kafka.dead_letters import Headers, dead_letter
 from streams.kafka.log_reader import LogReader
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
@@ -63,10 +65,10 @@ class Logs:
     def __init__(self) -> None:
         self._records: dict[TopicPartition, list[Record]] = {}
 
-    def add(self, topic: str, value: bytes | None, key: str = USER) -> None:
+    def add(self, topic: str, value: bytes | None, key: str = USER, headers: Headers = ()) -> None:
         partition = partition_of(key.encode(), SETTINGS.partitions)
         log = self._records.setdefault(TopicPartition(topic, partition), [])
-        log.append(line(topic, len(log), value, key.encode(), (), partition, WRITTEN_MS))
+        log.append(line(topic, len(log), value, key.encode(), headers, partition, WRITTEN_MS))
 
     def add_parked(self, parked: Parked | None) -> None:
         log = self._records.setdefault(TopicPartition(NAMES.changelog, PARTITION), [])
@@ -202,6 +204,50 @@ async def test_unlimited_settings_are_never(unlimited: int) -> None:
         NAMES.keys: {"segment.ms": 10 * MINUTE, "max.compaction.lag.ms": unlimited},
     }
     assert readable(await search(logs, configs))[NAMES.events] == (1, NEVER)
+
+
+@pytest.mark.parametrize("topic", [NAMES.commands, NAMES.dead_commands])
+@pytest.mark.parametrize(
+    ("value", "headers", "found"),
+    [
+        ({"type": "DeactivateUser", "aggregateId": USER, "expectedVersion": 1}, (), 0),
+        ({"type": "RegisterUser", "aggregate_id": USER, "registration_source": "web"}, (), 0),
+        ({"type": "DropParked", "id": "x", "aggregateId": USER, "first": 1, "through": 2}, (), 0),
+        ({"type": "DeactivateUser", "aggregateId": USER}, [("traceparent", b"00-1-2-00")], 0),
+        ({"type": "DeactivateUser", "aggregateId": USER}, [("cqrs-control", b"x")], 0),
+        ({"type": "DeactivateUser", "aggregateId": USER}, [("user", b"anna@example.org")], 1),
+        ({"type": "RegisterUser", "aggregateId": USER, "eMail": "anna@example.org"}, (), 1),
+        ({"type": "RegisterUser", "aggregateId": USER, "first_name": "Anna"}, (), 1),
+        ({"type": "RegisterUser", "user": {"email": "anna@example.org"}}, (), 1),
+        ({"type": "Rename", "aggregateId": USER, "newEmail": "anna@example.org"}, (), 1),
+    ],
+)
+async def test_what_a_producer_wrote_is_personal_unless_it_is_known_to_be_none(
+    topic: str, value: object, headers: Headers, found: int
+) -> None:
+    """Records with other names are those that become dead letters."""
+    logs = Logs()
+    logs.add(topic, orjson.dumps(value), headers=headers)
+    report = await search(logs)
+    assert [one.readable for one in report.findings if one.records] == [found]
+
+
+async def test_a_dead_letters_own_headers_are_not_the_records() -> None:
+    logs = Logs()
+    poison = Poison("unknown-type", "No handler registered")
+    source = line(
+        NAMES.commands, 0, b'{"type": "Rename"}', USER.encode(), (), PARTITION, WRITTEN_MS
+    )
+    logs.add(
+        NAMES.dead_commands, b'{"type": "Rename"}', headers=dead_letter(source, poison).headers
+    )
+    assert readable(await search(logs)) == {}
+
+
+async def test_an_event_of_another_program_may_be_anything() -> None:
+    logs = Logs()
+    logs.add(NAMES.events, b'{"type": "UserRenamed", "aggregateId": "user-1", "name": "Anna"}')
+    assert readable(await search(logs)) == {NAMES.events: (1, NEVER)}
 
 
 async def test_records_under_other_keys_are_found_by_the_id_in_them() -> None:
