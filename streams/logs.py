@@ -59,6 +59,11 @@ class Partition(Protocol):
         """Number of the partition."""
 
 
+def name_of(where: Partition) -> str:
+    """Return the name of a partition in texts for people: `users.commands.v1[3]`."""
+    return f"{where.topic}[{where.partition}]"
+
+
 def about(
     event: Event,
     where: Partition | None = None,

@@ -203,7 +203,7 @@ class PartitionKeys:
             logger.error(
                 "The data key of %s is damaged: CQRS_MASTER_KEY opens others, but not this one; "
                 "what it encrypted cannot be read until its record on the keys topic is restored "
-                "from a backup",
+                "from a backup; then start the workers again, and run `cqrs views rebuild`",
                 aggregate_id.decode(errors="replace"),
                 extra=about("key-damaged"),
             )

@@ -6,6 +6,7 @@ beside the serving one: so whatever is wrong with that index holds up nobody who
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -14,11 +15,12 @@ from typing import Generic, TypeVar
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from models.errors import Fatal, Transient
+from models.errors import Fatal, PartitionFatal, Transient
 from models.messages import Event
 from streams.concurrency import gather_or_cancel
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.records import Record
+from streams.logs import name_of
 from streams.settings import Settings
 from streams.views.event_reader import EventReader
 from streams.views.writer import PartitionWriter
@@ -32,6 +34,9 @@ _FETCH_WAIT_MS = 1000
 
 # Time without an event, before the end of a log, after which loading fails; as in `read_to`.
 _SILENCE_TIMEOUT_S = 60.0
+
+# Time until a followed partition that cannot continue is tried again, as a worker's own.
+_PARKED_RETRY_S = 60.0
 
 
 class Feed(Generic[E]):
@@ -65,42 +70,57 @@ class Feed(Generic[E]):
             Fatal: The first events are gone, or as `PartitionWriter.write` raises.
             KafkaError, Transient: A server failed, or no event came for 60 s.
         """
-        await self._run(ends, report)
-
-    async def follow(self) -> None:
-        """Project all events, for ever; raises as `load` does."""
-        await self._run(None, lambda _: None)
-
-    async def _run(self, ends: Mapping[int, int] | None, report: Callable[[int], None]) -> None:
-        # The partitions run at the same time: one is read while Elasticsearch indexes another.
         async with self._consumer() as consumer:
             await gather_or_cancel(
                 *(
-                    self._partition(
-                        consumer, number, None if ends is None else ends[number], report
-                    )
+                    self._partition(consumer, number, ends[number], report)
                     for number in self._writers
                 )
             )
 
+    async def follow(self, on_parked: Callable[[PartitionFatal], None]) -> None:
+        """Project all events, for ever; raises as `load` does.
+
+        A partition that cannot continue is tried again every minute, and holds up no other one.
+        `on_parked` gets the reason, each time.
+        """
+        async with self._consumer() as consumer:
+            await gather_or_cancel(
+                *(self._follow(consumer, number, on_parked) for number in self._writers)
+            )
+
     @asynccontextmanager
     async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
-        """Open a consumer at the positions of the writers, which it starts."""
+        """Open a consumer that reads none of the partitions yet."""
         unstarted = new_consumer(self._settings, max_poll_records=MAX_CHUNK_RECORDS)
         async with started(unstarted, self._settings) as consumer:
             partitions = [TopicPartition(self._topic, number) for number in self._writers]
             consumer.assign(partitions)
-            for partition in partitions:
-                position = await self._writers[partition.partition].start()
-                begin = (await consumer.beginning_offsets([partition]))[partition]
-                if begin > position:
-                    raise Fatal(
-                        f"{partition.topic}[{partition.partition}] begins at {begin}: the events "
-                        "before are gone, and a view without them would be wrong; restore the "
-                        "topic from a backup"
-                    )
-                consumer.seek(partition, position)
+            consumer.pause(*partitions)
             yield consumer
+
+    async def _follow(
+        self, consumer: AIOKafkaConsumer, number: int, on_parked: Callable[[PartitionFatal], None]
+    ) -> None:
+        while True:
+            try:
+                await self._partition(consumer, number, None, lambda _: None)
+            except PartitionFatal as error:
+                consumer.pause(TopicPartition(self._topic, number))
+                on_parked(error)
+                await asyncio.sleep(_PARKED_RETRY_S)
+
+    async def _start(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> None:
+        """Start the writer of a partition, and read it from the writer's position on."""
+        position = await self._writers[partition.partition].start()
+        begin = (await consumer.beginning_offsets([partition]))[partition]
+        if begin > position:
+            raise Fatal(
+                f"{name_of(partition)} begins at {begin}: the events before are gone, and a view "
+                "without them would be wrong; restore the topic from a backup"
+            )
+        consumer.seek(partition, position)
+        consumer.resume(partition)
 
     async def _partition(
         self,
@@ -109,7 +129,9 @@ class Feed(Generic[E]):
         end: int | None,
         report: Callable[[int], None],
     ) -> None:
+        """Project a partition. They run at the same time: one is read while another is indexed."""
         writer = self._writers[number]
+        await self._start(consumer, TopicPartition(self._topic, number))
         report(number)
         heard = time.monotonic()
         while end is None or writer.checkpoint.position < end:

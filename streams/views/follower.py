@@ -341,6 +341,11 @@ class ViewFollower(Generic[E]):
 
     async def _feed(self, state: IndexState, partitions: Collection[int]) -> None:
         """Feed an index for ever; whatever is wrong with it is said, and tried again."""
+
+        def say(error: Exception) -> None:
+            why = str(error) or repr(error)
+            self._say(f"{state.name} is not kept up to date, trying again: {why}")
+
         pause = _FEED_RETRY_S
         while True:
             projector = self._projector(state)
@@ -349,10 +354,9 @@ class ViewFollower(Generic[E]):
             }
             begun = time.monotonic()
             try:
-                await Feed(self._settings, self._topic, self._reader, writers).follow()
+                await Feed(self._settings, self._topic, self._reader, writers).follow(say)
             except (CqrsError, KafkaError, OSError) as error:
-                why = str(error) or repr(error)
-                self._say(f"{state.name} is not kept up to date, trying again: {why}")
+                say(error)
             except Exception as error:
                 log_defect(f"feeding {state.name}", error)
             if time.monotonic() - begun > _MAX_FEED_RETRY_S:

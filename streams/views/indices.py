@@ -294,9 +294,11 @@ class ViewIndices:
 
     def _is_ours(self, alias: str) -> bool:
         """Return whether an alias is one of those that only the view's indices may have."""
-        return alias in (self.alias, self._followed, self._served) or bool(
-            re.fullmatch(rf"{re.escape(self.alias)}-v\d+-(writes|is-[0-9a-f]+)", alias)
-        )
+        return alias in (self.alias, self._followed, self._served) or self._is_of_one(alias)
+
+    def _is_of_one(self, alias: str) -> bool:
+        """Return whether an alias is one that only a single index of the view may have."""
+        return bool(re.fullmatch(rf"{re.escape(self.alias)}-v\d+-(writes|is-[0-9a-f]+)", alias))
 
     async def _read(self, state: IndexState, log: EventLog) -> IndexState:
         """Add the checkpoints to the state of an index, unless they cannot be read now."""
@@ -322,7 +324,11 @@ class ViewIndices:
                 f"The index {name} was not created by this project: delete it, or use another "
                 "CQRS_NAMESPACE"
             )
-        settings, identity = description["settings"]["index"], meta.get("identity")
+        settings = description["settings"]["index"]
+        # The name of a copy that was restored beside it is another one; so is its identity.
+        identity = meta.get("identity")
+        if identity is not None and not identity.startswith(f"{name}-is-"):
+            identity = None
         return IndexState(
             name=name,
             number=number,
@@ -337,6 +343,13 @@ class ViewIndices:
             serving=self.alias in aliases,
             served=self._served in aliases,
             writable=writes_alias(name) in aliases and identity in (None, *aliases),
+            borrowed=frozenset(
+                alias
+                for alias in aliases
+                if self._is_of_one(alias)
+                and alias != writes_alias(name)
+                and not alias.startswith(f"{name}-is-")
+            ),
             closed=settings.get("verified_before_close") == "true",
             loading=settings.get("refresh_interval") == LOADING_SETTINGS["refresh_interval"],
         )

@@ -91,7 +91,7 @@ class Serve:
 
 @dataclass(frozen=True)
 class Strip:
-    """Take aliases of the view from an index that is none of its own."""
+    """Take aliases from an index that only others, or another one, of the view may have."""
 
     name: str
     aliases: frozenset[str]
@@ -177,6 +177,7 @@ def _work(situation: Situation) -> list[Action]:
         for name, aliases in situation.strangers.items()
         if aliases - {situation.alias}
     ]
+    mended += [Strip(one.name, one.borrowed) for one in situation.indices if one.borrowed]
     usable = [one for one in reversed(situation.indices) if not why_foreign(situation, one)]
     followed = [one for one in usable if one.followed or one.serving]
     for one in followed or situation.indices:

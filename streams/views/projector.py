@@ -232,8 +232,8 @@ class Projector(Generic[E]):
             if version > before + 1 and projection.gapless:
                 raise SequenceGap(
                     f"The view has {key} at version {before} and the next event is number "
-                    f"{version}: events are missing in between. Rebuild the view "
-                    "(cqrs views rebuild)"
+                    f"{version}: events are missing in between. If the view's dead letters have "
+                    "them, mend what they say first; then rebuild the view (cqrs views rebuild)"
                 )
             documents[key] = projection.fold(document, record)
             due_events.setdefault(key, []).append(record)

@@ -169,12 +169,12 @@ class Rebuild(Generic[E]):
         for number, tallies in enumerate(zip(*found, strict=True)):
             sum_of_slices, expected = total(tallies), checkpoints[number].tally
             if sum_of_slices != expected:
+                await self._indices.drop(store.name)  # else a worker would follow and show it
                 raise Fatal(
                     f"{store.name} is not complete: of partition {number} its documents contain "
                     f"{sum_of_slices.events} events (checksum {sum_of_slices.checksum:016x}) where "
                     f"it was given {expected.events} ({expected.checksum:016x}); something else "
-                    f"writes to it, or Elasticsearch has lost some: delete it (`cqrs views prune "
-                    f"{self._view.name}`), then rebuild again"
+                    "writes to it, or Elasticsearch has lost some. It was deleted: run this again"
                 )
 
 

@@ -53,6 +53,8 @@ class IndexState:
         serving: Whether the view's alias points to it.
         served: Whether the alias points to it, or did before.
         writable: Whether it has the aliases through which it is written.
+        borrowed: Aliases that it has and only another index of the view may have: a snapshot brings
+            them along that is restored under the view's next number.
         closed: Whether somebody has closed it.
         loading: Whether it still has the settings for loading: no refresh, no replicas.
         checkpoints: Its checkpoints by partition, without those that are damaged; None if they were
@@ -72,6 +74,7 @@ class IndexState:
     serving: bool = False
     served: bool = False
     writable: bool = True
+    borrowed: frozenset[str] = frozenset()
     closed: bool = False
     loading: bool = False
     checkpoints: Mapping[int, Checkpoint] | None = None

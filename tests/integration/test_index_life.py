@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
 from elasticsearch import AsyncElasticsearch
 
+from agents.client import open_commands, open_queries
 from agents.user_views import USER_VIEWS
 from deploy.ephemeral import Deployment, create_user_topics
 from deploy.waiting import wait_until
 from models.errors import Fatal, NoSuchView, Transient
+from models.queries import GetNewUsers
 from streams.elasticsearch.connection import connect
+from streams.elasticsearch.index import CHECKPOINT
 from streams.kafka.clients import admin_client
+from streams.kafka.partitioner import partition_of
 from streams.progress import no_progress
 from streams.settings import Settings
 from streams.views import rebuild as rebuilding
+from streams.views.checkpoint import checkpoint_id
 from streams.views.cutover import prunable, prune, roll_back
 from streams.views.indices import ViewIndices
 from streams.views.reader import ViewReader, open_view
@@ -27,6 +33,7 @@ from streams.views.status import IndexStatus, status_of
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
 from tests.harness.read_side import encoded, registered, send_events, view_dead_letters
+from tests.harness.users import register
 
 
 class View:
@@ -83,9 +90,13 @@ class View:
             abandon_serving=abandon_serving,
         )
 
-    async def says(self, text: str) -> None:
+    def log(self) -> str:
         (worker,) = self.deployed.of("views")
-        await wait_until(lambda: text in worker.log_text, timeout=60)
+        return worker.log_text
+
+    async def says(self, text: str, after: int = 0) -> None:
+        """Wait until the worker logs a text, behind the first `after` characters of its log."""
+        await wait_until(lambda: text in self.log()[after:], timeout=60)
 
     async def put(self, number: int, **settings: object) -> None:
         changed = {f"index.{name.replace('__', '.')}": value for name, value in settings.items()}
@@ -147,9 +158,10 @@ async def test_indices_that_are_closed_ill_and_lost(deploy: Deploy) -> None:
         assert await view.states() == {2: "serving"}
 
         # a closed serving index is waited for: no other one is made
+        logged = len(view.log())
         await view.client.indices.close(index=view.name(2))
         await view.register()
-        await view.says("Projecting waits: ")
+        await view.says("Projecting waits: ", after=logged)
         assert await view.states() == {2: "serving"}
         shown = cqrs(view.deployed.settings, "views", "status")
         assert shown.returncode == 1
@@ -163,6 +175,36 @@ async def test_indices_that_are_closed_ill_and_lost(deploy: Deploy) -> None:
         await view.client.indices.close(index=view.name(2))
         assert (await view.rebuild(abandon_serving=True)).number == 3
         await view.has_all()
+
+
+async def test_a_damaged_partition_of_a_former_index_holds_up_no_other(deploy: Deploy) -> None:
+    deployed = deploy("commands", "views", partitions=2)
+    async with view_of(deployed) as view, open_commands(deployed.settings) as commands:
+
+        async def decide(users: Sequence[str]) -> None:
+            await asyncio.gather(*(commands.dispatch(register(user)) for user in users))
+            view.users += len(users)
+            await view.has_all()
+
+        await decide([f"early-{number}" for number in range(5)])
+        assert (await view.rebuild()).number == 2
+        await view.says("the indices have changed; starting again")
+        await decide([f"then-{number}" for number in range(5)])  # for those who read, by now
+        await wait_until(view.is_level, timeout=60)
+        await view.client.index(
+            index=view.name(1), id=checkpoint_id(0), document={CHECKPOINT: "damaged"}
+        )
+        await decide([f"noticing-{number}" for number in range(20)])
+        await view.says(f"{view.name(1)} is not kept up to date, trying again: The document")
+        late = [f"late-{number}" for number in range(20)]
+        await decide(late)
+        fine = [user for user in late if partition_of(user.encode(), 2) == 1]
+
+        async def former_has_them() -> bool:
+            found = await view.client.mget(index=view.name(1), ids=fine)
+            return all(one["found"] for one in found["docs"])
+
+        await wait_until(former_has_them, timeout=60)
 
 
 async def test_aliases_and_settings_that_are_not_ours(deploy: Deploy) -> None:
@@ -190,6 +232,29 @@ async def test_aliases_and_settings_that_are_not_ours(deploy: Deploy) -> None:
         await view.register()
         await view.has_all()
         await client.indices.delete(index=beside)
+
+        # a copy that has the view's next name: it writes nothing of the first one's, and follows
+        second, theirs = view.name(2), (await client.indices.get_alias(index=first))[first]
+        await view.put(1, blocks__write=True)
+        await client.indices.clone(
+            index=first,
+            target=second,
+            settings={"index.blocks.write": None},
+            aliases=theirs["aliases"],
+        )
+        await view.put(1, blocks__write=None)
+
+        async def has_its_own() -> bool:
+            aliases = (await client.indices.get_alias(index=second))[second]["aliases"]
+            return set(aliases) - {view.indices.alias} == {f"{second}-writes", *shared}
+
+        shared = {f"{view.indices.alias}-followed", f"{view.indices.alias}-served"}
+        await wait_until(has_its_own, timeout=60)
+        await view.register()
+        await view.has_all()
+        assert sorted((await view.states()).values()) == ["followed", "serving"]
+        await wait_until(view.is_level, timeout=60)
+        await client.indices.delete(index=second)
 
         # a pipeline that is not there says nothing about a document
         await view.put(1, default_pipeline="not-there")
@@ -248,13 +313,16 @@ async def test_an_event_topic_that_was_created_again_is_noticed(deploy: Deploy) 
         await create_user_topics(deployed.settings)
         view.users = 0
         await view.register(2)
+        async with open_queries(deployed.settings) as queries:
+            with pytest.raises(Transient, match="has the events of a topic that was deleted"):
+                await queries.execute(GetNewUsers())
         worker.start()
         assert worker.wait() == 1
         assert "was deleted and created again" in worker.log_text.splitlines()[-1]
         with suppress(Fatal):  # no worker follows it, unless the group has not noticed that yet
             await view.rebuild(timeout=0)
-        worker.start()
         deployed.workers.append(worker)
+        worker.start()
         if (await view.states())[2] != "serving":
             assert (await view.rebuild()).number == 2
         await view.has_all()
