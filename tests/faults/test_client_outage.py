@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -98,10 +99,13 @@ async def test_connecting_to_a_dead_broker_is_retried_with_backoff(
     )
     async with started(producer, deployed.settings):
         await producer.begin_transaction()
+        began = time.monotonic()
         killable.kafka.kill()
         sending = asyncio.create_task(producer.send(deployed.names.events, b"", partition=0))
         # Each failed attempt is followed by the wait that `test_aiokafka_patches.py` has.
         await wait_until(lambda: caplog.text.count("Unable connect to node") >= 3)
         killable.kafka.start()
         await sending
+        attempts = caplog.text.count("Unable connect to node")
+        assert attempts < 5 + 20 * (time.monotonic() - began)  # without a wait: 200 per second
         await producer.commit_transaction()

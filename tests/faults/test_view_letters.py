@@ -24,7 +24,8 @@ from tests.harness.read_side import (
     [
         Point("kill", "after", "bulk", 2),  # the worker knows what is refused
         Point("kill", "after", "dead-letters", 1),
-        Point("kill", "after", "bulk", 3),  # there is a stand-in
+        Point("kill", "after", "bulk", 3),  # it has asked whether the index takes any document
+        Point("kill", "after", "bulk", 4),  # there is a stand-in
         Point("kill", "after", "position", 2),
         Point("kill", "before", "dead-letters", 2),  # it knows what cannot be decoded
         Point("kill", "after", "position", 4),

@@ -49,7 +49,7 @@ async def delete_all_data(servers: Servers) -> None:
         topics = await admin.list_topics()
         await admin.delete_topics([topic for topic in topics if not topic.startswith("__")])
     async with connect(settings, timeout=30) as client:
-        for index in await client.indices.get(index="*"):
+        for index in await client.indices.get(index="*", expand_wildcards=["open", "closed"]):
             await client.indices.delete(index=index)
 
 

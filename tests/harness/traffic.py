@@ -228,7 +228,11 @@ async def open_traffic(
         started(new_producer(settings, linger_ms=5, **options), settings) as producer,
         started(new_consumer(settings, fetch_max_wait_ms=50), settings) as consumer,
     ):
-        consumer.assign(partitions_of(settings, deployed.names.outcomes))
+        outcomes = partitions_of(settings, deployed.names.outcomes)
+        consumer.assign(outcomes)
+        # Outcomes of an earlier traffic say nothing about what is sent now.
+        for partition, end in (await consumer.end_offsets(outcomes)).items():
+            consumer.seek(partition, end)
         traffic = Traffic(deployed, producer, consumer, iter(records), rate)
         traffic.tasks = [
             asyncio.create_task(traffic.send(), name="send commands"),

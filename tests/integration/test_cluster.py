@@ -112,6 +112,6 @@ def test_a_cluster_ends_with_its_owner_by_kill_9() -> None:
     assert len(servers) == 3
     owner.kill()
     owner.communicate()
-    eventually(lambda: not any(server.is_running() for server in servers), within=10)
+    eventually(lambda: not any(servers_of(home) for home in homes), within=10)
     with temporary.home():
         assert not any(home.exists() for home in homes)

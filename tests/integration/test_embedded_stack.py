@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -215,7 +216,12 @@ ServerProcess.wait_ready = lambda *_: None
 """
 
 
-def test_a_temporary_stack_ends_with_its_owner_however_that_ends(tmp_path: Path) -> None:
+def test_a_temporary_stack_ends_with_its_owner_however_that_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Whoever else makes a temporary stack ends the servers of killed owners in the same folder.
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     owner = python(TEMPORARY)
     assert owner.stdout is not None
     home = Path(owner.stdout.readline().decode().strip())

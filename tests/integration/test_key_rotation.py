@@ -13,7 +13,6 @@ from pydantic import SecretStr
 
 from agents.users import COMMAND_WORKER
 from deploy.ephemeral import Deployment
-from deploy.waiting import wait_until
 from models.commands import EraseUser, UpdateUserProfile
 from models.outcomes import Accepted
 from streams.commands import rotate_keys as rotation
@@ -58,6 +57,7 @@ async def test_a_deployment_gets_another_master_key(deploy: Deploy) -> None:
     deployed = deploy("commands", "views", partitions=1, **encrypted())
     old = deployed.settings
     await dispatch(deployed, *map(register, USERS))
+    await until_projected(deployed, USERS[-1], 1)  # a worker that imports cannot stop cleanly
 
     new = old.model_copy(update=both_keys(old))
     restart(
@@ -65,8 +65,10 @@ async def test_a_deployment_gets_another_master_key(deploy: Deploy) -> None:
         old.model_copy(update={"second_master_key": new.master_key}),
     )
     await dispatch(deployed, register("early"))
+    await until_projected(deployed, "early", 1)
     restart(deployed, new)
     await dispatch(deployed, register("late"), EraseUser(aggregate_id=USERS[0]))
+    await until_projected(deployed, "late", 1)
     status = cqrs(new, "keys", "status", "--json")
     assert status.returncode == 1
     (partition,) = json.loads(status.stdout)["partitions"]
@@ -156,4 +158,3 @@ async def test_it_continues_after_it_was_interrupted(
     await dispatch(deployed, register("late"))
     assert (await rotate(new, deployed)).wrapped == 4
     assert (await read_wrapped_keys(new, deployed.names, 0)).second == 0
-    await wait_until(lambda: deployed.workers[0].has_begun)

@@ -213,7 +213,7 @@ async def test_waiting_queries_share_refreshes_and_ids_need_none(
                     asyncio.create_task(found(queries, one.email, token))
                     for one, token in zip(sent, tokens, strict=True)
                 ]
-            before = await refreshes(client, alias)
+                before = await refreshes(client, alias)
             assert await asyncio.gather(*waiting) == [[one.aggregate_id] for one in sent]
             shared = await refreshes(client, alias) - before
             assert 1 <= shared <= 10

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
@@ -24,6 +24,7 @@ from models.user_view import UserReadModel
 from streams.buses import QueryBus
 from streams.commands.client import KafkaCommandBus
 from streams.kafka.clients import new_consumer
+from tests.conftest import Deploy
 from tests.harness.deployments import deployment
 
 
@@ -41,6 +42,12 @@ async def commands(deployed: Deployment) -> AsyncIterator[KafkaCommandBus]:
 
 @pytest.fixture
 async def queries(deployed: Deployment) -> AsyncIterator[QueryBus]:
+    async with answering(deployed) as bus:
+        yield bus
+
+
+@asynccontextmanager
+async def answering(deployed: Deployment) -> AsyncIterator[QueryBus]:
     """Queries, once the view worker has made the index."""
     async with open_queries(deployed.settings) as bus:
 
@@ -128,18 +135,18 @@ async def test_polyglot_persistence(
     assert event["sequence"] == document.version
 
 
-async def test_the_sides_scale_apart(
-    deployed: Deployment, commands: KafkaCommandBus, queries: QueryBus
-) -> None:
+async def test_the_sides_scale_apart(deploy: Deploy) -> None:
     """Each role is a worker of its own: with the command worker gone, the views still answer."""
-    user = await register(commands)
-    await view_of(queries, user)
-    worker = deployed.workers[0]
-    assert worker.terminate() == 0
-    assert (await queries.execute(GetUserById(user))).id == user
-    deployed.start("commands")
-    deployed.start("views")
-    assert (await view_of(queries, await register(commands))).is_active
+    deployed = deploy("commands", "views", partitions=1)
+    async with open_commands(deployed.settings) as commands, answering(deployed) as queries:
+        user = await register(commands)
+        await view_of(queries, user)
+        worker = deployed.workers[0]
+        assert worker.terminate() == 0
+        assert (await queries.execute(GetUserById(user))).id == user
+        deployed.start("commands")
+        deployed.start("views")
+        assert (await view_of(queries, await register(commands))).is_active
 
 
 async def test_challenges(deployed: Deployment, commands: KafkaCommandBus) -> None:

@@ -41,7 +41,7 @@ async def create_topics_again(run: Run) -> None:
         logged = len(workers.log_text)
         with workers.suspended() if number % 2 else nullcontext():
             await create_again(deployed, deployed.names.commands)
-            commands = await _fill(run, deployed)
+            commands = await _fill(run, deployed, number)
         run.result.faults += 1
         for tp in partitions_of(deployed.settings, deployed.names.commands):
             line = f"{tp.topic}[{tp.partition}]: {_REFUSAL}"
@@ -78,10 +78,11 @@ async def create_again(deployed: Deployment, topic: str) -> None:
     await create_topics(settings, topic_specs(settings, deployed.names))
 
 
-async def _fill(run: Run, deployed: Deployment) -> list[dict[str, Any]]:
-    """Send more commands than the former topic had, and return them."""
+async def _fill(run: Run, deployed: Deployment, number: int) -> list[dict[str, Any]]:
+    """Send more commands than the former topic had in this round, and return them."""
     settings = deployed.settings
-    commands = list(generate(2 * _BURST, run.rng.randrange(1 << 30), duplicates=0.1))
+    amount = 2 * _BURST * (number + 1)
+    commands = list(generate(amount, run.rng.randrange(1 << 30), duplicates=0.1))
     async with started(new_producer(settings), settings) as producer:
         await send(producer, deployed, commands)
     return commands
