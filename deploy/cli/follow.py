@@ -24,6 +24,7 @@ from models.outcomes import Outcome
 from models.queries import GetActiveUsers, GetUserById
 from streams.audit.following import follow_command
 from streams.audit.trail import Hop
+from streams.logs import name_of
 from streams.settings import Settings
 
 _VIEW_TIMEOUT_S = 3600.0  # the longest that a query waits; --timeout ends it sooner
@@ -61,6 +62,8 @@ class FollowedHop:
     outcome: Outcome | None = None
 
 
+_MAX_MINUTES = 10 * 366 * 24 * 60
+
 _OUTPUT = Output(
     FollowedHop,
     columns=("hop", "seconds", "topic", "partition", "offset", "type", "sequence"),
@@ -88,7 +91,7 @@ _OF_VIEW: tuple[tuple[Literal["projected", "searchable"], GetActiveUsers | None]
     "--since",
     default=5.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(min=0, max=_MAX_MINUTES),
     help="Minutes to look back.",
 )
 @click.option(
@@ -192,7 +195,7 @@ class _Following:
             sequence=hop.sequence,
             outcome=hop.outcome,
         )
-        place = f"{source.topic}[{source.partition}] offset {source.offset}"
+        place = f"{name_of(source)} offset {source.offset}"
         self.print_hop(found, f"{_described(hop)}  {place}")
 
     def _since_first(self, at: datetime) -> float:

@@ -41,6 +41,7 @@ from streams.kafka.dead_letters import (
 from streams.kafka.records import Record
 from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, partitions_of, topic_specs
+from streams.logs import name_of
 from streams.settings import Settings
 
 # Fields that every event has, apart from those of its type.
@@ -133,7 +134,7 @@ async def _line(kind: Kind, record: Record, ring: KeyRing | None, *, as_json: bo
         return _SHOW[kind][as_json](await _decrypted(record, ring))
     except (ArithmeticError, AttributeError, LookupError, Poison, TypeError, ValueError):
         reason = str(record.unreadable or "it is none of ours")
-        place = f"{record.topic}[{record.partition}] offset {record.offset}"
+        place = f"{name_of(record)} offset {record.offset}"
         value = text(record.value)
         if not as_json:
             return f"{place} cannot be read: {reason}: {value!r}"
@@ -216,7 +217,7 @@ def _dead(record: Any) -> str:
     if WITHHELD in dict(record.headers):
         value = "(left out: the key of its user is not in this partition)"
     return (
-        f"{source.topic}[{source.partition}] offset {source.offset}  {dead_letter.code}: "
+        f"{name_of(source)} offset {source.offset}  {dead_letter.code}: "
         f"{dead_letter.reason}  {value}"
     )
 

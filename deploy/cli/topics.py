@@ -22,6 +22,7 @@ from streams.commands import adopt_topic as adopting
 from streams.commands import skip_expired as expired
 from streams.kafka.rights import command_worker
 from streams.kafka.topics import check_topics, create_topics, topic_specs
+from streams.logs import name_of
 from streams.settings import Settings, read_settings
 
 
@@ -220,7 +221,7 @@ def adopt(partition: int | None, all_: bool, yes: bool, form: Form) -> None:
         position = None if done is None else done.begin
         adopted.append(Adopted(names.commands, number, done is not None, position))
     lines = [
-        f"{one.topic}[{one.partition}]: "
+        f"{name_of(one)}: "
         + (
             f"it continues at {one.position}"
             if one.adopted

@@ -8,6 +8,7 @@ from deploy.doctor.facts import Facts, Logs, NotKnown, WorkerGroup
 from deploy.doctor.findings import Finding, count, not_known
 from streams.kafka.brokers import Brokers
 from streams.kafka.topics import DAY_MS, TopicSpec, topic_faults, weaknesses
+from streams.logs import name_of
 from streams.settings import Settings
 
 # Keys of requests, and the version of one that this project uses (topic ids, KIP-516).
@@ -163,7 +164,7 @@ def _judge_transactions(settings: Settings, now: float, logs: Logs) -> Iterator[
             "hides what follows from every reader: end the program that began it; "
             "`kafka-transactions.sh find-hanging` finds one that nothing will end"
         )
-        yield Finding("Progress", f"{one.topic}[{one.partition}]", "problem", line)
+        yield Finding("Progress", name_of(one), "problem", line)
     if not held:
         yield Finding("Progress", "transactions", "ok", "none holds readers back")
 

@@ -24,6 +24,7 @@ from streams.encryption.events import open_personal
 from streams.encryption.keys import PartitionKeys
 from streams.kafka.dead_letters import dead_letter_source, decided_at, is_marker
 from streams.kafka.records import Record
+from streams.logs import name_of
 from streams.state.parked import Parked, decode_parked, parked_id
 
 S = TypeVar("S")
@@ -157,7 +158,7 @@ class PartitionAudit(Generic[S]):
         """Return whether a command is of this partition; report a violation if it is not."""
         if (source.topic, source.partition) == (self._names.commands, self._number):
             return True
-        finding.violated(f"{_at(record)} is of a command of {source.topic}[{source.partition}]")
+        finding.violated(f"{_at(record)} is of a command of {name_of(source)}")
         return False
 
 
@@ -187,4 +188,4 @@ def _object_in(record: Record) -> dict[str, Any]:
 
 
 def _at(record: Record) -> str:
-    return f"{record.topic}[{record.partition}] offset {record.offset}"
+    return f"{name_of(record)} offset {record.offset}"

@@ -31,6 +31,7 @@ from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record, time_of
 from streams.kafka.rights import reader
 from streams.kafka.topics import check_topics, topic_specs
+from streams.logs import name_of
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
 from streams.state.snapshot import Snapshot
@@ -225,7 +226,7 @@ class _Reading:
             try:
                 one = read(record)
             except Poison as poison:
-                place = f"{record.topic}[{record.partition}] offset {record.offset}"
+                place = f"{name_of(record)} offset {record.offset}"
                 self._unreadable.append(f"{place}: {poison}")
             else:
                 found[one.source.offset].append(one)

@@ -34,6 +34,7 @@ from streams.kafka.dead_letters import VIEW
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import check_topics, partitions_of, topic_specs
+from streams.logs import name_of
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
 from streams.state.input_log import check_partitions, check_topic
@@ -288,6 +289,6 @@ class _Verification(Generic[S]):
 
 def _undecided_message(source: TopicPartition, left: int) -> str:
     return (
-        f"{source.topic}[{source.partition}]: {left} positions were not decided in time; is a "
+        f"{name_of(source)}: {left} positions were not decided in time; is a "
         "command worker running (`cqrs worker commands`)?"
     )

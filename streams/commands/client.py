@@ -11,7 +11,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from itertools import chain
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -23,7 +23,7 @@ from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from typing_extensions import Self
 
-from models.errors import InvalidCommand, OutcomeTimeout, Poison, Transient
+from models.errors import InvalidCommand, OutcomeTimeout, PartitionFatal, Poison, Transient
 from models.messages import Command, to_wire
 from models.outcomes import Outcome, parse_outcome
 from streams import metrics, tracing
@@ -37,7 +37,7 @@ from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.kafka.topics import COMMAND_BYTES, check_topics, partitions_of, topic_specs
 from streams.kafka.transactions import OutputRecord
-from streams.logs import about
+from streams.logs import about, name_of
 from streams.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -223,11 +223,16 @@ class KafkaCommandBus(CommandBus[Outcome]):
         while True:
             try:
                 found = await reader.getmany(timeout_ms=1000)
-            except KafkaError as error:
+            except (KafkaError, PartitionFatal) as error:
+                why = type(error).__name__
+                if isinstance(error, PartitionFatal):  # behind the damage are outcomes again
+                    why = str(error)
+                    with suppress(KafkaError):
+                        await self._go_to_end(reader)
                 self._fail_pending(
                     Transient(
-                        f"Kafka failed while outcomes were read ({type(error).__name__}): send the "
-                        "command again with the same id"
+                        f"Kafka failed while outcomes were read ({why}): send the command again "
+                        "with the same id"
                     )
                 )
                 await asyncio.sleep(_READ_BACKOFF_S)
@@ -251,9 +256,8 @@ class KafkaCommandBus(CommandBus[Outcome]):
             outcome = parse_outcome(record.value or b"")
         except Poison as poison:
             logger.warning(
-                "%s[%d] offset %d is %s",
-                record.topic,
-                record.partition,
+                "%s offset %d is %s",
+                name_of(record),
                 record.offset,
                 poison,
                 extra=about("record-left-out", record, offset=record.offset),

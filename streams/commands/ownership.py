@@ -13,6 +13,7 @@ from tenacity.stop import stop_after_attempt
 from models.errors import Fatal
 from streams.kafka.permissions import NOT_ALLOWED, not_allowed
 from streams.kafka.transactions import Fenced, TransactionalProducer
+from streams.logs import name_of
 from streams.settings import Settings
 
 T = TypeVar("T")
@@ -66,7 +67,7 @@ async def work_as_owner(
         raise not_allowed(error, settings, "Write") from None
     except Fenced:
         raise TakenOver(
-            f"{tp.topic}[{tp.partition}] was taken over by a worker before {purpose}: stop the "
+            f"{name_of(tp)} was taken over by a worker before {purpose}: stop the "
             "command workers and try again"
         ) from None
     finally:

@@ -24,6 +24,7 @@ from streams.encryption.cipher import DecryptionError
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record, source_of
+from streams.logs import name_of
 from streams.state.parked import (
     PARKED_PREFIX,
     Content,
@@ -72,7 +73,7 @@ class ParkedCommands:
             except ValueError:
                 raise PartitionFatal(
                     f"the parked commands of {key[len(PARKED_PREFIX) :].decode(errors='replace')} "
-                    f"in the changelog of {tp.topic}[{tp.partition}] cannot be read: a newer "
+                    f"in the changelog of {name_of(tp)} cannot be read: a newer "
                     "program wrote them, start that one"
                 ) from None
             if parked is not None:
@@ -120,7 +121,7 @@ class ParkedCommands:
         self.bytes += parked.size
         if len(self.by_id) > MAX_AGGREGATES or self.bytes > MAX_PARTITION_BYTES:
             raise PartitionFatal(
-                f"{self._tp.topic}[{self._tp.partition}]: too much would be parked "
+                f"{name_of(self._tp)}: too much would be parked "
                 f"({len(self.by_id)} aggregates, {self.bytes} bytes; the last failure: "
                 f"{parked.failure.code}): this program decides too little. Start one that is "
                 "mended, or end some with `cqrs dead`"

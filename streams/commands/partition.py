@@ -29,6 +29,7 @@ from streams.encryption.sealer import PartitionSealer
 from streams.kafka.records import Record
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.transactions import OtherTopic, OutputRecord, TransactionalProducer
+from streams.logs import name_of
 from streams.state.failure_window import WINDOW, FailureWindow
 from streams.state.input_log import check_topic
 from streams.state.recovery import recover_partition
@@ -202,7 +203,7 @@ class CommandPartition(Generic[S]):
         window = (former.recent or FailureWindow()).adding(commands, failed)
         if failed and window.exceeds(self._limit):
             raise PartitionFatal(
-                f"{self._tp.topic}[{self._tp.partition}]: more than {self._limit:.2%} of the last "
+                f"{name_of(self._tp)}: more than {self._limit:.2%} of the last "
                 f"{WINDOW} commands failed, which a mended program could decide, and this chunk "
                 f"has {failed} more: start one, or raise CQRS_DEAD_LETTER_LIMIT"
             )

@@ -35,7 +35,7 @@ from streams.kafka.clients import new_consumer, stop
 from streams.kafka.log_reader import read_to
 from streams.kafka.records import Record
 from streams.kafka.transactions import OutputRecord, TransactionalProducer
-from streams.logs import about
+from streams.logs import about, name_of
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
 from streams.state.recovery import Recovered, recover_partition, written_ends
@@ -290,10 +290,10 @@ async def _fold_events(
         await consumer.seek_to_beginning(events)
         async for records in read_to(consumer, events, end):
             fold.add(records)
-            progress(f"Folding {events.topic}[{events.partition}]", records[-1].offset + 1, end)
+            progress(f"Folding {name_of(events)}", records[-1].offset + 1, end)
     finally:
         await stop(consumer)
 
 
 def _at(record: Record) -> str:
-    return f"{record.topic}[{record.partition}] at offset {record.offset}"
+    return f"{name_of(record)} at offset {record.offset}"

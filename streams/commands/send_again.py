@@ -31,6 +31,7 @@ from streams.kafka.dead_letters import marker
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.records import Record, time_of
 from streams.kafka.transactions import Fenced, OutputRecord, TransactionalProducer
+from streams.logs import name_of
 from streams.settings import Settings
 
 SENT_BY_DEFAULT: Final = CURABLE | {"parked-full", "unreadable-state"}
@@ -92,7 +93,7 @@ async def send_again(
                 await asyncio.sleep(max(0.0, len(batch) / rate - (time.monotonic() - began)))
     except Fenced:
         raise Fatal(
-            f"{tp.topic}[{tp.partition}]: another `cqrs dead replay` sends its dead letters; wait "
+            f"{name_of(tp)}: another `cqrs dead replay` sends its dead letters; wait "
             "until it has ended"
         ) from None
     finally:

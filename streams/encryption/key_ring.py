@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
-from models.errors import Fatal, Transient
+from models.errors import Fatal, PartitionFatal, Transient
 from streams.aggregate import TopicNames
 from streams.concurrency import cancel
 from streams.encryption.cipher import DecryptionError
@@ -26,7 +26,7 @@ from streams.encryption.keys import (
     master_keys,
 )
 from streams.kafka.clients import new_consumer, started
-from streams.kafka.log_reader import open_logs, read_to
+from streams.kafka.log_reader import LogReader, open_logs, read_to
 from streams.kafka.topics import delete_retention_s, partitions_of
 from streams.settings import Settings
 
@@ -139,7 +139,8 @@ class KeyRing:
         while True:
             await asyncio.sleep(_FOLLOW_INTERVAL_S)
             for partition in tuple(self._loaded):
-                with suppress(KafkaError, Transient):  # `ensure_loaded` raises it
+                # `ensure_loaded` raises it.
+                with suppress(KafkaError, Transient, PartitionFatal):
                     await self._catch_up(partition, anew=False)
 
     def _is_outdated(self, partition: int) -> bool:
@@ -212,7 +213,8 @@ async def check_master_key(settings: Settings, names: TopicNames) -> None:
 
     To be called before data keys are created: a topic with those of two master keys is beyond
     repair. The newest one decides: after a rotation older ones may be of a former master key. If
-    that one is damaged, any one that opens does.
+    that one is damaged, any one that opens does. A partition that cannot be read is left to who
+    needs its keys.
 
     Raises:
         Fatal: the master key is another one, or there is none and personal data is to be encrypted.
@@ -224,22 +226,37 @@ async def check_master_key(settings: Settings, names: TopicNames) -> None:
     is_wrong = False
     async with open_logs(settings, partitions) as logs:
         for partition, end in (await logs.end_offsets(partitions)).items():
-            newest = await logs.last_record(partition, end, lambda one: one.value is not None)
-            if newest is None:
-                continue
-            try:
-                master.unwrap(newest.key, newest.value)
-            except OtherMasterKeyError:
-                raise Fatal(WRONG_MASTER_KEY) from None
-            except DecryptionError:  # damaged, or of an older version and another master key
-                async for records in logs.read(partition, 0, end):
-                    if any(one.value and master.opens(one.key, one.value) for one in records):
-                        return
-                is_wrong = True
-            else:
-                return
+            with suppress(PartitionFatal):
+                opens = await _opens_keys(master, logs, partition, end)
+                if opens:
+                    return
+                is_wrong = is_wrong or opens is False
     if is_wrong:
         raise Fatal(WRONG_MASTER_KEY)
+
+
+async def _opens_keys(
+    master: MasterKeys, logs: LogReader, partition: TopicPartition, end: int
+) -> bool | None:
+    """Return whether a master key opens the data keys of a partition; None if it has none.
+
+    Raises:
+        Fatal: the newest one says that it is of another master key.
+        PartitionFatal: the partition cannot be read.
+    """
+    newest = await logs.last_record(partition, end, lambda one: one.value is not None)
+    if newest is None:
+        return None
+    try:
+        master.unwrap(newest.key, newest.value)
+    except OtherMasterKeyError:
+        raise Fatal(WRONG_MASTER_KEY) from None
+    except DecryptionError:  # damaged, or of an older version and another master key
+        async for records in logs.read(partition, 0, end):
+            if any(one.value and master.opens(one.key, one.value) for one in records):
+                return True
+        return False
+    return True
 
 
 @asynccontextmanager

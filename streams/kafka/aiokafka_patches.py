@@ -8,27 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from types import FunctionType, MethodType
 from typing import Any, cast
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient, CoordinationType
-from aiokafka.consumer.fetcher import PartitionRecords
-from aiokafka.errors import KafkaError, NodeNotReadyError
+from aiokafka.consumer.fetcher import Fetcher, PartitionRecords
+from aiokafka.errors import CorruptRecordException, KafkaError, NodeNotReadyError
 from aiokafka.producer.sender import (
     BACKOFF_OVERRIDE,
     AddPartitionsToTxnHandler,
     Sender,
     SendProduceReqHandler,
 )
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.transaction import EndTxnRequest
 from aiokafka.record.default_records import DefaultRecord
 from aiokafka.structs import TopicPartition
 
+from models.errors import PartitionFatal
 from streams.kafka.batches import BoundedRecords, LenientRecord, UnreadableRecord
 from streams.kafka.records import Record
+from streams.logs import name_of
 
 # Wait before a transaction is tried again because the commit markers of the last one are still
 # being written. They take 1 or 2 ms; aiokafka waits 20 ms, and has no setting for it.
@@ -105,7 +108,7 @@ class _SendProduceReqHandler(SendProduceReqHandler):  # type: ignore[misc]
         self._retries = retries
 
     def _can_retry(self, error: Exception, batch: Any) -> bool:
-        self._retries.refusal = f"{batch.tp.topic}[{batch.tp.partition}]: {type(error).__name__}"
+        self._retries.refusal = f"{name_of(batch.tp)}: {type(error).__name__}"
         refusal_is_news.set(self._retries.age > _EXPECTED_REFUSALS_S)
         return bool(super()._can_retry(error, batch))
 
@@ -203,11 +206,55 @@ def read_within_bounds(consumer: AIOKafkaConsumer) -> None:
 
     It returns `Record`s then; aiokafka's own were 7% of a worker's CPU. The fetcher's
     method stays aiokafka's: it only finds other classes under the names of those that it uses.
+
+    Where the log is damaged, what precedes that is returned; then it raises `PartitionFatal`.
     """
     fetcher = consumer._fetcher
+    send = consumer._client.send
+
+    async def send_and_look(node_id: Any, request: Any, **options: Any) -> Any:
+        response = await send(node_id, request, **options)
+        if isinstance(request, FetchRequest):
+            _report_damage(fetcher, request, response)
+        return response
+
+    consumer._client.send = send_and_look
     fetcher._proc_fetch_request = finding(
         fetcher._proc_fetch_request,
         {"MemoryRecords": BoundedRecords, "PartitionRecords": _PartitionRecords},
+    )
+
+
+def _report_damage(fetcher: Fetcher, request: FetchRequest, response: Any) -> None:
+    """Let the fetcher raise what a broker says of a batch that it cannot find the end of.
+
+    aiokafka logs it and asks again at once, for ever.
+    """
+    damaged = {
+        TopicPartition(topic, number)
+        for topic, partitions in response.topics
+        for number, error, *_ in partitions
+        if error == CorruptRecordException.errno
+    }
+    subscription = fetcher._subscriptions.subscription
+    if not damaged or subscription is None or subscription.assignment is None:
+        return
+    for topic, partitions in request.topics:
+        for number, offset, _ in partitions:
+            tp = TopicPartition(topic, number)
+            if tp not in damaged or tp not in subscription.assignment.tps or tp in fetcher._records:
+                continue
+            state = subscription.assignment.state_value(tp)
+            if state.has_valid_position and state.position == offset:
+                fetcher._set_error(tp, _damaged(tp, offset))
+                for waiter in fetcher._fetch_waiters:
+                    fetcher._notify(waiter)
+
+
+def _damaged(tp: TopicPartition, offset: int) -> PartitionFatal:
+    return PartitionFatal(
+        f"{name_of(tp)} is damaged on its broker: what it holds from offset {offset} on is not "
+        "what was written; let another replica lead the partition (docs/operating.md)"
     )
 
 
@@ -222,6 +269,24 @@ def finding(method: MethodType, names: Mapping[str, Any]) -> MethodType:
 
 class _PartitionRecords(PartitionRecords):  # type: ignore[misc]
     """aiokafka's iterator over the records of a fetch."""
+
+    def _unpack_records(self) -> Iterator[Any]:
+        """Yield the records up to one that cannot be read; the next fetch begins there, and raises.
+
+        aiokafka raises at once, and those that it has unpacked before are lost with the error.
+
+        Raises:
+            PartitionFatal: The first batch is damaged.
+        """
+        start = self.next_fetch_offset
+        try:
+            yield from super()._unpack_records()
+        except Exception as error:
+            if self.next_fetch_offset > start:
+                return
+            if not isinstance(error, CorruptRecordException):
+                raise
+            raise _damaged(self._tp, start) from error
 
     def _consumer_record(
         self, tp: TopicPartition, record: DefaultRecord | LenientRecord | UnreadableRecord

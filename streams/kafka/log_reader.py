@@ -13,6 +13,7 @@ from aiokafka.structs import TopicPartition
 from models.errors import Transient
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.topics import partitions_of
+from streams.logs import name_of
 from streams.settings import Settings
 
 # Time without progress, before the end of a log, after which reading it fails. It has to be longer
@@ -58,7 +59,7 @@ async def read_to(
             moved = time.monotonic()
         elif time.monotonic() - moved > _STALL_TIMEOUT_S:
             raise Transient(
-                f"{partition.topic}[{partition.partition}] cannot be read beyond offset "
+                f"{name_of(partition)} cannot be read beyond offset "
                 f"{position}: a transaction there stays open (`kafka-transactions.sh find-hanging` "
                 "finds one that nothing will end), or its broker does not answer"
             )

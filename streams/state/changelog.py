@@ -15,7 +15,7 @@ from aiokafka.structs import TopicPartition
 
 from models.errors import PartitionFatal
 from streams.kafka.log_reader import read_to
-from streams.logs import about
+from streams.logs import about, name_of
 from streams.state.store import UNREADABLE_KEY, StateStore
 
 logger = logging.getLogger(__name__)
@@ -41,9 +41,8 @@ async def restore(
     stable = (await consumer.end_offsets([changelog]))[changelog]
     if stable < end:
         logger.warning(
-            "%s[%d]: a transaction is open at offset %d; waiting until it has ended",
-            changelog.topic,
-            changelog.partition,
+            "%s: a transaction is open at offset %d; waiting until it has ended",
+            name_of(changelog),
             stable,
             extra=about("state-waits", changelog),
         )
@@ -67,17 +66,16 @@ def readable_records(changelog: TopicPartition, records: Sequence[Any]) -> Seque
     for record in records:
         if record.unreadable is not None:
             logger.error(
-                "%s[%d]: the record at offset %d cannot be read and is left out: %s; something "
+                "%s: the record at offset %d cannot be read and is left out: %s; something "
                 "else writes to this topic: stop that",
-                changelog.topic,
-                changelog.partition,
+                name_of(changelog),
                 record.offset,
                 record.unreadable,
                 extra=about("record-left-out", changelog, offset=record.offset),
             )
         elif record.key is None:
             raise PartitionFatal(
-                f"{changelog.topic}[{changelog.partition}] holds a record without a key before "
+                f"{name_of(changelog)} holds a record without a key before "
                 f"offset {records[-1].offset + 1}; something else writes to this topic: stop that"
             )
     return readable

@@ -15,6 +15,7 @@ from faust.types import TP
 
 from models.errors import Fatal, PartitionFatal
 from streams.kafka.partitioner import partition_of
+from streams.logs import name_of
 from streams.state.store import Position
 
 # Aggregates of a state whose partition is computed if its position has no number of partitions.
@@ -30,7 +31,7 @@ def check_topic(tp: TP, stored: Position | None, topic_id: str) -> None:
     """
     if stored is not None and stored.topic_id not in (None, topic_id):
         raise PartitionFatal(
-            f"{_name(tp)}: the topic was deleted and created again, so the position "
+            f"{name_of(tp)}: the topic was deleted and created again, so the position "
             f"{stored.offset} means nothing in it (its id is {topic_id}, that of the state "
             f"{stored.topic_id}); {_how_to_adopt(tp)}"
         )
@@ -70,19 +71,19 @@ def check_bounds(tp: TP, stored: Position, begin: int, end: int) -> None:
     """
     if stored.offset < begin:
         raise PartitionFatal(
-            f"{_name(tp)}: {begin - stored.offset} commands expired before they were decided "
+            f"{name_of(tp)}: {begin - stored.offset} commands expired before they were decided "
             f"(position {stored.offset}, log starts at {begin}); to continue without them run "
             f"`cqrs topics skip-expired {tp.partition}`"
         )
     if stored.offset > end and stored.topic_id is None:
         raise PartitionFatal(
-            f"{_name(tp)} ends at {end}, before the position {stored.offset}: if the topic was "
+            f"{name_of(tp)} ends at {end}, before the position {stored.offset}: if the topic was "
             f"deleted and created again, {_how_to_adopt(tp)}; if not, records were lost: restore "
             "them from a backup"
         )
     if stored.offset > end:
         raise PartitionFatal(
-            f"{_name(tp)} ends at {end}, before the position {stored.offset}: Kafka lost records "
+            f"{name_of(tp)} ends at {end}, before the position {stored.offset}: Kafka lost records "
             "that it had acknowledged; restore the topic from a backup, or use another "
             "CQRS_NAMESPACE"
         )
@@ -91,7 +92,7 @@ def check_bounds(tp: TP, stored: Position, begin: int, end: int) -> None:
 def _other_partitions(tp: TP, what: str, partitions: int) -> Fatal:
     """Build the error for a state of another number of partitions. Nobody can undo that."""
     return Fatal(
-        f"{_name(tp)}: its state {what}, now there are {partitions}: deciding would miss the "
+        f"{name_of(tp)}: its state {what}, now there are {partitions}: deciding would miss the "
         "states of most aggregates. The number is fixed for a deployment's life, and partitions "
         "that were added cannot be removed: create a deployment in another CQRS_NAMESPACE"
     )
@@ -102,7 +103,3 @@ def _how_to_adopt(tp: TP) -> str:
         f"to decide what it contains now, from its beginning, run `cqrs topics adopt "
         f"{tp.partition}` (or `--all`)"
     )
-
-
-def _name(tp: TP) -> str:
-    return f"{tp.topic}[{tp.partition}]"

@@ -22,7 +22,7 @@ from streams.kafka.clients import new_consumer, stop
 from streams.kafka.log_reader import LogReader, read_to
 from streams.kafka.topic_ids import topic_id
 from streams.kafka.topics import partitions_of
-from streams.logs import about
+from streams.logs import about, name_of
 from streams.settings import Settings
 from streams.state.changelog import restore
 from streams.state.input_log import check_bounds, check_partitions, check_topic
@@ -92,7 +92,7 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         check_partitions(tp, stored, state, settings.partitions)
         if stored is None and await _has_records(consumer, events):
             raise PartitionFatal(
-                f"{changelog.topic}[{tp.partition}] is empty but {events.topic}[{tp.partition}] is "
+                f"{name_of(changelog)} is empty but {name_of(events)} is "
                 "not: the state was lost, and deciding without it would repeat every command; "
                 "restore the changelog from a backup"
             )
@@ -118,9 +118,8 @@ async def recover_partition(settings: Settings, names: TopicNames, tp: TP) -> Re
         await stop(consumer)
         raise
     logger.debug(
-        "%s[%d]: restored from offset %d to %d",
-        changelog.topic,
-        tp.partition,
+        "%s: restored from offset %d to %d",
+        name_of(changelog),
         restored_from,
         state.end,
         extra=about("state-restored", changelog, position=state.end),

@@ -31,6 +31,7 @@ from faust.types import TP
 
 from models.errors import Fatal
 from streams.aggregate import Aggregate
+from streams.logs import name_of
 from streams.state.store import Position
 
 _REBUILDING = "rebuilding"
@@ -76,7 +77,7 @@ def has_to_rebuild(tp: TP, stored: Position, current: StateVersion) -> bool:
     Raises:
         Fatal: the states are of a newer program, or it cannot be told which one is newer.
     """
-    where = f"{tp.topic}[{tp.partition}]"
+    where = name_of(tp)
     if stored.state is None:
         return current.number > 1
     found = StateVersion.read(stored.state)
@@ -108,7 +109,7 @@ def check_version(tp: TP, stored: Position | None, current: StateVersion) -> Non
     """
     if stored is not None and has_to_rebuild(tp, stored, current):
         raise Fatal(
-            f"the state of {tp.topic}[{tp.partition}] has to be rebuilt (state version "
+            f"the state of {name_of(tp)} has to be rebuilt (state version "
             f"{stored.state or 'unknown'}, this is {current}): start a command worker, or run "
             f"`cqrs state rebuild {tp.partition}`"
         )

@@ -12,6 +12,7 @@ from models.errors import Fatal, NoSuchView, PartitionFatal
 from models.messages import Event
 from streams.kafka.records import Record
 from streams.kafka.topic_ids import topic_id
+from streams.logs import name_of
 from streams.views.checkpoint import IndexChanged
 from streams.views.dead_letters import ViewDeadLetters
 from streams.views.event_reader import EventReader
@@ -72,14 +73,14 @@ class ViewPartition(Generic[E]):
         begin, end = await self._app.log_bounds(self._tp)
         if position < begin:
             raise PartitionFatal(
-                f"{self._tp.topic}[{self._tp.partition}]: {begin - position} positions expired "
+                f"{name_of(self._tp)}: {begin - position} positions expired "
                 "before they were projected; events have to be kept for ever (retention.ms=-1): "
                 "restore the topic, or an index that has them, from a backup"
             )
         if position > end:
             await self.check_log()
             raise PartitionFatal(
-                f"{self._tp.topic}[{self._tp.partition}] ends at {end}, before the view's position "
+                f"{name_of(self._tp)} ends at {end}, before the view's position "
                 f"{position}: if the topic was deleted and created again, run `cqrs views rebuild "
                 f"{self._view} --abandon-serving`; if not, records were lost: restore them from a "
                 "backup"

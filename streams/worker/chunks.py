@@ -21,12 +21,15 @@ class Chunk:
     ``start`` is the position that the records were fetched from and ``end`` the position after
     them. Both are positions, not offsets of records: commit markers and compaction leave holes
     between records, so only positions tell whether a record is missing.
+
+    With a ``failure`` it has no records: the log could not be read at ``end``.
     """
 
     tp: TP
     records: Sequence[Record]
     start: int
     end: int
+    failure: Exception | None = None
 
     @cached_property
     def size(self) -> int:
@@ -34,8 +37,8 @@ class Chunk:
         return size_of(self.records)
 
     def followed_by(self, other: Chunk) -> bool:
-        """Whether ``other`` starts exactly where this one ends."""
-        return other.start == self.end
+        """Whether ``other`` starts exactly where this one ends, and neither is a failure."""
+        return other.start == self.end and self.failure is None and other.failure is None
 
     def joined_with(self, other: Chunk) -> Chunk:
         """Return this chunk and the one that follows it as one chunk."""

@@ -33,7 +33,7 @@ from models.errors import Fatal, PartitionFatal, Transient
 from streams import metrics, tracing
 from streams.concurrency import cancel
 from streams.kafka.transactions import Fenced
-from streams.logs import about
+from streams.logs import about, name_of
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
 from streams.worker.failures import Failures
 from streams.worker.logs import log_defect
@@ -70,8 +70,8 @@ class PartitionDriver:
     idle        set       no    waits for a chunk
     processing  set       yes   processes chunks; those that come meanwhile wait
 
-    It is busy while its task runs. It is `ready` while its position is set and the waiting chunks
-    together are smaller than one chunk may be.
+    It is busy while its task runs. It is `ready` while its position is set, the waiting chunks
+    together are smaller than one chunk may be, and the log could be read behind them.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class PartitionDriver:
     def start(self) -> None:
         """Start or restart the partition in the background."""
         self._cancel_retry()
-        self._task = self._spawn(self._start())
+        self._task = self._spawn(self._start_and_work())
 
     def submit(self, chunk: Chunk) -> None:
         """Process a chunk in the background, after those that were submitted before it."""
@@ -135,7 +135,7 @@ class PartitionDriver:
         if running:
             logger.warning(
                 "%s: abandoning a chunk that did not finish in time",
-                _name(self.tp),
+                name_of(self.tp),
                 extra=about("chunk-abandoned", self.tp),
             )
             await self.abandon()
@@ -159,6 +159,7 @@ class PartitionDriver:
             self.position is not None
             and self._records_waiting < self._max_records
             and sum(chunk.size for chunk in self._waiting) < MAX_CHUNK_BYTES
+            and not any(chunk.failure for chunk in self._waiting)
         )
 
     @property
@@ -212,7 +213,7 @@ class PartitionDriver:
             self._retry = None
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        return asyncio.create_task(self._guarded(work), name=f"partition {_name(self.tp)}")
+        return asyncio.create_task(self._guarded(work), name=f"partition {name_of(self.tp)}")
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -224,7 +225,7 @@ class PartitionDriver:
                 self._forget()
                 logger.warning(
                     "%s: fenced; rejoining the group",
-                    _name(self.tp),
+                    name_of(self.tp),
                     extra=about("partition-fenced", self.tp),
                 )
                 await self._partition.close()
@@ -236,10 +237,10 @@ class PartitionDriver:
             self._consumer.fail(error)
         except Exception as error:
             self._forget()
-            log_defect(f"{_name(self.tp)}: the driver", error, self.tp)
+            log_defect(f"{name_of(self.tp)}: the driver", error, self.tp)
             self._consumer.fail(
                 Fatal(
-                    f"{_name(self.tp)}: its driver raised {type(error).__name__}; this is a "
+                    f"{name_of(self.tp)}: its driver raised {type(error).__name__}; this is a "
                     "defect, the log says where"
                 )
             )
@@ -253,7 +254,7 @@ class PartitionDriver:
         self._retry = asyncio.get_running_loop().call_later(_PARKED_RETRY_S, self.start)
         logger.error(
             "%s is parked for %g s: %s",
-            _name(self.tp),
+            name_of(self.tp),
             _PARKED_RETRY_S,
             error,
             extra=about("partition-parked", self.tp),
@@ -277,7 +278,7 @@ class PartitionDriver:
                 self._parked = None
                 logger.debug(
                     "%s: continuing at position %d",
-                    _name(self.tp),
+                    name_of(self.tp),
                     position,
                     extra=about("partition-started", self.tp, position=position),
                 )
@@ -290,6 +291,10 @@ class PartitionDriver:
             else:
                 self._on_started()
                 return
+
+    async def _start_and_work(self) -> None:
+        await self._start()
+        await self._work()  # on chunks that came while the consumer was sent to the position
 
     async def _work(self) -> None:
         while await self._chunks_wait():
@@ -341,6 +346,8 @@ class PartitionDriver:
 
     async def _process(self, chunk: Chunk) -> None:
         assert self.position is not None
+        if chunk.failure is not None and chunk.start <= self.position <= chunk.end:
+            raise chunk.failure
         if chunk.start < self.position:
             await self._check_log()
         if chunk.end <= self.position:
@@ -348,7 +355,7 @@ class PartitionDriver:
         if chunk.start > self.position:
             logger.info(
                 "%s: a gap: chunk starts at %d, reading again from the position %d",
-                _name(self.tp),
+                name_of(self.tp),
                 chunk.start,
                 self.position,
                 extra=about("chunk-gap", self.tp, position=self.position),
@@ -380,7 +387,3 @@ class PartitionDriver:
         _, end = await self._consumer.log_bounds(self.tp)
         if end < self.position:
             raise Transient(f"the log ends at {end}, before the position {self.position}")
-
-
-def _name(tp: TP) -> str:
-    return f"{tp.topic}[{tp.partition}]"

@@ -11,7 +11,7 @@ from faust.types import TP
 
 from models.errors import PartitionFatal, Transient
 from streams import metrics
-from streams.logs import about
+from streams.logs import about, name_of
 from streams.worker.logs import log_defect
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Failures:
 
     def __init__(self, tp: TP) -> None:
         self._tp = tp
-        self._partition = f"{tp.topic}[{tp.partition}]"
+        self._partition = name_of(tp)
         self._counter = metrics.PARTITION_FAILURES.labels(tp.topic, tp.partition)
         self.count = 0
         self._defects = 0

@@ -13,7 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import aiokafka
-from aiokafka.consumer.fetcher import FetchResult
+from aiokafka.consumer.fetcher import FetchError, FetchResult
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from aiokafka.errors import ConsumerStoppedError
 from aiokafka.structs import TopicPartition
@@ -149,28 +149,26 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
                     del fetcher._records[topic_partition]
                 continue
             result = fetcher._records[topic_partition]
-            if type(result) is not FetchResult:
-                if chunks:
-                    break  # the error is raised by the next call
-                del fetcher._records[topic_partition]
-                fetcher._notify(fetcher._wait_consume_future)
-                result.check_raise()
-                continue
             state = fetcher._subscriptions.subscription.assignment.state_value(topic_partition)
             before = state.position if state is not None and state.has_valid_position else None
-            records = _take(result, max_records)
-            if not result.has_more():
+            failure: Exception | None = None
+            records: Sequence[Record] = ()
+            try:
+                records = _take(result, max_records)
+            except Exception as error:  # its driver decides what becomes of the partition
+                failure = error
+            if failure is not None or not result.has_more():
                 del fetcher._records[topic_partition]
                 fetcher._notify(fetcher._wait_consume_future)
-            if before is None or state.position == before:
+            if before is None or (state.position == before and failure is None):
                 continue
             if state.lso is not None:
                 host.partitions.note_ends({tp: state.lso})
             passed = self._passed.pop(tp, None)
             if passed is None or passed.end != before:  # it was sought meanwhile
                 passed = _Passed(before, before, time.monotonic())
-            if records:
-                chunks.append(Chunk(tp, records, passed.start, state.position))
+            if records or failure is not None:
+                chunks.append(Chunk(tp, records, passed.start, state.position, failure))
             else:
                 self._passed[tp] = _Passed(passed.start, state.position, passed.since)
         return chunks + self._take_passed(active)
@@ -232,11 +230,13 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         self._ensure_consumer()._coordinator.request_rejoin()
 
 
-def _take(result: FetchResult, most: int | None) -> Sequence[Record]:
-    """Take the next records out of a fetch, no more than a chunk may have.
+def _take(result: FetchResult | FetchError, most: int | None) -> Sequence[Record]:
+    """Take the next records out of a fetch, no more than a chunk may have; or raise its error.
 
     A fetch is limited by its size on the wire: unpacked records may be a thousand times as large.
     """
+    if isinstance(result, FetchError):
+        result.check_raise()
     records: list[Record] = []
     size = 0
     while result.has_more() and size < MAX_CHUNK_BYTES and (most is None or len(records) < most):

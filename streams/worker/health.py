@@ -30,6 +30,7 @@ from prometheus_client import (
 
 from models.errors import Fatal
 from streams import metrics
+from streams.logs import name_of
 from streams.worker.gauges import PartitionGauges
 from streams.worker.partition import PartitionReport, PartitionStatus
 from streams.worker.partitions import Partitions
@@ -77,7 +78,7 @@ class Health:
     def startup(self) -> Answer:
         """Return whether everything was started once; a standby has joined its group."""
         starting = [
-            _name(tp)
+            name_of(tp)
             for tp, report in self._partitions.reports().items()
             if report.state == "starting"
         ]
@@ -123,11 +124,11 @@ class Health:
     def _why(self, tp: TP, report: PartitionReport) -> Iterator[str]:
         lag = report.lag_seconds(time.time())
         if report.state == "parked":
-            yield f"{_name(tp)} is parked: {report.status.parked}"
+            yield f"{name_of(tp)} is parked: {report.status.parked}"
         elif report.state != "running":
-            yield f"{_name(tp)} is {report.state}"
+            yield f"{name_of(tp)} is {report.state}"
         elif self._ready_lag is not None and lag is not None and lag > self._ready_lag:
-            yield f"{_name(tp)} is {lag:.0f} s behind"
+            yield f"{name_of(tp)} is {lag:.0f} s behind"
 
 
 def _answer(ok: bool, body: dict[str, Any]) -> Answer:
@@ -150,10 +151,6 @@ def _describe(tp: TP, report: PartitionReport, now: float) -> dict[str, Any]:
 
 def _is_healthy(status: PartitionStatus) -> bool:
     return status.position is not None and not status.is_waiting and status.parked is None
-
-
-def _name(tp: TP) -> str:
-    return f"{tp.topic}[{tp.partition}]"
 
 
 @asynccontextmanager

@@ -23,6 +23,7 @@ from faust.types import TP
 from models.errors import Fatal
 from streams.kafka.clients import check_connection
 from streams.kafka.permissions import NOT_ALLOWED, not_allowed
+from streams.logs import name_of
 from streams.worker.host import Host
 
 _CHECKS_PER_TIMEOUT = 12
@@ -135,7 +136,7 @@ class Watchdog:
         now = self._app.partitions.status(tp)
         if end is None or now.is_waiting or now.parked is not None:
             return None
-        name = f"{tp.topic}[{tp.partition}]"
+        name = name_of(tp)
         if now.position is None:
             return Expectation(now, f"{name} has not been started")
         if now.position >= end:

@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin.records_to_delete import RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from agents.client import open_commands
 from agents.users import USERS
+from deploy.embedded.stack import EmbeddedStack
 from deploy.ephemeral import Deployment, WorkerProcess
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
@@ -170,3 +172,50 @@ async def test_a_partition_that_cannot_continue_stops_no_other(deploy: Deploy) -
     deployed.start("commands")
     (outcome,) = await dispatch(deployed, register(first[2]))
     assert isinstance(outcome, Accepted)
+
+
+# What a disk has made of a batch, from which byte on: some bits of a record have changed, so its
+# checksum is wrong; zeros, in which the broker finds no batch.
+DAMAGE = {"record": (70, b"\x00\xff"), "zeros": (0, bytes(61))}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_a_batch_that_is_damaged_on_disk_stops_one_partition(
+    stack: EmbeddedStack, deploy: Deploy, damage: str
+) -> None:
+    """What precedes it is decided; every worker that read it ended, one after the other."""
+    deployed = deploy(partitions=2)
+    users = [f"user-{number}" for number in range(20)]
+    first, second = (
+        [user for user in users if partition_of(user.encode(), 2) == n] for n in (0, 1)
+    )
+    folder = stack.home / "data" / "kafka" / f"{deployed.names.commands}-0"
+    segment = folder / f"{0:020}.log"
+    async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
+        await send(producer, deployed, [to_wire(register(first[0]))])
+        size = segment.stat().st_size
+        await send(producer, deployed, [to_wire(register(first[1]))])
+        whole = segment.read_bytes()
+        at, bytes_ = DAMAGE[damage]
+        with segment.open("r+b") as file:
+            file.seek(size + at)
+            file.write(bytes_)
+        assert segment.read_bytes() != whole
+
+        worker = deployed.start("commands")
+        await wait_until(lambda: "[0] is parked" in worker.log_text)
+        await send(producer, deployed, [to_wire(register(second[0]))])
+        await outcomes.reach(2)
+        assert f"{deployed.names.commands}[0] is damaged on its broker" in worker.log_text
+        assert "from offset 1 on" in worker.log_text
+        done = cqrs(deployed.settings, "verify")
+        assert "[0] is damaged on its broker" in done.stderr
+        assert done.returncode == 75, done.stdout + done.stderr
+
+        with segment.open("r+b") as file:
+            file.write(whole)
+        deployed.start("commands")
+        await outcomes.reach(3)
+    assert worker.is_running
+    report = await verify(deployed.settings, USERS)
+    assert (report.first_violation, report.commands) == (None, 3)

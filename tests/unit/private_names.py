@@ -94,8 +94,29 @@ _USES: Mapping[str, Mapping[str, str]] = {
             "waits in it before a broker that cannot be reached is tried again"
         ),
         "aiokafka.consumer.consumer:AIOKafkaConsumer._fetcher": "lets it read within bounds",
+        "aiokafka.consumer.consumer:AIOKafkaConsumer._client": "sees what brokers answer",
+        "aiokafka.client:AIOKafkaClient.send": "sees what brokers answer",
+        "aiokafka.protocol.fetch:FetchRequest": "tells a fetch by it",
+        "aiokafka.consumer.fetcher:Fetcher._subscriptions": "reads positions from it",
+        "aiokafka.consumer.subscription_state:SubscriptionState.subscription": "as above",
+        "aiokafka.consumer.subscription_state:Subscription.assignment": "as above",
+        "aiokafka.consumer.subscription_state:Assignment.tps": "as above",
+        "aiokafka.consumer.subscription_state:Assignment.state_value": "as above",
+        "aiokafka.consumer.subscription_state:TopicPartitionState.has_valid_position": "as above",
+        "aiokafka.consumer.subscription_state:TopicPartitionState.position": "as above",
+        "aiokafka.consumer.fetcher:Fetcher._records": "checks whether a partition has an error",
+        "aiokafka.consumer.fetcher:Fetcher._set_error": "raises by it that a log is damaged",
+        "aiokafka.consumer.fetcher:Fetcher._fetch_waiters": "ends the waits for records",
+        "aiokafka.consumer.fetcher:Fetcher._notify": "ends the waits for records",
         "aiokafka.consumer.fetcher:Fetcher._proc_fetch_request": (
             "lets it find our classes under the names MemoryRecords and PartitionRecords"
+        ),
+        "aiokafka.consumer.fetcher:PartitionRecords._tp": "names the partition that is damaged",
+        "aiokafka.consumer.fetcher:PartitionRecords._unpack_records": (
+            "overrides it to return what is before a damaged batch"
+        ),
+        "aiokafka.consumer.fetcher:PartitionRecords.next_fetch_offset": (
+            "tells by it whether any record was returned"
         ),
         "aiokafka.consumer.fetcher:PartitionRecords._consumer_record": (
             "sets the type of record that a fetch returns"

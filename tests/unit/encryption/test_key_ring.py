@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaTimeoutError
 from aiokafka.structs import TopicPartition
 
 from deploy.waiting import wait_until
-from models.errors import Transient
+from models.errors import PartitionFatal, Transient
 from streams.encryption import key_ring
 from streams.encryption.cipher import new_key
 from streams.encryption.key_ring import KeyRing
@@ -240,6 +240,26 @@ async def following(ring: KeyRing) -> AsyncIterator[None]:
     assert not task.done()
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_partition_that_is_damaged_keeps_no_destroyed_key_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The ring goes on following, and only who asks for the damaged one is told."""
+    monkeypatch.setattr(key_ring, "_FOLLOW_INTERVAL_S", 0.0)
+    setup = Setup()
+    assert await setup.has(b"anna")
+    reads = iter([PartitionFatal("damaged"), PartitionFatal("damaged")])
+
+    def on_read() -> None:
+        for error in reads:
+            raise error
+
+    setup.committed.on_read = on_read
+    setup.log.write(b"anna", None)
+    async with following(setup.ring), async_timeout.timeout(30):
+        await wait_until(lambda: b"anna" not in setup.ring.of(0))
+    assert next(reads, None) is None
 
 
 async def test_a_partition_without_a_leader_holds_up_no_other(

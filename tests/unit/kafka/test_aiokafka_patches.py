@@ -16,15 +16,18 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher
 from aiokafka.errors import (
     ConcurrentTransactions,
     CoordinatorLoadInProgressError,
+    CorruptRecordException,
     KafkaConnectionError,
     KafkaError,
     NodeNotReadyError,
     RequestTimedOutError,
 )
 from aiokafka.producer import sender
+from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
+from models.errors import PartitionFatal
 from streams.kafka import aiokafka_patches
 from streams.kafka.aiokafka_patches import (
     Retries,
@@ -220,13 +223,44 @@ async def test_a_broker_that_was_reached_is_tried_soon_again(
 async def test_only_our_consumer_reads_within_bounds() -> None:
     """And a fetch of it is aiokafka's own in everything else."""
     ours, theirs = new_fetcher(), new_fetcher()
-    read_within_bounds(cast("Any", SimpleNamespace(_fetcher=ours)))
+    read_within_bounds(cast("Any", SimpleNamespace(_fetcher=ours, _client=ours._client)))
     assert await fetched(ours) == [
         Record(TP.topic, TP.partition, 0, TIME_MS, b"key", b"value", (("name", b"x"),))
     ]
     (record,) = await fetched(theirs)
     assert type(record) is ConsumerRecord
     assert (record.offset, record.value) == (0, b"value")
+
+
+@pytest.mark.parametrize(("position", "is_told"), [(0, True), (5, False), (None, False)])
+async def test_a_broker_that_finds_a_batch_damaged_is_heard(
+    position: int | None, is_told: bool
+) -> None:
+    """aiokafka logs it and asks again at once; who has been sent elsewhere is not concerned."""
+    fetcher, waiter = new_fetcher(), asyncio.get_running_loop().create_future()
+    fetcher._client = SimpleNamespace(send=answer_damaged)
+    fetcher._fetch_waiters = {waiter}
+    state = SimpleNamespace(has_valid_position=position is not None, position=position)
+    assignment = SimpleNamespace(active=True, tps={TP}, state_value=lambda _: state)
+    subscription = SimpleNamespace(assignment=assignment)
+    fetcher._subscriptions = SimpleNamespace(subscription=subscription)
+    fetcher._preferred_read_replica = {}
+    consumer = SimpleNamespace(_fetcher=fetcher, _client=fetcher._client)
+    read_within_bounds(cast("Any", consumer))
+    request = FetchRequest(50, 1, 1 << 20, READ_COMMITTED, [(TP.topic, [(TP.partition, 0, 1)])])
+    assert not await fetcher._proc_fetch_request(assignment, 1, request)
+    assert (TP in fetcher._records, waiter.done()) == (is_told, is_told)
+    if is_told:
+        with pytest.raises(
+            PartitionFatal, match=r"^users\.events\.v1\[3\] is damaged .* offset 0 "
+        ):
+            fetcher._records[TP].check_raise()
+
+
+async def answer_damaged(_node: int, _request: Any) -> SimpleNamespace:
+    """What a broker answers that has found no batch at the offset."""
+    data: tuple[Any, ...] = (CorruptRecordException.errno, -1, -1, -1, [], b"")
+    return SimpleNamespace(API_VERSION=5, topics=[(TP.topic, [(TP.partition, *data)])])
 
 
 def new_fetcher() -> Fetcher:

@@ -101,6 +101,11 @@ def chunk(start: int, end: int) -> Chunk:
     )
 
 
+def unreadable(start: int, end: int, reason: Exception) -> Chunk:
+    """No records from `start` to `end`, where the log could not be read."""
+    return Chunk(TOPIC, (), start, end, reason)
+
+
 async def idle(driver: PartitionDriver) -> None:
     """Wait for all that the driver has been given."""
     assert driver._task is not None

@@ -22,6 +22,7 @@ from tests.unit.worker.driving import (
     idle,
     new_driver,
     partitions_of,
+    unreadable,
 )
 
 
@@ -175,6 +176,63 @@ async def test_what_stops_one_partition_parks_it(
     assert worker.failure is None
     assert [str(error) for error in parked] == ["do this"]
     await driver.close()
+
+
+@pytest.mark.parametrize("start", [10, 12])
+async def test_a_log_that_cannot_be_read_parks_the_partition_behind_what_could(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition, start: int
+) -> None:
+    """Also if no records are between the position and the place; nothing is read meanwhile."""
+    partition.gate.clear()
+    driver.submit(chunk(10, 12))
+    await partition.entered.wait()
+    driver.submit(unreadable(start, 13, PartitionFatal("damaged at 13")))
+    assert (driver.ready, worker.paused) == (False, True)
+    partition.gate.set()
+    await idle(driver)
+    assert partition.chunks == [[10, 11]]
+    assert driver.status.parked == "damaged at 13"
+    assert worker.failure is None
+    await driver.close()
+
+
+async def test_what_comes_while_the_consumer_is_sent_to_the_position_is_not_left_lying(
+    worker: FakeWorker, partition: FakePartition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fills the driver, so nothing else would come that could start it."""
+    driver = new_driver(worker, partition)
+
+    async def read_from(_: TP, position: int) -> None:
+        driver.submit(chunk(position, position + 4))
+        assert not driver.ready
+
+    monkeypatch.setattr(worker, "read_from", read_from)
+    driver.start()
+    await idle(driver)
+    assert partition.chunks == [[10, 11, 12, 13]]
+    assert driver.ready
+
+
+async def test_a_place_that_could_not_be_read_is_a_failure_like_others(
+    driver: PartitionDriver, partition: FakePartition
+) -> None:
+    driver.submit(unreadable(10, 10, ConnectionError("away")))
+    await idle(driver)
+    assert (partition.starts, driver.status) == (2, PartitionStatus(10, 1, is_waiting=False))
+
+
+@pytest.mark.parametrize(("start", "end"), [(5, 8), (12, 14)])
+async def test_a_place_elsewhere_that_could_not_be_read_is_none_of_this_position(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition, start: int, end: int
+) -> None:
+    """It was read from another position: before a seek, or after a gap, which is read again."""
+    driver.submit(unreadable(start, end, PartitionFatal("damaged")))
+    await idle(driver)
+    assert (driver.position, partition.starts) == (10, 1)
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert partition.chunks == [[10, 11]]
+    assert worker.sought[1:] == ([10] if start > 10 else [])
 
 
 async def test_a_parked_partition_is_tried_again(
