@@ -48,6 +48,8 @@ for line in (secrets / "users").read_text().splitlines():
     for password in (right, "wrong"):
         word, digest = secure(JArray(JChar)(password)), JArray(JChar)(hashed)
         print(user, hasher.verifyHash(word, digest))
+JClass("org.elasticsearch.common.logging.LogConfigurator").configureESLogging()
+JClass("org.elasticsearch.xpack.core.security.authz.store.ReservedRolesStore")()
 store = JClass("org.elasticsearch.xpack.security.authz.store.FileRolesStore")
 path = JClass("java.nio.file.Path").of(str(secrets / "roles.yml"))
 log = JClass("org.apache.logging.log4j.LogManager").getLogger("roles")
