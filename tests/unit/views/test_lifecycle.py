@@ -77,6 +77,7 @@ HALF: dict[str, Any] = {"checkpoints": progress(10, 9)}
 UNREADABLE: dict[str, Any] = {"checkpoints": None}
 CLOSED: dict[str, Any] = {"closed": True, "checkpoints": None}
 ANOTHER: dict[str, Any] = {"definition": "another"}
+COPY = but(NEXT, borrowed=frozenset({"view-v1-writes"}))
 STRANGER = {"restored": frozenset({"view", "view-v1-writes"})}
 
 
@@ -202,6 +203,11 @@ def test_an_index_is_behind_if_it_lacks_an_event_of_the_same_command() -> None:
                 Serve(SERVING, ("view-v1", "restored")),
                 Project(SERVING),
             ],
+        ),
+        # a copy with the view's next number has brought along what only the first may have
+        (
+            given(SERVING, COPY),
+            [Strip("view-v2", COPY.borrowed), Project(SERVING, (COPY,))],
         ),
         # the only one that people can read is a stranger: until there is a complete one
         (
