@@ -92,7 +92,7 @@ def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
 
     Exit code 1 if no index serves queries, or the one that does cannot, or if --check finds
     an index whose documents do not add up to its events; 75 if --check could not find that out of
-    all of the view's indices, as when workers write to one all the time.
+    the index that serves or of all that this program made, as when workers write all the time.
     """
     with progress_bar() as progress:
         indices = asyncio.run(
@@ -103,7 +103,9 @@ def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
     if not serving or any(index.complete is False for index in indices):
         ctx.exit(ExitCode.NO)
     unknown = [
-        one.name for one in indices if check and one.complete is None and one.of_this_program
+        one.name
+        for one in indices
+        if check and one.complete is None and (one.of_this_program or one in serving)
     ]
     if unknown:
         click.echo(

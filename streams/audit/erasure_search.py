@@ -22,7 +22,8 @@ from streams import tracing
 from streams.aggregate import Aggregate, TopicNames
 from streams.audit.erasure_report import NEVER, ErasureFinding, ErasureReport, Expiry
 from streams.audit.mentions import mentions
-from streams.commands.control import CONTROL_FIELDS
+from streams.commands.control import SIGNATURE, has_form_of_control
+from streams.commands.reader import REPEATABLE
 from streams.encryption.cipher import (
     PERSONAL,
     DecryptionError,
@@ -34,7 +35,7 @@ from streams.encryption.cipher import (
 )
 from streams.encryption.keys import master_keys, no_master_key
 from streams.kafka.clients import new_producer, started
-from streams.kafka.dead_letters import Headers, is_sealed, split_headers
+from streams.kafka.dead_letters import OWN_HEADERS, Headers, is_sealed, split_headers
 from streams.kafka.log_reader import LogReader
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
@@ -50,8 +51,8 @@ S = TypeVar("S")
 _SLACK = timedelta(minutes=6)
 _LONGEST_DELAY_MS = 10_000 * DAY_MS  # a longer one counts as never
 
-# How the names of headers begin that are this project's, and carry no personal data.
-_OWN_HEADERS = "cqrs-"
+# Names of headers that carry no personal data: ids, numbers, and what this project writes.
+_KNOWN_HEADERS = OWN_HEADERS | REPEATABLE.keys() | {tracing.HEADER, SIGNATURE}
 
 # Key of a record without a value, which belongs to no aggregate. Written to a compacted topic, it
 # makes Kafka roll the segment: the active segment is never compacted, and only a write ends it.
@@ -108,7 +109,7 @@ class PersonalDataSearch(Generic[S]):
             for command in aggregate.commands.values()
             for name, field in command.model_fields.items()
         } - personal
-        self._impersonal = {"type", *CONTROL_FIELDS, *fields, *map(to_snake, fields)}
+        self._impersonal = {"type", *fields, *map(to_snake, fields)}
 
     async def run(self) -> ErasureReport:
         """Search all topics and report the findings.
@@ -292,7 +293,9 @@ class PersonalDataSearch(Generic[S]):
     def _in_dead_letter(self, record: Record) -> _PersonalData:
         value = record.value
         if value is not None and is_sealed(record.headers):
-            return self._if_opened(lambda key: open_dead_letter(value, record.key or b"", key))
+            found = self._if_opened(lambda key: open_dead_letter(value, record.key or b"", key))
+            plain = self._in_plain(None, split_headers(record.headers)[0])  # of older versions
+            return found if plain is _PersonalData.NONE else plain
         return self._in_plain(value, split_headers(record.headers)[0])
 
     def _in_command(self, record: Record) -> _PersonalData:
@@ -300,12 +303,18 @@ class PersonalDataSearch(Generic[S]):
 
     def _in_plain(self, value: bytes | None, headers: Headers) -> _PersonalData:
         """Find personal data in what a producer wrote: all that is not known to be none."""
-        data = _object_in(value)
-        is_known = not value if data is None else data.keys() <= self._impersonal
-        is_known = is_known and all(
-            name == tracing.HEADER or name.startswith(_OWN_HEADERS) for name, _ in headers
-        )
+        is_known = not value or has_form_of_control(value) or self._is_impersonal(value)
+        is_known = is_known and all(name in _KNOWN_HEADERS for name, _ in headers)
         return _PersonalData.NONE if is_known else _PersonalData.PLAIN
+
+    def _is_impersonal(self, value: bytes) -> bool:
+        """Whether a value has fields of commands alone, none of them personal or nested."""
+        data = _object_in(value)
+        return (
+            data is not None
+            and data.keys() <= self._impersonal
+            and not any(isinstance(one, (dict, list)) for one in data.values())
+        )
 
     def _if_opened(self, open_with: Callable[[bytes], object]) -> _PersonalData:
         """Return SEALED if one of the keys opens the data, else NONE."""

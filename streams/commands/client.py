@@ -127,7 +127,8 @@ class KafkaCommandBus(CommandBus[Outcome]):
             reader = await resources.enter_async_context(
                 started(new_consumer(self._settings), self._settings)
             )
-            await self._go_to_end(reader)
+            reader.assign(partitions_of(self._settings, self._names.outcomes))
+            await _go_to_end(reader)
             self._reading = asyncio.create_task(self._read(reader))
             resources.push_async_callback(self._stop_reading)
             self._resources = resources.pop_all()
@@ -212,12 +213,6 @@ class KafkaCommandBus(CommandBus[Outcome]):
             if not self._pending[record.key]:
                 del self._pending[record.key]
 
-    async def _go_to_end(self, reader: AIOKafkaConsumer) -> None:
-        partitions = partitions_of(self._settings, self._names.outcomes)
-        reader.assign(partitions)
-        for partition, end in (await reader.end_offsets(partitions)).items():
-            reader.seek(partition, end)
-
     async def _read(self, reader: AIOKafkaConsumer) -> None:
         """Deliver outcomes as they come. When Kafka fails, those who wait now get a Transient."""
         while True:
@@ -228,7 +223,7 @@ class KafkaCommandBus(CommandBus[Outcome]):
                 if isinstance(error, PartitionFatal):  # behind the damage are outcomes again
                     why = str(error)
                     with suppress(KafkaError):
-                        await self._go_to_end(reader)
+                        await _go_to_end(reader)
                 self._fail_pending(
                     Transient(
                         f"Kafka failed while outcomes were read ({why}): send the command again "
@@ -271,3 +266,8 @@ class KafkaCommandBus(CommandBus[Outcome]):
     async def _stop_reading(self) -> None:
         await cancel(self._reading)
         self._fail_pending(Transient(_CLOSED))
+
+
+async def _go_to_end(reader: AIOKafkaConsumer) -> None:
+    for partition, end in (await reader.end_offsets(reader.assignment())).items():
+        reader.seek(partition, end)

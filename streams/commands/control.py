@@ -48,9 +48,6 @@ class DropParked(Control, frozen=True, kw_only=True, tag="DropParked"):
     through: int
 
 
-CONTROL_FIELDS: Final = tuple(field.encode_name for field in msgspec.structs.fields(DropParked))
-"""Names of the fields of all control records, but for their type."""
-
 _decode: Any = msgspec.json.Decoder(ReplayParked | DropParked).decode
 _NAMES = [b"ReplayParked", b"DropParked"]
 
@@ -76,6 +73,15 @@ def encode_control(control: Control, topic: str, key: bytes) -> OutputRecord:
     """Return the record of a control, signed with the control key, for this command topic."""
     aggregate, value = control.aggregate_id.encode(), msgspec.json.encode(control)
     return OutputRecord(aggregate, value, [(SIGNATURE, _sign(key, topic, aggregate, value))])
+
+
+def has_form_of_control(value: bytes) -> bool:
+    """Return whether a value is a control and nothing else, whoever has written it."""
+    try:
+        encoded = msgspec.json.encode(_decode(value))
+    except msgspec.MsgspecError:
+        return False
+    return bool(msgspec.json.decode(encoded) == msgspec.json.decode(value))
 
 
 def read_control(record: Record, key: bytes | None) -> Control | None:

@@ -14,7 +14,7 @@ from models.messages import Command, command_id_at, parse_command
 from streams.kafka.records import Record, source_of, time_of
 
 # Fields that headers may repeat: wire name -> attribute of the command.
-_REPEATABLE = {
+REPEATABLE = {
     "id": "id",
     "aggregateId": "aggregate_id",
     "expectedVersion": "expected_version",
@@ -97,7 +97,7 @@ def identify(record: Record) -> tuple[UUID | None, str | None]:
 
 def _check_headers(record: Record, command: Command) -> None:
     for name, value in record.headers:
-        attribute = _REPEATABLE.get(name)
+        attribute = REPEATABLE.get(name)
         if attribute is not None:
             agrees = _is_written(value, getattr(command, attribute))
         elif name == "type":

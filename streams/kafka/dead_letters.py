@@ -43,6 +43,14 @@ _WHOLE = b"2"
 # topic until retention removes it.
 WITHHELD = "cqrs-dead-withheld"
 
+OWN_HEADERS = frozenset(
+    {
+        *(CODE, REASON, SOURCE_TOPIC, SOURCE_PARTITION, SOURCE_OFFSET, SOURCE_TIMESTAMP),
+        *(DECIDED_BY, SENT_AGAIN, VIEW, CUT, CUT_KEY, SEALED, WITHHELD),
+    }
+)
+"""Names of all headers that this module writes. A record that was sent again has some of them."""
+
 # The broker's limit is for a batch with its envelope, and is applied after compression: a command
 # that was small when compressed can be larger than any dead letter.
 _MAX_BYTES = OUTPUT_BYTES - 64 * 1024

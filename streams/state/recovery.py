@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer
@@ -177,7 +178,9 @@ async def _check_other_partitions(
     written = [changelog for changelog, end in ends.items() if end]
     logs = LogReader(consumer, consumer)
     for changelog in written:
-        stored = await last_position(logs, names, changelog.partition)
+        stored = None
+        with suppress(PartitionFatal):  # a damaged log parks its own partition alone
+            stored = await last_position(logs, names, changelog.partition)
         if stored is not None and stored.partitions is not None:
             check_partitions(tp, stored, (), settings.partitions)
             return

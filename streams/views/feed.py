@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from aiokafka import AIOKafkaConsumer
 from aiokafka.structs import TopicPartition
 
-from models.errors import Fatal, PartitionFatal, Transient
+from models.errors import PartitionFatal, Transient
 from models.messages import Event
 from streams.concurrency import gather_or_cancel
 from streams.kafka.clients import new_consumer, started
@@ -115,7 +115,7 @@ class Feed(Generic[E]):
         position = await self._writers[partition.partition].start()
         begin = (await consumer.beginning_offsets([partition]))[partition]
         if begin > position:
-            raise Fatal(
+            raise PartitionFatal(
                 f"{name_of(partition)} begins at {begin}: the events before are gone, and a view "
                 "without them would be wrong; restore the topic from a backup"
             )

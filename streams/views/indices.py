@@ -220,7 +220,7 @@ class ViewIndices:
         if isinstance(action, Follow):
             state = action.index
             names = [self._followed, writes_alias(state.name)]
-            names += [state.identity] if state.identity else []
+            names += [state.identity]
             added = [{"add": {"index": state.name, "alias": name}} for name in names]
             await self._update_aliases(*_if_it_is(state), *added)
         elif isinstance(action, Serve):
@@ -325,10 +325,9 @@ class ViewIndices:
                 "CQRS_NAMESPACE"
             )
         settings = description["settings"]["index"]
-        # The name of a copy that was restored beside it is another one; so is its identity.
-        identity = meta.get("identity")
-        if identity is not None and not identity.startswith(f"{name}-is-"):
-            identity = None
+        identity = meta.get("identity", "")
+        if not identity.startswith(f"{name}-is-"):  # of an older version, or a copy of another one
+            identity = f"{name}-is-{settings['uuid'].encode().hex()}"
         return IndexState(
             name=name,
             number=number,
@@ -342,13 +341,12 @@ class ViewIndices:
             followed=self._followed in aliases,
             serving=self.alias in aliases,
             served=self._served in aliases,
-            writable=writes_alias(name) in aliases and identity in (None, *aliases),
+            writable=writes_alias(name) in aliases and identity in aliases,
             borrowed=frozenset(
                 alias
                 for alias in aliases
                 if self._is_of_one(alias)
-                and alias != writes_alias(name)
-                and not alias.startswith(f"{name}-is-")
+                and not re.fullmatch(rf"{re.escape(name)}-(writes|is-[0-9a-f]+)", alias)
             ),
             closed=settings.get("verified_before_close") == "true",
             loading=settings.get("refresh_interval") == LOADING_SETTINGS["refresh_interval"],
@@ -362,7 +360,7 @@ def _remove(index: str, alias: str) -> dict[str, Any]:
 
 def _if_it_is(state: IndexState) -> list[dict[str, Any]]:
     """Return steps that fail if the index is not the one that was seen, and change nothing."""
-    if state.identity is None or not state.writable:
+    if not state.writable:
         return []
     return [
         _remove(state.name, state.identity),

@@ -45,6 +45,10 @@ E = TypeVar("E", bound=Event)
 T = TypeVar("T")
 
 
+class _Incomplete(Exception):  # noqa: N818 - a finding
+    """The documents of an index do not add up to its events."""
+
+
 class Rebuild(Generic[E]):
     """One rebuild of a view; call `run` once."""
 
@@ -90,7 +94,10 @@ class Rebuild(Generic[E]):
             async with open_helpers(self._processes - 1) as helpers:
                 await self._load(store, helpers)
                 await self._indices.finish_loading(state.name)
-                await self._check(store, helpers)
+                try:
+                    await self._check(store, helpers)
+                except _Incomplete as error:
+                    raise Fatal(f"{error}: {await self._give_up(state)}") from None
                 # events of the meantime, so that little is left to the workers
                 await self._load(store, helpers)
             if await event_log(self._settings, self._view) != self._log:
@@ -106,6 +113,16 @@ class Rebuild(Generic[E]):
                     f"{error}: if another rebuild is at work on {state.name}, wait until it has "
                     "ended; else run this again"
                 ) from None
+
+    async def _give_up(self, state: IndexState) -> str:
+        """Delete an index that a worker would follow and show; return what to do next."""
+        found = (await self._indices.look(None)).find(state.key)
+        if found is None or found.followed or found.serving:
+            return (
+                f"a worker follows it already; rebuild again, then `cqrs views prune` {state.name}"
+            )
+        await self._indices.drop(state.name)
+        return "it was deleted, run this again"
 
     async def _is_followed_by_workers(self) -> bool:
         self._has_workers = self._has_workers or await has_workers(self._settings, self._view)
@@ -136,7 +153,7 @@ class Rebuild(Generic[E]):
 
         Raises:
             IndexChanged: Somebody else does write to it.
-            Fatal: Their tallies differ.
+            _Incomplete: Their tallies differ.
         """
         partitions = range(self._log.partitions)
         before = (await store.checkpoints(partitions)).checkpoints
@@ -169,12 +186,11 @@ class Rebuild(Generic[E]):
         for number, tallies in enumerate(zip(*found, strict=True)):
             sum_of_slices, expected = total(tallies), checkpoints[number].tally
             if sum_of_slices != expected:
-                await self._indices.drop(store.name)  # else a worker would follow and show it
-                raise Fatal(
+                raise _Incomplete(
                     f"{store.name} is not complete: of partition {number} its documents contain "
                     f"{sum_of_slices.events} events (checksum {sum_of_slices.checksum:016x}) where "
                     f"it was given {expected.events} ({expected.checksum:016x}); something else "
-                    "writes to it, or Elasticsearch has lost some. It was deleted: run this again"
+                    "writes to it, or Elasticsearch has lost some"
                 )
 
 

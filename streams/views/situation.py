@@ -48,7 +48,7 @@ class IndexState:
         partitions: Number of partitions that it was created for; None if it does not say.
         topic: Id of the event topic that it was created for; empty if it does not say.
         shards: Number of its primary shards.
-        identity: Alias that only this index has; None if it was created without one.
+        identity: Alias that only this index may have.
         followed: Whether workers keep it up to date.
         serving: Whether the view's alias points to it.
         served: Whether the alias points to it, or did before.
@@ -69,7 +69,7 @@ class IndexState:
     partitions: int | None = None
     topic: str = ""
     shards: int = 1
-    identity: str | None = None
+    identity: str = ""
     followed: bool = False
     serving: bool = False
     served: bool = False

@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from aiokafka.errors import KafkaError
 from faust.types import TP, TopicT
 
-from models.errors import Fatal, Transient
+from models.errors import Fatal, PartitionFatal, Transient
 from models.messages import Event
 from streams.aggregate import TopicNames
 from streams.concurrency import cancel
@@ -98,7 +98,7 @@ class _ViewWorker(Generic[E]):
     async def _last_positions(self) -> Mapping[int, int]:
         try:
             return await last_positions(self._app.settings, self.names.events)
-        except Unreachable as error:  # an outage: a worker waits for its end
+        except (Unreachable, PartitionFatal) as error:  # an outage, or a damaged log: waited for
             raise Transient(str(error)) from error
 
     async def _restart(self, partitions: Collection[int]) -> None:

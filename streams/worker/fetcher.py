@@ -24,6 +24,7 @@ from mode import Service
 from streams.kafka.aiokafka_patches import read_within_bounds
 from streams.kafka.clients import stop
 from streams.kafka.connections import use_own_connections
+from streams.kafka.permissions import NOT_ALLOWED
 from streams.kafka.records import Record, size_of
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
 from streams.worker.host import Host
@@ -155,6 +156,8 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
             records: Sequence[Record] = ()
             try:
                 records = _take(result, max_records)
+            except NOT_ALLOWED:
+                raise  # it concerns the worker
             except Exception as error:  # its driver decides what becomes of the partition
                 failure = error
             if failure is not None or not result.has_more():

@@ -51,9 +51,7 @@ def evaluate(expression: promql.Expr, history: History, now: float) -> Vector | 
         case promql.VectorSelector():
             return {
                 labels: samples[-1][1]
-                for labels, samples in _select(
-                    expression, history, now - _offset_s(expression), _LOOKBACK_S
-                ).items()
+                for labels, samples in _select(expression, history, now, _LOOKBACK_S).items()
             }
         case promql.AggregateExpr():
             return _aggregate(expression, _vector(expression.expr, history, now))
@@ -87,10 +85,6 @@ def _select(
             if within:
                 found[labels] = within
     return found
-
-
-def _offset_s(selector: promql.VectorSelector) -> float:
-    return float(selector.offset.total_seconds()) if selector.offset else 0.0
 
 
 def _matches(matcher: Any, value: str) -> bool:
@@ -147,6 +141,14 @@ def _increase(values: Sequence[float]) -> float:
 
 
 def _combine(operation: str, left: Vector | float, right: Vector | float) -> Vector | float:
+    if operation == "or":
+        assert not isinstance(left, float)
+        assert not isinstance(right, float)
+        both = set(map(_nameless, left))
+        return {
+            **left,
+            **{one: value for one, value in right.items() if _nameless(one) not in both},
+        }
     if operation in ("and", "unless"):
         assert not isinstance(left, float)
         assert not isinstance(right, float)

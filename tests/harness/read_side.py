@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from uuid import UUID
 
 from aiokafka.structs import TopicPartition
+from elasticsearch import AsyncElasticsearch
 from msgspec.structs import replace
 
 from agents.user_views import USER_VIEWS
@@ -130,3 +131,19 @@ async def follow(indices: ViewIndices, number: int) -> None:
     """Let workers follow this index."""
     (state,) = [one for one in await indices.all() if one.number == number]
     await indices.carry_out(Follow(state))
+
+
+@asynccontextmanager
+async def snapshot(client: AsyncElasticsearch, index: str) -> AsyncIterator[str]:
+    """Make a snapshot of an index as it is now; the repository's name is the index's."""
+    repository = f"snapshots-{index}"
+    location = {"type": "fs", "settings": {"location": index}}
+    await client.snapshot.create_repository(name=repository, repository=location)
+    await client.snapshot.create(
+        repository=repository, snapshot="first", indices=index, wait_for_completion=True
+    )
+    try:
+        yield repository
+    finally:
+        await client.snapshot.delete(repository=repository, snapshot="first")
+        await client.snapshot.delete_repository(name=repository)

@@ -15,7 +15,6 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 from aiokafka.admin import RecordsToDelete
 from aiokafka.structs import TopicPartition
-from elasticsearch import AsyncElasticsearch
 
 from agents.client import all_users_by_email, open_queries
 from agents.user_audit import verify_users
@@ -48,6 +47,7 @@ from tests.harness.read_side import (
     registered,
     send_events,
     serve,
+    snapshot,
     view_dead_letters,
 )
 from tests.harness.traffic import Traffic, open_traffic, records_of
@@ -429,22 +429,6 @@ async def test_a_rebuild_writes_the_dead_letters_of_its_index(deploy: Deploy) ->
     assert report.findings["I4"].first is None
     assert report.known_missing == 1
     assert set(await view_dead_letters(deployed)) == letters
-
-
-@asynccontextmanager
-async def snapshot(client: AsyncElasticsearch, index: str) -> AsyncIterator[str]:
-    """A snapshot of an index as it is now; the repository's name is the index's."""
-    repository = f"snapshots-{index}"
-    location = {"type": "fs", "settings": {"location": index}}
-    await client.snapshot.create_repository(name=repository, repository=location)
-    await client.snapshot.create(
-        repository=repository, snapshot="first", indices=index, wait_for_completion=True
-    )
-    try:
-        yield repository
-    finally:
-        await client.snapshot.delete(repository=repository, snapshot="first")
-        await client.snapshot.delete_repository(name=repository)
 
 
 @pytest.mark.parametrize("idle", [True, False], ids=["idle", "amid commands"])

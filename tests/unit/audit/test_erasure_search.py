@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any, cast
+from uuid import uuid4
 
 import orjson
 import pytest
@@ -57,6 +58,9 @@ CONFIGS: Mapping[str, Mapping[str, int]] = {
     NAMES.dead_views: {"segment.ms": DAY, "retention.ms": 14 * DAY},
     NAMES.commands: {"segment.ms": DAY, "retention.ms": 7 * DAY},
 }
+
+
+DROP = {"type": "DropParked", "id": str(uuid4()), "aggregateId": USER, "first": 1, "through": 2}
 
 
 class Logs:
@@ -212,7 +216,13 @@ async def test_unlimited_settings_are_never(unlimited: int) -> None:
     [
         ({"type": "DeactivateUser", "aggregateId": USER, "expectedVersion": 1}, (), 0),
         ({"type": "RegisterUser", "aggregate_id": USER, "registration_source": "web"}, (), 0),
-        ({"type": "DropParked", "id": "x", "aggregateId": USER, "first": 1, "through": 2}, (), 0),
+        (DROP, (), 0),
+        ({**DROP, "first": "Anna"}, (), 1),
+        ({**DROP, "name": "Anna"}, (), 1),
+        ({"type": "RegisterUser", "aggregateId": USER, "first": "Anna"}, (), 1),
+        ({"type": "DeactivateUser", "aggregateId": {"id": USER, "email": "a@b.c"}}, (), 1),
+        ({"type": "DeactivateUser", "aggregateId": USER}, [("aggregateId", b"user-1")], 0),
+        ({"type": "DeactivateUser", "aggregateId": USER}, [("cqrs-user", b"a@b.c")], 1),
         ({"type": "DeactivateUser", "aggregateId": USER}, [("traceparent", b"00-1-2-00")], 0),
         ({"type": "DeactivateUser", "aggregateId": USER}, [("cqrs-control", b"x")], 0),
         ({"type": "DeactivateUser", "aggregateId": USER}, [("user", b"anna@example.org")], 1),

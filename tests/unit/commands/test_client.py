@@ -25,11 +25,11 @@ class Damaged:
     """A consumer of outcomes; where it reads first, one partition is damaged."""
 
     def __init__(self) -> None:
-        self.positions: dict[TopicPartition, int] = {}
+        self.positions = {TopicPartition("users.outcomes.v1", number): 0 for number in range(2)}
         self.reads = 0
 
-    def assign(self, partitions: Collection[TopicPartition]) -> None:
-        self.positions = dict.fromkeys(partitions, 0)
+    def assignment(self) -> Collection[TopicPartition]:
+        return self.positions.keys()
 
     async def end_offsets(self, tps: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(tps, 7)
