@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -143,10 +144,7 @@ async def test_a_partition_that_cannot_continue_stops_no_other(deploy: Deploy) -
     """Its reason is in the health; a rebalance after the repair lets it continue."""
     deployed = deploy("commands", partitions=2, health_port=0)
     worker = deployed.workers[0]
-    users = [f"user-{number}" for number in range(20)]
-    first, second = (
-        [user for user in users if partition_of(user.encode(), 2) == n] for n in (0, 1)
-    )
+    first, second = users_of_two_partitions()
     await dispatch(deployed, register(first[0]), register(second[0]))
     worker.terminate()
     async with (
@@ -174,6 +172,25 @@ async def test_a_partition_that_cannot_continue_stops_no_other(deploy: Deploy) -
     assert isinstance(outcome, Accepted)
 
 
+def segment_of(stack: EmbeddedStack, topic: str, partition: int) -> Path:
+    """The file of a short log on the broker's disk."""
+    return stack.home / "data" / "kafka" / f"{topic}-{partition}" / f"{0:020}.log"
+
+
+def overwrite(segment: Path, at: int, content: bytes) -> None:
+    with segment.open("r+b") as file:
+        file.seek(at)
+        file.write(content)
+
+
+def users_of_two_partitions() -> tuple[list[str], list[str]]:
+    users = [f"user-{number}" for number in range(20)]
+    first, second = (
+        [user for user in users if partition_of(user.encode(), 2) == n] for n in (0, 1)
+    )
+    return first, second
+
+
 # What a disk has made of a batch, from which byte on: some bits of a record have changed, so its
 # checksum is wrong; zeros, in which the broker finds no batch.
 DAMAGE = {"record": (70, b"\x00\xff"), "zeros": (0, bytes(61))}
@@ -185,21 +202,15 @@ async def test_a_batch_that_is_damaged_on_disk_stops_one_partition(
 ) -> None:
     """What precedes it is decided; every worker that read it ended, one after the other."""
     deployed = deploy(partitions=2)
-    users = [f"user-{number}" for number in range(20)]
-    first, second = (
-        [user for user in users if partition_of(user.encode(), 2) == n] for n in (0, 1)
-    )
-    folder = stack.home / "data" / "kafka" / f"{deployed.names.commands}-0"
-    segment = folder / f"{0:020}.log"
+    first, second = users_of_two_partitions()
+    segment = segment_of(stack, deployed.names.commands, 0)
     async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
         await send(producer, deployed, [to_wire(register(first[0]))])
         size = segment.stat().st_size
         await send(producer, deployed, [to_wire(register(first[1]))])
         whole = segment.read_bytes()
         at, bytes_ = DAMAGE[damage]
-        with segment.open("r+b") as file:
-            file.seek(size + at)
-            file.write(bytes_)
+        overwrite(segment, size + at, bytes_)
         assert segment.read_bytes() != whole
 
         worker = deployed.start("commands")
@@ -212,10 +223,28 @@ async def test_a_batch_that_is_damaged_on_disk_stops_one_partition(
         assert "[0] is damaged on its broker" in done.stderr
         assert done.returncode == 75, done.stdout + done.stderr
 
-        with segment.open("r+b") as file:
-            file.write(whole)
+        overwrite(segment, 0, whole)
         deployed.start("commands")
         await outcomes.reach(3)
     assert worker.is_running
     report = await verify(deployed.settings, USERS)
     assert (report.first_violation, report.commands) == (None, 3)
+
+
+async def test_a_changelog_that_is_damaged_stops_no_partition_that_begins(
+    stack: EmbeddedStack, deploy: Deploy
+) -> None:
+    """One without any state asks the others for the number of partitions."""
+    deployed = deploy("commands", partitions=2)
+    worker = deployed.workers[0]
+    first, second = users_of_two_partitions()
+    await dispatch(deployed, register(first[0]))
+    worker.terminate()
+    changelog = segment_of(stack, deployed.names.changelog, 0)
+    overwrite(changelog, 0, bytes(changelog.stat().st_size))
+    worker.start()
+    (outcome,) = await dispatch(deployed, register(second[0]))
+    assert isinstance(outcome, Accepted)
+    await wait_until(lambda: "commands.v1[0] is parked" in worker.log_text)
+    assert f"{deployed.names.changelog}[0] is damaged on its broker" in worker.log_text
+    assert worker.is_running
