@@ -27,6 +27,7 @@ from streams.audit.trail import Hop
 from streams.logs import name_of
 from streams.settings import Settings
 
+_MAX_MINUTES = 10 * 366 * 24 * 60  # more than topics keep; `datetime` has a first year
 _VIEW_TIMEOUT_S = 3600.0  # the longest that a query waits; --timeout ends it sooner
 
 # What is waited for after each hop, and what has to run for it.
@@ -61,8 +62,6 @@ class FollowedHop:
     """Of the event."""
     outcome: Outcome | None = None
 
-
-_MAX_MINUTES = 10 * 366 * 24 * 60
 
 _OUTPUT = Output(
     FollowedHop,

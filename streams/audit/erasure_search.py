@@ -291,12 +291,12 @@ class PersonalDataSearch(Generic[S]):
         return found
 
     def _in_dead_letter(self, record: Record) -> _PersonalData:
-        value = record.value
-        if value is not None and is_sealed(record.headers):
-            found = self._if_opened(lambda key: open_dead_letter(value, record.key or b"", key))
-            plain = self._in_plain(None, split_headers(record.headers)[0])  # of older versions
-            return found if plain is _PersonalData.NONE else plain
-        return self._in_plain(value, split_headers(record.headers)[0])
+        value, (of_record, _) = record.value, split_headers(record.headers)
+        if value is None or not is_sealed(record.headers):
+            return self._in_plain(value, of_record)
+        if self._in_plain(None, of_record) is _PersonalData.PLAIN:
+            return _PersonalData.PLAIN  # an older version sealed the value alone
+        return self._if_opened(lambda key: open_dead_letter(value, record.key or b"", key))
 
     def _in_command(self, record: Record) -> _PersonalData:
         return self._in_plain(record.value, record.headers)

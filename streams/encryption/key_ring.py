@@ -116,6 +116,7 @@ class KeyRing:
 
         Raises:
             KafkaError, Transient: the topic could not be read to its end, or not in time.
+            PartitionFatal: its log is damaged.
         """
         if not ids:
             return

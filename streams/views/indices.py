@@ -219,8 +219,7 @@ class ViewIndices:
         """
         if isinstance(action, Follow):
             state = action.index
-            names = [self._followed, writes_alias(state.name)]
-            names += [state.identity]
+            names = [self._followed, writes_alias(state.name), state.identity]
             added = [{"add": {"index": state.name, "alias": name}} for name in names]
             await self._update_aliases(*_if_it_is(state), *added)
         elif isinstance(action, Serve):
@@ -294,11 +293,13 @@ class ViewIndices:
 
     def _is_ours(self, alias: str) -> bool:
         """Return whether an alias is one of those that only the view's indices may have."""
-        return alias in (self.alias, self._followed, self._served) or self._is_of_one(alias)
+        shared = (self.alias, self._followed, self._served)
+        return alias in shared or self._owner(alias) is not None
 
-    def _is_of_one(self, alias: str) -> bool:
-        """Return whether an alias is one that only a single index of the view may have."""
-        return bool(re.fullmatch(rf"{re.escape(self.alias)}-v\d+-(writes|is-[0-9a-f]+)", alias))
+    def _owner(self, alias: str) -> str | None:
+        """Return the only index of the view that may have an alias; None for any other alias."""
+        found = re.fullmatch(rf"({re.escape(self.alias)}-v\d+)-(?:writes|is-[0-9a-f]+)", alias)
+        return None if found is None else found[1]
 
     async def _read(self, state: IndexState, log: EventLog) -> IndexState:
         """Add the checkpoints to the state of an index, unless they cannot be read now."""
@@ -342,12 +343,7 @@ class ViewIndices:
             serving=self.alias in aliases,
             served=self._served in aliases,
             writable=writes_alias(name) in aliases and identity in aliases,
-            borrowed=frozenset(
-                alias
-                for alias in aliases
-                if self._is_of_one(alias)
-                and not re.fullmatch(rf"{re.escape(name)}-(writes|is-[0-9a-f]+)", alias)
-            ),
+            borrowed=frozenset(one for one in aliases if self._owner(one) not in (None, name)),
             closed=settings.get("verified_before_close") == "true",
             loading=settings.get("refresh_interval") == LOADING_SETTINGS["refresh_interval"],
         )

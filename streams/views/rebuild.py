@@ -45,10 +45,6 @@ E = TypeVar("E", bound=Event)
 T = TypeVar("T")
 
 
-class _Incomplete(Exception):  # noqa: N818 - a finding
-    """The documents of an index do not add up to its events."""
-
-
 class Rebuild(Generic[E]):
     """One rebuild of a view; call `run` once."""
 
@@ -94,10 +90,9 @@ class Rebuild(Generic[E]):
             async with open_helpers(self._processes - 1) as helpers:
                 await self._load(store, helpers)
                 await self._indices.finish_loading(state.name)
-                try:
-                    await self._check(store, helpers)
-                except _Incomplete as error:
-                    raise Fatal(f"{error}: {await self._give_up(state)}") from None
+                fault = await self._check(store, helpers)
+                if fault is not None:
+                    raise Fatal(f"{fault}: {await self._give_up(state)}")
                 # events of the meantime, so that little is left to the workers
                 await self._load(store, helpers)
             if await event_log(self._settings, self._view) != self._log:
@@ -148,12 +143,14 @@ class Rebuild(Generic[E]):
             report,
         )
 
-    async def _check(self, store: ViewStore, helpers: Sequence[Helper]) -> None:
+    async def _check(self, store: ViewStore, helpers: Sequence[Helper]) -> str | None:
         """Compare the documents of the index, which nothing else writes to, with its checkpoints.
+
+        Returns:
+            How their tallies differ; None if they do not.
 
         Raises:
             IndexChanged: Somebody else does write to it.
-            _Incomplete: Their tallies differ.
         """
         partitions = range(self._log.partitions)
         before = (await store.checkpoints(partitions)).checkpoints
@@ -186,12 +183,13 @@ class Rebuild(Generic[E]):
         for number, tallies in enumerate(zip(*found, strict=True)):
             sum_of_slices, expected = total(tallies), checkpoints[number].tally
             if sum_of_slices != expected:
-                raise _Incomplete(
+                return (
                     f"{store.name} is not complete: of partition {number} its documents contain "
                     f"{sum_of_slices.events} events (checksum {sum_of_slices.checksum:016x}) where "
                     f"it was given {expected.events} ({expected.checksum:016x}); something else "
                     "writes to it, or Elasticsearch has lost some"
                 )
+        return None
 
 
 async def _at_once(
