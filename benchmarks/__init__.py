@@ -8,7 +8,7 @@ affects all of them. No test asserts on a figure.
   sample data.
 - `peers/`: the programs that are measured beside ours; `peers/java/` is Kafka Streams.
 - `cli.py`, `report.py`, `plot.py`: the command, its tables and pages, its pictures.
-- `results/`: the kept results that `docs/performance.md` is generated from.
+- `results/`: the kept results, in a directory for each page of `docs` that is generated from them.
 
 Start reading at `rig/runner.py`, then `deciding.py`.
 """

@@ -101,7 +101,7 @@ def comparison_of(before: Result, after: Result) -> Table:
 
 
 def markdown_of(results: Sequence[Result], *, plots: str | None = None) -> str:
-    """Return the page `docs/performance.md`, in the order of the catalogue.
+    """Return a page such as `docs/performance.md`, in the order of the catalogue.
 
     With `plots` it shows the plot of each benchmark; the names of their files begin with `plots`.
     """
