@@ -92,6 +92,17 @@ def parse_command(data: object, types: Mapping[str, type[Command]]) -> Command:
     raise Poison(code, "; ".join(problems))
 
 
+def aggregate_id_in(data: Mapping[str, Any]) -> str:
+    """Return the aggregate id in a decoded command of any type, in either spelling.
+
+    Raises:
+        ValueError: it has none, it is given in both spellings, or it is not valid.
+    """
+    given = {name: data.get(name) for name in ("aggregateId", "aggregate_id")}
+    fields = {name: value for name, value in given.items() if value is not None}
+    return Command.model_validate(fields).aggregate_id
+
+
 def to_wire(command: Command) -> dict[str, Any]:
     """Return the command as a JSON-ready object, without fields that are None."""
     return {"type": type(command).__name__, **command.model_dump(mode="json", exclude_none=True)}

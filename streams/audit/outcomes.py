@@ -27,17 +27,17 @@ from models.outcomes import (
     FirstParked,
     FirstRejection,
     Outcome,
+    Parked,
     Rejection,
     Unparked,
 )
-from models.outcomes import Parked as ParkedOutcome
 from models.tokens import Point, Token
 from streams.audit.dedupe import DedupeWindows, Reply, SeenOutcome
 from streams.audit.folds import Kept
 from streams.audit.report import Report, ViolationKind
-from streams.state.parked import Parked
+from streams.state.parked import ParkedQueue
 
-NOTHING_PARKED: Final[Mapping[bytes, Parked]] = MappingProxyType({})
+NOTHING_PARKED: Final[Mapping[bytes, ParkedQueue]] = MappingProxyType({})
 
 
 class _SeenEvent(NamedTuple):
@@ -135,7 +135,7 @@ class OutcomeAudit:
         self,
         kept: Kept,
         exists_at: Callable[[str, int], bool],
-        parked: Mapping[bytes, Parked] = NOTHING_PARKED,
+        parked: Mapping[bytes, ParkedQueue] = NOTHING_PARKED,
     ) -> None:
         """Compare what was added.
 
@@ -188,7 +188,7 @@ class OutcomeAudit:
         """Check that a command has one final outcome, or is parked and has none."""
         self._i7.checked += 1
         outcomes = self._outcomes.get(offset, [])
-        final = [one for one in outcomes if one.status != ParkedOutcome.status]
+        final = [one for one in outcomes if one.status != Parked.status]
         was_parked = len(outcomes) - len(final)
         listed = ", ".join(f"{outcome.status} at offset {outcome.offset}" for outcome in outcomes)
         name = f"the command at offset {offset}"
@@ -266,8 +266,7 @@ class OutcomeAudit:
     ) -> None:
         """Check that what a duplicate repeats was parked then."""
         if not any(
-            one.status == ParkedOutcome.status and one.command_id == outcome.command_id
-            for one in repeated
+            one.status == Parked.status and one.command_id == outcome.command_id for one in repeated
         ):
             self._i1.violated(
                 f"the command {outcome.command_id} at offset {source} is a duplicate of one at "

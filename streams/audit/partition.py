@@ -25,7 +25,7 @@ from streams.encryption.keys import PartitionKeys
 from streams.kafka.dead_letters import dead_letter_source, decided_at, is_marker
 from streams.kafka.records import Record
 from streams.logs import name_of
-from streams.state.parked import Parked, decode_parked, parked_id
+from streams.state.parked import ParkedQueue, decode_parked, parked_id
 
 S = TypeVar("S")
 
@@ -137,7 +137,7 @@ class PartitionAudit(Generic[S]):
         """Compare only the events that were added with these states, as `conclude` does."""
         self._history.conclude({key: state[key] for key in state if parked_id(key) is None})
 
-    def _parked_in(self, state: Mapping[bytes, bytes]) -> Mapping[bytes, Parked]:
+    def _parked_in(self, state: Mapping[bytes, bytes]) -> Mapping[bytes, ParkedQueue]:
         found = {}
         for key, value in state.items():
             id_ = parked_id(key)

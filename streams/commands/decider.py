@@ -23,7 +23,7 @@ from streams.commands.reader import CommandReader
 from streams.commands.repository import EventSourcedRepository
 from streams.kafka.partitioner import check_partition
 from streams.kafka.records import Record, time_of
-from streams.state.parked import Failure, Parked, ParkedCommand
+from streams.state.parked import Failure, ParkedCommand, ParkedQueue
 from streams.state.snapshot import Remembered, RememberedAcceptance, RememberedRejection
 from streams.worker.logs import log_defect
 
@@ -56,7 +56,7 @@ class Obeyed(msgspec.Struct, frozen=True):
     reason: str | None = None
 
     @classmethod
-    def leaving(cls, left: Parked | None) -> Obeyed:
+    def leaving(cls, left: ParkedQueue | None) -> Obeyed:
         """Return that these commands are left."""
         if left is None:
             return cls(0)
@@ -232,7 +232,7 @@ class Decider(Generic[S]):
         return poison if parked is None else Waits(parked.failure, 0)
 
     async def _decide_behind(
-        self, record: Record, command: Readable, parked: Parked
+        self, record: Record, command: Readable, parked: ParkedQueue
     ) -> Decision | Ending:
         """Decide about a record whose aggregate has parked commands."""
         if isinstance(command, Control):
@@ -262,11 +262,11 @@ class Decider(Generic[S]):
         except Poison:  # the state is unreadable: the command waits, and may be decided later
             return None
 
-    async def _replay(self, record: Record, parked: Parked) -> Ending:
+    async def _replay(self, record: Record, parked: ParkedQueue) -> Ending:
         """Decide the parked commands in order, until one fails again."""
         assert record.key is not None, "it has parked commands"
         ended: list[Ended] = []
-        left: Parked | None = None
+        left: ParkedQueue | None = None
         for waiting in parked.commands:
             found = self._parked.open(record.key, waiting)
             if isinstance(found, Poison):
@@ -284,7 +284,7 @@ class Decider(Generic[S]):
         self._parked.put(record.key, left)
         return Ending(Obeyed.leaving(left), ended)
 
-    def _drop(self, record: Record, drop: DropParked, parked: Parked) -> Ending:
+    def _drop(self, record: Record, drop: DropParked, parked: ParkedQueue) -> Ending:
         """Make dead letters of the first parked commands."""
         assert record.key is not None, "it has parked commands"
         number = parked.count_through(drop.through)
@@ -296,7 +296,7 @@ class Decider(Generic[S]):
         return Ending(Obeyed.leaving(left), ended)
 
     async def _overtake(
-        self, record: Record, command: Command, parked: Parked
+        self, record: Record, command: Command, parked: ParkedQueue
     ) -> Decision | Ending:
         """Decide a command at once; if it erases the aggregate, nothing waits any longer."""
         assert record.key is not None, "it has parked commands"

@@ -36,8 +36,8 @@ from streams.settings import Settings
 from streams.state.parked import (
     PARKED_PREFIX,
     Content,
-    Parked,
     ParkedCommand,
+    ParkedQueue,
     decode_content,
     decode_parked,
     parked_id,
@@ -52,7 +52,7 @@ class ParkedAggregate:
 
     partition: int
     aggregate_id: str
-    parked: Parked
+    parked: ParkedQueue
     contents: Sequence[Content | None]
     """Value and headers of each; None if it is encrypted and cannot be decrypted here."""
 

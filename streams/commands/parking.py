@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from prometheus_client import Gauge
 
 from models.errors import PartitionFatal, Poison
-from models.messages import Command, command_id_at
+from models.messages import Command, aggregate_id_in, command_id_at
 from streams import metrics
 from streams.encryption.cipher import DecryptionError
 from streams.encryption.sealer import PartitionSealer
@@ -28,8 +28,8 @@ from streams.logs import name_of
 from streams.state.parked import (
     PARKED_PREFIX,
     Content,
-    Parked,
     ParkedCommand,
+    ParkedQueue,
     decode_content,
     decode_parked,
     encode_content,
@@ -65,7 +65,7 @@ class ParkedCommands:
         self._tp = tp
         self._partitions = partitions
         self._sealer = sealer
-        self.by_id: dict[bytes, Parked] = {}  # to read; `put` changes it
+        self.by_id: dict[bytes, ParkedQueue] = {}  # to read; `put` changes it
         self._changed: set[bytes] = set()
         for key, value in store.reserved(PARKED_PREFIX):
             try:
@@ -81,7 +81,7 @@ class ParkedCommands:
         self.bytes = sum(one.size for one in self.by_id.values())
         self.publish()
 
-    def park(self, record: Record, command: Command | None, poison: Poison) -> Parked | None:
+    def park(self, record: Record, command: Command | None, poison: Poison) -> ParkedQueue | None:
         """Park a command that could not be decided, the first of its aggregate.
 
         Returns None if it has to be a dead letter: it is too large, or nothing says that another
@@ -106,7 +106,7 @@ class ParkedCommands:
         self.put(record.key, parked.behind(waiting))
         return len(parked.commands)
 
-    def put(self, aggregate_id: bytes, parked: Parked | None) -> None:
+    def put(self, aggregate_id: bytes, parked: ParkedQueue | None) -> None:
         """Stage these parked commands of an aggregate; None: no more.
 
         Raises:
@@ -173,7 +173,7 @@ class ParkedCommands:
             records[parked_key(id_)] = encode_parked(parked)
         return records
 
-    def _sealed(self, aggregate_id: bytes, parked: Parked) -> Parked:
+    def _sealed(self, aggregate_id: bytes, parked: ParkedQueue) -> ParkedQueue:
         seal = self._sealer.seal_parked
         return replace(
             parked,
@@ -239,9 +239,8 @@ def _id_in(record: Record) -> UUID | None:
     """
     try:
         data = orjson.loads(record.value or b"")
-        if str(data["aggregateId"]).encode() != record.key:
+        if aggregate_id_in(data).encode() != record.key:
             return None
-        Command(aggregate_id=data["aggregateId"])
         return command_id_at(source_of(record)) if data.get("id") is None else UUID(data["id"])
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, AttributeError):
         return None

@@ -138,10 +138,12 @@ class CommandPartition(Generic[S]):
         check_topic(self._tp, self._position, await topic_id(self._settings, self._tp.topic))
 
     async def process(self, records: Sequence[Record], position: int) -> None:
-        """Decide a chunk and commit the results, if it is of the topic that the position is of.
+        """Decide a chunk and commit the results, if its topic and the changelog are still the same.
 
-        A topic that was deleted and created again may have other records at the position, and a
-        worker that did not look meanwhile reads them as if they were the next ones.
+        A command topic that was deleted and created again may have other records at the position,
+        and a worker that did not look meanwhile reads them as if they were the next ones. A
+        changelog that was created again would have the position and the states of this chunk
+        alone, and the next owner could not see that all others are missing.
         """
         new = self._producer.batches
         events, outcomes, dead = new(), new(), new()
@@ -177,6 +179,7 @@ class CommandPartition(Generic[S]):
                         self._table.changelog: new(starmap(OutputRecord, changes.items())),
                     },
                     of_topic=former.topic_id,
+                    ends={self._table.changelog: self._stored.end},
                 )
         except OtherTopic as error:
             check_topic(self._tp, former, str(error))

@@ -10,7 +10,7 @@ import orjson
 
 from models.command_decoder import CommandDecoder
 from models.errors import Poison
-from models.messages import Command, command_id_at, parse_command
+from models.messages import Command, aggregate_id_in, command_id_at, parse_command
 from streams.kafka.records import Record, source_of, time_of
 
 # Fields that headers may repeat: wire name -> attribute of the command.
@@ -90,7 +90,7 @@ def identify(record: Record) -> tuple[UUID | None, str | None]:
     """
     try:
         data = orjson.loads(record.value or b"")
-        return UUID(data["id"]), str(Command(aggregate_id=data["aggregateId"]).aggregate_id)
+        return UUID(data["id"]), aggregate_id_in(data)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None, None
 

@@ -200,7 +200,9 @@ async def rebuild_states(
         position = replace(recovered.position, state=str(to))
         changes[position_key(tp)] = encode_position(position)
         batches = producer.batches(starmap(OutputRecord, changes.items()))
-        offsets = await producer.commit({names.changelog: batches})
+        offsets = await producer.commit(
+            {names.changelog: batches}, ends={names.changelog: store.end}
+        )
         store.apply(changes, offsets[names.changelog] + len(changes))
 
     fold = PartitionFold(aggregate, keys)

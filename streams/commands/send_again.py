@@ -77,7 +77,9 @@ async def send_again(
             letters = await read_dead_letters(logs, names, partition, ring)
             chosen = newest([one for one in letters if wanted(one)])
             answered = await _answered(logs, outcomes, {one.key for one in chosen})
-        unsent = [one for one in chosen if can_be_sent(one) and one.command_id not in answered]
+        unsent = [
+            one for one in chosen if can_be_sent(one) and (one.key, one.command_id) not in answered
+        ]
         size = _MAX_BATCH if rate is None else max(1, min(_MAX_BATCH, int(rate)))
         for start in range(0, len(unsent), size):
             began = time.monotonic()
@@ -132,9 +134,12 @@ def _marker(letter: DeadCommand) -> OutputRecord:
 
 async def _answered(
     logs: LogReader, outcomes: TopicPartition, keys: Collection[bytes | None]
-) -> set[UUID | None]:
-    """Return the ids of these aggregates' commands that were accepted or rejected."""
-    found: set[UUID | None] = set()
+) -> set[tuple[bytes | None, UUID | None]]:
+    """Return key and id of each of these aggregates' commands that was accepted or rejected.
+
+    A producer may use one id for several aggregates.
+    """
+    found: set[tuple[bytes | None, UUID | None]] = set()
     end = (await logs.end_offsets([outcomes]))[outcomes] if keys else 0
     async for records in logs.read(outcomes, 0, end):
         for record in records:
@@ -144,5 +149,5 @@ async def _answered(
                 except Poison:
                     continue
                 if isinstance(outcome, Accepted | Rejection):
-                    found.add(outcome.command_id)
+                    found.add((record.key, outcome.command_id))
     return found

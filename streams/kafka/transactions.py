@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import TypeVar
 
 import async_timeout
@@ -143,11 +144,17 @@ class TransactionalProducer:
         return Batches(self._producer.create_batch, records)
 
     async def commit(
-        self, outputs: Mapping[str, Batches], *, of_topic: str | None = None
+        self,
+        outputs: Mapping[str, Batches],
+        *,
+        of_topic: str | None = None,
+        ends: Mapping[str, int] = MappingProxyType({}),
     ) -> Mapping[str, int]:
         """Write all outputs (by topic), or nothing, in one transaction.
 
-        With `of_topic` nothing is committed unless the input topic has this id.
+        With `of_topic` nothing is committed unless the input topic has this id. `ends` are offsets
+        up to which outputs (by topic) were read or written before; nothing is committed if one of
+        those does not continue there.
 
         The position in the input is one of the outputs. The group's offset is not committed here:
         that would be two of five requests, only for tools that show the lag. `ChunkConsumer.commit`
@@ -158,14 +165,15 @@ class TransactionalProducer:
         Raises:
             Fenced: a newer owner exists, or the broker has given up the transaction.
             OtherTopic: the input topic has another id.
-            KafkaError, Transient: it failed, or it is not known whether it was committed. Call
-                `start` again, and read from the log what was.
+            KafkaError, Transient: it failed, or it is not known whether it was committed, or an
+                output does not continue at its end. Call `start` again, and read from the log what
+                was.
         """
         assert self._producer is not None, "start first"
         result = "failed"
         try:
             written = await self._in_time(
-                self._commit(self._producer, outputs, of_topic), "committing"
+                self._commit(self._producer, outputs, of_topic, ends), "committing"
             )
             result = "committed"
         except (ProducerFenced, InvalidProducerEpoch) as error:
@@ -198,7 +206,11 @@ class TransactionalProducer:
             ) from None
 
     async def _commit(
-        self, producer: AIOKafkaProducer, outputs: Mapping[str, Batches], of_topic: str | None
+        self,
+        producer: AIOKafkaProducer,
+        outputs: Mapping[str, Batches],
+        of_topic: str | None,
+        ends: Mapping[str, int],
     ) -> Mapping[str, int]:
         await producer.begin_transaction()
         ended = producer._txn_manager.wait_for_transaction_end()
@@ -213,6 +225,13 @@ class TransactionalProducer:
                     acknowledgements.append(sent)
             checking = asyncio.ensure_future(self._check_input(producer, outputs, of_topic))
             _, *written = await asyncio.gather(checking, *acknowledgements)
+            for batch in written:
+                if batch.offset < (end := ends.get(batch.topic, 0)):
+                    raise Transient(
+                        f"{batch.topic}[{self._tp.partition}] continued at offset {batch.offset} "
+                        f"after {end}: it was deleted and created again, or Kafka lost records "
+                        "that it had acknowledged; reading it again"
+                    )
             await producer.commit_transaction()
         except Exception:
             # If the transaction has ended early (fenced, for instance), aiokafka refuses the rest

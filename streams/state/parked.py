@@ -50,7 +50,7 @@ class ParkedCommand(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Value and headers (`encode_content`), perhaps sealed."""
 
 
-class Parked(msgspec.Struct, frozen=True, array_like=True):
+class ParkedQueue(msgspec.Struct, frozen=True, array_like=True):
     """The parked commands of one aggregate, at least one, in the order of their offsets."""
 
     failure: Failure
@@ -74,19 +74,19 @@ class Parked(msgspec.Struct, frozen=True, array_like=True):
         """Return whether one more command with this content may wait."""
         return len(self.commands) < MAX_COMMANDS and self.size + len(content) <= MAX_BYTES
 
-    def behind(self, last: ParkedCommand) -> Parked:
+    def behind(self, last: ParkedCommand) -> ParkedQueue:
         """Return these with one more command behind all others."""
-        return Parked(self.failure, (*self.commands, last))
+        return ParkedQueue(self.failure, (*self.commands, last))
 
-    def failed_again(self, ended: int, code: str, reason: str) -> Parked:
+    def failed_again(self, ended: int, code: str, reason: str) -> ParkedQueue:
         """Return what is left when `ended` commands were decided and the next one failed."""
         attempts = self.failure.attempts + 1 if ended == 0 else 1
-        return Parked(Failure(code, reason, attempts), self.commands[ended:])
+        return ParkedQueue(Failure(code, reason, attempts), self.commands[ended:])
 
-    def without_first(self, number: int) -> Parked | None:
+    def without_first(self, number: int) -> ParkedQueue | None:
         """Return what is left without the first `number` commands; None if nothing is."""
         left = self.commands[number:]
-        return Parked(replace(self.failure, attempts=0), left) if left else None
+        return ParkedQueue(replace(self.failure, attempts=0), left) if left else None
 
     def count_through(self, offset: int) -> int:
         """Return how many of the commands are up to this offset (inclusive)."""
@@ -104,7 +104,7 @@ encode_content = msgspec.msgpack.Encoder().encode
 decode_content = msgspec.msgpack.Decoder(Content).decode
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Parked).decode
+_decode = msgspec.msgpack.Decoder(ParkedQueue).decode
 
 
 def parked_key(aggregate_id: bytes) -> bytes:
@@ -117,17 +117,17 @@ def parked_id(key: bytes) -> bytes | None:
     return key[len(PARKED_PREFIX) :] if key.startswith(PARKED_PREFIX) else None
 
 
-def park(first: ParkedCommand, code: str, reason: str) -> Parked | None:
+def park(first: ParkedCommand, code: str, reason: str) -> ParkedQueue | None:
     """Return an aggregate's parked commands, when its first one failed; None: it is too large."""
-    return Parked(Failure(code, reason), (first,)) if len(first.content) <= MAX_BYTES else None
+    return ParkedQueue(Failure(code, reason), (first,)) if len(first.content) <= MAX_BYTES else None
 
 
-def encode_parked(parked: Parked | None) -> bytes:
+def encode_parked(parked: ParkedQueue | None) -> bytes:
     """Encode a value of the changelog; None is that nothing is parked any more."""
     return b"" if parked is None else _encode(parked)
 
 
-def decode_parked(value: bytes | None) -> Parked | None:
+def decode_parked(value: bytes | None) -> ParkedQueue | None:
     """Decode what `encode_parked` returned; a key that is not there is nothing, too.
 
     Raises:

@@ -128,7 +128,7 @@ def apply_after_commit(set_: Set) -> None:
         assert isinstance(store, RocksDBStore)
 
         async def apply_and_commit(
-            outputs: Mapping[str, Batches], *, of_topic: str | None = None
+            outputs: Mapping[str, Batches], **checks: Any
         ) -> Mapping[str, int]:
             changes = {
                 **self._repository.staged(),
@@ -136,7 +136,7 @@ def apply_after_commit(set_: Set) -> None:
             }
             store.apply(changes, store.end)
             store._db.flush()
-            return await commit(outputs, of_topic=of_topic)
+            return await commit(outputs, **checks)
 
         vars(self._producer)["commit"] = apply_and_commit
         await process(self, records, position)

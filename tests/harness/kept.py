@@ -30,8 +30,8 @@ from streams.state.failure_window import FailureWindow
 from streams.state.parked import (
     Content,
     Failure,
-    Parked,
     ParkedCommand,
+    ParkedQueue,
     decode_content,
     decode_parked,
     encode_content,
@@ -111,7 +111,7 @@ KEPT: Mapping[str, Kept] = {
         decode_remembered,
     ),
     "parked commands": Kept(
-        Parked(
+        ParkedQueue(
             Failure("defect", "KeyError", attempts=2), (ParkedCommand(_OFFSET, 9, _COMMAND, b"{}"),)
         ),
         encode_parked,

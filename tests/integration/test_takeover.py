@@ -122,6 +122,20 @@ async def test_a_changelog_that_was_lost(deploy: Deploy) -> None:
     assert "the state was lost" in worker.log_text.splitlines()[-1]
 
 
+async def test_a_changelog_that_is_created_again_while_a_worker_runs(deploy: Deploy) -> None:
+    """Nothing is decided after it, so nothing hides from the next owner that the state is lost."""
+    deployed = deploy("commands", partitions=1)
+    settings, names = deployed.settings, deployed.names
+    worker = deployed.workers[0]
+    async with counting(deployed) as outcomes, new_producer(settings) as producer:
+        await send(producer, deployed, generate(10))
+        await outcomes.reach(10)
+        await make_anew(settings, names, names.changelog)
+        await send(producer, deployed, generate(10, seed=2))
+        await wait_until(lambda: "the state was lost" in worker.log_text)
+        assert await outcomes.count() == 10
+
+
 async def test_a_local_store_is_not_used_for_topics_that_were_created_again(
     deploy: Deploy, tmp_path: Path
 ) -> None:

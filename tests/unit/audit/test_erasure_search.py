@@ -29,8 +29,8 @@ from streams.kafka.topics import TopicSpec
 from streams.settings import Settings
 from streams.state.parked import (
     Content,
-    Parked,
     ParkedCommand,
+    ParkedQueue,
     encode_content,
     encode_parked,
     park,
@@ -74,7 +74,7 @@ class Logs:
         log = self._records.setdefault(TopicPartition(topic, partition), [])
         log.append(line(topic, len(log), value, key.encode(), headers, partition, WRITTEN_MS))
 
-    def add_parked(self, parked: Parked | None) -> None:
+    def add_parked(self, parked: ParkedQueue | None) -> None:
         log = self._records.setdefault(TopicPartition(NAMES.changelog, PARTITION), [])
         key, value = parked_key(USER.encode()), encode_parked(parked)
         log.append(line(NAMES.changelog, len(log), value, key, (), PARTITION, WRITTEN_MS))

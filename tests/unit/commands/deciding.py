@@ -28,7 +28,7 @@ from streams.encryption.keys import PartitionKeys, master_keys
 from streams.kafka.records import Record
 from streams.kafka.transactions import OutputRecord
 from streams.settings import Settings
-from streams.state.parked import PARKED_PREFIX, Parked, decode_parked
+from streams.state.parked import PARKED_PREFIX, ParkedQueue, decode_parked
 from streams.state.recovery import Recovered
 from streams.state.store import RESERVED, MemoryStore, Position
 from streams.state.version import StateVersion
@@ -54,7 +54,7 @@ class Written:
         return list(records)
 
     async def commit(
-        self, outputs: Mapping[str, Sequence[OutputRecord]], *, of_topic: str | None
+        self, outputs: Mapping[str, Sequence[OutputRecord]], **_checks: object
     ) -> Mapping[str, int]:
         """Keep them."""
         begins = {topic: len(self.topics[topic]) for topic in outputs}
@@ -171,7 +171,7 @@ class Deciding:
             for offset, one in enumerate(self.topics[topic])
         ]
 
-    def parked(self) -> dict[bytes, Parked]:
+    def parked(self) -> dict[bytes, ParkedQueue]:
         """What is parked, by user, according to the changelog."""
         last = {one.key: one.value for one in self.topics[NAMES.changelog] if one.key is not None}
         found = {

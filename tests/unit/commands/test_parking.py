@@ -99,6 +99,8 @@ def test_a_repeated_id_is_a_duplicate_of_what_is_parked(deciding: Deciding) -> N
     "value",
     [
         {"type": "RenameUser", "aggregateId": "u"},
+        {"type": "RenameUser", "aggregate_id": "u"},
+        {"type": "RenameUser", "aggregate_id": "u", "aggregateId": None},
         {"type": "DeactivateUser", "aggregateId": "u", "schemaVersion": 2},
     ],
 )
@@ -117,6 +119,8 @@ def test_what_a_newer_program_may_know_is_parked(deciding: Deciding, value: obje
         (b"u", b"no JSON"),
         (b"u", {"type": "UpdateUserProfile", "aggregateId": "u", "email": 1}),
         (b"u", {"type": "RenameUser", "aggregateId": "v"}),
+        (b"u", {"type": "RenameUser", "aggregate_id": "v"}),
+        (b"u", {"type": "RenameUser", "aggregateId": "u", "aggregate_id": "u"}),
         (b"u", {"type": "RenameUser"}),
         (b"u", {"type": "RenameUser", "aggregateId": "u", "id": "no id"}),
         (b"u", [1]),

@@ -1,15 +1,17 @@
-"""What a command that came again is told."""
+"""What a command that came again is told, and one that cannot be read."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
+import orjson
 import pytest
 
+from models.errors import Poison
 from models.messages import event_id, indexed_event_id
 from models.outcomes import FirstAcceptance, FirstRejection
 from models.tokens import Point, Token
-from streams.commands.replies import duplicate
+from streams.commands.replies import dead_lettered, duplicate
 from streams.kafka.records import Record
 from streams.state.snapshot import RememberedAcceptance, RememberedRejection
 from tests.unit.samples import COMMAND_ID, register
@@ -50,3 +52,21 @@ def test_a_repeated_rejected_command_gets_the_reason() -> None:
     first = RememberedRejection(COMMAND_ID.bytes, "user-exists", "User already exists")
     reply = duplicate(AGAIN, register(id=COMMAND_ID), first, "cluster")
     assert reply.of == FirstRejection(code="user-exists", reason="User already exists")
+
+
+@pytest.mark.parametrize(
+    ("fields", "ids"),
+    [
+        ({"aggregateId": "user-1"}, (COMMAND_ID, "user-1")),
+        ({"aggregate_id": "user-1"}, (COMMAND_ID, "user-1")),
+        ({"aggregateId": "user-1", "aggregate_id": "user-1"}, (None, None)),
+        ({}, (None, None)),
+    ],
+)
+def test_a_dead_lettered_command_is_named_by_its_ids_in_either_spelling(
+    fields: dict[str, str], ids: tuple[UUID | None, str | None]
+) -> None:
+    value = orjson.dumps({"type": "RegisterUser", "id": str(COMMAND_ID), **fields})
+    record = Record("users.commands.v1", 3, 29, 0, b"user-1", value, ())
+    reply = dead_lettered(record, Poison("missing-field", "email: is missing"))
+    assert (reply.command_id, reply.aggregate_id) == ids

@@ -69,7 +69,7 @@ class Resends(Written):
     fenced = False
 
     async def commit(
-        self, outputs: Mapping[str, Sequence[OutputRecord]], *, of_topic: str | None = None
+        self, outputs: Mapping[str, Sequence[OutputRecord]], **_checks: object
     ) -> Mapping[str, int]:
         if self.fenced:
             raise Fenced
@@ -181,6 +181,24 @@ def test_what_its_producer_has_repeated_is_not_sent(connect: Connect) -> None:
     deciding.decide()
     deciding.topics[NAMES.outcomes].append(OutputRecord(b"u", b"of another program"))
     assert replay(deciding) == 0
+
+
+def test_the_answer_to_another_users_command_with_the_same_id_does_not_count(
+    connect: Connect,
+) -> None:
+    deciding = in_order(dead_letter_order="skip")
+    connect(deciding)
+    register(deciding, "u")
+    register(deciding, "v")
+    id_ = str(uuid4())
+    update(deciding, "Bea", "u", id=id_)
+    update(deciding, "Bea", "v", id=id_)
+    deciding.decide()
+    deciding.breaks = lambda _: False
+    update(deciding, "Bea", "v", id=id_)
+    deciding.decide()
+    assert replay(deciding) == 1
+    assert deciding.log[-1].key == b"u"
 
 
 def test_a_sealed_letter_is_sent_if_its_key_is_there(connect: Connect) -> None:

@@ -21,6 +21,7 @@ from aiokafka.errors import (
 from aiokafka.producer.transaction_manager import TransactionManager
 from faust.types import TP
 
+from models.errors import Transient
 from streams.kafka import transactions
 from streams.kafka.transactions import Fenced, OtherTopic, TransactionalProducer
 from streams.settings import Settings
@@ -140,13 +141,13 @@ class Working:
         return answered
 
 
-async def commit_of(id_: int, *answers: Any) -> Working:
+async def commit_of(id_: int, *answers: Any, **checks: Any) -> Working:
     """Commit what was made of the topic with this id; return the producer."""
     working = Working(iter(answers), {"unknown": -1, "known": 5})
     producer = TransactionalProducer(Settings(), "app", TP("input", 0))
     producer._producer = cast("Any", working)
     outputs = dict.fromkeys(("unheard", "unknown", "known"), cast("Any", Full()))
-    written = await producer.commit(outputs, of_topic=f"{id_:032x}")
+    written = await producer.commit(outputs, of_topic=f"{id_:032x}", **checks)
     assert written == dict.fromkeys(outputs, 7)
     return working
 
@@ -158,6 +159,20 @@ async def test_what_was_made_of_this_topic_is_committed() -> None:
 async def test_what_was_made_of_another_topic_of_the_same_name_is_not_committed() -> None:
     with pytest.raises(OtherTopic, match=f"{2:032x}"):
         await commit_of(1, answer(2))
+
+
+@pytest.mark.parametrize("end", [0, 6, 7])
+async def test_an_output_that_continues_at_its_end_is_committed(end: int) -> None:
+    """Markers of transactions, and aborted ones, are between the end and what is written."""
+    assert (await commit_of(1, answer(1), ends={"known": end})).committed
+
+
+async def test_an_output_that_was_created_again_is_not_committed() -> None:
+    """Its offsets begin again: it is no longer the one that the end is of."""
+    with pytest.raises(
+        Transient, match=r"known\[0\] continued at offset 7 after 8: .* created again"
+    ):
+        await commit_of(1, answer(1), ends={"unheard": 7, "known": 8})
 
 
 async def test_a_broker_that_cannot_answer_yet_is_asked_again() -> None:
