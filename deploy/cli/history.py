@@ -43,7 +43,7 @@ class History:
     partition: int
     """The partition of the user on each topic."""
     entries: Sequence[Entry]
-    """By offset."""
+    """In the order in which they were decided."""
     version: int
     """Of the state; 0 if there are no events up to then."""
     state: Mapping[str, Any] | None
@@ -118,7 +118,7 @@ def history(
 
 def _print_entry(entry: Entry) -> None:
     command = entry.command
-    name = "(removed by retention)" if command is None else command.type or "(unreadable)"
+    name = "(no longer on the topic)" if command is None else command.type or "(unreadable)"
     outcome = entry.outcome
     status = "accepted" if entry.events else "parked"  # or it waits, or its outcome has expired
     told = marked(_outcome(entry), OF_OUTCOMES[status if outcome is None else outcome.status])

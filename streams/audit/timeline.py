@@ -34,7 +34,9 @@ from streams.kafka.topics import check_topics, topic_specs
 from streams.logs import name_of
 from streams.progress import ProgressCallback, no_progress
 from streams.settings import Settings
+from streams.state.recovery import last_position
 from streams.state.snapshot import Snapshot
+from streams.state.store import Position
 
 S = TypeVar("S")
 
@@ -55,9 +57,9 @@ class Entry:
     """One record of the command topic with the aggregate's id as its key."""
 
     offset: int
-    """Its offset on the command topic."""
+    """Its offset on the command topic, or on a former one (`cqrs topics adopt`)."""
     command: CommandRecord | None
-    """None if retention has removed it."""
+    """None if retention has removed it, or if it was on a former topic."""
     outcome: Outcome | None
     """None if it is not decided yet, or if retention has removed the outcome. `Parked` if it still
     waits."""
@@ -166,13 +168,18 @@ async def read_timeline(
     names = TopicNames.of(settings, aggregate.name)
     await check_topics(settings, topic_specs(settings, names), reader(names))
     number = partition_of(aggregate_id.encode(), settings.partitions)
-    # Outcomes before events before commands: what an outcome belongs to is there when it is read.
-    read = [
-        TopicPartition(topic, number) for topic in (names.outcomes, names.events, names.commands)
-    ]
+    outcomes, events, commands, changelog = (
+        TopicPartition(topic, number)
+        for topic in (names.outcomes, names.events, names.commands, names.changelog)
+    )
     try:
-        async with open_logs(settings, read) as logs, open_key_ring(settings, names) as ring:
-            return await _Reading(aggregate, aggregate_id, logs, ring, progress).timeline(*read)
+        async with (
+            open_logs(settings, [outcomes, events, commands, changelog]) as logs,
+            open_key_ring(settings, names) as ring,
+        ):
+            position = await last_position(logs, names, number) or Position(0)
+            reading = _Reading(aggregate, aggregate_id, logs, ring, progress)
+            return await reading.timeline(outcomes, events, commands, position)
     except KafkaError as error:
         raise Transient(f"Kafka failed while reading: {type(error).__name__}; try again") from error
 
@@ -196,31 +203,44 @@ class _Reading:
         self._records_read = 0
 
     async def timeline(
-        self, outcomes: TopicPartition, events: TopicPartition, commands: TopicPartition
+        self,
+        outcomes: TopicPartition,
+        events: TopicPartition,
+        commands: TopicPartition,
+        position: Position,
     ) -> Timeline:
-        decided = await self._by_source(outcomes, lambda record: parse_outcome(record.value or b""))
+        # In this order: what an outcome belongs to is there when it is read.
+        formerly_decided, decided = await self._by_source(
+            outcomes, position.outcomes_from, lambda record: parse_outcome(record.value or b"")
+        )
         if self._ring is not None:
             await self._ring.ensure_loaded(events.partition, [self._key])
-        happened = await self._by_source(events, self._event)
+        formerly_happened, happened = await self._by_source(
+            events, position.events_from, self._event
+        )
         sent = {
             record.offset: CommandRecord(
                 time_of(record), command_type_in(record), command_id_in(record)
             )
             async for record in self._records(commands)
         }
-        entries = entries_of(sent, decided, happened)
+        former = entries_of({}, formerly_decided, formerly_happened)
         return Timeline(
             self._id,
             commands.partition,
-            entries,
+            (*former, *entries_of(sent, decided, happened)),
             tuple(self._unreadable),
             self._records_read,
         )
 
     async def _by_source(
-        self, partition: TopicPartition, read: Callable[[Record], Any]
-    ) -> Mapping[int, list[Any]]:
-        """Return what is read from the aggregate's records, by the offset of the command."""
+        self, partition: TopicPartition, start: int, read: Callable[[Record], Any]
+    ) -> tuple[Mapping[int, list[Any]], Mapping[int, list[Any]]]:
+        """Return what is read from the aggregate's records, by the offset of the command.
+
+        First that of the records before `start`, whose commands were on a former topic.
+        """
+        former: dict[int, list[Any]] = defaultdict(list)
         found: dict[int, list[Any]] = defaultdict(list)
         async for record in self._records(partition):
             try:
@@ -229,8 +249,9 @@ class _Reading:
                 place = f"{name_of(record)} offset {record.offset}"
                 self._unreadable.append(f"{place}: {poison}")
             else:
-                found[one.source.offset].append(one)
-        return found
+                by_source = former if record.offset < start else found
+                by_source[one.source.offset].append(one)
+        return former, found
 
     def _event(self, record: Record) -> EventRecord[Any]:
         keys = None

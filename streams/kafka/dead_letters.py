@@ -112,9 +112,13 @@ def dead_letter_source(record: Record) -> Source | None:
 
 
 def decided_at(record: Record, source: Source) -> int:
-    """Return the offset of the record in whose turn the command of a dead letter was decided."""
+    """Return the offset of the record in whose turn the command of a dead letter was decided.
+
+    A header of the command does not count, whatever its producer calls it.
+    """
+    _, own = split_headers(record.headers)
     try:
-        return int(dict(record.headers)[DECIDED_BY] or b"")
+        return int(dict(own)[DECIDED_BY] or b"")
     except (KeyError, ValueError):
         return source.offset
 

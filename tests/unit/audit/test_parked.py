@@ -85,6 +85,16 @@ def test_dead_letters_of_dropped_commands_are_counted(waiting: Deciding) -> None
     assert waiting.audit().first_violation is None
 
 
+def test_the_header_of_a_producer_does_not_say_when_its_command_was_decided() -> None:
+    deciding = in_order()
+    register(deciding)
+    deciding.send(b"u", b"no JSON", (DECIDED_BY, b"999999"))
+    deciding.decide()
+    report = deciding.audit()
+    assert report.first_violation is None
+    assert report.dead == 1
+
+
 def outcomes(deciding: Deciding) -> list[OutputRecord]:
     return deciding.topics[NAMES.outcomes]
 
