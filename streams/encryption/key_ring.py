@@ -28,6 +28,7 @@ from streams.encryption.keys import (
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.log_reader import LogReader, open_logs, read_to
 from streams.kafka.topics import delete_retention_s, partitions_of
+from streams.logs import name_of
 from streams.settings import Settings
 
 # Time between two reads of new records: how long a destroyed key may stay in memory.
@@ -101,6 +102,8 @@ class KeyRing:
         self._loaded: dict[int, _Loaded] = {}
         # One for each partition: a broker that is away holds up no other.
         self._reading: dict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        # How often each partition was forgotten: a read that was under way keeps nothing of it.
+        self._forgotten: dict[int, int] = defaultdict(int)
 
     def of(self, partition: int) -> PartitionKeys:
         """Return the data keys of a partition that were read so far."""
@@ -125,15 +128,19 @@ class KeyRing:
         if self._missing(partition, ids):
             tp = TopicPartition(self._topic, partition)
             end = (await self._bounds.end_offsets([tp]))[tp]
-            async with self._reading[partition]:
+            async with self._reader_of(tp):
                 await self._read_to(tp, end, ids)
             self._check_gap(tp, self._loaded.get(partition))
 
-    async def forget(self, partition: int) -> None:
-        """Drop the keys of a partition that another process reads from now on."""
-        async with self._reading[partition]:
-            if self._loaded.pop(partition, None) is not None:
-                self._committed.pause(TopicPartition(self._topic, partition))
+    def forget(self, partition: int) -> None:
+        """Drop the keys of a partition that another process reads from now on.
+
+        It waits for nothing: a rebalance does, and a read may take a minute while a broker is away.
+        """
+        self._loaded.pop(partition, None)
+        self._forgotten[partition] += 1
+        if not self._reading[partition].locked():  # else who reads it pauses it
+            self._committed.pause(TopicPartition(self._topic, partition))
 
     async def follow(self) -> None:
         """Read new records forever: a destroyed key has to go even if nobody asks for it."""
@@ -153,7 +160,7 @@ class KeyRing:
         """Check that no tombstone can have been missed while the partition was read."""
         if loaded is not None and loaded.complete_at.age > self._max_gap_s:
             raise Transient(
-                f"{self._topic}[{tp.partition}] was not read to its end within "
+                f"{name_of(tp)} was not read to its end within "
                 f"{self._max_gap_s:g} s, half of its delete.retention.ms, so the end of a key may "
                 "have been missed; if it happens again, raise that setting of the topic"
             )
@@ -172,7 +179,7 @@ class KeyRing:
         asked = Moment.now()
         # Without the lock: aiokafka asks for as long as a partition has no leader.
         end = (await self._committed.end_offsets([tp]))[tp]
-        async with self._reading[partition]:
+        async with self._reader_of(tp):
             loaded = self._loaded.get(partition)
             if loaded is None and not anew:
                 return
@@ -186,6 +193,27 @@ class KeyRing:
             loaded.complete_at = max(loaded.complete_at, asked)
             self._loaded[partition] = loaded
 
+    @asynccontextmanager
+    async def _reader_of(self, tp: TopicPartition) -> AsyncIterator[None]:
+        """Be the only one that reads a partition, during the block.
+
+        Raises:
+            Transient: `forget` was called meanwhile, so nothing is known of its keys.
+        """
+        async with self._reading[tp.partition]:
+            before = self._forgotten[tp.partition]
+            try:
+                yield
+            finally:
+                if self._forgotten[tp.partition] != before:
+                    self._loaded.pop(tp.partition, None)
+                    self._committed.pause(tp)
+            if self._forgotten[tp.partition] != before:
+                raise self._given_up(tp)
+
+    def _given_up(self, tp: TopicPartition) -> Transient:
+        return Transient(f"{name_of(tp)} was given up while it was asked for keys")
+
     async def _read_to(self, tp: TopicPartition, end: int, ids: Collection[bytes]) -> None:
         """Read a loaded partition on, up to offset `end` or until it has all keys of `ids`.
 
@@ -194,9 +222,7 @@ class KeyRing:
         """
         loaded = self._loaded.get(tp.partition)
         if loaded is None:
-            raise Transient(
-                f"{self._topic}[{tp.partition}] was given up while it was asked for keys"
-            )
+            raise self._given_up(tp)
         async for records in read_to(self._committed, tp, end):
             _apply(loaded.keys, records)
             if not self._missing(tp.partition, ids):

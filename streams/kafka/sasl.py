@@ -7,11 +7,16 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+import async_timeout
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaConnectionError
 
 from models.errors import Fatal
 from streams.settings import Settings
+
+# How long a token may take. aiokafka waits for it without a limit of its own, and meanwhile the
+# client connects to no broker at all.
+_TOKEN_TIMEOUT_S = 10.0
 
 
 class NoTokenError(KafkaConnectionError):  # type: ignore[misc]
@@ -59,9 +64,11 @@ class TokenProvider(AbstractTokenProvider):  # type: ignore[misc]
         """Return a token.
 
         Raises:
-            NoTokenError: the function has failed; what it raised may contain a secret.
+            NoTokenError: the function has failed, or has returned nothing for 10 s; what it raised
+                may contain a secret.
         """
         try:
-            return await self._function()
+            async with async_timeout.timeout(_TOKEN_TIMEOUT_S):
+                return await self._function()
         except Exception as error:
             raise NoTokenError(f"{self._name} raised {type(error).__name__}") from error

@@ -14,6 +14,7 @@ from streams.encryption.events import EventDecoder
 from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.kafka.records import Record
 from streams.settings import Settings
+from streams.views.shredded import Shredded
 from streams.worker.logs import log_defect
 
 E = TypeVar("E", bound=Event)
@@ -22,9 +23,12 @@ E = TypeVar("E", bound=Event)
 class EventReader(Generic[E]):
     """Reads events of any partition; create it with `open_event_reader`."""
 
-    def __init__(self, types: Mapping[str, type[E]], ring: KeyRing | None) -> None:
+    def __init__(
+        self, types: Mapping[str, type[E]], ring: KeyRing | None, shredded: Shredded | None = None
+    ) -> None:
         self._decoder = EventDecoder(types)
         self._ring = ring
+        self._shredded = shredded
 
     async def read(self, records: Sequence[Record]) -> list[EventRecord[E] | Poison]:
         """Return for each record its event, or the reason why it has none.
@@ -41,15 +45,18 @@ class EventReader(Generic[E]):
             for partition in {record.partition for record in slow}:
                 sealed = sealed_ids(one for one in slow if one.partition == partition)
                 await self._ring.ensure_loaded(partition, sealed)
-        return [
+        events = [
             self._decode(record) if event is None else event
             for record, event in zip(records, fast, strict=True)
         ]
+        if self._shredded is not None:
+            self._shredded.note(records, events)
+        return events
 
-    async def forget(self, partition: int) -> None:
+    def forget(self, partition: int) -> None:
         """Drop the keys of a partition that this worker no longer reads."""
         if self._ring is not None:
-            await self._ring.forget(partition)
+            self._ring.forget(partition)
 
     def _decode(self, record: Record) -> EventRecord[E] | Poison:
         keys = None if self._ring is None else self._ring.of(record.partition)
@@ -63,15 +70,24 @@ class EventReader(Generic[E]):
 
 @asynccontextmanager
 async def open_event_reader(
-    settings: Settings, names: TopicNames, types: Mapping[str, type[E]]
+    settings: Settings,
+    names: TopicNames,
+    types: Mapping[str, type[E]],
+    shredded: Shredded | None = None,
 ) -> AsyncIterator[EventReader[E]]:
     """Open a reader of an aggregate's events, with its own connections to Kafka.
+
+    Args:
+        settings: Contain the address of Kafka, and the master key.
+        names: Of the aggregate's topics.
+        types: Its event types, by name.
+        shredded: Is told all events that are read.
 
     Raises:
         Fatal: Kafka does not answer, or personal data is to be encrypted without a master key.
     """
     async with open_key_ring(settings, names) as ring:
-        yield EventReader(types, ring)
+        yield EventReader(types, ring, shredded)
 
 
 def sealed_ids(records: Iterable[Record]) -> set[bytes]:

@@ -168,6 +168,7 @@ class ViewFollower(Generic[E]):
                 )
                 if not self._leads:
                     metrics.VIEW_INDEX_POSITION.clear()  # what is seen next may be another
+                    await self._feed_others(())
                     continue  # no partition is here, or each is about to look itself
                 positions = {
                     number: writer.checkpoint.position
@@ -321,18 +322,31 @@ class ViewFollower(Generic[E]):
 
     async def _feed_others(self, others: Sequence[IndexState]) -> None:
         """Let a task feed each of these indices, for the partitions that this worker has."""
-        leads = {key for key, _ in self._leads.values()}
+        while (unwanted := self._unwanted_feed(others)) is not None:
+            await self._stop_feed(unwanted)  # a rebalance may change the partitions meanwhile
         partitions = frozenset(self._leads)
-        wanted = {one.key: one for one in others if one.key not in leads} if partitions else {}
-        for key, feeding in list(self._feeds.items()):
-            if key not in wanted or feeding.partitions != partitions or feeding.task.done():
-                await self._stop_feed(key)
-        for key, state in wanted.items():
+        for key, state in self._to_feed(others).items():
             if key not in self._feeds:
                 task = asyncio.create_task(
                     self._feed(state, partitions), name=f"feeding {state.name}"
                 )
                 self._feeds[key] = _Feeding(partitions, task)
+
+    def _to_feed(self, others: Sequence[IndexState]) -> Mapping[Key, IndexState]:
+        leads = {key for key, _ in self._leads.values()}
+        return {one.key: one for one in others if one.key not in leads} if leads else {}
+
+    def _unwanted_feed(self, others: Sequence[IndexState]) -> Key | None:
+        """Return one that has ended, or is not for these indices and this worker's partitions."""
+        wanted, partitions = self._to_feed(others), frozenset(self._leads)
+        return next(
+            (
+                key
+                for key, feeding in self._feeds.items()
+                if key not in wanted or feeding.partitions != partitions or feeding.task.done()
+            ),
+            None,
+        )
 
     async def _stop_feed(self, key: Key) -> None:
         feeding = self._feeds.pop(key, None)

@@ -118,7 +118,7 @@ class ViewPartition(Generic[E]):
     async def close(self) -> None:
         """Drop documents and keys of the partition: another worker may own it from now on."""
         self._follower.release(self._tp.partition)
-        await self._reader.forget(self._tp.partition)
+        self._reader.forget(self._tp.partition)
 
 
 @contextmanager

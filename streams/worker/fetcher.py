@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import aiokafka
@@ -20,6 +20,7 @@ from aiokafka.structs import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from mode import Service
+from mode.utils.futures import maybe_async
 
 from streams.kafka.aiokafka_patches import read_within_bounds
 from streams.kafka.clients import stop
@@ -108,12 +109,22 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
     async def getmany(  # type: ignore[override]
         self, active_partitions: set[TP] | None, timeout: float
     ) -> list[Chunk]:
-        """Return the next chunks; an empty list if none come within ``timeout`` seconds.
+        """Return the next chunks; an empty list if none come within ``timeout`` seconds."""
+        return await self.call_thread(self._fetch, timeout)  # type: ignore[no-any-return]
 
-        Bypasses Faust's method queue, where each call occupies one of two workers until it returns.
+    async def call_thread(self, fun: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function of the consumer in its thread, whatever other calls wait for.
+
+        Bypasses the method queue of Faust's thread, where each call occupies one of two workers
+        until it returns: aiokafka asks for the ends of a partition without a leader for 40 s, and
+        two of those would hold up all other partitions.
         """
-        fetching = asyncio.run_coroutine_threadsafe(self._fetch(timeout), self.thread_loop)
-        return await asyncio.wrap_future(fetching)
+
+        async def call() -> Any:
+            return await maybe_async(fun(*args, **kwargs))
+
+        called = asyncio.run_coroutine_threadsafe(call(), self.thread_loop)
+        return await asyncio.wrap_future(called)
 
     async def _fetch(self, timeout: float) -> list[Chunk]:
         """Do as ``Fetcher.fetched_records``, with the positions around each partition's records."""

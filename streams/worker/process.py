@@ -4,7 +4,7 @@
     1    it could not continue: the last line says why; or it was asked to stop and some code let no
          other run: the last lines say where
     124  it was asked to stop and did not in time: it exited as it was
-    143  it was asked to stop a second time, and exited at once
+    143  it was asked to stop a second time, a second or more after the first, and exited at once
 
 None of them loses anything. What was not committed yet is aborted, by the worker, by the next owner
 of the partition or by the broker, and done again.
@@ -21,6 +21,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from typing import Any, NoReturn, cast
 
@@ -41,6 +42,10 @@ STOP_DEADLINE_S = 9.0
 # How much later it exits if not even the thread that waits for the deadline runs: before the
 # supervisor kills it, and with time for that thread on a busy machine.
 _BLOCKED_S = 2.0
+
+# Signals within this time are one request: systemd signals a supervisor and its workers at the same
+# time, and the supervisor passes its signal on to them.
+_ONE_REQUEST_S = 1.0
 
 _SIGNALS = {signal.SIGTERM, signal.SIGINT}
 _EXIT_TOO_LATE = 124  # as timeout(1) returns
@@ -153,12 +158,17 @@ class StreamWorker(faust.Worker):
         that does not respond, delays nothing.
         """
         signal.sigwait(_SIGNALS)
+        asked = time.monotonic()
         # Takes no thread of Python's: also if code of a library lets none run, or the interpreter
         # is ending. It writes where each thread is.
         faulthandler.dump_traceback_later(STOP_DEADLINE_S + _BLOCKED_S, exit=True, file=2)
         with suppress(RuntimeError):  # the loop is closed: the process is about to end
             self.loop.call_soon_threadsafe(self._on_sigterm)
-        again = signal.sigtimedwait(_SIGNALS, STOP_DEADLINE_S)
+        while True:
+            passed = time.monotonic() - asked
+            again = signal.sigtimedwait(_SIGNALS, max(STOP_DEADLINE_S - passed, 0))
+            if again is None or time.monotonic() - asked > _ONE_REQUEST_S:
+                break
         if self._failure is not None:
             line, code = str(self._failure), 1
         elif again is not None:

@@ -17,6 +17,7 @@ from aiokafka.protocol.admin import (
 )
 
 from models.errors import Fatal
+from streams.kafka import sasl
 from streams.kafka.connections import Connection
 from streams.kafka.sasl import NoTokenError, TokenProvider, sasl_options
 from streams.settings import Settings
@@ -95,6 +96,16 @@ async def test_what_a_token_provider_raises_is_not_shown(monkeypatch: pytest.Mon
     with pytest.raises(NoTokenError) as failed:
         await TokenProvider(NAME).token()
     assert failed.value.args == (f"CQRS_KAFKA_TOKEN_PROVIDER={NAME} raised FileNotFoundError",)
+
+
+async def test_a_token_provider_that_hangs_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """aiokafka would wait for ever, and nothing that the client is asked for would end."""
+    monkeypatch.setattr(sasl, "_TOKEN_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(unsecured_tokens, "token", asyncio.Event().wait)
+    with pytest.raises(NoTokenError, match=f"{NAME} raised TimeoutError"):
+        await TokenProvider(NAME).token()
 
 
 @pytest.mark.parametrize("name", ["no_such_module:token", f"{NAME}s"])

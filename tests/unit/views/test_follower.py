@@ -18,7 +18,7 @@ from streams.views import follower as following
 from streams.views import wiring
 from streams.views.checkpoint import Checkpoint, IndexChanged
 from streams.views.follower import ViewFollower
-from streams.views.situation import EventLog, Situation
+from streams.views.situation import EventLog, IndexState, Situation
 
 LOG = EventLog("cluster", "topic", 1)
 SITUATION = Situation("user-views", "views", "user-views", USER_VIEWS.definition, LOG)
@@ -93,6 +93,31 @@ async def test_what_is_refused_ends_the_worker(
     follower = follow(Indices(Situation("v", "views", "v", "this", LOG, is_index=True)))
     with pytest.raises(Fatal, match="an index is called v"):
         await follower.watch(no_restart)
+
+
+async def test_a_worker_without_partitions_feeds_no_index(
+    follow: Callable[[Indices], ViewFollower[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rebalance may take them all while the feed of the former ones ends."""
+    follower = follow(Indices())
+    other = IndexState("user-views-v1", 1, "uuid-1", "another definition")
+    fed: list[Collection[int]] = []
+
+    async def feed(_: IndexState, partitions: Collection[int]) -> None:
+        fed.append(partitions)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            follower._leads.clear()
+
+    monkeypatch.setattr(follower, "_feed", feed)
+    await follower._feed_others([other])
+    await asyncio.sleep(0)
+    follower._leads[1] = follower._leads[0]
+    await follower._feed_others([other])
+    await asyncio.sleep(0)
+    assert fed == [{0}]
+    assert follower._feeds == {}
 
 
 async def test_an_index_is_made_when_kafka_is_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
+import async_timeout
 import pytest
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
 from aiokafka.errors import CommitFailedError
@@ -16,6 +17,7 @@ from aiokafka.structs import TopicPartition
 from faust.transport.consumer import Fetcher
 from faust.types import TP
 
+from deploy.waiting import wait_until
 from models.errors import Fatal
 from streams.kafka import aiokafka_patches
 from streams.kafka import clients as kafka
@@ -118,6 +120,50 @@ async def test_what_is_read_during_a_rebalance_is_passed_on() -> None:
     chunk = Chunk(ONE, [Record(*ONE, 0, 1_763_899_200_123, None, b"{}", ())], 0, 1)
     passed: list[object] = [message.value async for _, message in Rebalancing(chunk).getmany(1)]
     assert passed == [chunk]
+
+
+class Leaderless:
+    """A client of brokers of which none leads a partition; aiokafka asks for as long as it may."""
+
+    def __init__(self) -> None:
+        self.asking = self.rejoined = 0
+        self._coordinator = self
+
+    async def beginning_offsets(self, _: object) -> None:
+        self.asking += 1
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.asking -= 1
+
+    def request_rejoin(self) -> None:
+        self.rejoined += 1
+
+
+class Calls(fetcher.ChunkConsumerThread):
+    """A consumer's thread without Faust around it: what calls into it need."""
+
+    def __init__(self, client: Leaderless) -> None:
+        self.client = client
+        self.thread_loop = asyncio.get_running_loop()
+
+    def _ensure_consumer(self) -> Any:
+        return self.client
+
+
+async def test_partitions_without_a_leader_hold_up_no_other() -> None:
+    """Faust's queue has room for two calls. Those that nobody waits for any longer end."""
+    client = Leaderless()
+    thread = Calls(client)
+    asking = [asyncio.ensure_future(thread.log_bounds(TP("things", one))) for one in range(3)]
+    async with async_timeout.timeout(30):
+        await wait_until(lambda: client.asking == 3)
+        await thread.rejoin()
+        await thread.call_thread(client.request_rejoin)  # Faust also passes plain functions
+        assert client.rejoined == 2
+        for one in asking:
+            one.cancel()
+        await wait_until(lambda: client.asking == 0)
 
 
 async def test_only_positions_that_have_changed_are_committed() -> None:
