@@ -122,7 +122,8 @@ def status(ctx: click.Context, view: str, check: bool, form: Form) -> None:
 @click.option(
     "--abandon-serving",
     is_flag=True,
-    help="Give up the index that serves queries: it is lost, and the new one need not catch up.",
+    help="Give up the index that serves queries: it is lost, and the new one need not catch up. "
+    "Also gives up users whose keys were lost.",
 )
 @click.option(
     "--processes",

@@ -39,12 +39,14 @@ class Checkpoint:
         position: Next offset of the event topic; the events before it are in the index, or dead
             letters if they cannot be.
         command_offset: Offset of the command that caused the last event in the index; -1 if there
-            is none.
+            is none. It begins at 0 again with a command topic that is created again.
         sequence: Sequence of that event in its aggregate (a command may cause several events).
         cluster: Id of the Kafka cluster that the events are from; empty if nothing was stored yet.
         tally: Tally of the events in the index that belong to a document.
         topic: Id of the event topic; empty if nothing was stored yet, or by an older version.
         revision: Revision of the stored document; None if nothing was stored yet.
+        event_offset: Offset of the last event in the index on the event topic; -1 if there is none,
+            or if an older version stored this.
     """
 
     position: int = 0
@@ -54,11 +56,13 @@ class Checkpoint:
     tally: Tally = NO_EVENTS
     topic: str = ""
     revision: Revision | None = None
+    event_offset: int = -1
 
     def to_source(self) -> dict[str, Any]:
         """Return the document to store, without its revision."""
         fields = {
             "position": self.position,
+            "event": self.event_offset,
             "decided": self.command_offset,
             "sequence": self.sequence,
             "cluster": self.cluster,
@@ -107,6 +111,7 @@ def read_checkpoint(index: str, item: Mapping[str, Any]) -> Checkpoint:
             topic=str(fields.get("topic", "")),
             tally=Tally(int(fields["events"]), int(fields["checksum"], 16)),
             revision=Revision(item["_seq_no"], item["_primary_term"]),
+            event_offset=int(fields.get("event", -1)),
         )
     except (KeyError, TypeError, ValueError):
         raise PartitionFatal(

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from models.errors import Fatal
@@ -32,11 +33,12 @@ from streams.views.lifecycle import (
     Serve,
     Strip,
     Wait,
+    definition_to_follow,
     plan,
 )
 from streams.views.projection import View
 from streams.views.situation import EventLog, IndexState
-from streams.views.source import event_log
+from streams.views.source import event_log, has_workers
 
 _REQUEST_TIMEOUT_S = 60.0
 _POLL_INTERVAL_S = 0.2
@@ -67,20 +69,21 @@ class Cutover:
         self._asked = asked
         self._timeout = timeout
         self._progress = progress
+        self._has_workers = False
         self._deadline: float | None = None
 
     async def run(
         self,
         create: Callable[[Create], Awaitable[None]],
         load: Callable[[IndexState], Awaitable[None]],
-        has_workers: Callable[[], Awaitable[bool]],
+        has_workers: Callable[[str], Awaitable[bool]],
     ) -> IndexState:
         """Look and act until queries read the index that was asked for, and return it.
 
         Args:
             create: Creates an index.
             load: Loads an index, and lets the workers follow it.
-            has_workers: Returns whether a worker of this definition runs.
+            has_workers: Returns whether a worker of a definition runs.
 
         Raises:
             Fatal: It is refused, or was still waited for after the timeout; the line says what to
@@ -88,8 +91,11 @@ class Cutover:
             Exception: What the arguments raise.
         """
         while True:
-            found = await self._indices.look(self._log, has_workers=await has_workers())
-            for action in plan(found, self._asked):
+            found = await self._indices.look(self._log)
+            if not self._has_workers:
+                needed = definition_to_follow(found, self._asked)
+                self._has_workers = needed is None or await has_workers(needed)
+            for action in plan(replace(found, has_workers=self._has_workers), self._asked):
                 self._keep_to(action)
                 if isinstance(action, Done):
                     return action.index
@@ -144,15 +150,15 @@ async def roll_back(
         The index that serves queries now.
 
     Raises:
-        Fatal: There is no former index, it is still behind after `timeout`, or topics and settings
-            do not fit.
+        Fatal: There is no former index, it is still behind after `timeout`, it is one of another
+            program of which no worker runs, or topics and settings do not fit.
         Transient: Elasticsearch failed.
     """
     log = await event_log(settings, view)
     async with connected(settings, timeout=_REQUEST_TIMEOUT_S) as client:
         indices = ViewIndices.from_settings(settings, client, view)
         return await Cutover(indices, log, RollBack(), timeout, progress).run(
-            _never, _never, _nobody_has_to
+            _never, _never, partial(has_workers, settings, view)
         )
 
 
@@ -196,8 +202,3 @@ async def _deletions(indices: ViewIndices) -> list[Delete]:
 
 async def _never(_: object) -> None:
     raise AssertionError("rolling back creates and loads nothing")
-
-
-async def _nobody_has_to() -> bool:
-    """Go back to an index of any program, whose workers may have another group."""
-    return True

@@ -119,15 +119,12 @@ class ViewIndices:
         """Alias that queries read from."""
         return self._index.alias
 
-    async def look(
-        self, log: EventLog | None, *, has_workers: bool = True, starting: bool = False
-    ) -> Situation:
+    async def look(self, log: EventLog | None, *, starting: bool = False) -> Situation:
         """Look at all indices.
 
         Args:
             log: The event topic. Without it names and aliases are all that is looked at, and no
                 checkpoints are read.
-            has_workers: As in `Situation`.
             starting: Whether an unknown host is a mistake in the settings; later it is an outage.
 
         Raises:
@@ -137,7 +134,7 @@ class ViewIndices:
         indices = situation.indices
         if log is not None:
             indices = await gather_or_cancel(*(self._read(state, log) for state in indices))
-        return replace(situation, indices=tuple(indices), log=log, has_workers=has_workers)
+        return replace(situation, indices=tuple(indices), log=log)
 
     async def all(self) -> list[IndexState]:
         """Return the states of all indices, the oldest first, without their checkpoints.

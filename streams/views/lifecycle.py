@@ -170,6 +170,20 @@ def plan(situation: Situation, asked: Asked) -> list[Action]:
     return _prune(situation)
 
 
+def definition_to_follow(situation: Situation, asked: Rebuild | RollBack) -> str | None:
+    """Return the definition of the workers that have to run before queries read another index.
+
+    None if nobody has to: an index to go back to that has the definition of the serving one is
+    followed by the same workers, whether they run or not; and they may be what is broken.
+    """
+    if isinstance(asked, Rebuild):
+        return situation.definition
+    target = _to_roll_back_to(situation, asked)
+    if target is None or any(one.definition == target.definition for one in situation.serving):
+        return None
+    return target.definition
+
+
 def _work(situation: Situation) -> list[Action]:
     """Plan for a worker."""
     mended: list[Action] = [
@@ -182,7 +196,7 @@ def _work(situation: Situation) -> list[Action]:
     followed = [one for one in usable if one.followed or one.serving]
     for one in followed or situation.indices:
         if is_of_another_cluster(situation, one):
-            return [_other_cluster(one)]
+            return [_lost_cluster(situation, one)]
     if not followed:
         return [*mended, *_begin(situation, usable)]
     mended += [
@@ -247,7 +261,7 @@ def _rebuild(situation: Situation, asked: Rebuild) -> list[Action]:
     if not asked.abandon:
         for one in situation.indices:
             if is_of_another_cluster(situation, one):
-                return [_other_cluster(one)]
+                return [_lost_cluster(situation, one)]
         for one in situation.serving:
             if one.closed or one.checkpoints is None:
                 return [Refuse(_cannot_be_compared(situation, one))]
@@ -272,7 +286,7 @@ def _rebuild(situation: Situation, asked: Rebuild) -> list[Action]:
 
 def _roll_back(situation: Situation, asked: RollBack) -> list[Action]:
     """Plan for `cqrs views rollback`."""
-    target = situation.find(asked.target) if asked.target else _former(situation)
+    target = _to_roll_back_to(situation, asked)
     if target is None and asked.target:
         return [_deleted(asked.target)]
     if target is None:
@@ -280,7 +294,7 @@ def _roll_back(situation: Situation, asked: RollBack) -> list[Action]:
             Refuse(f"nothing to roll back to: no other index of {situation.view} was served before")
         ]
     if is_of_another_cluster(situation, target):
-        return [_other_cluster(target)]
+        return [Refuse(_other_cluster(target))]
     if is_of_another_topic(situation, target) and any(
         are_of_different_topics(one, target) for one in situation.serving
     ):
@@ -296,8 +310,10 @@ def _roll_back(situation: Situation, asked: RollBack) -> list[Action]:
     return [_cut_over(situation, target)]
 
 
-def _former(situation: Situation) -> IndexState | None:
-    """Return the newest index that was served before; None if there is none."""
+def _to_roll_back_to(situation: Situation, asked: RollBack) -> IndexState | None:
+    """Return the target, or the newest index that was served before; None if it is not there."""
+    if asked.target:
+        return situation.find(asked.target)
     former = [one for one in situation.indices if one.served and not one.serving]
     return former[-1] if former else None
 
@@ -311,10 +327,12 @@ def _cut_over(situation: Situation, target: IndexState, *, abandon: bool = False
     if target.checkpoints is None:
         return Wait(f"{target.name} cannot be read", target)
     if not situation.has_workers:
+        is_ours = target.definition == situation.definition
+        program = "this program" if is_ours else "the program that created it"
         return Wait(
-            f"no worker follows the new index of {situation.view}, so it would be out of date at "
-            "once: start a view worker of this program "
-            f"(`cqrs worker {situation.role}`), then run this again; it continues from here",
+            f"no worker follows {target.name}, so it would be out of date at once: start a view "
+            f"worker of {program} (`cqrs worker {situation.role}`), then run this again; it "
+            "continues from here",
             target,
         )
     is_running = (
@@ -383,8 +401,15 @@ def _deleted(key: Key) -> Refuse:
     return Refuse(f"{key[0]} was deleted meanwhile: run this again")
 
 
-def _other_cluster(index: IndexState) -> Refuse:
+def _lost_cluster(situation: Situation, index: IndexState) -> Refuse:
     return Refuse(
+        f"{_other_cluster(index)}; or, if that cluster is lost, `cqrs views rebuild "
+        f"{situation.view} --abandon-serving`"
+    )
+
+
+def _other_cluster(index: IndexState) -> str:
+    return (
         f"{index.name} has the events of another Kafka cluster: use its own brokers "
         "(CQRS_BOOTSTRAP_SERVERS), or another CQRS_NAMESPACE"
     )

@@ -6,14 +6,17 @@ helper can run it as well (`views/helpers.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TypeVar
+
+from aiokafka.structs import TopicPartition
 
 from models.messages import Event
 from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connected
 from streams.kafka.clients import new_producer, started
+from streams.kafka.log_reader import open_logs
 from streams.settings import Settings
 from streams.views.dead_letters import ViewDeadLetters
 from streams.views.event_reader import open_event_reader
@@ -23,6 +26,7 @@ from streams.views.indices import ViewIndices
 from streams.views.projection import View
 from streams.views.projector import Projector
 from streams.views.reader import PointInTime
+from streams.views.shredded import Shredded
 from streams.views.situation import EventLog
 from streams.views.status import tally_documents
 from streams.views.tally import Tally
@@ -33,15 +37,38 @@ E = TypeVar("E", bound=Event)
 REQUEST_TIMEOUT_S = 60.0
 
 
+async def find_shredded(
+    settings: Settings, view: View[E], ends: Mapping[int, int], *, report: Report
+) -> Collection[str]:
+    """Return whose personal data cannot be read in the events before these ends, by partition.
+
+    Raises:
+        Fatal, Transient, KafkaError: Kafka failed, or the master key is missing or wrong.
+    """
+    names = TopicNames.of(settings, view.aggregate)
+    partitions = {TopicPartition(names.events, number): end for number, end in ends.items()}
+    shredded = Shredded()
+    async with (
+        open_logs(settings, partitions) as logs,
+        open_event_reader(settings, names, view.events, shredded) as reader,
+    ):
+        for partition, end in partitions.items():
+            async for records in logs.read(partition, 0, end):
+                await reader.read(records)
+                report(partition.partition, records[-1].offset + 1)
+    return shredded.ids
+
+
 async def load_partitions(
     settings: Settings,
     view: View[E],
     index: str,
     log: EventLog,
     ends: Mapping[int, int],
+    shredded_before: Collection[str],
     *,
     report: Report,
-) -> None:
+) -> Collection[str]:
     """Project the events of some partitions into an index, from its checkpoints to these ends.
 
     Args:
@@ -50,17 +77,22 @@ async def load_partitions(
         index: Name of the index; nobody else projects these partitions into it.
         log: The event topic.
         ends: The positions to reach, by partition.
+        shredded_before: Ids of whose personal data could not be read in the events before.
         report: Is told the position of each partition.
+
+    Returns:
+        Those and the ids of the events that were read, without those that were erased.
 
     Raises:
         IndexChanged: Somebody else does.
         Fatal, Transient, KafkaError: As `Feed.load` does.
     """
     names = TopicNames.of(settings, view.aggregate)
+    shredded = Shredded(shredded_before)
     async with (
         connected(settings, timeout=REQUEST_TIMEOUT_S) as client,
         started(new_producer(settings), settings) as producer,
-        open_event_reader(settings, names, view.events) as reader,
+        open_event_reader(settings, names, view.events, shredded) as reader,
     ):
         store = ViewIndices.from_settings(settings, client, view).store(index)
         share = settings.view_cache_documents * len(ends) // log.partitions
@@ -75,6 +107,7 @@ async def load_partitions(
             report(number, writers[number].checkpoint.position)
 
         await Feed(settings, names.events, reader, writers).load(ends, report_position)
+    return shredded.ids
 
 
 async def tally_part(

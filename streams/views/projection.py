@@ -8,13 +8,15 @@ different never writes to that index: it needs one of its own (`cqrs views rebui
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from typing import Generic, TypeVar
 
 import orjson
+from msgspec import to_builtins
+from msgspec.structs import replace
 
 from models.messages import Event, EventRecord
 from streams.elasticsearch.index import Document, IndexDefinition
@@ -134,16 +136,35 @@ class View(Generic[E]):
         It depends on the definition: in a rolling upgrade, the workers of the old and those of the
         new definition each consume all partitions.
         """
-        return f"{self.app_id}-{self.definition[:8]}"
+        return self.group_of(self.definition)
+
+    def group_of(self, definition: str) -> str:
+        """Return the consumer group of the workers with this definition of the view."""
+        return f"{self.app_id}-{definition[:8]}"
 
     @cached_property
     def example_documents(self) -> Sequence[Document]:
         """The documents that the examples make, one after each event. An index accepts them all."""
+        return self._documents(self.examples)
+
+    @cached_property
+    def shows_personal_data(self) -> bool:
+        """Whether the documents of the examples are others if their personal fields are empty."""
+        return self._documents(map(_without_personal_data, self.examples)) != self.example_documents
+
+    def _documents(self, records: Iterable[EventRecord[E]]) -> Sequence[Document]:
         documents: dict[str, Document] = {}
         found: list[Document] = []
-        for record in self.examples:
+        for record in records:
             key = self.projection.key(record)
             if key is not None:
                 documents[key] = self.projection.fold(documents.get(key), record)
                 found.append(documents[key])
         return found
+
+
+def _without_personal_data(record: EventRecord[E]) -> EventRecord[E]:
+    """Return an event as it is read without its key."""
+    empty = dict.fromkeys(record.event.personal, "")
+    event = type(record.event).from_wire({**to_builtins(record.event), **empty})
+    return replace(record, event=event)

@@ -3,6 +3,7 @@
 A rebuild creates an index with this program's definition and projects all events into it, with its
 own reader and checkpoints, independently of the workers. Then it
 - compares the tally of the documents with that of the events (`Tally`),
+- looks for personal data that could not be read although nobody erased it (`Shredded`),
 - lets the workers follow the index: from then on they project into the old and the new one,
 - and moves the alias once the new index is in no partition behind the serving one.
 
@@ -14,7 +15,8 @@ does, this one waits or gives up, and shows nothing that is not complete.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from aiokafka.errors import KafkaError
@@ -25,6 +27,7 @@ from models.messages import Event
 from streams.aggregate import TopicNames
 from streams.concurrency import gather_or_cancel
 from streams.elasticsearch.connection import connected
+from streams.encryption.keys import master_keys
 from streams.kafka.log_reader import last_positions
 from streams.progress import ProgressCallback
 from streams.settings import Settings
@@ -34,7 +37,12 @@ from streams.views.cutover import Cutover
 from streams.views.helpers import Helper, Report, Work, open_helpers
 from streams.views.indices import ViewIndices
 from streams.views.lifecycle import Create, Follow
-from streams.views.loading import REQUEST_TIMEOUT_S, load_partitions, tally_part
+from streams.views.loading import (
+    REQUEST_TIMEOUT_S,
+    find_shredded,
+    load_partitions,
+    tally_part,
+)
 from streams.views.projection import View
 from streams.views.situation import EventLog, IndexState
 from streams.views.source import event_log, has_workers
@@ -43,6 +51,9 @@ from streams.views.tally import total
 
 E = TypeVar("E", bound=Event)
 T = TypeVar("T")
+
+_Shredded = Sequence[Collection[str]]
+"""By process, ids of whose personal data could not be read, and who were not erased so far."""
 
 
 class Rebuild(Generic[E]):
@@ -56,6 +67,7 @@ class Rebuild(Generic[E]):
         log: EventLog,
         progress: ProgressCallback,
         processes: int,
+        abandon_serving: bool,
     ) -> None:
         """Prepare a rebuild; the arguments are those of `rebuild`, and the event topic."""
         self._settings = settings
@@ -65,13 +77,15 @@ class Rebuild(Generic[E]):
         self._processes = min(processes, log.partitions)
         self._names = TopicNames.of(settings, view.aggregate)
         self._indices = ViewIndices.from_settings(settings, client, view)
-        self._has_workers = False
+        self._abandon = abandon_serving
+        self._needs_keys = view.shows_personal_data and master_keys(settings) is not None
 
-    async def run(self, *, timeout: float, abandon_serving: bool) -> IndexState:
+    async def run(self, *, timeout: float) -> IndexState:
         """Build the new index and let it serve queries; see `rebuild`."""
-        asked = lifecycle.Rebuild(abandon=abandon_serving)
+        asked = lifecycle.Rebuild(abandon=self._abandon)
         cutover = Cutover(self._indices, self._log, asked, timeout, self._progress)
-        return await cutover.run(self._create, self._build, self._is_followed_by_workers)
+        following = partial(has_workers, self._settings, self._view)
+        return await cutover.run(self._create, self._build, following)
 
     async def _create(self, action: Create) -> None:
         wanted = await last_positions(self._settings, self._names.events)
@@ -88,13 +102,16 @@ class Rebuild(Generic[E]):
         store = self._indices.store(state.name)
         try:
             async with open_helpers(self._processes - 1) as helpers:
-                await self._load(store, helpers)
+                shredded = await self._find_shredded(store, helpers)
+                shredded = await self._load(store, helpers, shredded)
                 await self._indices.finish_loading(state.name)
                 fault = await self._check(store, helpers)
+                if fault is None:
+                    # events of the meantime, so that little is left to the workers
+                    still = await self._load(store, helpers, shredded)
+                    fault = self._lost_data(state, shredded, still)
                 if fault is not None:
                     raise Fatal(f"{fault}: {await self._give_up(state)}")
-                # events of the meantime, so that little is left to the workers
-                await self._load(store, helpers)
             if await event_log(self._settings, self._view) != self._log:
                 raise Fatal(
                     f"{self._names.events} was deleted and created again while {state.name} was "
@@ -119,29 +136,75 @@ class Rebuild(Generic[E]):
         await self._indices.drop(state.name)
         return "it was deleted, run this again"
 
-    async def _is_followed_by_workers(self) -> bool:
-        self._has_workers = self._has_workers or await has_workers(self._settings, self._view)
-        return self._has_workers
+    async def _find_shredded(self, store: ViewStore, helpers: Sequence[Helper]) -> _Shredded:
+        """Return whose personal data cannot be read in what a run that was stopped has loaded."""
+        found = (await store.checkpoints(range(self._log.partitions))).checkpoints
+        positions = {number: one.position for number, one in found.items()}
+        if not (self._needs_keys and any(positions.values())):
+            return [()] * self._processes
+        return await _at_once(
+            find_shredded,
+            [(self._settings, self._view, share) for share in self._shares(positions)],
+            helpers,
+            self._reporting("Reading again what is loaded", positions),
+        )
 
-    async def _load(self, store: ViewStore, helpers: Sequence[Helper]) -> None:
-        """Project all events from the checkpoints to the ends that the partitions have now."""
+    async def _load(
+        self, store: ViewStore, helpers: Sequence[Helper], before: _Shredded
+    ) -> _Shredded:
+        """Project all events from the checkpoints to the ends that the partitions have now.
+
+        Returns:
+            Whose personal data could not be read in all events, if `before` is that of the events
+            before the checkpoints.
+        """
         ends = await last_positions(self._settings, self._names.events)
+        return await _at_once(
+            load_partitions,
+            [
+                (self._settings, self._view, store.name, self._log, share, ids)
+                for share, ids in zip(self._shares(ends), before, strict=True)
+            ],
+            helpers,
+            self._reporting("Projecting events", ends),
+        )
+
+    def _lost_data(self, state: IndexState, before: _Shredded, after: _Shredded) -> str | None:
+        """Return what was lost; None if nothing was.
+
+        A key is destroyed in the transaction of the event that erases its aggregate. The second
+        load has all events that were there when it began. So an aggregate was not erased if its
+        data could not be read by the first one, and the second one did not find that event.
+        """
+        lost = sorted(set[str]().union(*before) & set[str]().union(*after))
+        if self._abandon or not (self._needs_keys and lost):
+            return None
+        some = ", ".join(lost[:3]) + (" ..." if len(lost) > 3 else "")
+        return (
+            f"{state.name} shows nothing of {len(lost)} {self._view.aggregate} that were not "
+            f"erased and cannot be read ({some}): their keys were lost or damaged. Restore the "
+            f"keys topic {self._names.keys} from a backup; or, if that is impossible, give up what "
+            "the former index has of them (--abandon-serving)"
+        )
+
+    def _shares(self, of_partitions: Mapping[int, int]) -> list[Mapping[int, int]]:
+        """Return what each process gets of something that there is of each partition."""
+        return [
+            {
+                number: of_partitions[number]
+                for number in range(share, self._log.partitions, self._processes)
+            }
+            for share in range(self._processes)
+        ]
+
+    def _reporting(self, what: str, ends: Mapping[int, int]) -> Report:
         reached: dict[int, int] = {}
 
         def report(number: int, position: int) -> None:
             reached[number] = min(position, ends[number])
-            self._progress("Projecting events", sum(reached.values()), sum(ends.values()))
+            self._progress(what, sum(reached.values()), sum(ends.values()))
 
-        shares = [
-            {number: ends[number] for number in range(share, self._log.partitions, self._processes)}
-            for share in range(self._processes)
-        ]
-        await _at_once(
-            load_partitions,
-            [(self._settings, self._view, store.name, self._log, share) for share in shares],
-            helpers,
-            report,
-        )
+        return report
 
     async def _check(self, store: ViewStore, helpers: Sequence[Helper]) -> str | None:
         """Compare the documents of the index, which nothing else writes to, with its checkpoints.
@@ -225,7 +288,8 @@ async def rebuild(
         view: The view.
         timeout: Seconds that the workers get to take over the new index.
         progress: Receives how far loading, checking and catching up are.
-        abandon_serving: Whether the index that serves queries is lost: it is not waited for.
+        abandon_serving: Whether the index that serves queries is lost: it is not waited for, and
+            the new one is shown also if it lacks personal data whose keys were lost.
         processes: Number of processes that load and check, this one included; at most one for each
             partition.
 
@@ -233,15 +297,15 @@ async def rebuild(
         The index that serves queries now.
 
     Raises:
-        Fatal: The index is not complete, no worker follows it, a server refuses, or topics and
-            settings do not fit.
+        Fatal: The index is not complete, keys were lost, no worker follows it, a server refuses, or
+            topics and settings do not fit.
         Transient: A server failed; a new run continues from there.
     """
     log = await event_log(settings, view)
     try:
         async with connected(settings, timeout=REQUEST_TIMEOUT_S) as client:
-            building = Rebuild(settings, client, view, log, progress, processes)
-            return await building.run(timeout=timeout, abandon_serving=abandon_serving)
+            building = Rebuild(settings, client, view, log, progress, processes, abandon_serving)
+            return await building.run(timeout=timeout)
     except KafkaError as error:
         raise Transient(
             f"Kafka failed while rebuilding: {type(error).__name__}; start it again"

@@ -104,7 +104,8 @@ class Situation:
         strangers: Indices with other names that have aliases of the view, and which: what a
             snapshot brings along that is restored under another name.
         is_index: Whether an index is called like the alias.
-        has_workers: Whether a worker of this definition runs; only a cutover has to know.
+        has_workers: Whether a worker runs that can keep the index up to date which is to be shown;
+            only a cutover has to know.
     """
 
     view: str
@@ -146,15 +147,22 @@ def partitions_behind(index: IndexState, other: IndexState) -> int:
     """Return in how many partitions an index lacks events that another one has.
 
     Positions cannot be compared: an index may have passed a transaction marker that the other one
-    has not. So the commands are compared that their last events are from, and how many of a
-    command's events they have. A checkpoint of another topic says nothing about this one.
+    has not. So the offsets of their last events are. A checkpoint of another topic says nothing
+    about this one.
     """
     mine, theirs = index.checkpoints or {}, other.checkpoints or {}
-    return sum(
-        (one.command_offset, one.sequence)
-        > (mine.get(number, NOTHING).command_offset, mine.get(number, NOTHING).sequence)
-        for number, one in theirs.items()
-    )
+    return sum(_is_behind(mine.get(number, NOTHING), one) for number, one in theirs.items())
+
+
+def _is_behind(mine: Checkpoint, theirs: Checkpoint) -> bool:
+    """Return whether a checkpoint lacks events that another one of the same partition has.
+
+    One that an older version wrote does not contain the offset of its last event. Then the commands
+    are compared that their last events are from, and how many of a command's events they have.
+    """
+    if mine.event_offset >= 0 and theirs.event_offset >= 0:
+        return theirs.event_offset > mine.event_offset
+    return (theirs.command_offset, theirs.sequence) > (mine.command_offset, mine.sequence)
 
 
 def why_foreign(situation: Situation, index: IndexState) -> str | None:

@@ -39,12 +39,13 @@ async def event_log(settings: Settings, view: View[Any]) -> EventLog:
         ) from error
 
 
-async def has_workers(settings: Settings, view: View[Any]) -> bool:
-    """Return whether a worker of this program's definition runs now.
+async def has_workers(settings: Settings, view: View[Any], definition: str) -> bool:
+    """Return whether a worker with this definition of a view runs now.
 
     Raises:
         Fatal: Kafka does not answer.
         KafkaError: It failed.
     """
+    group = settings.namespace + view.group_of(definition)
     async with admin_client(settings) as admin:
-        return (await describe_group(admin, settings.namespace + view.group)).members > 0
+        return (await describe_group(admin, group)).members > 0

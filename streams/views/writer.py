@@ -145,7 +145,12 @@ class PartitionWriter(Generic[E]):
         )
         if records:
             last = records[-1]
-            after = replace(after, command_offset=last.source.offset, sequence=last.sequence)
+            after = replace(
+                after,
+                command_offset=last.source.offset,
+                sequence=last.sequence,
+                event_offset=last.offset,
+            )
         self.checkpoint = await self._projector.retry_until_answered(
             self._store.save_checkpoint, self._partition, after
         )

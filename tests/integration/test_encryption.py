@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import chain
 
+import pytest
+
 from agents.user_audit import verify_users
+from agents.user_views import USER_VIEWS
+from deploy.ephemeral import create_user_topics
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
-from models.commands import DeactivateUser, UpdateUserProfile
+from models.commands import DeactivateUser, EraseUser, UpdateUserProfile
+from models.errors import Fatal
 from models.outcomes import Accepted, DeadLettered, Rejection
 from streams.encryption.cipher import is_sealed_state
-from streams.kafka.clients import new_producer, started
+from streams.kafka.clients import admin_client, new_producer, started
+from streams.progress import no_progress
+from streams.views.rebuild import Rebuild, rebuild
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
 from tests.harness.traffic import check, counting, send
@@ -153,8 +161,14 @@ async def test_a_damaged_key_concerns_its_user_alone(deploy: Deploy) -> None:
     )
     assert [type(outcome) for outcome in outcomes] == [DeadLettered, Accepted, Accepted]
     await until_projected(deployed, "cleo", 1)
-    rebuilt = cqrs(deployed.settings, "views", "rebuild", "user-views")
-    assert rebuilt.returncode == 0, rebuilt.stderr
+    refused = cqrs(deployed.settings, "views", "rebuild", "user-views")
+    assert refused.returncode == 75
+    assert "shows nothing of 1 users that were not erased and cannot be read (anna)" in (
+        refused.stderr
+    )
+    assert await shown_by(deployed, "anna") == {"id", "email", "active"}
+    given_up = cqrs(deployed.settings, "views", "rebuild", "user-views", "--abandon-serving")
+    assert given_up.returncode == 0, given_up.stderr
     assert await shown_by(deployed, "anna") == set()
     assert await shown_by(deployed, "ben") == {"id", "email", "active"}
     (worker,) = deployed.of("commands")
@@ -162,6 +176,56 @@ async def test_a_damaged_key_concerns_its_user_alone(deploy: Deploy) -> None:
     report = await verify_users(deployed.settings, timeout=60)
     assert {name for name, finding in report.findings.items() if not finding.ok} == {"I3"}
     assert "anna: its state cannot be read" in (report.first_violation or "")
+
+
+async def test_a_rebuild_takes_nobody_for_erased_whose_key_was_lost(
+    deploy: Deploy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index that people read has the only copy that can be read."""
+    deployed = deploy("commands", "views", "registrations", partitions=2, **encrypted())
+    settings = deployed.settings
+    users = ("anna", "ben", "cleo", "dora")
+    await dispatch(deployed, *map(register, users), EraseUser(aggregate_id="dora"))
+    await until_projected(deployed, "dora", 2)
+    rebuilt = cqrs(settings, "views", "rebuild", "--processes", "2")
+    assert rebuilt.returncode == 0, rebuilt.stderr
+    (worker,) = deployed.of("commands")
+    await deployed.retire(worker)
+    async with admin_client(settings) as admin:
+        await admin.delete_topics([deployed.names.keys])
+
+        async def is_gone() -> bool:
+            return deployed.names.keys not in await admin.list_topics()
+
+        await wait_until(is_gone)
+    await create_user_topics(settings)
+
+    lost = "user-views-v3 shows nothing of 3 users that were not erased and cannot be read (anna, "
+    for processes in ("1", "2"):
+        refused = cqrs(settings, "views", "rebuild", "--processes", processes)
+        assert refused.returncode == 75
+        assert lost in refused.stderr
+        assert "it was deleted, run this again" in refused.stderr
+    # nor if an earlier run has loaded it, and was killed
+    monkeypatch.setattr(Rebuild, "_lost_data", _killed)
+    with pytest.raises(RuntimeError, match="killed"):
+        await rebuild(settings, USER_VIEWS, timeout=60, progress=no_progress)
+    monkeypatch.undo()
+    with pytest.raises(Fatal, match=re.escape(lost)):
+        await rebuild(settings, USER_VIEWS, timeout=60, progress=no_progress, processes=2)
+    status = json.loads(cqrs(settings, "views", "status", "--json").stdout)
+    assert [one["state"] for one in status] == ["followed", "serving"]
+    assert await shown_by(deployed, "anna") == {"id", "email", "active"}
+
+    counted = cqrs(settings, "views", "rebuild", "daily-registrations")
+    assert counted.returncode == 0, counted.stderr
+    given_up = cqrs(settings, "views", "rebuild", "--abandon-serving")
+    assert given_up.returncode == 0, given_up.stderr
+    assert await shown_by(deployed, "anna") == set()
+
+
+def _killed(*_: object) -> None:
+    raise RuntimeError("killed")
 
 
 async def test_no_master_key_is_one_line(deploy: Deploy) -> None:

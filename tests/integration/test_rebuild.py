@@ -71,7 +71,7 @@ async def until_no_worker(deployed: Deployment, view: View[Any]) -> None:
     """A worker that has ended may be a member of its group until its session is over."""
 
     async def is_alone() -> bool:
-        return not await has_workers(deployed.settings, view)
+        return not await has_workers(deployed.settings, view, view.definition)
 
     await wait_until(is_alone)
 
@@ -167,8 +167,8 @@ async def test_a_rebuild_during_commands_and_searches(deploy: Deploy) -> None:
     await has_all(deployed)
 
 
-async def roll_back_now(deployed: Deployment) -> IndexState:
-    return await roll_back(deployed.settings, USER_VIEWS, timeout=60, progress=no_progress)
+async def roll_back_now(deployed: Deployment, view: View[Any] = USER_VIEWS) -> IndexState:
+    return await roll_back(deployed.settings, view, timeout=60, progress=no_progress)
 
 
 async def fill_more(deployed: Deployment) -> None:
@@ -194,7 +194,7 @@ async def test_a_changed_program_needs_a_rebuild_and_runs_beside_the_old_one(
         with pytest.raises(Fatal, match="start a view worker of this program"):
             await rebuild(deployed.settings, LOUDER_VIEWS, timeout=0, progress=no_progress)
         assert await states(deployed) == {1: "serving", 2: "followed"}
-        deployed.start("views", app=LOUDER_APP)
+        louder = deployed.start("views", app=LOUDER_APP)
         await made_anew(deployed, LOUDER_VIEWS)
         assert await states(deployed) == {1: "followed", 2: "serving"}
         before = searches.answers
@@ -204,6 +204,18 @@ async def test_a_changed_program_needs_a_rebuild_and_runs_beside_the_old_one(
     async with open_queries(deployed.settings) as queries:
         users = [user async for user in all_users_by_email(queries, "example")]
     assert all(user.last_name == user.last_name.upper() for user in users)
+
+    # nobody keeps the former index up to date without a worker of the old program
+    former = next(one for one in deployed.of("views") if one is not louder)
+    await deployed.retire(former)
+    await until_no_worker(deployed, USER_VIEWS)
+    with pytest.raises(Fatal, match="start a view worker of the program that created it"):
+        await roll_back(deployed.settings, LOUDER_VIEWS, timeout=0, progress=no_progress)
+    assert await states(deployed) == {1: "followed", 2: "serving"}
+    former.start()
+    deployed.workers.append(former)
+    assert (await roll_back_now(deployed, LOUDER_VIEWS)).number == 1
+    await has_all(deployed)
 
 
 class RunningRebuild:

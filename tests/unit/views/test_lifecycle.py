@@ -27,6 +27,7 @@ from streams.views.lifecycle import (
     Wait,
     Warn,
     Work,
+    definition_to_follow,
     plan,
 )
 from streams.views.situation import (
@@ -123,6 +124,21 @@ def test_an_index_is_behind_if_it_lacks_an_event_of_the_same_command() -> None:
     )
     assert (partitions_behind(first, both), partitions_behind(both, first)) == (1, 0)
     assert partitions_behind(index(1, checkpoints=None), both) == 2
+
+
+def test_an_index_is_behind_whose_last_command_was_on_a_former_command_topic() -> None:
+    """The command topic was created again and adopted: its offsets began at 0 again."""
+    former = index(1, checkpoints={0: Checkpoint(2000, 1000, 7, event_offset=1990)})
+    serving = index(2, checkpoints={0: Checkpoint(2600, 300, 1, event_offset=2590)})
+    assert (partitions_behind(former, serving), partitions_behind(serving, former)) == (1, 0)
+    nothing = index(3, checkpoints={0: Checkpoint()})
+    assert (partitions_behind(nothing, former), partitions_behind(former, nothing)) == (1, 0)
+
+
+def test_a_checkpoint_of_an_older_version_is_compared_by_its_command() -> None:
+    older = index(1, checkpoints={0: Checkpoint(2000, 1000, 7)})
+    newer = index(2, checkpoints={0: Checkpoint(2600, 1300, 1, event_offset=2590)})
+    assert (partitions_behind(older, newer), partitions_behind(newer, older)) == (1, 0)
 
 
 # A worker
@@ -263,8 +279,23 @@ def test_an_index_of_an_older_version_does_not_name_its_topic() -> None:
 def test_an_index_of_another_cluster_is_refused_with_a_line_of_its_own() -> None:
     found = given(but(SERVING, checkpoints=progress(3, 3, cluster="other")))
     for asked in (Work(), Rebuild()):
-        assert "view-v1 has the events of another Kafka cluster" in refusal(found, asked)
-    assert plan(found, Rebuild(abandon=True)) == [Create(2, followed=False)]
+        line = refusal(found, asked)
+        assert line.startswith("view-v1 has the events of another Kafka cluster")
+        assert "if that cluster is lost, `cqrs views rebuild users --abandon-serving`" in line
+
+
+def test_the_way_out_if_the_cluster_of_an_index_is_lost() -> None:
+    """The topics were restored in another cluster, where they have other ids."""
+    lost = but(SERVING, checkpoints=progress(13, 13, cluster="other", topic="lost"))
+    abandon = Rebuild(abandon=True)
+    assert plan(given(lost), abandon) == [Create(2, followed=False)]
+    assert plan(given(lost, index(2)), abandon) == [Load(index(2))]
+    # now a worker has an index to follow, and then it is shown
+    assert plan(given(lost, NEXT), Work()) == [Project(NEXT)]
+    assert plan(given(lost, NEXT), abandon) == [Serve(NEXT, ("view-v1",))]
+    former = but(lost, serving=False)
+    assert plan(given(former, NEXT_SERVING), Work()) == [Project(NEXT_SERVING)]
+    assert plan(given(former, NEXT_SERVING), Prune()) == [Delete(former, ("view-v2",))]
 
 
 @pytest.mark.parametrize("asked", [Work(), Rebuild(), RollBack(), Prune()])
@@ -373,6 +404,35 @@ def test_rolling_back() -> None:
     assert isinstance(one(behind, RollBack()), Wait)
     lost = given(FORMER, but(NEXT_SERVING, **UNREADABLE))
     assert "--abandon-serving" in refusal(lost, RollBack())
+
+
+@pytest.mark.parametrize(
+    ("definition", "serving", "program"),
+    [("this", "another", "this program"), ("another", "this", "the program that created it")],
+)
+def test_rolling_back_to_an_index_of_another_program_waits_for_a_worker_of_it(
+    definition: str, serving: str, program: str
+) -> None:
+    former = but(FORMER, definition=definition)
+    found = given(former, but(NEXT_SERVING, definition=serving))
+    assert definition_to_follow(found, RollBack()) == definition
+    assert definition_to_follow(found, RollBack(target=former.key)) == definition
+    waiting = one(replace(found, has_workers=False), RollBack())
+    assert isinstance(waiting, Wait)
+    assert "no worker follows view-v1, so it would be out of date at once" in waiting.line
+    assert f"start a view worker of {program} (`cqrs worker views`)" in waiting.line
+    assert waiting.index == former
+
+
+def test_rolling_back_to_an_index_of_the_same_program_needs_no_worker() -> None:
+    """It gets what the serving one gets, and what that one contains may be why no worker runs."""
+    assert definition_to_follow(given(FORMER, NEXT_SERVING), RollBack()) is None
+    assert definition_to_follow(given(SERVING), RollBack()) is None
+
+
+def test_a_rebuild_needs_a_worker_of_this_program() -> None:
+    for found in (given(), given(but(SERVING, **ANOTHER)), given(SERVING, NEXT)):
+        assert definition_to_follow(found, Rebuild()) == "this"
 
 
 def test_two_indices_of_a_former_topic_are_compared() -> None:

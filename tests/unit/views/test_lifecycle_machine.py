@@ -92,6 +92,8 @@ class Cluster:
     def __init__(self) -> None:
         self.ends = dict.fromkeys(range(PARTITIONS), 0)
         self.topic = "topic 0"
+        self.adopted = {number: [0] for number in range(PARTITIONS)}
+        """Where events of another command topic begin, whose offsets begin at 0 again."""
         self.indices: dict[str, Index] = {}
         self.strangers: dict[str, set[str]] = {}
         self._made = 0
@@ -111,7 +113,7 @@ class Cluster:
     def _states(self) -> Iterator[IndexState]:
         for name, index in self.indices.items():
             checkpoints = {
-                number: Checkpoint(position, position - 1, 1, "cluster", topic=index.topic)
+                number: self._checkpoint(number, position, index.topic)
                 for number, position in index.positions.items()
             }
             yield IndexState(
@@ -130,6 +132,11 @@ class Cluster:
                 closed=index.closed,
                 checkpoints=checkpoints if index.readable and not index.closed else None,
             )
+
+    def _checkpoint(self, number: int, position: int, topic: str) -> Checkpoint:
+        event = position - 1
+        begun = max((one for one in self.adopted[number] if one <= event), default=0)
+        return Checkpoint(position, event - begun, 1, "cluster", topic=topic, event_offset=event)
 
     def bearers(self) -> set[str]:
         ours = {name for name, index in self.indices.items() if ALIAS in index.aliases}
@@ -336,7 +343,7 @@ class Lifecycle(RuleBasedStateMachine):
     @rule(data=st.data())
     def somebody_meddles(self, data: st.DataObject) -> None:
         """One rule for all of it, so that those of workers and commands come often enough."""
-        cluster, now = self.cluster, ["create the topic again"]
+        cluster, now = self.cluster, ["create the topic again", "adopt another command topic"]
         if cluster.indices:
             now += ["close", "open", "lose", "repair", "delete", "take an alias away", "snapshot"]
         if self.snapshots:
@@ -345,6 +352,10 @@ class Lifecycle(RuleBasedStateMachine):
             case "create the topic again":
                 cluster.topic = f"topic {int(cluster.topic[6:]) + 1}"
                 cluster.ends = dict.fromkeys(range(PARTITIONS), 1)
+                cluster.adopted = {number: [0] for number in range(PARTITIONS)}
+            case "adopt another command topic":
+                for number, end in cluster.ends.items():
+                    cluster.adopted[number].append(end)
             case ("close" | "open") as step:
                 self._any(data).closed = step == "close"
             case ("lose" | "repair") as step:
