@@ -13,6 +13,7 @@ from benchmarks.plot import write_plot
 from benchmarks.report import comparison_of, markdown_of, plot_name, table_of
 from benchmarks.rig.result import Result
 from benchmarks.rig.runner import Benchmark, SizeName, run
+from deploy.cli.output import echo_rendered
 from deploy.cli.terminal import examples, progress_bar
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
@@ -121,4 +122,4 @@ def report(results: tuple[Path, ...], output: Path | None) -> None:
 def _print(table: object) -> None:
     from rich.console import Console
 
-    Console(highlight=False).print(table)
+    echo_rendered(Console(highlight=False), table)

@@ -6,7 +6,7 @@ Each part is asked for by itself, and what cannot be found out is a line in its 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -16,12 +16,13 @@ from agents.users import USERS
 from agents.views import VIEWS
 from deploy.doctor.ask_kafka import ask_groups, groups_of
 from deploy.embedded.status import ServerStatus
-from models.errors import CqrsError
+from models.errors import CqrsError, Fatal
 from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connected
 from streams.kafka.clients import admin_client
 from streams.kafka.groups import committed_positions
 from streams.kafka.log_reader import open_logs
+from streams.kafka.refusal import Unreachable
 from streams.kafka.topics import describe_topics, partitions_of, topic_faults, topic_specs
 from streams.progress import no_progress
 from streams.settings import Settings
@@ -58,6 +59,8 @@ class Overview:
     """By topic; transaction markers count, so there may be fewer."""
     views: Mapping[str, Sequence[IndexStatus]] | None = None
     troubles: Sequence[str] = field(default=())
+    explained: Collection[str] = ()
+    """Names of servers of which `troubles` say why they do not answer: starting them is no help."""
 
     @property
     def running(self) -> bool:
@@ -68,12 +71,16 @@ class Overview:
     def next_steps(self) -> list[str]:
         """What to do next, one line each; empty if all is well."""
         if not self.running:
-            missing = [server.name for server in self.servers if server.state != "running"]
-            return [
-                *self.troubles,
-                f"start {' and '.join(missing)} (`cqrs dev` or `cqrs up`), or set "
-                "CQRS_BOOTSTRAP_SERVERS and CQRS_ELASTICSEARCH_URL",
+            missing = [
+                server.name
+                for server in self.servers
+                if server.state != "running" and server.name not in self.explained
             ]
+            start = (
+                f"start {' and '.join(missing)} (`cqrs dev` or `cqrs up`), or set "
+                "CQRS_BOOTSTRAP_SERVERS and CQRS_ELASTICSEARCH_URL"
+            )
+            return [*self.troubles, *([start] if missing else ())]
         steps = list(self.troubles)
         if self.missing_topics:
             steps.append("create the topics: `cqrs topics create`")
@@ -92,8 +99,11 @@ class Overview:
         return steps
 
 
-async def check_servers(settings: Settings) -> list[ServerStatus]:
-    """Return whether the servers of the settings answer, wherever they are."""
+async def check_servers(settings: Settings) -> Overview:
+    """Return whether the servers of the settings answer, wherever they are, and what says why not.
+
+    Nothing else is looked at.
+    """
 
     async def ask_kafka() -> None:
         async with admin_client(settings):
@@ -103,20 +113,33 @@ async def check_servers(settings: Settings) -> list[ServerStatus]:
         async with connected(settings, timeout=_REQUEST_TIMEOUT_S):
             pass
 
-    answers = await asyncio.gather(_answers(ask_kafka), _answers(ask_elasticsearch))
+    errors = await asyncio.gather(_failure(ask_kafka), _failure(ask_elasticsearch))
     addresses = {"kafka": settings.bootstrap_servers, "elasticsearch": settings.elasticsearch_url}
-    return [
-        ServerStatus(name, "running" if answer else "does not answer", None, address, 0, 0)
-        for (name, address), answer in zip(addresses.items(), answers, strict=True)
-    ]
+    failures = dict(zip(addresses, errors, strict=True))
+    reasons = {name: str(error) for name, error in failures.items() if _is_a_reason(error)}
+    return Overview(
+        [
+            ServerStatus(
+                name, "does not answer" if failures[name] else "running", None, address, 0, 0
+            )
+            for name, address in addresses.items()
+        ],
+        troubles=[*reasons.values()],
+        explained=[*reasons],
+    )
 
 
-async def _answers(ask: Callable[[], Awaitable[None]]) -> bool:
+async def _failure(ask: Callable[[], Awaitable[None]]) -> CqrsError | None:
     try:
         await ask()
-    except CqrsError:
-        return False
-    return True
+    except CqrsError as error:
+        return error
+    return None
+
+
+def _is_a_reason(error: CqrsError | None) -> bool:
+    """Whether it says more than that nothing answers: settings or credentials are wrong."""
+    return isinstance(error, Fatal) and not isinstance(error, Unreachable)
 
 
 async def look(settings: Settings, servers: Sequence[ServerStatus]) -> Overview:

@@ -8,7 +8,8 @@
 - `queries.py`: `get`, `search`, `active`; `registrations.py`
 - `tail.py`, `views.py`, `verify.py`, `erase.py`, `keys.py`: for operators
 - `generate.py`, `demo.py`: to try it out
-- `terminal.py`: what they share: examples in `--help`, a progress bar
+- `terminal.py`: what they share: examples in `--help`, a progress bar; `standard_streams.py`: pipes
+  that nobody reads
 
 `cqrs bench` is in `benchmarks/cli.py` and `cqrs faults` in `tests/faults/cli.py`.
 

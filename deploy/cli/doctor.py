@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.output import Form, Output
+from deploy.cli.output import Form, Output, echo_rendered
 from deploy.cli.terminal import examples
 from deploy.colour import COLOURS, Meaning, marked
 from deploy.doctor.findings import Finding, count
@@ -113,8 +113,7 @@ def _print(findings: Sequence[Finding]) -> None:
         state = Text(f"  {_WORDS[one.status]}", style=style)
         of_line = "" if one.status == "ok" else style
         table.add_row(state, Text(one.subject), Text(one.line, style=of_line))
-    console = Console(highlight=False)
-    console.print(table)
+    echo_rendered(Console(highlight=False), table)
     meanings: dict[ExitCode, Meaning] = {ExitCode.OK: "good", ExitCode.NO: "bad"}
     meaning = meanings.get(exit_code(findings), "late")
     click.echo(marked(conclusion(findings), meaning))

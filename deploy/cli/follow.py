@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -75,6 +76,12 @@ _OF_VIEW: tuple[tuple[Literal["projected", "searchable"], GetActiveUsers | None]
 )
 
 
+def _number(_ctx: click.Context, _option: click.Parameter, value: float) -> float:
+    if math.isnan(value):  # a range takes it: it is neither too small nor too large
+        raise click.BadParameter("nan is not a number")
+    return value
+
+
 @click.command(
     epilog=examples(
         "cqrs follow 2f1c7f0e-6a60-4a55-9f0e-0f6a1d2f3b4c",
@@ -91,6 +98,7 @@ _OF_VIEW: tuple[tuple[Literal["projected", "searchable"], GetActiveUsers | None]
     default=5.0,
     show_default=True,
     type=click.FloatRange(min=0, max=_MAX_MINUTES),
+    callback=_number,
     help="Minutes to look back.",
 )
 @click.option(
@@ -206,7 +214,7 @@ class _Following:
         self.last = hop.hop
         clock = hop.at.strftime("%H:%M:%S.%f")[:-3] + "Z"
         line = f"{clock}  {hop.seconds:+10.3f} s  {hop.hop:<10}  {text}".rstrip()
-        _OUTPUT.write(self._form, hop, lambda: click.echo(line))
+        _OUTPUT.write_part(self._form, hop, lambda: click.echo(line))
 
 
 def _described(hop: Hop) -> str:

@@ -11,7 +11,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +21,7 @@ from click.shell_completion import CompletionItem
 
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import wants_json
+from deploy.cli.standard_streams import discard_output, prepare_streams
 from models.errors import CqrsError, InvalidCommand, InvalidSettings, QueryError, Rejected
 
 # name -> (module:attribute of a click command, its one line of help), in the order of `--help`
@@ -108,7 +108,7 @@ class _Lazy(click.Group):
             super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            _discard_output()
+            discard_output()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -142,9 +142,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Whatever fails is one line on standard error, with `--json` a JSON object with the field
     `error`. With `CQRS_DEBUG=1` the traceback comes first. A group without a command shows its help
     there.
+
+    If nobody reads standard output any more, a command that has one result still ends with its own
+    code, and one that goes on printing ends with 0. What nobody reads of standard error is dropped.
     """
     if os.getpid() == 1:
         signal.signal(signal.SIGTERM, _end_first_process)
+    prepare_streams()
     words = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = cqrs.main(args=words, prog_name="cqrs", standalone_mode=False)
@@ -186,11 +190,11 @@ def _explained(error: Exception) -> tuple[ExitCode, str]:
     if isinstance(error, CqrsError):
         return ExitCode.NO if isinstance(error, Rejected) else ExitCode.UNKNOWN, str(error)
     if isinstance(error, UnicodeEncodeError):
-        _discard_output()
+        discard_output()
         reason = f"the output cannot be written as {error.encoding}: set PYTHONIOENCODING=utf-8"
         return ExitCode.UNKNOWN, reason
     if isinstance(error, OSError):  # of the terminal, a pipe or a file: clients translate theirs
-        _discard_output()
+        discard_output()
         where = f" ({error.filename})" if error.filename else ""
         return ExitCode.UNKNOWN, f"{error.strerror or type(error).__name__}{where}"
     from aiokafka.errors import KafkaError
@@ -247,12 +251,6 @@ def _elsewhere(name: str) -> list[str]:
 def _one_line(error: Exception) -> str:
     name, text = type(error).__name__, " ".join(str(error).split())
     return text if text.startswith(name) else f"{name}: {text}".removesuffix(": ")
-
-
-def _discard_output() -> None:
-    """Let what is still buffered go nowhere: Python would fail again to write it at the end."""
-    with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -15,11 +15,15 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from deploy.cli.standard_streams import discard_output
 from deploy.colour import COLOURS, Verdict
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Form = Literal["table", "json", "ndjson", "tsv"]
 FORMS: tuple[Form, ...] = ("table", "json", "ndjson", "tsv")
@@ -27,6 +31,7 @@ FORMS: tuple[Form, ...] = ("table", "json", "ndjson", "tsv")
 _C = TypeVar("_C", bound=Callable[..., Any])
 _BORDERS = 4  # columns of a terminal that the left and right edge of a table take
 _PADDING = 3  # between two columns
+_SPACES = dict.fromkeys(map(ord, "\t\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ")  # of TSV
 _PROSE_COLUMNS = 20  # that a column of prose should have
 
 
@@ -98,7 +103,25 @@ class Output:
         lines: Iterable[object] | None = None,
         rows: Iterable[Sequence[object]] | None = None,
     ) -> None:
-        """Write a result in a form.
+        """Write the result of a command: `write_part`, but that nobody reads it is no error.
+
+        So the command ends with its own exit code, whoever reads its output.
+        """
+        try:
+            self.write_part(form, document, table, lines=lines, rows=rows)
+        except BrokenPipeError:
+            discard_output()
+
+    def write_part(
+        self,
+        form: Form,
+        document: object,
+        table: Callable[[], None],
+        *,
+        lines: Iterable[object] | None = None,
+        rows: Iterable[Sequence[object]] | None = None,
+    ) -> None:
+        """Write a result in a form, or a part of one that has many.
 
         Args:
             form: which one.
@@ -106,6 +129,9 @@ class Output:
             table: prints it for people.
             lines: the objects of NDJSON; without them, the items of a list, or else `document`.
             rows: the cells of TSV; without them, the columns of each line.
+
+        Raises:
+            BrokenPipeError: nobody reads any more. `main` takes it for the end of the command.
         """
         if form == "table":
             table()
@@ -173,8 +199,8 @@ def plain(value: Any) -> Any:
 
 
 def tsv(cells: Sequence[object]) -> str:
-    """Return a line of TSV: tabs and line ends within a cell become spaces."""
-    return "\t".join(" ".join(cell(one).split()) if one != "" else "" for one in cells)
+    """Return a line of TSV: each tab and line end within a cell becomes a space."""
+    return "\t".join(cell(one).translate(_SPACES) for one in cells)
 
 
 def cell(value: object) -> str:
@@ -249,7 +275,14 @@ def print_table(
             for header, text, value in zip(headers, texts, row, strict=True)
         }
         table.add_row(*(of[header] for header in shown))
-    console.print(table)
+    echo_rendered(console, table)
+
+
+def echo_rendered(console: Console, *renderables: object) -> None:
+    """Print what rich makes for this console. Its own printing ends the program in broken pipes."""
+    with console.capture() as captured:
+        console.print(*renderables)
+    click.echo(captured.get(), nl=False, color=console.is_terminal)
 
 
 def _style(value: object) -> str:

@@ -201,9 +201,9 @@ def _print_user(user: UserReadModel) -> None:
 
 
 def _print_page(page: Page[UserReadModel], form: Form, more: str) -> None:
-    """Print a page; `more` are the options that show the next one, if there is one."""
+    """Print a page, maybe one of many; `more` are the options that show the next one."""
     document = UserPage(page.items, page.cursor)
-    _PAGE.write(form, document, lambda: _table_of(page), lines=page.items)
+    _PAGE.write_part(form, document, lambda: _table_of(page), lines=page.items)
     if form == "json":
         return
     count = len(page.items)

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 from uuid import uuid4
 
 import click
+from click.core import ParameterSource
 from pydantic import ValidationError
 
 from deploy.cli.exit_codes import ExitCode
@@ -71,6 +72,8 @@ def send(ctx: click.Context, source: BinaryIO | None, form: Form) -> None:
         ctx.exit(send_lines(source, form))
     elif source is not None:
         raise click.UsageError("give either a command or --from FILE, not both")
+    elif ctx.get_parameter_source("form") is not ParameterSource.DEFAULT:
+        ctx.default_map = {ctx.invoked_subcommand: {"form": form}}
 
 
 def _common(function: Callable[..., None]) -> Callable[..., None]:
@@ -97,6 +100,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--command-id",
             type=click.UUID,
+            default=uuid4,
             help="Id of the command; a repeated id gets its first outcome again. "
             "[default: a new UUID]",
         ),
@@ -108,7 +112,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
 @send.command(
     epilog=examples("cqrs send register --email anna@example.org --first-name Anna --last-name Li")
 )
-@click.option("--id", "user", help="Id of the new user. [default: a new UUID]")
+@click.option("--id", "user", help="Id of the new user. [default: the id of the command]")
 @click.option("--email", required=True, help="Email address of the user.")
 @click.option("--first-name", required=True, help="First name of the user.")
 @click.option("--last-name", required=True, help="Last name of the user.")
@@ -126,7 +130,8 @@ def register(
     _send(
         RegisterUser,
         common,
-        aggregate_id=str(uuid4()) if user is None else user,
+        # A repeat is found among the commands of its user, so it has to be of the same one.
+        aggregate_id=str(common["command_id"]) if user is None else user,
         email=email,
         first_name=first_name,
         last_name=last_name,
@@ -166,7 +171,7 @@ def reactivate(user: str, **common: Any) -> None:
 
 def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) -> None:
     given = {
-        "id": uuid4() if common["command_id"] is None else common["command_id"],
+        "id": common["command_id"],
         "expected_version": common["expected_version"],
         **fields,
     }
@@ -186,13 +191,17 @@ def _send(command_type: type[Command], common: dict[str, Any], **fields: Any) ->
     is_error = token is None
     told = marked(_describe(outcome), OF_OUTCOMES[outcome.status], err=is_error)
     line = f"cqrs: {told}" if is_error else told
-    _OUTCOME.write(form, outcome, lambda: click.echo(line, err=is_error), rows=[row])
+
+    def table() -> None:
+        click.echo(line, err=is_error)
+        if common["wait"] and token is not None:
+            click.echo(token)  # before the wait: it is needed most if that fails
+
+    _OUTCOME.write(form, outcome, table, rows=[row])
     if token is None:
         waits = isinstance(outcome, Parked)
         raise click.exceptions.Exit(ExitCode.UNKNOWN if waits else ExitCode.NO)
     if common["wait"]:
-        if form == "table":
-            click.echo(token)  # before the wait: it is needed most if that fails
         with waiting("Waiting until searches see it"):
             asyncio.run(_wait(token, common["timeout"] or DEFAULT_WAIT_S))
 

@@ -15,7 +15,7 @@ from deploy.cli.line_reader import LineSplitter, read_available
 from deploy.cli.output import Form, Output
 from deploy.cli.terminal import progress_bar
 from deploy.environment import load_settings
-from models.errors import InvalidCommand
+from models.errors import CqrsError, InvalidCommand
 from streams.aggregate import TopicNames
 from streams.commands.bulk_sender import BulkSender, read_line
 from streams.kafka.clients import new_producer, started
@@ -34,7 +34,7 @@ class Summary:
     lines: int = 0
     """Number of lines that were read."""
     sent: int = 0
-    """Commands that Kafka has."""
+    """Commands that Kafka has: at least these, if it was interrupted."""
     refused: int = 0
     """Lines that are not valid commands: they were not sent."""
     seconds: float = 0.0
@@ -50,26 +50,46 @@ SENT = Output(Summary, columns=("lines", "sent", "refused", "seconds", "perSecon
 
 
 def send_lines(source: BinaryIO, form: Form) -> int:
-    """Send the lines of a file, print a summary and return the exit code: 1 if any was refused."""
-    with progress_bar() as progress:
-        summary = asyncio.run(_send(load_settings(), source, progress))
-    refused = f", {summary.refused:,} lines refused" if summary.refused else ""
-    line = (
-        f"sent {summary.sent:,} commands in {summary.seconds:.1f} s "
-        f"({summary.per_second:,}/s){refused}"
+    """Send the lines of a file, print a summary and return the exit code: 1 if any was refused.
+
+    If it is interrupted, or Kafka fails, the summary says how far it came.
+    """
+    summary = Summary()
+    try:
+        with progress_bar() as progress:
+            asyncio.run(_send(load_settings(), source, progress, summary))
+    except (KeyboardInterrupt, CqrsError):
+        if summary.lines:
+            _print(
+                form,
+                summary,
+                f"sent at least {summary.sent:,} commands, of the first {summary.lines:,} lines, "
+                f"in {summary.seconds:.1f} s",
+            )
+        raise
+    _print(
+        form,
+        summary,
+        f"sent {summary.sent:,} commands in {summary.seconds:.1f} s ({summary.per_second:,}/s)",
     )
-    SENT.write(form, summary, lambda: click.echo(line))
     return 1 if summary.refused else 0
 
 
-async def _send(settings: Settings, source: BinaryIO, progress: ProgressCallback) -> Summary:
+def _print(form: Form, summary: Summary, line: str) -> None:
+    refused = f", {summary.refused:,} lines refused" if summary.refused else ""
+    SENT.write(form, summary, lambda: click.echo(line + refused))
+
+
+async def _send(
+    settings: Settings, source: BinaryIO, progress: ProgressCallback, summary: Summary
+) -> None:
+    """Send the lines, and count in `summary`, also if it is interrupted."""
     names = TopicNames.of(settings, USERS.name)
     await check_topics(
         settings,
         [spec for spec in topic_specs(settings, names) if spec.name == names.commands],
         [right for right in client(names) if right.name == names.commands],
     )
-    summary = Summary()
     lines = LineSplitter(COMMAND_BYTES)
     read, size = 0, _size_of(source)
     async with started(new_producer(settings), settings) as producer:
@@ -87,20 +107,21 @@ async def _send(settings: Settings, source: BinaryIO, progress: ProgressCallback
                 summary.refused += 1
                 click.echo(f"line {number}: {error}", err=True)
 
-        async for data in read_available(source):
-            if not data:
-                await sender.hand_over()  # the pipe is slow: send what was read so far
-            for number, line in lines.feed(data):
+        try:
+            async for data in read_available(source):
+                if not data:
+                    await sender.hand_over()  # the pipe is slow: send what was read so far
+                for number, line in lines.feed(data):
+                    await add(number, line)
+                read += len(data)
+                total = summary.lines * size // read if read else 0
+                progress("Sending commands", summary.lines, total)
+            for number, line in lines.end():
                 await add(number, line)
-            read += len(data)
-            total = summary.lines * size // read if read else 0
-            progress("Sending commands", summary.lines, total)
-        for number, line in lines.end():
-            await add(number, line)
-        await sender.flush()
-        summary.sent = sender.sent
-        summary.seconds = time.monotonic() - begun
-    return summary
+            await sender.flush()
+        finally:
+            summary.sent = sender.sent
+            summary.seconds = time.monotonic() - begun
 
 
 def _size_of(source: BinaryIO) -> int:

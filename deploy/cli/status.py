@@ -7,7 +7,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -89,17 +89,16 @@ def status(ctx: click.Context, form: Form) -> None:
 
 
 async def _look(stack: EmbeddedStack) -> Overview:
-    servers: Sequence[ServerStatus] = stack.status().servers
+    found = Overview(stack.status().servers)
     try:
         settings = load_settings()
     except CqrsError as error:
-        return Overview(servers, troubles=[str(error)])
-    addresses = {server.address for server in servers}
+        return replace(found, troubles=[str(error)])
+    addresses = {server.address for server in found.servers}
     is_ours = {settings.bootstrap_servers, settings.elasticsearch_url} == addresses
     if not is_ours and _ADDRESSES & read_settings().model_fields_set:
-        servers = await check_servers(settings)
-    overview = Overview(servers)
-    return await look(settings, servers) if overview.running else overview
+        found = await check_servers(settings)
+    return await look(settings, found.servers) if found.running else found
 
 
 def _print(stack: EmbeddedStack, found: Overview) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import aiohttp
 import click
 
 from deploy.cli.exit_codes import ExitCode
-from deploy.cli.output import Form, Output, json_line
+from deploy.cli.output import Form, Output, echo_rendered
 from deploy.cli.terminal import examples
 from deploy.environment import load_settings, workers_of_dev
 from deploy.scraping import read_targets
@@ -102,7 +102,7 @@ def _checked(target: str) -> str:
 async def _once(looks: AsyncIterator[Overview], form: Form) -> ExitCode:
     await anext(looks)
     found = await anext(looks)
-    _print(found, form)
+    _print(found, form, _OUTPUT.write)
     return ExitCode.UNKNOWN if found.silent else ExitCode.OK
 
 
@@ -115,26 +115,24 @@ async def _live(looks: AsyncIterator[Overview], form: Form) -> None:
     console = Console()
     if form != "table" or not console.is_terminal:
         async for found in looks:
-            _print(found, form)
+            _print(found, form, _OUTPUT.write_part)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         async for found in looks:
             live.update(screen(found, console.width, console.height), refresh=True)
 
 
-def _print(found: Overview, form: Form) -> None:
-    if form in ("json", "ndjson"):
-        click.echo(json_line(found))
-        return
-    if form == "tsv":
-        for one in found.partitions:
-            click.echo(_OUTPUT.tsv_line(one))
-        return
-    from rich.console import Console
+def _print(found: Overview, form: Form, write: Callable[..., None]) -> None:
+    """Print one look; `write` is that of `Output` for the only one, or for one of many."""
 
-    from deploy.top.screen import screen
+    def table() -> None:
+        from rich.console import Console
 
-    console = Console()
-    console.print(screen(found, console.width))
+        from deploy.top.screen import screen
+
+        console = Console()
+        echo_rendered(console, screen(found, console.width))
+
+    write(form, found, table, lines=found.partitions if form == "tsv" else None)
 
 
 async def _looks(

@@ -42,7 +42,9 @@ from streams.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-_CLOSED = "this command bus was closed: open one, and send the command again with the same id"
+_CLOSED = (
+    "this command bus was closed: open one, and send the command again with the same command id"
+)
 _READ_BACKOFF_S = 1.0  # after Kafka failed while outcomes were read
 
 
@@ -199,14 +201,14 @@ class KafkaCommandBus(CommandBus[Outcome]):
         except asyncio.TimeoutError:
             raise OutcomeTimeout(
                 f"No outcome of command {id_} came in {self._settings.outcome_timeout:g} s. "
-                "It may still be decided: send it again with the same id. "
+                "It may still be decided: send it again with the same command id. "
                 "Is a command worker running? Does another producer hold a transaction open on the "
                 "topic?"
             ) from None
         except KafkaError as error:
             raise Transient(
                 f"Kafka did not take command {id_} ({type(error).__name__}): "
-                "send it again with the same id"
+                "send it again with the same command id"
             ) from error
         finally:
             self._pending[record.key].remove(pending)
@@ -227,7 +229,7 @@ class KafkaCommandBus(CommandBus[Outcome]):
                 self._fail_pending(
                     Transient(
                         f"Kafka failed while outcomes were read ({why}): send the command again "
-                        "with the same id"
+                        "with the same command id"
                     )
                 )
                 await asyncio.sleep(_READ_BACKOFF_S)

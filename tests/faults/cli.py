@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from deploy.cli.output import Form, Output
+from deploy.cli.output import Form, Output, echo_rendered
 from deploy.cli.terminal import examples, progress_bar
 from deploy.embedded.processes import Compiler
 from deploy.embedded.stack import EmbeddedStack
@@ -101,7 +101,7 @@ def faults(
 def _print(played: Sequence[Result]) -> None:
     from rich.console import Console
 
-    Console(highlight=False).print(*tables_of(played))
+    echo_rendered(Console(highlight=False), *tables_of(played))
 
 
 def _play(

@@ -53,7 +53,9 @@ async def test_outcomes_behind_a_damage_are_read(monkeypatch: pytest.MonkeyPatch
     bus._pending[b"anna"].append(pending)
     reading = asyncio.create_task(bus._read(cast(Any, reader)))
     async with async_timeout.timeout(30):
-        with pytest.raises(Transient, match=r"\(users\.outcomes\.v1\[1\] is damaged .*same id"):
+        with pytest.raises(
+            Transient, match=r"\(users\.outcomes\.v1\[1\] is damaged .*same command id"
+        ):
             await pending.outcome
         await wait_until(lambda: reader.reads > 1)
     reading.cancel()

@@ -1,10 +1,12 @@
 import errno
 import io
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from importlib import import_module
 from pathlib import Path
@@ -22,6 +24,7 @@ from deploy.embedded.shared_files import alone
 from models.errors import Fatal, InvalidCommand, InvalidSettings, QueryError, Rejected
 from streams.encryption.keys import master_keys
 from streams.settings import Settings
+from tests.harness.command_line import cqrs_command
 from tests.harness.command_tree import leaves
 
 
@@ -174,6 +177,75 @@ def test_a_reader_that_has_enough_is_no_error(
     assert capfd.readouterr().err == ""
 
 
+SPEAKS = """
+import sys
+import click
+from deploy.cli import main as cli
+
+@click.command()
+@click.pass_context
+def speaks(ctx):
+    for number in range(100):
+        click.echo(f"line {number}", err=True)
+    click.echo("done")
+    ctx.exit(3)
+
+sys.modules["speaks"] = sys.modules["__main__"]
+cli.COMMANDS["speaks"] = ("speaks:speaks", "")
+cli.installed_commands = lambda: ["speaks"]
+cli.main(["speaks"])
+"""
+
+
+@pytest.fixture
+def without_reader() -> Iterator[int]:
+    """The end of a pipe whose reader has gone."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)
+
+
+def test_a_reader_of_errors_that_has_enough_does_not_stop_the_work(without_reader: int) -> None:
+    command = [sys.executable, "-c", SPEAKS]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=without_reader, text=True)
+    assert (done.returncode, done.stdout) == (3, "done\n")
+
+
+def test_errors_are_written_as_before() -> None:
+    done = subprocess.run([sys.executable, "-c", SPEAKS], capture_output=True, text=True)
+    assert done.stderr.splitlines() == [f"line {number}" for number in range(100)]
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_the_exit_code_says_the_same_if_nobody_reads_the_output(
+    without_reader: int, tmp_path: Path, form: str
+) -> None:
+    command = cqrs_command("status", "-o", form)
+    done = subprocess.run(
+        command, stdout=without_reader, stderr=subprocess.PIPE, env=without_servers(tmp_path)
+    )
+    assert (done.returncode, done.stderr) == (3, b"")
+
+
+@pytest.mark.parametrize(
+    ("closed", "is_shown"),
+    [("<&-", True), (">&-", False), ("2>&-", True), ("<&- >&- 2>&-", False)],
+)
+def test_standard_streams_may_be_closed(tmp_path: Path, closed: str, is_shown: bool) -> None:
+    command = f"{shlex.join(cqrs_command('status'))} {closed}"
+    done = subprocess.run(
+        command, shell=True, capture_output=True, text=True, env=without_servers(tmp_path)
+    )
+    assert (done.returncode, done.stderr) == (3, "")
+    assert bool(done.stdout) is is_shown
+
+
+def without_servers(home: Path) -> dict[str, str]:
+    others = {name: value for name, value in os.environ.items() if not name.startswith("CQRS_")}
+    return {**others, "CQRS_STACK_HOME": str(home)}
+
+
 def test_an_unknown_command_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fly") == 2
     assert "No such command 'fly'" in capsys.readouterr().err
@@ -254,6 +326,11 @@ def test_sigterm_ends_a_command_that_is_the_first_process_of_a_container() -> No
         (
             "registrations --from 1.1.2026",
             "Invalid value for '--from': write it like 2026-01-31. See `cqrs registrations --help`",
+        ),
+        ("follow 2f1c7f0e-6a60-4a55-9f0e-0f6a1d2f3b4c --since inf", "--since': inf is not in the"),
+        (
+            "follow 2f1c7f0e-6a60-4a55-9f0e-0f6a1d2f3b4c --since nan",
+            "--since': nan is not a number",
         ),
         ("tail deads", "did you mean dead? See `cqrs tail --help`"),
         (

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from deploy.cli import terminal
-from deploy.cli.output import Form, Output, print_table, wants_json
+from deploy.cli.follow import FollowedHop, _Following
+from deploy.cli.output import Form, Output, print_table, tsv, wants_json
+from deploy.cli.queries import _print_page
 from deploy.cli.terminal import as_typed
 from deploy.embedded.start_progress import TerminalProgress, _megabytes
 from deploy.progress import seldom, ticking
+from models.queries import Page
+from streams.settings import Settings
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,58 @@ def test_the_forms() -> None:
     assert [json.loads(line) for line in shown("-o", "ndjson").splitlines()] == AS_JSON
     assert shown("-o", "table").splitlines()[0].split() == list(COLUMNS)
     assert "Ünal" in shown("--json")
+
+
+def test_a_cell_of_tsv_is_what_it_was_but_for_tabs_and_line_ends() -> None:
+    """Two ids that differ in a space only are two users."""
+    assert tsv(["a  b\u00a0c", " d ", ""]) == "a  b\u00a0c\t d \t"
+    ends = "\t\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+    assert tsv([f"a{ends}b"]) == f"a{' ' * len(ends)}b"
+
+
+@contextmanager
+def nobody_reading() -> Iterator[None]:
+    """Standard output is a pipe whose reader has gone."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    out = os.fdopen(writing, "w")
+    with redirect_stdout(out):
+        yield
+    with suppress(BrokenPipeError):
+        out.close()
+
+
+@pytest.mark.parametrize("form", get_args(Form))
+def test_a_result_that_nobody_reads_is_no_error(form: Form) -> None:
+    def table() -> None:
+        print_table(("id",), [("anna",)])
+
+    with nobody_reading():
+        OUTPUT.write(form, LISTING, table, lines=ITEMS)
+        click.echo("and what comes after it")
+
+
+@pytest.mark.parametrize("form", get_args(Form))
+def test_nobody_reads_on_so_no_other_part_is_made(form: Form) -> None:
+    with nobody_reading(), pytest.raises(BrokenPipeError):
+        OUTPUT.write_part(form, LISTING, lambda: click.echo("anna"), lines=ITEMS)
+
+
+@pytest.mark.parametrize(
+    "print_part",
+    [
+        lambda: _Following(Settings(), "json").print_hop(
+            FollowedHop("produced", AT, 0.0, "of the broker")
+        ),
+        lambda: _print_page(Page((), None), "json", more=""),
+    ],
+    ids=["follow", "search"],
+)
+def test_commands_that_go_on_printing_end_when_nobody_reads(
+    print_part: Callable[[], None],
+) -> None:
+    with nobody_reading(), pytest.raises(BrokenPipeError):
+        print_part()
 
 
 def test_a_named_form_wins() -> None:

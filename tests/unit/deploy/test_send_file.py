@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,9 +14,11 @@ from hypothesis import strategies as st
 
 from agents.client import check_typed
 from deploy.cli.line_reader import LineSplitter, read_available
+from deploy.cli.main import main
+from deploy.cli.send_file import Summary
 from deploy.samples.commands import generate, malformed
 from models.commands import USER_COMMANDS, UpdateUserProfile
-from models.errors import InvalidCommand
+from models.errors import InvalidCommand, Transient
 from streams.commands.bulk_sender import read_line
 from streams.commands.client import check_size, encode_command
 from streams.kafka.topics import COMMAND_BYTES
@@ -86,6 +89,64 @@ async def test_a_slow_pipe_yields_empty_blocks_while_nothing_is_there() -> None:
 async def first_text(blocks: AsyncIterator[bytes]) -> bytes:
     """The first block that is not empty."""
     return await anext(block async for block in blocks if block)
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "line"),
+    [(KeyboardInterrupt(), 130, "interrupted"), (Transient("Kafka failed"), 75, "Kafka failed")],
+    ids=lambda it: type(it).__name__,
+)
+def test_what_was_sent_is_said_also_if_it_is_interrupted(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    ends: BaseException,
+    code: int,
+    line: str,
+) -> None:
+    async def interrupted(*given: object) -> None:
+        summary = given[-1]
+        assert isinstance(summary, Summary)
+        summary.lines, summary.sent, summary.refused, summary.seconds = 2000, 1024, 1, 2.0
+        raise ends
+
+    monkeypatch.setenv("CQRS_STACK_HOME", str(tmp_path))
+    monkeypatch.setattr("deploy.cli.send_file._send", interrupted)
+    assert run_send(tmp_path) == code
+    shown = capsys.readouterr()
+    assert shown.out == (
+        "sent at least 1,024 commands, of the first 2,000 lines, in 2.0 s, 1 lines refused\n"
+    )
+    assert shown.err.strip() == f"cqrs: {line}"
+    assert run_send(tmp_path, "--json") == code
+    assert json.loads(capsys.readouterr().out) == {
+        "lines": 2000,
+        "sent": 1024,
+        "refused": 1,
+        "seconds": 2.0,
+        "perSecond": 512,
+    }
+
+
+def test_there_is_no_summary_if_nothing_was_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def fails(*_: object) -> None:
+        raise Transient("Kafka failed")
+
+    monkeypatch.setenv("CQRS_STACK_HOME", str(tmp_path))
+    monkeypatch.setattr("deploy.cli.send_file._send", fails)
+    assert run_send(tmp_path, "--json") == 75
+    assert capsys.readouterr().out == ""
+
+
+def run_send(folder: Path, *options: str) -> object:
+    """Send an empty file, and return the exit code."""
+    file = folder / "commands"
+    file.touch()
+    with pytest.raises(SystemExit) as ended:
+        main(["send", "--from", str(file), *options])
+    return ended.value.code
 
 
 def test_a_line_is_sent_unchanged() -> None:
