@@ -23,7 +23,7 @@ from deploy.cli.failed_commands import (
     time_of,
 )
 from deploy.cli.output import Form, Output, print_table
-from deploy.cli.terminal import confirm, examples, progress_bar, read_time
+from deploy.cli.terminal import NumberRange, confirm, examples, progress_bar, read_time
 from deploy.environment import load_settings
 from models.outcomes import Outcome, Unparked
 from streams.aggregate import TopicNames
@@ -83,7 +83,7 @@ _REPLAYED = Output(Replayed, columns=("users", "ended", "left", "sentAgain"))
 
 _RATE = click.option(
     "--rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=NumberRange(min=0, min_open=True),
     help="At most so many users, and so many dead letters, in a second.",
 )
 _YES = click.option("--yes", is_flag=True, help="Do not ask.")

@@ -10,7 +10,7 @@ import click
 
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, Output, echo_rendered
-from deploy.cli.terminal import examples
+from deploy.cli.terminal import NumberRange, examples
 from deploy.colour import COLOURS, Meaning, marked
 from deploy.doctor.findings import Finding, count
 from deploy.environment import load_settings, workers_of_dev
@@ -53,7 +53,7 @@ _STYLES = {
     "--timeout",
     default=_TIMEOUT_S,
     show_default=True,
-    type=click.FloatRange(min=0, min_open=True),
+    type=NumberRange(min=0, min_open=True),
     help="Seconds after which what was not answered is reported as unknown.",
 )
 @_OUTPUT.option

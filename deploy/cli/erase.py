@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, Output, print_table
-from deploy.cli.terminal import as_typed, confirm, examples, waiting
+from deploy.cli.terminal import NumberRange, as_typed, confirm, examples, waiting
 from deploy.colour import Meaning, Verdict
 from deploy.environment import load_settings
 from models.commands import EraseUser
@@ -72,7 +72,7 @@ _OUTPUT = Output(
     "--timeout",
     default=30.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=NumberRange(min=0),
     help="Seconds to wait for the view worker.",
 )
 @click.pass_context

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -17,7 +16,7 @@ from agents.users import USERS
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.outcomes import outcome_line
 from deploy.cli.output import Form, Output
-from deploy.cli.terminal import examples
+from deploy.cli.terminal import NumberRange, examples
 from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
 from models.errors import Transient
@@ -76,12 +75,6 @@ _OF_VIEW: tuple[tuple[Literal["projected", "searchable"], GetActiveUsers | None]
 )
 
 
-def _number(_ctx: click.Context, _option: click.Parameter, value: float) -> float:
-    if math.isnan(value):  # a range takes it: it is neither too small nor too large
-        raise click.BadParameter("nan is not a number")
-    return value
-
-
 @click.command(
     epilog=examples(
         "cqrs follow 2f1c7f0e-6a60-4a55-9f0e-0f6a1d2f3b4c",
@@ -97,13 +90,12 @@ def _number(_ctx: click.Context, _option: click.Parameter, value: float) -> floa
     "--since",
     default=5.0,
     show_default=True,
-    type=click.FloatRange(min=0, max=_MAX_MINUTES),
-    callback=_number,
+    type=NumberRange(min=0, max=_MAX_MINUTES),
     help="Minutes to look back.",
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=NumberRange(min=0, min_open=True),
     help="Seconds to wait in all. [default: until Ctrl-C]",
 )
 @_OUTPUT.option

@@ -14,7 +14,7 @@ from pydantic.alias_generators import to_camel
 from agents.client import open_queries, pages_by_email
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, Output, cell, print_table
-from deploy.cli.terminal import as_typed, examples
+from deploy.cli.terminal import NumberRange, as_typed, examples
 from deploy.cli.terminal import waiting as showing
 from deploy.environment import load_settings
 from models.errors import QueryError
@@ -66,7 +66,7 @@ def waiting_options(function: Callable[..., None]) -> Callable[..., None]:
             "--timeout",
             default=DEFAULT_WAIT_S,
             show_default=True,
-            type=click.FloatRange(min=0, min_open=True),
+            type=NumberRange(min=0, min_open=True),
             help="Seconds to wait for the writes of --at-least.",
         ),
         click.option(

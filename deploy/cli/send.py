@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, Output, plain
 from deploy.cli.send_file import SENT, send_lines
-from deploy.cli.terminal import as_typed, examples, waiting
+from deploy.cli.terminal import NumberRange, as_typed, examples, waiting
 from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
 from models.commands import (
@@ -82,7 +82,7 @@ def _common(function: Callable[..., None]) -> Callable[..., None]:
         _OUTCOME.option,
         click.option(
             "--timeout",
-            type=click.FloatRange(min=0, min_open=True),
+            type=NumberRange(min=0, min_open=True),
             help="Seconds to wait for the outcome, and with --wait then for searches. "
             "[default: CQRS_OUTCOME_TIMEOUT, or 30; 10 for searches]",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 import threading
@@ -99,6 +100,19 @@ def as_typed(line: str, names: Mapping[str, str]) -> str:
     for name, typed in names.items():
         line = re.sub(rf"(?<!-)\b{name}\b", typed, line, count=1)
     return _FIELD.sub(lambda field: f"--{field[0].replace('_', '-')}", line)
+
+
+class NumberRange(click.FloatRange):
+    """A range of numbers. click's accepts nan, which is neither too small nor too large."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or raise the usage error that names it."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
 
 
 def read_time(_ctx: click.Context, _option: click.Parameter, value: Any) -> datetime | None:

@@ -15,7 +15,7 @@ import click
 
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, Output, echo_rendered
-from deploy.cli.terminal import examples
+from deploy.cli.terminal import NumberRange, examples
 from deploy.environment import load_settings, workers_of_dev
 from deploy.scraping import read_targets
 from deploy.top.overview import Overview, overview
@@ -57,7 +57,7 @@ _OUTPUT = Output(
     "--interval",
     default=2.0,
     show_default=True,
-    type=click.FloatRange(0.2, 3600),
+    type=NumberRange(0.2, 3600),
     help="Seconds between two looks; rates and times are of what happens between them.",
 )
 @click.option("--once", is_flag=True, help="Look twice, print what is seen, and end.")

@@ -9,7 +9,7 @@ import click
 from agents.user_audit import verify_users
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, Output, print_table
-from deploy.cli.terminal import examples, progress_bar
+from deploy.cli.terminal import NumberRange, examples, progress_bar
 from deploy.cli.views import print_indices
 from deploy.colour import Verdict, marked
 from deploy.environment import load_settings
@@ -24,7 +24,7 @@ _OUTPUT = Output(Report, line=InvariantResult, columns=("name", "checked", "viol
     "--timeout",
     default=60.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=NumberRange(min=0),
     help="Seconds to wait until the workers have processed what exists at the start.",
 )
 @click.pass_context

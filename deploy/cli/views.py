@@ -11,7 +11,7 @@ import click
 from agents.views import VIEWS
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, Output, print_table
-from deploy.cli.terminal import confirm, examples, progress_bar
+from deploy.cli.terminal import NumberRange, confirm, examples, progress_bar
 from deploy.colour import Verdict
 from deploy.environment import load_settings
 from streams.views import cutover
@@ -62,7 +62,7 @@ _TIMEOUT = click.option(
     "--timeout",
     default=60.0,
     show_default=True,
-    type=click.FloatRange(min=0),
+    type=NumberRange(min=0),
     help="Seconds to wait until the view workers have caught up.",
 )
 
