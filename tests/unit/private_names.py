@@ -436,7 +436,10 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.on_thread_stop": (
             "overrides it to leave the group in bounded time"
         ),
-        "mode.threads:QueueServiceThread.call_thread": "calls aiokafka in the consumer's thread",
+        "mode.threads:QueueServiceThread.call_thread": (
+            "overrides it: a call waits for no other one that the consumer's thread has"
+        ),
+        "mode.utils.futures:maybe_async": "calls what Faust's own `call_thread` may call",
         "mode.threads:ServiceThread.thread_loop": "fetches in the consumer's thread",
     },
     "streams/worker/host.py": {
