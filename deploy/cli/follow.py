@@ -206,7 +206,7 @@ class _Following:
         self.last = hop.hop
         clock = hop.at.strftime("%H:%M:%S.%f")[:-3] + "Z"
         line = f"{clock}  {hop.seconds:+10.3f} s  {hop.hop:<10}  {text}".rstrip()
-        _OUTPUT.write_part(self._form, hop, lambda: click.echo(line))
+        _OUTPUT.write(self._form, hop, lambda: click.echo(line), is_part=True)
 
 
 def _described(hop: Hop) -> str:

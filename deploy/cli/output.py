@@ -102,26 +102,11 @@ class Output:
         *,
         lines: Iterable[object] | None = None,
         rows: Iterable[Sequence[object]] | None = None,
+        is_part: bool = False,
     ) -> None:
-        """Write the result of a command: `write_part`, but that nobody reads it is no error.
+        """Write a result in a form.
 
-        So the command ends with its own exit code, whoever reads its output.
-        """
-        try:
-            self.write_part(form, document, table, lines=lines, rows=rows)
-        except BrokenPipeError:
-            discard_output()
-
-    def write_part(
-        self,
-        form: Form,
-        document: object,
-        table: Callable[[], None],
-        *,
-        lines: Iterable[object] | None = None,
-        rows: Iterable[Sequence[object]] | None = None,
-    ) -> None:
-        """Write a result in a form, or a part of one that has many.
+        That nobody reads it is no error, so that the command ends with its own exit code.
 
         Args:
             form: which one.
@@ -129,22 +114,28 @@ class Output:
             table: prints it for people.
             lines: the objects of NDJSON; without them, the items of a list, or else `document`.
             rows: the cells of TSV; without them, the columns of each line.
+            is_part: whether the command has more results, and ends when nobody reads them.
 
         Raises:
-            BrokenPipeError: nobody reads any more. `main` takes it for the end of the command.
+            BrokenPipeError: nobody reads a part. `main` takes it for the end of the command.
         """
-        if form == "table":
-            table()
-        elif form == "json":
-            click.echo(json_line(document))
-        elif form == "tsv" and rows is not None:
-            for row in rows:
-                click.echo(tsv(row))
-        else:
-            if lines is None:
-                lines = document if isinstance(document, (list, tuple)) else [document]
-            for line in lines:
-                click.echo(json_line(line) if form == "ndjson" else self.tsv_line(line))
+        try:
+            if form == "table":
+                table()
+            elif form == "json":
+                click.echo(json_line(document))
+            elif form == "tsv" and rows is not None:
+                for row in rows:
+                    click.echo(tsv(row))
+            else:
+                if lines is None:
+                    lines = document if isinstance(document, (list, tuple)) else [document]
+                for line in lines:
+                    click.echo(json_line(line) if form == "ndjson" else self.tsv_line(line))
+        except BrokenPipeError:
+            if is_part:
+                raise
+            discard_output()
 
     def tsv_line(self, line: object) -> str:
         """Return the columns of an object as a line of TSV; what it does not have is empty."""

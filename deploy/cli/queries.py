@@ -203,7 +203,7 @@ def _print_user(user: UserReadModel) -> None:
 def _print_page(page: Page[UserReadModel], form: Form, more: str) -> None:
     """Print a page, maybe one of many; `more` are the options that show the next one."""
     document = UserPage(page.items, page.cursor)
-    _PAGE.write_part(form, document, lambda: _table_of(page), lines=page.items)
+    _PAGE.write(form, document, lambda: _table_of(page), lines=page.items, is_part=True)
     if form == "json":
         return
     count = len(page.items)

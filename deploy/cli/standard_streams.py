@@ -8,6 +8,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from streams.standard_streams import open_standard_streams
+
 
 class _StandardError(io.FileIO):
     """Standard error; what nobody reads any more goes nowhere, so it does not stop the work."""
@@ -24,9 +26,7 @@ def prepare_streams() -> None:
 
     Standard error stays as it is if somebody has replaced it.
     """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+    open_standard_streams()
     original = sys.__stderr__
     if original is not None and sys.stderr is original:
         sys.stderr = io.TextIOWrapper(

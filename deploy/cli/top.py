@@ -6,7 +6,7 @@ import asyncio
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -102,7 +102,7 @@ def _checked(target: str) -> str:
 async def _once(looks: AsyncIterator[Overview], form: Form) -> ExitCode:
     await anext(looks)
     found = await anext(looks)
-    _print(found, form, _OUTPUT.write)
+    _print(found, form)
     return ExitCode.UNKNOWN if found.silent else ExitCode.OK
 
 
@@ -115,14 +115,14 @@ async def _live(looks: AsyncIterator[Overview], form: Form) -> None:
     console = Console()
     if form != "table" or not console.is_terminal:
         async for found in looks:
-            _print(found, form, _OUTPUT.write_part)
+            _print(found, form, is_part=True)
     with Live(console=console, screen=True, auto_refresh=False) as live:
         async for found in looks:
             live.update(screen(found, console.width, console.height), refresh=True)
 
 
-def _print(found: Overview, form: Form, write: Callable[..., None]) -> None:
-    """Print one look; `write` is that of `Output` for the only one, or for one of many."""
+def _print(found: Overview, form: Form, *, is_part: bool = False) -> None:
+    """Print one look, the only one or one of many."""
 
     def table() -> None:
         from rich.console import Console
@@ -132,7 +132,8 @@ def _print(found: Overview, form: Form, write: Callable[..., None]) -> None:
         console = Console()
         echo_rendered(console, screen(found, console.width))
 
-    write(form, found, table, lines=found.partitions if form == "tsv" else None)
+    lines = found.partitions if form == "tsv" else None
+    _OUTPUT.write(form, found, table, lines=lines, is_part=is_part)
 
 
 async def _looks(

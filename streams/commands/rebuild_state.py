@@ -31,6 +31,7 @@ from streams.commands.ownership import work_as_owner
 from streams.encryption.events import EventDecoder
 from streams.encryption.keys import PartitionKeys, master_keys
 from streams.encryption.sealer import PartitionSealer
+from streams.encryption.shredded import Shredded
 from streams.kafka.clients import new_consumer, stop
 from streams.kafka.log_reader import read_to
 from streams.kafka.records import Record
@@ -74,8 +75,7 @@ class PartitionFold(Generic[S]):
         self._keys = keys
         self._decoder = EventDecoder(aggregate.events)
         self._folded: dict[bytes, tuple[S, int]] = {}
-        # Aggregates with an event that was read without its key, and not erased so far.
-        self._shredded: set[bytes] = set()
+        self._shredded = Shredded()
         self.events = 0
 
     def __len__(self) -> int:
@@ -117,10 +117,7 @@ class PartitionFold(Generic[S]):
                 )
             state = self._aggregate.evolve(state, event.event, event.timestamp)
             self._folded[key] = state, event.sequence
-            if event.event.is_shredded:
-                self._shredded.add(key)
-            elif event.event.erases:
-                self._shredded.discard(key)
+            self._shredded.note(event)
             self.events += 1
 
     def check(self, key: bytes, version: int) -> None:
@@ -130,15 +127,16 @@ class PartitionFold(Generic[S]):
             Fatal: there are fewer events, or its key was lost: the personal data would be, too.
         """
         _, folded = self._folded.get(key, (None, 0))
+        aggregate_id = key.decode(errors="replace")
         if folded < version:
             raise PartitionFatal(
-                f"the state of {key.decode(errors='replace')} is of {version} events, and there "
+                f"the state of {aggregate_id} is of {version} events, and there "
                 f"are {folded}: events were lost, and the state cannot be rebuilt; restore the "
                 "events"
             )
-        if key in self._shredded:
+        if aggregate_id in self._shredded.ids:
             raise PartitionFatal(
-                f"{key.decode(errors='replace')} was not erased, and its personal data cannot be "
+                f"{aggregate_id} was not erased, and its personal data cannot be "
                 "read: its key was lost; restore the keys topic from a backup"
             )
 

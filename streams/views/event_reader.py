@@ -12,9 +12,9 @@ from streams.aggregate import TopicNames
 from streams.encryption.cipher import may_be_sealed
 from streams.encryption.events import EventDecoder
 from streams.encryption.key_ring import KeyRing, open_key_ring
+from streams.encryption.shredded import Shredded
 from streams.kafka.records import Record
 from streams.settings import Settings
-from streams.views.shredded import Shredded
 from streams.worker.logs import log_defect
 
 E = TypeVar("E", bound=Event)
@@ -50,7 +50,12 @@ class EventReader(Generic[E]):
             for record, event in zip(records, fast, strict=True)
         ]
         if self._shredded is not None:
-            self._shredded.note(records, events)
+            for record, event in zip(records, events, strict=True):
+                # one that was not sealed has no key: somebody wrote the empty field
+                if isinstance(event, EventRecord) and (
+                    event.event.erases or may_be_sealed(record.value)
+                ):
+                    self._shredded.note(event)
         return events
 
     def forget(self, partition: int) -> None:

@@ -15,6 +15,7 @@ from aiokafka.structs import TopicPartition
 from models.messages import Event
 from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connected
+from streams.encryption.shredded import Shredded
 from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import open_logs
 from streams.settings import Settings
@@ -26,7 +27,6 @@ from streams.views.indices import ViewIndices
 from streams.views.projection import View
 from streams.views.projector import Projector
 from streams.views.reader import PointInTime
-from streams.views.shredded import Shredded
 from streams.views.situation import EventLog
 from streams.views.status import tally_documents
 from streams.views.tally import Tally

@@ -138,10 +138,13 @@ class Rebuild(Generic[E]):
 
     async def _find_shredded(self, store: ViewStore, helpers: Sequence[Helper]) -> _Shredded:
         """Return whose personal data cannot be read in what a run that was stopped has loaded."""
+        nobody: _Shredded = [()] * self._processes
+        if not self._needs_keys:
+            return nobody
         found = (await store.checkpoints(range(self._log.partitions))).checkpoints
         positions = {number: one.position for number, one in found.items()}
-        if not (self._needs_keys and any(positions.values())):
-            return [()] * self._processes
+        if not any(positions.values()):
+            return nobody
         return await _at_once(
             find_shredded,
             [(self._settings, self._view, share) for share in self._shares(positions)],

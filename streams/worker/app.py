@@ -31,12 +31,13 @@ from streams.kafka.rights import Right
 from streams.kafka.topics import TopicSpec, check_topics
 from streams.logs import about
 from streams.settings import Settings
+from streams.standard_streams import open_standard_streams
 from streams.worker.gauges import PartitionGauges
 from streams.worker.health import Health, serving_health
 from streams.worker.logs import log_defect, logging_config
 from streams.worker.partition import Partition
 from streams.worker.partitions import Partitions
-from streams.worker.process import StreamWorker, open_standard_streams
+from streams.worker.process import StreamWorker
 from streams.worker.transport import ChunkConsumer, ChunkSchema, ChunkTransport
 
 logger = logging.getLogger(__name__)

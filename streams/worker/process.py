@@ -19,7 +19,6 @@ import logging
 import os
 import resource
 import signal
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -63,19 +62,6 @@ def worker_settings() -> Settings:
         return settings()
     except Fatal as error:
         raise SystemExit(f"error: {error}") from None
-
-
-def open_standard_streams() -> None:
-    """Open the null device for each of the three standard streams that is closed.
-
-    The event loop would get their file descriptors, and libuv aborts when it closes one of these.
-    """
-    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
-        pass
-    os.close(descriptor)
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def raise_descriptor_limit() -> None:

@@ -42,6 +42,18 @@ def deployment(servers: Servers, *roles: Role, **changes: Any) -> Iterator[Deplo
         yield deployed
 
 
+async def create_again(settings: Settings, topic: str) -> None:
+    """Delete a topic of users and create it again, empty."""
+    async with admin_client(settings) as admin:
+        await admin.delete_topics([topic])
+
+        async def is_gone() -> bool:
+            return topic not in await admin.list_topics()
+
+        await wait_until(is_gone, what=f"{topic} is deleted")
+    await create_user_topics(settings)
+
+
 async def delete_all_data(servers: Servers) -> None:
     """Delete all topics and indices."""
     settings = new_settings(servers)

@@ -10,18 +10,18 @@ import pytest
 
 from agents.user_audit import verify_users
 from agents.user_views import USER_VIEWS
-from deploy.ephemeral import create_user_topics
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
 from models.commands import DeactivateUser, EraseUser, UpdateUserProfile
 from models.errors import Fatal
 from models.outcomes import Accepted, DeadLettered, Rejection
 from streams.encryption.cipher import is_sealed_state
-from streams.kafka.clients import admin_client, new_producer, started
+from streams.kafka.clients import new_producer, started
 from streams.progress import no_progress
 from streams.views.rebuild import Rebuild, rebuild
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
+from tests.harness.deployments import create_again
 from tests.harness.traffic import check, counting, send
 from tests.integration.erasure import (
     PERSONAL,
@@ -191,14 +191,7 @@ async def test_a_rebuild_takes_nobody_for_erased_whose_key_was_lost(
     assert rebuilt.returncode == 0, rebuilt.stderr
     (worker,) = deployed.of("commands")
     await deployed.retire(worker)
-    async with admin_client(settings) as admin:
-        await admin.delete_topics([deployed.names.keys])
-
-        async def is_gone() -> bool:
-            return deployed.names.keys not in await admin.list_topics()
-
-        await wait_until(is_gone)
-    await create_user_topics(settings)
+    await create_again(settings, deployed.names.keys)
 
     lost = "user-views-v3 shows nothing of 3 users that were not erased and cannot be read (anna, "
     for processes in ("1", "2"):

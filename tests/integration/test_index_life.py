@@ -12,13 +12,12 @@ from elasticsearch import AsyncElasticsearch
 
 from agents.client import open_commands, open_queries
 from agents.user_views import USER_VIEWS
-from deploy.ephemeral import Deployment, create_user_topics
+from deploy.ephemeral import Deployment
 from deploy.waiting import wait_until
 from models.errors import Fatal, NoSuchView, Transient
 from models.queries import GetNewUsers
 from streams.elasticsearch.connection import connect
 from streams.elasticsearch.index import CHECKPOINT
-from streams.kafka.clients import admin_client
 from streams.kafka.partitioner import partition_of
 from streams.progress import no_progress
 from streams.settings import Settings
@@ -32,6 +31,7 @@ from streams.views.source import event_log
 from streams.views.status import IndexStatus, status_of
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
+from tests.harness.deployments import create_again
 from tests.harness.read_side import (
     encoded,
     registered,
@@ -311,14 +311,7 @@ async def test_an_event_topic_that_was_created_again_is_noticed(deploy: Deploy) 
         await view.has_all()
         (worker,) = deployed.of("views")
         await deployed.retire(worker)
-        async with admin_client(deployed.settings) as admin:
-            await admin.delete_topics([deployed.names.events])
-
-            async def is_gone() -> bool:
-                return deployed.names.events not in await admin.list_topics()
-
-            await wait_until(is_gone)
-        await create_user_topics(deployed.settings)
+        await create_again(deployed.settings, deployed.names.events)
         view.users = 0
         await view.register(2)
         async with open_queries(deployed.settings) as queries:

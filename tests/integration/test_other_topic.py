@@ -16,9 +16,10 @@ from models.errors import Fatal
 from streams.audit.verify import verify
 from streams.commands.adopt_topic import adopt_topic
 from streams.kafka.clients import admin_client, new_producer
-from streams.kafka.topics import create_topics, topic_specs
+from streams.kafka.topics import topic_specs
 from tests.conftest import Deploy
 from tests.harness.command_line import cqrs
+from tests.harness.deployments import create_again
 from tests.harness.traffic import counting, send
 
 ATTENTIVE = "tests.integration.attentive_worker"
@@ -29,19 +30,6 @@ async def send_users(deployed: Deployment, count: int, seed: int) -> None:
         await send(producer, deployed, generate(count, seed=seed))
 
 
-async def create_again(deployed: Deployment) -> None:
-    """Delete the command topic and create it again, empty."""
-    settings, names = deployed.settings, deployed.names
-    async with admin_client(settings) as admin:
-        await admin.delete_topics([names.commands])
-
-        async def is_gone() -> bool:
-            return names.commands not in await admin.list_topics()
-
-        await wait_until(is_gone)
-    await create_topics(settings, topic_specs(settings, names))
-
-
 async def test_a_topic_that_was_created_again_while_no_worker_ran(deploy: Deploy) -> None:
     """The worker stops although the new log is longer than the position; adopting lets it go on."""
     deployed = deploy("commands", partitions=1)
@@ -50,7 +38,7 @@ async def test_a_topic_that_was_created_again_while_no_worker_ran(deploy: Deploy
         await send_users(deployed, 10, seed=1)
         await outcomes.reach(10)
         worker.terminate()
-        await create_again(deployed)
+        await create_again(deployed.settings, deployed.names.commands)
         await send_users(deployed, 15, seed=2)
 
         worker.start()
@@ -81,7 +69,7 @@ async def test_a_topic_that_is_created_again_while_a_worker_runs(deploy: Deploy)
     async with counting(deployed) as outcomes:
         await send_users(deployed, 10, seed=1)
         await outcomes.reach(10)
-        await create_again(deployed)
+        await create_again(deployed.settings, deployed.names.commands)
         await send_users(deployed, 15, seed=2)
         assert worker.wait() == 1
         assert "`cqrs topics adopt 0`" in worker.log_text.splitlines()[-1]
@@ -99,7 +87,7 @@ async def test_a_topic_that_is_created_again_and_longer_before_the_worker_looks(
         await send_users(deployed, 10, seed=1)
         await outcomes.reach(10)
         worker.suspend()
-        await create_again(deployed)
+        await create_again(deployed.settings, deployed.names.commands)
         await send_users(deployed, 15, seed=2)
         worker.resume()
 

@@ -18,7 +18,7 @@ from faust.types import TP
 
 from agents.users import USERS
 from deploy.embedded.stack import EmbeddedStack
-from deploy.ephemeral import WorkerProcess, create_user_topics, new_settings
+from deploy.ephemeral import Deployment, WorkerProcess, create_user_topics, new_settings
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
 from models.errors import Fatal
@@ -27,10 +27,10 @@ from streams.audit.verify import verify
 from streams.kafka.clients import admin_client, new_producer
 from streams.kafka.log_reader import last_positions, open_logs
 from streams.kafka.topic_ids import topic_id
-from streams.kafka.topics import MIB, create_topics, topic_specs
+from streams.kafka.topics import MIB, topic_specs
 from streams.kafka.transactions import OutputRecord, TransactionalProducer
-from streams.settings import Settings
 from tests.conftest import Deploy
+from tests.harness.deployments import create_again
 from tests.harness.traffic import counting, send
 
 
@@ -57,6 +57,13 @@ def taken_over(worker: WorkerProcess) -> list[int]:
     ]
 
 
+async def decide_ten(deployed: Deployment) -> None:
+    """Send ten commands, and wait for the first ten outcomes of the topic."""
+    async with counting(deployed) as outcomes, new_producer(deployed.settings) as producer:
+        await send(producer, deployed, generate(10))
+        await outcomes.reach(10)
+
+
 async def test_a_first_transaction_that_was_aborted(deploy: Deploy) -> None:
     """It leaves records and a marker on the event topic, and yet no event."""
     deployed = deploy(partitions=1)
@@ -67,9 +74,7 @@ async def test_a_first_transaction_that_was_aborted(deploy: Deploy) -> None:
         await dead_owner.send_and_wait(names.events, b"{}", b"user-1", partition=0)
         await dead_owner.abort_transaction()
     deployed.start("commands")
-    async with counting(deployed) as outcomes, new_producer(settings) as producer:
-        await send(producer, deployed, generate(10))
-        await outcomes.reach(10)
+    await decide_ten(deployed)
 
 
 async def test_a_commit_that_arrives_late_ends_no_later_transaction(
@@ -112,11 +117,9 @@ async def test_a_changelog_that_was_lost(deploy: Deploy) -> None:
     deployed = deploy("commands", partitions=1)
     settings, names = deployed.settings, deployed.names
     worker = deployed.workers[0]
-    async with counting(deployed) as outcomes, new_producer(settings) as producer:
-        await send(producer, deployed, generate(10))
-        await outcomes.reach(10)
+    await decide_ten(deployed)
     worker.terminate()
-    await make_anew(deployed.settings, names, names.changelog)
+    await create_again(settings, names.changelog)
     worker.start()
     assert worker.wait() == 1
     assert "the state was lost" in worker.log_text.splitlines()[-1]
@@ -127,12 +130,12 @@ async def test_a_changelog_that_is_created_again_while_a_worker_runs(deploy: Dep
     deployed = deploy("commands", partitions=1)
     settings, names = deployed.settings, deployed.names
     worker = deployed.workers[0]
+    await decide_ten(deployed)
+    await create_again(settings, names.changelog)
     async with counting(deployed) as outcomes, new_producer(settings) as producer:
-        await send(producer, deployed, generate(10))
-        await outcomes.reach(10)
-        await make_anew(settings, names, names.changelog)
         await send(producer, deployed, generate(10, seed=2))
         await wait_until(lambda: "the state was lost" in worker.log_text)
+        await outcomes.reach(10)
         assert await outcomes.count() == 10
 
 
@@ -144,34 +147,17 @@ async def test_a_local_store_is_not_used_for_topics_that_were_created_again(
     settings, names = deployed.settings, deployed.names
     worker = deployed.workers[0]
     former = await topic_id(settings, names.changelog)
-    async with new_producer(settings) as producer:
-        async with counting(deployed) as outcomes:
-            await send(producer, deployed, generate(10))
-            await outcomes.reach(10)
-        worker.terminate()
-        for spec in topic_specs(settings, names):
-            await make_anew(settings, names, spec.name)
-        new = await topic_id(settings, names.changelog)
-        assert len(former) == len(new) == 32
-        assert former != new
-        worker.start()
-        async with counting(deployed) as outcomes:
-            await send(producer, deployed, generate(10))
-            await outcomes.reach(10)
+    await decide_ten(deployed)
+    worker.terminate()
+    for spec in topic_specs(settings, names):
+        await create_again(settings, spec.name)
+    new = await topic_id(settings, names.changelog)
+    assert len(former) == len(new) == 32
+    assert former != new
+    worker.start()
+    await decide_ten(deployed)
     assert f"its id is {former}[0], not {new}[0]" in worker.log_text
     assert (await verify(settings, USERS)).events == 10
-
-
-async def make_anew(settings: Settings, names: TopicNames, topic: str) -> None:
-    """Delete a topic and create it again, empty."""
-    async with admin_client(settings) as admin:
-        await admin.delete_topics([topic])
-
-        async def is_gone() -> bool:
-            return topic not in await admin.list_topics()
-
-        await wait_until(is_gone)
-    await create_topics(settings, topic_specs(settings, names))
 
 
 async def test_an_event_topic_with_retention_is_refused(stack: EmbeddedStack) -> None:

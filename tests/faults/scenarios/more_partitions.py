@@ -22,9 +22,9 @@ from streams.kafka.log_reader import open_logs
 from streams.kafka.partitioner import partition_of
 from streams.kafka.topics import topic_specs
 from tests.faults.scenario import Run, Scenario
-from tests.faults.scenarios.topics_again import create_again
 from tests.harness.checks import require
 from tests.harness.command_line import cqrs
+from tests.harness.deployments import create_again
 from tests.harness.traffic import open_traffic, records_of
 
 _PARTITIONS = 2
@@ -51,7 +51,7 @@ async def _to_the_command_topic(run: Run) -> None:
     deployed = await run.deploy("views", partitions=_PARTITIONS)
     sent = await _work_until_refused(run, deployed, [deployed.names.commands])
     accepted = await _check_outcomes(deployed, sent)
-    await create_again(deployed, deployed.names.commands)
+    await create_again(deployed.settings, deployed.names.commands)
     adopted = await asyncio.to_thread(cqrs, deployed.settings, "topics", "adopt", "--all", "--yes")
     require(adopted.returncode == 0, f"`cqrs topics adopt` failed: {adopted.stderr}")
     again = [command for command in sent if command["id"] not in accepted]

@@ -14,12 +14,13 @@ from deploy.ephemeral import Deployment
 from deploy.samples.commands import generate
 from deploy.waiting import wait_until
 from models.errors import Fatal
-from streams.kafka.clients import admin_client, new_producer, started
+from streams.kafka.clients import new_producer, started
 from streams.kafka.log_reader import open_logs
-from streams.kafka.topics import create_topics, partitions_of, topic_specs
+from streams.kafka.topics import partitions_of
 from tests.faults.scenario import Run, Scenario
 from tests.harness.checks import require
 from tests.harness.command_line import Workers, cqrs, running_workers
+from tests.harness.deployments import create_again
 from tests.harness.traffic import counting, open_traffic, records_of, send
 
 _BURST = 1000  # commands
@@ -40,7 +41,7 @@ async def create_topics_again(run: Run) -> None:
         await _decide_some(run, deployed)
         logged = len(workers.log_text)
         with workers.suspended() if number % 2 else nullcontext():
-            await create_again(deployed, deployed.names.commands)
+            await create_again(deployed.settings, deployed.names.commands)
             commands = await _fill(run, deployed, number)
         run.result.faults += 1
         for tp in partitions_of(deployed.settings, deployed.names.commands):
@@ -63,19 +64,6 @@ async def _decide_some(run: Run, deployed: Deployment) -> None:
     async with open_traffic(deployed, records_of(stream)) as traffic:
         traffic.burst(_BURST)
         await traffic.wait_for_decided(run.rng.randrange(1, _BURST // 2))
-
-
-async def create_again(deployed: Deployment, topic: str) -> None:
-    """Delete a topic, and create it again, empty."""
-    settings = deployed.settings
-    async with admin_client(settings) as admin:
-        await admin.delete_topics([topic])
-
-        async def is_gone() -> bool:
-            return topic not in await admin.list_topics()
-
-        await wait_until(is_gone, what=f"{topic} is deleted")
-    await create_topics(settings, topic_specs(settings, deployed.names))
 
 
 async def _fill(run: Run, deployed: Deployment, number: int) -> list[dict[str, Any]]:
@@ -120,7 +108,7 @@ async def _answered(deployed: Deployment, ids: Collection[str]) -> int:
 async def _lose_outcomes(run: Run, deployed: Deployment) -> None:
     """Delete the outcomes and create their topic again: deciding continues, `verify` tells."""
     await _decide_some(run, deployed)
-    await create_again(deployed, deployed.names.outcomes)
+    await create_again(deployed.settings, deployed.names.outcomes)
     run.result.faults += 1
     stream = generate(1_000_000, run.rng.randrange(1 << 30))
     async with (

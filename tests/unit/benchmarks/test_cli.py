@@ -197,6 +197,7 @@ def test_the_page_names_benchmark_machine_and_command(tmp_path: Path) -> None:
 def test_a_page_in_docs_is_that_of_all_results_in_the_directory_of_its_name(kept: Path) -> None:
     docs = ROOT / "docs"
     results = [Result.read(file) for file in kept.iterdir()]
+    assert {file.stem for file in kept.iterdir()} <= set(BENCHMARKS)
     assert (docs / f"{kept.name}.md").read_text() == markdown_of(results, plots=kept.name)
     for result in results:
         assert (docs / plot_name(kept.name, result)).exists()

@@ -123,7 +123,7 @@ def test_a_result_that_nobody_reads_is_no_error(form: Form) -> None:
 @pytest.mark.parametrize("form", get_args(Form))
 def test_nobody_reads_on_so_no_other_part_is_made(form: Form) -> None:
     with nobody_reading(), pytest.raises(BrokenPipeError):
-        OUTPUT.write_part(form, LISTING, lambda: click.echo("anna"), lines=ITEMS)
+        OUTPUT.write(form, LISTING, lambda: click.echo("anna"), lines=ITEMS, is_part=True)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ from models.events import (
 from models.wire import encode
 from streams.encryption.cipher import new_key, seal_event
 from streams.encryption.keys import MasterKeys, PartitionKeys
+from streams.encryption.shredded import Shredded
 from streams.kafka.records import Record
 from streams.views.event_reader import EventReader
-from streams.views.shredded import Shredded
 from tests.unit.samples import ANNA, record, wire_of
 
 EMPTY = UserRegistered("", "", "", "web")
