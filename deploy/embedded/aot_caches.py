@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from deploy.embedded import temporary_homes as temporary
+from deploy.embedded.jars import class_path, jar_folder
 from deploy.embedded.processes import ServerProcess
 from deploy.embedded.shared_files import locked
 from deploy.embedded.stack import EmbeddedStack
@@ -31,13 +33,21 @@ def ensure_aot_caches(progress: Progress) -> None:
     with temporary.home() as home:
         stack = EmbeddedStack(home)
         servers = stack.kafka, stack.elasticsearch
-        if all(server.aot_cache.exists() for server in servers):
+        if not any(map(_is_missing, servers)):
             return
         with locked(stack.kafka.aot_cache.with_name(".lock")):
-            missing = [server for server in servers if not server.aot_cache.exists()]
+            missing = [server for server in servers if _is_missing(server)]
             if missing:  # another process may just have made them
                 with progress.waiting("Making AOT caches, with which servers start faster"):
                     _make(stack, missing)
+
+
+def _is_missing(server: ServerProcess) -> bool:
+    """Check whether there is none, or one of jars that were downloaded again: a JVM refuses it."""
+    if not server.aot_cache.exists():
+        return True
+    made = server.aot_cache.stat().st_mtime
+    return any(Path(jar).stat().st_mtime > made for jar in class_path(jar_folder(server.jars)))
 
 
 def _make(stack: EmbeddedStack, missing: list[ServerProcess]) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded.aot_caches import ensure_aot_caches
+from deploy.embedded.jars import jar_folder
 from deploy.embedded.processes import ServerProcess
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import Progress
@@ -37,7 +39,8 @@ class Servers:
 @pytest.fixture
 def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Servers:
     servers = Servers()
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
+    monkeypatch.setenv("CQRS_CACHE_HOME", str(tmp_path / "downloads"))
     monkeypatch.setattr(EmbeddedStack, "borrowed", lambda stack: servers.borrowed(stack))
     monkeypatch.setattr(ServerProcess, "stop", lambda *arguments: servers.stop(*arguments))
     return servers
@@ -61,6 +64,21 @@ def test_what_is_there_is_kept(servers: Servers) -> None:
     ensure_aot_caches(Progress())
     assert cache_of("kafka").read_text() == "as before"
     assert cache_of("elasticsearch").read_text() == "classes of elasticsearch"
+
+
+def test_jars_that_were_downloaded_again_need_another_one(servers: Servers) -> None:
+    jar = jar_folder("kafka") / "lib" / "kafka.jar"
+    jar.parent.mkdir(parents=True)
+    jar.touch()
+    ensure_aot_caches(Progress())
+    later = cache_of("kafka").stat().st_mtime + 1
+    os.utime(jar, (later, later))
+    for server in ("kafka", "elasticsearch"):
+        cache_of(server).write_text("as before")
+        os.utime(cache_of(server), (later - 1, later - 1))
+    ensure_aot_caches(Progress())
+    assert cache_of("kafka").read_text() == "classes of kafka"
+    assert cache_of("elasticsearch").read_text() == "as before"
 
 
 def test_a_jvm_that_writes_none_is_one_line(servers: Servers) -> None:
