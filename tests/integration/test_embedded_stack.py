@@ -123,13 +123,16 @@ def test_kafka_keeps_its_records_over_a_kill(stack: EmbeddedStack) -> None:
     assert first_record(stack, topic) == b"before"
 
 
+def is_mapped(file: Path, server: ServerProcess) -> bool:
+    assert server.process is not None
+    return str(file.resolve()) in {part.path for part in server.process.memory_maps()}
+
+
 def test_a_start_uses_the_aot_cache(stack: EmbeddedStack) -> None:
     ensure_aot_caches(Progress())
     stack.kafka.kill()
     stack.kafka.start()
-    assert stack.kafka.process is not None
-    mapped = {part.path for part in stack.kafka.process.memory_maps()}
-    assert str(stack.kafka.aot_cache.resolve()) in mapped
+    assert is_mapped(stack.kafka.aot_cache, stack.kafka)
 
 
 @pytest.mark.parametrize("cache", ["damaged", "of another class path"])
@@ -137,14 +140,15 @@ def test_an_aot_cache_that_does_not_fit_is_not_used(
     stack: EmbeddedStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: str
 ) -> None:
     ensure_aot_caches(Progress())
-    other = stack.elasticsearch.aot_cache
+    other = stack.kafka.aot_cache
     if cache == "damaged":
         other = tmp_path / "damaged.aot"
-        other.write_bytes(stack.kafka.aot_cache.read_bytes()[: 1 << 20])
+        other.write_bytes(stack.elasticsearch.aot_cache.read_bytes()[: 1 << 20])
     monkeypatch.setattr(ServerProcess, "aot_cache", other)
-    stack.kafka.kill()
-    stack.kafka.start()
+    stack.elasticsearch.kill()
+    stack.elasticsearch.start()
     assert stack.is_running
+    assert not is_mapped(other, stack.elasticsearch)
 
 
 def test_elasticsearch_keeps_its_documents_over_a_kill(stack: EmbeddedStack) -> None:

