@@ -132,7 +132,8 @@ async def _in_time(
         async with async_timeout.timeout(timeout):
             await following.run(command_id, aggregate, since)
     except asyncio.TimeoutError:
-        raise Transient(f"after {timeout:g} s: {_NEXT[following.last]}") from None
+        if not following.is_over:
+            raise Transient(f"after {timeout:g} s: {_NEXT[following.last]}") from None
 
 
 class _Following:
@@ -143,6 +144,8 @@ class _Following:
         self._form = form
         self._began: datetime | None = None
         self.last = ""
+        self.is_over = False
+        """Whether nothing follows any more: connections may still have to be closed."""
         self.token: str | None = None
 
     async def run(self, command_id: UUID, aggregate_id: str | None, since: datetime) -> None:
@@ -162,8 +165,9 @@ class _Following:
             for hop in trail.hops[printed:]:
                 self._print_record(hop)
             printed = len(trail.hops)
+            self.token = None if outcome is None else outcome.token
+            self.is_over = trail.is_complete and self.token is None
         assert outcome is not None
-        self.token = outcome.token
         if outcome.token is not None:
             await self._watch_view(str(outcome.aggregate_id), outcome.token)
 
@@ -178,6 +182,7 @@ class _Following:
                 )
                 at = datetime.now(timezone.utc)
                 self.print_hop(FollowedHop(name, at, self._since_first(at), "of this program"))
+                self.is_over = name == "searchable"
 
     def _print_record(self, hop: Hop) -> None:
         source = hop.source

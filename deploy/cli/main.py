@@ -10,13 +10,15 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import click
-from click.exceptions import NoArgsIsHelpError
+from click.exceptions import Exit, NoArgsIsHelpError
 from click.shell_completion import CompletionItem
 
 from deploy.cli.exit_codes import ExitCode
@@ -82,6 +84,16 @@ def installed_commands() -> list[str]:
     return [name for name, file in files.items() if (_ROOT / f"{file}.py").exists()]
 
 
+@contextmanager
+def _a_reader_may_have_enough() -> Iterator[None]:
+    """End the command with exit code 0 when nobody reads its output any more."""
+    try:
+        yield
+    except BrokenPipeError:
+        discard_output()
+        raise Exit(ExitCode.OK) from None
+
+
 class _Lazy(click.Group):
     """A group that takes its commands from `COMMANDS`."""
 
@@ -102,13 +114,16 @@ class _Lazy(click.Group):
             return [CompletionItem(name, help=COMMANDS[name][1]) for name in names]
         return super().shell_complete(ctx, incomplete)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """Read the words of the command line, and show what `--help` and `--version` ask for."""
+        with _a_reader_may_have_enough():
+            return super().make_context(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> None:
-        """Run the command; a reader of its output that has enough is no error."""
-        try:
+        """Run the command."""
+        with _a_reader_may_have_enough():
             super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError:
-            discard_output()
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

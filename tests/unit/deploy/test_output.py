@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -18,6 +18,7 @@ from click.testing import CliRunner
 
 from deploy.cli import terminal
 from deploy.cli.follow import FollowedHop, _Following
+from deploy.cli.main import main
 from deploy.cli.output import Form, Output, print_table, tsv, wants_json
 from deploy.cli.queries import _print_page
 from deploy.cli.terminal import as_typed
@@ -141,6 +142,16 @@ def test_commands_that_go_on_printing_end_when_nobody_reads(
 ) -> None:
     with nobody_reading(), pytest.raises(BrokenPipeError):
         print_part()
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("get", "--help")], ids=" ".join)
+def test_help_that_nobody_reads_is_no_error(
+    words: Sequence[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with nobody_reading(), pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    assert capfd.readouterr().err == ""
 
 
 def test_a_named_form_wins() -> None:
