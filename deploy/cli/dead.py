@@ -22,7 +22,7 @@ from deploy.cli.failed_commands import (
     text,
     time_of,
 )
-from deploy.cli.output import Form, Output, print_table
+from deploy.cli.output import Form, Output, print_table, printable
 from deploy.cli.terminal import NumberRange, confirm, examples, progress_bar, read_time
 from deploy.environment import load_settings
 from models.outcomes import Outcome, Unparked
@@ -381,7 +381,7 @@ def _print_list(found: FailedCommands) -> None:
 
 def _print_contents(shown: Sequence[FailedContents]) -> None:
     for one in shown:
-        click.echo(f"{one.kind}  {one.user}  {one.code}: {one.reason}")
+        click.echo(printable(f"{one.kind}  {one.user}  {one.code}: {one.reason}"))
         for command in one.commands:
             value = "(encrypted)" if command.value is None else command.value
-            click.echo(f"    {command.time}  offset {command.offset}  {value}")
+            click.echo(printable(f"    {command.time}  offset {command.offset}  {value}"))

@@ -15,7 +15,7 @@ import click
 from agents.users import USERS
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.outcomes import outcome_line
-from deploy.cli.output import Form, Output
+from deploy.cli.output import Form, Output, printable
 from deploy.cli.terminal import NumberRange, examples
 from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
@@ -222,4 +222,4 @@ def _described(hop: Hop) -> str:
         if hop.name == "event"
         else [hop.type or "a command", "for", hop.aggregate_id or "-"]
     )
-    return " ".join(what)
+    return printable(" ".join(what))

@@ -17,7 +17,7 @@ from pydantic.alias_generators import to_camel
 from agents.users import USERS
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.outcomes import outcome_line
-from deploy.cli.output import Form, Output
+from deploy.cli.output import Form, Output, printable
 from deploy.cli.terminal import examples, progress_bar, read_time
 from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
@@ -122,7 +122,7 @@ def _print_entry(entry: Entry) -> None:
     outcome = entry.outcome
     status = "accepted" if entry.events else "parked"  # or it waits, or its outcome has expired
     told = marked(_outcome(entry), OF_OUTCOMES[status if outcome is None else outcome.status])
-    click.echo(f"{_shown(entry.time)}  {name}  {told}")
+    click.echo(f"{_shown(entry.time)}  {printable(name)}  {told}")
     correlation = None if outcome is None else outcome.correlation_id
     causation = next((one.causation_id for one in entry.events), None)
     if correlation is not None or causation is not None:

@@ -11,6 +11,7 @@ is made from these.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -33,6 +34,8 @@ _BORDERS = 4  # columns of a terminal that the left and right edge of a table ta
 _PADDING = 3  # between two columns
 _SPACES = dict.fromkeys(map(ord, "\t\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029"), " ")  # of TSV
 _PROSE_COLUMNS = 20  # that a column of prose should have
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]").sub
+_CONTROLS = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}  # that JSON leaves as they are
 
 
 class Output:
@@ -163,8 +166,8 @@ def wants_json(words: Sequence[str]) -> bool:
 
 
 def json_line(value: object) -> str:
-    """Return a value as a line of JSON."""
-    return json.dumps(plain(value), ensure_ascii=False)
+    """Return a value as a line of JSON. Control characters are escaped, as in `printable`."""
+    return json.dumps(plain(value), ensure_ascii=False).translate(_CONTROLS)
 
 
 def plain(value: Any) -> Any:
@@ -191,11 +194,25 @@ def plain(value: Any) -> Any:
 
 def tsv(cells: Sequence[object]) -> str:
     """Return a line of TSV: each tab and line end within a cell becomes a space."""
-    return "\t".join(cell(one).translate(_SPACES) for one in cells)
+    return "\t".join(printable(_text_of(one).translate(_SPACES)) for one in cells)
 
 
 def cell(value: object) -> str:
     """Return a value as it is shown everywhere."""
+    return printable(_text_of(value))
+
+
+def printable(text: str) -> str:
+    """Return a text with its control characters escaped.
+
+    Whoever may write a command could otherwise send escape sequences to the terminal of an
+    operator who looks at it: to hide lines, or to write to the clipboard. Marks that turn the
+    direction of text around are escaped as well; letters of any language stay as they are.
+    """
+    return _UNSAFE(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def _text_of(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):

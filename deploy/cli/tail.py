@@ -15,7 +15,7 @@ from pydantic.alias_generators import to_camel
 
 from agents.users import USERS
 from deploy.cli.failed_commands import Text, text
-from deploy.cli.output import Form, Output, json_line
+from deploy.cli.output import Form, Output, json_line, printable
 from deploy.cli.terminal import examples
 from deploy.colour import OF_OUTCOMES, marked
 from deploy.environment import load_settings
@@ -186,7 +186,7 @@ def _event(record: Any) -> str:
         for name, value in event.items()
         if name not in _ENVELOPE
     )
-    return f"{event['timestamp']}  {event['type']}  {user}  {fields}"
+    return printable(f"{event['timestamp']}  {event['type']}  {user}  {fields}")
 
 
 def _outcome(record: Any) -> str:
@@ -207,7 +207,8 @@ def _outcome(record: Any) -> str:
     if "decidedBy" in outcome:
         detail += " (was parked)"
     status = marked(outcome["status"], OF_OUTCOMES.get(outcome["status"], "late"))
-    return f"{outcome['timestamp']}  {status}  {outcome.get('aggregateId', '-')}  {detail}"
+    user = printable(outcome.get("aggregateId", "-"))
+    return f"{outcome['timestamp']}  {status}  {user}  {printable(detail)}"
 
 
 def _dead(record: Any) -> str:
@@ -216,7 +217,7 @@ def _dead(record: Any) -> str:
     value = "(encrypted)" if dead_letter.encrypted else repr(dead_letter.value)
     if WITHHELD in dict(record.headers):
         value = "(left out: the key of its user is not in this partition)"
-    return (
+    return printable(
         f"{name_of(source)} offset {source.offset}  {dead_letter.code}: "
         f"{dead_letter.reason}  {value}"
     )
@@ -239,7 +240,7 @@ def _dead_letter(record: Any) -> DeadLetterRecord:
 
 
 def _value(record: Any) -> str:
-    return orjson.dumps(orjson.loads(record.value)).decode()  # one line, whoever wrote it
+    return json_line(orjson.loads(record.value))  # one line, whoever wrote it
 
 
 # kind -> (one line for people, one line of JSON)

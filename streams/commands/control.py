@@ -79,7 +79,7 @@ def has_form_of_control(value: bytes) -> bool:
     """Return whether a value is a control and nothing else, whoever has written it."""
     try:
         encoded = msgspec.json.encode(_decode(value))
-    except msgspec.MsgspecError:
+    except (ValueError, RecursionError):
         return False
     return bool(msgspec.json.decode(encoded) == msgspec.json.decode(value))
 

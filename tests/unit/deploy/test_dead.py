@@ -116,6 +116,24 @@ def test_show_and_export_have_the_contents(deciding: Deciding) -> None:
     assert said("export") == lines
 
 
+HIDES_LINES = "\x1b[2K\x1b[1A\x9b8m\u202e"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["list", "list -o json", "list -o tsv", f"show eve{HIDES_LINES}", "export", "export -o json"],
+)
+def test_no_terminal_obeys_what_a_producer_wrote(deciding: Deciding, words: str) -> None:
+    user = f"eve{HIDES_LINES}"
+    unknown = {"type": f"No{HIDES_LINES}", "aggregateId": user, "id": str(uuid4())}
+    deciding.send(user.encode(), json.dumps(unknown, ensure_ascii=False).encode())
+    deciding.send(user.encode(), f"no JSON {HIDES_LINES}".encode())
+    deciding.decide()
+    shown = run(*words.split(" ")).output
+    assert "eve" in shown
+    assert not [one for one in shown if (one < " " and one not in "\n\t") or "\x7f" <= one < "\xa0"]
+
+
 def test_a_replay_says_what_is_left(deciding: Deciding) -> None:
     run("replay", code=2)
     run("replay", "anna", "--all", code=2)

@@ -19,7 +19,15 @@ from click.testing import CliRunner
 from deploy.cli import terminal
 from deploy.cli.follow import FollowedHop, _Following
 from deploy.cli.main import main
-from deploy.cli.output import Form, Output, print_table, tsv, wants_json
+from deploy.cli.output import (
+    Form,
+    Output,
+    json_line,
+    print_table,
+    printable,
+    tsv,
+    wants_json,
+)
 from deploy.cli.queries import _print_page
 from deploy.cli.terminal import as_typed
 from deploy.embedded.start_progress import TerminalProgress, _megabytes
@@ -97,6 +105,14 @@ def test_a_cell_of_tsv_is_what_it_was_but_for_tabs_and_line_ends() -> None:
     assert tsv(["a  b\u00a0c", " d ", ""]) == "a  b\u00a0c\t d \t"
     ends = "\t\r\n\v\f\x1c\x1d\x1e\x85\u2028\u2029"
     assert tsv([f"a{ends}b"]) == f"a{' ' * len(ends)}b"
+
+
+def test_control_characters_are_escaped() -> None:
+    ordinary = "Zoë 5 %\u00a0\\x1b \u0915\u094d\u200d\u0937"
+    assert printable(ordinary) == ordinary
+    assert printable("a\x1b[2K\n\t\x9b\u202e\udc80b") == r"a\x1b[2K\n\t\x9b\u202e\udc80b"
+    assert tsv(["a\x1b[2K", "b\tc"]) == "a\\x1b[2K\tb c"
+    assert json_line({"a": "\x1b\x7f\x9b"}) == r'{"a": "\u001b\u007f\u009b"}'
 
 
 @contextmanager
