@@ -1,5 +1,7 @@
 """The user aggregate, as the machinery needs it."""
 
+from operator import attrgetter
+
 from models.commands import USER_COMMANDS
 from models.events import USER_EVENTS
 from models.user import User, evolve
@@ -15,5 +17,6 @@ USERS = Aggregate[User](
     events=USER_EVENTS,
     state=User,
     evolve=evolve,
+    is_erased=attrgetter("erased"),
     state_version=1,
 )

@@ -27,6 +27,8 @@ class Aggregate(Generic[S]):
     """Anything that `msgspec` can encode and decode, a frozen struct for instance."""
     evolve: Callable[[S | None, Any, datetime], S]
     """From the state (None before the first event), an event and its time to the next state."""
+    is_erased: Callable[[S], bool] = lambda _: False
+    """Whether the state is that of an aggregate that an event has erased (`Event.erases`)."""
     state_version: int = 1
     """Number to raise by hand with every change of `state` or of what `evolve` returns: a worker
     then rebuilds the stored states from the events (`streams/state/version.py`)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from uuid import UUID
@@ -17,7 +17,15 @@ from streams import tracing
 from streams.commands import replies
 from streams.commands.chunk_metrics import ChunkMetrics
 from streams.commands.control import Control
-from streams.commands.decider import Decision, Ended, Ending, NewEvents, Readable, Waits
+from streams.commands.decider import (
+    Decision,
+    Ended,
+    Ending,
+    NewEvents,
+    Obeyed,
+    Readable,
+    Waits,
+)
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.dead_letters import dead_letter
 from streams.kafka.partitioner import partition_of
@@ -41,9 +49,24 @@ class Outputs:
 class Conclusions:
     """Makes events, outcomes and dead letters of the decisions of one partition."""
 
-    def __init__(self, sealer: PartitionSealer, cluster: str, *, partitions: int) -> None:
-        """Create it; `cluster` is the id of the Kafka cluster, for the tokens."""
+    def __init__(
+        self,
+        sealer: PartitionSealer,
+        is_erased: Callable[[bytes | None], bool],
+        cluster: str,
+        *,
+        partitions: int,
+    ) -> None:
+        """Create it.
+
+        Args:
+            sealer: encrypts events and dead letters.
+            is_erased: whether the aggregate of a record's key was erased.
+            cluster: id of the Kafka cluster, for the tokens.
+            partitions: number of partitions of the command topic.
+        """
         self._sealer = sealer
+        self._is_erased = is_erased
         self._cluster = cluster
         self._partitions = partitions
 
@@ -114,12 +137,13 @@ class Conclusions:
         self, record: Record, command: Readable, ending: Ending, outputs: Outputs
     ) -> Outcome:
         """Conclude the parked commands that a record ends as well; return its own outcome."""
-        if isinstance(ending.own, NewEvents):
-            outputs.overtaken.append(ending.own.events)
-            outcome = self._conclude(record, command, ending.own, outputs, record)
-        else:
+        if isinstance(ending.own, Obeyed):
             assert isinstance(command, Control)
             outcome = replies.unparked(record, command, ending.own, len(ending.ended))
+        else:
+            outcome = self._conclude(record, command, ending.own, outputs, record)
+            if isinstance(ending.own, NewEvents):
+                outputs.overtaken.append(ending.own.events)
         outputs.ended[record.offset] = [
             (
                 one,
@@ -153,13 +177,18 @@ class Conclusions:
         measured.add((), (), chain.from_iterable(outputs.overtaken))
 
     def _is_keyed_elsewhere(self, record: Record, poison: Poison) -> bool:
-        """Whether the aggregate of a record may have a data key that is not in this partition.
+        """Whether the aggregate of a record has or had a data key, although none is here.
 
-        Its key is in the partition that it belongs to, or gone, if its state cannot be read.
+        It is in the partition that it belongs to, or gone: lost, if its state cannot be read, or
+        destroyed when it was erased.
         """
-        return poison.code == "unreadable-state" or (
-            record.key is not None
-            and partition_of(record.key, self._partitions) != record.partition
+        return (
+            poison.code == "unreadable-state"
+            or (
+                record.key is not None
+                and partition_of(record.key, self._partitions) != record.partition
+            )
+            or self._is_erased(record.key)
         )
 
     def _add_events(

@@ -18,7 +18,7 @@ from models.messages import Command, Event, check_expected_version
 from streams.aggregate import Aggregate
 from streams.buses import CommandBus
 from streams.commands.control import Control, DropParked, read_control
-from streams.commands.parking import CURABLE, ParkedCommands
+from streams.commands.parking import CURABLE, DEFECTS, ParkedCommands
 from streams.commands.reader import CommandReader
 from streams.commands.repository import EventSourcedRepository
 from streams.kafka.partitioner import check_partition
@@ -85,7 +85,7 @@ class Ended(msgspec.Struct, frozen=True):
 class Ending(msgspec.Struct, frozen=True):
     """A decision that also ends parked commands of the aggregate, in this order."""
 
-    own: NewEvents | Obeyed
+    own: NewEvents | Rejected | Obeyed
     ended: Sequence[Ended]
 
 
@@ -225,8 +225,13 @@ class Decider(Generic[S]):
         return NewEvents(events, acceptance)
 
     def _park(self, record: Record, command: Command | Poison, poison: Poison) -> Decision:
-        """Park a command that failed, if another program could decide it."""
+        """Park a command that failed, if another program could decide it.
+
+        One for an erased aggregate would be rejected by any program.
+        """
         if isinstance(command, Command) and command.overtakes_parked:
+            return poison
+        if self._repository.is_erased(record.key):
             return poison
         parked = self._parked.park(record, _command_in(command), poison)
         return poison if parked is None else Waits(parked.failure, 0)
@@ -298,18 +303,30 @@ class Decider(Generic[S]):
     async def _overtake(
         self, record: Record, command: Command, parked: ParkedQueue
     ) -> Decision | Ending:
-        """Decide a command at once; if it erases the aggregate, nothing waits any longer."""
+        """Decide a command at once; if it erases the aggregate, nothing waits any longer.
+
+        Neither does anything if there is no aggregate: what waits would make the one that was to
+        be erased.
+        """
         assert record.key is not None, "it has parked commands"
         decision = await self._decide(record, command, record.offset)
-        if not isinstance(decision, NewEvents) or not any(one.erases for one in decision.events):
+        if isinstance(decision, NewEvents):
+            nothing_is_left = any(one.erases for one in decision.events)
+        elif isinstance(decision, Rejected):
+            version = self._repository.get(command.aggregate_id).version
+            nothing_is_left = version == 0 and not command.expected_version
+        else:
+            return decision
+        if not nothing_is_left:
             return decision
         self._parked.put(record.key, None)
         rejected = Rejected("erased", "Its aggregate was erased while it was parked")
-        for waiting in parked.commands:
-            self._repository.remember(
-                command.aggregate_id,
-                RememberedRejection(waiting.command, rejected.code, rejected.reason),
-            )
+        if isinstance(decision, NewEvents):
+            for waiting in parked.commands:
+                self._repository.remember(
+                    command.aggregate_id,
+                    RememberedRejection(waiting.command, rejected.code, rejected.reason),
+                )
         return Ending(decision, self._end(record.key, parked.commands, rejected))
 
     def _end(
@@ -328,10 +345,10 @@ class Decider(Generic[S]):
 
 
 def is_failure(decision: Decision | Ending) -> bool:
-    """Return whether another program might have decided it; what waits behind it does not count."""
+    """Return whether this program is at fault; what waits behind such a command does not count."""
     if isinstance(decision, Waits):
-        return decision.behind == 0
-    return isinstance(decision, Poison) and decision.code in CURABLE
+        return decision.behind == 0 and decision.failure.code in DEFECTS
+    return isinstance(decision, Poison) and decision.code in DEFECTS
 
 
 _NOTHING_PARKED = Ending(Obeyed(0, "nothing-parked", "no command of this aggregate is parked"), ())

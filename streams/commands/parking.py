@@ -39,10 +39,14 @@ from streams.state.parked import (
 )
 from streams.state.store import StateStore
 
-CURABLE: Final = frozenset({"decide-failed", "unknown-type", "unknown-version", "unreadable"})
+DEFECTS: Final = frozenset({"decide-failed", "unreadable"})
+"""Codes of failures that are this program's fault. Too many of them stop a partition."""
+
+CURABLE: Final = DEFECTS | {"unknown-type", "unknown-version"}
 """Codes of failures that a mended or newer program may cure: the fault may be this program's.
 
-All others are faults of the record, or of the state (`unreadable-state`), and make dead letters at
+Whoever may send commands can also make up a type or a version, so those never stop a partition. All
+other codes are faults of the record, or of the state (`unreadable-state`), and make dead letters at
 once: else anybody who sends garbage could stop a user.
 """
 
@@ -51,6 +55,8 @@ MAX_AGGREGATES: Final = 1000
 
 MAX_PARTITION_BYTES: Final = 16 << 20
 """Most bytes of the parked commands of a partition, in memory."""
+
+_OF_PRODUCERS: Final = 0.5  # share of both that is left to what producers can bring about alone
 
 
 class ParkedCommands:
@@ -84,13 +90,21 @@ class ParkedCommands:
     def park(self, record: Record, command: Command | None, poison: Poison) -> ParkedQueue | None:
         """Park a command that could not be decided, the first of its aggregate.
 
-        Returns None if it has to be a dead letter: it is too large, or nothing says that another
-        program can decide it.
+        Returns None if it has to be a dead letter: it is too large, nothing says that another
+        program can decide it, or producers have made this one wait for so much that there would be
+        no room for what this program is at fault for.
+
+        Raises:
+            PartitionFatal: this program has failed too often.
         """
         waiting = self._waiting(record, command, poison)
         parked = None if waiting is None else park(waiting, poison.code, poison.reason)
-        if parked is not None and record.key is not None:
-            self.put(record.key, parked)
+        if parked is None or record.key is None:
+            return None
+        is_many = len(self.by_id) >= MAX_AGGREGATES * _OF_PRODUCERS
+        if poison.code not in DEFECTS and (is_many or not self._leaves_room(parked.size)):
+            return None
+        self.put(record.key, parked)
         return parked
 
     def append(self, record: Record, command: Command | None, poison: Poison | None) -> int | None:
@@ -102,6 +116,8 @@ class ParkedCommands:
         parked = self.by_id[record.key]
         waiting = self._waiting(record, command, poison)
         if waiting is None or not parked.has_room_for(waiting.content):
+            return None
+        if not self._leaves_room(len(waiting.content)):
             return None
         self.put(record.key, parked.behind(waiting))
         return len(parked.commands)
@@ -124,8 +140,12 @@ class ParkedCommands:
                 f"{name_of(self._tp)}: too much would be parked "
                 f"({len(self.by_id)} aggregates, {self.bytes} bytes; the last failure: "
                 f"{parked.failure.code}): this program decides too little. Start one that is "
-                "mended, or end some with `cqrs dead`"
+                "mended, or with CQRS_DEAD_LETTER_ORDER=skip make dead letters of what it fails at"
             )
+
+    def _leaves_room(self, size: int) -> bool:
+        """Return whether so many bytes more leave room for what this program is at fault for."""
+        return self.bytes + size <= MAX_PARTITION_BYTES * _OF_PRODUCERS
 
     def open(self, aggregate_id: bytes, waiting: ParkedCommand) -> Record | Poison:
         """Return the record of a parked command as it was read; the poison if it is unreadable.

@@ -122,7 +122,10 @@ class CommandPartition(Generic[S]):
             control_key=self._control_key,
         )
         self._conclusions = Conclusions(
-            self._sealer, self._cluster, partitions=self._settings.partitions
+            self._sealer,
+            self._repository.is_erased,
+            self._cluster,
+            partitions=self._settings.partitions,
         )
         self._position = replace(recovered.position, state=str(self._version))
         self._aggregates.set(self._stored.approximate_len())

@@ -75,6 +75,14 @@ class EventSourcedRepository(Generic[S]):
             self._group[aggregate_id] = snapshot
         return snapshot
 
+    def is_erased(self, key: bytes | None) -> bool:
+        """Return whether the aggregate of a record's key was erased, if its state can be read."""
+        try:
+            state = self.load((key or b"").decode())
+        except (Poison, UnicodeDecodeError):
+            return False
+        return state is not None and self._aggregate.is_erased(state)
+
     def put(self, aggregate_id: str, snapshot: Snapshot[S]) -> None:
         """Stage this snapshot; one that `get` returned takes back what was staged since."""
         self._group[aggregate_id] = snapshot

@@ -52,7 +52,7 @@ class PartitionSealer:
     def seal_dead_letter(self, plain: OutputRecord, *, keyed_elsewhere: bool) -> OutputRecord:
         """Seal a dead letter, if encryption is on and its aggregate has a data key.
 
-        If that key may be elsewhere, or gone, and is not here, or is damaged, what the record
+        If that key is not here but may be elsewhere, or gone, or if it is damaged, what the record
         contained is left out instead.
         """
         aggregate_id = plain.key

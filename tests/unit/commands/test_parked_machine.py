@@ -59,10 +59,12 @@ class Model:
             self.finals[offset] = "dead-lettered"
         else:
             self.waiting[user].append((offset, command))
-        if erases and status == "accepted":
+        is_nobody = status == "rejected" and self.users[user] is None
+        if erases and (status == "accepted" or is_nobody):
             for late, waiting_ in self.waiting.pop(user, []):
                 self.finals[late] = "rejected"
-                self.answered[user].append(waiting_.id)
+                if not is_nobody:
+                    self.answered[user].append(waiting_.id)
 
     def replay(self, user: str) -> None:
         while self.waiting[user]:

@@ -168,6 +168,40 @@ def test_an_erasure_overtakes_and_ends_what_waits(deciding: Deciding) -> None:
     assert [one["type"] for one in deciding.events()] == ["UserRegistered", "UserErased"]
 
 
+@pytest.mark.parametrize(
+    ("expected", "ended"),
+    [
+        (None, [("rejected", "erased"), ("rejected", "user-not-found")]),
+        (0, [("rejected", "erased"), ("rejected", "user-not-found")]),
+        (7, [("rejected", "version-mismatch"), ("accepted", None)]),
+    ],
+)
+def test_nobody_is_registered_after_the_erasure(
+    deciding: Deciding, expected: int | None, ended: list[tuple[str, str | None]]
+) -> None:
+    deciding.breaks = lambda command: type(command).__name__ == "RegisterUser"
+    failing = register(deciding)
+    send(deciding, "EraseUser", expectedVersion=expected)
+    deciding.decide()
+    deciding.breaks = lambda _: False
+    replay(deciding, failing)
+    deciding.decide()
+    statuses = [(one["status"], one.get("code")) for one in deciding.outcomes()]
+    assert statuses[0] == ("parked", "decide-failed")
+    assert statuses[1:-1] == ended
+    assert deciding.audit().first_violation is None
+
+
+def test_nothing_is_parked_for_an_erased_user(deciding: Deciding) -> None:
+    register(deciding)
+    send(deciding, "EraseUser")
+    send(deciding, "RenameUser", lastName="Secret")
+    deciding.decide()
+    assert deciding.outcomes()[-1]["code"] == "unknown-type"
+    assert deciding.statuses()[-1][1] == "dead-lettered"
+    assert deciding.parked() == {}
+
+
 def test_an_erasure_that_fails_is_not_parked(deciding: Deciding) -> None:
     register(deciding)
     deciding.breaks = lambda command: type(command).__name__ == "EraseUser"
