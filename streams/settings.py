@@ -138,7 +138,8 @@ class Settings(ConnectionSettings, BaseSettings):
         None,
         gt=0,
         lt=1,
-        description="share of a partition's last commands that a defect may fail at before it stops",
+        description="share of a partition's last commands that a defect may fail at before it "
+        "stops",
     )
     control_key: SecretStr | None = Field(
         None, description="base64 of the 32 bytes that sign replays and drops of parked commands"

@@ -12,7 +12,6 @@ from contextlib import suppress
 from typing import Final
 from uuid import UUID
 
-import orjson
 from faust.types import TP
 from msgspec.structs import replace
 from prometheus_client import Gauge
@@ -20,6 +19,7 @@ from prometheus_client import Gauge
 from models.errors import PartitionFatal, Poison
 from models.messages import Command, aggregate_id_in, command_id_at
 from streams import metrics
+from streams.commands.reader import json_in
 from streams.encryption.cipher import DecryptionError
 from streams.encryption.sealer import PartitionSealer
 from streams.kafka.partitioner import partition_of
@@ -258,7 +258,7 @@ def _id_in(record: Record) -> UUID | None:
     A producer that writes the wrong key, or no id of an aggregate, is wrong whoever reads it.
     """
     try:
-        data = orjson.loads(record.value or b"")
+        data = json_in(record)
         if aggregate_id_in(data).encode() != record.key:
             return None
         return command_id_at(source_of(record)) if data.get("id") is None else UUID(data["id"])

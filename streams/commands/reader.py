@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -12,6 +13,7 @@ from models.command_decoder import CommandDecoder
 from models.errors import Poison
 from models.messages import Command, aggregate_id_in, command_id_at, parse_command
 from streams.kafka.records import Record, source_of, time_of
+from streams.kafka.topics import COMMAND_BYTES
 
 # Fields that headers may repeat: wire name -> attribute of the command.
 REPEATABLE = {
@@ -42,6 +44,8 @@ class CommandReader:
         """
         if record.value is None:
             raise record.unreadable or Poison("malformed-json", "the record has no value")
+        if len(record.value) > COMMAND_BYTES:
+            raise Poison("oversized", f"the value has more than {COMMAND_BYTES:,} bytes")
         command = self._canonical.read(
             record.value, lambda: command_id_at(source_of(record)), lambda: time_of(record)
         ) or self._parse(record, record.value)
@@ -67,10 +71,24 @@ class CommandReader:
         return parse_command(data, self._types)
 
 
+def json_in(record: Record) -> Any:
+    """Return what is in the value of a record of the command topic.
+
+    A value that was small when compressed can be larger than any command. It is not read: of the
+    smallest possible lists, JSON takes thirty times its bytes in memory.
+
+    Raises:
+        ValueError: it is no JSON, or larger than a command can be.
+    """
+    if record.value is None or len(record.value) > COMMAND_BYTES:
+        raise ValueError("no value, or one that is too large")
+    return orjson.loads(record.value)
+
+
 def command_id_in(record: Record) -> UUID | None:
     """Return the command id in a record's value; None if it has none or cannot be read."""
     try:
-        return UUID(orjson.loads(record.value or b"")["id"])
+        return UUID(json_in(record)["id"])
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
@@ -78,7 +96,7 @@ def command_id_in(record: Record) -> UUID | None:
 def command_type_in(record: Record) -> str | None:
     """Return the type in a record's value; None if it has none or cannot be read."""
     try:
-        return str(orjson.loads(record.value or b"")["type"])
+        return str(json_in(record)["type"])
     except (ValueError, TypeError, KeyError):
         return None
 
@@ -89,7 +107,7 @@ def identify(record: Record) -> tuple[UUID | None, str | None]:
     With them, a client that waits for the outcome of an invalid command receives it.
     """
     try:
-        data = orjson.loads(record.value or b"")
+        data = json_in(record)
         return UUID(data["id"]), aggregate_id_in(data)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None, None

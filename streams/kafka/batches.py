@@ -7,6 +7,8 @@ which the protocol does not ask for. `BoundedRecords` stands in the place of aio
 
 - A batch that unpacks to more than `MAX_UNPACKED_BYTES`, or that cannot be unpacked, gives an
   `UnreadableRecord` for each of its offsets.
+- Of a batch that unpacks to more than `_MAX_QUICK_BYTES` one record is made after the other, and
+  none with larger headers: the smallest possible ones take thirty times their bytes in memory.
 - A fetch ends early when it has unpacked that many bytes in all. What follows is fetched again.
 - A header name that is not UTF-8 has backslash escapes for its bytes, in its record only.
 """
@@ -28,6 +30,8 @@ from streams.kafka.decompression import OversizedError, unpack
 # Bytes that a batch may unpack to. The largest batch of a producer (1 MiB, compressed 5:1) has 5.
 MAX_UNPACKED_BYTES = 32 * 1024 * 1024
 
+# Bytes that aiokafka may make records and headers of at once.
+_MAX_QUICK_BYTES = 2 * 1024 * 1024
 
 # Of a batch (KIP-98): its length is counted from behind the length, its CRC from the attributes on.
 _LENGTH = struct.Struct(">qi")
@@ -44,7 +48,7 @@ class UnreadableRecord(NamedTuple):
 
     offset: int
     timestamp: int
-    """Milliseconds since the epoch: the first of its batch."""
+    """Milliseconds since the epoch; of a batch that was not unpacked the first one."""
     poison: Poison
 
     key: None = None
@@ -53,7 +57,7 @@ class UnreadableRecord(NamedTuple):
 
 
 class LenientRecord(NamedTuple):
-    """A record of a batch that aiokafka cannot read."""
+    """A record that is read here, and not by aiokafka."""
 
     offset: int
     timestamp: int
@@ -119,11 +123,13 @@ class _BoundedBatch:
             except ValueError as error:
                 return self._unreadable(0, "unreadable", f"its batch does not unpack: {error}")
             self._fetch.unpacked_bytes += len(plain)
+            if len(plain) > _MAX_QUICK_BYTES:
+                return self._read_one_by_one(plain)
             batch = DefaultRecordBatch(plain)
         try:
             return iter(list(batch))
         except (ValueError, IndexError, CorruptRecordException):  # of a header's name, for instance
-            return self._read_leniently(plain or bytes(self._raw))
+            return self._read_one_by_one(plain or bytes(self._raw))
 
     def _unpacked(self) -> bytes:
         """Return the same batch without compression; its CRC is not that of the content then."""
@@ -141,8 +147,11 @@ class _BoundedBatch:
         for offset in range(first + index, first + self._batch.last_offset_delta + 1):
             yield UnreadableRecord(offset, self._batch.first_timestamp, poison)
 
-    def _read_leniently(self, plain: bytes) -> Iterator[Any]:
-        """Read record by record; from one on that has no structure, none is readable."""
+    def _read_one_by_one(self, plain: bytes) -> Iterator[Any]:
+        """Read a batch that aiokafka cannot read, or that would take too much memory at once.
+
+        From a record on that has no structure, none is readable.
+        """
         batch = self._batch
         fixed = batch.max_timestamp if batch.attributes & _LOG_APPEND_TIME else None
         count, at = _HEADER.unpack_from(plain)[12], _HEADER.size
@@ -160,8 +169,11 @@ class _BoundedBatch:
 
 def _lenient_record(
     data: bytes, at: int, base_offset: int, first_timestamp: int, fixed_timestamp: int | None
-) -> tuple[LenientRecord, int]:
-    """Read one record as KIP-98 has it, whatever bytes the names of its headers are."""
+) -> tuple[LenientRecord | UnreadableRecord, int]:
+    """Read one record as KIP-98 has it, whatever bytes the names of its headers are.
+
+    Returns it, and where the next one begins.
+    """
     length, at = decode_varint(data, at)
     end = at + length
     if not at < end <= len(data):
@@ -170,6 +182,10 @@ def _lenient_record(
     offset, at = decode_varint(data, at)
     key, at = _bytes_at(data, at, end)
     value, at = _bytes_at(data, at, end)
+    at_time = first_timestamp + timestamp if fixed_timestamp is None else fixed_timestamp
+    if end - at > _MAX_QUICK_BYTES:
+        reason = f"its headers take more than {_MAX_QUICK_BYTES >> 20} MiB"
+        return UnreadableRecord(base_offset + offset, at_time, Poison("oversized", reason)), end
     count, at = decode_varint(data, at)
     headers = []
     for _ in range(count):
@@ -178,7 +194,6 @@ def _lenient_record(
         headers.append(((name or b"").decode("utf-8", "backslashreplace"), header))
     if at != end:
         raise ValueError("a record has another length than it says")
-    at_time = first_timestamp + timestamp if fixed_timestamp is None else fixed_timestamp
     return LenientRecord(base_offset + offset, at_time, key, value, tuple(headers)), at
 
 

@@ -17,6 +17,9 @@ _LATEST_MS = 253402300799999
 # Longest aggregate id: 128 characters (`models/validation.py`) of up to 4 bytes.
 _MAX_KEY_BYTES = 512
 
+# Bytes of memory that a header takes beside those of its name and its value.
+_HEADER_BYTES = 100
+
 
 class Record(msgspec.Struct, frozen=True, gc=False):
     """A record as every consumer of ours returns it.
@@ -37,8 +40,13 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 
 def size_of(records: Sequence[Record]) -> int:
-    """Return the size of all keys and values in bytes."""
-    return sum(len(one.key or b"") + len(one.value or b"") for one in records)
+    """Return the size of all keys, values and headers in bytes of memory, roughly."""
+    return sum(len(one.key or b"") + len(one.value or b"") for one in records) + sum(
+        _HEADER_BYTES + len(name) + len(value or b"")
+        for one in records
+        if one.headers
+        for name, value in one.headers
+    )
 
 
 def reply_key(record: Record) -> bytes | None:

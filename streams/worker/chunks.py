@@ -10,7 +10,7 @@ from faust.types import TP
 
 from streams.kafka.records import Record, size_of
 
-# Keys and values of one chunk, also of a joined one; a few records may exceed it.
+# Keys, values and headers of one chunk, also of a joined one; a few records may exceed it.
 MAX_CHUNK_BYTES = 8 * 1024 * 1024
 
 
@@ -33,7 +33,7 @@ class Chunk:
 
     @cached_property
     def size(self) -> int:
-        """Size of keys and values in bytes."""
+        """Size of keys, values and headers in bytes."""
         return size_of(self.records)
 
     def followed_by(self, other: Chunk) -> bool:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agents.user_commands import app
 from models.commands import USER_COMMANDS
 from models.errors import Poison
-from streams.commands.reader import CommandReader
+from streams.commands.reader import CommandReader, command_id_in, command_type_in, identify
 from streams.kafka.dead_letters import CUT, CUT_KEY, REASON, dead_letter
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record, reply_key, time_of
@@ -127,6 +127,17 @@ def test_a_record_that_could_not_be_unpacked_has_that_reason() -> None:
     letter = dead_letter(oversized, refused.value)
     assert (letter.key, letter.value) == (None, None)
     assert dict(letter.headers)[REASON] == b"it unpacks to more"
+
+
+def test_a_value_that_is_larger_than_any_command_is_not_parsed() -> None:
+    """JSON of the smallest lists takes thirty times its bytes in memory."""
+    command = wire_register(aggregateId="key") | {"padding": [[]] * (1 << 19)}
+    large = record(json.dumps(command).encode())
+    with pytest.raises(Poison) as refused:
+        CommandReader(USER_COMMANDS).read(large)
+    assert refused.value.code == "oversized"
+    assert identify(large) == (None, None)
+    assert command_id_in(large) is command_type_in(large) is None
 
 
 _TEXT = '{"type":"RegisterUser","firstName":"Renée"}'

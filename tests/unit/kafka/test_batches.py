@@ -8,6 +8,7 @@ import struct
 import tracemalloc
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 import cramjam
@@ -81,6 +82,46 @@ def test_records_are_what_was_written(codec: int) -> None:
     assert [record.value for record in found] == values * 2
     assert [record.offset for record in found] == [0, 1, 2, 3, 4] * 2
     assert BoundedRecords(twice).size_in_bytes() == len(twice)
+
+
+@pytest.mark.parametrize("codec", range(5))
+def test_records_of_a_large_batch_are_what_was_written(codec: int) -> None:
+    values = [b"a", None, bytes(3_000_000), b""]
+    found = read(batch(*values, codec=codec, name="name"))
+    assert [(one.offset, one.timestamp, one.key, one.value, *one.headers) for one in found] == [
+        (number, 1_700_000_000_000 + number, b"key", value, ("name", b"x"))
+        for number, value in enumerate(values)
+    ]
+
+
+def test_millions_of_headers_are_not_made() -> None:
+    """Each takes two bytes on the wire, and sixty in memory."""
+    builder = DefaultRecordBatchBuilder(2, ZSTD, 0, -1, -1, -1, 1 << 31)
+    builder.append(0, 5, b"key", b"value", [("", None)] * (3 << 20))
+    builder.append(1, 6, b"key", b"value", [("", None)])
+    data = bytes(builder.build())
+    tracemalloc.start()
+    try:
+        refused, after = read(data)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (refused.offset, refused.timestamp, refused.poison.code) == (0, 5, "oversized")
+    assert refused.poison.reason == "its headers take more than 2 MiB"
+    assert (after.offset, after.value, after.headers) == (1, b"value", (("", None),))
+    assert peak < 25 << 20
+
+
+def test_of_a_large_batch_no_record_is_made_before_its_turn() -> None:
+    data = batch(*[b""] * 300_000, codec=ZSTD)
+    tracemalloc.start()
+    try:
+        first = list(islice(BoundedRecords(data).next_batch(), 1000))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [one.offset for one in first] == list(range(1000))
+    assert peak < 16 << 20
 
 
 @pytest.mark.parametrize("codec", CODECS)

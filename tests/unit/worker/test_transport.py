@@ -26,7 +26,7 @@ from streams.kafka.records import Record
 from streams.kafka.transactions import Batches, OutputRecord
 from streams.settings import Settings
 from streams.worker import fetcher
-from streams.worker.chunks import Chunk
+from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
 from streams.worker.transport import ChunkConsumer, RebalanceHook
 
 ONE, TWO = TP("things", 0), TP("things", 1)
@@ -275,6 +275,14 @@ def test_no_records_make_no_batch() -> None:
 
 def new_batch() -> BatchBuilder:
     return BatchBuilder(1000, 0, is_transactional=1)
+
+
+def test_headers_count_in_what_a_chunk_takes() -> None:
+    """Batches of the same headers compress to next to nothing."""
+    batch = BatchBuilder(1 << 30, 0, is_transactional=1)
+    for _ in range(300):
+        batch.append(timestamp=None, key=b"k", value=b"v", headers=[("name", bytes(1 << 16))])
+    assert len(fetch(batch)) == MAX_CHUNK_BYTES >> 16
 
 
 def fetch(batch: BatchBuilder) -> list[Record]:
