@@ -45,8 +45,8 @@ class CommandVariables(BaseModel):
 
     stack_home: Path | None = Field(
         None,
-        description="folder of the servers of `cqrs up`; without it, one per user. Two checkouts "
-        "on one host need two",
+        description="folder of the servers of `cqrs up`, which nothing else is in; without it, one "
+        "per user. Two checkouts on one host need two",
     )
     cache_home: Path | None = Field(
         None,

@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -198,19 +198,28 @@ class ServerProcess:
         """
         while True:
             record = self._record()
-            if record and record.phase == "ready" and self._healthy():
-                return
             if self._child is not None and self._child.poll() is not None:
                 raise Fatal(f"{self.title} did not start: {self._why(record)}")
+            if record and record.phase == "ready" and self._healthy():
+                return
             if time.monotonic() > deadline:
                 raise Fatal(f"{self.title} did not start in time; see {self.log}")
             time.sleep(_POLL_INTERVAL_S)
 
     def release(self) -> None:
-        """Let the server outlive this process."""
+        """Let the server outlive this process.
+
+        Raises:
+            Fatal: it has ended.
+        """
         if self._child is not None and self._child.stdin is not None:
-            self._child.stdin.write(RELEASE)
-            self._child.stdin.close()
+            try:
+                self._child.stdin.write(RELEASE)
+                self._child.stdin.close()
+            except BrokenPipeError:
+                self._child.wait(_KILL_TIMEOUT_S)
+                why = self._why(self._record())
+                raise Fatal(f"{self.title} ended right after its start: {why}") from None
             self._child.returncode = 0  # nobody waits for it any more: avoids a ResourceWarning
             self._child = None
 
@@ -293,12 +302,29 @@ def start_together(servers: Sequence[ServerProcess]) -> None:
     Raises:
         Fatal: one did not start; the message is one line with the reason.
     """
-    try:
+    with _all_or_none(servers):
         for server in servers:
             server.spawn()
         deadline = time.monotonic() + _START_TIMEOUT_S
         for server in servers:
             server.wait_ready(deadline)
+
+
+def release_together(servers: Sequence[ServerProcess]) -> None:
+    """Let the servers outlive this process; if one has ended, kill all of them.
+
+    Raises:
+        Fatal: one has ended; the message is one line with the reason.
+    """
+    with _all_or_none(servers):
+        for server in servers:
+            server.release()
+
+
+@contextmanager
+def _all_or_none(servers: Sequence[ServerProcess]) -> Iterator[None]:
+    try:
+        yield
     except BaseException:
         for server in servers:
             server.kill()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,12 @@ from deploy.embedded.jars import ensure_jars
 from deploy.embedded.lockfile import SECURITY
 from deploy.embedded.ports import HOST, Ports, choose_ports, require_free
 from deploy.embedded.preconditions import require_disk, require_memory
-from deploy.embedded.processes import Compiler, ServerProcess, start_together
+from deploy.embedded.processes import (
+    Compiler,
+    ServerProcess,
+    release_together,
+    start_together,
+)
 from deploy.embedded.secrets import ADMIN, Secrets
 from deploy.embedded.shared_files import locked, write_atomically
 from deploy.embedded.start_progress import Progress
@@ -265,10 +270,9 @@ class EmbeddedStack:
             with progress.waiting(f"Starting {names}"):
                 start_together(missing)
                 if ports.secure:
-                    self._grant(ports)
+                    self._grant(ports, missing)
             if detached:
-                for server in missing:
-                    server.release()
+                release_together(missing)
             return self.address
 
     def down(self, purge: bool = False) -> None:
@@ -298,8 +302,11 @@ class EmbeddedStack:
             return self.address.settings
         return {**self.secrets.settings(principal, self._ports), **self.address.encryption}
 
-    def _grant(self, ports: Ports) -> None:
-        """Give the roles their rights in `CQRS_NAMESPACE`, and write the files to source."""
+    def _grant(self, ports: Ports, started: Sequence[ServerProcess]) -> None:
+        """Give the roles their rights in `CQRS_NAMESPACE`, and write the files to source.
+
+        If that fails, the servers that were started for it are killed.
+        """
         from deploy.embedded.grants import grant_roles
 
         # The environment may name another principal.
@@ -309,7 +316,7 @@ class EmbeddedStack:
         try:
             asyncio.run(grant_roles(admin, self.secrets))
         except Exception:
-            for server in self._servers:
+            for server in started:
                 server.kill()
             raise
         self.secrets.write_environments(ports)
@@ -331,13 +338,23 @@ class EmbeddedStack:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Let only one `up` or `down` run at a time, over all processes."""
+        """Let only one `up` or `down` run at a time, over all processes.
+
+        The lock's file says that the folder is a stack's: nothing is written to the folder of
+        somebody else, or removed from it.
+        """
+        lock = self.home / ".lock"
         try:
+            if self.home.is_dir() and not lock.exists() and any(self.home.iterdir()):
+                raise Fatal(
+                    f"{self.home} has other files than those of a stack: name an empty folder, or "
+                    "a new one, with CQRS_STACK_HOME"
+                )
             ensure_private(self.home)
-            (self.home / ".lock").touch()
+            lock.touch()
         except OSError as error:
             raise Fatal(f"cannot keep the stack in {self.home}: {error.strerror}") from error
-        with locked(self.home / ".lock"):
+        with locked(lock):
             yield
 
     def _prepare(self, missing: list[ServerProcess], progress: Progress) -> Ports:

@@ -15,6 +15,7 @@ from deploy.embedded.shared_files import locked
 from streams.private_folders import ensure_private
 
 _OWNER = "owner.lock"
+_HOME = "home"  # beside the owner's lock
 
 
 @contextmanager
@@ -31,10 +32,11 @@ def home() -> Iterator[Path]:
     with locked(parent / ".lock"):  # a new folder without a lock would look abandoned
         _remove_abandoned(parent)
         folder = Path(tempfile.mkdtemp(prefix="stack-", dir=parent))
+        (folder / _HOME).mkdir()
         owner = (folder / _OWNER).open("w")
         fcntl.flock(owner, fcntl.LOCK_EX)
     try:
-        yield folder
+        yield folder / _HOME
     finally:
         owner.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -48,5 +50,5 @@ def _remove_abandoned(parent: Path) -> None:
             except BlockingIOError:
                 continue
             for server in SERVERS:
-                ServerProcess(server, lock.parent).kill()
+                ServerProcess(server, lock.parent / _HOME).kill()
             shutil.rmtree(lock.parent, ignore_errors=True)

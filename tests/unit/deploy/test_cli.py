@@ -21,6 +21,7 @@ from deploy.cli.main import COMMANDS, main
 from deploy.cli.output import Form
 from deploy.cli.stack import Tail
 from deploy.embedded.shared_files import alone
+from deploy.embedded.stack import EmbeddedStack
 from models.errors import Fatal, InvalidCommand, InvalidSettings, QueryError, Rejected
 from streams.encryption.keys import master_keys
 from streams.settings import Settings
@@ -255,6 +256,7 @@ def test_a_second_cqrs_dev_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CQRS_STACK_HOME", str(tmp_path))
+    EmbeddedStack().down()
     with alone(tmp_path / ".dev.lock", "it is free"):
         assert run("dev") == 75
     assert capsys.readouterr().err.startswith(f"cqrs: `cqrs dev` runs already in {tmp_path}: ")

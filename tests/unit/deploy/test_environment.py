@@ -91,6 +91,7 @@ def test_the_workers_of_cqrs_dev_are_those_of_its_stack(
 ) -> None:
     os.environ["CQRS_STACK_HOME"] = str(tmp_path)
     dev = EmbeddedStack()
+    dev.down()
     assert workers_of_dev(Settings()) == []
     Ports(kafka=1111, controller=1, elasticsearch=2222).write(tmp_path / "stack.json")
     paths = [dev.worker_list("commands"), dev.worker_list("views")]
@@ -166,8 +167,8 @@ def test_a_stack_that_encrypts_names_its_master_key_unless_the_environment_does(
 
 def test_a_stack_is_used_whatever_the_environment_says_of_other_servers(tmp_path: Path) -> None:
     home = EmbeddedStack(tmp_path)
-    Ports(1111, 1112, 2222).write(tmp_path / "stack.json")
     home.encrypt()
+    Ports(1111, 1112, 2222).write(tmp_path / "stack.json")
     os.environ["CQRS_BOOTSTRAP_SERVERS"] = "kafka:9092"
     os.environ["CQRS_KAFKA_SECURITY"] = "ssl"
     os.environ["CQRS_ELASTICSEARCH_URL"] = "https://search:9200"
