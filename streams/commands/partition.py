@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 from faust.types import TP
 from msgspec.structs import replace
 
-from models.errors import PartitionFatal
+from models.errors import Fatal, PartitionFatal
 from streams import metrics, tracing
 from streams.aggregate import Aggregate, TopicNames
 from streams.commands.chunk_metrics import ChunkMetrics, label_names
@@ -92,7 +92,8 @@ class CommandPartition(Generic[S]):
         A state of an older version, or one that may be incomplete, is rebuilt first.
 
         Raises:
-            Fatal: only a person can repair it, or a newer program made the state.
+            Fatal: only a person can repair it, or a newer program made the state; or its aggregates
+                have data keys, and this worker would write their personal data in plain text.
             Fenced: the partition has a newer owner.
         """
         self._drop_state()
@@ -101,6 +102,11 @@ class CommandPartition(Generic[S]):
         self._stored = recovered.state
         self._table.owned[self._tp.partition] = recovered.state
         self._aggregates = metrics.STATE_AGGREGATES.labels(self._tp.topic, self._tp.partition)
+        if recovered.keys and not self._encrypt:
+            raise Fatal(
+                f"{name_of(self._tp)}: there are data keys, so this deployment encrypts, and what "
+                "this worker writes could never be erased: set CQRS_ENCRYPT_PERSONAL_DATA=true"
+            )
         keys = PartitionKeys(self._master, recovered.keys)
         is_older = has_to_rebuild(self._tp, recovered.position, self._version)
         if is_older or recovered.is_incomplete:

@@ -37,7 +37,7 @@ from streams.kafka.transactions import OutputRecord
 from streams.settings import Settings
 from streams.state.recovery import Recovered
 from streams.state.store import MemoryStore, Position
-from tests.unit.commands.deciding import NAMES, TOPIC, Written
+from tests.unit.commands.deciding import NAMES, TOPIC, Deciding, Written
 from tests.unit.samples import wire_register
 
 MORE_THAN_A_GROUP = 3 * command_partition._GROUP_SIZE
@@ -191,6 +191,18 @@ def test_a_dead_letter_is_sealed_if_the_user_is_erased_later_in_the_chunk() -> N
     assert WITHHELD in dict(after.headers)
     keys = [(one.key, one.value) for one in topics[NAMES.keys]]
     assert keys == [(b"u", None)]
+
+
+def test_a_worker_that_does_not_encrypt_decides_nothing_where_others_do() -> None:
+    key = SecretStr(new_master_key())
+    deciding = Deciding(encrypt_personal_data=True, master_key=key)
+    deciding.send(b"u", wire_register(aggregateId="u"))
+    deciding.decide()
+    deciding.settings = Settings(partitions=1, master_key=key)
+    deciding.send(b"v", wire_register(aggregateId="v"))
+    with pytest.raises(Fatal, match="set CQRS_ENCRYPT_PERSONAL_DATA=true$"):
+        deciding.decide()
+    assert len(deciding.events()) == 1
 
 
 @pytest.mark.parametrize("size", [1, 64])
