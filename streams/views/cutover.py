@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -71,6 +71,7 @@ class Cutover:
         self._progress = progress
         self._has_workers = False
         self._deadline: float | None = None
+        self._just_before: Sequence[IndexState] = ()
 
     async def run(
         self,
@@ -95,7 +96,9 @@ class Cutover:
             if not self._has_workers:
                 needed = definition_to_follow(found, self._asked)
                 self._has_workers = needed is None or await has_workers(needed)
-            for action in plan(replace(found, has_workers=self._has_workers), self._asked):
+            found = replace(found, has_workers=self._has_workers, just_before=self._just_before)
+            self._just_before = ()
+            for action in plan(found, self._asked):
                 self._keep_to(action)
                 if isinstance(action, Done):
                     return action.index
@@ -108,6 +111,7 @@ class Cutover:
                     self._deadline = None
                 elif isinstance(action, Wait):
                     await self._wait(action)
+                    self._just_before = found.serving
                 elif not await self._was_carried_out(action):
                     break
 

@@ -223,6 +223,8 @@ class ViewIndices:
             state = action.index
             if state.loading:
                 await self.finish_loading(state.name)
+            with translating(self._client):  # so that searches find whom they found before
+                await self._client.indices.refresh(index=state.name)
             await self._update_aliases(
                 *_if_it_is(state),
                 *(_remove(name, self.alias) for name in action.away_from),

@@ -6,8 +6,9 @@ their aliases and checkpoints, this program's definition, the event log) and of 
 does no I/O. Workers and commands look, carry out the first actions, and look again.
 
 An index is only ever shown if it `is_complete`, and is in no partition behind the one that was
-shown before. A step that changes aliases is conditional on what was seen (`views/indices.py`), so
-an action that was planned before somebody else acted fails, and is planned again.
+shown before, as that one was a moment ago. A step that changes aliases is conditional on what was
+seen (`views/indices.py`), so an action that was planned before somebody else acted fails, and is
+planned again.
 """
 
 from __future__ import annotations
@@ -345,7 +346,8 @@ def _cut_over(situation: Situation, target: IndexState, *, abandon: bool = False
             continue
         if one.closed or one.checkpoints is None:
             return Wait(_cannot_be_compared(situation, one), target)
-        behind = partitions_behind(target, one)
+        earlier = (same for same in situation.just_before if same.key == one.key)
+        behind = partitions_behind(target, next(earlier, one))
         if behind:
             return Wait(
                 f"{target.name} is behind in {behind} partitions and does not catch up: "

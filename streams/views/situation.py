@@ -106,6 +106,9 @@ class Situation:
         is_index: Whether an index is called like the alias.
         has_workers: Whether a worker runs that can keep the index up to date which is to be shown;
             only a cutover has to know.
+        just_before: The indices that served queries a moment ago, as they were then. A cutover
+            compares with these: while events come, two indices are never at the same ones in all
+            partitions.
     """
 
     view: str
@@ -117,6 +120,7 @@ class Situation:
     strangers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     is_index: bool = False
     has_workers: bool = True
+    just_before: Sequence[IndexState] = ()
 
     def find(self, key: Key) -> IndexState | None:
         """Return the index with this name and uuid, if it is still there."""

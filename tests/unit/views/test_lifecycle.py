@@ -141,6 +141,25 @@ def test_a_checkpoint_of_an_older_version_is_compared_by_its_command() -> None:
     assert (partitions_behind(older, newer), partitions_behind(newer, older)) == (1, 0)
 
 
+@pytest.mark.parametrize("asked", [Rebuild(NEXT.key), RollBack(NEXT.key)])
+def test_a_cutover_compares_with_what_served_a_moment_ago(asked: Asked) -> None:
+    """While events come, two indices are never at the same ones in all partitions."""
+    serving, target = (
+        but(SERVING, checkpoints=progress(12, 11)),
+        but(NEXT, checkpoints=progress(11, 11)),
+    )
+    for before, expected in [
+        (progress(11, 11), Serve(target, (SERVING.name,))),
+        (progress(11, 12), Wait),
+        (None, Wait),
+    ]:
+        just_before = [but(SERVING, checkpoints=before)] if before else []
+        found = one(given(serving, target, just_before=just_before), asked)
+        assert found == expected if isinstance(expected, Serve) else isinstance(found, expected)
+    another = but(SERVING, uuid="another", checkpoints=progress(11, 11))
+    assert isinstance(one(given(serving, target, just_before=[another]), asked), Wait)
+
+
 # A worker
 
 
