@@ -76,6 +76,8 @@ class DeadCommand:
     is_whole: bool
     """Whether `value` is all of the record's: not cut, left out, or still encrypted."""
     sent_again: bool
+    was_sealed: bool
+    """Whether it was encrypted: if the user is erased by now, it may not be sent."""
 
     @property
     def command_id(self) -> UUID:
@@ -212,6 +214,7 @@ def _dead_command(letter: Record, sent_again: bool, ring: KeyRing | None) -> Dea
         # Older versions wrote that it was cut before the code.
         is_whole=is_whole and not {*said, *dict(of_record)} & {CUT, WITHHELD},
         sent_again=sent_again,
+        was_sealed=is_sealed(letter.headers),
     )
 
 

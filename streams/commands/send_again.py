@@ -3,7 +3,8 @@
 Each goes in one transaction with a record on the topic of the dead letters that says so. The
 producer of a partition has a transactional id of its own, so of two that do this at the same time
 one is fenced, and what the other one has sent is read before anything is sent. The record on the
-command topic is the original one, with its id: one that has been answered meanwhile is not sent.
+command topic is the original one, with its id: one that has been answered meanwhile, or whose user
+has been erased, is not sent. Sending may take hours, so that is looked up before each transaction.
 
 It is decided as what it is then: the newest command of its aggregate. Those that came after the
 first attempt were decided before it.
@@ -26,7 +27,7 @@ from models.outcomes import Accepted, Rejection, parse_outcome
 from streams.aggregate import TopicNames
 from streams.commands.failed import DeadCommand, read_dead_letters
 from streams.commands.parking import CURABLE
-from streams.encryption.key_ring import open_key_ring
+from streams.encryption.key_ring import KeyRing, open_key_ring
 from streams.kafka.dead_letters import marker
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.records import Record, time_of
@@ -76,23 +77,25 @@ async def send_again(
         ):
             letters = await read_dead_letters(logs, names, partition, ring)
             chosen = newest([one for one in letters if wanted(one)])
-            answered = await _answered(logs, outcomes, {one.key for one in chosen})
-        unsent = [
-            one for one in chosen if can_be_sent(one) and (one.key, one.command_id) not in answered
-        ]
-        size = _MAX_BATCH if rate is None else max(1, min(_MAX_BATCH, int(rate)))
-        for start in range(0, len(unsent), size):
-            began = time.monotonic()
-            batch = unsent[start : start + size]
-            await producer.commit(
-                {
-                    names.commands: producer.batches(map(original, batch)),
-                    names.dead_commands: producer.batches(map(_marker, batch)),
-                }
-            )
-            yield batch
-            if rate is not None and start + size < len(unsent):
-                await asyncio.sleep(max(0.0, len(batch) / rate - (time.monotonic() - began)))
+            answers = _Answers(logs, outcomes, {one.key for one in chosen})
+            unsent = [one for one in chosen if can_be_sent(one)]
+            size = _MAX_BATCH if rate is None else max(1, min(_MAX_BATCH, int(rate)))
+            for start in range(0, len(unsent), size):
+                began = time.monotonic()
+                await answers.read_on()
+                batch = [one for one in unsent[start : start + size] if not answers.have(one)]
+                batch = await _without_erased(batch, ring)
+                if not batch:
+                    continue
+                await producer.commit(
+                    {
+                        names.commands: producer.batches(map(original, batch)),
+                        names.dead_commands: producer.batches(map(_marker, batch)),
+                    }
+                )
+                yield batch
+                if rate is not None and start + size < len(unsent):
+                    await asyncio.sleep(max(0.0, len(batch) / rate - (time.monotonic() - began)))
     except Fenced:
         raise Fatal(
             f"{name_of(tp)}: another `cqrs dead replay` sends its dead letters; wait "
@@ -132,22 +135,48 @@ def _marker(letter: DeadCommand) -> OutputRecord:
     return marker(Record("", letter.partition, letter.offset, 0, letter.key, None))
 
 
-async def _answered(
-    logs: LogReader, outcomes: TopicPartition, keys: Collection[bytes | None]
-) -> set[tuple[bytes | None, UUID | None]]:
-    """Return key and id of each of these aggregates' commands that was accepted or rejected.
+class _Answers:
+    """Which commands of some aggregates have been accepted or rejected.
 
     A producer may use one id for several aggregates.
     """
-    found: set[tuple[bytes | None, UUID | None]] = set()
-    end = (await logs.end_offsets([outcomes]))[outcomes] if keys else 0
-    async for records in logs.read(outcomes, 0, end):
-        for record in records:
-            if record.key in keys:
-                try:
-                    outcome = parse_outcome(record.value or b"")
-                except Poison:
-                    continue
-                if isinstance(outcome, Accepted | Rejection):
-                    found.add((record.key, outcome.command_id))
-    return found
+
+    def __init__(
+        self, logs: LogReader, outcomes: TopicPartition, keys: Collection[bytes | None]
+    ) -> None:
+        self._logs = logs
+        self._outcomes = outcomes
+        self._keys = keys
+        self._found: set[tuple[bytes | None, UUID | None]] = set()
+        self._position = 0
+
+    def have(self, letter: DeadCommand) -> bool:
+        """Return whether the command of a dead letter is among what was read."""
+        return (letter.key, letter.command_id) in self._found
+
+    async def read_on(self) -> None:
+        """Read the outcomes that were written since the last call."""
+        end = (await self._logs.end_offsets([self._outcomes]))[self._outcomes]
+        async for records in self._logs.read(self._outcomes, self._position, end):
+            for record in records:
+                if record.key in self._keys:
+                    try:
+                        outcome = parse_outcome(record.value or b"")
+                    except Poison:
+                        continue
+                    if isinstance(outcome, Accepted | Rejection):
+                        self._found.add((record.key, outcome.command_id))
+        self._position = end
+
+
+async def _without_erased(
+    letters: Sequence[DeadCommand], ring: KeyRing | None
+) -> Sequence[DeadCommand]:
+    """Return the letters without those of aggregates whose data key was destroyed meanwhile."""
+    sealed = {one.key for one in letters if one.was_sealed and one.key is not None}
+    if ring is None or not sealed:
+        return letters
+    (partition,) = {one.partition for one in letters}
+    await ring.ensure_loaded(partition, sealed)
+    keys = ring.of(partition)
+    return [one for one in letters if not one.was_sealed or (one.key or b"") in keys]

@@ -42,8 +42,10 @@ class Logs:
     async def stable_end(self, one: TopicPartition) -> int:
         return len(self._deciding.topics[one.topic])
 
-    async def read(self, one: TopicPartition, _: int, __: int) -> AsyncIterator[Sequence[Record]]:
-        found = self._deciding._records(one.topic)
+    async def read(
+        self, one: TopicPartition, start: int, end: int
+    ) -> AsyncIterator[Sequence[Record]]:
+        found = self._deciding._records(one.topic)[start:end]
         if found:
             yield found
 
@@ -52,14 +54,16 @@ class Ring:
     """The keys of a `Deciding`."""
 
     def __init__(self, deciding: Deciding) -> None:
-        keys = {one.key or b"": one.value for one in deciding.topics[NAMES.keys] if one.value}
-        self._keys = PartitionKeys(master_keys(deciding.settings), keys)
+        self._deciding = deciding
 
     async def ensure_loaded(self, *_: object) -> None:
         """They are."""
 
     def of(self, _: int) -> PartitionKeys:
-        return self._keys
+        keys = PartitionKeys(master_keys(self._deciding.settings))
+        for one in self._deciding.topics[NAMES.keys]:
+            keys.apply(one.key or b"", one.value)
+        return keys
 
 
 class Resends(Written):
@@ -218,6 +222,50 @@ def test_a_sealed_letter_is_sent_if_its_key_is_there(connect: Connect) -> None:
     assert replay(deciding) == 1
     deciding.decide()
     assert deciding.outcomes()[-1]["status"] == "accepted"
+
+
+def send_one_by_one(deciding: Deciding, between: Callable[[], object]) -> int:
+    """Send again what is wanted, with something else after the first batch; return how many."""
+
+    async def run() -> int:
+        sent = 0
+        async for batch in send_again(deciding.settings, NAMES, COMMAND_WORKER, 0, by_default, 1.9):
+            sent += len(batch)
+            if sent == 1:
+                between()
+                await asyncio.to_thread(deciding.decide)
+        return sent
+
+    return asyncio.run(run())
+
+
+@pytest.mark.parametrize("what", ["answered", "erased"])
+def test_what_is_answered_or_erased_while_others_are_sent_is_not_sent(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    async def at_once(_: float) -> None:
+        """The pause between two batches is over."""
+
+    master = SecretStr(new_master_key())
+    deciding = in_order(dead_letter_order="skip", encrypt_personal_data=True, master_key=master)
+    connect(deciding)
+    ids = [str(uuid4()) for _ in range(3)]
+    for user, id_ in zip("uvw", ids, strict=True):
+        register(deciding, user)
+        update(deciding, "Bea", user, id=id_)
+    deciding.decide()
+    deciding.breaks = lambda _: False
+    monkeypatch.setattr(sending.asyncio, "sleep", at_once)
+
+    def meanwhile() -> None:
+        if what == "answered":
+            update(deciding, "Bea", "v", id=ids[1])
+        else:
+            send(deciding, "EraseUser", "v")
+
+    assert send_one_by_one(deciding, meanwhile) == 2
+    again = [one.key for one in deciding.log[6:] if b"Bea" in (one.value or b"")]
+    assert again == ([b"u", b"v", b"w"] if what == "answered" else [b"u", b"w"])
 
 
 def test_what_is_parked_is_read_with_its_content(connect: Connect) -> None:
