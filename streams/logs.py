@@ -20,6 +20,7 @@ Event = Literal[
     "partition-fenced",
     "partition-parked",
     "partition-failed",
+    "partition-unconfirmed",
     "chunk-abandoned",
     "chunk-gap",
     "transaction-not-aborted",

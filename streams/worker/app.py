@@ -235,6 +235,10 @@ class StreamApp(faust.App):
         """Ask the consumer group for a new assignment."""
         await self._chunk_consumer.rejoin()
 
+    async def until_owned(self, tp: TP) -> None:
+        """Wait until the group's coordinator confirms that the partition is assigned here."""
+        await self._chunk_consumer.until_owned(tp)
+
     async def refusal(self, error: Exception) -> Fatal | None:
         """Return why Kafka refuses this worker, after this failure; None if it may be an outage."""
         line = advice(error, self.conf.id)

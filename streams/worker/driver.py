@@ -66,7 +66,8 @@ class PartitionDriver:
     ----------  --------  ----  ------------------------------------------------------------------
     lost        None      no    nothing until `start`: it is new, or was abandoned, fenced or failed
     parked      None      no    nothing until `start`, which a timer calls after a minute
-    starting    None      yes   fences and restores with retries; or closes, when it was fenced
+    starting    None      yes   fences and restores, with retries if it is still assigned here; or
+                                closes, when it was fenced
     idle        set       no    waits for a chunk
     processing  set       yes   processes chunks; those that come meanwhile wait
 
@@ -106,10 +107,13 @@ class PartitionDriver:
         # Chunks that wait for the running one; once they fill one, the partition is paused.
         self._waiting: deque[Chunk] = deque()
 
-    def start(self) -> None:
-        """Start or restart the partition in the background."""
+    def start(self, *, assigned: bool = False) -> None:
+        """Start or restart the partition in the background.
+
+        Unless it was just ``assigned``, the group has to confirm first that it still is.
+        """
         self._cancel_retry()
-        self._task = self._spawn(self._start_and_work())
+        self._task = self._spawn(self._start_and_work(assigned))
 
     def submit(self, chunk: Chunk) -> None:
         """Process a chunk in the background, after those that were submitted before it."""
@@ -261,15 +265,23 @@ class PartitionDriver:
         )
         self._on_parked(error)
 
-    async def _start(self) -> None:
-        """Start, and retry until that succeeds; after a failure, wait first."""
+    async def _start(self, *, assigned: bool = False) -> None:
+        """Start, and retry until that succeeds; after a failure, wait first.
+
+        A start fences. A worker that does not reach the group's coordinator is not told that it
+        has lost the partition, and would fence the new owner with each attempt. So only the first
+        one after it was ``assigned`` is made without asking.
+        """
         self._forget()
         self._consumer.pause(self.tp)
         while True:
             if self._failures.count:
+                assigned = False
                 await asyncio.sleep(self._failures.backoff())
-            began = time.monotonic()
             try:
+                if not assigned:
+                    await self._consumer.until_owned(self.tp)
+                began = time.monotonic()
                 position = await self._partition.start()
                 metrics.PARTITION_START_SECONDS.labels(self.tp.topic).observe(
                     time.monotonic() - began
@@ -292,8 +304,8 @@ class PartitionDriver:
                 self._on_started()
                 return
 
-    async def _start_and_work(self) -> None:
-        await self._start()
+    async def _start_and_work(self, assigned: bool) -> None:
+        await self._start(assigned=assigned)
         await self._work()  # on chunks that came while the consumer was sent to the position
 
     async def _work(self) -> None:

@@ -13,9 +13,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import aiokafka
+from aiokafka.client import ConnectionGroup
 from aiokafka.consumer.fetcher import FetchError, FetchResult
 from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, KafkaError, NoError, for_code
+from aiokafka.protocol.group import HeartbeatRequest
 from aiokafka.structs import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
@@ -27,9 +29,12 @@ from streams.kafka.clients import stop
 from streams.kafka.connections import use_own_connections
 from streams.kafka.permissions import NOT_ALLOWED
 from streams.kafka.records import Record, size_of
+from streams.logs import about, name_of
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
 from streams.worker.host import Host
 from streams.worker.watchdog import Watchdog
+
+logger = logging.getLogger(__name__)
 
 # For lines of Faust's services, which are logged as a library's, whatever module extends them.
 faust_logger = logging.getLogger("faust.transport")
@@ -43,6 +48,9 @@ BROKER_WAIT_MS = 50
 _PASSED_WAIT_S = 0.5
 
 _TURN_INTERVAL_S = 1.0
+
+# Wait before the group's coordinator is asked again who owns a partition.
+_OWNER_CHECK_S = 0.5
 
 # Records that are unpacked at a time; after each step their bytes are counted.
 _STEP_RECORDS = 32
@@ -235,6 +243,48 @@ class ChunkConsumerThread(driver.AIOKafkaConsumerThread):
         fetcher = self._ensure_consumer()._fetcher
         for waiter in fetcher._fetch_waiters:
             fetcher._notify(waiter)
+
+    async def until_owned(self, tp: TP) -> None:
+        """Wait until the group's coordinator confirms that the partition is assigned here.
+
+        Returns at once if it does so now; otherwise it is logged.
+        """
+        await self.call_thread(self._until_owned, tp)
+
+    async def _until_owned(self, tp: TP) -> None:
+        is_logged = False
+        while not await self._owns(tp):
+            if not is_logged:
+                logger.warning(
+                    "%s: starts again when the group's coordinator confirms that this worker still "
+                    "owns it",
+                    name_of(tp),
+                    extra=about("partition-unconfirmed", tp),
+                )
+                is_logged = True
+            await asyncio.sleep(_OWNER_CHECK_S)
+
+    async def _owns(self, tp: TP) -> bool:
+        """Send a heartbeat of our own; False also if nobody answers, and during a rebalance.
+
+        What follows from the answer is left to aiokafka's heartbeats.
+        """
+        consumer = self._ensure_consumer()
+        group, subscriptions = consumer._coordinator, consumer._subscription
+        if (
+            group.coordinator_id is None
+            or subscriptions.reassignment_in_progress
+            or not subscriptions.is_assigned(TopicPartition(*tp))
+        ):
+            return False
+        heartbeat = HeartbeatRequest(group.group_id, group.generation, group.member_id)
+        try:
+            response = await consumer._client.send(
+                group.coordinator_id, heartbeat, group=ConnectionGroup.COORDINATION
+            )
+        except KafkaError:
+            return False
+        return for_code(response.error_code) is NoError
 
     async def rejoin(self) -> None:
         """Ask for a rebalance of the group."""

@@ -122,6 +122,12 @@ class PartitionConsumer(Protocol):
     async def rejoin(self) -> None:
         """Ask the consumer group for a new assignment."""
 
+    async def until_owned(self, tp: TP) -> None:
+        """Wait until the group's coordinator confirms that the partition is assigned here.
+
+        Returns at once if it does so now; otherwise it is logged.
+        """
+
     async def refusal(self, error: Exception) -> Fatal | None:
         """Return why Kafka refuses this worker, after this failure; None if it may be an outage."""
 

@@ -128,7 +128,7 @@ class Partitions:
                     self._log_ready,
                 )
             if self._drivers[tp].lost:
-                self._drivers[tp].start()
+                self._drivers[tp].start(assigned=True)
 
     def _on_parked(self, error: PartitionFatal) -> None:
         """Stop the worker if none of its partitions can continue."""

@@ -186,6 +186,10 @@ class ChunkConsumer(driver.Consumer):
         """Fetch again now: a partition has become active."""
         self._thread.wake()
 
+    async def until_owned(self, tp: TP) -> None:
+        """Wait until the group's coordinator confirms that the partition is assigned here."""
+        await self._thread.until_owned(tp)
+
     async def rejoin(self) -> None:
         """Ask for a rebalance of the group."""
         await self._thread.rejoin()

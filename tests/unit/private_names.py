@@ -354,18 +354,23 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "mode.services:Service._crash": "overrides it to stop the worker with one line",
     },
     "streams/worker/fetcher.py": {
+        "aiokafka.client:AIOKafkaClient.send": "sends a heartbeat to ask who owns a partition",
+        "aiokafka.client:ConnectionGroup.COORDINATION": "as above, on this connection",
         "aiokafka.consumer.consumer:AIOKafkaConsumer._client": (
-            "forbids that asking about a topic creates it"
+            "forbids that asking about a topic creates it; and sends a heartbeat"
         ),
         "aiokafka.consumer.consumer:AIOKafkaConsumer._closed": "fetches nothing once it is set",
         "faust.transport.drivers.aiokafka:AIOKafkaConsumerThread.on_start": (
             "overrides it: what is fetched afterwards is read within bounds"
         ),
-        "aiokafka.consumer.consumer:AIOKafkaConsumer._coordinator": "asks it for a rebalance",
+        "aiokafka.consumer.consumer:AIOKafkaConsumer._coordinator": (
+            "asks it for a rebalance, and for what a heartbeat says"
+        ),
         "aiokafka.consumer.consumer:AIOKafkaConsumer._fetch_max_wait_ms": (
             "sets how long the broker holds a fetch that finds nothing"
         ),
         "aiokafka.consumer.consumer:AIOKafkaConsumer._fetcher": "takes chunks out of it",
+        "aiokafka.consumer.consumer:AIOKafkaConsumer._subscription": "asks it what is assigned",
         "aiokafka.consumer.consumer:AIOKafkaConsumer._partition_assignment_strategy": (
             "sets how the group assigns its partitions"
         ),
@@ -381,6 +386,12 @@ _USES: Mapping[str, Mapping[str, str]] = {
         "aiokafka.consumer.fetcher:Fetcher._records": "takes chunks out of it",
         "aiokafka.consumer.fetcher:Fetcher._subscriptions": "reads positions from it",
         "aiokafka.consumer.fetcher:Fetcher._wait_consume_future": "lets the fetcher fetch again",
+        "aiokafka.consumer.group_coordinator:GroupCoordinator.coordinator_id": (
+            "sends a heartbeat to this broker"
+        ),
+        "aiokafka.consumer.group_coordinator:GroupCoordinator.generation": "says it in a heartbeat",
+        "aiokafka.consumer.group_coordinator:GroupCoordinator.group_id": "says it in a heartbeat",
+        "aiokafka.consumer.group_coordinator:GroupCoordinator.member_id": "says it in a heartbeat",
         "aiokafka.consumer.group_coordinator:GroupCoordinator.request_rejoin": (
             "asks for a rebalance by it"
         ),
@@ -390,10 +401,10 @@ _USES: Mapping[str, Mapping[str, str]] = {
             "fetches inside of it, which counts as polling"
         ),
         "aiokafka.consumer.subscription_state:SubscriptionState.is_assigned": (
-            "drops what was fetched of partitions that were revoked"
+            "drops what was fetched of partitions that were revoked, and does not start those"
         ),
         "aiokafka.consumer.subscription_state:SubscriptionState.reassignment_in_progress": (
-            "takes no chunks during a rebalance"
+            "takes no chunks during a rebalance, and starts no partition again"
         ),
         "aiokafka.consumer.subscription_state:SubscriptionState.subscription": (
             "reads positions from it"
@@ -409,6 +420,9 @@ _USES: Mapping[str, Mapping[str, str]] = {
         ),
         "aiokafka.consumer.subscription_state:TopicPartitionState.position": (
             "reads where a chunk begins and ends"
+        ),
+        "aiokafka.protocol.group:HeartbeatRequest(group, generation_id, member_id)": (
+            "asks the group's coordinator by it who owns a partition"
         ),
         "aiokafka.coordinator.assignors.sticky.sticky_assignor:StickyPartitionAssignor": (
             "lets partitions stay with the worker that has them"

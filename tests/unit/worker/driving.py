@@ -26,6 +26,9 @@ class FakeWorker:
         self.rejoined = 0
         self.failure: Fatal | None = None
         self.refused: Fatal | None = None
+        self.asked = asyncio.Event()
+        self.confirmed = asyncio.Event()
+        self.confirmed.set()
 
     async def read_from(self, tp: TP, position: int) -> None:
         self.sought.append(position)
@@ -42,6 +45,10 @@ class FakeWorker:
 
     async def rejoin(self) -> None:
         self.rejoined += 1
+
+    async def until_owned(self, tp: TP) -> None:
+        self.asked.set()
+        await self.confirmed.wait()
 
     async def refusal(self, error: Exception) -> Fatal | None:
         return self.refused

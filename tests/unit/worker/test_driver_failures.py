@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -109,6 +110,114 @@ async def test_a_failed_chunk_starts_the_partition_again_and_nothing_passes_it(
     driver.submit(chunk(10, 12))
     await idle(driver)
     assert partition.processed == [10, 11]
+
+
+def away() -> None:
+    raise ConnectionError("away")
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_who_may_be_evicted_starts_again_when_the_group_confirms_that_it_is_not(
+    driver: PartitionDriver, worker: FakeWorker, partition: FakePartition
+) -> None:
+    """A start fences: it would stop the owner that the group has chosen meanwhile."""
+    worker.confirmed.clear()
+    partition.before_commit = away
+    driver.submit(chunk(10, 12))
+    await asked(worker)
+    assert partition.starts == 1
+    assert driver.status == PartitionStatus(None, 1, is_waiting=True)
+    worker.confirmed.set()
+    await idle(driver)
+    assert (partition.starts, driver.position) == (2, 10)
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_partition_that_has_moved_is_closed_while_its_start_waits(
+    worker: FakeWorker,
+) -> None:
+    partitions, made = partitions_of(worker)
+    await partitions.assign({TOPIC})
+    await idle(partitions._drivers[TOPIC])
+    worker.confirmed.clear()
+    made[TOPIC].before_commit = away
+    partitions.submit(chunk(0, 2))
+    await asked(worker)
+    await partitions.revoke({TOPIC})
+    await partitions.assign(set())
+    assert (made[TOPIC].starts, made[TOPIC].closed) == (1, 1)
+
+
+async def test_what_was_just_assigned_starts_without_asking(worker: FakeWorker) -> None:
+    worker.confirmed.clear()
+    partitions, _ = partitions_of(worker)
+    await partitions.assign({TOPIC})
+    await idle(partitions._drivers[TOPIC])
+    assert partitions.positions() == {TOPIC: 0}
+    assert not worker.asked.is_set()
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_first_start_that_fails_is_repeated_only_by_the_owner(
+    worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker.confirmed.clear()
+    partitions, made = partitions_of(worker)
+    monkeypatch.setattr(FakePartition, "start", fails_at_first(FakePartition.start))
+    await partitions.assign({TOPIC})
+    await asked(worker)
+    assert made[TOPIC].starts == 0
+    worker.confirmed.set()
+    await idle(partitions._drivers[TOPIC])
+    assert made[TOPIC].starts == 1
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_parked_partition_is_tried_again_only_by_its_owner(
+    driver: PartitionDriver,
+    worker: FakeWorker,
+    partition: FakePartition,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(partition_driver, "_PARKED_RETRY_S", 0)
+    worker.confirmed.clear()
+    cannot_continue(partition)
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    await asked(worker)
+    assert (partition.starts, driver.status.parked) == (1, "do this")
+    worker.confirmed.set()
+    await idle(driver)
+    assert (partition.starts, driver.status.parked) == (2, None)
+
+
+async def test_a_partition_is_restarted_only_by_its_owner(worker: FakeWorker) -> None:
+    partitions, made = partitions_of(worker)
+    await partitions.assign({TOPIC})
+    await idle(partitions._drivers[TOPIC])
+    worker.confirmed.clear()
+    await partitions.restart({TOPIC})
+    await asked(worker)
+    assert made[TOPIC].starts == 1
+    await partitions.close()
+
+
+async def asked(worker: FakeWorker) -> None:
+    """Wait until a driver asks whether the partition is still its own."""
+    await asyncio.wait_for(worker.asked.wait(), 10)
+
+
+def fails_at_first(
+    start: Callable[[FakePartition], Awaitable[int]],
+) -> Callable[[FakePartition], Awaitable[int]]:
+    failures = iter([ConnectionError("away")])
+
+    async def failing(partition: FakePartition) -> int:
+        for error in failures:
+            raise error
+        return await start(partition)
+
+    return failing
 
 
 async def test_fenced_gives_the_partition_up_and_rejoins(

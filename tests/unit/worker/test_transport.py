@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any, cast
 
 import async_timeout
 import pytest
+from aiokafka.client import ConnectionGroup
 from aiokafka.consumer.fetcher import READ_COMMITTED, FetchResult
-from aiokafka.errors import CommitFailedError
+from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.errors import (
+    CommitFailedError,
+    KafkaError,
+    NodeNotReadyError,
+    NoError,
+    RebalanceInProgressError,
+    UnknownMemberIdError,
+)
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.producer.sender import AddPartitionsToTxnHandler
+from aiokafka.protocol.group import HeartbeatRequest, HeartbeatRequest_v1, HeartbeatResponse_v1
 from aiokafka.structs import TopicPartition
 from faust.transport.consumer import Fetcher
 from faust.types import TP
@@ -143,7 +153,7 @@ class Leaderless:
 class Calls(fetcher.ChunkConsumerThread):
     """A consumer's thread without Faust around it: what calls into it need."""
 
-    def __init__(self, client: Leaderless) -> None:
+    def __init__(self, client: Leaderless | Group) -> None:
         self.client = client
         self.thread_loop = asyncio.get_running_loop()
 
@@ -164,6 +174,94 @@ async def test_partitions_without_a_leader_hold_up_no_other() -> None:
         for one in asking:
             one.cancel()
         await wait_until(lambda: client.asking == 0)
+
+
+class Group:
+    """A consumer of a group, and the client that reaches its coordinator."""
+
+    def __init__(self) -> None:
+        self._coordinator = self._client = self
+        self._subscription = SubscriptionState()
+        self._subscription.subscribe({"things"})
+        self._subscription.assign_from_subscribed({TopicPartition(*ONE)})
+        self.group_id, self.generation, self.member_id = "workers", 7, "me"
+        self.coordinator_id: int | None = 3
+        self.error: type[KafkaError] = NoError
+        self.answers = True
+        self.heartbeats: list[tuple[int, object]] = []
+
+    async def send(self, node: int, request: HeartbeatRequest, *, group: ConnectionGroup) -> Any:
+        assert group is ConnectionGroup.COORDINATION
+        self.heartbeats.append((node, request.build(HeartbeatRequest_v1)))
+        if not self.answers:
+            raise NodeNotReadyError
+        return HeartbeatResponse_v1(throttle_time_ms=0, error_code=self.error.errno)
+
+
+async def test_the_coordinator_confirms_who_owns_a_partition(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    group = Group()
+    await Calls(group).until_owned(ONE)
+    assert group.heartbeats == [(3, HeartbeatRequest_v1("workers", 7, "me"))]
+    assert caplog.messages == []
+
+
+def evicted(group: Group) -> None:
+    group.error = UnknownMemberIdError
+
+
+def rebalancing(group: Group) -> None:
+    group.error = RebalanceInProgressError
+
+
+def joining(group: Group) -> None:
+    group._subscription.begin_reassignment()
+
+
+def without_it(group: Group) -> None:
+    group._subscription.assign_from_subscribed({TopicPartition(*TWO)})
+
+
+def coordinator_unknown(group: Group) -> None:
+    group.coordinator_id = None
+
+
+def coordinator_silent(group: Group) -> None:
+    group.answers = False
+
+
+@pytest.mark.parametrize(
+    "change",
+    [evicted, rebalancing, joining, without_it, coordinator_unknown, coordinator_silent],
+)
+async def test_who_owns_a_partition_is_waited_for_and_said_once(
+    change: Callable[[Group], None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is changed by that: what follows from an answer is left to aiokafka."""
+    slept = asyncio.Event()
+
+    async def sleep(_: float, sleep: Any = asyncio.sleep) -> None:
+        slept.set()
+        await sleep(0)
+
+    monkeypatch.setattr(fetcher, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
+    group = Group()
+    change(group)
+    waiting = asyncio.ensure_future(Calls(group).until_owned(ONE))
+    for _ in range(3):
+        slept.clear()
+        await asyncio.wait_for(slept.wait(), 10)
+    assert not waiting.done()
+    assert caplog.messages == [
+        "things[0]: starts again when the group's coordinator confirms that this worker still "
+        "owns it"
+    ]
+    group.coordinator_id, group.error, group.answers = 3, NoError, True
+    group._subscription.assign_from_subscribed({TopicPartition(*ONE)})
+    await asyncio.wait_for(waiting, 10)
 
 
 async def test_only_positions_that_have_changed_are_committed() -> None:
