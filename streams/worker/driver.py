@@ -35,7 +35,7 @@ from streams.concurrency import cancel
 from streams.kafka.transactions import Fenced
 from streams.logs import about, name_of
 from streams.worker.chunks import MAX_CHUNK_BYTES, Chunk
-from streams.worker.failures import Failures
+from streams.worker.failures import Failures, backoff
 from streams.worker.logs import log_defect
 from streams.worker.partition import (
     Partition,
@@ -95,8 +95,8 @@ class PartitionDriver:
         self._partition = partition
         self._consumer = consumer
         self._task: asyncio.Task[None] | None = None
-        # Since the last chunk that was processed; a defect is a failure, too.
-        self._failures = Failures(tp)
+        # A good start does not end the failures of chunks: each of those is followed by one.
+        self._failed_starts, self._failed_chunks = Failures(tp), Failures(tp)
         self._processed_at = 0.0
         self._progressed_at = time.monotonic()  # or was assigned
         self._on_parked = on_parked
@@ -170,7 +170,7 @@ class PartitionDriver:
     def status(self) -> PartitionStatus:
         """How far it is. A start counts as waiting: restoring may take any time."""
         is_waiting = (self._busy and self.position is None) or self._partition.is_waiting
-        return PartitionStatus(self.position, self._failures.count, is_waiting, self._parked)
+        return PartitionStatus(self.position, self._failures, is_waiting, self._parked)
 
     def report(self, end: int | None) -> PartitionReport:
         """Return what is known of it; ``end`` is the last stable offset, if that is known."""
@@ -202,6 +202,10 @@ class PartitionDriver:
     @property
     def _records_waiting(self) -> int:
         return sum(len(chunk.records) for chunk in self._waiting)
+
+    @property
+    def _failures(self) -> int:
+        return self._failed_starts.count + self._failed_chunks.count
 
     @property
     def _busy(self) -> bool:
@@ -272,12 +276,13 @@ class PartitionDriver:
         has lost the partition, and would fence the new owner with each attempt. So only the first
         one after it was ``assigned`` is made without asking.
         """
+        failed_at = self.position  # if a chunk has failed
         self._forget()
         self._consumer.pause(self.tp)
         while True:
-            if self._failures.count:
+            if self._failures:
                 assigned = False
-                await asyncio.sleep(self._failures.backoff())
+                await asyncio.sleep(backoff(self._failures))
             try:
                 if not assigned:
                     await self._consumer.until_owned(self.tp)
@@ -299,8 +304,11 @@ class PartitionDriver:
                 raise
             except Exception as error:
                 self._forget()
-                await self._failed("cannot start", error)
+                await self._failed(self._failed_starts, "cannot start", error)
             else:
+                self._failed_starts.clear()
+                if failed_at is not None and position > failed_at:
+                    self._failed_chunks.clear()  # it was committed after all
                 self._on_started()
                 return
 
@@ -317,12 +325,13 @@ class PartitionDriver:
             except (Fatal, Fenced):
                 raise
             except Exception as error:
-                await self._failed(f"the chunk at position {chunk.start} failed", error)
+                what = f"the chunk at position {chunk.start} failed"
+                await self._failed(self._failed_chunks, what, error)
                 await self._start()
             finally:
                 self._running = None
 
-    async def _failed(self, what: str, error: Exception) -> None:
+    async def _failed(self, failures: Failures, what: str, error: Exception) -> None:
         """Count and log a failure. Raises Fatal if there is no point in trying again.
 
         It is logged at once: with brokers that take connections and do not respond, the question
@@ -330,7 +339,7 @@ class PartitionDriver:
         """
         fatal: Fatal | None = None
         try:
-            self._failures.add(what, error)
+            failures.add(what, error)
         except Fatal as found:
             fatal = found
         reason = await self._consumer.refusal(error) or fatal
@@ -385,7 +394,7 @@ class PartitionDriver:
         with tracing.processing(self.tp.topic, self.tp.partition, records):
             await self._partition.process(records, chunk.end)
         self.position = chunk.end
-        self._failures.clear()
+        self._failed_chunks.clear()
         self._processed_at = self._progressed_at = time.monotonic()
 
     async def _check_log(self) -> None:

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 # Errors of an outage are retried for ever, unless only an operator can fix their cause, which
 # `PartitionConsumer.refusal` finds out. Any other error is a defect: it parks the partition after
-# this many without a processed chunk between them.
+# this many in a row.
 _RETRYABLE = (KafkaError, Transient, OSError, asyncio.TimeoutError)
 _MAX_DEFECTS = 5
 
@@ -29,7 +29,7 @@ _MAX_DOUBLINGS = 6
 
 
 class Failures:
-    """The failures of one partition since its last processed chunk."""
+    """The failures of one partition in a row: those of its starts, or those of its chunks."""
 
     def __init__(self, tp: TP) -> None:
         self._tp = tp
@@ -64,10 +64,11 @@ class Failures:
             ) from error
 
     def clear(self) -> None:
-        """Forget them: a chunk was processed."""
+        """Forget them: a start succeeded, or a chunk was processed."""
         self.count = self._defects = 0
 
-    def backoff(self) -> float:
-        """Return seconds to wait: random, up to a bound that doubles with each failure."""
-        doublings = min(self.count, _MAX_DOUBLINGS)
-        return random.uniform(0, min(_MAX_BACKOFF_S, _BACKOFF_S * 2**doublings))
+
+def backoff(failures: int) -> float:
+    """Return seconds to wait: random, up to a bound that doubles with each failure."""
+    doublings = min(failures, _MAX_DOUBLINGS)
+    return random.uniform(0, min(_MAX_BACKOFF_S, _BACKOFF_S * 2**doublings))

@@ -17,7 +17,8 @@ class PartitionStatus(NamedTuple):
     position: int | None = None
     """Next offset to read; None while it is not started."""
     failures: int = 0
-    """Number of failures since the last chunk that was processed."""
+    """Number of failures of starts since the last good one, and of chunks since one was processed.
+    """
     is_waiting: bool = False
     """Whether it is starting, or waits for a server: both may take any time."""
     parked: str | None = None

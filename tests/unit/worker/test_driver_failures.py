@@ -70,7 +70,72 @@ async def test_an_outage_of_any_length_is_waited_for(
     driver.start()
     await idle(driver)
     assert worker.failure is None
-    assert driver.status == PartitionStatus(10, 2000, is_waiting=False)
+    assert driver.status == PartitionStatus(10, 0, is_waiting=False)
+
+
+async def test_a_partition_that_was_started_does_not_wait_for_former_failures(
+    worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be quiet for hours before it is fenced; then nothing is wrong."""
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(
+        partition_driver, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep})
+    )
+    monkeypatch.setattr(FakePartition, "start", fails_at_first(FakePartition.start))
+    driver = new_driver(worker, FakePartition(position=10))
+    for _ in range(2):
+        driver.start()
+        await idle(driver)
+        await driver.abandon()
+    assert len(waits) == 1
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_single_defects_of_starts_do_not_add_up(
+    worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = FakePartition.start
+    driver = new_driver(worker, FakePartition(position=10))
+    for _ in range(5):
+        defect = KeyError("nobody thought of this")
+        monkeypatch.setattr(FakePartition, "start", fails_at_first(start, defect))
+        driver.start()
+        await idle(driver)
+        assert driver.status == PartitionStatus(10, 0, is_waiting=False)
+        await driver.abandon()
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_start_that_fails_each_time_parks_the_partition(
+    worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = new_driver(worker, FakePartition(position=10))
+    defects = [KeyError("nobody thought of this")] * 5
+    monkeypatch.setattr(FakePartition, "start", fails_at_first(FakePartition.start, *defects))
+    driver.start()
+    await idle(driver)
+    assert "cannot start 5 times: KeyError" in str(driver.status.parked)
+    await driver.close()
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_a_chunk_that_was_committed_after_all_has_not_failed(
+    driver: PartitionDriver, partition: FakePartition
+) -> None:
+    """Its commit failed without an answer. On a quiet partition no other chunk follows."""
+
+    def lose_the_answer() -> None:
+        partition.committed = 12
+        raise ConnectionError("away")
+
+    partition.before_commit = lose_the_answer
+    driver.submit(chunk(10, 12))
+    await idle(driver)
+    assert driver.status == PartitionStatus(12, 0, is_waiting=False)
 
 
 @pytest.mark.usefixtures("at_once")
@@ -208,9 +273,9 @@ async def asked(worker: FakeWorker) -> None:
 
 
 def fails_at_first(
-    start: Callable[[FakePartition], Awaitable[int]],
+    start: Callable[[FakePartition], Awaitable[int]], *errors: Exception
 ) -> Callable[[FakePartition], Awaitable[int]]:
-    failures = iter([ConnectionError("away")])
+    failures = iter(errors or [ConnectionError("away")])
 
     async def failing(partition: FakePartition) -> int:
         for error in failures:
