@@ -9,7 +9,7 @@ it.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Any
 
@@ -19,7 +19,7 @@ from elastic_transport import (
     BaseNode,
     ConnectionTimeout,
     NodeConfig,
-    NodeSelector,
+    NodePool,
     TlsError,
     TransportError,
 )
@@ -60,50 +60,56 @@ class _Lines(NdjsonSerializer):
         return data if isinstance(data, bytes) else super().dumps(data)
 
 
-class OneNodeAtATime(NodeSelector):
+class OneNodeAtATime(NodePool):
     """Asks one node until it fails, or until somebody wants another one (`ask_another_node`).
 
     A node that is cut off from the others still answers, of what it had when it was. So two
-    requests agree only if the same node was asked.
+    requests agree only if the same node was asked. The nodes take turns: one that was left is asked
+    again when all others have been left after it. The turn is all that the pool keeps of a failure.
     """
 
-    def __init__(self, node_configs: list[NodeConfig]) -> None:
-        """Create it; the pool shuffles its nodes, so that processes do not all ask the same one."""
-        super().__init__(node_configs)
+    def __init__(self, node_configs: list[NodeConfig], *args: Any, **options: Any) -> None:
+        """Create it; it shuffles its nodes, so that processes do not all ask the same one."""
+        super().__init__(node_configs, *args, **options)
+        self._nodes = self.all()
         self._turn = 0
 
     @property
     def current(self) -> NodeConfig:
         """The node whose turn it is."""
-        return self.node_configs[self._turn]
+        return self._nodes[self._turn].config
 
-    def select(self, nodes: Sequence[BaseNode]) -> BaseNode:
-        """Return the node whose turn it is, or the next one of those that have not failed."""
-        by_config = {node.config: node for node in nodes}
-        while self.current not in by_config:
-            self.leave(self.current)
-        return by_config[self.current]
+    def get(self) -> BaseNode:
+        """Return the node whose turn it is."""
+        return self._nodes[self._turn]
+
+    def mark_dead(self, node: BaseNode, _now: float | None = None) -> None:
+        """Leave a node that did not answer, or whose answer may be its own fault (429, 5xx)."""
+        self.leave(node.config)
+
+    def mark_live(self, node: BaseNode) -> None:
+        """Do nothing: it is asked when its turn comes."""
 
     def leave(self, node: NodeConfig) -> None:
         """Let it be the next node's turn, unless somebody has left this one before."""
         if node == self.current:
-            self._turn = (self._turn + 1) % len(self.node_configs)
+            self._turn = (self._turn + 1) % len(self._nodes)
 
 
 def current_node(client: AsyncElasticsearch) -> NodeConfig:
-    """Return the node that is asked next, unless it has failed."""
-    return _selector(client).current
+    """Return the node that is asked next."""
+    return _pool(client).current
 
 
 def ask_another_node(client: AsyncElasticsearch, than: NodeConfig) -> None:
     """Ask no more of this node than has to be: it may be cut off. Without others, it goes on."""
-    _selector(client).leave(than)
+    _pool(client).leave(than)
 
 
-def _selector(client: AsyncElasticsearch) -> OneNodeAtATime:
-    selector = client.transport.node_pool.node_selector
-    assert isinstance(selector, OneNodeAtATime), "`connect` made it"
-    return selector
+def _pool(client: AsyncElasticsearch) -> OneNodeAtATime:
+    pool = client.transport.node_pool
+    assert isinstance(pool, OneNodeAtATime), "`connect` made it"
+    return pool
 
 
 def connect(settings: Settings, *, timeout: float) -> AsyncElasticsearch:
@@ -135,7 +141,7 @@ def connect(settings: Settings, *, timeout: float) -> AsyncElasticsearch:
     client = AsyncElasticsearch(
         urls,
         request_timeout=timeout,
-        node_selector_class=OneNodeAtATime,
+        node_pool_class=OneNodeAtATime,
         max_retries=len(urls) - 1,
         retry_on_timeout=True,
         retry_on_status=_NODE_FAILED,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -26,55 +27,80 @@ from streams.elasticsearch.connection import (
 )
 from streams.settings import Settings
 
-NODES = [AiohttpHttpNode(NodeConfig("http", name, 9200)) for name in ("a", "b", "c")]
-THREE = Settings(elasticsearch_url="http://a:1,http://b:1,http://c:1")
+NODES = [NodeConfig("http", name, 9200) for name in ("a", "b", "c")]
+SEVERAL = [
+    Settings(elasticsearch_url=urls)
+    for urls in ("http://a:1,http://b:1", "http://a:1,http://b:1,http://c:1")
+]
 
 
-def test_one_node_is_asked_until_it_fails() -> None:
-    selector = OneNodeAtATime([node.config for node in NODES])
-    assert {selector.select(NODES) for _ in range(5)} == {NODES[0]}
-    assert selector.select(NODES[1:]) is NODES[1]
-    assert selector.select(NODES) is NODES[1], "it is asked although the first one is back"
-
-
-def test_the_nodes_take_turns() -> None:
-    selector = OneNodeAtATime([node.config for node in NODES])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_one_node_is_asked_until_it_fails(number: int) -> None:
+    pool = OneNodeAtATime(NODES[:number], AiohttpHttpNode, randomize_nodes=False)
     asked = []
-    for _ in range(4):
-        node = selector.select(NODES)
-        asked.append(node)
+    for _ in range(number + 1):
+        node = pool.get()
+        asked.append(node.config)
+        assert {pool.get() for _ in range(5)} == {node}
+        pool.mark_live(node)
+        assert pool.get() is node
+        assert pool.current == node.config
         for _ in range(2):  # two requests may find out the same
-            selector.leave(node.config)
-    assert asked == [*NODES, NODES[0]]
+            pool.mark_dead(node)
+    assert asked == [*NODES[:number], NODES[0]], "they take turns"
 
 
+@pytest.mark.parametrize("settings", SEVERAL)
 @pytest.mark.parametrize("first", ["slow", 502, 503, 504])
 async def test_what_one_node_cannot_do_is_asked_of_the_next_one(
-    monkeypatch: pytest.MonkeyPatch, first: int | str
+    monkeypatch: pytest.MonkeyPatch, first: int | str, settings: Settings
 ) -> None:
     asked = nodes_answer(monkeypatch, first, 200)
-    async with connect(THREE, timeout=1) as client:
+    async with connect(settings, timeout=1) as client:
         with translating(client):
             await client.cluster.health()
             await client.cluster.health()
+        assert current_node(client).host == asked[-1]
     assert asked[0] != asked[1] == asked[2]
 
 
-async def test_each_node_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = nodes_answer(monkeypatch, 503)
-    async with connect(THREE, timeout=1) as client:
-        with pytest.raises(Transient, match="answered 503"), translating(client):
-            await client.cluster.health()
-    assert len(asked) == len(set(asked)) == 3
-
-
-async def test_another_node_is_asked_for_the_asking(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = nodes_answer(monkeypatch, 200)
-    async with connect(THREE, timeout=1) as client:
+@pytest.mark.parametrize("settings", SEVERAL)
+async def test_a_node_that_failed_is_not_asked_again_while_the_next_one_answers(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    asked = nodes_answer(monkeypatch, "slow", 200)
+    async with connect(settings, timeout=1) as client:
+        await client.cluster.health()
+        an_hour_later = time.time() + 3600
+        monkeypatch.setattr("time.time", lambda: an_hour_later)
         for _ in range(3):
             await client.cluster.health()
+            assert current_node(client).host == asked[-1]
+    assert asked[0] not in asked[1:]
+    assert len(set(asked[1:])) == 1
+
+
+@pytest.mark.parametrize("settings", SEVERAL)
+async def test_each_node_is_asked_once(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
+    asked = nodes_answer(monkeypatch, 503)
+    async with connect(settings, timeout=1) as client:
+        for _ in range(3):
+            asked.clear()
+            with pytest.raises(Transient, match="answered 503"), translating(client):
+                await client.cluster.health()
+            assert len(asked) == len(set(asked)) == len(settings.elasticsearch_urls)
+
+
+@pytest.mark.parametrize("settings", SEVERAL)
+async def test_another_node_is_asked_for_the_asking(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    asked = nodes_answer(monkeypatch, 200)
+    async with connect(settings, timeout=1) as client:
+        for _ in settings.elasticsearch_urls:
+            await client.cluster.health()
             ask_another_node(client, current_node(client))
-    assert len(set(asked)) == 3
+    assert len(set(asked)) == len(settings.elasticsearch_urls)
 
 
 def nodes_answer(monkeypatch: pytest.MonkeyPatch, *answers: int | str) -> list[str]:
@@ -83,7 +109,7 @@ def nodes_answer(monkeypatch: pytest.MonkeyPatch, *answers: int | str) -> list[s
     left = list(answers)
 
     async def perform_request(self: AiohttpHttpNode, *_: object, **__: object) -> Any:
-        asked.append(self.base_url)
+        asked.append(self.host)
         answer = left.pop(0) if len(left) > 1 else left[0]
         if isinstance(answer, str):
             raise ConnectionTimeout(answer)
@@ -107,7 +133,7 @@ async def test_a_body_that_is_made_is_sent_as_it_is(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(AiohttpHttpNode, "perform_request", perform_request)
     made: Any = b'{"index":{}}\n{}\n'
-    async with connect(THREE, timeout=1) as client:
+    async with connect(SEVERAL[1], timeout=1) as client:
         await client.bulk(operations=made)
         await client.bulk(operations=[{"index": {}}, {}])
     assert sent[0] is made
