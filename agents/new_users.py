@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 
 import async_timeout
 from aiokafka.errors import KafkaError
@@ -45,6 +46,8 @@ class NewUserHandler:
     async def get_new(self, query: GetNewUsers) -> Page[UserReadModel]:
         """Return the users whose registrations follow the cursor, as they are now.
 
+        Fewer than the limit are all that the view has.
+
         Raises:
             QueryError: The cursor is none, or of another event topic.
             Fatal: Kafka does not answer, or the event topic is missing or has another number of
@@ -62,20 +65,21 @@ class NewUserHandler:
                     "rebuilt (cqrs views rebuild)"
                 )
             ends = {number: one.position for number, one in serving.checkpoints.items()}
-            ids, positions = await read_arrivals(
-                self._settings, self._topic, begins, ends, limit=query.limit
+            users, positions = await read_arrivals(
+                self._settings, self._topic, begins, ends, self._shown, limit=query.limit
             )
-            documents = await self._view.fetch(ids)
             after = await self._view.checkpoints(numbers)
         if after.name != serving.name or len(nodes) > 1:
             raise Transient("The view moved to another index or node meanwhile: ask again")
-        users = (documents[id_] for id_ in ids if id_ in documents)
-        items = tuple(
-            UserReadModel.model_validate(user)
-            for user in users
-            if REFUSED not in user and not is_tombstone(user)
-        )
-        return Page(items, encode_cursor([topic, positions]))
+        return Page(tuple(users), encode_cursor([topic, positions]))
+
+    async def _shown(self, ids: Sequence[str]) -> Mapping[str, UserReadModel]:
+        """Return the users with these ids that can be shown now."""
+        return {
+            id_: UserReadModel.model_validate(document)
+            for id_, document in (await self._view.fetch(ids)).items()
+            if REFUSED not in document and not is_tombstone(document)
+        }
 
     async def _topic_id(self) -> str:
         """Return the id of the event topic, which must have as many partitions as are read.

@@ -61,10 +61,11 @@ class GetActiveUsers:
 class GetNewUsers:
     """A page of the users who are new since the last page: for whoever exports or copies users.
 
-    Every registered user is on one page, whatever time a command carries. The order is that of
-    arrival, within a partition. `cursor` is that of the last page, or None for all from the first
-    one on. A page always has a cursor, from which the next one continues, also much later; if it is
-    empty, nobody has come since. Users who were erased meanwhile are left out.
+    Every registered user is on one page, whatever time a command carries, but for those who cannot
+    be shown when it is read: they were erased, or Elasticsearch refuses their document. These are
+    on no later page either. The order is that of arrival, within a partition. `cursor` is that of
+    the last page, or None for all from the first one on. A page always has a cursor, from which the
+    next one continues, also much later; if it has fewer than `limit` users, that is all for now.
     """
 
     limit: int = DEFAULT_LIMIT

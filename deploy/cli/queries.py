@@ -169,7 +169,8 @@ def new(limit: int, cursor: str | None, form: Form, **waiting: Any) -> None:
     """List users in the order in which they arrived, for an export that continues later.
 
     Every page has a cursor. Nobody is missed who registers meanwhile, whatever time the command
-    carries; an empty page says that nobody has come since.
+    carries; an empty page says that nobody has come since. Users who were erased, or whose document
+    Elasticsearch refuses at that time, are left out.
     """
     page = execute(GetNewUsers(limit, cursor), waiting)
     _print_page(page, form, more=f"--cursor {page.cursor}")

@@ -58,8 +58,10 @@ async def test_whoever_registers_late_is_on_a_later_page(deploy: Deploy) -> None
 
         active = await bus.execute(GetActiveUsers(limit=7), at_least=tokens)
         assert active.cursor is None
-        await send(register("late", year=2020), register("gone"), EraseUser(aggregate_id="gone"))
-        late, last = await follow(GetNewUsers(cursor=cursor))
+        gone = [f"gone{n}" for n in range(6)]  # in both partitions, before and after the late one
+        await send(*map(register, gone[:3]), register("late", year=2020), *map(register, gone[3:]))
+        await send(*(EraseUser(aggregate_id=user) for user in gone))
+        late, last = await follow(GetNewUsers(limit=1, cursor=cursor))
         assert late == ["late"]
         assert (await follow(GetNewUsers(cursor=last)))[0] == []
         await rebuild(deployed.settings, USER_VIEWS, timeout=60, progress=no_progress)
