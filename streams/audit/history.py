@@ -16,11 +16,11 @@ from models.messages import Event, EventRecord
 from streams.aggregate import Aggregate
 from streams.audit.folds import Frozen, History, StateFold, ViewDocuments, ViewFold
 from streams.audit.report import Report
-from streams.elasticsearch.bulk_writer import is_possible_id
 from streams.elasticsearch.index import Document
 from streams.encryption.cipher import DecryptionError, is_sealed_state, open_state
 from streams.encryption.keys import PartitionKeys, no_master_key
 from streams.state.snapshot import Snapshot, decode_snapshot
+from streams.views.checkpoint import can_be_document
 
 S = TypeVar("S")
 
@@ -190,7 +190,7 @@ class HistoryAudit(Generic[S]):
         is_missing = fold.found_version == 0
         is_known = view.has_dead_letter(aggregate_id)
         # Of every refused document of a possible id there is a stand-in, so without one it is lost.
-        cannot_exist = is_missing and is_known and not is_possible_id(aggregate_id)
+        cannot_exist = is_missing and is_known and not can_be_document(aggregate_id)
         if fold.refused or cannot_exist:
             self._report.known_missing += 1
         if fold.refused and not is_known:

@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 from elastic_transport import NodeConfig
 
 from models.errors import PartitionFatal, Transient
+from streams.elasticsearch.bulk_writer import is_possible_id
 from streams.elasticsearch.index import CHECKPOINT
 from streams.views.tally import NO_EVENTS, Tally
+
+_ID_PREFIX = " progress "
 
 
 class IndexChanged(Transient):
@@ -87,8 +90,17 @@ class IndexCheckpoints:
 
 
 def checkpoint_id(partition: int) -> str:
-    """Return the document's id. No aggregate has it: their ids do not begin with a space."""
-    return f" progress {partition}"
+    """Return the document's id."""
+    return f"{_ID_PREFIX}{partition}"
+
+
+def can_be_document(key: str) -> bool:
+    """Return whether a document of a view can have this id.
+
+    Elasticsearch has to accept it, and checkpoints must not have it. No command has another id;
+    events that were written by hand may have one, and a projection may make one.
+    """
+    return is_possible_id(key) and not key.startswith(_ID_PREFIX)
 
 
 def read_checkpoint(index: str, item: Mapping[str, Any]) -> Checkpoint:

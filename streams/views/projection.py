@@ -37,7 +37,11 @@ class Projection(ABC, Generic[E]):
 
     @abstractmethod
     def key(self, record: EventRecord[E]) -> str | None:
-        """Return the id of the document that an event changes; None if it changes none."""
+        """Return the id of the document that an event changes; None if it changes none.
+
+        An id has 1 to 512 bytes in UTF-8 and does not begin with ` progress `. An event with any
+        other one is a dead letter, and of no document.
+        """
 
     @abstractmethod
     def version(self, record: EventRecord[E]) -> int:

@@ -25,7 +25,7 @@ from tenacity.wait import wait_random_exponential
 from models.errors import PartitionFatal, Transient
 from models.messages import Event, EventRecord
 from streams import metrics
-from streams.elasticsearch.bulk_writer import WRITTEN, WriteStatus, is_possible_id
+from streams.elasticsearch.bulk_writer import WRITTEN, WriteStatus
 from streams.elasticsearch.connection import clear_traceback
 from streams.elasticsearch.index import REFUSED, Document
 from streams.logs import about
@@ -115,7 +115,8 @@ class Projector(Generic[E]):
 
         Args:
             partition: Partition of the event topic.
-            records: Its next events, in order; some may have been projected before.
+            records: Its next events, in order; some may have been projected before. Their documents
+                can exist (`can_be_document`).
             on_refused: Called with the refused documents before their stand-ins are written. It has
                 to store that durably: once a stand-in exists, its events are skipped.
             since: Checkpoint of the partition: documents that are read are not older.
@@ -145,12 +146,10 @@ class Projector(Generic[E]):
                 self._store, {key: _stand_in(documents[key]) for key in writes.refused}
             )
             await self.retry_until_answered(stand_ins.send)
-            impossible = {key for key in stand_ins.refused if not is_possible_id(key)}
-            for key in stand_ins.refused.keys() - impossible:
+            for key, reason in stand_ins.refused.items():
                 raise PartitionFatal(
-                    f"{self._store.name} refuses {key} and also what stands for it: "
-                    f"{stand_ins.refused[key]}; mend the index, or rebuild the view "
-                    "(cqrs views rebuild)"
+                    f"{self._store.name} refuses {key} and also what stands for it: {reason}; mend "
+                    "the index, or rebuild the view (cqrs views rebuild)"
                 )
         self._keep(cache, documents)
         due = {key: len(events) for key, events in due_events.items()}

@@ -11,7 +11,6 @@ from elastic_transport import NodeConfig, ObjectApiResponse
 from elasticsearch import AsyncElasticsearch
 
 from models.errors import CqrsError, Fatal, PartitionFatal, Transient
-from streams.elasticsearch.bulk_writer import is_possible_id
 from streams.elasticsearch.connection import (
     ask_another_node,
     connect,
@@ -26,6 +25,7 @@ from streams.views.checkpoint import (
     Checkpoint,
     IndexChanged,
     IndexCheckpoints,
+    can_be_document,
     checkpoint_id,
     read_checkpoint,
 )
@@ -339,8 +339,8 @@ class ViewReader:
 
 
 def _pages(ids: Iterable[str]) -> Iterator[list[str]]:
-    """Yield the ids that Elasticsearch accepts, as many as one request asks for."""
-    wanted = [key for key in ids if is_possible_id(key)]
+    """Yield the ids that a document can have, as many as one request asks for."""
+    wanted = [key for key in ids if can_be_document(key)]
     for start in range(0, len(wanted), _PAGE_DOCUMENTS):
         yield wanted[start : start + _PAGE_DOCUMENTS]
 

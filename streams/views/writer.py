@@ -2,7 +2,8 @@
 
 A chunk's documents are written first and then the checkpoint, so the index has everything before
 its checkpoint. A worker or a rebuild always continues from there. Events that Elasticsearch refuses
-for good are dead letters before the checkpoint passes them.
+for good are dead letters before the checkpoint passes them. So are those whose document no index
+can have, and these are nowhere else: not in a document, and not in the tally.
 """
 
 from __future__ import annotations
@@ -11,21 +12,23 @@ import time
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import compress
 from typing import Generic, TypeVar
 
 from models.errors import Fatal, Poison
 from models.messages import Event, EventRecord
 from streams import metrics
 from streams.kafka.records import Record
-from streams.views.checkpoint import Checkpoint, IndexChanged
+from streams.views.checkpoint import Checkpoint, IndexChanged, can_be_document
 from streams.views.dead_letters import ViewDeadLetters
 from streams.views.projection import Projection
-from streams.views.projector import Projector, RefusedEvents
+from streams.views.projector import Projected, Projector, RefusedEvents
 from streams.views.situation import EventLog
 from streams.views.store import ViewStore
-from streams.views.tally import Tally
 
 E = TypeVar("E", bound=Event)
+
+_NO_ID = "the id of a document has 1 to 512 bytes in UTF-8 and does not begin with ' progress '"
 
 
 class PartitionWriter(Generic[E]):
@@ -109,12 +112,14 @@ class PartitionWriter(Generic[E]):
         Raises:
             IndexChanged: Another process has changed the checkpoint: start again.
             Fatal: The index is gone (NoSuchView), or the events have gaps or contradictions.
-            KafkaError: Some events were refused, and their dead letters could not be written.
+            KafkaError: Dead letters of events that cannot be in the index could not be written.
         """
         before = self.checkpoint
         if end <= before.position:
             return
-        records = events[bisect_left(sources, before.position, key=_offset) :]
+        first = bisect_left(sources, before.position, key=_offset)
+        events, sources = events[first:], sources[first:]
+        records, keys = await self._bury_impossible(events, sources)
 
         async def write_dead_letters(refused: Sequence[RefusedEvents]) -> None:
             source_of = {
@@ -141,10 +146,10 @@ class PartitionWriter(Generic[E]):
             position=end,
             cluster=self._log.cluster,
             topic=self._log.topic_id,
-            tally=self._tally(records),
+            tally=before.tally.plus_each([key for key in keys if key is not None]),
         )
-        if records:
-            last = records[-1]
+        if events:
+            last = events[-1]
             after = replace(
                 after,
                 command_offset=last.source.offset,
@@ -155,13 +160,35 @@ class PartitionWriter(Generic[E]):
             self._store.save_checkpoint, self._partition, after
         )
         self._seconds.observe(time.perf_counter() - began)
-        for counter, number in zip(self._counters, projected, strict=True):
+        impossible = len(events) - len(records)
+        counts = Projected(projected.written, projected.skipped, projected.refused + impossible)
+        for counter, number in zip(self._counters, counts, strict=True):
             counter.inc(number)
 
-    def _tally(self, records: Sequence[EventRecord[E]]) -> Tally:
-        """Return the tally of the checkpoint plus these events."""
-        keys = map(self._projection.key, records)
-        return self.checkpoint.tally.plus_each([key for key in keys if key is not None])
+    async def _bury_impossible(
+        self, events: Sequence[EventRecord[E]], sources: Sequence[Record]
+    ) -> tuple[Sequence[EventRecord[E]], Sequence[str | None]]:
+        """Write dead letters for the events of documents that cannot exist.
+
+        Returns:
+            The other events, and the id of the document of each. Only these are projected, and
+            only these are in the tally.
+
+        Raises:
+            KafkaError: The dead letters could not be written.
+        """
+        keys = list(map(self._projection.key, events))
+        possible = [key is None or can_be_document(key) for key in keys]
+        if all(possible):
+            return events, keys
+        await self.dead_letters.write(
+            [
+                (source, Poison("refused-document", _NO_ID))
+                for source, is_possible in zip(sources, possible, strict=True)
+                if not is_possible
+            ]
+        )
+        return list(compress(events, possible)), list(compress(keys, possible))
 
     def forget(self) -> None:
         """Drop the cached documents: another process may write them from now on."""

@@ -441,15 +441,6 @@ async def test_a_refused_document_never_replaces_a_newer_one(store: ViewStore) -
     assert await stored(store, RENAMED) == fold(RENAMED)
 
 
-async def test_a_document_without_a_possible_stand_in_is_refused_too(store: ViewStore) -> None:
-    nameless = history("x" * 600, registered("anna@example.org"))
-    letters = Letters()
-    await projector(store).project(0, [*nameless, *ANNA], letters.bury)
-    assert letters == [tuple(nameless)]
-    assert "1 to 512 bytes" in letters.reason
-    assert await stored(store, ANNA) == fold(ANNA)
-
-
 # The memory
 
 

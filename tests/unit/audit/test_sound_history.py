@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from msgspec.structs import replace
 
 from agents.users import USERS
@@ -82,9 +83,6 @@ def test_what_is_newer_than_the_position_is_left_out() -> None:
     assert history.check().first_violation is None
 
 
-IMPOSSIBLE = "i" * 513  # an id that Elasticsearch takes for no document
-
-
 def test_a_refused_document_is_known_to_be_missing() -> None:
     history = sound()
     a_refused_document_has_no_dead_letter(history)
@@ -94,11 +92,12 @@ def test_a_refused_document_is_known_to_be_missing() -> None:
     assert report.known_missing == 1
 
 
-def test_a_document_that_cannot_exist_is_known_to_be_missing() -> None:
+@pytest.mark.parametrize("impossible", ["i" * 513, " progress 0"])
+def test_a_document_that_cannot_exist_is_known_to_be_missing(impossible: str) -> None:
     history = sound()
-    history.accept(IMPOSSIBLE, ANNA)
-    del history.documents[IMPOSSIBLE]
-    history.view_dead_letters = {IMPOSSIBLE}
+    history.accept(impossible, ANNA)
+    del history.documents[impossible]
+    history.view_dead_letters = {impossible}
     report = history.check()
     assert report.first_violation is None
     assert report.known_missing == 1

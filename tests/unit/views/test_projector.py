@@ -204,9 +204,6 @@ async def test_a_refused_stand_in_is_never_passed_over() -> None:
 
     with pytest.raises(PartitionFatal, match="refuses anna and also what stands for it"):
         await projector(Refusing(all_of_it=True)).project(0, history("anna"), bury)
-    # An impossible id has no stand-in.
-    nameless = history("x" * 600)
-    await projector(Refusing(all_of_it=True)).project(0, nameless, bury)
 
 
 async def test_only_documents_without_a_final_result_are_sent_again() -> None:
