@@ -32,14 +32,22 @@ def verify(ctx: click.Context, form: Form, timeout: float) -> None:
     """Check from the topics and the index alone that nothing was lost, doubled or mixed up.
 
     It checks everything that exists at the start, as soon as the workers have processed it; new
-    commands may arrive meanwhile. Exit code 1 if an invariant is broken.
+    commands may arrive meanwhile. Exit code 1 if an invariant is broken, and 75 if something could
+    not be read, as an index that is closed.
     """
     with progress_bar() as progress:
         report = asyncio.run(verify_users(load_settings(), timeout=timeout, progress=progress))
     _OUTPUT.write(form, report, lambda: print_report(report), lines=report.findings.values())
-    if not report.ok:
-        click.echo(f"cqrs: {marked(report.first_violation or '', 'bad', err=True)}", err=True)
+    if report.first_violation:
+        click.echo(f"cqrs: {marked(report.first_violation, 'bad', err=True)}", err=True)
         ctx.exit(ExitCode.NO)
+    if report.unread:
+        click.echo(
+            f"cqrs: {', '.join(report.unread)} could not be read, so I4 is not known there: mend "
+            "or prune it (`cqrs views status` says why), and run this again",
+            err=True,
+        )
+        ctx.exit(ExitCode.UNKNOWN)
 
 
 def print_report(report: Report) -> None:

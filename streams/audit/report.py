@@ -120,8 +120,17 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether all invariants hold."""
-        return all(finding.ok for finding in self.findings.values())
+        """Whether all invariants hold, and every index of this program was read."""
+        return not self.unread and all(finding.ok for finding in self.findings.values())
+
+    @property
+    def unread(self) -> list[str]:
+        """Names of the indices of this program that could not be read: I4 is not known there.
+
+        One that was read amid a chunk is not among them (its `complete` is None): workers write to
+        it, and only the serving one has to be complete now.
+        """
+        return [one.name for one in self.indices if one.of_this_program and one.documents is None]
 
     @property
     def lost(self) -> int:
