@@ -76,9 +76,16 @@ class ViewDocuments:
     """Keys of the view's dead letters, as `reply_key` cuts them."""
 
     def take(self, aggregate_id: str) -> Document | None:
-        """Return the document of an aggregate and remove it; None if there is none."""
-        encoded = self.documents.pop(aggregate_id, None)
-        return None if encoded is None else orjson.loads(encoded)
+        """Return the document of an aggregate and remove it; None if there is none.
+
+        One that somebody else wrote, of which the id is all that was read, stays: an extra one.
+        """
+        encoded = self.documents.get(aggregate_id)
+        document: Document | None = None if encoded is None else orjson.loads(encoded)
+        if document is None or "version" not in document:
+            return None
+        del self.documents[aggregate_id]
+        return document
 
     def has_dead_letter(self, aggregate_id: str) -> bool:
         """Return whether an event of an aggregate is in the view's dead letters."""

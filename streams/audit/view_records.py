@@ -8,7 +8,8 @@ import orjson
 
 from streams.audit.folds import ViewDocuments
 from streams.audit.spill import Spill
-from streams.elasticsearch.index import REFUSED, Document
+from streams.elasticsearch.index import Document
+from streams.kafka.partitioner import partition_of
 from streams.kafka.records import cut_key
 from streams.views.projection import View
 
@@ -25,9 +26,9 @@ class ViewRecords(Spill):
         self._partitions = partitions
 
     def add_document(self, document: Document) -> None:
-        """Add a document as it was read, stand-in or not."""
-        number = self._projection.partition(document.get(REFUSED, document), self._partitions)
-        self.add(number, document["id"].encode(), orjson.dumps(document))
+        """Add a document as `ViewReader.scan` yields it."""
+        key = document["id"].encode()
+        self.add(partition_of(key, self._partitions), key, orjson.dumps(document))
 
     def add_dead_letter(self, partition: int, key: bytes) -> None:
         """Add the key of a dead letter of this view."""

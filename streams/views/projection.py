@@ -56,7 +56,7 @@ class Projection(ABC, Generic[E]):
 
     @abstractmethod
     def events_in(self, document: Document) -> int:
-        """Return the number of events that a document is made of."""
+        """Return the number of events that a document is made of: at least 1."""
 
     @abstractmethod
     def partition(self, document: Document, partitions: int) -> int:

@@ -18,7 +18,7 @@ from streams.elasticsearch.connection import (
     missing_index,
     translating,
 )
-from streams.elasticsearch.index import CHECKPOINT, REFUSED, Document, in_namespace
+from streams.elasticsearch.index import REFUSED, Document, in_namespace
 from streams.settings import Settings
 from streams.views.asked_nodes import note_node, noting_nodes
 from streams.views.checkpoint import (
@@ -228,7 +228,7 @@ class ViewReader:
             groups["after"] = found["after_key"]
 
     async def scan(self) -> AsyncIterator[Document]:
-        """Yield every document, stand-ins included, in no order.
+        """Yield every document as `pages` does, one at a time.
 
         They are as of one moment: the last refresh before the first is read.
         """
@@ -255,7 +255,8 @@ class ViewReader:
     async def pages(self, point: PointInTime) -> AsyncIterator[list[Document]]:
         """Yield every document, or those of a part, in no order, many at a time.
 
-        Stand-ins are included.
+        Stand-ins are included. Each has its own id as `id`, and a whole number as `version`. Of one
+        that has not, because somebody else wrote it, `id` is all that is yielded.
         """
         part = None if point.of == 1 else {"id": point.number, "max": point.of}
         after = None
@@ -273,7 +274,7 @@ class ViewReader:
             self._check_one_index(response)
             point.id = response["pit_id"]
             hits = response["hits"]["hits"]
-            yield [hit["_source"] for hit in hits if CHECKPOINT not in hit["_source"]]
+            yield [_document(hit) for hit in hits if can_be_document(hit["_id"])]
             if len(hits) < _PAGE_DOCUMENTS:
                 return
             after = hits[-1]["sort"]
@@ -343,6 +344,22 @@ def _pages(ids: Iterable[str]) -> Iterator[list[str]]:
     wanted = [key for key in ids if can_be_document(key)]
     for start in range(0, len(wanted), _PAGE_DOCUMENTS):
         yield wanted[start : start + _PAGE_DOCUMENTS]
+
+
+def _document(hit: Mapping[str, Any]) -> Document:
+    """Return the document of a hit as `ViewReader.pages` yields it."""
+    key: str = hit["_id"]
+    found: Document = hit["_source"]
+    is_of_view = _is_of_view(key, found) and _is_of_view(key, found.get(REFUSED, found))
+    return found if is_of_view else {"id": key}
+
+
+def _is_of_view(key: str, document: Any) -> bool:
+    return (
+        isinstance(document, dict)
+        and document.get("id") == key
+        and type(document.get("version")) is int
+    )
 
 
 def _documents(items: Iterable[Mapping[str, Any]]) -> dict[str, Document]:

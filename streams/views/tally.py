@@ -14,6 +14,8 @@ E = TypeVar("E", bound=Event)
 
 _MODULUS = 1 << 64
 
+_EXTRA: Document = {"id": ""}  # no document has that id
+
 
 class Tally(NamedTuple):
     """Sum over events, which can also be computed from the documents made of them.
@@ -65,11 +67,21 @@ class DocumentTallies(Generic[E]):
         ]
 
     def add_all(self, documents: Iterable[Document]) -> None:
-        """Add documents; a stand-in counts as the document that it stands for."""
+        """Add documents; a stand-in counts as the document that it stands for.
+
+        One that no events make, because somebody else wrote it, counts so that no sum of events is
+        the same.
+        """
         partition_of, events_in = self._projection.partition, self._projection.events_in
         partitions = len(self._events)
         for found in documents:
             document = found.get(REFUSED, found)
-            number, events = partition_of(document, partitions), events_in(document)
+            try:
+                number, events = partition_of(document, partitions), events_in(document)
+                is_of_view = 0 <= number < partitions and events > 0
+            except (LookupError, TypeError, ValueError):
+                is_of_view = False
+            if not is_of_view:
+                number, events, document = 0, 1, _EXTRA
             self._events[number] += events
             self._checksums[number] += events * _hash(document["id"])

@@ -252,6 +252,18 @@ async def test_a_document_without_events_is_found_in_its_bucket() -> None:
     assert report.findings["I4"].first == f"the document {name_here('extra')} has no events"
 
 
+async def test_a_document_that_somebody_else_wrote_is_an_extra_one() -> None:
+    history = long_history()
+    user, *_ = USERS_HERE
+    version = history.documents[user]["version"]
+    history.documents[user] = {"id": user}  # all that is read of such a one
+    history.documents["extra"] = {"id": name_here("extra")}
+    report = await check(history, 5)
+    found = report.findings["I4"]
+    assert found.first == f"{user} has {version} events and no document"
+    assert (found.lost, found.violations) == (1, 3)
+
+
 def name_here(prefix: str) -> str:
     """Return an id of this partition."""
     return next(

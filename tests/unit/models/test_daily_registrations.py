@@ -180,6 +180,15 @@ def test_the_documents_add_up_to_the_events(history: list[Record]) -> None:
     assert tallies.by_partition == expected
 
 
+@pytest.mark.parametrize(
+    "rest", [{}, {"partition": PARTITIONS, "registrations": 1}, {"partition": "0"}]
+)
+def test_a_document_that_somebody_else_wrote_does_not_add_up(rest: Document) -> None:
+    tallies = DocumentTallies(PROJECTION, PARTITIONS)
+    tallies.add_all([{"id": "2026-01-31/web/0", "version": 1, **rest}])
+    assert tallies.by_partition != [NO_EVENTS] * PARTITIONS
+
+
 def test_it_is_a_view_of_its_own() -> None:
     one, other = DAILY_REGISTRATIONS, USER_VIEWS
     assert one.name != other.name

@@ -101,6 +101,17 @@ def test_one_document_less_or_older_does_not_add_up(events: list[str], data: Any
     assert tally_of(list(older.values())) != expected
 
 
+@given(users, st.sampled_from([{}, {"version": 0}, {"version": -1}]))
+def test_a_document_that_somebody_else_wrote_does_not_add_up(
+    events: list[str], rest: Document
+) -> None:
+    documents = documents_of(events)
+    expected = tally_of(list(documents.values()))
+    for user in [*documents, "nobody"]:
+        changed = {**documents, user: {"id": user, **rest}}
+        assert tally_of(list(changed.values())) != expected
+
+
 def test_a_stand_in_counts_as_what_it_stands_for() -> None:
     document = {"id": "anna", "version": 3}
     assert tally_of([{**document, REFUSED: document}]) == tally_of([document])

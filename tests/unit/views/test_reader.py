@@ -98,6 +98,15 @@ async def test_a_refresh_of_some_shards_is_none() -> None:
         await store(indices=indices).refresh()
 
 
+def hit(key: str, source: Document) -> dict[str, Any]:
+    return {"_id": key, "_source": source, "sort": [0]}
+
+
+def page_of(hits: list[dict[str, Any]], *, point: str = "point") -> ObjectApiResponse[Any]:
+    found = {"pit_id": point, "_shards": {"total": 1}, "hits": {"hits": hits}}
+    return ObjectApiResponse(found, META)
+
+
 async def _scan(reading: ViewReader) -> list[Document]:
     return [document async for document in reading.scan()]
 
@@ -116,13 +125,8 @@ async def test_a_scan_goes_on_with_the_point_in_time_of_the_last_answer(
 
     async def search(*, pit: dict[str, str], search_after: Any, **_: Any) -> Any:
         used.append(pit["id"])
-        hits = [{"_source": {"id": f"{n}"}, "sort": [n]} for n in range(2000)]
-        found = {
-            "pit_id": f"point-{len(used)}",
-            "_shards": {"total": 1},
-            "hits": {"hits": hits[:3] if search_after else hits},
-        }
-        return ObjectApiResponse(found, META)
+        hits = [hit(f"{n}", {"id": f"{n}", "version": 1}) for n in range(2000)]
+        return page_of(hits[:3] if search_after else hits, point=f"point-{len(used)}")
 
     async def close(**request: str) -> None:
         used.append(f"close {request['id']}")
@@ -132,6 +136,45 @@ async def test_a_scan_goes_on_with_the_point_in_time_of_the_last_answer(
     )
     assert len(await read(scanning)) == 2003
     assert used == ["point-0", "point-1", "close point-2"]
+
+
+ANNA = {"id": "anna", "version": 1}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {},
+        {"version": 1},
+        {"id": "ben", "version": 1},
+        {"id": ["anna"], "version": 1},
+        {"id": "anna"},
+        {"id": "anna", "version": "1"},
+        {"id": "anna", "version": 1.0},
+        {"id": "anna", "version": True},
+        {**ANNA, "refused": 5},
+        {**ANNA, "refused": {"id": "anna"}},
+        {**ANNA, "refused": {"id": "ben", "version": 1}},
+        {"progress": {}},
+    ],
+)
+@pytest.mark.parametrize("read", [_scan, _read_the_only_part])
+async def test_of_a_document_that_somebody_else_wrote_its_id_is_read(
+    read: Callable[[ViewReader], Awaitable[list[Document]]], source: Document
+) -> None:
+    stand_in = {"id": "carl", "version": 2, "refused": {"id": "carl", "version": 2}}
+    checkpoint = Checkpoint(position=5).to_source()
+    page = page_of([hit("anna", source), hit(" progress 0", checkpoint), hit("carl", stand_in)])
+
+    async def answered(**_: Any) -> ObjectApiResponse[Any]:
+        return page
+
+    reading = store(
+        open_point_in_time=answer({"id": "point"}),
+        search=answered,
+        close_point_in_time=answer({}),
+    )
+    assert await read(reading) == [{"id": "anna"}, stand_in]
 
 
 async def test_no_search_is_answered_from_two_indices() -> None:
