@@ -8,7 +8,8 @@ features of Elasticsearch's core are used; there, a 3-gram is a shingle of three
 
 A value matches if `fold(fragment) in fold(value)`, and only then. `fold` is Unicode's full case
 folding (`str.casefold`): one character at a time, whatever the language and the characters around
-it. So any part of a value matches in upper, lower or mixed case: `STRASSE` finds `straße`. Nothing
+it. So any part of a value matches in upper, lower or mixed case: `STRASSE` finds `straße`. The one
+exception is the dotless i (U+0131): it folds to itself, but its upper case `I` to `i`. Nothing
 else is normalised (`e` with a combining accent is two characters), and no character is an operator.
 """
 
