@@ -137,6 +137,7 @@ class Conclusions:
         self, record: Record, command: Readable, ending: Ending, outputs: Outputs
     ) -> Outcome:
         """Conclude the parked commands that a record ends as well; return its own outcome."""
+        outcome: Outcome
         if isinstance(ending.own, Obeyed):
             assert isinstance(command, Control)
             outcome = replies.unparked(record, command, ending.own, len(ending.ended))

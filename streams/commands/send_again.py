@@ -83,8 +83,8 @@ async def send_again(
             for start in range(0, len(unsent), size):
                 began = time.monotonic()
                 await answers.read_on()
-                batch = [one for one in unsent[start : start + size] if not answers.have(one)]
-                batch = await _without_erased(batch, ring)
+                due = [one for one in unsent[start : start + size] if not answers.have(one)]
+                batch = await _without_erased(due, ring)
                 if not batch:
                     continue
                 await producer.commit(

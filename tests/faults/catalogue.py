@@ -9,6 +9,7 @@ from tests.faults.scenarios.brokers import F5
 from tests.faults.scenarios.clocks import F21
 from tests.faults.scenarios.crash_points import F9
 from tests.faults.scenarios.cut_brokers import F17
+from tests.faults.scenarios.cut_coordinator import F28
 from tests.faults.scenarios.cut_nodes import V8
 from tests.faults.scenarios.cut_workers import F16
 from tests.faults.scenarios.default_broker import F13
@@ -41,7 +42,7 @@ from tests.faults.scenarios.zombies import F3
 
 _ALL = (
     *(F1, F2, F3, F4, F5, F6, F7, F8, F9, F10, F11, F12, F13, F14, F15, F16, F17, F18),
-    *(F20, F21, F22, F23, F24, F26, F27, V1, V2, V3, V4, V5, V6, V7, V8),
+    *(F20, F21, F22, F23, F24, F26, F27, F28, V1, V2, V3, V4, V5, V6, V7, V8),
 )
 
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

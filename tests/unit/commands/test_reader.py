@@ -137,7 +137,8 @@ def test_a_value_that_is_larger_than_any_command_is_not_parsed() -> None:
         CommandReader(USER_COMMANDS).read(large)
     assert refused.value.code == "oversized"
     assert identify(large) == (None, None)
-    assert command_id_in(large) is command_type_in(large) is None
+    assert command_id_in(large) is None
+    assert command_type_in(large) is None
 
 
 _TEXT = '{"type":"RegisterUser","firstName":"Renée"}'

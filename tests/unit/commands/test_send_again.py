@@ -255,7 +255,7 @@ def test_what_is_answered_or_erased_while_others_are_sent_is_not_sent(
         update(deciding, "Bea", user, id=id_)
     deciding.decide()
     deciding.breaks = lambda _: False
-    monkeypatch.setattr(sending.asyncio, "sleep", at_once)
+    monkeypatch.setattr(asyncio, "sleep", at_once)
 
     def meanwhile() -> None:
         if what == "answered":

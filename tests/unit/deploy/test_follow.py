@@ -65,7 +65,7 @@ async def run_until_it_hangs(
 
     monkeypatch.setattr(follow, "follow_command", trails)
     monkeypatch.setattr("agents.client.open_queries", queries)
-    following = follow._Following(Settings(), "text")
+    following = follow._Following(Settings(), "table")
     try:
         await follow._in_time(following, ID, None, minutes=5, timeout=0.05)
     except Transient as error:
