@@ -203,6 +203,32 @@ def test_each_worker_has_a_disruption_budget() -> None:
         assert budget["maxUnavailable"] == 1
 
 
+def mib(text: str) -> int:
+    number, unit = re.fullmatch(r"(\d+)(Mi|Gi)", text).groups()  # type: ignore[union-attr]
+    return int(number) * {"Mi": 1, "Gi": 1024}[unit]
+
+
+def test_the_memory_limits_are_those_that_the_docs_calculate() -> None:
+    """With one worker missing, and a tenth to spare."""
+    limits = {
+        container_of(one)["args"][1]: mib(container_of(one)["resources"]["limits"]["memory"])
+        for one in workers()
+    }
+    replicas = {container_of(one)["args"][1]: one["spec"]["replicas"] for one in workers()}
+    _, header, rows = DOCS.partition("| workers of | how many |")
+    columns = [int(one) for one in re.findall(r"(\d+) million users", rows.partition("\n")[0])]
+    for row in rows.split("\n\n")[0].splitlines()[2:]:
+        name, *cells = (cell.strip(" `") for cell in row.strip("|").split("|"))
+        role, _, is_rebuilding = name.partition("`")
+        count, fixed, each, *needed = (int(re.sub(r"\D", "", cell)) for cell in cells)
+        assert count == replicas[role]
+        for users, mebibytes in zip(columns, needed, strict=True):
+            assert mebibytes == round(fixed + users * 1e6 / (count - 1) * each / 2**20), row
+        if not is_rebuilding:
+            assert needed[0] * 1.1 < limits.pop(role), row
+    assert limits == {}, header
+
+
 def test_the_network_policy_lets_out_what_the_settings_name() -> None:
     first, views = (one for _, one in resources() if one["kind"] == "NetworkPolicy")
     everybody = {port["port"] for rule in first["spec"]["egress"] for port in rule["ports"]}
