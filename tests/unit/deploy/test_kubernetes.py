@@ -201,6 +201,8 @@ def test_each_worker_has_a_disruption_budget() -> None:
         budget = budgets[name_of(worker)]
         assert budget["selector"] == worker["spec"]["selector"]
         assert budget["maxUnavailable"] == 1
+        # While Elasticsearch is away no view worker is ready; nodes have to be drained then, too.
+        assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
 def mib(text: str) -> int:
