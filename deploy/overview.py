@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from agents.users import USERS
 from agents.views import VIEWS
 from deploy.doctor.ask_kafka import ask_groups, groups_of
+from deploy.doctor.kafka_findings import dead_letters_command
 from deploy.embedded.status import ServerStatus
 from models.errors import CqrsError, Fatal
 from streams.aggregate import TopicNames
@@ -92,8 +93,7 @@ class Overview:
             ]
         for topic, count in (self.dead_letters or {}).items():
             if count:
-                command = ": `cqrs dead list`" if ".commands." in topic else ""
-                steps.append(f"look at the dead letters in {topic}{command}")
+                steps.append(f"look at the dead letters in {topic}: {dead_letters_command(topic)}")
         for view, indices in (self.views or {}).items():
             steps += [f"{view}: {index.trouble}" for index in indices if index.trouble]
         return steps

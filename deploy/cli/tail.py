@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import click
 import orjson
@@ -34,9 +35,11 @@ from streams.kafka.dead_letters import (
     SOURCE_OFFSET,
     SOURCE_PARTITION,
     SOURCE_TOPIC,
+    VIEW,
     WITHHELD,
     is_sealed,
     opened_letter,
+    split_headers,
 )
 from streams.kafka.records import Record
 from streams.kafka.rights import reader
@@ -47,18 +50,23 @@ from streams.settings import Settings
 # Fields that every event has, apart from those of its type.
 _ENVELOPE = {to_camel(name) for name in EventRecord.__struct_fields__} | {"type", "schemaVersion"}
 
-Kind = Literal["events", "outcomes", "dead"]
+Kind = Literal["events", "outcomes", "dead", "dead-views"]
+
+# What reading a record that somebody else wrote may raise.
+_FAILURES = (ArithmeticError, AttributeError, LookupError, Poison, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
 class DeadLetterRecord:
-    """A dead letter of the command topic."""
+    """A dead letter: a command, or an event that a view could not take."""
 
     code: str | None
-    """Why it could not be decided, as for the reason."""
+    """Why it could not be decided, or taken; as for the reason."""
     reason: str | None
+    view: str | None
+    """Name of the view; null of a command."""
     source: Source
-    """Place of the command."""
+    """Place of the command or event."""
     encrypted: bool
     """Whether the value is encrypted still: its key or the master key is missing."""
     key: Text
@@ -84,9 +92,13 @@ _OUTPUT = Output(
 
 
 @click.command(
-    epilog=examples("cqrs tail outcomes", "cqrs tail events --from-beginning --limit 10 --json")
+    epilog=examples(
+        "cqrs tail outcomes",
+        "cqrs tail events --from-beginning --limit 10 --json",
+        "cqrs tail dead-views --from-beginning",
+    )
 )
-@click.argument("kind", type=click.Choice(["events", "outcomes", "dead"]))
+@click.argument("kind", type=click.Choice(get_args(Kind)))
 @click.option(
     "--from-beginning", is_flag=True, help="Show existing records first, not only new ones."
 )
@@ -94,6 +106,9 @@ _OUTPUT = Output(
 @_OUTPUT.option
 def tail(kind: Kind, from_beginning: bool, limit: int | None, form: Form) -> None:
     """Show events, outcomes or dead letters as they arrive, until Ctrl-C.
+
+    `dead` are commands, which `cqrs dead` can replay; `dead-views` are events that a view could not
+    take.
 
     Only committed records are shown, those of one partition in order. Encrypted data is
     decrypted if CQRS_MASTER_KEY is set and the user's key was not destroyed. JSON is one object per
@@ -112,7 +127,12 @@ async def _tail(
     as_json: bool,
 ) -> None:
     names = TopicNames.of(settings, USERS.name)
-    topic = {"events": names.events, "outcomes": names.outcomes, "dead": names.dead_commands}[kind]
+    topic = {
+        "events": names.events,
+        "outcomes": names.outcomes,
+        "dead": names.dead_commands,
+        "dead-views": names.dead_views,
+    }[kind]
     await check_topics(
         settings,
         [spec for spec in topic_specs(settings, names) if spec.name == topic],
@@ -130,9 +150,14 @@ async def _tail(
 
 async def _line(kind: Kind, record: Record, ring: KeyRing | None, *, as_json: bool) -> str:
     """Return the line for a record, whatever somebody has written to the topic."""
+    opened = record
+    # That a dead letter does not open may be why it is one.
+    may_stay_closed = _FAILURES if kind in ("dead", "dead-views") else ()
     try:
-        return _SHOW[kind][as_json](await _decrypted(record, ring))
-    except (ArithmeticError, AttributeError, LookupError, Poison, TypeError, ValueError):
+        with suppress(*may_stay_closed):
+            opened = await _decrypted(record, ring)
+        return _SHOW[kind][as_json](opened)
+    except _FAILURES:
         reason = str(record.unreadable or "it is none of ours")
         place = f"{name_of(record)} offset {record.offset}"
         value = text(record.value)
@@ -215,19 +240,22 @@ def _dead(record: Any) -> str:
     dead_letter = _dead_letter(record)
     source = dead_letter.source
     value = "(encrypted)" if dead_letter.encrypted else repr(dead_letter.value)
-    if WITHHELD in dict(record.headers):
+    if WITHHELD in dict(split_headers(record.headers)[1]):
         value = "(left out: the key of its user is not in this partition)"
+    view = "" if dead_letter.view is None else f"{dead_letter.view}  "
     return printable(
-        f"{name_of(source)} offset {source.offset}  {dead_letter.code}: "
+        f"{view}{name_of(source)} offset {source.offset}  {dead_letter.code}: "
         f"{dead_letter.reason}  {value}"
     )
 
 
 def _dead_letter(record: Any) -> DeadLetterRecord:
-    headers = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+    _, own = split_headers(record.headers)
+    headers = {name: (value or b"").decode(errors="replace") for name, value in own}
     return DeadLetterRecord(
         code=headers.get(CODE),
         reason=headers.get(REASON),
+        view=headers.get(VIEW),
         source=Source(
             headers.get(SOURCE_TOPIC, ""),
             int(headers.get(SOURCE_PARTITION, -1)),
@@ -239,6 +267,10 @@ def _dead_letter(record: Any) -> DeadLetterRecord:
     )
 
 
+def _dead_as_json(record: Any) -> str:
+    return json_line(_dead_letter(record))
+
+
 def _value(record: Any) -> str:
     return json_line(orjson.loads(record.value))  # one line, whoever wrote it
 
@@ -247,5 +279,6 @@ def _value(record: Any) -> str:
 _SHOW: dict[Kind, tuple[Callable[[Any], str], Callable[[Any], str]]] = {
     "events": (_event, _value),
     "outcomes": (_outcome, _value),
-    "dead": (_dead, lambda record: json_line(_dead_letter(record))),
+    "dead": (_dead, _dead_as_json),
+    "dead-views": (_dead, _dead_as_json),
 }

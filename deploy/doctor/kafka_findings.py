@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from agents.users import USERS
 from deploy.doctor.facts import Facts, Logs, NotKnown, WorkerGroup
 from deploy.doctor.findings import Finding, count, not_known
+from streams.aggregate import TopicNames
 from streams.kafka.brokers import Brokers
 from streams.kafka.topics import DAY_MS, TopicSpec, topic_faults, weaknesses
 from streams.logs import name_of
@@ -186,12 +188,19 @@ def _judge_backlog(now: float, logs: Logs, group: WorkerGroup) -> Finding:
     return Finding("Progress", group.role, "problem", line)
 
 
+def dead_letters_command(topic: str) -> str:
+    """Return the command that shows the dead letters on this topic, in backticks."""
+    if topic.endswith(TopicNames("", USERS.name).dead_views):
+        return "`cqrs tail dead-views --from-beginning` (until Ctrl-C)"
+    return "`cqrs dead list`"
+
+
 def _judge_dead_letters(now: float, logs: Logs) -> Iterator[Finding]:
     for topic, since in logs.dead_letters.items():
         line = (
             f"new dead letters, the first of this hour {(now - since) / 60:.0f} min ago: "
-            "`cqrs tail dead` shows them with their reasons; stop the producer or the release that "
-            "they are from"
+            f"{dead_letters_command(topic)} shows them with their reasons; stop the producer or "
+            "the release that they are from"
         )
         yield Finding("Progress", topic, "problem", line)
     if not logs.dead_letters:

@@ -209,7 +209,13 @@ KAFKA_PROBLEMS: list[tuple[str, dict[str, Any], str, str]] = [
         "dead letters",
         {"logs": logs(dead_letters={NAMES.dead_commands: NOW - 180})},
         "Progress",
-        "new dead letters, the first of this hour 3 min ago: `cqrs tail dead` shows them",
+        "new dead letters, the first of this hour 3 min ago: `cqrs dead list` shows them",
+    ),
+    (
+        "dead letters of a view",
+        {"logs": logs(dead_letters={NAMES.dead_views: NOW - 60})},
+        "Progress",
+        "new dead letters, the first of this hour 1 min ago: `cqrs tail dead-views --from-",
     ),
     (
         "records of the future",

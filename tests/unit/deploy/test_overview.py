@@ -18,6 +18,7 @@ from streams.kafka.topics import TopicSpec, topic_specs
 from streams.settings import Settings
 from streams.views.status import IndexStatus
 
+NAMES = TopicNames("x.", "users")
 RUNNING = [ServerStatus(name, "running", 1, "", 0, 0) for name in ("kafka", "elasticsearch")]
 STOPPED = [ServerStatus(name, "stopped", None, None, 0, 0) for name in ("kafka", "elasticsearch")]
 SILENT = [replace(one, state="does not answer") for one in STOPPED]
@@ -41,10 +42,10 @@ ONE = [WorkersStatus("commands", "c", 0, 7), WorkersStatus("views", "v", 1, None
         (Overview(RUNNING, 7, (), ONE), ["start a worker: `cqrs worker commands`"]),
         (Overview(RUNNING, 7, (), ALL, {"x.commands.dead.v1": 0}, {"user-views": [SERVING]}), []),
         (
-            Overview(RUNNING, 7, (), ALL, {"x.commands.dead.v1": 3, "x.views.dead.v1": 1}),
+            Overview(RUNNING, 7, (), ALL, {NAMES.dead_commands: 3, NAMES.dead_views: 1}),
             [
-                "look at the dead letters in x.commands.dead.v1: `cqrs dead list`",
-                "look at the dead",
+                f"look at the dead letters in {NAMES.dead_commands}: `cqrs dead list`",
+                f"look at the dead letters in {NAMES.dead_views}: `cqrs tail dead-views --from-beg",
             ],
         ),
         (
