@@ -35,6 +35,9 @@ SECURED_ROLES: Mapping[Role, SecuredRole] = {
 }
 """Whose rights the workers of each role need."""
 
+SUPERVISOR = "cqrs worker"
+"""Whose lines are not those of one of its processes: in JSON, the field `worker`."""
+
 _RUN_APP = Path(__file__).with_name("run_app.py")
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)

@@ -15,6 +15,7 @@ Event = Literal[
     "worker-warning",
     "worker-stopping",
     "worker-failed",
+    "worker-restarting",
     "health-served",
     "partition-started",
     "partition-fenced",

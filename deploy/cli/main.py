@@ -155,8 +155,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and end the process with its exit code (`ExitCode`).
 
     Whatever fails is one line on standard error, with `--json` a JSON object with the field
-    `error`. With `CQRS_DEBUG=1` the traceback comes first. A group without a command shows its help
-    there.
+    `error`; of `cqrs worker` it has the form of the workers' log. With `CQRS_DEBUG=1` the traceback
+    comes first. A group without a command shows its help there.
 
     If nobody reads standard output any more, a command that has one result still ends with its own
     code, and one that goes on printing ends with 0. What nobody reads of standard error is dropped.
@@ -168,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = cqrs.main(args=words, prog_name="cqrs", standalone_mode=False)
     except Exception as error:
-        code = _report(error, as_json=wants_json(words))
+        code = _report(error, words)
     sys.exit(int(code or ExitCode.OK))
 
 
@@ -177,7 +177,7 @@ def _end_first_process(number: int, _frame: object) -> None:
     os._exit(128 + number)
 
 
-def _report(error: Exception, *, as_json: bool) -> ExitCode:
+def _report(error: Exception, words: Sequence[str]) -> ExitCode:
     """Print the line of a failure, and return the exit code."""
     if os.environ.get("CQRS_DEBUG"):
         traceback.print_exception(error)
@@ -185,8 +185,21 @@ def _report(error: Exception, *, as_json: bool) -> ExitCode:
         error.show()
         return ExitCode.WRONG_INPUT
     code, line = _explained(error)
-    click.echo(json.dumps({"error": line}) if as_json else f"cqrs: {line}", err=True)
+    click.echo(_last_line(line, words), err=True)
     return code
+
+
+def _last_line(line: str, words: Sequence[str]) -> str:
+    """Return the line of a failure in the form that these words of a command line ask for."""
+    if wants_json(words):
+        return json.dumps({"error": line})
+    # The environment: the settings themselves may be what is wrong.
+    if words[:1] == ["worker"] and os.environ.get("CQRS_LOG_FORMAT") == "json":
+        from deploy.supervisor import SUPERVISOR
+        from streams.worker.logs import last_line
+
+        return last_line(line, "json", SUPERVISOR)
+    return f"cqrs: {line}"
 
 
 def _explained(error: Exception) -> tuple[ExitCode, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,11 +14,20 @@ from deploy.cli.terminal import examples
 from deploy.environment import child_environment, load_settings
 from deploy.rights import kafka_rights
 from deploy.scraping import listed_targets, settings_of_each
-from deploy.supervisor import ROLES, SECURED_ROLES, Child, Role, Supervisor, command_line
+from deploy.supervisor import (
+    ROLES,
+    SECURED_ROLES,
+    SUPERVISOR,
+    Child,
+    Role,
+    Supervisor,
+    command_line,
+)
 from streams.aggregate import TopicNames
 from streams.encryption.key_ring import check_master_key
 from streams.kafka.topics import check_topics, topic_specs
 from streams.settings import Settings
+from streams.worker.logs import json_line
 
 
 @click.command(
@@ -63,11 +73,17 @@ def worker(ctx: click.Context, role: Role, processes: int, targets: Path | None)
             Child(f"worker {number}", command, child_environment(one))
             for number, one in enumerate(each, 1)
         ],
-        lambda line: click.echo(f"cqrs worker {role}: {line}", err=True),
+        lambda line: click.echo(_line(settings, role, line), err=True),
     )
     with nullcontext() if targets is None else listed_targets(targets, role, each):
         code = asyncio.run(supervisor.run())
     ctx.exit(code)
+
+
+def _line(settings: Settings, role: Role, restart: str) -> str:
+    if settings.log_format == "text":
+        return f"{SUPERVISOR} {role}: {restart}"
+    return json_line(f"{role}: {restart}", "worker-restarting", logging.WARNING, SUPERVISOR)
 
 
 async def _check(settings: Settings, role: Role) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Literal
 import orjson
 
 from streams.kafka.aiokafka_patches import refusal_is_news
-from streams.logs import Partition, about
+from streams.logs import Event, Partition, about
 
 logger = logging.getLogger(__name__)
 
@@ -225,8 +225,13 @@ def last_line(text: str, log_format: LogFormat, worker: str) -> str:
     """Return the line with which a worker that cannot continue ends."""
     if log_format == "text":
         return f"error: {text}"
-    record = logging.LogRecord(__name__, logging.CRITICAL, __file__, 0, text, (), None)
-    vars(record).update(about("worker-failed"))
+    return json_line(text, "worker-failed", logging.CRITICAL, worker)
+
+
+def json_line(text: str, event: Event, level: int, worker: str) -> str:
+    """Return the object of a line that is written without a logger."""
+    record = logging.LogRecord(__name__, level, __file__, 0, text, (), None)
+    vars(record).update(about(event))
     return JsonFormatter(worker).format(record)
 
 

@@ -372,6 +372,33 @@ def test_wrong_usage_is_one_line_that_says_what_was_meant(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "variables", "line"),
+    [
+        ("worker comands", {}, "'comands' is not one of commands, views, registrations: did"),
+        ("worker commands", {"CQRS_PARTITIONS": "x"}, "CQRS_PARTITIONS is not valid: it must"),
+        ("worker commands", {"CQRS_MASTER_KEY_FILE": "/nowhere"}, "CQRS_MASTER_KEY_FILE"),
+    ],
+)
+def test_the_last_line_of_cqrs_worker_has_the_form_of_its_log(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    variables: dict[str, str],
+    line: str,
+) -> None:
+    monkeypatch.setenv("CQRS_LOG_FORMAT", "json")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert run(*arguments.split()) == 2
+    (shown,) = capsys.readouterr().err.splitlines()
+    found = json.loads(shown)
+    assert found["message"].startswith(line)
+    assert (found["worker"], found["event"]) == ("cqrs worker", "worker-failed")
+    assert run("get") == 2
+    assert capsys.readouterr().err.startswith("cqrs: Missing argument 'ID'")
+
+
+@pytest.mark.parametrize(
     ("arguments", "line"),
     [
         ("send update --id a --first-name=", "--first-name: must not be empty"),

@@ -273,7 +273,7 @@ def test_what_is_repeated_while_the_interpreter_ends_does_not_hold_it_up() -> No
 
 
 def test_every_line_has_an_event_and_every_event_is_documented() -> None:
-    used = {"defect", "worker-failed"}
+    used = {"defect", "worker-failed", "worker-restarting"}
     for where, call in calls():
         extra = next((one.value for one in call.keywords if one.arg == "extra"), None)
         if where.startswith("streams/worker/logs.py"):
