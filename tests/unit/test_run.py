@@ -162,6 +162,52 @@ def test_no_python_can_be_used(checkout: Path, pythons: Path) -> None:
     )
 
 
+@pytest.mark.skipif(shutil.which("flock") is None, reason="two at once are not kept apart then")
+def test_two_at_once_make_one_environment(checkout: Path, pythons: Path) -> None:
+    """The second one waits for the first, and no server that it starts holds it up."""
+    for name in ("flock", "mkdir", "cp", "sleep"):
+        (pythons / name).symlink_to(shutil.which(name) or name)
+    made, may_end = checkout / "made", checkout / "may end"
+    python = add_python(pythons, "python3", "")
+    python.write_text(
+        f"""#!{pythons}/bash
+case "$*" in
+-c*) echo "9.90 optimised $0" ;;
+"-m venv"*)
+    echo made >>"{made}"
+    mkdir -p "$4/bin"
+    cp "$0" "$4/bin/python"
+    until [ -e "{may_end}" ]; do sleep 0.05; done
+    ;;
+esac
+"""
+    )
+    shutil.rmtree(checkout / ".venv" / "bin")
+    run = [str(pythons / "bash"), str(checkout / "run"), "check"]
+    lints = [checkout / ".venv" / "bin" / name for name in ("ruff", "mypy", "lint-imports")]
+
+    def start() -> tuple[subprocess.Popen[str], str]:
+        """Start one; return it and its first line."""
+        process = subprocess.Popen(
+            run, stderr=subprocess.PIPE, text=True, env={"PATH": str(pythons)}
+        )
+        assert process.stderr is not None
+        return process, process.stderr.readline()
+
+    try:
+        (first, setting_up), (second, waiting) = start(), start()
+    finally:
+        for lint in lints:
+            lint.write_text(f"#!{pythons}/bash\n[ ! -e /proc/$$/fd/9 ]\n")
+            lint.chmod(0o755)
+        may_end.touch()
+    ended = [(one.communicate(timeout=60)[1], one.returncode) for one in (first, second)]
+    assert "Setting up .venv" in setting_up
+    assert waiting == "run: waiting for another ./run to set up .venv\n"
+    assert ended == [("", 0), ("", 0)]
+    assert made.read_text() == "made\n"
+
+
 def test_setting_up_says_how_far_it_is(tmp_path: Path) -> None:
     """What pip says is counted; installing is a step of its own, and may take a minute."""
     functions = RUN.read_text().partition("show_progress() {")[2].partition("\n}\n")[0]
