@@ -15,6 +15,7 @@ from benchmarks.rig.result import Result
 from benchmarks.rig.runner import Benchmark, SizeName, run
 from deploy.cli.output import echo_rendered
 from deploy.cli.terminal import examples, progress_bar
+from deploy.colour import new_console
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
 
@@ -120,6 +121,4 @@ def report(results: tuple[Path, ...], output: Path | None) -> None:
 
 
 def _print(table: object) -> None:
-    from rich.console import Console
-
-    echo_rendered(Console(highlight=False), table)
+    echo_rendered(new_console(), table)

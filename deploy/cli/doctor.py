@@ -11,7 +11,7 @@ import click
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, Output, echo_rendered
 from deploy.cli.terminal import NumberRange, examples
-from deploy.colour import COLOURS, Meaning, marked
+from deploy.colour import COLOURS, Meaning, marked, new_console
 from deploy.doctor.findings import Finding, count
 from deploy.environment import load_settings, workers_of_dev
 from deploy.roles import ROLES, SecuredRole
@@ -94,7 +94,6 @@ def exit_code(findings: Iterable[Finding]) -> ExitCode:
 
 
 def _print(findings: Sequence[Finding]) -> None:
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -113,7 +112,7 @@ def _print(findings: Sequence[Finding]) -> None:
         state = Text(f"  {_WORDS[one.status]}", style=style)
         of_line = "" if one.status == "ok" else style
         table.add_row(state, Text(one.subject), Text(one.line, style=of_line))
-    echo_rendered(Console(highlight=False), table)
+    echo_rendered(new_console(), table)
     meanings: dict[ExitCode, Meaning] = {ExitCode.OK: "good", ExitCode.NO: "bad"}
     meaning = meanings.get(exit_code(findings), "late")
     click.echo(marked(conclusion(findings), meaning))

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from deploy.cli.standard_streams import discard_output
-from deploy.colour import COLOURS, Verdict
+from deploy.colour import COLOURS, Verdict, new_console
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console  # noqa: TID251
 
 Form = Literal["table", "json", "ndjson", "tsv"]
 FORMS: tuple[Form, ...] = ("table", "json", "ndjson", "tsv")
@@ -242,7 +242,6 @@ def print_table(
         droppable: columns to leave out where the terminal is too narrow, in this order.
     """
     from rich.box import HEAVY_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -251,7 +250,7 @@ def print_table(
         header: max([len(header), *(len(row[number]) for row in cells)])
         for number, header in enumerate(headers)
     }
-    console = Console(highlight=False)
+    console = new_console()
     shown = list(headers)
     has_box = False
     if console.is_terminal:

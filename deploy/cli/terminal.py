@@ -14,6 +14,7 @@ from typing import Any
 import click
 import msgspec
 
+from deploy.colour import new_console
 from deploy.progress import seldom, ticking
 from streams.progress import ProgressCallback
 
@@ -28,11 +29,10 @@ def progress_bar() -> Iterator[ProgressCallback]:
     Yields the callback that says so. On a terminal it updates a bar, which disappears at the end;
     elsewhere it writes a line every ten seconds.
     """
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    console = Console(stderr=True)
+    console = new_console(err=True)
     if not console.is_terminal:
         yield seldom(_say)
         return
@@ -55,9 +55,7 @@ def waiting(text: str) -> Iterator[None]:
 
     On a terminal it is a spinner, which disappears at the end; elsewhere a line every ten seconds.
     """
-    from rich.console import Console
-
-    console = Console(stderr=True)
+    console = new_console(err=True)
     if not console.is_terminal:
         with ticking(_say, text):
             yield

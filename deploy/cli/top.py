@@ -16,6 +16,7 @@ import click
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import Form, Output, echo_rendered
 from deploy.cli.terminal import NumberRange, examples
+from deploy.colour import new_console
 from deploy.environment import load_settings, workers_of_dev
 from deploy.scraping import read_targets
 from deploy.top.overview import Overview, overview
@@ -107,12 +108,11 @@ async def _once(looks: AsyncIterator[Overview], form: Form) -> ExitCode:
 
 
 async def _live(looks: AsyncIterator[Overview], form: Form) -> None:
-    from rich.console import Console
     from rich.live import Live
 
     from deploy.top.screen import screen
 
-    console = Console()
+    console = new_console()
     if form != "table" or not console.is_terminal:
         async for found in looks:
             _print(found, form, is_part=True)
@@ -125,11 +125,9 @@ def _print(found: Overview, form: Form, *, is_part: bool = False) -> None:
     """Print one look, the only one or one of many."""
 
     def table() -> None:
-        from rich.console import Console
-
         from deploy.top.screen import screen
 
-        console = Console()
+        console = new_console()
         echo_rendered(console, screen(found, console.width))
 
     lines = found.partitions if form == "tsv" else None

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+import click
+
+from deploy.colour import new_console
 from deploy.progress import seldom, ticking
 from streams.progress import ProgressCallback
 
@@ -57,13 +60,12 @@ class TerminalProgress(Progress):
     def _shown(
         self, text: str, total: int | None, *columns: ProgressColumn
     ) -> Iterator[Callable[[int], None]]:
-        from rich.console import Console
         from rich.progress import Progress as Bars
         from rich.progress import TextColumn
 
-        console = Console(stderr=True)
+        console = new_console(err=True)
         if not console.is_terminal:
-            say = partial(console.print, soft_wrap=True, highlight=False)
+            say = partial(click.echo, err=True)
             say(text)
             if total is None:
                 with ticking(say, text):

@@ -10,6 +10,7 @@ import click
 
 from deploy.cli.output import Form, Output, echo_rendered
 from deploy.cli.terminal import examples, progress_bar
+from deploy.colour import new_console
 from deploy.embedded.processes import Compiler
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import TerminalProgress
@@ -99,9 +100,7 @@ def faults(
 
 
 def _print(played: Sequence[Result]) -> None:
-    from rich.console import Console
-
-    echo_rendered(Console(highlight=False), *tables_of(played))
+    echo_rendered(new_console(), *tables_of(played))
 
 
 def _play(

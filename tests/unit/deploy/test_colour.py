@@ -74,14 +74,12 @@ def test_a_cell_has_its_colour_on_a_terminal_alone(
         ("I2", Verdict("NO", "bad")),
         ("I3", Verdict("?", None)),
     ]
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
-    monkeypatch.delenv("TTY_COMPATIBLE", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")
     print_table(("invariant", "holds"), rows)
     plain = capsys.readouterr().out
     assert plain == click.unstyle(plain)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     print_table(("invariant", "holds"), rows)
     shown = capsys.readouterr().out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
@@ -201,8 +202,8 @@ def table(capsys: pytest.CaptureFixture[str]) -> list[str]:
 
 
 def on_a_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    monkeypatch.setenv("TTY_COMPATIBLE", "1")
-    monkeypatch.setenv("FORCE_COLOR", "1")
+    for stream in (sys.stdout, sys.stderr):
+        monkeypatch.setattr(stream, "isatty", lambda: True)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -251,12 +252,26 @@ def test_a_download_takes_one_line(
 def test_a_pipe_gets_no_boxes_and_whole_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a file is not a terminal for that
     monkeypatch.setenv("COLUMNS", "80")
     header, row = table(capsys)
     assert header.split() == ["id", "email", "name", "active", "note"]
     assert row.split()[:2] == [ID, EMAIL]
     assert row.count("what has to be said") == 3
+
+
+def test_a_file_gets_no_bars(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    with terminal.progress_bar() as progress:
+        progress("Reading", 1, 2)
+    with terminal.waiting("Waiting for the outcome"):
+        pass
+    with TerminalProgress().downloading("Downloading 3 jars", 3 << 20) as advance:
+        advance(3 << 20)
+    assert capsys.readouterr().err == "Downloading 3 jars\n"
 
 
 def test_progress_without_a_terminal_is_a_line_every_ten_seconds() -> None:
