@@ -10,9 +10,10 @@ import json
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from deploy.embedded.shared_files import alone
 from models.errors import Fatal
 from streams.settings import Settings
 
@@ -40,9 +41,10 @@ def listed_targets(path: Path, role: str, processes: Sequence[Settings]) -> Iter
     """List these processes of a role in a file, for the time of the block.
 
     If this process is killed the file stays, and Prometheus notices that nobody answers there.
+    A lock beside the file always stays.
 
     Raises:
-        Fatal: they have no fixed ports, or the file cannot be written.
+        Fatal: they have no fixed ports, the file cannot be written, or it is the list of others.
     """
     ports = [one.health_port for one in processes]
     if not all(ports):
@@ -53,15 +55,18 @@ def listed_targets(path: Path, role: str, processes: Sequence[Settings]) -> Iter
         "labels": {"role": role},
     }
     temporary = path.with_name(f"{path.name}.{os.getpid()}")  # Prometheus reads whole files only
-    try:
-        temporary.write_text(json.dumps([targets]))
-        temporary.replace(path)
-    except OSError as error:
-        raise Fatal(f"{path} cannot be written: {error.strerror}") from None
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+    is_taken = f"{path} is the list of another `cqrs worker`: name another file with --targets"
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(alone(path.with_name(f".{path.name}.lock"), is_taken))
+            temporary.write_text(json.dumps([targets]))
+            temporary.replace(path)
+        except OSError as error:
+            raise Fatal(f"{path} cannot be written: {error.strerror}") from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def read_targets(path: Path) -> tuple[list[str], str]:

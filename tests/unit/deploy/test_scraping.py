@@ -38,7 +38,21 @@ def test_the_list_is_there_while_they_run(tmp_path: Path) -> None:
         assert json.loads(path.read_text()) == [
             {"targets": ["127.0.0.1:9100", "127.0.0.1:9101"], "labels": {"role": "commands"}}
         ]
-    assert list(tmp_path.iterdir()) == []
+    assert [one.name for one in tmp_path.iterdir()] == [".commands.json.lock"]
+
+
+def test_a_second_one_does_not_take_the_list_of_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "commands.json"
+    first, second = (settings_of_each(Settings(health_port=port), 1) for port in (9100, 9200))
+    with listed_targets(path, "commands", first):
+        with (
+            pytest.raises(Fatal, match=r"commands.json is the list of another `cqrs worker`"),
+            listed_targets(path, "commands", second),
+        ):
+            pass
+        assert "127.0.0.1:9100" in path.read_text()
+    with listed_targets(path, "commands", second):
+        assert "127.0.0.1:9200" in path.read_text()
 
 
 @pytest.mark.parametrize(
