@@ -24,6 +24,7 @@ from click.shell_completion import CompletionItem
 from deploy.cli.exit_codes import ExitCode
 from deploy.cli.output import wants_json
 from deploy.cli.standard_streams import discard_output, prepare_streams
+from deploy.programs import os_error_line
 from models.errors import CqrsError, InvalidCommand, InvalidSettings, QueryError, Rejected
 
 # name -> (module:attribute of a click command, its one line of help), in the order of `--help`
@@ -223,8 +224,7 @@ def _explained(error: Exception) -> tuple[ExitCode, str]:
         return ExitCode.UNKNOWN, reason
     if isinstance(error, OSError):  # of the terminal, a pipe or a file: clients translate theirs
         discard_output()
-        where = f" ({error.filename})" if error.filename else ""
-        return ExitCode.UNKNOWN, f"{error.strerror or type(error).__name__}{where}"
+        return ExitCode.UNKNOWN, os_error_line(error)
     from aiokafka.errors import KafkaError
 
     details = "CQRS_DEBUG=1 shows where"

@@ -8,7 +8,6 @@ that are missing, with `python -m deploy.embedded.aot_caches`. Any start uses th
 
 from __future__ import annotations
 
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from deploy.embedded.processes import ServerProcess
 from deploy.embedded.shared_files import locked
 from deploy.embedded.stack import EmbeddedStack
 from deploy.embedded.start_progress import Progress, TerminalProgress
+from deploy.programs import run_program
 from models.errors import Fatal
 
 # Until a JVM has written its cache, on the slowest machine.
@@ -61,7 +61,4 @@ def _make(stack: EmbeddedStack, missing: list[ServerProcess]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        ensure_aot_caches(TerminalProgress())
-    except Fatal as error:
-        sys.exit(f"cqrs: {error}")
+    run_program(lambda: ensure_aot_caches(TerminalProgress()))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import sys
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +30,7 @@ from deploy.embedded.maven import SCRATCH_PREFIX, download
 from deploy.embedded.preconditions import require_packages
 from deploy.embedded.shared_files import locked, write_atomically
 from deploy.embedded.start_progress import Progress
+from deploy.programs import run_program
 from models.errors import Fatal
 from streams.private_folders import ensure_private
 from streams.settings import read_folder
@@ -131,7 +131,5 @@ def _download(missing: dict[Jar, Path], cache: Path, progress: Progress) -> None
 if __name__ == "__main__":
     from deploy.embedded.start_progress import TerminalProgress
 
-    try:
-        ensure_jars(TerminalProgress(), (*(ROOTS.keys() - OLDER.keys()), SECURITY))
-    except Fatal as error:
-        sys.exit(f"cqrs: {error}")
+    servers = (*(ROOTS.keys() - OLDER.keys()), SECURITY)
+    run_program(lambda: ensure_jars(TerminalProgress(), servers))

@@ -145,6 +145,29 @@ def test_a_python_that_was_asked_for_is_not_there(checkout: Path, pythons: Path)
     )
 
 
+@pytest.mark.parametrize(
+    ("ended", "code", "shown"),
+    [
+        (1, 0, ("tests/unit\n", "run: the servers start more slowly\n")),
+        (130, 130, ("", "")),
+    ],
+)
+def test_who_interrupts_what_makes_starts_faster_gets_no_tests(
+    checkout: Path, ended: int, code: int, shown: tuple[str, str]
+) -> None:
+    scripts = checkout / ".venv" / "bin"
+    made = dict.fromkeys(("ruff", "mypy", "lint-imports"), "")
+    made["python"] = f'[ "$2" != deploy.embedded.aot_caches ] || exit {ended}'
+    made["pytest"] = 'echo "$@"'
+    for name, line in made.items():
+        (scripts / name).write_text(f"#!/bin/sh\n{line}\n")
+        (scripts / name).chmod(0o755)
+    done = subprocess.run(
+        [checkout / "run", "test", "tests/unit"], capture_output=True, text=True, cwd=checkout
+    )
+    assert (done.returncode, (done.stdout, done.stderr)) == (code, shown)
+
+
 def test_an_environment_that_is_made_again_has_a_reason(checkout: Path, pythons: Path) -> None:
     add_python(pythons, "python3", "echo 9.90 optimised $0")
     (checkout / ".venv" / "packages.stamp").write_text(f"{checkout} of another lock\n")
