@@ -18,7 +18,7 @@ from uuid import UUID
 
 import async_timeout
 import orjson
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from typing_extensions import Self
@@ -32,7 +32,8 @@ from streams.buses import CommandBus
 from streams.commands.control import Control, encode_control
 from streams.concurrency import cancel
 from streams.kafka import rights
-from streams.kafka.clients import new_consumer, new_producer, started
+from streams.kafka.clients import new_consumer, started
+from streams.kafka.lasting_producer import LastingProducer
 from streams.kafka.partitioner import partition_of
 from streams.kafka.records import Record
 from streams.kafka.topics import COMMAND_BYTES, check_topics, partitions_of, topic_specs
@@ -123,9 +124,7 @@ class KafkaCommandBus(CommandBus[Outcome]):
         specs = [spec for spec in topic_specs(self._settings, self._names) if spec.name in wanted]
         await check_topics(self._settings, specs, rights.client(self._names))
         async with AsyncExitStack() as resources:
-            self._producer: AIOKafkaProducer = await resources.enter_async_context(
-                started(new_producer(self._settings), self._settings)
-            )
+            self._producer = await resources.enter_async_context(LastingProducer(self._settings))
             reader = await resources.enter_async_context(
                 started(new_consumer(self._settings), self._settings)
             )
@@ -190,13 +189,14 @@ class KafkaCommandBus(CommandBus[Outcome]):
                 if self._reading.done():
                     self._reading.result()  # raises what ended it
                 with tracing.sending(self._names.commands) as headers:
-                    await self._producer.send_and_wait(
-                        self._names.commands,
-                        record.value,
-                        record.key,
-                        partition=partition_of(record.key, self._settings.partitions),
-                        headers=[*record.headers, *headers],
-                    )
+                    async with self._producer.use() as producer:
+                        await producer.send_and_wait(
+                            self._names.commands,
+                            record.value,
+                            record.key,
+                            partition=partition_of(record.key, self._settings.partitions),
+                            headers=[*record.headers, *headers],
+                        )
                 return await pending.outcome
         except asyncio.TimeoutError:
             raise OutcomeTimeout(

@@ -12,12 +12,11 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TypeVar, get_args
 
-from aiokafka import AIOKafkaProducer
-
 from models.errors import Poison, PoisonCode
 from models.messages import Event, EventRecord
 from streams import metrics
 from streams.kafka.dead_letters import VIEW, dead_letter
+from streams.kafka.lasting_producer import LastingProducer
 from streams.kafka.records import Record
 from streams.kafka.transactions import Batches, OutputRecord
 from streams.logs import about
@@ -31,7 +30,7 @@ E = TypeVar("E", bound=Event)
 class ViewDeadLetters:
     """Writes the dead letters of one view."""
 
-    def __init__(self, producer: AIOKafkaProducer, topic: str, view: str) -> None:
+    def __init__(self, producer: LastingProducer, topic: str, view: str) -> None:
         self._producer = producer
         self._topic = topic
         self._view = view.encode()
@@ -75,12 +74,13 @@ class ViewDeadLetters:
             headers = [*output.headers, (VIEW, self._view)]
             outputs[record.partition].append(OutputRecord(output.key, output.value, headers))
         # By batches: `send` refuses a record that has neither key nor value.
-        sent = [
-            await self._producer.send_batch(batch, self._topic, partition=partition)
-            for partition, records in outputs.items()
-            for batch in Batches(self._producer.create_batch, records).close()
-        ]
-        await asyncio.gather(*sent)
+        async with self._producer.use() as producer:
+            sent = [
+                await producer.send_batch(batch, self._topic, partition=partition)
+                for partition, records in outputs.items()
+                for batch in Batches(producer.create_batch, records).close()
+            ]
+            await asyncio.gather(*sent)
         for code, number in Counter(poison.code for _, poison in poisoned).items():
             metrics.DEAD_LETTERS.labels(self._view.decode(), code).inc(number)
         logger.warning(

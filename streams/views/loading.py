@@ -16,7 +16,7 @@ from models.messages import Event
 from streams.aggregate import TopicNames
 from streams.elasticsearch.connection import connected
 from streams.encryption.shredded import Shredded
-from streams.kafka.clients import new_producer, started
+from streams.kafka.lasting_producer import LastingProducer
 from streams.kafka.log_reader import open_logs
 from streams.settings import Settings
 from streams.views.dead_letters import ViewDeadLetters
@@ -91,7 +91,7 @@ async def load_partitions(
     shredded = Shredded(shredded_before)
     async with (
         connected(settings, timeout=REQUEST_TIMEOUT_S) as client,
-        started(new_producer(settings), settings) as producer,
+        LastingProducer(settings) as producer,
         open_event_reader(settings, names, view.events, shredded) as reader,
     ):
         store = ViewIndices.from_settings(settings, client, view).store(index)

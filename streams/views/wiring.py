@@ -15,7 +15,7 @@ from models.messages import Event
 from streams.aggregate import TopicNames
 from streams.concurrency import cancel
 from streams.elasticsearch.connection import connect
-from streams.kafka.clients import new_producer, started
+from streams.kafka.lasting_producer import LastingProducer
 from streams.kafka.log_reader import last_positions
 from streams.kafka.refusal import Unreachable
 from streams.kafka.rights import view_worker
@@ -63,7 +63,7 @@ class _ViewWorker(Generic[E]):
         self._reader = await resources.enter_async_context(
             open_event_reader(settings, self.names, view.events)
         )
-        producer = await resources.enter_async_context(started(new_producer(settings), settings))
+        producer = await resources.enter_async_context(LastingProducer(settings))
         self._dead_letters = ViewDeadLetters(producer, self.names.dead_views, view.name)
         self._follower = ViewFollower(
             settings,

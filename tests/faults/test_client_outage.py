@@ -9,17 +9,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import NotEnoughReplicasError
 from aiokafka.protocol.produce import ProduceRequest
 from faust.types import TP
 
 from agents.client import open_commands
 from deploy.embedded.stack import EmbeddedStack
+from deploy.ephemeral import Deployment
 from deploy.waiting import wait_until
 from models.commands import DeactivateUser
 from models.errors import OutcomeTimeout, Transient
 from models.outcomes import Rejection
-from streams.kafka.clients import RETRY_BACKOFF_MS, new_producer, started
+from streams.kafka.clients import RETRY_BACKOFF_MS, admin_client, new_producer, started
+from streams.kafka.topics import COMMAND_BYTES, topic_specs
 from streams.kafka.transactions import OutputRecord, TransactionalProducer
 from tests.conftest import Deploy
 
@@ -58,6 +61,31 @@ async def test_a_client_continues_when_the_broker_is_back(
             killable.kafka.start()
         outcome = await commands.dispatch(DeactivateUser(aggregate_id="anna"))
         assert isinstance(outcome, Rejection)
+
+
+async def test_a_client_continues_when_a_broker_refuses_no_more(deploy: Deploy) -> None:
+    """Behind a batch that was refused for good, a broker takes nothing more of that producer."""
+    deployed = deploy("commands", partitions=1)
+    command = DeactivateUser(aggregate_id="anna")
+    async with open_commands(deployed.settings) as commands:
+        assert isinstance(await commands.dispatch(command), Rejection)
+        await limit_commands(deployed, 1)
+        for _ in range(2):
+            with pytest.raises(Transient, match=r"\(MessageSizeTooLargeError\): send it again"):
+                await commands.dispatch(command)
+        await limit_commands(deployed, COMMAND_BYTES)
+        for _ in range(2):
+            assert isinstance(await commands.dispatch(command), Rejection)
+
+
+async def limit_commands(deployed: Deployment, size: int) -> None:
+    """Let the command topic take batches of this many bytes."""
+    topic = deployed.names.commands
+    specs = topic_specs(deployed.settings, deployed.names)
+    (spec,) = (spec for spec in specs if spec.name == topic)
+    configs = {**spec.configs, "max.message.bytes": str(size)}
+    async with admin_client(deployed.settings) as admin:
+        await admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
 
 
 async def test_a_refused_transaction_is_retried_ever_more_slowly_and_says_why(
