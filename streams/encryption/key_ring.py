@@ -17,14 +17,7 @@ from aiokafka.structs import TopicPartition
 from models.errors import Fatal, PartitionFatal, Transient
 from streams.aggregate import TopicNames
 from streams.concurrency import cancel
-from streams.encryption.cipher import DecryptionError
-from streams.encryption.keys import (
-    WRONG_MASTER_KEY,
-    MasterKeys,
-    OtherMasterKeyError,
-    PartitionKeys,
-    master_keys,
-)
+from streams.encryption.keys import WRONG_MASTER_KEY, MasterKeys, PartitionKeys, master_keys
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.log_reader import LogReader, open_logs, read_to
 from streams.kafka.topics import delete_retention_s, partitions_of
@@ -239,9 +232,9 @@ async def check_master_key(settings: Settings, names: TopicNames) -> None:
     """Check that a master key of the settings, if there is one, is that of the newest data keys.
 
     To be called before data keys are created: a topic with those of two master keys is beyond
-    repair. The newest one decides: after a rotation older ones may be of a former master key. If
-    that one is damaged, any one that opens does. A partition that cannot be read is left to who
-    needs its keys.
+    repair. In each partition the newest one decides: after a rotation older ones may be of a former
+    master key. Of the partitions, most decide: the newest of one may be an old one, from a backup.
+    A partition that cannot be read is left to who needs its keys.
 
     Raises:
         Fatal: the master key is another one, or there is none and personal data is to be encrypted.
@@ -250,40 +243,39 @@ async def check_master_key(settings: Settings, names: TopicNames) -> None:
     if master is None:
         return
     partitions = partitions_of(settings, names.keys)
-    is_wrong = False
+    right = wrong = 0  # partitions
     async with open_logs(settings, partitions) as logs:
         for partition, end in (await logs.end_offsets(partitions)).items():
             with suppress(PartitionFatal):
-                opens = await _opens_keys(master, logs, partition, end)
-                if opens:
-                    return
-                is_wrong = is_wrong or opens is False
-    if is_wrong:
+                is_right = await _is_of_newest(master, logs, partition, end)
+                right += is_right is True
+                wrong += is_right is False
+            if right > wrong:
+                return
+    if wrong > right:
         raise Fatal(WRONG_MASTER_KEY)
 
 
-async def _opens_keys(
+async def _is_of_newest(
     master: MasterKeys, logs: LogReader, partition: TopicPartition, end: int
 ) -> bool | None:
-    """Return whether a master key opens the data keys of a partition; None if it has none.
+    """Return whether a master key is that of a partition's newest data key; None: it has none.
+
+    If that one is damaged, or of an older version and another master key, any that opens decides.
 
     Raises:
-        Fatal: the newest one says that it is of another master key.
         PartitionFatal: the partition cannot be read.
     """
     newest = await logs.last_record(partition, end, lambda one: one.value is not None)
     if newest is None:
         return None
-    try:
-        master.unwrap(newest.key, newest.value)
-    except OtherMasterKeyError:
-        raise Fatal(WRONG_MASTER_KEY) from None
-    except DecryptionError:  # damaged, or of an older version and another master key
-        async for records in logs.read(partition, 0, end):
-            if any(one.value and master.opens(one.key, one.value) for one in records):
-                return True
-        return False
-    return True
+    found = master.did_wrap(newest.key, newest.value)
+    if found is not None:
+        return found
+    opened = await logs.last_record(
+        partition, end, lambda one: one.value is not None and master.opens(one.key, one.value)
+    )
+    return opened is not None
 
 
 @asynccontextmanager

@@ -5,8 +5,8 @@ It is written in the transaction of the first event that is encrypted, and its t
 the event that erases the aggregate.
 
 It names its master key. So one that is damaged, which concerns its aggregate alone, is told from a
-process that has another master key. Older ones do not: there a master key is another one if it
-opens none of a partition.
+process that lacks a master key. Those of older versions do not: there a master key is another one
+if it opens none of a partition.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from itertools import starmap
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -43,10 +44,6 @@ WRONG_MASTER_KEY = (
     "CQRS_MASTER_KEY is not the one that the keys of this deployment were made with: set that one "
     "(while keys are rotated, one of the two as CQRS_SECOND_MASTER_KEY)"
 )
-
-
-class OtherMasterKeyError(DecryptionError):
-    """A data key was wrapped with a master key that is not here."""
 
 
 def new_master_key() -> str:
@@ -83,13 +80,12 @@ class MasterKeys:
         """Decrypt a wrapped data key with the master key that it was wrapped with.
 
         Raises:
-            OtherMasterKeyError: that one is not here.
-            DecryptionError: it is damaged; or, if it was wrapped by an older version, either.
+            DecryptionError: that one is not here, or the data key is damaged.
         """
         if names_its_master(wrapped):
             master = self._by_id.get(wrapped[:_MASTER_ID_BYTES])
             if master is None:
-                raise OtherMasterKeyError("it was wrapped with another master key")
+                raise DecryptionError("it was wrapped with another master key")
             return unseal(master, wrapped[_MASTER_ID_BYTES:], aggregate_id)
         for master in self._by_id.values():
             with suppress(DecryptionError):
@@ -107,6 +103,15 @@ class MasterKeys:
         except DecryptionError:
             return False
         return True
+
+    def did_wrap(self, aggregate_id: bytes, wrapped: bytes) -> bool | None:
+        """Return whether one of them wrapped a data key; None if that is not known.
+
+        It is not known of one that is damaged, or of an older version and another master key.
+        """
+        if names_its_master(wrapped):
+            return self.are_named_by(wrapped)
+        return self.opens(aggregate_id, wrapped) or None
 
 
 def names_its_master(wrapped: bytes) -> bool:
@@ -148,10 +153,16 @@ class PartitionKeys:
     def __init__(
         self, master: MasterKeys | None, wrapped: dict[bytes, bytes] | None = None
     ) -> None:
-        """Start with these `wrapped` data keys; without a master key none can be used."""
+        """Start with these `wrapped` data keys; without a master key none can be used.
+
+        Raises:
+            PartitionFatal: there are some, and none is of this master key.
+        """
         self._master = master
         self._wrapped = {} if wrapped is None else wrapped
         self._damaged: set[bytes] = set()  # those that the log has named
+        if master is not None and self._wrapped:
+            self._check_master_key(master)
 
     def __contains__(self, aggregate_id: bytes) -> bool:
         return aggregate_id in self._wrapped
@@ -168,7 +179,7 @@ class PartitionKeys:
 
         Raises:
             Fatal: the master key is missing.
-            PartitionFatal: it is another one.
+            PartitionFatal: it is another one, or the data key is of one that is not here.
         """
         wrapped = self._wrapped.get(aggregate_id)
         if wrapped is None:
@@ -177,10 +188,14 @@ class PartitionKeys:
             raise no_master_key()
         try:
             return self._master.unwrap(aggregate_id, wrapped)
-        except OtherMasterKeyError:
-            raise PartitionFatal(WRONG_MASTER_KEY) from None
         except DecryptionError:
-            self._check_master_key(self._master, wrapped)
+            self._check_master_key(self._master)
+            if self._master.did_wrap(aggregate_id, wrapped) is False:
+                raise PartitionFatal(
+                    f"the data key of {aggregate_id.decode(errors='replace')} is of a master key "
+                    "that this process lacks: set that one as CQRS_SECOND_MASTER_KEY and run `cqrs "
+                    "keys rotate`; if somebody restored an old record, restore the newer one"
+                ) from None
         self._log_damage(aggregate_id)
         return None
 
@@ -190,11 +205,9 @@ class PartitionKeys:
         data_key = new_key()
         return self._master.wrap(aggregate_id, data_key), data_key
 
-    def _check_master_key(self, master: MasterKeys, wrapped: bytes) -> None:
-        """Check that what does not open is damaged, and not of another master key."""
-        if not names_its_master(wrapped) and not any(
-            master.opens(*item) for item in self._wrapped.items()
-        ):
+    def _check_master_key(self, master: MasterKeys) -> None:
+        """Check that the master key is that of some data keys of the partition."""
+        if not any(starmap(master.did_wrap, self._wrapped.items())):
             raise PartitionFatal(WRONG_MASTER_KEY)
 
     def _log_damage(self, aggregate_id: bytes) -> None:

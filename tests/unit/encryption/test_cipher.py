@@ -201,7 +201,10 @@ OF_OLD = seal(MASTER, new_key(), b"anna")
     "wrapped", [MasterKeys(MASTER).wrap(b"anna", KEY), OF_OLD], ids=["today's", "old"]
 )
 def test_another_master_key_opens_no_key(wrapped: bytes) -> None:
-    keys = PartitionKeys(MasterKeys(new_key()), {b"anna": wrapped})
+    with pytest.raises(PartitionFatal, match="CQRS_MASTER_KEY is not the one"):
+        PartitionKeys(MasterKeys(new_key()), {b"anna": wrapped})
+    keys = PartitionKeys(MasterKeys(new_key()))
+    keys.apply(b"anna", wrapped)
     with pytest.raises(PartitionFatal, match="CQRS_MASTER_KEY is not the one"):
         keys.get(b"anna")
     with pytest.raises(Fatal, match="CQRS_MASTER_KEY is not set"):
@@ -211,9 +214,17 @@ def test_another_master_key_opens_no_key(wrapped: bytes) -> None:
 def test_keys_of_two_master_keys_are_not_damaged() -> None:
     """While keys are rotated, a process that was not given the new one must not call them lost."""
     old, new = MasterKeys(MASTER), MasterKeys(new_key())
-    keys = PartitionKeys(old, {b"anna": new.wrap(b"anna", KEY), b"ben": old.wrap(b"ben", KEY)})
-    with pytest.raises(PartitionFatal, match="CQRS_SECOND_MASTER_KEY"):
-        keys.get(b"anna")
+    wrapped = {
+        b"anna": new.wrap(b"anna", KEY),
+        b"ben": old.wrap(b"ben", KEY),
+        b"cleo": new.wrap(b"cleo", KEY),
+    }
+    for user in (b"anna", b"cleo"):
+        with pytest.raises(PartitionFatal, match=f"of {user.decode()} is.*CQRS_SECOND_MASTER_KEY"):
+            PartitionKeys(old, wrapped).get(user)
+    assert PartitionKeys(old, wrapped).get(b"ben") == KEY
+    both = PartitionKeys(MasterKeys(new.first, MASTER), wrapped)
+    assert {both.get(user) for user in wrapped} == {KEY}
 
 
 def _with_other_end(data: bytes) -> bytes:
