@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import async_timeout
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
@@ -26,6 +27,9 @@ from streams.settings import Settings
 
 # Time between two reads of new records: how long a destroyed key may stay in memory.
 _FOLLOW_INTERVAL_S = 1.0
+
+# Time that a partition has to say which master key its newest data key is of, before a start.
+_CHECK_TIMEOUT_S = 5.0
 
 # How long the broker holds a fetch that finds nothing.
 _FETCH_WAIT_MS = 100
@@ -234,10 +238,11 @@ async def check_master_key(settings: Settings, names: TopicNames) -> None:
     To be called before data keys are created: a topic with those of two master keys is beyond
     repair. In each partition the newest one decides: after a rotation older ones may be of a former
     master key. Of the partitions, most decide: the newest of one may be an old one, from a backup.
-    A partition that cannot be read is left to who needs its keys.
+    A partition that cannot be read within seconds is left to who needs its keys.
 
     Raises:
-        Fatal: the master key is another one, or there is none and personal data is to be encrypted.
+        Fatal: Kafka does not answer, the master key is another one, or there is none and personal
+            data is to be encrypted.
     """
     master = master_keys(settings)
     if master is None:
@@ -245,9 +250,11 @@ async def check_master_key(settings: Settings, names: TopicNames) -> None:
     partitions = partitions_of(settings, names.keys)
     right = wrong = 0  # partitions
     async with open_logs(settings, partitions) as logs:
-        for partition, end in (await logs.end_offsets(partitions)).items():
-            with suppress(PartitionFatal):
-                is_right = await _is_of_newest(master, logs, partition, end)
+        # Up to these ends nothing has to be waited for, also if a transaction stays open.
+        for partition, end in (await logs.stable_ends(partitions, _CHECK_TIMEOUT_S)).items():
+            with suppress(KafkaError, Transient, PartitionFatal, asyncio.TimeoutError):
+                async with async_timeout.timeout(_CHECK_TIMEOUT_S):
+                    is_right = await _is_of_newest(master, logs, partition, end)
                 right += is_right is True
                 wrong += is_right is False
             if right > wrong:
@@ -264,7 +271,7 @@ async def _is_of_newest(
     If that one is damaged, or of an older version and another master key, any that opens decides.
 
     Raises:
-        PartitionFatal: the partition cannot be read.
+        KafkaError, Transient, PartitionFatal: the partition cannot be read.
     """
     newest = await logs.last_record(partition, end, lambda one: one.value is not None)
     if newest is None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer
+from aiokafka.errors import KafkaError
 from aiokafka.structs import TopicPartition
 
 from models.errors import Transient
+from streams.concurrency import cancel
 from streams.kafka.clients import new_consumer, started
 from streams.kafka.topics import partitions_of
 from streams.logs import name_of
@@ -91,6 +94,26 @@ class LogReader:
         """Return the last stable offset of a partition, which is never inside a transaction."""
         self.consumer.assign([partition])
         return int((await self.consumer.end_offsets([partition]))[partition])
+
+    async def stable_ends(
+        self, partitions: Collection[TopicPartition], timeout: float
+    ) -> Mapping[TopicPartition, int]:
+        """Return the last stable offsets of the partitions that tell them within so many seconds.
+
+        They are asked one by one, at the same time: one without a leader holds up no other.
+        """
+        self.consumer.assign(list(partitions))
+        self.consumer.pause(*partitions)
+        asked = {tp: asyncio.create_task(self.consumer.end_offsets([tp])) for tp in partitions}
+        try:
+            await asyncio.wait(asked.values(), timeout=timeout)
+        finally:
+            await cancel(*asked.values())
+        ends: dict[TopicPartition, int] = {}
+        for answer in asked.values():
+            with suppress(KafkaError, asyncio.CancelledError):
+                ends |= answer.result()
+        return ends
 
     async def read(
         self, partition: TopicPartition, start: int, end: int

@@ -24,6 +24,7 @@ from models.commands import DeactivateUser
 from models.messages import Command, to_wire
 from models.outcomes import Accepted, DeadLettered, Outcome
 from streams.audit.verify import verify
+from streams.encryption.keys import new_master_key
 from streams.kafka.clients import admin_client, new_producer
 from streams.kafka.groups import committed_positions
 from streams.kafka.partitioner import partition_of
@@ -68,6 +69,21 @@ async def test_an_open_transaction_on_the_changelog_hides_no_state(deploy: Deplo
         await outcomes.reach(25)
     report = await verify(deployed.settings, USERS)
     assert (report.first_violation, report.commands) == (None, 25)
+
+
+async def test_an_open_transaction_on_one_partition_of_the_keys_stops_no_start(
+    deploy: Deploy,
+) -> None:
+    """Whoever needs that partition waits, and the other ones are decided."""
+    deployed = deploy(partitions=2, encrypt_personal_data=True, master_key=new_master_key())
+    users = {partition_of(user.encode(), 2): user for user in ("anna", "ben", "cleo", "dora")}
+    async with transaction_of_somebody(deployed) as somebody:
+        await somebody.send_and_wait(deployed.names.keys, b"x", b"nobody", partition=0)
+        deployed.start("commands")
+        async with open_commands(deployed.settings) as commands:
+            assert isinstance(await commands.dispatch(register(users[1])), Accepted)
+    async with open_commands(deployed.settings) as commands:
+        assert isinstance(await commands.dispatch(register(users[0])), Accepted)
 
 
 async def test_aborted_commands_at_the_end_do_not_expire(deploy: Deploy) -> None:

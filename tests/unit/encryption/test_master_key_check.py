@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from aiokafka.errors import KafkaTimeoutError, LeaderNotAvailableError
 from aiokafka.structs import TopicPartition
 from pydantic import SecretStr
 
-from models.errors import Fatal, PartitionFatal
+from models.errors import Fatal, PartitionFatal, Transient
 from streams.aggregate import TopicNames
 from streams.encryption import key_ring
 from streams.encryption.cipher import new_key, seal
@@ -26,22 +28,29 @@ ANNA = b"anna"
 
 
 class Logs:
-    """The partitions of the keys topic: the values of their records, or why they cannot be read."""
+    """The partitions of the keys topic: the values of their records, or why they cannot be read.
 
-    def __init__(self, partitions: Sequence[Sequence[bytes | None] | Exception]) -> None:
+    One without a leader, which is None, tells nothing.
+    """
+
+    def __init__(self, partitions: Sequence[Sequence[bytes | None] | Exception | None]) -> None:
         self._partitions = partitions
         self.read: list[int] = []
 
-    async def end_offsets(
-        self, partitions: Collection[TopicPartition]
+    async def stable_ends(
+        self, partitions: Collection[TopicPartition], _timeout: float
     ) -> dict[TopicPartition, int]:
-        return dict.fromkeys(partitions, 7)
+        told = (tp for tp in partitions if self._partitions[tp.partition] is not None)
+        return dict.fromkeys(told, 7)
 
     async def last_record(
         self, tp: TopicPartition, _end: int, wanted: Callable[[Any], bool]
     ) -> Record | None:
         self.read.append(tp.partition)
         values = self._partitions[tp.partition]
+        assert values is not None
+        if values is AWAY:
+            await asyncio.Event().wait()
         if isinstance(values, Exception):
             raise values
         records = [Record("keys", tp.partition, 0, 0, ANNA, value) for value in values]
@@ -79,6 +88,7 @@ def by(master: bytes) -> bytes:
 
 WRONG = pytest.raises(Fatal, match="CQRS_MASTER_KEY is not the one")
 DAMAGED = PartitionFatal("keys[0] is damaged on its broker")
+AWAY = LeaderNotAvailableError()
 
 
 async def test_the_newest_key_of_a_partition_is_enough(check: Check) -> None:
@@ -100,7 +110,6 @@ async def test_another_master_key_is_refused(check: Check) -> None:
     for partitions in (
         ([by(NEW)], [by(NEW)]),
         ([], [by(NEW)], []),
-        (DAMAGED, [by(NEW)]),
         ([seal(NEW, new_key(), ANNA)], []),  # of an older version
         ([by(FOREIGN), by(NEW)], [by(NEW)], [by(FOREIGN)]),
     ):
@@ -125,6 +134,14 @@ async def test_if_the_newest_key_is_damaged_any_that_opens_decides(check: Check)
         await check([of_old, b"damaged", None], first=FOREIGN)
 
 
-async def test_a_partition_that_cannot_be_read_decides_nothing(check: Check) -> None:
-    assert await check(DAMAGED, [by(NEW)]) == [0, 1]
-    await check(DAMAGED, DAMAGED)
+@pytest.mark.parametrize(
+    "unreadable", [None, AWAY, DAMAGED, KafkaTimeoutError(), Transient("a transaction stays open")]
+)
+async def test_a_partition_that_cannot_be_read_stops_no_start(
+    check: Check, monkeypatch: pytest.MonkeyPatch, unreadable: Any
+) -> None:
+    monkeypatch.setattr(key_ring, "_CHECK_TIMEOUT_S", 0.01)
+    assert (await check(unreadable, [by(NEW)]))[-1] == 1
+    await check(unreadable, unreadable)
+    with WRONG:
+        await check(unreadable, [by(NEW)], first=FOREIGN)

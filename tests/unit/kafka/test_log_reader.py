@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
+from aiokafka.errors import KafkaTimeoutError
 from aiokafka.structs import TopicPartition
 
 from models.errors import Transient
 from streams.kafka import log_reader
-from streams.kafka.log_reader import read_to
+from streams.kafka.log_reader import LogReader, read_to
 
 PARTITION = TopicPartition("things.state-changelog.v1", 0)
 
@@ -70,3 +72,36 @@ async def test_no_record_after_the_end_is_consumed() -> None:
         async for records in read_to(consumer, PARTITION, end):
             seen += [one.offset for one in records]
         assert seen == list(range(0, end, 2))
+
+
+class Asked:
+    """A consumer of three partitions: one without a leader, one with an error, one that answers."""
+
+    def __init__(self) -> None:
+        self.assigned: Collection[TopicPartition] = ()
+        self.paused: Collection[TopicPartition] = ()
+
+    def assign(self, partitions: Collection[TopicPartition]) -> None:
+        self.assigned = partitions
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        self.paused = partitions
+
+    async def end_offsets(
+        self, partitions: Collection[TopicPartition]
+    ) -> Mapping[TopicPartition, int]:
+        if {tp.partition for tp in partitions} & {0}:
+            await asyncio.Event().wait()  # aiokafka asks until it has one
+        if {tp.partition for tp in partitions} & {1}:
+            raise KafkaTimeoutError
+        return dict.fromkeys(partitions, 7)
+
+
+async def test_partitions_that_tell_no_end_hold_up_no_other() -> None:
+    consumer = Asked()
+    partitions = [TopicPartition("t", number) for number in range(3)]
+    before = asyncio.all_tasks()
+    ends = await LogReader(cast(Any, consumer), cast(Any, None)).stable_ends(partitions, 0.01)
+    assert ends == {partitions[2]: 7}
+    assert list(consumer.assigned) == list(consumer.paused) == partitions
+    assert asyncio.all_tasks() == before
