@@ -8,7 +8,8 @@ by that fences this program: its transaction is refused as a whole.
 
 The partition is first read without fencing anybody. If there is nothing to do nobody is disturbed;
 otherwise only what was written since then is read between fencing and writing, so that a worker
-which takes the partition over again at once does not prevent all progress.
+which takes the partition over again at once does not prevent all progress. But compaction removes
+tombstones, too: if the read before is too old, as after a suspension, all is read again then.
 
 A data key that no master key opens stays as it is and holds up no other one.
 """
@@ -23,6 +24,7 @@ from faust.types import TP
 
 from streams.aggregate import TopicNames
 from streams.commands.ownership import TakenOver, work_as_owner
+from streams.encryption.key_ring import Moment, max_key_gap_s, not_read_in_time
 from streams.encryption.keys import MasterKeys, master_keys, no_master_key
 from streams.kafka.log_reader import LogReader, open_logs
 from streams.kafka.transactions import OutputRecord, TransactionalProducer
@@ -72,6 +74,8 @@ class KeysLog:
         self._second = None if master.second is None else MasterKeys(master.second)
         self._partition = partition
         self._position = 0
+        self.complete_at = Moment.now()
+        """All that was written before has been applied; until the first read, when it began."""
         self._current: set[bytes] = set()
         self._unknown: set[bytes] = set()
         self._damaged: set[bytes] = set()
@@ -86,12 +90,14 @@ class KeysLog:
             Transient: it could not be read to its end.
         """
         topic, number = self._partition
+        asked = Moment.now()
         end = (await logs.end_offsets([self._partition]))[self._partition]
         async for records in logs.read(self._partition, self._position, end):
             for record in records:
                 self.apply(record.key, record.value)
             progress(f"Reading {topic}[{number}]", records[-1].offset + 1, end)
         self._position = end
+        self.complete_at = asked
 
     def apply(self, aggregate_id: bytes, wrapped: bytes | None) -> None:
         """Apply one record; None destroys the data key."""
@@ -177,13 +183,21 @@ async def rotate_keys(
     master = _required(settings)
     tp = TP(names.commands, partition)
     keys = TopicPartition(names.keys, partition)
+    max_gap_s = await max_key_gap_s(settings, names)
     wrapped = 0
     async with open_logs(settings, [keys]) as logs:
         log = KeysLog(master, keys)
 
         async def wrap_all(producer: TransactionalProducer) -> None:
-            nonlocal wrapped
+            nonlocal log, wrapped
+            read_before = log.complete_at
             await log.read_on(logs)
+            if read_before.age > max_gap_s:
+                log = KeysLog(master, keys)
+                began = log.complete_at
+                await log.read_on(logs, progress)
+                if began.age > max_gap_s:
+                    raise not_read_in_time(keys, max_gap_s)
             while log.second:
                 ids = list(log.second)[:MAX_KEYS]
                 records = _wrapped_anew(master, log, ids)

@@ -156,11 +156,7 @@ class KeyRing:
     def _check_gap(self, tp: TopicPartition, loaded: _Loaded | None) -> None:
         """Check that no tombstone can have been missed while the partition was read."""
         if loaded is not None and loaded.complete_at.age > self._max_gap_s:
-            raise Transient(
-                f"{name_of(tp)} was not read to its end within "
-                f"{self._max_gap_s:g} s, half of its delete.retention.ms, so the end of a key may "
-                "have been missed; if it happens again, raise that setting of the topic"
-            )
+            raise not_read_in_time(tp, self._max_gap_s)
 
     def _missing(self, partition: int, ids: Collection[bytes]) -> bool:
         keys = self.of(partition)
@@ -224,6 +220,27 @@ class KeyRing:
             _apply(loaded.keys, records)
             if not self._missing(tp.partition, ids):
                 return
+
+
+async def max_key_gap_s(settings: Settings, names: TopicNames) -> float:
+    """Return for how many seconds the keys topic need not be read without missing a tombstone.
+
+    Half of the time that tombstones stay: a broker may be that much late in telling what it has, or
+    wrong in measuring time.
+
+    Raises:
+        Fatal: the topic is missing, or the cluster refuses to describe it.
+    """
+    return await delete_retention_s(settings, names, names.keys) / 2
+
+
+def not_read_in_time(tp: TopicPartition, max_gap_s: float) -> Transient:
+    """Build the error for a partition of the keys topic of which a tombstone may be missed."""
+    return Transient(
+        f"{name_of(tp)} was not read to its end within "
+        f"{max_gap_s:g} s, half of its delete.retention.ms, so the end of a key may "
+        "have been missed; if it happens again, raise that setting of the topic"
+    )
 
 
 def _apply(keys: PartitionKeys, records: Iterable[Any]) -> None:
@@ -303,8 +320,7 @@ async def open_key_ring(settings: Settings, names: TopicNames) -> AsyncIterator[
         return
     await check_master_key(settings, names)
     partitions = partitions_of(settings, names.keys)
-    # Half: a broker may be that much late in telling what it has, or wrong in measuring time.
-    max_gap_s = await delete_retention_s(settings, names, names.keys) / 2
+    max_gap_s = await max_key_gap_s(settings, names)
     async with (
         started(new_consumer(settings, fetch_max_wait_ms=_FETCH_WAIT_MS), settings) as committed,
         started(new_consumer(settings, isolation_level="read_uncommitted"), settings) as bounds,
