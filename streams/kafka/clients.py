@@ -40,6 +40,9 @@ MAX_REQUEST_BYTES = 5 * 1024 * 1024
 # Size up to which a batch is filled. A larger record is sent in a batch of its own.
 BATCH_BYTES = 512 * 1024
 
+# Least time without progress after which reading a log to its end fails.
+_STALL_TIMEOUT_S = 60.0
+
 # Time that a client has to stop cleanly.
 _STOP_TIMEOUT_S = 2.0
 
@@ -80,6 +83,9 @@ def connection_options(settings: Settings) -> dict[str, Any]:
 class _Consumer(AIOKafkaConsumer):  # type: ignore[misc]
     """A consumer that whatever is on a topic costs bounded memory."""
 
+    stall_timeout_s: float
+    """Seconds without progress, before the end of a log, after which reading it fails."""
+
     async def start(self) -> None:
         await super().start()
         read_within_bounds(self)
@@ -97,6 +103,8 @@ def new_consumer(settings: Settings, **options: Any) -> AIOKafkaConsumer:
             **options,
         },
     )
+    # Longer than a transaction of this deployment may stay open: what follows it is hidden.
+    consumer.stall_timeout_s = max(_STALL_TIMEOUT_S, 2 * settings.transaction_timeout)
     use_own_connections(consumer._client)
     wait_before_reconnecting(consumer._client)
     return consumer

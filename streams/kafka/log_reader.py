@@ -19,10 +19,6 @@ from streams.kafka.topics import partitions_of
 from streams.logs import name_of
 from streams.settings import Settings
 
-# Time without progress, before the end of a log, after which reading it fails. It has to be longer
-# than a transaction may stay open (`CQRS_TRANSACTION_TIMEOUT`): what follows that is hidden.
-_STALL_TIMEOUT_S = 60.0
-
 # Most records that are yielded at a time.
 _MAX_POLL_RECORDS = 5000
 
@@ -37,13 +33,13 @@ _FETCH_WAIT_MS = 20
 async def read_to(
     consumer: AIOKafkaConsumer, partition: TopicPartition, end: int
 ) -> AsyncIterator[Sequence[Any]]:
-    """Yield batches of records from the consumer's position up to offset `end` (exclusive).
+    """Yield batches of records from where a `new_consumer` stands up to offset `end` (exclusive).
 
     It ends by position: commit markers, aborted and compacted records move the position but yield
     nothing. Who goes on from there later misses no record: none that follows `end` is consumed.
 
     Raises:
-        Transient: the position did not move for 60 s.
+        Transient: the position did not move for the consumer's `stall_timeout_s`.
     """
     position = await consumer.position(partition)
     moved = time.monotonic()
@@ -60,7 +56,7 @@ async def read_to(
         before, position = position, await consumer.position(partition)
         if position > before:
             moved = time.monotonic()
-        elif time.monotonic() - moved > _STALL_TIMEOUT_S:
+        elif time.monotonic() - moved > consumer.stall_timeout_s:
             raise Transient(
                 f"{name_of(partition)} cannot be read beyond offset "
                 f"{position}: a transaction there stays open (`kafka-transactions.sh find-hanging` "

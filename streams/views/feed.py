@@ -32,9 +32,6 @@ MAX_CHUNK_RECORDS = 16_000
 
 _FETCH_WAIT_MS = 1000
 
-# Time without an event, before the end of a log, after which loading fails; as in `read_to`.
-_SILENCE_TIMEOUT_S = 60.0
-
 # Time until a followed partition that cannot continue is tried again, as a worker's own.
 _PARKED_RETRY_S = 60.0
 
@@ -68,7 +65,8 @@ class Feed(Generic[E]):
         Raises:
             IndexChanged: Another process writes to the index.
             Fatal: The first events are gone, or as `PartitionWriter.write` raises.
-            KafkaError, Transient: A server failed, or no event came for 60 s.
+            KafkaError, Transient: A server failed, or no event came for the consumer's
+                `stall_timeout_s`.
         """
         async with self._consumer() as consumer:
             await gather_or_cancel(
@@ -143,11 +141,11 @@ class Feed(Generic[E]):
             report(number)
             if found:
                 heard = time.monotonic()
-            elif end is not None and time.monotonic() - heard > _SILENCE_TIMEOUT_S:
+            elif end is not None and time.monotonic() - heard > consumer.stall_timeout_s:
                 raise Transient(
                     f"{self._topic}[{number}]: nothing came after position "
-                    f"{writer.checkpoint.position} for {_SILENCE_TIMEOUT_S:g} s: a broker may be "
-                    "away, or a transaction open; run this again, it continues from there"
+                    f"{writer.checkpoint.position} for {consumer.stall_timeout_s:g} s: a broker "
+                    "may be away, or a transaction open; run this again, it continues from there"
                 )
 
     async def _project(self, writer: PartitionWriter[E], records: list[Record]) -> None:

@@ -12,14 +12,17 @@ from aiokafka.errors import KafkaTimeoutError
 from aiokafka.structs import TopicPartition
 
 from models.errors import Transient
-from streams.kafka import log_reader
+from streams.kafka.clients import new_consumer
 from streams.kafka.log_reader import LogReader, read_to
+from streams.settings import Settings
 
 PARTITION = TopicPartition("things.state-changelog.v1", 0)
 
 
 class SilentConsumer:
     """Stands where it stands, and nothing comes."""
+
+    stall_timeout_s = 0.0
 
     async def position(self, partition: TopicPartition) -> int:
         return 3
@@ -28,11 +31,19 @@ class SilentConsumer:
         return {}
 
 
-async def test_without_records_before_the_end_it_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_reader, "_STALL_TIMEOUT_S", 0.0)
+async def test_without_records_before_the_end_it_times_out() -> None:
     with pytest.raises(Transient, match="cannot be read beyond offset 3"):
         async for _ in read_to(SilentConsumer(), PARTITION, end=5):
             pass
+
+
+@pytest.mark.parametrize(("transaction_timeout", "stall"), [(2, 60), (15, 60), (300, 600)])
+async def test_it_waits_for_longer_than_a_transaction_may_stay_open(
+    transaction_timeout: float, stall: float
+) -> None:
+    consumer = new_consumer(Settings(transaction_timeout=transaction_timeout))
+    assert consumer.stall_timeout_s == stall
+    await consumer.stop()
 
 
 async def test_at_the_end_no_record_is_waited_for() -> None:

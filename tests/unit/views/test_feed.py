@@ -22,6 +22,8 @@ from streams.views.feed import Feed
 class Silent:
     """A consumer whose broker is away: aiokafka raises nothing then."""
 
+    stall_timeout_s = 0.0
+
     async def beginning_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(tps, 0)
 
@@ -52,8 +54,7 @@ class Writer:
         return self.checkpoint.position
 
 
-async def test_a_load_that_hears_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeding, "_SILENCE_TIMEOUT_S", 0.0)
+async def test_a_load_that_hears_nothing_ends() -> None:
     feed = Feed[Any](Settings(), "users.events.v1", cast(Any, None), {1: cast(Any, Writer())})
     with pytest.raises(Transient, match=r"v1\[1\]: nothing came after position 3 for 0 s"):
         await feed._partition(cast(Any, Silent()), 1, 4, lambda _: None)
