@@ -8,7 +8,8 @@ which the protocol does not ask for. `BoundedRecords` stands in the place of aio
 - A batch that unpacks to more than `MAX_UNPACKED_BYTES`, or that cannot be unpacked, gives an
   `UnreadableRecord` for each of its offsets.
 - Of a batch that unpacks to more than `_MAX_QUICK_BYTES` one record is made after the other, and
-  none with larger headers: the smallest possible ones take thirty times their bytes in memory.
+  none with more headers than a smaller batch can have: the smallest ones take thirty times their
+  bytes in memory.
 - A fetch ends early when it has unpacked that many bytes in all. What follows is fetched again.
 - A header name that is not UTF-8 has backslash escapes for its bytes, in its record only.
 """
@@ -32,6 +33,8 @@ MAX_UNPACKED_BYTES = 32 * 1024 * 1024
 
 # Bytes that aiokafka may make records and headers of at once.
 _MAX_QUICK_BYTES = 2 * 1024 * 1024
+
+_MAX_HEADERS = _MAX_QUICK_BYTES // 2  # of one record: each takes two bytes at least
 
 # Of a batch (KIP-98): its length is counted from behind the length, its CRC from the attributes on.
 _LENGTH = struct.Struct(">qi")
@@ -183,10 +186,10 @@ def _lenient_record(
     key, at = _bytes_at(data, at, end)
     value, at = _bytes_at(data, at, end)
     at_time = first_timestamp + timestamp if fixed_timestamp is None else fixed_timestamp
-    if end - at > _MAX_QUICK_BYTES:
-        reason = f"its headers take more than {_MAX_QUICK_BYTES >> 20} MiB"
-        return UnreadableRecord(base_offset + offset, at_time, Poison("oversized", reason)), end
     count, at = decode_varint(data, at)
+    if count > _MAX_HEADERS:
+        poison = Poison("oversized", f"it has more than {_MAX_HEADERS:,} headers")
+        return UnreadableRecord(base_offset + offset, at_time, poison), end
     headers = []
     for _ in range(count):
         name, at = _bytes_at(data, at, end)

@@ -69,11 +69,13 @@ async def test_on_the_command_topic(deployed: Deployment) -> None:
         b"oversized",
         b"missing-field",
         b"missing-field",
+        b"oversized",
     ]
     assert [(one.key, one.value) for one in letters] == [
         (None, None),
         (b"hostile", b"{}"),
         (b"hostile", b"{}"),
+        (None, None),
     ]
     assert offsets == sorted(offsets)
 

@@ -16,6 +16,9 @@ _HEAD_BYTES = 61
 _NAME = b"QQ"
 
 BOMB = "a bomb"
+HEADERS = "millions of headers"
+OVERSIZED = frozenset({BOMB, HEADERS})
+"""Those of which nothing can be read."""
 
 
 def hostile_batches() -> Mapping[str, bytes]:
@@ -27,6 +30,7 @@ def hostile_batches() -> Mapping[str, bytes]:
         BOMB: _packed(_batch(bytes(200 << 20), b"")),
         "a header name that is not UTF-8": _packed(foreign, _PLAIN),
         "such a name in a compressed batch": _packed(foreign),
+        HEADERS: _packed(_batch(b"{}", b"", 3 << 20)),
     }
 
 
@@ -40,9 +44,11 @@ async def send_batch(producer: AIOKafkaProducer, topic: str, partition: int, raw
     return int(sent.offset)
 
 
-def _batch(value: bytes, name: bytes) -> bytes:
+def _batch(value: bytes, name: bytes, empty: int = 0) -> bytes:
+    """Return a batch whose record has a header of this name, and so many empty ones."""
     builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30)
     headers: list[tuple[str, bytes | None]] = [(name.decode(), b"x")] if name else []
+    headers += [("", None)] * empty
     builder.append(0, int(time.time() * 1000), b"hostile", value, headers)
     return bytes(builder.build())
 

@@ -15,7 +15,7 @@ from streams.encryption.keys import new_master_key
 from streams.kafka.clients import new_producer, started
 from tests.faults.scenario import Run, Scenario
 from tests.harness.checks import require
-from tests.harness.hostile_records import BOMB, hostile_batches, send_batch
+from tests.harness.hostile_records import OVERSIZED, hostile_batches, send_batch
 from tests.harness.traffic import open_traffic, records_of
 
 _PARTITIONS = 2
@@ -73,7 +73,7 @@ async def _write(run: Run, deployed: Deployment, topics: Sequence[str]) -> tuple
         for number, (topic, (what, batch)) in enumerate(places, 1):
             traffic.burst(_BURST)
             partition = number % _PARTITIONS
-            if topic == names.changelog and what != BOMB:
+            if topic == names.changelog and what not in OVERSIZED:
                 states.add(partition)
             if topic in (names.commands, names.outcomes):
                 traffic.count_foreign(partition)
