@@ -65,23 +65,23 @@ class EventSourcedRepository(Generic[S]):
         """
         snapshot = self._group.get(aggregate_id) or self._chunk.get(aggregate_id)
         if snapshot is None:
-            key = aggregate_id.encode()
-            stored = self._store.get(key)
             try:
-                value = self._sealer.open_state(key, stored)
-                snapshot = decode_snapshot(self._aggregate, value)
+                snapshot = self._group[aggregate_id] = self._read(aggregate_id)
             except ValueError as error:
                 raise _unreadable(aggregate_id, error) from None
-            self._group[aggregate_id] = snapshot
         return snapshot
 
     def is_erased(self, key: bytes | None) -> bool:
-        """Return whether the aggregate of a record's key was erased, if its state can be read."""
+        """Return whether the aggregate of a record's key was erased, if its state can be read.
+
+        Nothing is staged.
+        """
         try:
-            state = self.load((key or b"").decode())
-        except (Poison, UnicodeDecodeError):
+            id_ = (key or b"").decode()
+            snapshot = self._group.get(id_) or self._chunk.get(id_) or self._read(id_)
+        except ValueError:
             return False
-        return state is not None and self._aggregate.is_erased(state)
+        return snapshot.state is not None and self._aggregate.is_erased(snapshot.state)
 
     def put(self, aggregate_id: str, snapshot: Snapshot[S]) -> None:
         """Stage this snapshot; one that `get` returned takes back what was staged since."""
@@ -111,6 +111,12 @@ class EventSourcedRepository(Generic[S]):
         self._group.clear()
         self._chunk.clear()
         self._records = {}
+
+    def _read(self, aggregate_id: str) -> Snapshot[S]:
+        """Read the snapshot of an aggregate from the table. Raises ValueError if that fails."""
+        key = aggregate_id.encode()
+        value = self._sealer.open_state(key, self._store.get(key))
+        return decode_snapshot(self._aggregate, value)
 
 
 def _unreadable(aggregate_id: str, error: ValueError) -> Poison:

@@ -281,6 +281,7 @@ def test_an_exception_in_the_block_ends_a_temporary_stack() -> None:
 def test_a_process_with_a_recycled_id_is_not_stopped(home: Path) -> None:
     bystander = python("input()")
     home.mkdir()
+    EmbeddedStack(home).down()
     record = {"pid": bystander.pid, "token": "of a server that is long gone", "phase": "ready"}
     (home / "kafka.json").write_text(json.dumps(record))
     assert not EmbeddedStack(home).is_running
