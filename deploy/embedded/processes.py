@@ -302,7 +302,7 @@ def start_together(servers: Sequence[ServerProcess]) -> None:
     Raises:
         Fatal: one did not start; the message is one line with the reason.
     """
-    with _all_or_none(servers):
+    with all_or_none(servers):
         for server in servers:
             server.spawn()
         deadline = time.monotonic() + _START_TIMEOUT_S
@@ -310,19 +310,9 @@ def start_together(servers: Sequence[ServerProcess]) -> None:
             server.wait_ready(deadline)
 
 
-def release_together(servers: Sequence[ServerProcess]) -> None:
-    """Let the servers outlive this process; if one has ended, kill all of them.
-
-    Raises:
-        Fatal: one has ended; the message is one line with the reason.
-    """
-    with _all_or_none(servers):
-        for server in servers:
-            server.release()
-
-
 @contextmanager
-def _all_or_none(servers: Sequence[ServerProcess]) -> Iterator[None]:
+def all_or_none(servers: Sequence[ServerProcess]) -> Iterator[None]:
+    """Kill all of these servers if the block fails."""
     try:
         yield
     except BaseException:

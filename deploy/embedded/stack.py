@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +28,7 @@ from deploy.embedded.jars import ensure_jars
 from deploy.embedded.lockfile import SECURITY
 from deploy.embedded.ports import HOST, Ports, choose_ports, require_free
 from deploy.embedded.preconditions import require_disk, require_memory
-from deploy.embedded.processes import (
-    Compiler,
-    ServerProcess,
-    release_together,
-    start_together,
-)
+from deploy.embedded.processes import Compiler, ServerProcess, all_or_none, start_together
 from deploy.embedded.secrets import ADMIN, Secrets
 from deploy.embedded.shared_files import locked, write_atomically
 from deploy.embedded.start_progress import Progress
@@ -267,12 +262,12 @@ class EmbeddedStack:
             elasticsearch.configure({self.home: listener}, secure=ports.secure)
             ports.write(self._stack_json)
             names = " and ".join(server.title for server in missing)
-            with progress.waiting(f"Starting {names}"):
+            with progress.waiting(f"Starting {names}"), all_or_none(missing):
                 start_together(missing)
                 if ports.secure:
-                    self._grant(ports, missing)
-            if detached:
-                release_together(missing)
+                    self._grant(ports)
+                for server in missing if detached else ():
+                    server.release()
             return self.address
 
     def down(self, purge: bool = False) -> None:
@@ -302,23 +297,15 @@ class EmbeddedStack:
             return self.address.settings
         return {**self.secrets.settings(principal, self._ports), **self.address.encryption}
 
-    def _grant(self, ports: Ports, started: Sequence[ServerProcess]) -> None:
-        """Give the roles their rights in `CQRS_NAMESPACE`, and write the files to source.
-
-        If that fails, the servers that were started for it are killed.
-        """
+    def _grant(self, ports: Ports) -> None:
+        """Give the roles their rights in `CQRS_NAMESPACE`, and write the files to source."""
         from deploy.embedded.grants import grant_roles
 
         # The environment may name another principal.
         admin = Settings.without_environment(
             {**self.secrets.settings(ADMIN, ports), "namespace": read_settings().namespace}
         )
-        try:
-            asyncio.run(grant_roles(admin, self.secrets))
-        except Exception:
-            for server in started:
-                server.kill()
-            raise
+        asyncio.run(grant_roles(admin, self.secrets))
         self.secrets.write_environments(ports)
 
     @property

@@ -84,7 +84,7 @@ async def send_again(
                 began = time.monotonic()
                 await answers.read_on()
                 due = [one for one in unsent[start : start + size] if not answers.have(one)]
-                batch = await _without_erased(due, ring)
+                batch = await _without_erased(due, partition, ring)
                 if not batch:
                     continue
                 await producer.commit(
@@ -170,13 +170,12 @@ class _Answers:
 
 
 async def _without_erased(
-    letters: Sequence[DeadCommand], ring: KeyRing | None
+    letters: Sequence[DeadCommand], partition: int, ring: KeyRing | None
 ) -> Sequence[DeadCommand]:
     """Return the letters without those of aggregates whose data key was destroyed meanwhile."""
     sealed = {one.key for one in letters if one.was_sealed and one.key is not None}
     if ring is None or not sealed:
         return letters
-    (partition,) = {one.partition for one in letters}
     await ring.ensure_loaded(partition, sealed)
     keys = ring.of(partition)
     return [one for one in letters if not one.was_sealed or (one.key or b"") in keys]

@@ -185,7 +185,6 @@ def test_no_python_can_be_used(checkout: Path, pythons: Path) -> None:
     )
 
 
-@pytest.mark.skipif(shutil.which("flock") is None, reason="two at once are not kept apart then")
 def test_two_at_once_make_one_environment(checkout: Path, pythons: Path) -> None:
     """The second one waits for the first, and no server that it starts holds it up."""
     for name in ("flock", "mkdir", "cp", "sleep"):

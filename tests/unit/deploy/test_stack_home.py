@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.embedded.processes import ServerProcess, release_together
+from deploy.embedded.processes import ServerProcess, all_or_none
 from deploy.embedded.stack import EmbeddedStack
 from models.errors import Fatal
 
@@ -57,12 +58,13 @@ def server(name: str, home: Path, program: str) -> ServerProcess:
 
 
 def test_servers_outlive_this_process_together_or_not_at_all(tmp_path: Path) -> None:
-    waiting = server("elasticsearch", tmp_path, "import time; time.sleep(600)")
+    waiting = server("elasticsearch", tmp_path, "import sys; sys.stdin.read()")
     ended = server("kafka", tmp_path, "")
     child, gone = waiting._child, ended._child
     assert child is not None
     assert gone is not None
     gone.wait()
-    with pytest.raises(Fatal, match="^Kafka ended right after its start: no memory is left$"):
-        release_together([ended, waiting])
-    assert child.poll() is not None
+    why = "^Kafka ended right after its start: no memory is left$"
+    with pytest.raises(Fatal, match=why), all_or_none([ended, waiting]):
+        ended.release()
+    assert child.poll() == -signal.SIGKILL
